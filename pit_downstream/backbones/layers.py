@@ -1,0 +1,90 @@
+"""Parts that every transformer backbone here is made of."""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention through PyTorch's fused kernel, which never stores the N x N map.
+
+    tokens: (B, N, D). Returns (B, N, D). Parameter names are those of timm's and the official code.
+    """
+
+    def __init__(self, width: int, heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0):
+        super().__init__()
+        self.heads = heads
+        self.attn_drop = attn_drop
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, count, width = tokens.shape
+        q, k, v = self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        return self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(batch, count, width)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    tokens: (B, N, D). Returns (B, N, D). `drop_path` is the probability of skipping a residual branch, in [0, 1).
+    """
+
+    def __init__(self, width: int, heads: int, *, mlp_ratio: float = 4.0, drop: float = 0.0,
+                 attn_drop: float = 0.0, drop_path: float = 0.0):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads, attn_drop=attn_drop, proj_drop=drop)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, int(width * mlp_ratio), drop=drop)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+
+
+def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resample a position embedding (1, D, h, w) to (1, D, *size): bicubic in float32, antialiased when it shrinks.
+
+    The same size gives the tensor itself, so a native-size forward pass is untouched.
+    """
+    height, width = grid.shape[-2:]
+    if (height, width) == tuple(size):
+        return grid
+    shrinks = size[0] < height or size[1] < width
+    resized = F.interpolate(grid.float(), size=size, mode='bicubic', align_corners=False, antialias=shrinks)
+    return resized.to(grid.dtype)
+
+
+class GridCache:
+    """Remembers the last few resized position embeddings for as long as the parameter does not change."""
+
+    def __init__(self, entries: int = 8):
+        self.entries = entries
+        self._resized: OrderedDict[tuple, Tensor] = OrderedDict()
+
+    def __deepcopy__(self, memo: dict) -> 'GridCache':
+        return GridCache(self.entries)
+
+    def __reduce__(self) -> tuple:
+        return GridCache, (self.entries,)
+
+    def __len__(self) -> int:
+        return len(self._resized)
+
+    def get(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
+        """`resize_grid(grid, size)`, computed anew whenever a gradient may flow into `grid`."""
+        if grid.requires_grad and torch.is_grad_enabled():
+            return resize_grid(grid, size)
+        key = (size, grid.data_ptr(), grid._version, grid.dtype, grid.device, torch.is_inference_mode_enabled())
+        if key not in self._resized:
+            self._resized[key] = resize_grid(grid, size)
+            if len(self._resized) > self.entries:
+                self._resized.popitem(last=False)
+        return self._resized[key]

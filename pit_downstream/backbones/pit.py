@@ -1,0 +1,239 @@
+"""PiT, the Pooling-based Vision Transformer (Heo et al. 2021, arXiv 2103.16302), as a detection backbone.
+
+Architecture and parameter names are those of the official repository, github.com/naver-ai/pit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .layers import Block, GridCache
+from .weights import convert_pit
+
+StemPadding = Literal['valid', 'same']
+
+
+@dataclass(frozen=True)
+class PitArch:
+    """Sizes of one PiT. `head_dim`, `heads` and `depths` are per stage; the width of a stage is head_dim * heads."""
+
+    patch_size: int
+    stride: int
+    head_dim: int
+    heads: tuple[int, int, int]
+    depths: tuple[int, int, int]
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        return tuple(self.head_dim * heads for heads in self.heads)
+
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        return self.stride, 2 * self.stride, 4 * self.stride
+
+    def drop_path(self, rate: float) -> list[list[float]]:
+        """Per stage and block: rate * i / (number of blocks), as the official code has it."""
+        total = sum(self.depths)
+        rates = iter(rate * i / total for i in range(total))
+        return [[next(rates) for _ in range(depth)] for depth in self.depths]
+
+
+ARCHS = {  # naver-ai/pit, pit.py
+    'ti': PitArch(16, 8, 32, (2, 4, 8), (2, 6, 4)),
+    'xs': PitArch(16, 8, 48, (2, 4, 8), (2, 6, 4)),
+    's': PitArch(16, 8, 48, (3, 6, 12), (2, 6, 4)),
+    'b': PitArch(14, 7, 64, (4, 8, 16), (3, 6, 4)),
+}
+
+
+class PatchEmbed(nn.Module):
+    """Overlapping patches: a convolution with kernel `patch_size` and stride `stride`.
+
+    images: (B, C, H, W). Returns (B, D, h, w), where padding 'valid' gives h = floor((H - patch) / stride) + 1 as in
+    the paper, and 'same' gives h = ceil(H / stride) with the zeros shared by both sides.
+    """
+
+    def __init__(self, in_channels: int, width: int, arch: PitArch, *, padding: StemPadding = 'valid'):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, width, arch.patch_size, arch.stride)
+        self.padding = padding
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.padding == 'same':
+            images = F.pad(images, self._margins(images.shape[-1]) + self._margins(images.shape[-2]))
+        return self.conv(images)
+
+    def _margins(self, side: int) -> tuple[int, int]:
+        patch, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        total = (-(-side // stride) - 1) * stride + patch - side
+        return total // 2, total - total // 2
+
+
+class Pool(nn.Module):
+    """Halve the grid and widen: a grouped 3x3 convolution on space, a linear layer on the class tokens.
+
+    grid: (B, C, h, w); cls: (B, T, C). Returns (B, C', ceil(h / 2), ceil(w / 2)) and (B, T, C').
+    """
+
+    def __init__(self, width: int, out_width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, out_width, 3, 2, 1, groups=width)
+        self.fc = nn.Linear(width, out_width)
+
+    def forward(self, grid: Tensor, cls: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conv(grid), self.fc(cls)
+
+
+class Stage(nn.Module):
+    """The transformer blocks of one resolution, run over class tokens and grid together.
+
+    grid: (B, C, h, w); cls: (B, T, C). Returns both in the same shapes, the grid contiguous.
+    """
+
+    def __init__(self, width: int, heads: int, drop_path: Sequence[float], *, with_cp: bool = False,
+                 drop: float = 0.0, attn_drop: float = 0.0):
+        super().__init__()
+        self.with_cp = with_cp
+        self.blocks = nn.ModuleList(
+            Block(width, heads, drop=drop, attn_drop=attn_drop, drop_path=rate) for rate in drop_path)
+
+    def forward(self, grid: Tensor, cls: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = torch.cat((cls, grid.flatten(2).transpose(1, 2)), dim=1)
+        for block in self.blocks:
+            if self.with_cp and self.training:
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+        cls, space = tokens.split((cls.shape[1], tokens.shape[1] - cls.shape[1]), dim=1)
+        return space.transpose(1, 2).reshape(grid.shape).contiguous(), cls
+
+
+class PitTrunk(BaseModule):
+    """What classifier and backbone share: stem, position embedding, class tokens, stages and the pools between."""
+
+    def __init__(self, arch: str, stages: int, *, distilled: bool = False, img_size: int = 224, in_chans: int = 3,
+                 stem_padding: StemPadding = 'valid', drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
+                 drop_path_rate: float = 0.0, with_cp: bool = False, init_cfg: dict | None = None):
+        super().__init__(init_cfg=init_cfg)
+        if arch not in ARCHS:
+            raise ValueError(f'arch is one of {", ".join(ARCHS)}, got {arch!r}')
+        if stem_padding not in ('valid', 'same'):
+            raise ValueError(f"stem_padding is 'valid' or 'same', got {stem_padding!r}")
+        self.arch = ARCHS[arch]
+        widths = self.arch.widths
+        side = (img_size - self.arch.patch_size) // self.arch.stride + 1
+        self.pos_embed = nn.Parameter(torch.empty(1, widths[0], side, side))
+        self.cls_token = nn.Parameter(torch.empty(1, 2 if distilled else 1, widths[0]))
+        self.patch_embed = PatchEmbed(in_chans, widths[0], self.arch, padding=stem_padding)
+        self.pos_drop = nn.Dropout(drop_rate)
+        rates = self.arch.drop_path(drop_path_rate)
+        self.transformers = nn.ModuleList(
+            Stage(widths[i], self.arch.heads[i], rates[i], with_cp=with_cp, drop=drop_rate, attn_drop=attn_drop_rate)
+            for i in range(stages))
+        self.pools = nn.ModuleList(Pool(widths[i], widths[i + 1]) for i in range(stages - 1))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        self._grids = GridCache()
+
+    def run_stages(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """images: (B, 3, H, W), normalised. Returns per stage the grid (B, C, h, w) and class tokens (B, T, C)."""
+        smallest = self.arch.patch_size
+        if self.patch_embed.padding == 'valid' and min(images.shape[-2:]) < smallest:
+            raise ValueError(f'expected images of at least {smallest}x{smallest} pixels, got '
+                             f'{images.shape[-2]}x{images.shape[-1]}; enlarge them or use stem_padding="same"')
+        grid = self.patch_embed(images)
+        grid = self.pos_drop(grid + self._grids.get(self.pos_embed, tuple(grid.shape[-2:])))
+        cls = self.cls_token.expand(len(images), -1, -1)
+        outputs = []
+        for i, stage in enumerate(self.transformers):
+            if i:
+                grid, cls = self.pools[i - 1](grid, cls)
+            grid, cls = stage(grid, cls)
+            outputs.append((grid, cls))
+        return outputs
+
+
+class PiT(PitTrunk):
+    """PiT as a detection backbone: images (B, 3, H, W), normalised, H and W >= 32 -> tuple of (B, C_i, h_i, w_i).
+
+    arch: 'ti', 'xs', 's' or 'b'. out_indices: stages returned, out of 0, 1, 2; later stages are not built.
+    out_channels, out_strides: widths and strides of the returned maps (8, 16, 32; 'b': 7, 14, 28).
+    stem_padding: 'valid' as in the paper, or 'same' for grids of exactly ceil(side / stride).
+    frozen_stages: -1 freezes nothing; k >= 0 the stem, the first k stages and the pools between them.
+    out_norm: a LayerNorm `norm{i}` per returned map; the paper's classifier normalises its class token only.
+    with_cp: recompute the blocks in the backward pass instead of storing them.
+    distilled: two class tokens, as in the distilled models; a checkpoint of one kind loads into either when it can.
+    img_size: side of the images that `pos_embed` is stored for; it is resampled for any other size.
+    Loading any PiT checkpoint converts it (see weights.py), reports, and raises ValueError where it does not fit.
+    """
+
+    def __init__(self, arch: str = 's', *, out_indices: Sequence[int] = (0, 1, 2), frozen_stages: int = -1,
+                 out_norm: bool = True, **kwargs):
+        out_indices = tuple(out_indices)
+        if not out_indices or list(out_indices) != sorted(set(out_indices) & {0, 1, 2}):
+            raise ValueError(f'out_indices are some of (0, 1, 2) in rising order, got {out_indices}')
+        if frozen_stages not in range(-1, 4):
+            raise ValueError(f'frozen_stages is -1..3, got {frozen_stages}')
+        super().__init__(arch, out_indices[-1] + 1, **kwargs)
+        self.out_indices = out_indices
+        self.frozen_stages = frozen_stages
+        self.out_channels = tuple(self.arch.widths[i] for i in out_indices)
+        self.out_strides = tuple(self.arch.strides[i] for i in out_indices)
+        for i in out_indices:
+            self.add_module(f'norm{i}', nn.LayerNorm(self.arch.widths[i], eps=1e-6) if out_norm else nn.Identity())
+        self.register_load_state_dict_pre_hook(_adopt_checkpoint)
+        self._freeze()
+
+    def init_weights(self) -> None:
+        """Load `init_cfg`'s checkpoint whole, so that averaged weights are found before the raw ones beside them."""
+        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained' and not self.is_init:
+            self.load_state_dict(CheckpointLoader.load_checkpoint(self.init_cfg['checkpoint'], map_location='cpu'))
+            self.is_init = True
+        else:
+            super().init_weights()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        stages = self.run_stages(images)
+        return tuple(self._normalise(i, stages[i][0]) for i in self.out_indices)
+
+    def train(self, mode: bool = True) -> 'PiT':
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def _normalise(self, level: int, grid: Tensor) -> Tensor:
+        norm = getattr(self, f'norm{level}')
+        if isinstance(norm, nn.Identity):
+            return grid
+        return norm(grid.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.patch_embed, self.pos_drop, *self.transformers[:self.frozen_stages],
+                  *self.pools[:max(self.frozen_stages - 1, 0)]]
+        self.pos_embed.requires_grad_(False)
+        self.cls_token.requires_grad_(False)
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+
+def _adopt_checkpoint(backbone: PiT, state_dict: dict, prefix: str, *_) -> None:
+    """Pre-hook of every kind of loading: rewrite `state_dict` in place to what the backbone's own tensors are called."""
+    here = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
+    own = backbone.state_dict()
+    optional = [name for name in own if name.startswith('norm')]
+    converted, report = convert_pit(here, own, optional=optional)
+    for name in here:
+        del state_dict[name]
+    state_dict.update({prefix + name: converted.get(name, value) for name, value in own.items()})
+    print_log(f'PiT backbone: {report}', logger='current')

@@ -1,0 +1,137 @@
+"""Any PiT checkpoint finds its way into a backbone, with a report, or is refused with a sentence."""
+
+import logging
+
+import pytest
+import timm
+import torch
+from mmengine.logging import MMLogger
+from mmengine.runner import load_checkpoint
+
+from pit_downstream.backbones import PiT
+from pit_downstream.backbones.weights import convert_pit, strip_prefix, unwrap
+from tests.reference import formula
+
+OFFICIAL = formula.weights(formula.SHAPES['pit_ti'])
+
+
+def prefixed(prefix, state=None):
+    return {prefix + name: value for name, value in (state or OFFICIAL).items()}
+
+
+def timm_state():
+    model = timm.create_model('pit_ti_224')
+    model.load_state_dict(timm.models.pit.checkpoint_filter_fn(OFFICIAL, model))
+    return model.state_dict()
+
+
+CHECKPOINTS = {
+    'official': lambda: OFFICIAL,
+    'timm': timm_state,
+    'ddp': lambda: prefixed('module.'),
+    'deit': lambda: {'model': OFFICIAL, 'optimizer': {'state': {}}, 'epoch': 3},
+    'timm training with ema': lambda: {'state_dict': {k: v + 9 for k, v in OFFICIAL.items()},
+                                       'state_dict_ema': OFFICIAL, 'args': 'x'},
+    'mmengine classifier': lambda: {'state_dict': prefixed('backbone.'), 'meta': {}},
+    'detector': lambda: {'state_dict': {**prefixed('backbone.'), 'bbox_head.fc.weight': torch.ones(2, 2)}},
+    'ddp detector': lambda: prefixed('module.backbone.'),
+}
+
+
+@pytest.mark.parametrize('how', ['load_state_dict', 'init_cfg'])
+@pytest.mark.parametrize('origin', CHECKPOINTS)
+def test_every_origin_loads(origin, how, tmp_path):
+    backbone = PiT('ti', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'w.pth')))
+    if how == 'init_cfg':
+        torch.save(CHECKPOINTS[origin](), tmp_path / 'w.pth')
+        backbone.init_weights()
+    else:
+        backbone.load_state_dict(CHECKPOINTS[origin]())
+    state = backbone.state_dict()
+    for name in state:
+        if not name.startswith('norm'):
+            assert torch.equal(state[name], OFFICIAL[name]), name
+
+
+def test_a_backbone_inside_a_detector_loads_its_own_part():
+    detector = torch.nn.ModuleDict({'backbone': PiT('ti'), 'head': torch.nn.Linear(2, 2)})
+    state = {**prefixed('backbone.'), 'head.weight': torch.ones(2, 2), 'head.bias': torch.zeros(2)}
+    detector.load_state_dict(state)
+    assert torch.equal(detector['backbone'].cls_token, OFFICIAL['cls_token'])
+    assert detector['head'].weight.sum() == 4
+
+
+def test_own_checkpoint_round_trips_with_its_norms():
+    backbone, again = PiT('ti'), PiT('ti')
+    torch.nn.init.normal_(backbone.norm1.weight)
+    again.load_state_dict(backbone.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(backbone.state_dict().values(), again.state_dict().values()))
+
+
+def test_shallower_backbone_leaves_the_rest():
+    backbone = PiT('ti', out_indices=(0,))
+    backbone.load_state_dict(OFFICIAL)
+    assert torch.equal(backbone.patch_embed.conv.weight, OFFICIAL['patch_embed.conv.weight'])
+
+
+def test_distilled_and_plain():
+    distilled = formula.weights(formula.SHAPES['pit_ti_distilled'])
+    plain = PiT('ti')
+    plain.load_state_dict(distilled)
+    assert torch.equal(plain.cls_token, distilled['cls_token'][:, :1])
+    both = PiT('ti', distilled=True)
+    both.load_state_dict(distilled)
+    assert torch.equal(both.cls_token, distilled['cls_token'])
+    with pytest.raises(ValueError, match='lacking cls_token .1x1x64 in the file, 1x2x64 in the model.'):
+        both.load_state_dict(OFFICIAL)
+
+
+def test_position_embedding_is_resampled():
+    backbone = PiT('ti', img_size=384)
+    _, report = convert_pit(OFFICIAL, backbone.state_dict(), optional=[n for n in backbone.state_dict() if 'norm' in n])
+    assert report.adapted == ('pos_embed 1x64x27x27 -> 1x64x47x47',)
+    backbone.load_state_dict(OFFICIAL)
+    flat = dict(OFFICIAL, pos_embed=torch.full((1, 64, 27, 27), 0.5))
+    backbone.load_state_dict(flat)
+    torch.testing.assert_close(backbone.pos_embed.data, torch.full((1, 64, 47, 47), 0.5))
+
+
+def test_report_says_what_came_and_what_was_left(caplog):
+    MMLogger.get_current_instance().addHandler(caplog.handler)
+    try:
+        PiT('ti', out_norm=False).load_state_dict(OFFICIAL)
+    finally:
+        MMLogger.get_current_instance().removeHandler(caplog.handler)
+    text = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO][-1]
+    assert text == ('PiT backbone: 156 of 156 tensors loaded; '
+                    'left in the file: norm.weight, norm.bias, head.weight, head.bias')
+
+
+@pytest.mark.parametrize('checkpoint, words', [
+    ({}, 'got no tensors'),
+    ({'conv1.weight': torch.ones(1)}, 'expected a checkpoint with PiT weights .* got conv1.weight'),
+    ({k: v for k, v in OFFICIAL.items() if 'pools.0' not in k}, 'got 152; lacking pools.0.conv.weight'),
+    (formula.weights(formula.SHAPES['pit_xs']), 'lacking .*64.* check that arch and distilled agree'),
+])
+def test_uncovered_backbones_are_refused_by_every_loader(checkpoint, words, tmp_path):
+    before = PiT('ti').state_dict()
+    for strict in (True, False):
+        backbone = PiT('ti')
+        backbone.load_state_dict(before)
+        with pytest.raises(ValueError, match=words):
+            backbone.load_state_dict(checkpoint, strict=strict)
+        assert all(torch.equal(a, b) for a, b in zip(before.values(), backbone.state_dict().values()))
+    torch.save(checkpoint, tmp_path / 'w.pth')
+    with pytest.raises(ValueError, match=words):
+        load_checkpoint(PiT('ti'), str(tmp_path / 'w.pth'))
+
+
+def test_unwrap_takes_tensors_only():
+    state = unwrap({'state_dict': {'a': torch.ones(1), 'step': 3}})
+    assert list(state) == ['a']
+
+
+def test_strip_prefix_takes_the_outermost():
+    state = {'a.w.x': 1, 'a.b.w.x': 2, 'a.other': 3, 'else': 4}
+    assert strip_prefix(state, 'w.x') == {'w.x': 1, 'b.w.x': 2, 'other': 3}
+    assert strip_prefix(state, 'nothing') == {}
