@@ -1,0 +1,1 @@
+"""Data sets: samples and targets by name; `shapes` draws the bundled one."""

@@ -1,0 +1,198 @@
+"""Drawing primitives of the bundled data set: outlines, textures and colours.
+
+Everything here uses only + - * / sqrt, floor, comparisons and uniform draws, all of which IEEE 754 defines to the
+last bit. There is no sin, exp, pow, matrix product or float sum, which depend on the machine's vector unit, so a
+seed gives the same picture on every machine.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Array = np.ndarray
+Colour = tuple[float, float, float]
+Outline = Callable[[Array, Array, float], Array]
+Texture = Callable[[Array, Array, float, np.random.Generator], Array]
+
+COS_72, SIN_72 = 0.30901699437494745, 0.9510565162951535
+COS_144, SIN_144 = -0.8090169943749475, 0.5877852522924731
+SIN_60 = 0.8660254037844386
+TAN_22_5 = 0.4142135623730951
+
+PENTAGON = ((1.0, 0.0), (COS_72, SIN_72), (COS_144, SIN_144), (COS_144, -SIN_144), (COS_72, -SIN_72))
+TRIANGLE = ((1.0, 0.0), (-0.5, SIN_60), (-0.5, -SIN_60))
+
+
+# Random numbers ------------------------------------------------------------------------------------------------------
+
+def uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """One number in [low, high), made from the raw stream."""
+    return low + (high - low) * rng.random()
+
+
+def direction(rng: np.random.Generator) -> tuple[float, float]:
+    """(cosine, sine) of a random angle, nearly uniform over the whole turn.
+
+    The half-angle formula reaches an eighth of a turn to either side; quarter turns do the rest.
+    """
+    half = uniform(rng, -TAN_22_5, TAN_22_5)
+    cosine, sine = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
+    for _ in range(int(rng.integers(4))):
+        cosine, sine = -sine, cosine
+    return cosine, sine
+
+
+def grid(height: int, width: int) -> tuple[Array, Array]:
+    """x (1, W) and y (H, 1): pixel centres measured from the middle of the window, float32."""
+    x = np.arange(width, dtype=np.float32)[None, :] - (width - 1) / 2
+    y = np.arange(height, dtype=np.float32)[:, None] - (height - 1) / 2
+    return x, y
+
+
+def turned(x: Array, y: Array, turn: tuple[float, float]) -> tuple[Array, Array]:
+    """Coordinates (H, W) in axes turned by (cosine, sine)."""
+    cosine, sine = turn
+    return x * cosine + y * sine, y * cosine - x * sine
+
+
+# Outlines: signed distance in pixels, negative inside; radii are set so that all look equally large -------------------
+
+def circle(x: Array, y: Array, radius: float) -> Array:
+    return np.sqrt(x * x + y * y) - 0.95 * radius
+
+
+def ring(x: Array, y: Array, radius: float) -> Array:
+    return np.abs(np.sqrt(x * x + y * y) - 0.76 * radius) - 0.24 * radius
+
+
+def square(x: Array, y: Array, radius: float) -> Array:
+    return np.maximum(np.abs(x), np.abs(y)) - 0.83 * radius
+
+
+def cross(x: Array, y: Array, radius: float) -> Array:
+    x, y = np.abs(x), np.abs(y)
+    return np.maximum(np.maximum(x, y) - radius, np.minimum(x, y) - 0.33 * radius)
+
+
+def triangle(x: Array, y: Array, radius: float) -> Array:
+    sides = [x * cosine + y * sine for cosine, sine in TRIANGLE]
+    return np.maximum(np.maximum(sides[0], sides[1]), sides[2]) - 0.58 * radius
+
+
+def star(x: Array, y: Array, radius: float) -> Array:
+    """A pentagram is where at most one of five half-planes is missed: the second largest of five distances."""
+    largest = second = np.float32(-np.inf)
+    for cosine, sine in PENTAGON:
+        side = x * cosine + y * sine
+        second = np.maximum(second, np.minimum(largest, side))
+        largest = np.maximum(largest, side)
+    return second - 1.16 * COS_72 * radius
+
+
+OUTLINES: dict[str, Outline] = {
+    'circle': circle, 'square': square, 'triangle': triangle, 'star': star, 'ring': ring, 'cross': cross}
+REACH = 1.2  # no outline reaches further from its middle than this many radii
+
+
+# Textures: fields in [0, 1] of shape (H, W) that blend two colours ---------------------------------------------------
+
+def plain(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
+    return np.zeros((y.size, x.size), np.float32)
+
+
+def stripes(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
+    u, _ = turned(x, y, direction(rng))
+    return 0.5 + 0.5 * _wave(u, period)
+
+
+def checker(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
+    u, v = turned(x, y, direction(rng))
+    return 0.5 + 0.5 * _wave(u, 1.5 * period) * _wave(v, 1.5 * period)
+
+
+def dots(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
+    u, v = turned(x, y, direction(rng))
+    u, v = u / period, v / period
+    u, v = u - np.floor(u) - 0.5, v - np.floor(v) - 0.5
+    return np.clip(0.5 + (0.32 - np.sqrt(u * u + v * v)) * period, 0, 1)
+
+
+def noise(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
+    """Smooth value noise in two octaves."""
+    field = (2 / 3) * _octave(x, y, 2 * period, rng) + (1 / 3) * _octave(x, y, period, rng)
+    return np.clip(0.5 + 1.8 * (field - 0.5), 0, 1)
+
+
+def gradient(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
+    u, _ = turned(x, y, direction(rng))
+    low, high = u.min(), u.max()
+    return (u - low) / (high - low)
+
+
+TEXTURES: dict[str, Texture] = {
+    'plain': plain, 'stripes': stripes, 'checker': checker, 'dots': dots, 'noise': noise, 'gradient': gradient}
+
+
+def _wave(u: Array, period: float) -> Array:
+    """Square wave in [-1, 1] whose edges are one pixel wide."""
+    u = u / period
+    return np.clip((np.abs(u - np.floor(u) - 0.5) * 4 - 1) * (period / 2), -1, 1)
+
+
+def _octave(x: Array, y: Array, cell: float, rng: np.random.Generator) -> Array:
+    """Random lattice values, one per cell, joined by smoothstep along each axis."""
+    row, across = (y - y[0, 0]) / cell, (x - x[0, 0]) / cell
+    top, left = np.floor(row).astype(int)[:, 0], np.floor(across).astype(int)[0]
+    lattice = rng.random((top[-1] + 2, left[-1] + 2)).astype(np.float32)
+    down, right = _smooth(row - np.floor(row)), _smooth(across - np.floor(across))
+    rows = lattice[top] + (lattice[top + 1] - lattice[top]) * down
+    return rows[:, left] + (rows[:, left + 1] - rows[:, left]) * right
+
+
+def _smooth(t: Array) -> Array:
+    return t * t * (3 - 2 * t)
+
+
+# Colours: RGB in [0, 1] ----------------------------------------------------------------------------------------------
+
+def colour(rng: np.random.Generator) -> Colour:
+    """A random colour: any hue, from greyish to vivid, from dark to light."""
+    hue, saturation, value = uniform(rng, 0, 6), uniform(rng, 0.15, 0.9), uniform(rng, 0.2, 1.0)
+    parts = ((n + hue) % 6 for n in (5, 3, 1))  # HSV to RGB without cases: Wikipedia, "HSL and HSV"
+    red, green, blue = (value - value * saturation * max(0.0, min(k, 4 - k, 1.0)) for k in parts)
+    return red, green, blue
+
+
+def near(base: Colour, rng: np.random.Generator, low: float, high: float) -> Colour:
+    """A colour whose distance from `base` is in [low, high), as far as the cube allows."""
+    other, length = colour(rng), uniform(rng, low, high)
+    scale = length / max(distance(base, other), 1e-3)
+    red, green, blue = (min(max(b + (o - b) * scale, 0.0), 1.0) for b, o in zip(base, other))
+    return red, green, blue
+
+
+def distance(first: Colour, second: Colour) -> float:
+    """Euclidean distance in the RGB cube, 0 to sqrt(3)."""
+    red, green, blue = (a - b for a, b in zip(first, second))
+    return math.sqrt(red * red + green * green + blue * blue)  # not sum(): Python 3.12 rounds it differently
+
+
+def away_from(others: Sequence[Colour], rng: np.random.Generator, least: float) -> Colour:
+    """A random colour at least `least` from every other one; the farthest of forty draws if none is."""
+    best, reached = colour(rng), -1.0
+    for _ in range(40):
+        candidate = colour(rng)
+        gap = min(distance(candidate, other) for other in others)
+        if gap > reached:
+            best, reached = candidate, gap
+        if reached >= least:
+            break
+    return best
+
+
+def blend(field: Array, first: Colour, second: Colour) -> Array:
+    """(H, W) in [0, 1] -> (H, W, 3): `first` where the field is 0, `second` where it is 1."""
+    low, high = np.array(first, np.float32), np.array(second, np.float32)
+    return low + (high - low) * field[..., None]

@@ -1,0 +1,207 @@
+"""Pictures of the bundled data set: textured shapes on textured ground, drawn from (seed, split, index) alone."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pit_downstream.datasets.drawing import (
+    OUTLINES, REACH, TEXTURES, Array, Colour, away_from, blend, direction, distance, grid, near, noise, turned, uniform)
+
+CLASSES: tuple[str, ...] = tuple(OUTLINES)
+STREAMS = {'train': 0, 'val': 1}
+SIZES = (14.0, 72.0)   # pixels: twice the radius
+OBJECTS = (3, 10)      # per scene
+MIN_VISIBLE = 0.35     # of the full outline, parts outside of the picture included
+MIN_PIXELS = 24
+TRIES = 30             # places tried for one object
+SHADOW = (2, 3)        # pixels right and down
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """image: uint8 (H, W, 3) RGB; masks: bool (n, H, W), visible parts, disjoint; labels: int64 (n,) into CLASSES."""
+    image: Array
+    masks: Array
+    labels: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Cutout:
+    """An object before it has a place: a square window around its middle.
+
+    colours: float32 (S, S, 3); cover: float32 (S, S) in [0, 1], soft at the edge; mask: bool (S, S); shade: float32
+    (S, S) in [0, 1], how much the object darkens what lies under it; radius in pixels.
+    """
+    colours: Array
+    cover: Array
+    mask: Array
+    shade: Array
+    radius: float
+
+
+def draw_scene(seed: int, split: str, index: int, *, size: int = 160) -> Scene:
+    """Draw the detection picture `index` of a split: 3 to 10 objects, later ones over earlier ones.
+
+    size: height and width in pixels, at least 96. The same arguments give the same bits in any order, process or
+    machine.
+    """
+    if size < 96:
+        raise ValueError(f'a scene is at least 96 pixels wide, got {size}; raise size')
+    rng = _stream(seed, split, index, first=0)
+    canvas, ground = _ground(size, rng, two_textures=rng.random() < 0.6)
+    owner = np.full((size, size), -1, np.int64)
+    labels: list[int] = []
+    areas: list[int] = []
+    places: list[tuple[int, int, float]] = []
+    wanted = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
+    crowded = rng.random() < 0.4
+    for _ in range(10 * wanted):
+        if len(labels) == wanted:
+            break
+        label, part = int(rng.integers(len(CLASSES))), rng.random()
+        radius = (SIZES[0] + (SIZES[1] - SIZES[0]) * part * math.sqrt(math.sqrt(part))) / 2
+        cutout = _cutout(label, radius, ground, rng)
+        place = _find_place(cutout, owner, areas, places if crowded else [], rng)
+        if place is None:
+            continue
+        _put(canvas, cutout, place)
+        picture, window = _overlap(len(cutout.mask), place, size)
+        owner[picture][cutout.mask[window]] = len(labels)
+        labels.append(label)
+        areas.append(int(cutout.mask.sum()))
+        places.append((*place, radius))
+    masks = owner[None] == np.arange(len(labels))[:, None, None]
+    return Scene(_finish(canvas, rng), masks, np.array(labels, np.int64))
+
+
+def draw_object(seed: int, split: str, index: int, *, size: int = 64) -> tuple[Array, int]:
+    """Draw the classification picture `index` of a split: one dominant shape on a ground of two textures.
+
+    Returns the image, uint8 (size, size, 3) RGB, and its label, `index` modulo the number of classes, so that any
+    run of indices is balanced.
+    """
+    if size < 32:
+        raise ValueError(f'an object picture is at least 32 pixels wide, got {size}; raise size')
+    rng = _stream(seed, split, index, first=2)
+    canvas, ground = _ground(size, rng, two_textures=True)
+    label = index % len(CLASSES)
+    radius = uniform(rng, 0.17, 0.42) * size
+    cutout = _cutout(label, radius, ground, rng)
+    slack = 0.55 * size - radius
+    place = tuple(int(size / 2 + uniform(rng, -slack, slack)) for _ in 'yx')
+    _put(canvas, cutout, place)
+    return _finish(canvas, rng), label
+
+
+def _stream(seed: int, split: str, index: int, *, first: int) -> np.random.Generator:
+    """A generator of its own for every picture; `first` keeps scenes and object pictures apart."""
+    if split not in STREAMS:
+        raise LookupError(f'split is one of {", ".join(STREAMS)}, got {split!r}')
+    if seed < 0 or index < 0:
+        raise ValueError(f'seed and index are 0 or more, got {seed} and {index}')
+    return np.random.default_rng([seed, first + STREAMS[split], index])
+
+
+def _ground(size: int, rng: np.random.Generator, *, two_textures: bool) -> tuple[Array, list[Colour]]:
+    """Canvas, float32 (size, size, 3), and the colours in it."""
+    x, y = grid(size, size)
+    base = away_from([(1.0, 1.0, 1.0)], rng, 0.4)
+    colours = [base, near(base, rng, 0.08, 0.35)]
+    canvas = blend(_texture(x, y, uniform(rng, 4, 10), rng), *colours)
+    if two_textures:
+        patch = near(base, rng, 0.1, 0.4)
+        colours += [patch, near(patch, rng, 0.05, 0.25)]
+        other = blend(_texture(x, y, uniform(rng, 4, 10), rng), *colours[2:])
+        where = np.clip((noise(x, y, uniform(rng, 0.2, 0.4) * size, rng) - 0.5) * 20, 0, 1)[..., None]
+        canvas = canvas + (other - canvas) * where
+    return canvas, colours
+
+
+def _texture(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
+    names = tuple(TEXTURES)
+    return TEXTURES[names[int(rng.integers(len(names)))]](x, y, period, rng)
+
+
+def _cutout(label: int, radius: float, ground: list[Colour], rng: np.random.Generator) -> Cutout:
+    """An object of a class in random turn, stretch, texture and colours that stand out from the ground's."""
+    reach = int(REACH * 1.15 * radius) + 4
+    x, y = grid(2 * reach + 1, 2 * reach + 1)
+    u, v = turned(x - uniform(rng, -0.5, 0.5), y - uniform(rng, -0.5, 0.5), direction(rng))
+    stretch = uniform(rng, 0.88, 1.14)
+    depth = OUTLINES[CLASSES[label]](u * stretch, v / stretch, radius)
+    contrast = uniform(rng, 0.42, 0.6) if rng.random() < 0.88 else 0.28
+    first = away_from(ground, rng, contrast)
+    second = near(first, rng, 0.15, 0.5)
+    if min(distance(second, other) for other in ground) < 0.75 * contrast:
+        second = near(first, rng, 0.05, 0.2)
+    colours = blend(_texture(x, y, uniform(rng, 4, 6 + 0.2 * radius), rng), first, second)
+    rim, tone = _rim(ground, rng)
+    colours = colours + (tone - colours) * (rim * np.clip(depth + 2.0, 0, 1))[..., None]
+    shade = uniform(rng, 0.0, 0.5) * np.clip(0.6 - depth / 5, 0, 1)
+    return Cutout(colours, np.clip(0.5 - depth, 0, 1), depth < 0, shade, radius)
+
+
+def _rim(ground: list[Colour], rng: np.random.Generator) -> tuple[float, float]:
+    """Strength and grey tone of the line along the inside of the edge: black on light ground, white on dark."""
+    red, green, blue = ground[0]
+    strength = uniform(rng, 0.4, 0.9) if rng.random() < 0.8 else 0.0
+    return strength, 0.0 if red + green + blue > 1.35 else 1.0
+
+
+def _overlap(window: int, place: tuple[int, int], size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a window with its middle at `place` (row, column) lies: slices of the picture and of the window."""
+    starts = [middle - window // 2 for middle in place]
+    inside = [(max(start, 0), min(start + window, size)) for start in starts]
+    picture = tuple(slice(low, high) for low, high in inside)
+    part = tuple(slice(low - start, high - start) for (low, high), start in zip(inside, starts))
+    return picture, part
+
+
+def _find_place(cutout: Cutout, owner: Array, areas: list[int], neighbours: list[tuple[int, int, float]],
+                rng: np.random.Generator) -> tuple[int, int] | None:
+    """A (row, column) at which this object and all those under it stay visible enough, or None."""
+    size, area = len(owner), int(cutout.mask.sum())
+    before = np.bincount(owner.ravel() + 1, minlength=len(areas) + 1)[1:]
+    for _ in range(TRIES):
+        place = _propose(cutout.radius, size, neighbours, rng)
+        picture, window = _overlap(len(cutout.mask), place, size)
+        covered = owner[picture][cutout.mask[window]]
+        after = before - np.bincount(covered + 1, minlength=len(areas) + 1)[1:]
+        if covered.size >= max(0.7 * area, MIN_PIXELS) and all(
+                left >= max(MIN_VISIBLE * whole, MIN_PIXELS) for left, whole in zip(after, areas)):
+            return place
+    return None
+
+
+def _propose(radius: float, size: int, neighbours: list[tuple[int, int, float]],
+             rng: np.random.Generator) -> tuple[int, int]:
+    """Anywhere in the picture or, given neighbours and by a coin, at the edge of one of them."""
+    if neighbours and rng.random() < 0.5:
+        row, column, other = neighbours[int(rng.integers(len(neighbours)))]
+        down, right = direction(rng)
+        reach = (radius + other) * uniform(rng, 0.6, 1.0)
+        place = int(row + reach * down), int(column + reach * right)
+    else:
+        place = int(rng.integers(size)), int(rng.integers(size))
+    return min(max(place[0], 0), size - 1), min(max(place[1], 0), size - 1)
+
+
+def _put(canvas: Array, cutout: Cutout, place: tuple[int, int]) -> None:
+    """Draw the shadow, then the object, into the canvas."""
+    size, window = len(canvas), len(cutout.mask)
+    for shift in (SHADOW, (0, 0)):
+        picture, part = _overlap(window, (place[0] + shift[1], place[1] + shift[0]), size)
+        if shift == SHADOW:
+            canvas[picture] *= 1 - cutout.shade[part][..., None]
+        else:
+            canvas[picture] += (cutout.colours[part] - canvas[picture]) * cutout.cover[part][..., None]
+
+
+def _finish(canvas: Array, rng: np.random.Generator) -> Array:
+    """Light that falls off towards one side; then uint8."""
+    x, y = grid(*canvas.shape[:2])
+    u, _ = turned(x, y, direction(rng))
+    light = 1 - uniform(rng, 0.0, 0.25) * (0.5 + u / (1.5 * len(canvas)))
+    return (np.clip(canvas * light[..., None], 0, 1) * 255 + 0.5).astype(np.uint8)

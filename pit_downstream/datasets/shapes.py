@@ -1,0 +1,173 @@
+"""The bundled data set on disk: COCO-format detection and a folder per class for classification.
+
+    python -m pit_downstream.datasets.shapes data/shapes
+
+Pixels and annotations depend on the parameters alone; the bytes of a PNG file also on the version of zlib.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as rle
+
+from pit_downstream.datasets.scenes import CLASSES, Scene, draw_object, draw_scene
+
+__all__ = ['CLASSES', 'Scene', 'draw_object', 'draw_scene', 'write_shapes']
+
+VERSION = 1  # raise it when any picture changes, so that sets on disk are drawn again
+STAMP = 'shapes.json'
+OBJECT_SIZE = 64
+LEAST = {'version': 0, 'seed': 0, 'size': 96, 'train': 1, 'val': 1,
+         'classification_train': len(CLASSES), 'classification_val': len(CLASSES)}
+
+
+def write_shapes(root: str | Path, *, train: int = 800, val: int = 150, size: int = 160,
+                 classification_train: int = 1200, classification_val: int = 300, seed: int = 0) -> Path:
+    """Draw the data set into `root` and return it; at once when the same set lies there already.
+
+    The set appears whole or not at all: it is drawn into a sibling folder and then renamed. Another set of ours in
+    `root` is replaced file by file, and files that are not ours stay. Raises ValueError when `root` holds something
+    else.
+    """
+    root = Path(root)
+    parameters = {'version': VERSION, 'seed': seed, 'size': size, 'train': train, 'val': val,
+                  'classification_train': classification_train, 'classification_val': classification_val}
+    _check(parameters)
+    old = _read_stamp(root)
+    if old == parameters:
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{root.name}.', dir=root.parent) as aside:
+        drawn = Path(aside) / 'shapes'
+        for split in ('train', 'val'):
+            _write_detection(drawn, split, parameters)
+            _write_classification(drawn, split, parameters)
+        (drawn / STAMP).write_text(json.dumps(parameters, indent=1) + '\n')
+        if old is None:
+            _appear(drawn, root, parameters)
+        else:
+            _replace(drawn, root, old, parameters)
+    return root
+
+
+def _check(parameters: Mapping[str, int]) -> None:
+    for name, value in parameters.items():
+        if value < LEAST[name]:
+            raise ValueError(f'{name} is at least {LEAST[name]}, got {value}; raise it')
+
+
+def _read_stamp(root: Path) -> dict[str, int] | None:
+    """The parameters of the set in `root`; None where there is nothing."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return None
+    try:
+        stamp = json.loads((root / STAMP).read_text())
+    except (OSError, json.JSONDecodeError):
+        stamp = {}
+    if set(stamp) != set(LEAST):
+        raise ValueError(f'expected no folder, an empty one or one with our {STAMP} at {root}, got something that was '
+                         f'not drawn here; choose another root or move it away')
+    return stamp
+
+
+def _files(parameters: Mapping[str, int]) -> Iterator[str]:
+    """Every file of a set but its stamp, relative to the root."""
+    for split in ('train', 'val'):
+        yield f'annotations/instances_{split}.json'
+        yield from (_scene_file(split, index) for index in range(parameters[split]))
+        yield from (_object_file(split, index) for index in range(parameters[f'classification_{split}']))
+
+
+def _scene_file(split: str, index: int) -> str:
+    return f'{split}/{index:06d}.png'
+
+
+def _object_file(split: str, index: int) -> str:
+    return f'classification/{split}/{CLASSES[index % len(CLASSES)]}/{index:06d}.png'
+
+
+def _appear(drawn: Path, root: Path, parameters: Mapping[str, int]) -> None:
+    try:
+        drawn.replace(root)
+    except OSError:  # another process, say a rank of the same run, may have put the same set there first
+        if _read_stamp(root) != parameters:
+            raise
+
+
+def _replace(drawn: Path, root: Path, old: Mapping[str, int], new: Mapping[str, int]) -> None:
+    """Take the old set's files away and move the new ones in.
+
+    Until the last step the stamp lists the larger of both sets and no version, so that a run killed in between
+    leaves a folder that the next one knows as ours and draws again.
+    """
+    either = {name: max(old[name], new[name]) for name in new} | {'version': 0}
+    (root / STAMP).write_text(json.dumps(either, indent=1) + '\n')
+    for name in _files(either):
+        (root / name).unlink(missing_ok=True)
+    for name in [*_files(new), STAMP]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (drawn / name).replace(root / name)
+
+
+def _write_detection(root: Path, split: str, parameters: Mapping[str, int]) -> None:
+    images, annotations = [], []
+    for index in range(parameters[split]):
+        scene = draw_scene(parameters['seed'], split, index, size=parameters['size'])
+        _save(scene.image, root / _scene_file(split, index))
+        height, width = scene.image.shape[:2]
+        images.append({'id': index, 'file_name': f'{index:06d}.png', 'height': height, 'width': width})
+        for entry in _annotations(scene):
+            annotations.append({'id': len(annotations) + 1, 'image_id': index, **entry})
+    content = {
+        'info': {'description': f'pit_downstream shapes, {split}', 'parameters': dict(parameters)},
+        'categories': [{'id': place, 'name': name} for place, name in enumerate(CLASSES, start=1)],
+        'images': images, 'annotations': annotations}
+    (root / 'annotations').mkdir(exist_ok=True)
+    (root / f'annotations/instances_{split}.json').write_text(json.dumps(content))
+
+
+def _annotations(scene: Scene) -> Iterator[dict]:
+    """The COCO entries of a scene: visible mask, its tight box and its area."""
+    codes = rle.encode(np.asfortranarray(scene.masks.transpose(1, 2, 0).astype(np.uint8)))
+    for mask, label, code in zip(scene.masks, scene.labels, codes):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+        yield {'category_id': int(label) + 1, 'bbox': [float(side) for side in box], 'area': float(mask.sum()),
+               'iscrowd': 0, 'segmentation': {'size': code['size'], 'counts': code['counts'].decode()}}
+
+
+def _write_classification(root: Path, split: str, parameters: Mapping[str, int]) -> None:
+    for index in range(parameters[f'classification_{split}']):
+        image, _ = draw_object(parameters['seed'], split, index, size=OBJECT_SIZE)
+        _save(image, root / _object_file(split, index))
+
+
+def _save(image: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, compress_level=3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Draw the bundled data set.')
+    parser.add_argument('root', nargs='?', default='data/shapes', help='folder to write, by default %(default)s')
+    start = time.perf_counter()
+    try:
+        root = write_shapes(parser.parse_args().root)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    count = json.loads((root / STAMP).read_text())
+    print(f"{root}: {count['train']} train and {count['val']} val scenes, {count['classification_train']} and "
+          f"{count['classification_val']} object pictures, {time.perf_counter() - start:.1f} s")
+
+
+if __name__ == '__main__':
+    main()
