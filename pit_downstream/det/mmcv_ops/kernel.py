@@ -1,0 +1,34 @@
+"""What every substituted op has around it: no autograd, no autocast, at least float32, bounded memory."""
+from functools import wraps
+from typing import Callable, Iterator, TypeVar
+
+import torch
+from torch import Tensor
+
+Function = TypeVar('Function', bound=Callable)
+
+CHUNK_VALUES = 2**24  # values per intermediate tensor, 64 MiB in float32; a choice, not a measured optimum
+
+
+def kernel(function: Function) -> Function:
+    """Run `function` as a compiled op runs: invisible to autograd and in the precision of its arguments."""
+
+    @wraps(function)
+    def run(*args, **kwargs):
+        device = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)).device
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32; float32 and float64 as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def chunks(count: int, values_each: int) -> Iterator[slice]:
+    """Cut `count` items of `values_each` values into slices of at most CHUNK_VALUES values, at least one item each."""
+    step = max(1, CHUNK_VALUES // max(1, values_each))
+    for start in range(0, count, step):
+        yield slice(start, start + step)
