@@ -1,0 +1,175 @@
+"""Say what a detector would run on here, and what to do where something is missing.
+
+    python -m pit_downstream.check
+
+Imports only the standard library by itself, so that it can report whatever else is absent. Exits with 1 on any FAIL.
+"""
+import importlib
+import importlib.util
+import platform
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+CORE = ('torch', 'torchvision', 'timm', 'numpy', 'pycocotools', 'imagecorruptions', 'pkg_resources')
+MM = ('mmengine', 'mmdet', 'mmcv')
+MENDS = {name: "pip install -e '.[lite]'" for name in MM} | {'pkg_resources': "pip install 'setuptools<81'"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    subject: str
+    detail: str
+    mend: str = ''  # what to do; empty where all is well
+
+    def __str__(self) -> str:
+        line = f"{'FAIL' if self.mend else 'ok':4}  {self.subject:16}  {self.detail}"
+        return f'{line}\n{"":24}{self.mend}' if self.mend else line
+
+
+def findings() -> Iterator[Finding]:
+    """Everything worth knowing, from the interpreter up; stops where nothing further can be tried."""
+    yield Finding('python', platform.python_version())
+    packages = [_package(name) for name in (*CORE, *MM)]
+    yield from packages
+    if any(package.mend for package in packages[:len(CORE)]):
+        return
+    yield Finding('device', _device())
+    if any(package.mend for package in packages):
+        return
+    stack = _attempt('mm stack', _bring_up)
+    yield stack
+    if stack.mend:
+        return
+    yield _attempt('checkpoint', _round_trip)
+    yield _attempt('refusal', _refuse_code)
+    yield _attempt('nms', _nms)
+    yield _attempt('roi_align', _roi_align)
+
+
+def _package(name: str) -> Finding:
+    """The distributions that provide the import name `name`; a fork's or a compiled one's name differs from it."""
+    if importlib.util.find_spec(name) is None:
+        return Finding(name, 'not installed', MENDS.get(name, 'pip install -e .'))
+    # Python 3.10 sees only packages that bring a top_level.txt; the others mostly bear the name they import as
+    distributions = sorted(set(metadata.packages_distributions().get(name, [name])))
+    try:
+        versions = [f'{distribution} {metadata.version(distribution)}' for distribution in distributions]
+    except metadata.PackageNotFoundError:
+        return Finding(name, 'version unknown, pip did not install it')
+    if len(versions) > 1:
+        return Finding(name, ' and '.join(versions), 'these lie in one folder and overwrite each other; '
+                       f'pip uninstall {" ".join(distributions)}, then install one of them')
+    return Finding(name, versions[0])
+
+
+def _device() -> str:
+    import torch
+    if not torch.cuda.is_available():
+        return 'CPU' if torch.version.cuda is None else f'CPU (torch is built for CUDA {torch.version.cuda}, no GPU)'
+    return f'{torch.cuda.get_device_name()} (CUDA {torch.version.cuda})'
+
+
+def _attempt(subject: str, check: Callable[[], str]) -> Finding:
+    """The check's own words; an error's sentence stands where the mend does."""
+    try:
+        return Finding(subject, check())
+    except (ImportError, ValueError, RuntimeError) as error:
+        return Finding(subject, 'does not work', str(error))
+
+
+def _bring_up() -> str:
+    from .det import mmcv_ops
+    operators = mmcv_ops.install()
+    importlib.import_module('mmdet.models')
+    return f'mmdet.models imports; operators of mmcv: {operators}'
+
+
+def _round_trip() -> str:
+    """Save the parts of a training checkpoint that differ from plain weights, and load them as a Runner does."""
+    import torch
+    from mmengine.logging import MessageHub
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    hub = MessageHub('pit_downstream.check')
+    hub.update_scalar('train/loss', 0.5)
+    weights = {'weight': torch.arange(6.).reshape(2, 3)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / 'epoch_1.pth')
+        torch.save({'state_dict': weights, 'message_hub': hub.state_dict()}, path)
+        loaded = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    _same('the weights', loaded['state_dict']['weight'].tolist(), weights['weight'].tolist())
+    _same('train/loss', loaded['message_hub']['log_scalars']['train/loss'].current(), 0.5)
+    return 'a training checkpoint of mmengine loads, weights_only'
+
+
+class _Payload:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return open, (str(self.marker), 'w')  # unpickled without care, this creates the file
+
+
+def _refuse_code() -> str:
+    import torch
+
+    from .det import checkpoint
+    with tempfile.TemporaryDirectory() as folder:
+        marker = Path(folder) / 'ran'
+        path = Path(folder) / 'harmful.pth'
+        torch.save({'state_dict': _Payload(marker)}, path)
+        try:
+            checkpoint.load(path)
+        except ValueError:
+            refused = not marker.exists()
+        else:
+            refused = False
+    if not refused:
+        raise RuntimeError('code in a checkpoint was run; load no files that you did not write, and report this')
+    return 'a checkpoint that asks for code is not loaded'
+
+
+def _nms() -> str:
+    """Boxes 0 and 1 share 81 of 119 square pixels (IoU 0.68), box 2 none: at 0.5 the second goes."""
+    from mmcv.ops import nms
+    boxes = _tensor([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]])
+    _same('nms', nms(boxes, _tensor([.9, .8, .7]), 0.5)[1].tolist(), [0, 2])
+    return f'right on {boxes.device.type}'
+
+
+def _roi_align() -> str:
+    """Of the values 0..15 in a 4 x 4 map, each quarter's mean."""
+    import torch
+    from mmcv.ops import roi_align
+    features = torch.arange(16., device=_tensor([]).device).reshape(1, 1, 4, 4)
+    pooled = roi_align(features, _tensor([[0, 0, 0, 4, 4]]), (2, 2), 1.0, 2, 'avg', True)
+    _same('roi_align', pooled.flatten().tolist(), [2.5, 4.5, 10.5, 12.5])
+    return f'right on {features.device.type}'
+
+
+def _tensor(values: list):
+    import torch
+    return torch.tensor(values, dtype=torch.float32, device='cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def _same(what: str, came: object, expected: object) -> None:
+    if came != expected:
+        raise RuntimeError(f'{what}: expected {expected}, got {came}; please report this with the lines above')
+
+
+def main() -> int:
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # imagecorruptions; said by our pin
+    failed = False
+    for finding in findings():
+        print(finding)
+        failed |= bool(finding.mend)
+    return int(failed)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""The bridge to mmdet. Importing it makes `mmcv.ops` work, makes checkpoints load safely and registers our modules.
+
+Configs name it: `custom_imports = dict(imports=['pit_downstream.det'], allow_failed_imports=False)`.
+`python -m pit_downstream.check` says what it found.
+"""
+import importlib.util
+
+STOCK = "install the stock packages with `pip install -e '.[lite]'`, or a mmengine, mmcv and mmdet of your own"
+
+
+def require_stack() -> None:
+    """Raise ImportError, in one sentence, where mmengine, mmcv or mmdet is missing or mmdet refuses the others."""
+    missing = [name for name in ('mmengine', 'mmcv', 'mmdet') if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"pit_downstream.det needs {' and '.join(missing)}; {STOCK}")
+    try:
+        import mmdet  # noqa: F401  its own version checks are assertions
+    except AssertionError as refusal:
+        raise ImportError(f'mmdet refuses what is installed next to it ({refusal}); {STOCK}') from refusal
+
+
+def _bring_up() -> None:
+    require_stack()
+    from . import checkpoint, mmcv_ops
+    mmcv_ops.install()
+    checkpoint.register()
+    from . import backbones, data, hooks, optim  # noqa: F401  they register with mmdet, whose models import from here on
+
+
+_bring_up()

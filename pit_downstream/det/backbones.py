@@ -1,0 +1,7 @@
+"""Our backbones under their names in mmdet's registry: `backbone=dict(type='PiT', arch='s')`."""
+
+from mmdet.registry import MODELS
+
+from ..backbones import PiT
+
+MODELS.register_module(module=PiT)

@@ -1,0 +1,228 @@
+"""Checkpoints of mmengine, loaded without running code from them.
+
+A training checkpoint holds more than tensors: mmengine's HistoryBuffer, with numpy arrays and references to its own
+methods inside. torch's `weights_only` unpickler refuses those unless they are allowed. Allowing the originals would
+let code in (`getattr` reaches everything, and a forged numpy.dtype makes numpy read bytes as object pointers), so
+each name is given a stand-in that makes plain numbers and nothing else.
+"""
+import contextlib
+import functools
+import os
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+
+
+class _Dtype:
+    """Stands in for numpy.dtype: the type of a plain bool, integer or float."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
+        if not (isinstance(code, str) and re.fullmatch(r'b1|[iu][1248]|f[248]', code)):
+            raise pickle.UnpicklingError(f'GLOBAL numpy.dtype({code!r})')
+        self.plain = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        _version, order, subdtype, names, fields = state[:5]
+        if (subdtype, names, fields) != (None, None, None):
+            raise pickle.UnpicklingError('GLOBAL numpy.dtype with fields')
+        self.plain = self.plain.newbyteorder(order)
+
+
+class _Array(np.ndarray):
+    """Stands in for numpy.ndarray: an array of numbers, filled from bytes. Saved again, it is a plain array."""
+
+    def __new__(cls, *_args) -> '_Array':
+        raise pickle.UnpicklingError('GLOBAL numpy.ndarray, called')
+
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, dtype, fortran, data = state
+        if type(dtype) is not _Dtype or type(data) is not bytes:
+            raise pickle.UnpicklingError('GLOBAL numpy.ndarray of objects')
+        super().__setstate__((version, shape, dtype.plain, fortran, data))
+
+    def __reduce__(self) -> tuple:
+        return np.array(self).__reduce__()
+
+
+class _History(HistoryBuffer):
+    """Stands in for HistoryBuffer and becomes one: its numbers are taken, the methods in the file are not."""
+
+    def __setstate__(self, state: dict) -> None:
+        self.__class__ = HistoryBuffer
+        self.__init__(np.array(state['_log_history']), np.array(state['_count_history']), state['max_length'])
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
+    return np.frombuffer(data, dtype.plain, count=1)[0]
+
+
+def _empty_array(*_args) -> _Array:
+    return np.ndarray.__new__(_Array, (0,))
+
+
+def _nothing(*_args) -> None:
+    """Stands in for getattr, with which a HistoryBuffer names its four methods; _History has them already."""
+
+
+STAND_INS = {
+    'mmengine.logging.history_buffer.HistoryBuffer': _History,
+    'builtins.getattr': _nothing,
+    'numpy.dtype': _Dtype,
+    'numpy.ndarray': _Array,
+    'numpy._core.multiarray._reconstruct': _empty_array,  # numpy 2
+    'numpy._core.multiarray.scalar': _scalar,
+    'numpy.core.multiarray._reconstruct': _empty_array,  # numpy 1
+    'numpy.core.multiarray.scalar': _scalar,
+}
+
+
+DAMAGE = ('PytorchStreamReader', 'unexpected EOF', 'corrupt file')  # in torch's own RuntimeErrors
+
+REMOTE = {
+    'load_from_http': ('http://', 'https://'),
+    'load_from_torchvision': ('modelzoo://', 'torchvision://'),
+    'load_from_openmmlab': ('open-mmlab://', 'openmmlab://'),
+    'load_from_mmcls': ('mmcls://',),
+    'load_from_ceph': (r'(\S+\:)?s3://', r'(\S+\:)?petrel://'),
+    'load_from_pavi': ('pavi://',),
+}
+
+
+def register() -> None:
+    """Make every loader of mmengine run no code, and add `timm://NAME`. Calling it again changes nothing."""
+    _allow_stand_ins()
+    for name, prefixes in REMOTE.items():
+        guarded = _weights_only(getattr(mmengine_checkpoint, name))
+        CheckpointLoader.register_scheme(prefixes=prefixes, loader=guarded, force=True)
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(prefixes='timm://', loader=load_from_timm, force=True)
+
+
+def load(path: str | Path, map_location: Any = 'cpu') -> Any:
+    """What torch.save wrote to `path`, tensors on `map_location`; no code from the file is run.
+
+    Raises FileNotFoundError without such a file, ValueError for one that is no whole checkpoint or asks for code.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'no checkpoint at {path}; give the path of an existing file')
+    _refuse_other_files(path)
+    _allow_stand_ins()
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as refusal:
+        raise ValueError(_refusal(path, str(refusal))) from refusal
+    except (EOFError, LookupError, struct.error) as error:
+        raise ValueError(_broken(path)) from error
+    except RuntimeError as error:
+        if any(words in str(error) for words in DAMAGE):
+            raise ValueError(_broken(path)) from error
+        raise  # a CUDA checkpoint without map_location, out of memory ...: torch says it best
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """mmengine's loader of plain paths; it prints the name after `load_from_`."""
+    return load(filename, map_location)
+
+
+def load_from_timm(filename: str, map_location: Any = None) -> dict[str, torch.Tensor]:
+    """The state dict of timm's pretrained model for `timm://NAME`, on the CPU whatever `map_location` is.
+
+    Raises LookupError for a name of which timm has no weights, RuntimeError where they cannot be had.
+    """
+    name = filename.removeprefix('timm://')
+    if not timm.list_pretrained(name if '.' in name else f'{name}.*'):
+        near = timm.list_pretrained(f"*{name.partition('.')[0]}*")[:5]
+        raise LookupError(f'timm has no weights named {name!r}; '
+                          f"did you mean {', '.join(near) or 'one of timm.list_pretrained()'}?")
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except OSError as error:  # huggingface_hub's errors of network and cache are all of this class
+        raise RuntimeError(f'the weights {filename} could not be downloaded ({type(error).__name__}); '
+                           'give a local file with --cfg-options model.backbone.init_cfg.checkpoint=FILE') from error
+
+
+def _weights_only(loader: Callable) -> Callable:
+    """The same loader of mmengine, reading what it downloads without running code from it."""
+    @functools.wraps(loader)
+    def guarded(filename: str, map_location: Any = None, **options: Any) -> Any:
+        with _no_code_in_torch_load():
+            try:
+                return loader(filename, map_location, **options)
+            except pickle.UnpicklingError as refusal:
+                raise ValueError(_refusal(filename, str(refusal))) from refusal
+    return guarded
+
+
+@contextlib.contextmanager
+def _no_code_in_torch_load() -> Iterator[None]:
+    """torch.hub passes weights_only=False to torch.load; only torch's own environment switch overrules a caller."""
+    names = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ[names[0]] = '1'
+    try:
+        yield
+    finally:
+        os.environ.pop(names[0])
+        os.environ.update(before)
+
+
+def _allow_stand_ins() -> None:
+    """Put our stand-ins in torch's list; other people's entries stay, except the originals of the same names."""
+    if _torch_is_old():
+        return
+    kept = [entry for entry in torch.serialization.get_safe_globals() if _full_name(entry) not in STAND_INS]
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([*kept, *((stand_in, name) for name, stand_in in STAND_INS.items())])
+
+
+def _full_name(entry: Any) -> str:
+    return entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
+
+
+def _torch_is_old() -> bool:
+    """Before 2.6 torch's list takes no (object, name) pairs, and only plain state dicts load."""
+    return tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6)
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raise ValueError where the first bytes already say that `path` is no checkpoint, or not a whole one."""
+    with path.open('rb') as file:
+        head = file.read(64)
+    if head.startswith(b'PK'):
+        if not zipfile.is_zipfile(path):
+            raise ValueError(_broken(path))
+    elif head.startswith(b'version https://git-lfs'):
+        raise ValueError(f'{path} is a Git LFS pointer, not the weights themselves; run `git lfs pull` where it lies')
+    elif head.lstrip().startswith(b'<'):
+        raise ValueError(f'{path} is a web page, not a checkpoint; the download went to a login or error page')
+    elif not head:
+        raise ValueError(f'{path} is empty; download or copy it again')
+    elif not head.startswith(b'\x80'):  # the older format, a bare pickle
+        raise ValueError(f'{path} is not a file that torch.save wrote (it begins with {head[:8]!r})')
+
+
+def _broken(path: Path | str) -> str:
+    size = f' ({os.path.getsize(path)} bytes)' if os.path.isfile(path) else ''
+    return f'{path} is cut short, damaged or not written by torch.save{size}; download or copy it again'
+
+
+def _refusal(path: Path | str, message: str) -> str:
+    found = re.search(r'GLOBAL ([^\n]*?)(?: whose| was|\n|$)', message)
+    if found is None:
+        return _broken(path)
+    mend = ('training checkpoints need torch>=2.6' if _torch_is_old() else
+            'get the weights as a plain state dict, or if you trust where the file comes from make one: '
+            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)")
+    return f'{path} was not loaded, because it asks for {found[1]}, which weights have no need of; {mend}'

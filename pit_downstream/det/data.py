@@ -1,0 +1,121 @@
+"""What detection data need beyond mmdet: finding out early that they are absent, and surviving a broken image."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmdet.registry import TRANSFORMS
+from mmengine.config import Config
+from mmengine.fileio import get
+from mmengine.logging import print_log
+from PIL import Image, ImageFile
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+@TRANSFORMS.register_module()
+class LoadImageOrSkip(LoadImageFromFile):
+    """Load an image as mmcv does, but name a broken file instead of training on half of it.
+
+    on_broken: 'skip' returns None, for which mmengine's data set draws another training image; 'keep' uses the part
+    that decodes (an evaluation may not leave an image out) and raises ValueError when nothing does.
+    """
+
+    def __init__(self, *args, on_broken: str = 'skip', **kwargs):
+        super().__init__(*args, **kwargs)
+        self.on_broken = on_broken
+        self._told: set[str] = set()
+
+    def transform(self, results: dict) -> dict | None:
+        path = results['img_path']
+        content = get(path, backend_args=self.backend_args)
+        fault = image_fault(content)
+        if fault is None:
+            return super().transform(results)
+        if path not in self._told:
+            self._told.add(path)
+            print_log(f'{path} is broken ({fault}): {_VERDICT[self.on_broken]}', logger='current', level=30)
+        if self.on_broken == 'skip':
+            return None
+        image = _decodable_part(content)
+        if image is None:
+            raise ValueError(f'expected an image at {path}, got one that does not decode ({fault}); replace it or '
+                             'take it out of the annotation file')
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+
+_VERDICT = {'skip': 'another image is trained on in its place', 'keep': 'what decodes of it is evaluated'}
+
+
+def image_fault(content: bytes) -> str | None:
+    """Why an image file cannot be decoded whole, or None. Cheap for intact JPEG and PNG: only their ends are read."""
+    whole = (content.startswith(b'\xff\xd8') and content.rstrip(b'\0').endswith(b'\xff\xd9')
+             or content.startswith(b'\x89PNG') and content.endswith(b'IEND\xaeB`\x82'))
+    if whole:
+        return None
+    try:
+        Image.open(io.BytesIO(content)).load()
+    except (OSError, SyntaxError, ValueError) as error:
+        return str(error) or type(error).__name__
+    return None
+
+
+def _decodable_part(content: bytes) -> np.ndarray | None:
+    """uint8 (H, W, 3) in mmcv's BGR order, grey where the file ends too early; None when there is no image in it."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+    try:
+        return np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))[..., ::-1].copy()
+    except (OSError, SyntaxError, ValueError):
+        return None
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def survive_broken_images(cfg: Config) -> None:
+    """Exchange mmcv's image loader for `LoadImageOrSkip` in every pipeline of `cfg`, in place."""
+    for loader in LOADERS:
+        for step in _dicts(cfg.get(loader, {})):
+            if step.get('type') == 'LoadImageFromFile':
+                step['type'] = 'LoadImageOrSkip'
+                step['on_broken'] = 'skip' if loader == 'train_dataloader' else 'keep'
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Point every data set and evaluator of `cfg` that lies under its `data_root` to `root`, in place."""
+    old = cfg.train_dataloader.dataset.data_root
+    for loader in LOADERS:
+        cfg[loader].dataset.data_root = root
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        for part in _dicts(evaluator):
+            if str(part.get('ann_file', '')).startswith(old):
+                part['ann_file'] = str(Path(root, part['ann_file'][len(old):].lstrip('/')))
+
+
+def require_data(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Raise FileNotFoundError, with what to do, unless the annotation files and image folders of `loaders` exist."""
+    missing = sorted({str(path) for loader in loaders for path in _paths(cfg[loader].dataset) if not path.exists()})
+    if missing:
+        root = cfg[loaders[0]].dataset.get('data_root', '.')
+        raise FileNotFoundError(
+            f'expected the data set under {root}, did not find {", ".join(missing)}; put it there as data/README.md '
+            'says, name another folder with --data DIR, or run with --bundled, which needs no data set')
+
+
+def _paths(dataset: dict) -> Iterator[Path]:
+    for part in _dicts(dataset):
+        root = Path(part.get('data_root') or '')
+        if part.get('ann_file'):
+            yield root / part['ann_file']
+            yield from (root / prefix for prefix in part.get('data_prefix', {}).values())
+
+
+def _dicts(node) -> Iterator[dict]:
+    """Every dict inside nested dicts and lists, the outer ones first."""
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
+        yield from _dicts(child)

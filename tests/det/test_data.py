@@ -1,0 +1,116 @@
+"""Absent data sets are found before any work, broken images are named and survived."""
+
+import io
+import logging
+import re
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+import pit_downstream.det  # noqa: F401
+from mmengine.logging import MMLogger
+from pit_downstream.det import data
+
+
+def encoded(kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'BMP'])
+def test_whole_images_have_no_fault(kind):
+    assert data.image_fault(encoded(kind)) is None
+
+
+def test_bytes_after_the_end_are_no_fault():
+    assert data.image_fault(encoded('JPEG') + b'appended by a camera') is None
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_truncated_images_are_found(kind):
+    content = encoded(kind)
+    assert 'truncated' in data.image_fault(content[:len(content) // 2])
+
+
+def test_no_image_at_all_is_found():
+    assert data.image_fault(b'<html>not found</html>')
+    assert data.image_fault(b'')
+
+
+@pytest.fixture
+def truncated(tmp_path):
+    content = encoded('JPEG')
+    path = tmp_path / 'half.jpg'
+    path.write_bytes(content[:len(content) * 2 // 3])
+    return str(path)
+
+
+@pytest.fixture
+def warnings_of():
+    records = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield records
+    logger.removeHandler(handler)
+
+
+def test_training_names_a_broken_image_once_and_skips_it(truncated, warnings_of):
+    load = data.LoadImageOrSkip(on_broken='skip')
+    assert load(dict(img_path=truncated)) is None and load(dict(img_path=truncated)) is None
+    assert len(warnings_of) == 1
+    assert re.search(r'half.jpg is broken \(.*truncated.*\): another image is trained on', warnings_of[0])
+
+
+def test_evaluation_keeps_what_decodes(truncated, warnings_of):
+    results = data.LoadImageOrSkip(on_broken='keep')(dict(img_path=truncated))
+    assert results['img'].shape == (40, 50, 3) and len(warnings_of) == 1
+
+
+def test_evaluation_refuses_what_does_not_decode(tmp_path):
+    path = tmp_path / 'none.jpg'
+    path.write_bytes(b'nothing')
+    with pytest.raises(ValueError, match='expected an image at .*none.jpg, got one that does not decode'):
+        data.LoadImageOrSkip(on_broken='keep')(dict(img_path=str(path)))
+
+
+def config(root):
+    def loader(split):
+        return dict(dataset=dict(
+            type='CocoDataset', data_root=root, ann_file=f'annotations/{split}.json', data_prefix=dict(img=f'{split}/'),
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='Other', transforms=[[dict(type='LoadImageFromFile')]])]))
+    evaluator = dict(type='CocoMetric', ann_file=f'{root}annotations/val.json')
+    return Config(dict(train_dataloader=loader('train'), val_dataloader=loader('val'), test_dataloader=loader('val'),
+                       val_evaluator=evaluator, test_evaluator=evaluator))
+
+
+def test_absent_data_are_named_with_the_way_out():
+    with pytest.raises(FileNotFoundError) as error:
+        data.require_data(config('data/nowhere/'), ('train_dataloader',))
+    assert str(error.value) == (
+        'expected the data set under data/nowhere/, did not find data/nowhere/annotations/train.json, '
+        'data/nowhere/train; put it there as data/README.md says, name another folder with --data DIR, or run with '
+        '--bundled, which needs no data set')
+
+
+def test_data_root_moves_everything(tmp_path):
+    cfg = config('data/nowhere/')
+    data.set_data_root(cfg, str(tmp_path))
+    assert cfg.test_evaluator.ann_file == str(tmp_path / 'annotations/val.json')
+    for name in ('train', 'val'):
+        (tmp_path / name).mkdir()
+        (tmp_path / 'annotations').mkdir(exist_ok=True)
+        (tmp_path / 'annotations' / f'{name}.json').write_text('{}')
+    data.require_data(cfg, data.LOADERS)
+
+
+def test_loader_is_exchanged_wherever_it_stands():
+    cfg = config('x/')
+    data.survive_broken_images(cfg)
+    text = str(cfg)
+    assert 'LoadImageFromFile' not in text and text.count("'skip'") == 2 and text.count("'keep'") == 4

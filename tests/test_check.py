@@ -1,0 +1,99 @@
+"""`python -m pit_downstream.check`: its words and exit codes, on a whole and on a crippled installation."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pit_downstream import check
+from pit_downstream.det import checkpoint, require_stack
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(tmp_path, *arguments, without=()):
+    """A fresh interpreter in which the modules `without` cannot be imported."""
+    blocks = ''.join(f'import sys; sys.modules[{name!r}] = None\n' for name in without)
+    (tmp_path / 'sitecustomize.py').write_text(blocks)
+    environment = {**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'}
+    return subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+
+def test_whole_installation(tmp_path):
+    came = run(tmp_path, '-m', 'pit_downstream.check')
+    assert came.returncode == 0, came.stdout + came.stderr
+    lines = came.stdout.splitlines()
+    assert all(line.startswith('ok    ') and line[24] != ' ' and line[22:24] == '  ' for line in lines)
+    assert [line[6:22].strip() for line in lines] == [
+        'python', *check.CORE, *check.MM, 'device', 'mm stack', 'checkpoint', 'refusal', 'nms', 'roi_align']
+    assert f'ok    {"torch":16}  torch {torch.__version__.partition("+")[0]}' in came.stdout
+    assert 'operators of mmcv: ' in came.stdout
+    assert came.stderr == ''
+
+
+@pytest.mark.parametrize('without, mend', [
+    (('mmcv', 'mmengine'), "pip install -e '.[lite]'"),
+    (('torch',), 'pip install -e .'),
+    (('pkg_resources',), "pip install 'setuptools<81'"),
+])
+def test_missing_package(tmp_path, without, mend):
+    came = run(tmp_path, '-m', 'pit_downstream.check', without=without)
+    assert came.returncode == 1
+    for name in without:
+        assert f'FAIL  {name:16}  not installed\n{"":24}{mend}\n' in came.stdout
+    assert came.stdout.count('FAIL') == len(without)
+    assert 'Traceback' not in came.stdout + came.stderr
+
+
+def test_importing_det_without_mmdet_says_what_to_install(tmp_path):
+    came = run(tmp_path, '-c', 'import pit_downstream.det', without=('mmdet', 'mmcv'))
+    assert came.stderr.splitlines()[-1].startswith(
+        "ImportError: pit_downstream.det needs mmcv and mmdet; install the stock packages with `pip install -e")
+
+
+def test_versions_that_mmdet_refuses(monkeypatch):
+    def refuse(name, *_):
+        if name == 'mmdet':
+            raise AssertionError('MMCV==2.2.0 is used but incompatible.')
+        return original(name, *_)
+
+    original = __import__
+    monkeypatch.setattr('builtins.__import__', refuse)
+    with pytest.raises(ImportError, match=r'mmdet refuses what is installed next to it \(MMCV==2\.2\.0 is used but '
+                                          r'incompatible\.\); install the stock packages'):
+        require_stack()
+
+
+def failures():
+    return {finding.subject: finding.mend for finding in check.findings() if finding.mend}
+
+
+def test_wrong_operator_fails(monkeypatch, capsys):
+    monkeypatch.setattr('mmcv.ops.nms', lambda boxes, scores, threshold: (boxes, torch.arange(3)))
+    monkeypatch.setattr('mmcv.ops.roi_align', lambda *_: torch.zeros(1, 1, 2, 2))
+    assert failures() == {
+        'nms': 'nms: expected [0, 2], got [0, 1, 2]; please report this with the lines above',
+        'roi_align': 'roi_align: expected [2.5, 4.5, 10.5, 12.5], got [0.0, 0.0, 0.0, 0.0]; '
+                     'please report this with the lines above'}
+    assert check.main() == 1
+    assert 'FAIL  nms' in capsys.readouterr().out
+
+
+def test_careless_loading_fails(monkeypatch):
+    monkeypatch.setattr(checkpoint, 'load', lambda path, map_location=None: torch.load(path, weights_only=False))
+    assert failures() == {
+        'refusal': 'code in a checkpoint was run; load no files that you did not write, and report this'}
+
+
+def test_package_without_a_distribution():
+    assert check._package('json') == check.Finding('json', 'version unknown, pip did not install it')
+
+
+def test_two_distributions_of_one_package_fail(monkeypatch):
+    monkeypatch.setattr(check.metadata, 'packages_distributions', lambda: {'mmcv': ['mmcv-lite', 'numpy']})
+    finding = check._package('mmcv')
+    assert 'mmcv-lite 2' in finding.detail and ' and numpy ' in finding.detail
+    assert finding.mend == ('these lie in one folder and overwrite each other; '
+                            'pip uninstall mmcv-lite numpy, then install one of them')
