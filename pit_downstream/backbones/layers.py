@@ -63,7 +63,11 @@ def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class GridCache:
-    """Remembers the last few resized position embeddings for as long as the parameter does not change."""
+    """Remembers the last few resized position embeddings of one evaluation.
+
+    A parameter can change without a trace (fused optimisers and EMA through `.data` leave its version alone), so the
+    owner clears the cache whenever it is told to train or to evaluate, and when weights are loaded.
+    """
 
     def __init__(self, entries: int = 8):
         self.entries = entries
@@ -78,11 +82,14 @@ class GridCache:
     def __len__(self) -> int:
         return len(self._resized)
 
+    def clear(self) -> None:
+        self._resized.clear()
+
     def get(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
         """`resize_grid(grid, size)`, computed anew whenever a gradient may flow into `grid`."""
         if grid.requires_grad and torch.is_grad_enabled():
             return resize_grid(grid, size)
-        key = (size, grid.data_ptr(), grid._version, grid.dtype, grid.device, torch.is_inference_mode_enabled())
+        key = (size, grid.data_ptr(), grid._version, grid.dtype, torch.is_inference_mode_enabled())
         if key not in self._resized:
             self._resized[key] = resize_grid(grid, size)
             if len(self._resized) > self.entries:

@@ -142,6 +142,11 @@ class PitTrunk(BaseModule):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         self._grids = GridCache()
+        self.register_load_state_dict_post_hook(lambda trunk, _: trunk._grids.clear())
+
+    def train(self, mode: bool = True) -> 'PitTrunk':
+        self._grids.clear()
+        return super().train(mode)
 
     def run_stages(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
         """images: (B, 3, H, W), normalised. Returns per stage the grid (B, C, h, w) and class tokens (B, T, C)."""
@@ -194,7 +199,8 @@ class PiT(PitTrunk):
 
     def init_weights(self) -> None:
         """Load `init_cfg`'s checkpoint whole, so that averaged weights are found before the raw ones beside them."""
-        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained' and not self.is_init:
+        pretrained = isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained'
+        if pretrained and not self.is_init:
             self.load_state_dict(CheckpointLoader.load_checkpoint(self.init_cfg['checkpoint'], map_location='cpu'))
             self.is_init = True
         else:

@@ -13,16 +13,21 @@ WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')  # timm, DeiT,
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What became of a checkpoint: names of the module's tensors loaded and missing, and of the file's tensors left."""
+    """What became of a checkpoint: names of the module's tensors loaded and missing, and of the file's tensors left.
+
+    new: tensors of the module that no such checkpoint has (output norms, say), which keep their values.
+    """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     left: tuple[str, ...]
     adapted: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f'{len(self.loaded)} of {len(self.loaded) + len(self.missing)} tensors loaded'
-        for label, names in (('adapted', self.adapted), ('missing', self.missing), ('left in the file', self.left)):
+        for label, names in (('adapted', self.adapted), ('missing', self.missing), ('new', self.new),
+                             ('left in the file', self.left)):
             if names:
                 text += f'; {label}: {_listed(names)}'
         return text
@@ -55,7 +60,8 @@ def timm_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {rename(name): value for name, value in state.items()}
 
 
-def fit(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], WeightsReport]:
+def fit(state: Mapping[str, Tensor], target: Mapping[str, Tensor], *, optional: Collection[str] = ()
+        ) -> tuple[dict[str, Tensor], WeightsReport]:
     """Choose and adapt the tensors of `state` that `target` (a module's state dict) wants.
 
     Two things are adapted: `pos_embed` (1, D, h, w) is resampled to the module's grid, and of the two tokens of a
@@ -72,9 +78,11 @@ def fit(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> tuple[dict
                 continue
             adapted.append(f'{name} {_shape(state[name])} -> {_shape(wanted)}')
         fitted[name] = value
-    missing = tuple(name for name in target if name not in fitted)
-    left = tuple(name for name in state if name not in fitted)
-    return fitted, WeightsReport(tuple(fitted), missing, left, tuple(adapted))
+    lacking = [name for name in target if name not in fitted]
+    return fitted, WeightsReport(
+        loaded=tuple(fitted), missing=tuple(name for name in lacking if name not in optional),
+        left=tuple(name for name in state if name not in fitted), adapted=tuple(adapted),
+        new=tuple(name for name in lacking if name in optional))
 
 
 def convert_pit(checkpoint: Mapping, target: Mapping[str, Tensor], *, optional: Collection[str] = ()
@@ -89,10 +97,10 @@ def convert_pit(checkpoint: Mapping, target: Mapping[str, Tensor], *, optional: 
     if not state:
         raise ValueError('expected a checkpoint with PiT weights (a tensor named patch_embed.conv.weight), '
                          f'got {_listed(tuple(named)) or "no tensors"}; give a checkpoint of the same architecture')
-    fitted, report = fit(state, target)
-    lacking = [_mismatch(name, state, target) for name in report.missing if name not in optional]
-    if lacking:
-        raise ValueError(f'expected all {len(target)} tensors of the model, got {len(report.loaded)}; '
+    fitted, report = fit(state, target, optional=optional)
+    if report.missing:
+        lacking = [_mismatch(name, state, target) for name in report.missing]
+        raise ValueError(f'expected all {len(report.loaded) + len(lacking)} tensors, got {len(report.loaded)}; '
                          f'lacking {_listed(lacking)}; check that arch and distilled agree with the file')
     return fitted, report
 

@@ -110,7 +110,7 @@ def test_report_says_what_came_and_what_was_left(caplog):
 @pytest.mark.parametrize('checkpoint, words', [
     ({}, 'got no tensors'),
     ({'conv1.weight': torch.ones(1)}, 'expected a checkpoint with PiT weights .* got conv1.weight'),
-    ({k: v for k, v in OFFICIAL.items() if 'pools.0' not in k}, 'got 152; lacking pools.0.conv.weight'),
+    ({k: v for k, v in OFFICIAL.items() if 'pools.0' not in k}, 'expected all 156 tensors, got 152; lacking pools.0.conv.weight'),
     (formula.weights(formula.SHAPES['pit_xs']), 'lacking .*64.* check that arch and distilled agree'),
 ])
 def test_uncovered_backbones_are_refused_by_every_loader(checkpoint, words, tmp_path):
@@ -124,6 +124,13 @@ def test_uncovered_backbones_are_refused_by_every_loader(checkpoint, words, tmp_
     torch.save(checkpoint, tmp_path / 'w.pth')
     with pytest.raises(ValueError, match=words):
         load_checkpoint(PiT('ti'), str(tmp_path / 'w.pth'))
+
+
+def test_output_norms_are_new_and_not_missed():
+    own = PiT('ti', out_indices=(2,)).state_dict()
+    _, report = convert_pit(OFFICIAL, own, optional=['norm2.weight', 'norm2.bias'])
+    assert report.missing == () and report.new == ('norm2.weight', 'norm2.bias')
+    assert str(report).startswith('156 of 156 tensors loaded; new: norm2.weight, norm2.bias; left in the file: norm.w')
 
 
 def test_unwrap_takes_tensors_only():

@@ -109,16 +109,38 @@ def test_freezing(frozen):
         assert not modes[1].transformers[0].training
 
 
-def test_position_embedding_is_cached_only_while_it_holds():
-    backbone = PiT('ti').eval()
-    images = torch.randn(1, 3, 96, 64)
+def fused_step(backbone):
+    """A fused optimiser leaves the parameter's version counter alone."""
+    backbone.train()(torch.randn(1, 3, 64, 64))[0].sum().backward()
+    torch.optim.AdamW(backbone.parameters(), lr=0.1, fused=True).step()
+
+
+def average_swap(backbone):
+    """As mmengine's EMA hook exchanges weights, before each validation."""
+    backbone.train()
+    backbone.pos_embed.data.copy_(backbone.pos_embed.data + 1)
+
+
+def reload(backbone):
+    backbone.load_state_dict({name: value + 1 for name, value in backbone.state_dict().items()})
+
+
+@pytest.mark.parametrize('change', [fused_step, average_swap, reload])
+def test_cached_position_embedding_never_outlives_a_change(change):
+    backbone, images = PiT('ti').eval(), torch.randn(1, 3, 96, 64)
     with torch.no_grad():
         before = backbone(images)[0]
-        assert len(backbone._grids) == 1
-        assert torch.equal(backbone(images)[0], before)
-        backbone.pos_embed.add_(1.0)
-        assert not torch.equal(backbone(images)[0], before)
-    backbone.train()(images)[0].sum().backward()
+        assert len(backbone._grids) == 1 and torch.equal(backbone(images)[0], before)
+    change(backbone)
+    with torch.no_grad():
+        after = backbone.eval()(images)[0]
+        backbone._grids.clear()
+        assert torch.equal(after, backbone(images)[0]) and not torch.equal(after, before)
+
+
+def test_position_embedding_learns_at_every_size():
+    backbone = PiT('ti').train()
+    backbone(torch.randn(1, 3, 96, 64))[0].sum().backward()
     assert backbone.pos_embed.grad.abs().sum() > 0
 
 
