@@ -16,13 +16,7 @@ Colour = tuple[float, float, float]
 Outline = Callable[[Array, Array, float], Array]
 Texture = Callable[[Array, Array, float, np.random.Generator], Array]
 
-COS_72, SIN_72 = 0.30901699437494745, 0.9510565162951535
-COS_144, SIN_144 = -0.8090169943749475, 0.5877852522924731
-SIN_60 = 0.8660254037844386
 TAN_22_5 = 0.4142135623730951
-
-PENTAGON = ((1.0, 0.0), (COS_72, SIN_72), (COS_144, SIN_144), (COS_144, -SIN_144), (COS_72, -SIN_72))
-TRIANGLE = ((1.0, 0.0), (-0.5, SIN_60), (-0.5, -SIN_60))
 
 
 # Random numbers ------------------------------------------------------------------------------------------------------
@@ -37,11 +31,16 @@ def direction(rng: np.random.Generator) -> tuple[float, float]:
 
     The half-angle formula reaches an eighth of a turn to either side; quarter turns do the rest.
     """
-    half = uniform(rng, -TAN_22_5, TAN_22_5)
-    cosine, sine = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
+    cosine, sine = tilt(rng, TAN_22_5)
     for _ in range(int(rng.integers(4))):
         cosine, sine = -sine, cosine
     return cosine, sine
+
+
+def tilt(rng: np.random.Generator, tan_half: float) -> tuple[float, float]:
+    """(cosine, sine) of a random angle to either side of zero; `tan_half` is the tangent of half the largest."""
+    half = uniform(rng, -tan_half, tan_half)
+    return (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
 
 
 def grid(height: int, width: int) -> tuple[Array, Array]:
@@ -76,23 +75,7 @@ def cross(x: Array, y: Array, radius: float) -> Array:
     return np.maximum(np.maximum(x, y) - radius, np.minimum(x, y) - 0.33 * radius)
 
 
-def triangle(x: Array, y: Array, radius: float) -> Array:
-    sides = [x * cosine + y * sine for cosine, sine in TRIANGLE]
-    return np.maximum(np.maximum(sides[0], sides[1]), sides[2]) - 0.58 * radius
-
-
-def star(x: Array, y: Array, radius: float) -> Array:
-    """A pentagram is where at most one of five half-planes is missed: the second largest of five distances."""
-    largest = second = np.float32(-np.inf)
-    for cosine, sine in PENTAGON:
-        side = x * cosine + y * sine
-        second = np.maximum(second, np.minimum(largest, side))
-        largest = np.maximum(largest, side)
-    return second - 1.16 * COS_72 * radius
-
-
-OUTLINES: dict[str, Outline] = {
-    'circle': circle, 'square': square, 'triangle': triangle, 'star': star, 'ring': ring, 'cross': cross}
+OUTLINES: dict[str, Outline] = {'circle': circle, 'square': square, 'ring': ring, 'cross': cross}
 REACH = 1.2  # no outline reaches further from its middle than this many radii
 
 

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from pit_downstream.datasets.drawing import (
-    OUTLINES, REACH, TEXTURES, Array, Colour, away_from, blend, direction, distance, grid, near, noise, turned, uniform)
+    OUTLINES, REACH, TEXTURES, Array, Colour, away_from, blend, direction, distance, grid, near, noise, tilt, turned,
+    uniform)
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 STREAMS = {'train': 0, 'val': 1}
-SIZES = (14.0, 72.0)   # pixels: twice the radius
-OBJECTS = (3, 10)      # per scene
-MIN_VISIBLE = 0.35     # of the full outline, parts outside of the picture included
+SIZES = (18.0, 52.0)   # pixels: twice the radius
+OBJECTS = (3, 7)       # per scene
+MIN_VISIBLE = 0.5      # of the full outline, parts outside of the picture included
 MIN_PIXELS = 24
 TRIES = 30             # places tried for one object
+TILT = 0.105           # tangent of half the largest turn: objects stand upright to 12 degrees
 SHADOW = (2, 3)        # pixels right and down
 
 
@@ -41,8 +43,8 @@ class Cutout:
     radius: float
 
 
-def draw_scene(seed: int, split: str, index: int, *, size: int = 160) -> Scene:
-    """Draw the detection picture `index` of a split: 3 to 10 objects, later ones over earlier ones.
+def draw_scene(seed: int, split: str, index: int, *, size: int = 128) -> Scene:
+    """Draw the detection picture `index` of a split: 3 to 7 objects, later ones over earlier ones.
 
     size: height and width in pixels, at least 96. The same arguments give the same bits in any order, process or
     machine.
@@ -50,7 +52,7 @@ def draw_scene(seed: int, split: str, index: int, *, size: int = 160) -> Scene:
     if size < 96:
         raise ValueError(f'a scene is at least 96 pixels wide, got {size}; raise size')
     rng = _stream(seed, split, index, first=0)
-    canvas, ground = _ground(size, rng, two_textures=rng.random() < 0.6)
+    canvas, ground = _ground(size, rng, two_textures=rng.random() < 0.4)
     owner = np.full((size, size), -1, np.int64)
     labels: list[int] = []
     areas: list[int] = []
@@ -108,11 +110,11 @@ def _ground(size: int, rng: np.random.Generator, *, two_textures: bool) -> tuple
     """Canvas, float32 (size, size, 3), and the colours in it."""
     x, y = grid(size, size)
     base = away_from([(1.0, 1.0, 1.0)], rng, 0.4)
-    colours = [base, near(base, rng, 0.08, 0.35)]
+    colours = [base, near(base, rng, 0.05, 0.2)]
     canvas = blend(_texture(x, y, uniform(rng, 4, 10), rng), *colours)
     if two_textures:
-        patch = near(base, rng, 0.1, 0.4)
-        colours += [patch, near(patch, rng, 0.05, 0.25)]
+        patch = near(base, rng, 0.1, 0.25)
+        colours += [patch, near(patch, rng, 0.05, 0.15)]
         other = blend(_texture(x, y, uniform(rng, 4, 10), rng), *colours[2:])
         where = np.clip((noise(x, y, uniform(rng, 0.2, 0.4) * size, rng) - 0.5) * 20, 0, 1)[..., None]
         canvas = canvas + (other - canvas) * where
@@ -128,17 +130,17 @@ def _cutout(label: int, radius: float, ground: list[Colour], rng: np.random.Gene
     """An object of a class in random turn, stretch, texture and colours that stand out from the ground's."""
     reach = int(REACH * 1.15 * radius) + 4
     x, y = grid(2 * reach + 1, 2 * reach + 1)
-    u, v = turned(x - uniform(rng, -0.5, 0.5), y - uniform(rng, -0.5, 0.5), direction(rng))
-    stretch = uniform(rng, 0.88, 1.14)
+    u, v = turned(x - uniform(rng, -0.5, 0.5), y - uniform(rng, -0.5, 0.5), tilt(rng, TILT))
+    stretch = uniform(rng, 0.92, 1.08)
     depth = OUTLINES[CLASSES[label]](u * stretch, v / stretch, radius)
-    contrast = uniform(rng, 0.42, 0.6) if rng.random() < 0.88 else 0.28
+    contrast = uniform(rng, 0.55, 0.85) if rng.random() < 0.92 else 0.35
     first = away_from(ground, rng, contrast)
-    second = near(first, rng, 0.15, 0.5)
+    second = near(first, rng, 0.1, 0.3)
     if min(distance(second, other) for other in ground) < 0.75 * contrast:
         second = near(first, rng, 0.05, 0.2)
     colours = blend(_texture(x, y, uniform(rng, 4, 6 + 0.2 * radius), rng), first, second)
     rim, tone = _rim(ground, rng)
-    colours = colours + (tone - colours) * (rim * np.clip(depth + 2.0, 0, 1))[..., None]
+    colours = colours + (tone - colours) * (rim * np.clip(depth + 3.0, 0, 1))[..., None]
     shade = uniform(rng, 0.0, 0.5) * np.clip(0.6 - depth / 5, 0, 1)
     return Cutout(colours, np.clip(0.5 - depth, 0, 1), depth < 0, shade, radius)
 
@@ -146,7 +148,7 @@ def _cutout(label: int, radius: float, ground: list[Colour], rng: np.random.Gene
 def _rim(ground: list[Colour], rng: np.random.Generator) -> tuple[float, float]:
     """Strength and grey tone of the line along the inside of the edge: black on light ground, white on dark."""
     red, green, blue = ground[0]
-    strength = uniform(rng, 0.4, 0.9) if rng.random() < 0.8 else 0.0
+    strength = uniform(rng, 0.6, 1.0)
     return strength, 0.0 if red + green + blue > 1.35 else 1.0
 
 

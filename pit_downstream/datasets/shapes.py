@@ -22,14 +22,14 @@ from pit_downstream.datasets.scenes import CLASSES, Scene, draw_object, draw_sce
 
 __all__ = ['CLASSES', 'Scene', 'draw_object', 'draw_scene', 'write_shapes']
 
-VERSION = 1  # raise it when any picture changes, so that sets on disk are drawn again
+VERSION = 2  # raise it when any picture changes, so that sets on disk are drawn again
 STAMP = 'shapes.json'
 OBJECT_SIZE = 64
 LEAST = {'version': 0, 'seed': 0, 'size': 96, 'train': 1, 'val': 1,
          'classification_train': len(CLASSES), 'classification_val': len(CLASSES)}
 
 
-def write_shapes(root: str | Path, *, train: int = 800, val: int = 150, size: int = 160,
+def write_shapes(root: str | Path, *, train: int = 800, val: int = 150, size: int = 128,
                  classification_train: int = 1200, classification_val: int = 300, seed: int = 0) -> Path:
     """Draw the data set into `root` and return it; at once when the same set lies there already.
 

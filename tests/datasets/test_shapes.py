@@ -58,8 +58,7 @@ def test_outline_is_a_distance_within_reach(name):
 
 @pytest.mark.parametrize('name, area', [
     ('circle', np.pi * 47.5 ** 2), ('square', 83 ** 2), ('ring', np.pi * (50 ** 2 - 26 ** 2)),
-    ('cross', 2 * 100 * 33 - 33 ** 2), ('triangle', 3 * 3 ** 0.5 * 29 ** 2),
-    ('star', 5 * 58 ** 2 * np.cos(0.4 * np.pi) * np.tan(0.2 * np.pi))])
+    ('cross', 2 * 100 * 33 - 33 ** 2)])
 def test_outline_has_the_area_of_its_geometry(name, area):
     x, y = grid(141, 141)
     assert np.count_nonzero(OUTLINES[name](x, y, 50.0) < 0) == pytest.approx(area, rel=0.02)
@@ -78,9 +77,9 @@ def test_texture_fills_its_window_within_the_unit_interval(name):
 def test_scene_has_the_promised_shapes_and_types(scenes):
     for scene in scenes:
         count = len(scene.labels)
-        assert (scene.image.shape, scene.image.dtype) == ((160, 160, 3), np.uint8)
-        assert (scene.masks.shape, scene.masks.dtype) == ((count, 160, 160), bool)
-        assert scene.labels.dtype == np.int64 and 3 <= count <= 10
+        assert (scene.image.shape, scene.image.dtype) == ((128, 128, 3), np.uint8)
+        assert (scene.masks.shape, scene.masks.dtype) == ((count, 128, 128), bool)
+        assert scene.labels.dtype == np.int64 and 3 <= count <= 7
 
 
 def test_masks_are_disjoint_and_not_empty(scenes):
@@ -92,9 +91,9 @@ def test_masks_are_disjoint_and_not_empty(scenes):
 def test_every_count_class_and_size_occurs(scenes):
     labels = np.concatenate([scene.labels for scene in scenes])
     sides = np.array([max(tight_box(mask)[2:]) for scene in scenes for mask in scene.masks])
-    assert {len(scene.labels) for scene in scenes} == set(range(3, 11))
-    assert np.bincount(labels, minlength=6).min() > 0.75 * len(labels) / 6
-    counts, _ = np.histogram(sides, bins=[0, 20, 32, 48, 64, 160])
+    assert {len(scene.labels) for scene in scenes} == set(range(3, 8))
+    assert np.bincount(labels, minlength=len(CLASSES)).min() > 0.75 * len(labels) / len(CLASSES)
+    counts, _ = np.histogram(sides, bins=[0, 20, 28, 36, 48, 128])
     assert counts.min() > 0.05 * len(sides)
 
 
@@ -112,9 +111,9 @@ def test_mean_colour_does_not_give_the_class_away(scenes):
     colours = np.array([scene.image[mask].mean(0) for scene in scenes for mask in scene.masks])
     labels = np.concatenate([scene.labels for scene in scenes])
     fit = np.arange(len(labels)) % 2 == 0
-    centroids = np.array([colours[fit & (labels == label)].mean(0) for label in range(6)])
+    centroids = np.array([colours[fit & (labels == label)].mean(0) for label in range(len(CLASSES))])
     guess = ((colours[~fit, None] - centroids) ** 2).sum(-1).argmin(1)
-    assert (guess == labels[~fit]).mean() < 0.30
+    assert (guess == labels[~fit]).mean() < 0.35  # chance is 0.25
 
 
 def test_most_objects_stand_out_from_their_surroundings(scenes):
@@ -161,7 +160,7 @@ def test_pictures_do_not_depend_on_the_vector_unit():
 
 def test_pictures_change_only_with_the_version():
     """A guard, not an oracle: who changes a picture raises VERSION, so that sets on disk are drawn again."""
-    assert {shapes.VERSION: checksum()} == {1: 510475797}
+    assert {shapes.VERSION: checksum()} == {2: 3297306545}
 
 
 def test_seed_split_index_and_kind_each_change_the_picture():
@@ -192,7 +191,7 @@ def test_bad_arguments_are_refused_with_words(call, words):
 
 def test_object_pictures_are_balanced():
     drawn = [draw_object(0, 'train', index) for index in range(60)]
-    assert np.bincount([label for _, label in drawn]).tolist() == [10] * 6
+    assert np.bincount([label for _, label in drawn]).tolist() == [15] * 4
     assert all((image.shape, image.dtype) == ((64, 64, 3), np.uint8) for image, _ in drawn)
 
 
@@ -202,10 +201,10 @@ def test_object_pictures_are_balanced():
 def test_annotations_say_what_was_drawn(written, split, count, capsys):
     coco = COCO(written / f'annotations/instances_{split}.json')
     assert [coco.cats[place]['name'] for place in sorted(coco.cats)] == list(CLASSES)
-    assert sorted(coco.cats) == [1, 2, 3, 4, 5, 6] and len(coco.imgs) == count
+    assert sorted(coco.cats) == [1, 2, 3, 4] and len(coco.imgs) == count
     for index in coco.getImgIds():
         entry, scene = coco.imgs[index], draw_scene(0, split, index)
-        assert (entry['height'], entry['width']) == (160, 160)
+        assert (entry['height'], entry['width']) == (128, 128)
         assert (np.asarray(Image.open(written / split / entry['file_name'])) == scene.image).all()
         notes = coco.loadAnns(coco.getAnnIds(index))
         assert [note['category_id'] - 1 for note in notes] == scene.labels.tolist()
@@ -220,10 +219,10 @@ def test_the_folder_holds_the_promised_files_and_no_others(written):
     expected = {'shapes.json', 'annotations/instances_train.json', 'annotations/instances_val.json'}
     expected |= {f'train/{index:06d}.png' for index in range(5)} | {f'val/{index:06d}.png' for index in range(3)}
     for split, count in [('train', 12), ('val', 6)]:
-        expected |= {f'classification/{split}/{CLASSES[index % 6]}/{index:06d}.png' for index in range(count)}
+        expected |= {f'classification/{split}/{CLASSES[index % 4]}/{index:06d}.png' for index in range(count)}
     assert {str(path.relative_to(written)) for path in written.rglob('*') if path.is_file()} == expected
     assert [path.name for path in written.parent.iterdir()] == ['shapes']
-    image = np.asarray(Image.open(written / 'classification/val/ring/000004.png'))
+    image = np.asarray(Image.open(written / 'classification/val/circle/000004.png'))
     assert (image == draw_object(0, 'val', 4)[0]).all()
 
 
@@ -254,7 +253,7 @@ def test_empty_folder_is_welcome(tmp_path):
     assert (write_shapes(tmp_path, **SMALL) / 'shapes.json').is_file()
 
 
-@pytest.mark.parametrize('name, value', [('train', 0), ('classification_val', 5), ('size', 64), ('seed', -1)])
+@pytest.mark.parametrize('name, value', [('train', 0), ('classification_val', 3), ('size', 64), ('seed', -1)])
 def test_bad_counts_are_refused_before_any_work(tmp_path, name, value):
     with pytest.raises(ValueError, match=f'{name} is at least .*, got {value}'):
         write_shapes(tmp_path / 'shapes', **SMALL | {name: value})
