@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 # names, pip would not see them and would write the stock files over theirs. With such a stack: `pip install -e .`;
 # without any: `pip install -e '.[lite]'`.
 CORE = [
-    'torch>=2.4',  # the first with torch.serialization.add_safe_globals
+    'torch>=2.6',  # the first whose weights_only loading takes stand-ins, on which safe checkpoints rest
     'torchvision',
     'timm>=1.0.9',
     'numpy',

@@ -180,8 +180,6 @@ def _no_code_in_torch_load() -> Iterator[None]:
 
 def _allow_stand_ins() -> None:
     """Put our stand-ins in torch's list; other people's entries stay, except the originals of the same names."""
-    if _torch_is_old():
-        return
     kept = [entry for entry in torch.serialization.get_safe_globals() if _full_name(entry) not in STAND_INS]
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals([*kept, *((stand_in, name) for name, stand_in in STAND_INS.items())])
@@ -189,11 +187,6 @@ def _allow_stand_ins() -> None:
 
 def _full_name(entry: Any) -> str:
     return entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
-
-
-def _torch_is_old() -> bool:
-    """Before 2.6 torch's list takes no (object, name) pairs, and only plain state dicts load."""
-    return tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6)
 
 
 def _refuse_other_files(path: Path) -> None:
@@ -222,7 +215,6 @@ def _refusal(path: Path | str, message: str) -> str:
     found = re.search(r'GLOBAL ([^\n]*?)(?: whose| was|\n|$)', message)
     if found is None:
         return _broken(path)
-    mend = ('training checkpoints need torch>=2.6' if _torch_is_old() else
-            'get the weights as a plain state dict, or if you trust where the file comes from make one: '
+    mend = ('get the weights as a plain state dict, or if you trust where the file comes from make one: '
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)")
     return f'{path} was not loaded, because it asks for {found[1]}, which weights have no need of; {mend}'

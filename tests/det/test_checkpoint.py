@@ -304,19 +304,6 @@ def test_file_of_another_kind(tmp_path, content, words):
         checkpoint.load(path)
 
 
-def test_old_torch_says_what_it_needs(trained, monkeypatch):
-    folder, _ = trained
-    kept = torch.serialization.get_safe_globals()
-    monkeypatch.setattr(torch, '__version__', '2.4.1+cu121')
-    try:
-        torch.serialization.clear_safe_globals()
-        with pytest.raises(ValueError, match=r'asks for \S+, which weights have no need of; training checkpoints need '
-                                             r'torch>=2\.6'):
-            checkpoint.load(folder / 'epoch_2.pth')
-    finally:
-        torch.serialization.add_safe_globals(kept)
-
-
 # timm://
 
 

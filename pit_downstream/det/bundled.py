@@ -1,0 +1,105 @@
+"""Put any detector config on the bundled data set: its classes, its size, and a schedule for two CPU cores."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from ..datasets.shapes import CLASSES
+from .data import LOADERS, dicts_in
+
+ROOT = 'data/shapes'
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What the bundled data set asks of one family of detectors, trained from scratch.
+
+    side: of the images, in pixels. clip: largest gradient norm. model: what is smaller than in the model for COCO.
+    """
+
+    epochs: int = 12
+    batch_size: int = 8
+    side: int = 128
+    lr: float = 1e-3
+    clip: float = 1.0
+    model: Mapping = field(default_factory=dict)
+
+
+def _detr(queries: int) -> dict:
+    """As many queries as the pictures need, half the layers, and no dropout in their feed-forward part."""
+    layers = dict(num_layers=3, layer_cfg=dict(ffn_cfg=dict(ffn_drop=0.0)))
+    return dict(num_queries=queries, encoder=layers, decoder=layers, test_cfg=dict(max_per_img=queries))
+
+
+# From scratch, neck and head need norms (He et al. 2019, 1811.08883).
+NORM = dict(type='GN', num_groups=16)
+PRESETS = {
+    'DETR': Preset(epochs=50, lr=2e-4, clip=0.1, model=_detr(12)),
+    'DeformableDETR': Preset(epochs=30, lr=2e-4, clip=0.1, model=_detr(40)),
+    'DINO': Preset(epochs=30, lr=2e-4, clip=0.1, model=_detr(40)),
+    'RetinaNet': Preset(model=dict(
+        neck=dict(out_channels=128, norm_cfg=NORM),
+        bbox_head=dict(in_channels=128, feat_channels=128, stacked_convs=2, norm_cfg=NORM))),
+}
+
+
+def use_bundled(cfg: Config, root: str = ROOT) -> None:
+    """Rewrite `cfg` in place for the data set that `write_shapes(root)` draws; nothing is downloaded or pretrained."""
+    cfg.load_from, cfg.resume = None, False
+    preset = PRESETS.get(cfg.model.type, Preset())
+    _fit_model(cfg, preset)
+    _fit_data(cfg, preset, root)
+    _fit_schedule(cfg, preset)
+
+
+def _fit_model(cfg: Config, preset: Preset) -> None:
+    for part in dicts_in(cfg.model):
+        part.pop('init_cfg', None)
+        if 'num_classes' in part:
+            part['num_classes'] = len(CLASSES)
+    cfg.merge_from_dict({'model': preset.model})
+    backbone = cfg.model.backbone
+    if 'drop_path_rate' in backbone:
+        backbone.drop_path_rate = 0.0
+    if backbone.type == 'ResNet':  # the frozen stem and norms of a pretrained one would be frozen noise
+        backbone.update(frozen_stages=-1, norm_eval=False, norm_cfg=ConfigDict(type='BN', requires_grad=True))
+
+
+def _fit_data(cfg: Config, preset: Preset, root: str) -> None:
+    masks = 'mask_head' in cfg.model.get('roi_head', {})
+    resize = dict(type='Resize', scale=(preset.side, preset.side), keep_ratio=True)
+    load, truth = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=masks)
+    pipelines = {
+        'train': [load, truth, resize, dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+                  dict(type='PackDetInputs')],
+        'val': [load, resize, truth, dict(type='PackDetInputs', meta_keys=(
+            'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]}
+    for loader in LOADERS:
+        split = 'train' if loader.startswith('train') else 'val'
+        cfg[loader] = ConfigDict(
+            batch_size=preset.batch_size, num_workers=1, persistent_workers=True, drop_last=False,
+            sampler=dict(type='DefaultSampler', shuffle=split == 'train'),
+            dataset=dict(
+                type='CocoDataset', data_root=root, ann_file=f'annotations/instances_{split}.json',
+                data_prefix=dict(img=f'{split}/'), metainfo=dict(classes=CLASSES), test_mode=split == 'val',
+                pipeline=pipelines[split]))
+    cfg.val_evaluator = ConfigDict(
+        type='CocoMetric', ann_file=str(Path(root, 'annotations/instances_val.json')),
+        metric=['bbox', 'segm'] if masks else 'bbox')
+    cfg.test_evaluator = cfg.val_evaluator
+
+
+def _fit_schedule(cfg: Config, preset: Preset) -> None:
+    cfg.optim_wrapper = ConfigDict(
+        type='OptimWrapper', constructor='PitOptimWrapperConstructor',
+        optimizer=dict(type='AdamW', lr=preset.lr, weight_decay=0.05, fused=True), clip_grad=dict(max_norm=preset.clip))
+    cfg.train_cfg = ConfigDict(
+        type='EpochBasedTrainLoop', max_epochs=preset.epochs, val_interval=max(1, preset.epochs // 6))
+    cfg.param_scheduler = [
+        ConfigDict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+        ConfigDict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True, begin=0)]  # to the end of training
+    cfg.auto_scale_lr = ConfigDict(enable=False, base_batch_size=preset.batch_size)
+    cfg.default_hooks.checkpoint = ConfigDict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_optimizer=True)
+    cfg.default_hooks.logger = ConfigDict(type='LoggerHook', interval=20)

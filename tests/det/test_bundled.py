@@ -1,0 +1,86 @@
+"""Any config can be put on the bundled data set."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+
+import pit_downstream.det  # noqa: F401
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from pit_downstream.datasets.shapes import CLASSES, write_shapes
+from pit_downstream.det.bundled import use_bundled
+from pit_downstream.det.data import LOADERS, dicts_in
+
+ROOT = Path(__file__).parents[2] / 'configs'
+CONFIGS = sorted(path.name for path in ROOT.glob('*.py'))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_nothing_of_coco_is_left(name):
+    cfg = Config.fromfile(ROOT / name)
+    use_bundled(cfg, 'some/where')
+    used = ('model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator')
+    text = Config({key: cfg[key] for key in used}).pretty_text
+    assert 'data/coco' not in text and 'Pretrained' not in text and 'num_classes=80' not in text
+    assert f'num_classes={len(CLASSES)}' in text
+    assert cfg.train_dataloader.dataset.data_root == cfg.test_dataloader.dataset.data_root == 'some/where'
+    assert cfg.test_evaluator.ann_file == 'some/where/annotations/instances_val.json'
+    assert cfg.val_evaluator.metric == (['bbox', 'segm'] if 'mask_rcnn' in name else 'bbox')
+
+
+def test_resnet_from_scratch_is_not_frozen():
+    cfg = Config.fromfile(ROOT / 'detr_r50.py')
+    use_bundled(cfg)
+    backbone = cfg.model.backbone
+    assert backbone.frozen_stages == -1 and not backbone.norm_eval and backbone.norm_cfg.requires_grad
+
+
+def test_a_checkpoint_named_in_the_config_is_not_taken_along():
+    cfg = Config.fromfile(ROOT / 'detr_pit_s.py')
+    cfg.merge_from_dict(dict(load_from='coco.pth', resume=True))
+    use_bundled(cfg)
+    assert cfg.load_from is None and cfg.resume is False
+
+
+@pytest.fixture(scope='module')
+def few_shapes(tmp_path_factory):
+    return str(write_shapes(tmp_path_factory.mktemp('few') / 'shapes', train=4, val=2,
+                            classification_train=6, classification_val=6))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_learns_a_step_and_predicts(name, few_shapes, tmp_path):
+    """One epoch of one batch through mmengine's Runner: data, step, schedule, checkpoint, validation."""
+    cfg = Config.fromfile(ROOT / name)
+    use_bundled(cfg, few_shapes)
+    cfg.merge_from_dict(dict(work_dir=str(tmp_path), train_cfg=dict(max_epochs=1), log_level='ERROR'))
+    for part in dicts_in(cfg.model.test_cfg):
+        if 'score_thr' in part:
+            part['score_thr'] = 0.0  # after one step nothing is sure of itself
+    for loader in LOADERS:
+        cfg[loader].update(batch_size=4, num_workers=0, persistent_workers=False)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    hub = runner.message_hub
+    assert runner.iter == 1 and np.isfinite(hub.get_scalar('train/loss').current())
+    assert 0 <= hub.get_scalar('val/coco/bbox_mAP').current() <= 1
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+def test_evaluation_sees_the_true_boxes(few_shapes):
+    """Boxes of the validation set are those of the file, not resized ones: pictures are painted on the original."""
+    cfg = Config.fromfile(ROOT / 'mask_rcnn_pit_s.py')
+    use_bundled(cfg, few_shapes)
+    cfg.merge_from_dict({'val_dataloader.dataset.pipeline.1.scale': (64, 64)})
+    init_default_scope('mmdet')
+    sample = DATASETS.build(cfg.val_dataloader.dataset)[0]['data_samples']
+    coco = COCO(f'{few_shapes}/annotations/instances_val.json')
+    expected = [a['bbox'] for a in coco.loadAnns(coco.getAnnIds(imgIds=[sample.img_id]))]
+    x, y, w, h = torch.tensor(expected).T
+    torch.testing.assert_close(sample.gt_instances.bboxes.tensor, torch.stack((x, y, x + w, y + h), 1))
+    assert sample.gt_instances.masks.masks.shape[1:] == sample.ori_shape
