@@ -1,0 +1,28 @@
+"""Deformable DETR, refined and two-stage, at half resolution: the PiT paper's detection experiment.
+
+Scales 240..400, longest side 666, crop branch 200/250/300 -> 192..300: the author's reply in naver-ai/pit issue 6.
+"""
+_base_ = ['mmdet::deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py', './runtime.py']
+scales = [(400 - 16 * i, 666) for i in range(11)]
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomChoice', transforms=[
+        [dict(type='RandomChoiceResize', scales=scales, keep_ratio=True)],
+        [dict(type='RandomChoiceResize', scales=[(200, 2100), (250, 2100), (300, 2100)], keep_ratio=True),
+         dict(type='RandomCrop', crop_type='absolute_range', crop_size=(192, 300), allow_negative_crop=True),
+         dict(type='RandomChoiceResize', scales=scales, keep_ratio=True)]]),
+    dict(type='PackDetInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(666, 400), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+optim_wrapper = dict(
+    constructor='PitOptimWrapperConstructor',
+    paramwise_cfg=dict(_delete_=True, lr_mult={'backbone': 0.1, 'sampling_offsets': 0.1, 'reference_points': 0.1}))
+auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -1,0 +1,28 @@
+"""A handful of bundled images, and the tools run as a user runs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pit_downstream.datasets.shapes import write_shapes
+
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='session')
+def few_shapes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('few') / 'shapes'
+    return write_shapes(root, train=16, val=4, classification_train=6, classification_val=6)
+
+
+@pytest.fixture
+def tool(tmp_path):
+    """tool('train.py', 'configs/x.py', ...) -> CompletedProcess, run in an empty folder that has our configs."""
+    (tmp_path / 'configs').symlink_to(REPO / 'configs')
+
+    def run(name, *args, start=(sys.executable,), timeout=280):
+        command = [*start, str(REPO / 'tools' / name), *map(str, args)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout)
+    return run

@@ -1,0 +1,82 @@
+"""tools/train.py and tools/test.py from the command line: words, learning, being killed, two processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SMALL = ('--cfg-options', 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0',
+         'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',
+         'val_dataloader.persistent_workers=False', 'default_hooks.logger.interval=1')
+
+
+def test_without_coco_one_sentence_says_what_to_do(tool):
+    done = tool('train.py', 'configs/detr_pit_s.py')
+    assert done.returncode == 2 and done.stdout == ''
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert sentence.startswith('expected the data set under data/coco/, did not find data/coco/annotations/instances_tr')
+    assert '--bundled' in sentence and 'data/README.md' in sentence and 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('args, words', [
+    (('train.py', 'configs/none.py'), 'expected a config file, found none at configs/none.py'),
+    (('test.py', 'configs/retinanet_pit_ti.py', 'none.pth', '--bundled', '--data', 'FEW'),
+     'expected a checkpoint, found none at none.pth'),
+    (('train.py', 'configs/retinanet_pit_ti.py', '--bundled', '--data', 'FEW', '--cfg-options',
+      'model.backbone.arch=xl'), "arch is one of ti, xs, s, b, got 'xl'"),
+])
+def test_bad_input_gets_one_sentence(tool, few_shapes, args, words):
+    done = tool(*(few_shapes if arg == 'FEW' else arg for arg in args))
+    assert done.returncode == 2 and words in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_train_then_test_with_pictures(tool, few_shapes, tmp_path):
+    done = tool('train.py', 'configs/retinanet_pit_ti.py', '--bundled', '--data', few_shapes, *SMALL,
+                'model.test_cfg.score_thr=0.0')
+    assert done.returncode == 0, done.stderr
+    summary = done.stdout.strip().splitlines()[-1]
+    assert re.fullmatch(r'8 iterations, loss [\d.]+ -> [\d.]+, coco/bbox_mAP [\d.]+, coco/bbox_mAP_50 [\d.]+; '
+                        r'checkpoints in .*/work_dirs/retinanet_pit_ti', summary)
+    done = tool('test.py', 'configs/retinanet_pit_ti.py', 'work_dirs/retinanet_pit_ti', '--bundled', '--data',
+                few_shapes, '--show-dir', 'pictures', '--cfg-options', 'model.test_cfg.score_thr=0.0')
+    assert done.returncode == 0, done.stderr
+    assert 'coco/bbox_mAP ' in done.stdout.strip().splitlines()[-1]
+    assert len(list((tmp_path / 'pictures').glob('*.png'))) == 4
+
+
+def test_killed_and_resumed(tool, few_shapes, tmp_path):
+    """SIGKILL in the second epoch: --resume goes on after the first one's checkpoint and finishes."""
+    work = tmp_path / 'work'
+    command = ['train.py', 'configs/detr_pit_s.py', '--bundled', '--data', str(few_shapes), '--work-dir', str(work),
+               *SMALL, 'train_cfg.val_interval=9', 'train_cfg.max_epochs=3']
+    first = subprocess.Popen([sys.executable, str(Path(__file__).parents[2] / 'tools' / command[0]), *command[1:]],
+                             cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not _logged(work, 'Epoch(train) [2][1/4]'):
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    done = tool(*command, '--resume')
+    assert done.returncode == 0, done.stderr
+    assert 'resumed epoch: 1, iter: 4' in done.stdout + done.stderr
+    assert '12 iterations, loss' in done.stdout.strip().splitlines()[-1]
+    assert (work / 'epoch_3.pth').is_file()
+
+
+def test_two_processes_train_as_one_model(tool, few_shapes):
+    """DistributedDataParallel over gloo, without find_unused_parameters."""
+    done = tool('train.py', 'configs/detr_pit_s.py', '--bundled', '--data', few_shapes, '--launcher', 'pytorch', *SMALL,
+                'train_cfg.max_epochs=1', start=(sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert '2 iterations, loss' in done.stdout  # 16 images, 4 in each of two processes
+    assert 'find_unused_parameters=True' not in done.stdout
+
+
+def _logged(work, text):
+    return any(text in path.read_text() for path in work.rglob('*.log'))

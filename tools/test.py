@@ -1,0 +1,33 @@
+"""Test a detector: print its AP, and paint what it found beside what is there.
+
+python tools/test.py configs/detr_pit_s.py work_dirs/detr_pit_s/epoch_150.pth
+python tools/test.py configs/retinanet_pit_ti.py work_dirs/demo --bundled --show-dir work_dirs/demo/pictures
+A work dir stands for its latest checkpoint.
+"""
+
+from pit_downstream import cli
+
+
+def parse_args():
+    parser = cli.detector_parser(__doc__)
+    parser.add_argument('checkpoint', help='checkpoint file, or a work dir for its latest')
+    parser.add_argument('--show-dir', help='write each image with true boxes (left) and found ones (right) here')
+    parser.add_argument('--out', metavar='FILE.pkl', help='keep the predictions, as mmdet does')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from pit_downstream.det import runs
+    cfg = runs.read_config(args, loaders=('test_dataloader',))
+    runs.set_testing(cfg, args)
+    from mmengine.runner import Runner
+    runner = Runner.from_cfg(cfg)
+    metrics = runner.test()
+    if runner.rank == 0:
+        print(', '.join(f'{name} {value:.3f}' for name, value in metrics.items()))
+
+
+if __name__ == '__main__':
+    with cli.one_sentence():
+        main()
