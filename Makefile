@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DEMO := work_dirs/demo
 
 .PHONY: help install test demo bench clean
 
@@ -23,14 +24,18 @@ $(STAMP): setup.py requirements/constraints.txt
 test: $(STAMP)
 	$(PY) -m pytest
 
+# Trains the PiT detector of the bundled data set, tests it, paints what it found; then some steps of DETR.
 demo: $(STAMP)
 	$(PY) -m pit_downstream.datasets.shapes data/shapes
-	$(PY) tools/train.py configs/retinanet_pit_ti.py --bundled --work-dir work_dirs/demo
-	$(PY) tools/test.py configs/retinanet_pit_ti.py work_dirs/demo/... --bundled --show-dir work_dirs/demo/show
-	$(PY) tools/train.py configs/detr_pit_s.py --bundled --cfg-options ...
+	$(PY) tools/train.py configs/retinanet_pit_ti.py --bundled --work-dir $(DEMO)/retinanet
+	$(PY) tools/train.py configs/detr_pit_s.py --bundled --work-dir $(DEMO)/detr --cfg-options \
+	    train_cfg.max_epochs=1 train_cfg.val_interval=2 train_dataloader.dataset.indices=480
+	$(PY) tools/test.py configs/retinanet_pit_ti.py $(DEMO)/retinanet --bundled --work-dir $(DEMO)/test \
+	    --show-dir $(DEMO)/pictures
+	@echo 'pictures: $(DEMO)/pictures (true boxes left, found ones right)'
 
 bench: $(STAMP)
-	@set -e; for script in benchmarks/*.py; do echo "$(PY) $$script"; $(PY) "$$script"; done
+	$(PY) -m benchmarks.attention_memory
 
 clean:
 	rm -rf build dist .pytest_cache
