@@ -12,7 +12,7 @@ from pit_downstream.datasets.drawing import (
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 STREAMS = {'train': 0, 'val': 1}
-SIZES = (18.0, 52.0)   # pixels: twice the radius
+SIZES = (20.0, 52.0)   # pixels: twice the radius
 OBJECTS = (3, 7)       # per scene
 MIN_VISIBLE = 0.5      # of the full outline, parts outside of the picture included
 MIN_PIXELS = 24

@@ -22,7 +22,7 @@ from pit_downstream.datasets.scenes import CLASSES, Scene, draw_object, draw_sce
 
 __all__ = ['CLASSES', 'Scene', 'draw_object', 'draw_scene', 'write_shapes']
 
-VERSION = 2  # raise it when any picture changes, so that sets on disk are drawn again
+VERSION = 3  # raise it when any picture changes, so that sets on disk are drawn again
 STAMP = 'shapes.json'
 OBJECT_SIZE = 64
 LEAST = {'version': 0, 'seed': 0, 'size': 96, 'train': 1, 'val': 1,
