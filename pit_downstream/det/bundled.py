@@ -19,7 +19,7 @@ class Preset:
     side: of the images, in pixels. clip: largest gradient norm. model: what is smaller than in the model for COCO.
     """
 
-    epochs: int = 12
+    epochs: int = 17
     batch_size: int = 8
     side: int = 128
     lr: float = 1e-3
@@ -72,7 +72,7 @@ def _fit_data(cfg: Config, preset: Preset, root: str) -> None:
     resize = dict(type='Resize', scale=(preset.side, preset.side), keep_ratio=True)
     load, truth = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=masks)
     pipelines = {
-        'train': [load, truth, resize, dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+        'train': [load, truth, resize, dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
                   dict(type='PackDetInputs')],
         'val': [load, resize, truth, dict(type='PackDetInputs', meta_keys=(
             'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]}

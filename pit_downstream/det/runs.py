@@ -61,7 +61,7 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/test.py to `cfg`, in place."""
     cfg.load_from = str(_checkpoint(args.checkpoint))
     if args.show_dir:
-        cfg.default_hooks.visualization = dict(type='DetVisualizationHook', draw=True, test_out_dir=os.path.abspath(args.show_dir))
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='PictureHook', out_dir=args.show_dir)]
     if args.out:
         if not args.out.endswith(('.pkl', '.pickle')):
             raise ValueError(f'--out is a .pkl file, got {args.out}')
