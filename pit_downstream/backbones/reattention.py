@@ -1,0 +1,141 @@
+"""Re-attention of DeepViT (Zhou et al. 2021, arXiv 2103.11886): attention maps mixed over heads and batch-normalised.
+
+The maps, BatchNorm2d(Conv2d(softmax(q k^T / sqrt(d)))), are never stored, neither in evaluation nor in training with
+batch statistics: the norm is linear once the mixed maps' mean and variance are known, and those are sums over rows.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .streaming import Streaming, default_budget, mixed_attention
+
+
+class ReAttention(nn.Module):
+    """Multi-head self-attention with Re-attention. tokens: (B, N, D). Returns (B, N, D).
+
+    Parameter names are those of the official code (github.com/zhoudaquan/dvit_repo): `reatten_matrix` is its
+    convolution over heads and `var_norm` its batch norm, which may be in eval mode by itself, or be a SyncBatchNorm.
+    transform_scale: also scale the maps by 1 / sqrt(head dim), as deepvit_S does.
+    base_tokens: N0, the number of tokens the norm's statistics stand for. Entries of a softmax are of size 1 / N, so
+    with N0 given they are scaled by N / N0 before the mixing and back after it: the same as without at N0 tokens, and
+    alike in size at any other number, where the plain formula explodes.
+    budget: bytes for one chunk of the maps; None takes `default_budget`.
+    """
+
+    def __init__(self, width: int, heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0,
+                 transform_scale: bool = False, base_tokens: int | None = None, budget: int | None = None):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f'width must be a multiple of the {heads} heads, got {width}')
+        self.heads = heads
+        self.attn_drop = attn_drop
+        self.reatten_scale = (width // heads) ** -0.5 if transform_scale else 1.0
+        self.base_tokens = base_tokens
+        self.budget = budget
+        self.qkv = nn.Linear(width, 3 * width)
+        self.reatten_matrix = nn.Conv2d(heads, heads, 1)
+        self.var_norm = nn.BatchNorm2d(heads)
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, count, width = tokens.shape
+        q, k, v = self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = self.attend(q, k, v)
+        return self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(batch, count, width)))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v: (B, H, N, d). Returns (B, H, N, d) in their dtype; what is below float32 is computed in float32."""
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        with torch.autocast(q.device.type, enabled=False):
+            return self._attend(q.to(dtype) * q.shape[-1] ** -0.5, k.to(dtype), v.to(dtype)).to(q.dtype)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The norm scales each head by itself, so that it may come after the values, once its statistics are known.
+
+        What it and the convolution add to every entry of a map adds a multiple of sum_j v_j to every row.
+        """
+        norm, batch, count = self.var_norm, len(q), q.shape[2]
+        mixing, bias = self.reatten_matrix.weight.flatten(1).to(q.dtype), self.reatten_matrix.bias.to(q.dtype)
+        ratio = count / self.base_tokens if self.base_tokens else 1.0
+        by_batch = uses_batch_statistics(norm)
+        out, total, squares = mixed_attention(q, k, v, mixing, how=self._streaming(q.device, moments=by_batch))
+        if by_batch:
+            sums = MapSums(ratio * total, ratio ** 2 * squares, batch * count ** 2).over_ranks(norm)
+            mean, var = sums.mean + bias, sums.var
+            update_running(norm, mean.detach(), var.detach(), sums.entries)
+        else:
+            mean, var = norm.running_mean.to(q.dtype), norm.running_var.to(q.dtype)
+        scale = norm.weight.to(q.dtype) * (var + norm.eps).rsqrt()
+        shift = norm.bias.to(q.dtype) + scale * (bias - mean)
+        out = scale[:, None, None] * out + (shift / ratio)[:, None, None] * v.sum(2, keepdim=True)
+        return self.reatten_scale * out
+
+    def _streaming(self, device: torch.device, moments: bool) -> Streaming:
+        dropout = self.attn_drop if self.training else 0.0
+        seed = int(torch.randint(2 ** 62, ())) if dropout else 0
+        return Streaming(self.budget or default_budget(device), moments=moments, dropout=dropout, seed=seed)
+
+
+@dataclass(frozen=True)
+class MapSums:
+    """Sums over the entries of the mixed maps, per head: of the values (H,) and of their squares (H,)."""
+
+    total: Tensor
+    squares: Tensor
+    entries: int | Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total / self.entries
+
+    @property
+    def var(self) -> Tensor:
+        """Biased, as batch norm divides by it."""
+        return (self.squares / self.entries - self.mean.square()).clamp_min(0)
+
+    def over_ranks(self, norm: nn.Module) -> 'MapSums':
+        """The same over all ranks, gradients included, if `norm` is a SyncBatchNorm and there are several."""
+        if not isinstance(norm, nn.SyncBatchNorm) or not (dist.is_available() and dist.is_initialized()):
+            return self
+        group = norm.process_group or dist.group.WORLD
+        if dist.get_world_size(group) == 1:
+            return self
+        heads = len(self.total)
+        sums = torch.cat((self.total, self.squares, self.total.new_tensor([self.entries])))
+        total, squares, entries = _SumOverRanks.apply(sums, group).split((heads, heads, 1))
+        return MapSums(total, squares, entries[0])
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce whose backward pass all-reduces too: what every rank's loss owes to this rank's numbers."""
+
+    @staticmethod
+    def forward(ctx, numbers: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        numbers = numbers.clone()
+        dist.all_reduce(numbers, group=group)
+        return numbers
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return _SumOverRanks.apply(grad, ctx.group), None
+
+
+def uses_batch_statistics(norm: nn.Module) -> bool:
+    return norm.training or norm.running_mean is None
+
+
+@torch.no_grad()
+def update_running(norm: nn.Module, mean: Tensor, var: Tensor, entries: int | Tensor) -> None:
+    """What a training step of BatchNorm2d does to its buffers. var: biased; entries: numbers per head."""
+    if not (norm.training and norm.track_running_stats):
+        return
+    norm.num_batches_tracked.add_(1)
+    factor = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
+    unbiased = var * (entries / (entries - 1))
+    norm.running_mean.add_(factor * (mean.to(norm.running_mean.dtype) - norm.running_mean))
+    norm.running_var.add_(factor * (unbiased.to(norm.running_var.dtype) - norm.running_var))
