@@ -1,6 +1,7 @@
 """Parts that every transformer backbone here is made of."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -32,14 +33,15 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
 
-    tokens: (B, N, D). Returns (B, N, D). `drop_path` is the probability of skipping a residual branch, in [0, 1).
+    tokens: (B, N, D). Returns (B, N, D). `drop_path` is the probability of skipping a residual branch, in [0, 1);
+    `attention` builds the attention from the arguments of `Attention`.
     """
 
-    def __init__(self, width: int, heads: int, *, mlp_ratio: float = 4.0, drop: float = 0.0,
-                 attn_drop: float = 0.0, drop_path: float = 0.0):
+    def __init__(self, width: int, heads: int, *, mlp_ratio: float = 4.0, drop: float = 0.0, attn_drop: float = 0.0,
+                 drop_path: float = 0.0, attention: Callable[..., nn.Module] = Attention):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, heads, attn_drop=attn_drop, proj_drop=drop)
+        self.attn = attention(width, heads, attn_drop=attn_drop, proj_drop=drop)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, int(width * mlp_ratio), drop=drop)
         self.drop_path = DropPath(drop_path)

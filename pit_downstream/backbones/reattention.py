@@ -139,3 +139,21 @@ def update_running(norm: nn.Module, mean: Tensor, var: Tensor, entries: int | Te
     unbiased = var * (entries / (entries - 1))
     norm.running_mean.add_(factor * (mean.to(norm.running_mean.dtype) - norm.running_mean))
     norm.running_var.add_(factor * (unbiased.to(norm.running_var.dtype) - norm.running_var))
+
+
+class StillStatistics:
+    """While entered, the running statistics of the norms in `module` stand still, and the batch's are used as before.
+
+    For the second forward pass of a checkpointed block, which would count every batch twice.
+    """
+
+    def __init__(self, module: nn.Module):
+        self._norms = [norm for norm in module.modules() if getattr(norm, 'track_running_stats', False)]
+
+    def __enter__(self) -> None:
+        for norm in self._norms:
+            norm.track_running_stats = False
+
+    def __exit__(self, *error: object) -> None:
+        for norm in self._norms:
+            norm.track_running_stats = True
