@@ -36,6 +36,7 @@ demo: $(STAMP)
 
 bench: $(STAMP)
 	$(PY) -m benchmarks.attention_memory
+	$(PY) -m benchmarks.reattention
 
 clean:
 	rm -rf build dist .pytest_cache
