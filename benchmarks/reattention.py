@@ -45,7 +45,8 @@ def one_pass(module: ReAttention, qkv: list[Tensor]) -> float:
         out = module.attend(*qkv)
     if not module.training:
         return out.double().square().sum().item()
-    grads = torch.autograd.grad(out.sin().sum(), qkv)
+    wanted = (*qkv, *module.reatten_matrix.parameters(), *module.var_norm.parameters())
+    grads = torch.autograd.grad(out.sin().sum(), wanted)
     return sum(grad.double().square().sum() for grad in grads).item()  # waits for the device
 
 

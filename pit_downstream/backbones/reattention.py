@@ -77,7 +77,8 @@ class ReAttention(nn.Module):
     def _streaming(self, device: torch.device, moments: bool) -> Streaming:
         dropout = self.attn_drop if self.training else 0.0
         seed = int(torch.randint(2 ** 62, ())) if dropout else 0
-        return Streaming(self.budget or default_budget(device), moments=moments, dropout=dropout, seed=seed)
+        budget = default_budget(device) if self.budget is None else self.budget
+        return Streaming(budget, moments=moments, dropout=dropout, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ class Streaming:
         """Slices (images, rows) of q (B, H, N, d): whole images while several fit, else some rows of one."""
         batch, heads, count, _ = q.shape
         row_bytes = buffers * heads * count * q.element_size()
-        images = min(batch, max(1, self.budget // (row_bytes * count)))
-        rows = min(count, max(1, self.budget // row_bytes))
+        images = max(1, self.budget // (row_bytes * count))
+        rows = max(1, self.budget // row_bytes)
         for image in range(0, batch, images):
             for row in range(0, count, rows):
                 yield slice(image, min(image + images, batch)), slice(row, min(row + rows, count))

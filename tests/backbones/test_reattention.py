@@ -306,7 +306,7 @@ def test_two_processes_share_their_statistics(tmp_path):
 
 @pytest.mark.parametrize('call, words', [
     (lambda: ReAttention(10, 4), 'width must be a multiple of the 4 heads, got 10'),
-    (lambda: built(2, 3, budget=-1).attend(*tokens(2, 3)), 'the budget is a positive number of bytes, got -1'),
+    (lambda: built(2, 3, budget=0).attend(*tokens(2, 3)), 'the budget is a positive number of bytes, got 0'),
     (lambda: built(2, 3, train=True, attn_drop=1.0).attend(*tokens(2, 3)), 'a probability in .0, 1., got 1.0'),
 ])
 def test_bad_arguments_get_one_sentence(call, words):
