@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.environment import environment
 from pit_downstream.backbones.layers import Attention, Block

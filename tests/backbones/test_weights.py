@@ -1,11 +1,8 @@
 """Any PiT checkpoint finds its way into a backbone, with a report, or is refused with a sentence."""
 
-import logging
-
 import pytest
 import timm
 import torch
-from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint
 
 from pit_downstream.backbones import PiT
@@ -96,13 +93,9 @@ def test_position_embedding_is_resampled():
     torch.testing.assert_close(backbone.pos_embed.data, torch.full((1, 64, 47, 47), 0.5))
 
 
-def test_report_says_what_came_and_what_was_left(caplog):
-    MMLogger.get_current_instance().addHandler(caplog.handler)
-    try:
-        PiT('ti', out_norm=False).load_state_dict(OFFICIAL)
-    finally:
-        MMLogger.get_current_instance().removeHandler(caplog.handler)
-    text = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO][-1]
+def test_report_says_what_came_and_what_was_left(logged):
+    PiT('ti', out_norm=False).load_state_dict(OFFICIAL)
+    text = logged[-1]
     assert text == ('PiT backbone: 156 of 156 tensors loaded; '
                     'left in the file: norm.weight, norm.bias, head.weight, head.bias')
 

@@ -12,7 +12,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from pit_downstream.datasets.shapes import CLASSES, write_shapes
+from pit_downstream.datasets.shapes import CLASSES
 from pit_downstream.det.bundled import use_bundled
 from pit_downstream.det.data import LOADERS, dicts_in
 
@@ -47,23 +47,18 @@ def test_a_checkpoint_named_in_the_config_is_not_taken_along():
     assert cfg.load_from is None and cfg.resume is False
 
 
-@pytest.fixture(scope='module')
-def few_shapes(tmp_path_factory):
-    return str(write_shapes(tmp_path_factory.mktemp('few') / 'shapes', train=4, val=2,
-                            classification_train=6, classification_val=6))
-
-
 @pytest.mark.parametrize('name', CONFIGS)
 def test_learns_a_step_and_predicts(name, few_shapes, tmp_path):
-    """One epoch of one batch through mmengine's Runner: data, step, schedule, checkpoint, validation."""
+    """Four pictures through mmengine's Runner: data, step, schedule, checkpoint, validation."""
     cfg = Config.fromfile(ROOT / name)
-    use_bundled(cfg, few_shapes)
+    use_bundled(cfg, str(few_shapes))
     cfg.merge_from_dict(dict(work_dir=str(tmp_path), train_cfg=dict(max_epochs=1), log_level='ERROR'))
     for part in dicts_in(cfg.model.test_cfg):
         if 'score_thr' in part:
             part['score_thr'] = 0.0  # after one step nothing is sure of itself
     for loader in LOADERS:
         cfg[loader].update(batch_size=4, num_workers=0, persistent_workers=False)
+        cfg[loader].dataset.indices = 4
     runner = Runner.from_cfg(cfg)
     runner.train()
     hub = runner.message_hub
@@ -75,7 +70,7 @@ def test_learns_a_step_and_predicts(name, few_shapes, tmp_path):
 def test_evaluation_sees_the_true_boxes(few_shapes):
     """Boxes of the validation set are those of the file, not resized ones: pictures are painted on the original."""
     cfg = Config.fromfile(ROOT / 'mask_rcnn_pit_s.py')
-    use_bundled(cfg, few_shapes)
+    use_bundled(cfg, str(few_shapes))
     cfg.merge_from_dict({'val_dataloader.dataset.pipeline.1.scale': (64, 64)})
     init_default_scope('mmdet')
     sample = DATASETS.build(cfg.val_dataloader.dataset)[0]['data_samples']

@@ -1,7 +1,6 @@
 """Absent data sets are found before any work, broken images are named and survived."""
 
 import io
-import logging
 import re
 
 import numpy as np
@@ -10,7 +9,6 @@ from mmengine.config import Config
 from PIL import Image
 
 import pit_downstream.det  # noqa: F401
-from mmengine.logging import MMLogger
 from pit_downstream.det import data
 
 
@@ -49,27 +47,16 @@ def truncated(tmp_path):
     return str(path)
 
 
-@pytest.fixture
-def warnings_of():
-    records = []
-    handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield records
-    logger.removeHandler(handler)
-
-
-def test_training_names_a_broken_image_once_and_skips_it(truncated, warnings_of):
+def test_training_names_a_broken_image_once_and_skips_it(truncated, logged):
     load = data.LoadImageOrSkip(on_broken='skip')
     assert load(dict(img_path=truncated)) is None and load(dict(img_path=truncated)) is None
-    assert len(warnings_of) == 1
-    assert re.search(r'half.jpg is broken \(.*truncated.*\): another image is trained on', warnings_of[0])
+    assert len(logged) == 1
+    assert re.search(r'half.jpg is broken \(.*truncated.*\): another image is trained on', logged[0])
 
 
-def test_evaluation_keeps_what_decodes(truncated, warnings_of):
+def test_evaluation_keeps_what_decodes(truncated, logged):
     results = data.LoadImageOrSkip(on_broken='keep')(dict(img_path=truncated))
-    assert results['img'].shape == (40, 50, 3) and len(warnings_of) == 1
+    assert results['img'].shape == (40, 50, 3) and len(logged) == 1
 
 
 def test_evaluation_refuses_what_does_not_decode(tmp_path):

@@ -1,4 +1,4 @@
-"""A handful of bundled images, and the tools run as a user runs them."""
+"""The tools, run as a user runs them."""
 
 import subprocess
 import sys
@@ -6,15 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pit_downstream.datasets.shapes import write_shapes
-
 REPO = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope='session')
-def few_shapes(tmp_path_factory):
-    root = tmp_path_factory.mktemp('few') / 'shapes'
-    return write_shapes(root, train=16, val=4, classification_train=6, classification_val=6)
 
 
 @pytest.fixture
