@@ -26,7 +26,7 @@ test_dataloader = val_dataloader
 val_evaluator = test_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json', classwise=True)
 optim_wrapper = dict(optimizer=dict(lr=1e-3, fused=True), clip_grad=dict(max_norm=1.0))
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=3))
-train_cfg = dict(max_epochs=30, val_interval=10)
+train_cfg = dict(max_epochs=26, val_interval=13)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True, begin=0)]
