@@ -1,0 +1,1 @@
+"""The nouns of the project, in the standard library alone."""

@@ -1,0 +1,60 @@
+"""Named things: whatever a Spec may name is registered here, so adding a thing is adding a name."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+T = TypeVar('T')
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A registered thing with what was said about it (group, strengths, source ...)."""
+
+    thing: T
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Registry(Generic[T]):
+    """Things by name, in the order in which they were registered. noun: what one of them is called in messages."""
+
+    def __init__(self, noun: str):
+        self.noun = noun
+        self._entries: dict[str, Entry[T]] = {}
+
+    def register(self, name: str, **about: Any) -> Callable[[T], T]:
+        """A decorator that puts what it decorates under `name` and returns it unchanged."""
+        def keep(thing: T) -> T:
+            if name in self._entries:
+                raise ValueError(f'there is a {self.noun} named {name!r} already; choose another name')
+            self._entries[name] = Entry(thing, MappingProxyType(about))
+            return thing
+        return keep
+
+    def entry(self, name: str) -> Entry[T]:
+        if name not in self._entries:
+            near = get_close_matches(name, self._entries) or list(self._entries)
+            raise LookupError(f'no {self.noun} named {name!r}; did you mean {", ".join(near)}?')
+        return self._entries[name]
+
+    def __getitem__(self, name: str) -> T:
+        return self.entry(name).thing
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+CORRUPTIONS = Registry('corruption')
+ATTACKS = Registry('attack')
+METRICS = Registry('metric')
+DATASETS = Registry('data set')
+BENCHMARKS = Registry('benchmark')
+SECTIONS = Registry('section')
