@@ -53,6 +53,12 @@ ARCHS = {  # dvit_repo, models/deep_vision_transformer.py
 }
 
 
+def find_arch(name: str) -> DeepVitArch:
+    if name not in ARCHS:
+        raise ValueError(f'arch is one of {", ".join(ARCHS)}, got {name!r}')
+    return ARCHS[name]
+
+
 class PatchEmbed(nn.Module):
     """Non-overlapping patches of 16 x 16 pixels. images: (B, C, H, W). Returns (B, D, ceil(H / 16), ceil(W / 16)).
 
@@ -114,9 +120,7 @@ class DeepVitTrunk(BaseModule):
                  in_chans: int = 3, drop_rate: float = 0.0, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0,
                  with_cp: bool = False, budget: int | None = None, init_cfg: dict | None = None):
         super().__init__(init_cfg=init_cfg)
-        if arch not in ARCHS:
-            raise ValueError(f'arch is one of {", ".join(ARCHS)}, got {arch!r}')
-        self.arch = ARCHS[arch]
+        self.arch = find_arch(arch)
         self.with_cp = with_cp
         self.side = -(-(img_size or self.arch.img_size) // PATCH)
         self.cls_token = nn.Parameter(torch.empty(1, 1, self.arch.width))

@@ -3,20 +3,19 @@
 Architecture and parameter names are those of the official repository, github.com/naver-ai/pit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .detection import DetectionBackbone, require_frozen, require_outputs
 from .layers import Block, GridCache
-from .weights import convert_pit
+from .weights import PIT
 
 StemPadding = Literal['valid', 'same']
 
@@ -166,7 +165,7 @@ class PitTrunk(BaseModule):
         return outputs
 
 
-class PiT(PitTrunk):
+class PiT(DetectionBackbone, PitTrunk):
     """PiT as a detection backbone: images (B, 3, H, W), normalised, H and W >= 32 -> tuple of (B, C_i, h_i, w_i).
 
     arch: 'ti', 'xs', 's' or 'b'. out_indices: stages returned, out of 0, 1, 2; later stages are not built.
@@ -180,40 +179,24 @@ class PiT(PitTrunk):
     Loading any PiT checkpoint converts it (see weights.py), reports, and raises ValueError where it does not fit.
     """
 
+    family = PIT
+
     def __init__(self, arch: str = 's', *, out_indices: Sequence[int] = (0, 1, 2), frozen_stages: int = -1,
                  out_norm: bool = True, **kwargs):
         out_indices = tuple(out_indices)
-        if not out_indices or list(out_indices) != sorted(set(out_indices) & {0, 1, 2}):
-            raise ValueError(f'out_indices are some of (0, 1, 2) in rising order, got {out_indices}')
-        if frozen_stages not in range(-1, 4):
-            raise ValueError(f'frozen_stages is -1..3, got {frozen_stages}')
+        require_outputs(out_indices, 3)
+        require_frozen(frozen_stages, 3)
         super().__init__(arch, out_indices[-1] + 1, **kwargs)
         self.out_indices = out_indices
-        self.frozen_stages = frozen_stages
         self.out_channels = tuple(self.arch.widths[i] for i in out_indices)
         self.out_strides = tuple(self.arch.strides[i] for i in out_indices)
         for i in out_indices:
             self.add_module(f'norm{i}', nn.LayerNorm(self.arch.widths[i], eps=1e-6) if out_norm else nn.Identity())
-        self.register_load_state_dict_pre_hook(_adopt_checkpoint)
-        self._freeze()
-
-    def init_weights(self) -> None:
-        """Load `init_cfg`'s checkpoint whole, so that averaged weights are found before the raw ones beside them."""
-        pretrained = isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained'
-        if pretrained and not self.is_init:
-            self.load_state_dict(CheckpointLoader.load_checkpoint(self.init_cfg['checkpoint'], map_location='cpu'))
-            self.is_init = True
-        else:
-            super().init_weights()
+        self._settle(frozen_stages)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         stages = self.run_stages(images)
         return tuple(self._normalise(i, stages[i][0]) for i in self.out_indices)
-
-    def train(self, mode: bool = True) -> 'PiT':
-        super().train(mode)
-        self._freeze()
-        return self
 
     def _normalise(self, level: int, grid: Tensor) -> Tensor:
         norm = getattr(self, f'norm{level}')
@@ -221,25 +204,7 @@ class PiT(PitTrunk):
             return grid
         return norm(grid.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
 
-    def _freeze(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        frozen = [self.patch_embed, self.pos_drop, *self.transformers[:self.frozen_stages],
-                  *self.pools[:max(self.frozen_stages - 1, 0)]]
-        self.pos_embed.requires_grad_(False)
-        self.cls_token.requires_grad_(False)
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
-
-
-def _adopt_checkpoint(backbone: PiT, state_dict: dict, prefix: str, *_) -> None:
-    """Pre-hook of every kind of loading: rewrite `state_dict` in place to what the backbone's own tensors are called."""
-    here = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
-    own = backbone.state_dict()
-    optional = [name for name in own if name.startswith('norm')]
-    converted, report = convert_pit(here, own, optional=optional)
-    for name in here:
-        del state_dict[name]
-    state_dict.update({prefix + name: converted.get(name, value) for name, value in own.items()})
-    print_log(f'PiT backbone: {report}', logger='current')
+    def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
+        yield from (self.pos_embed, self.cls_token, self.patch_embed, self.pos_drop)
+        yield from self.transformers[:self.frozen_stages]
+        yield from self.pools[:max(self.frozen_stages - 1, 0)]

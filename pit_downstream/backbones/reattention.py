@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .streaming import Streaming, default_budget, mixed_attention
+from .streaming import Streaming, default_budget, mixed_attention, without_autocast
 
 
 class ReAttention(nn.Module):
@@ -50,7 +50,7 @@ class ReAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v: (B, H, N, d). Returns (B, H, N, d) in their dtype; what is below float32 is computed in float32."""
         dtype = torch.promote_types(q.dtype, torch.float32)
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             return self._attend(q.to(dtype) * q.shape[-1] ** -0.5, k.to(dtype), v.to(dtype)).to(q.dtype)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Query rows go by in chunks, forward and backward; what the backward pass needs o
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,11 @@ def default_budget(device: torch.device) -> int:
     The CPU's was measured (benchmarks/reattention.py); the GPU's is an estimate: some tens of microseconds a kernel.
     """
     return 16 * MIB if device.type == 'cpu' else 256 * MIB
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Arithmetic in the dtype of its operands. The meta device, for shapes alone, knows no autocast."""
+    return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class _MixedAttention(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.how = how
         out, scratch, moments = torch.empty_like(v), Scratch(q), []
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             for images, rows in how.chunks(q, buffers=4 if how.dropout else 2):
                 attention = _attention(q[images, :, rows], k[images], scratch)
                 if how.dropout:
@@ -117,7 +123,7 @@ class _MixedAttention(torch.autograd.Function):
         grad_out = torch.zeros_like(v) if grad_out is None else grad_out.contiguous()
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         grad_mixing, scratch = torch.zeros_like(mixing), Scratch(q)
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             for images, rows in how.chunks(q, buffers=5 if how.dropout else 3):
                 kept = attention = _attention(q[images, :, rows], k[images], scratch)
                 if how.dropout:

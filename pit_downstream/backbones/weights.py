@@ -1,9 +1,11 @@
 """Checkpoints of any origin -> the state dict of one of our modules, with a report. Pure functions on dicts."""
 
+import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .layers import resize_grid
@@ -64,8 +66,9 @@ def fit(state: Mapping[str, Tensor], target: Mapping[str, Tensor], *, optional: 
         ) -> tuple[dict[str, Tensor], WeightsReport]:
     """Choose and adapt the tensors of `state` that `target` (a module's state dict) wants.
 
-    Two things are adapted: `pos_embed` (1, D, h, w) is resampled to the module's grid, and of the two tokens of a
-    distilled `cls_token` a module with one takes the first. Any other difference in shape counts as missing.
+    Two things are adapted: `pos_embed`, a grid (1, D, h, w) or a class token and a square (1, 1 + n^2, D), is resampled
+    to the module's grid, and of the two tokens of a distilled `cls_token` a module with one takes the first. Any other
+    difference in shape counts as missing.
     """
     fitted, adapted = {}, []
     for name, wanted in target.items():
@@ -85,33 +88,60 @@ def fit(state: Mapping[str, Tensor], target: Mapping[str, Tensor], *, optional: 
         new=tuple(name for name in lacking if name in optional))
 
 
-def convert_pit(checkpoint: Mapping, target: Mapping[str, Tensor], *, optional: Collection[str] = ()
-                ) -> tuple[dict[str, Tensor], WeightsReport]:
-    """Convert any PiT checkpoint (official, timm, DDP, EMA, detector) to the names and shapes of `target`.
+@dataclass(frozen=True)
+class Family:
+    """Checkpoints of one architecture. anchor: a tensor that each of them has. settings: what must agree with a file.
 
-    Raises ValueError when a tensor of `target` that is not `optional` cannot be had: nobody should train from noise
-    believing otherwise.
+    rename: from the other spellings of parameter names to the official one.
     """
-    named = unwrap(checkpoint)
-    state = timm_to_official(strip_prefix(named, 'patch_embed.conv.weight'))
-    if not state:
-        raise ValueError('expected a checkpoint with PiT weights (a tensor named patch_embed.conv.weight), '
-                         f'got {_listed(tuple(named)) or "no tensors"}; give a checkpoint of the same architecture')
-    fitted, report = fit(state, target, optional=optional)
-    if report.missing:
-        lacking = [_mismatch(name, state, target) for name in report.missing]
-        raise ValueError(f'expected all {len(report.loaded) + len(lacking)} tensors, got {len(report.loaded)}; '
-                         f'lacking {_listed(lacking)}; check that arch and distilled agree with the file')
-    return fitted, report
+
+    name: str
+    anchor: str
+    settings: str
+    rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+
+    def convert(self, checkpoint: Mapping, target: Mapping[str, Tensor], *, optional: Collection[str] = ()
+                ) -> tuple[dict[str, Tensor], WeightsReport]:
+        """Convert any checkpoint (official, timm, DDP, EMA, detector) to the names and shapes of `target`.
+
+        Raises ValueError when a tensor of `target` that is not `optional` cannot be had: nobody should train from
+        noise believing otherwise.
+        """
+        named = unwrap(checkpoint)
+        state = self.rename(strip_prefix(named, self.anchor))
+        if not state:
+            raise ValueError(f'expected a checkpoint with {self.name} weights (a tensor named {self.anchor}), '
+                             f'got {_listed(tuple(named)) or "no tensors"}; give a checkpoint of the same architecture')
+        fitted, report = fit(state, target, optional=optional)
+        if report.missing:
+            lacking = [_mismatch(name, state, target) for name in report.missing]
+            raise ValueError(f'expected all {len(report.loaded) + len(lacking)} tensors, got {len(report.loaded)}; '
+                             f'lacking {_listed(lacking)}; check that {self.settings} with the file')
+        return fitted, report
+
+
+PIT = Family('PiT', 'patch_embed.conv.weight', 'arch and distilled agree', timm_to_official)
+DEEPVIT = Family('DeepViT or ViT', 'patch_embed.proj.weight', 'arch agrees')  # and DeiT, which has the names of timm
 
 
 def _adapt(name: str, value: Tensor, wanted: Tensor) -> Tensor | None:
-    same_width = value.ndim == wanted.ndim and value.shape[:2] == wanted.shape[:2]
-    if name == 'pos_embed' and value.ndim == 4 and same_width:
+    if name == 'pos_embed' and value.ndim == wanted.ndim == 4 and value.shape[:2] == wanted.shape[:2]:
         return resize_grid(value, tuple(wanted.shape[-2:]))
+    if name == 'pos_embed' and value.ndim == wanted.ndim == 3 and value.shape[::2] == wanted.shape[::2]:
+        return _resize_tokens(value, wanted.shape[1])
     if name == 'cls_token' and value[:, :1].shape == wanted.shape:
         return value[:, :1]
     return None
+
+
+def _resize_tokens(embedding: Tensor, count: int) -> Tensor | None:
+    """(1, 1 + n^2, D), the class token first -> (1, count, D); None unless `count` - 1 and n^2 are squares."""
+    side, wanted = math.isqrt(embedding.shape[1] - 1), math.isqrt(count - 1)
+    if side ** 2 != embedding.shape[1] - 1 or wanted ** 2 != count - 1:
+        return None
+    grid = embedding[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+    resized = resize_grid(grid, (wanted, wanted)).flatten(2).transpose(1, 2)
+    return torch.cat((embedding[:, :1], resized), dim=1)
 
 
 def _mismatch(name: str, state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from mmdet.registry import MODELS
 
-from ..backbones import PiT
+from ..backbones import DeepViT, PiT
 
-MODELS.register_module(module=PiT)
+for backbone in (PiT, DeepViT):
+    MODELS.register_module(module=backbone)

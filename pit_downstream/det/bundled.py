@@ -70,8 +70,11 @@ def _fit_model(cfg: Config, preset: Preset) -> None:
     backbone = cfg.model.backbone
     if 'drop_path_rate' in backbone:
         backbone.drop_path_rate = 0.0
-    if backbone.type == 'ResNet':  # the frozen stem and norms of a pretrained one would be frozen noise
-        backbone.update(frozen_stages=-1, norm_eval=False, norm_cfg=ConfigDict(type='BN', requires_grad=True))
+    for key, free in (('frozen_stages', -1), ('norm_eval', False)):  # what a pretrained one freezes would be noise
+        if key in backbone:
+            backbone[key] = free
+    if backbone.type == 'ResNet':
+        backbone.norm_cfg = ConfigDict(type='BN', requires_grad=True)
 
 
 def _fit_data(cfg: Config, preset: Preset, root: str) -> None:

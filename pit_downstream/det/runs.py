@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from ..datasets.shapes import write_shapes
 from .bundled import ROOT, use_bundled
-from .data import require_data, set_data_root, survive_broken_images
+from .data import dicts_in, require_data, set_data_root, survive_broken_images
 
 
 def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config:
@@ -43,7 +43,8 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
 
 
 def set_training(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply the flags of tools/train.py to `cfg`, in place."""
+    """Apply the flags of tools/train.py to `cfg`, in place, and make sure that its weights lie where it says."""
+    _require_weights(cfg)
     if args.amp:
         if not torch.cuda.is_available():
             raise ValueError('--amp needs a GPU, and there is none; leave it out')
@@ -98,6 +99,16 @@ def _distribute(cfg: Config) -> None:
         type='MMDistributedDataParallel', broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False)))
     wrapper.device_ids = None
+
+
+def _require_weights(cfg: Config) -> None:
+    """Raise FileNotFoundError where a part of the model begins with a local file that is not there."""
+    for part in dicts_in(cfg.model):
+        path = part.get('checkpoint') if part.get('type') == 'Pretrained' else None
+        if path and '://' not in path and not Path(path).is_file():
+            raise FileNotFoundError(
+                f'expected pretrained weights, found none at {path}; put them there as data/README.md says, or train '
+                'from scratch with --cfg-options model.backbone.init_cfg=None')
 
 
 def _checkpoint(path: str) -> Path:

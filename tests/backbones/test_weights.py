@@ -6,7 +6,7 @@ import torch
 from mmengine.runner import load_checkpoint
 
 from pit_downstream.backbones import PiT
-from pit_downstream.backbones.weights import convert_pit, strip_prefix, unwrap
+from pit_downstream.backbones.weights import PIT, strip_prefix, unwrap
 from tests.reference import formula
 
 OFFICIAL = formula.weights(formula.SHAPES['pit_ti'])
@@ -85,7 +85,7 @@ def test_distilled_and_plain():
 
 def test_position_embedding_is_resampled():
     backbone = PiT('ti', img_size=384)
-    _, report = convert_pit(OFFICIAL, backbone.state_dict(), optional=[n for n in backbone.state_dict() if 'norm' in n])
+    _, report = PIT.convert(OFFICIAL, backbone.state_dict(), optional=[n for n in backbone.state_dict() if 'norm' in n])
     assert report.adapted == ('pos_embed 1x64x27x27 -> 1x64x47x47',)
     backbone.load_state_dict(OFFICIAL)
     flat = dict(OFFICIAL, pos_embed=torch.full((1, 64, 27, 27), 0.5))
@@ -121,7 +121,7 @@ def test_uncovered_backbones_are_refused_by_every_loader(checkpoint, words, tmp_
 
 def test_output_norms_are_new_and_not_missed():
     own = PiT('ti', out_indices=(2,)).state_dict()
-    _, report = convert_pit(OFFICIAL, own, optional=['norm2.weight', 'norm2.bias'])
+    _, report = PIT.convert(OFFICIAL, own, optional=['norm2.weight', 'norm2.bias'])
     assert report.missing == () and report.new == ('norm2.weight', 'norm2.bias')
     assert str(report).startswith('156 of 156 tensors loaded; new: norm2.weight, norm2.bias; left in the file: norm.w')
 

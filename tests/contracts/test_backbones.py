@@ -3,16 +3,27 @@
 import copy
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from pit_downstream.backbones import PiT
-from pit_downstream.backbones.pit import ARCHS
+from pit_downstream.backbones import DeepViT, PiT, deepvit, pit
 
 SIZES = [(224, 224), (800, 1333), (513, 769), (64, 48), (32, 32)]
 LEVELS = [levels for k in (1, 2, 3) for levels in itertools.combinations(range(3), k)]
+SMALL = {  # quick ones of every kind: Re-attention nowhere, everywhere, in the last block of twelve
+    'PiT': partial(PiT, 'ti'),
+    'DeepViT stages': partial(DeepViT, '16', out_indices=(0, 1, 2), out_strides=(4, 8, 32)),
+    'DeepViT simple': partial(DeepViT, 's', pyramid='simple', out_indices=(11,), pyramid_channels=16),
+}
+
+
+@pytest.fixture(params=SMALL)
+def build(request):
+    torch.manual_seed(0)
+    return SMALL[request.param]
 
 
 def expected_grid(arch, padding, side):
@@ -26,27 +37,40 @@ def expected_grid(arch, padding, side):
 
 
 @pytest.mark.parametrize('padding', ['valid', 'same'])
-@pytest.mark.parametrize('name', ARCHS)
-def test_shapes(name, padding):
+@pytest.mark.parametrize('name', pit.ARCHS)
+def test_shapes_of_pit(name, padding):
     backbone = PiT(name, stem_padding=padding).to('meta').eval()
     for height, width in SIZES:
         maps = backbone(torch.empty(1, 3, height, width, device='meta'))
-        rows = expected_grid(ARCHS[name], padding, height)
-        columns = expected_grid(ARCHS[name], padding, width)
+        rows = expected_grid(pit.ARCHS[name], padding, height)
+        columns = expected_grid(pit.ARCHS[name], padding, width)
         assert [tuple(m.shape) for m in maps] == [
             (1, channels, h, w) for channels, h, w in zip(backbone.out_channels, rows, columns)]
+
+
+@pytest.mark.parametrize('name, pyramid', [*((name, 'stages') for name in deepvit.ARCHS), ('s', 'simple')])
+def test_shapes_of_deepvit(name, pyramid):
+    backbone = DeepViT(name, pyramid=pyramid, budget=2 ** 32).to('meta').eval()
+    width = 256 if pyramid == 'simple' else deepvit.ARCHS[name].width
+    assert backbone.out_channels == (width,) * 4 and backbone.out_strides == (4, 8, 16, 32)
+    for height, width in SIZES:
+        h, w = math.ceil(height / 16), math.ceil(width / 16)
+        maps = backbone(torch.empty(1, 3, height, width, device='meta'))
+        assert [tuple(m.shape) for m in maps] == [(1, channels, *grid) for channels, grid in zip(
+            backbone.out_channels, [(4 * h, 4 * w), (2 * h, 2 * w), (h, w), (math.ceil(h / 2), math.ceil(w / 2))])]
 
 
 @pytest.mark.parametrize('name, grids', [('s', (27, 14, 7)), ('b', (31, 16, 8))])
 def test_paper_grids_at_224(name, grids):
     """Table 1 of the paper: 27/14/7, and 31/16/8 for PiT-B."""
-    assert expected_grid(ARCHS[name], 'valid', 224) == grids
+    assert expected_grid(pit.ARCHS[name], 'valid', 224) == grids
 
 
-def test_real_maps_are_contiguous_and_finite_at_odd_sizes():
-    backbone = PiT('ti').eval()
-    for height, width in [(513, 769), (64, 48), (33, 32)]:
+def test_real_maps_are_as_published_contiguous_and_finite_at_odd_sizes(build):
+    backbone = build().eval()
+    for height, width in [(257, 385), (64, 48), (33, 32)]:
         maps = backbone(torch.randn(2, 3, height, width))
+        assert tuple(m.shape[1] for m in maps) == backbone.out_channels and len(maps) == len(backbone.out_strides)
         assert all(m.is_contiguous() and m.isfinite().all() for m in maps)
 
 
@@ -65,11 +89,20 @@ def test_same_padding_centres_the_features():
     torch.testing.assert_close(stem(images.flip(-1)), expected)
 
 
+def parameters_without_gradient(backbone):
+    sum(m.square().sum() for m in backbone.train()(torch.randn(2, 3, 64, 64))).backward()
+    return [name for name, p in backbone.named_parameters() if p.grad is None]
+
+
 @pytest.mark.parametrize('levels', LEVELS)
 def test_every_parameter_has_a_gradient(levels):
-    backbone = PiT('ti', out_indices=levels, drop_path_rate=0.1).train()
-    sum(m.square().sum() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
-    assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
+    assert parameters_without_gradient(PiT('ti', out_indices=levels, drop_path_rate=0.1)) == []
+    assert parameters_without_gradient(DeepViT('16', out_indices=levels, out_strides=(4, 16, 32)[:len(levels)])) == []
+
+
+@pytest.mark.parametrize('level', [0, 2])
+def test_every_parameter_has_a_gradient_in_a_simple_pyramid(level):
+    assert parameters_without_gradient(DeepViT('16', pyramid='simple', out_indices=(level,))) == []
 
 
 @pytest.mark.parametrize('levels', LEVELS)
@@ -80,10 +113,9 @@ def test_published_channels_and_strides(levels):
     assert len(backbone.transformers) == levels[-1] + 1
 
 
-def test_checkpointing_changes_nothing_but_memory():
-    torch.manual_seed(0)
-    plain = PiT('ti', drop_path_rate=0.2).train()
-    recomputed = PiT('ti', drop_path_rate=0.2, with_cp=True).train()
+def test_checkpointing_changes_nothing_but_memory(build):
+    plain = build(drop_path_rate=0.2).train()
+    recomputed = build(drop_path_rate=0.2, with_cp=True).train()
     recomputed.load_state_dict(plain.state_dict())
     images = torch.randn(2, 3, 64, 64)
     for backbone in (plain, recomputed):
@@ -91,10 +123,11 @@ def test_checkpointing_changes_nothing_but_memory():
         sum(m.sin().sum() for m in backbone(images)).backward()
     for (name, p), q in zip(plain.named_parameters(), recomputed.parameters()):
         torch.testing.assert_close(p.grad, q.grad, msg=name)
+    assert all(torch.equal(p, q) for p, q in zip(plain.buffers(), recomputed.buffers()))  # each batch counted once
 
 
 @pytest.mark.parametrize('frozen', [-1, 0, 1, 2, 3])
-def test_freezing(frozen):
+def test_freezing_pit(frozen):
     backbone = PiT('ti', frozen_stages=frozen)
     modes = [backbone, copy.deepcopy(backbone).eval().train()]
     for model in modes:  # right after building, and again after eval/train
@@ -107,6 +140,24 @@ def test_freezing(frozen):
         assert still == wanted
     if frozen > 0:
         assert not modes[1].transformers[0].training
+
+
+@pytest.mark.parametrize('frozen', [-1, 0, 12, 13, 16])
+def test_freezing_deepvit(frozen):
+    backbone = DeepViT('s', frozen_stages=frozen).eval().train()
+    prefixes = ('pos_embed', 'cls_token', 'patch_embed.', *(f'blocks.{i}.' for i in range(frozen)))
+    for name, parameter in backbone.named_parameters():
+        assert parameter.requires_grad == (frozen < 0 or not name.startswith(prefixes)), name
+    norms = [backbone.patch_embed.bn1, *(backbone.blocks[i].attn.var_norm for i in (11, 12))]
+    assert [norm.training for norm in norms] == [frozen < 0, frozen < 12, frozen < 13]
+
+
+def test_batch_norms_can_keep_their_statistics():
+    backbone = DeepViT('s', norm_eval=True).train()
+    before = {name: value.clone() for name, value in backbone.named_buffers()}
+    backbone(torch.randn(1, 3, 32, 32))
+    assert all(torch.equal(value, before[name]) for name, value in backbone.named_buffers())
+    assert backbone.blocks[-1].training and not backbone.blocks[-1].attn.var_norm.training
 
 
 def fused_step(backbone):
@@ -126,8 +177,8 @@ def reload(backbone):
 
 
 @pytest.mark.parametrize('change', [fused_step, average_swap, reload])
-def test_cached_position_embedding_never_outlives_a_change(change):
-    backbone, images = PiT('ti').eval(), torch.randn(1, 3, 96, 64)
+def test_cached_position_embedding_never_outlives_a_change(build, change):
+    backbone, images = build().eval(), torch.randn(1, 3, 96, 64)
     with torch.no_grad():
         before = backbone(images)[0]
         assert len(backbone._grids) == 1 and torch.equal(backbone(images)[0], before)
@@ -138,14 +189,14 @@ def test_cached_position_embedding_never_outlives_a_change(change):
         assert torch.equal(after, backbone(images)[0]) and not torch.equal(after, before)
 
 
-def test_position_embedding_learns_at_every_size():
-    backbone = PiT('ti').train()
+def test_position_embedding_learns_at_every_size(build):
+    backbone = build().train()
     backbone(torch.randn(1, 3, 96, 64))[0].sum().backward()
     assert backbone.pos_embed.grad.abs().sum() > 0
 
 
-def test_cached_in_inference_mode_is_usable_for_training():
-    backbone = PiT('ti').eval().requires_grad_(False)
+def test_cached_in_inference_mode_is_usable_for_training(build):
+    backbone = build().eval().requires_grad_(False)
     images = torch.randn(1, 3, 96, 64)
     with torch.inference_mode():
         backbone(images)
@@ -161,16 +212,23 @@ def test_output_norm_can_be_left_out():
     assert [name for name in backbone.state_dict() if name.startswith('norm')] == norms
 
 
-@pytest.mark.parametrize('kwargs, words', [
-    ({'arch': 'xl'}, "arch is one of ti, xs, s, b, got 'xl'"),
-    ({'out_indices': (0, 3)}, r'out_indices are some of \(0, 1, 2\) in rising order, got \(0, 3\)'),
-    ({'out_indices': ()}, 'out_indices'),
-    ({'frozen_stages': 4}, 'frozen_stages is -1..3, got 4'),
-    ({'stem_padding': 'full'}, "stem_padding is 'valid' or 'same', got 'full'"),
+@pytest.mark.parametrize('kind, kwargs, words', [
+    (PiT, {'arch': 'xl'}, "arch is one of ti, xs, s, b, got 'xl'"),
+    (PiT, {'out_indices': (0, 3)}, r'out_indices are some of \(0, 1, 2\) in rising order, got \(0, 3\)'),
+    (PiT, {'out_indices': ()}, 'out_indices'),
+    (PiT, {'frozen_stages': 4}, 'frozen_stages is -1..3, got 4'),
+    (PiT, {'stem_padding': 'full'}, "stem_padding is 'valid' or 'same', got 'full'"),
+    (DeepViT, {'arch': 'xl'}, "arch is one of 16, .*, vit_s, got 'xl'"),
+    (DeepViT, {'out_indices': (3, 7, 11, 16)}, r'out_indices are some of 0..15 in rising order, got \(3, 7, 11, 16\)'),
+    (DeepViT, {'out_indices': (3, 7)}, r"'stages' with 4 out_strides takes 4 out_indices, got \(3, 7\)"),
+    (DeepViT, {'out_indices': (3, 7), 'pyramid': 'simple'}, r"'simple' .* takes 1 out_indices, got \(3, 7\)"),
+    (DeepViT, {'out_strides': (8, 64)}, r'out_strides are some of \(4, 8, 16, 32\) in rising order, got \(8, 64\)'),
+    (DeepViT, {'pyramid': 'fpn'}, "pyramid is 'stages' or 'simple', got 'fpn'"),
+    (DeepViT, {'frozen_stages': 17}, 'frozen_stages is -1..16, got 17'),
 ])
-def test_bad_arguments_get_one_sentence(kwargs, words):
+def test_bad_arguments_get_one_sentence(kind, kwargs, words):
     with pytest.raises(ValueError, match=words):
-        PiT(**kwargs)
+        kind(**kwargs)
 
 
 def test_too_small_an_image_gets_one_sentence():

@@ -68,8 +68,12 @@ def test_names_our_package_and_scales_its_rate(config):
     assert config.auto_scale_lr.enable is False and config.auto_scale_lr.base_batch_size in (16, 32)
 
 
+def roi_extractors(roi_head):
+    return [roi_head.bbox_roi_extractor, *([roi_head.mask_roi_extractor] if roi_head.with_mask else [])]
+
+
 def test_channels_strides_and_anchors_agree(config, model):
-    if config.model.backbone.type != 'PiT':
+    if config.model.backbone.type == 'ResNet':
         pytest.skip('mmdet made this backbone and its neck for each other')
     backbone = model.backbone
     assert tuple(config.model.neck.in_channels) == backbone.out_channels
@@ -82,7 +86,7 @@ def test_channels_strides_and_anchors_agree(config, model):
     if hasattr(model, 'num_feature_levels'):
         assert model.num_feature_levels == len(levels)
     if hasattr(model, 'roi_head'):
-        for extractor in (model.roi_head.bbox_roi_extractor, model.roi_head.mask_roi_extractor):
+        for extractor in roi_extractors(model.roi_head):
             assert tuple(extractor.featmap_strides) == backbone.out_strides
             assert extractor.finest_scale == 56 * backbone.out_strides[0] / 4  # 56 belongs to stride 4 (FPN paper)
 

@@ -18,6 +18,14 @@ def test_detector_checkpoint_becomes_official(tool, tmp_path):
     timm.create_model('pit_ti').load_state_dict(torch.load(tmp_path / 'out.pth'))
 
 
+def test_a_wrapped_deepvit_becomes_official(tool, tmp_path):
+    state = formula.weights(formula.SHAPES['deepvit_16'])
+    torch.save({'model': {f'module.{name}': value for name, value in state.items()}}, tmp_path / 'training.pth')
+    done = tool('convert_weights.py', 'training.pth', 'out.pth', '--model', 'deepvit_16')
+    assert done.returncode == 0, done.stderr
+    timm.create_model('deepvit_16').load_state_dict(torch.load(tmp_path / 'out.pth'))
+
+
 def test_bad_input_gets_one_sentence(tool, tmp_path):
     torch.save(OFFICIAL, tmp_path / 'ti.pth')
     done = tool('convert_weights.py', 'ti.pth', 'out.pth', '--model', 'pit_xl')

@@ -29,6 +29,9 @@ def test_without_coco_one_sentence_says_what_to_do(tool):
      'expected a checkpoint, found none at none.pth'),
     (('train.py', 'configs/retinanet_pit_ti.py', '--bundled', '--data', 'FEW', '--cfg-options',
       'model.backbone.arch=xl'), "arch is one of ti, xs, s, b, got 'xl'"),
+    (('train.py', 'configs/retinanet_pit_ti.py', '--bundled', '--data', 'FEW', '--cfg-options',
+      'model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cfg.checkpoint=data/weights/none.pth'),
+     'expected pretrained weights, found none at data/weights/none.pth; put them there'),
 ])
 def test_bad_input_gets_one_sentence(tool, few_shapes, args, words):
     done = tool(*(few_shapes if arg == 'FEW' else arg for arg in args))

@@ -1,0 +1,94 @@
+"""Time and peak memory of one training step of a detector at full COCO size, batch 1, from random weights.
+
+python -m benchmarks.training_step [CONFIG ...] [--shape 800 1333]
+
+Every config is a process of its own, so that the peak (resident memory on a CPU, torch's allocation on a GPU) belongs
+to it alone, libraries included. A step is forward, backward and AdamW. Writes training_step.json.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.environment import environment
+
+OUT = Path(__file__).with_suffix('.json')
+CONFIGS = ['configs/mask_rcnn_deepvit_s.py', 'configs/mask_rcnn_vit_s.py', 'configs/mask_rcnn_pit_s.py']
+
+
+def build(config: str):
+    """The detector of a config in training mode and its optimizer wrapper, nothing downloaded."""
+    import pit_downstream.det  # noqa: F401
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import init_default_scope
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.init_cfg = None
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model.train().to('cuda' if torch.cuda.is_available() else 'cpu'), build_optim_wrapper(model, cfg.optim_wrapper)
+
+
+def one_image(height: int, width: int) -> dict:
+    """Noise with twenty objects on it, boxes and masks, as mmdet's data loader gives them."""
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(20, 2, generator=generator) * torch.tensor([width - 300., height - 300.])
+    boxes = torch.cat((corners, corners + 20 + 270 * torch.rand(20, 2, generator=generator)), dim=1)
+    masks = torch.zeros(20, height, width, dtype=torch.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
+        mask[y1:y2, x1:x2] = 1
+    sample = DetDataSample(gt_instances=InstanceData(
+        bboxes=boxes, labels=torch.arange(20), masks=BitmapMasks(masks.numpy(), height, width)))
+    sample.set_metainfo(dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1., 1.), img_id=1))
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+    return dict(inputs=[image], data_samples=[sample])
+
+
+def measure(config: str, height: int, width: int, steps: int = 2) -> dict:
+    """Train `steps` steps in this process; the time is the last one's. Returns seconds, peak_gib and loss."""
+    torch.manual_seed(0)
+    model, optimizer = build(config)
+    for _ in range(steps):
+        start = time.perf_counter()
+        loss = model.train_step(one_image(height, width), optimizer)['loss'].item()
+        seconds = time.perf_counter() - start
+    peak = (torch.cuda.max_memory_allocated() if torch.cuda.is_available()
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return {'seconds': round(seconds, 2), 'peak_gib': round(peak / 2 ** 30, 2), 'loss': loss}
+
+
+def in_its_own_process(config: str, height: int, width: int) -> dict:
+    command = [sys.executable, '-m', 'benchmarks.training_step', config, '--shape', str(height), str(width), '--measure']
+    done = subprocess.run(command, cwd=OUT.parents[1], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('configs', nargs='*', default=CONFIGS)
+    parser.add_argument('--shape', nargs=2, type=int, default=[800, 1333], metavar=('H', 'W'))
+    parser.add_argument('--measure', action='store_true', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(args.configs[0], *args.shape)))
+        return
+    result = {'image': args.shape, 'batch': 1, 'dtype': 'float32', 'configs': {}, 'environment': environment()}
+    for config in args.configs:
+        result['configs'][config] = found = in_its_own_process(config, *args.shape)
+        print(f'{config}: {found["seconds"]} s, peak {found["peak_gib"]} GiB, loss {found["loss"]:.2f}', flush=True)
+    OUT.write_text(json.dumps(result, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()

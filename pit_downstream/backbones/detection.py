@@ -1,0 +1,77 @@
+"""What every backbone owes a detector besides its maps: loading of any checkpoint, freezing, norms per level."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from .weights import Family
+
+
+class DetectionBackbone(BaseModule):
+    """Put before a trunk among the bases of a class, whose __init__ ends with `self._settle(frozen_stages)`.
+
+    family: the checkpoints that it takes. added: how the names of those parameters begin that only detection needs, and
+    no classifier's checkpoint has. `_frozen` says what frozen_stages freeze.
+    """
+
+    family: ClassVar[Family]
+    added: ClassVar[tuple[str, ...]] = ('norm',)
+
+    def init_weights(self) -> None:
+        """Load `init_cfg`'s checkpoint whole, so that averaged weights are found before the raw ones beside them."""
+        pretrained = isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained'
+        if pretrained and not self.is_init:
+            self.load_state_dict(CheckpointLoader.load_checkpoint(self.init_cfg['checkpoint'], map_location='cpu'))
+            self.is_init = True
+        else:
+            super().init_weights()
+
+    def train(self, mode: bool = True) -> 'DetectionBackbone':
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def _settle(self, frozen_stages: int) -> None:
+        self.frozen_stages = frozen_stages
+        self.register_load_state_dict_pre_hook(_adopt_checkpoint)
+        self._freeze()
+
+    def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
+        raise NotImplementedError
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        for part in self._frozen():
+            part.requires_grad_(False)
+            if isinstance(part, nn.Module):
+                part.eval()
+
+
+def _adopt_checkpoint(backbone: DetectionBackbone, state_dict: dict, prefix: str, *_) -> None:
+    """Pre-hook of every kind of loading: rewrite `state_dict` in place to the backbone's own names and shapes."""
+    here = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
+    own = backbone.state_dict()
+    optional = [name for name in own if name.startswith(backbone.added)]
+    converted, report = backbone.family.convert(here, own, optional=optional)
+    for name in here:
+        del state_dict[name]
+    state_dict.update({prefix + name: converted.get(name, value) for name, value in own.items()})
+    print_log(f'{type(backbone).__name__} backbone: {report}', logger='current')
+
+
+def require_outputs(out_indices: tuple[int, ...], stages: int) -> None:
+    """Raise ValueError unless `out_indices` are some of range(stages) in rising order."""
+    if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(stages))):
+        known = str(tuple(range(stages))) if stages < 5 else f'0..{stages - 1}'
+        raise ValueError(f'out_indices are some of {known} in rising order, got {out_indices}')
+
+
+def require_frozen(frozen_stages: int, stages: int) -> None:
+    """Raise ValueError unless `frozen_stages` is -1..stages."""
+    if frozen_stages not in range(-1, stages + 1):
+        raise ValueError(f'frozen_stages is -1..{stages}, got {frozen_stages}')
