@@ -79,6 +79,8 @@ def build_model(name: str, weights: str | None = None, *, img_size: int | None =
 def analyse(model: nn.Module, paths: Sequence[Path], *, img_size: int | None = None, batch_size: int = 8,
             device: str | torch.device = 'cpu', threshold: float = 0.9, samples: int = 4) -> Analysis:
     """Trace `model` on the images at `paths`, prepared as its own timm config says; the first `samples` are kept."""
+    if batch_size < 1 or samples < 1:
+        raise ValueError(f'batch size and samples are positive, got {batch_size} and {samples}')
     config = resolve_model_data_config(model)
     if img_size:
         config['input_size'] = (3, img_size, img_size)

@@ -61,9 +61,9 @@ def test_analysis_is_the_metric_on_prepared_images(folder):
     torch.testing.assert_close(looked, trace.maps['softmax']['block16'][:5, :, 0, 1:].mean(1).reshape(5, 2, 2))
 
 
-def test_records_have_the_fields_of_record(folder):
-    analysis = attention.Analysis({'softmax_similarity@block1:block2': 0.5, 'softmax_similar_blocks(threshold=0.9)@': 1.0},
-                                  6, torch.zeros(1, 3, 4, 4), {})
+def test_records_have_the_fields_of_record():
+    values = {'softmax_similarity@block1:block2': 0.5, 'softmax_similar_blocks(threshold=0.9)@': 1.0}
+    analysis = attention.Analysis(values, 6, torch.zeros(1, 3, 4, 4), {})
     assert list(attention.records(analysis, model='m', dataset='d', seed=3)) == [
         {'model': 'm', 'dataset': 'd', 'condition': 'clean', 'metric': 'softmax_similarity', 'value': 0.5, 'count': 6,
          'seed': 3, 'place': 'block1:block2'},
@@ -135,6 +135,8 @@ def test_other_bad_input_gets_one_sentence(folder, tmp_path):
         attention.list_images(tmp_path)
     with pytest.raises(ValueError, match='limit is a positive number of images, got 0'):
         attention.list_images(folder, limit=0)
+    with pytest.raises(ValueError, match='batch size and samples are positive, got 0 and 4'):
+        attention.analyse_models([('vit_16', None)], [], batch_size=0)
     (tmp_path / 'torn.jpg').write_bytes(b'\xff\xd8\xff')
     with pytest.raises(ValueError, match='expected an image at .*torn.jpg, could not read it'):
         attention.read_image(tmp_path / 'torn.jpg')
@@ -146,7 +148,8 @@ def test_everything_is_written(folder, tmp_path):
     files = attention.write_analyses(analyses, tmp_path / 'out', dataset='d')
     assert [path.name for path in files] == [
         'results.jsonl', 'similarity.png', 'profile.png', 'attention_vit_16_img_size_32_seed_0_softmax.png',
-        'attention_deepvit_16_img_size_32_seed_0_softmax.png', 'attention_deepvit_16_img_size_32_seed_0_reattention.png']
+        'attention_deepvit_16_img_size_32_seed_0_softmax.png',
+        'attention_deepvit_16_img_size_32_seed_0_reattention.png']
     lines = [json.loads(line) for line in files[0].read_text().splitlines()]
     assert len(lines) == sum(len(analysis.values) for analysis in analyses.values())
     assert {line['model'] for line in lines} == set(analyses) and {line['count'] for line in lines} == {3}
