@@ -13,6 +13,7 @@ CORE = [
     'pillow',
     'pycocotools',
     'imagecorruptions',
+    'tqdm',
     'setuptools<81',  # mmengine and imagecorruptions import pkg_resources, which asks for this bound itself
 ]
 

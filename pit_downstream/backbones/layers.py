@@ -15,6 +15,8 @@ class Attention(nn.Module):
     tokens: (B, N, D). Returns (B, N, D). Parameter names are those of timm's and the official code.
     """
 
+    tap: Callable[[dict[str, Tensor]], None] | None = None  # open, it is given the maps of every forward pass
+
     def __init__(self, width: int, heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0):
         super().__init__()
         self.heads = heads
@@ -26,8 +28,21 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, width = tokens.shape
         q, k, v = self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.tap is not None:
+            self.tap(self.maps(q, k))
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(batch, count, width)))
+
+    def maps(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
+        """The attention map by kind, here one: q, k (B, H, N, d) -> {'softmax': (B, H, N, N)}."""
+        return {'softmax': softmax_map(q, k)}
+
+
+def softmax_map(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) for q, k (B, H, N, d): (B, H, N, N), before dropout, in float32 or better."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        return (q.to(dtype) * q.shape[-1] ** -0.5 @ k.to(dtype).mT).softmax(-1)
 
 
 class Block(nn.Module):

@@ -4,12 +4,15 @@ The maps, BatchNorm2d(Conv2d(softmax(q k^T / sqrt(d)))), are never stored, neith
 batch statistics: the norm is linear once the mixed maps' mean and variance are known, and those are sums over rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layers import softmax_map
 from .streaming import Streaming, default_budget, mixed_attention, without_autocast
 
 
@@ -24,6 +27,8 @@ class ReAttention(nn.Module):
     alike in size at any other number, where the plain formula explodes.
     budget: bytes for one chunk of the maps; None takes `default_budget`.
     """
+
+    tap: Callable[[dict[str, Tensor]], None] | None = None  # as in layers.Attention
 
     def __init__(self, width: int, heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0,
                  transform_scale: bool = False, base_tokens: int | None = None, budget: int | None = None):
@@ -44,8 +49,25 @@ class ReAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, width = tokens.shape
         q, k, v = self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.tap is not None:
+            self.tap(self.maps(q, k))
         mixed = self.attend(q, k, v)
         return self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(batch, count, width)))
+
+    def maps(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
+        """Both kinds, stored whole: q, k (B, H, N, d) -> {'softmax', 'reattention'}: (B, H, N, N), before dropout.
+
+        'reattention' is what multiplies the values. The running statistics stay as they are.
+        """
+        softmax, conv, norm = softmax_map(q, k), self.reatten_matrix, self.var_norm
+        ratio = softmax.shape[-1] / self.base_tokens if self.base_tokens else 1.0
+        by_batch = uses_batch_statistics(norm)
+        statistics = (None, None) if by_batch else (norm.running_mean.to(softmax), norm.running_var.to(softmax))
+        with without_autocast(q.device):
+            mixed = F.conv2d(ratio * softmax, conv.weight.to(softmax), conv.bias.to(softmax))
+            mixed = F.batch_norm(mixed, *statistics, norm.weight.to(softmax), norm.bias.to(softmax), by_batch, 0.0,
+                                 norm.eps)
+        return {'softmax': softmax, 'reattention': self.reatten_scale / ratio * mixed}
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v: (B, H, N, d). Returns (B, H, N, d) in their dtype; what is below float32 is computed in float32."""

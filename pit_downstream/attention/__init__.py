@@ -1,0 +1,1 @@
+"""Attention made visible: traces of a forward pass, measures of collapse, figures."""

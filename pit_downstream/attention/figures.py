@@ -1,0 +1,192 @@
+"""Figures of attention collapse, from the numbers that metrics/attention.py gives under the names 'metric@place'.
+
+matplotlib is imported when a figure is drawn, and without its global state, so that no display is ever needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Values = Mapping[str, float]  # 'metric@place' -> number
+
+KINDS = {'softmax': 'softmax', 'reattention': 'Re-attention'}
+PROFILE = {  # metric, by kind where it has {kind} -> axis label
+    '{kind}_similarity': 'similarity to the block before',
+    '{kind}_head_similarity': 'similarity among heads',
+    '{kind}_rank': 'effective rank of the maps',
+    'softmax_entropy': 'attention entropy (nats)',
+    'softmax_distance': 'attention distance (patches)',
+    'token_similarity': 'similarity among patch tokens',
+    'token_rank': 'effective rank of the patch tokens',
+}
+
+
+def require_matplotlib() -> None:
+    """Raise ImportError with what to do where matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise ImportError("figures need matplotlib; install it with pip install 'pit_downstream[report]'") from None
+
+
+def block_values(values: Values, metric: str) -> dict[str, float]:
+    """The numbers of one metric by place, in the order of the blocks."""
+    named = (name.split('@') for name in values)
+    return {place: values[f'{name}@{place}'] for name, place in named if name == metric}
+
+
+def neighbour_similarity(values: Values, kind: str) -> dict[str, float]:
+    """Similarity of each block to the one just before it, by place; not for the first block of a stage."""
+    pairs, found = block_values(values, f'{kind}_similarity'), {}
+    for pair, value in pairs.items():
+        first, second = pair.split(':')
+        if _number(second) == _number(first) + 1:
+            found[second] = value
+    return found
+
+
+def similarity_table(values: Values, kind: str) -> tuple[list[str], Tensor]:
+    """Places and cross-layer similarity (L, L) of all blocks of a kind; nan between blocks of different stages."""
+    pairs = block_values(values, f'{kind}_similarity')
+    places = list(dict.fromkeys(place for pair in pairs for place in pair.split(':')))
+    places.sort(key=_order)
+    table = torch.full((len(places), len(places)), torch.nan, dtype=torch.float64).fill_diagonal_(1)
+    for pair, value in pairs.items():
+        i, j = (places.index(place) for place in pair.split(':'))
+        table[i, j] = table[j, i] = value
+    return places, table
+
+
+def draw_similarity(models: Mapping[str, Values], path: Path, *, caption: str = '') -> None:
+    """Heat maps of the similarity of every pair of blocks: one panel for each model and kind, one scale for all."""
+    tables = {f'{name}, {label}': similarity_table(values, kind)
+              for name, values in models.items() for kind, label in KINDS.items()
+              if block_values(values, f'{kind}_similarity')}
+    low = -1 if any(table.nan_to_num(nan=1).min() < 0 for _, table in tables.values()) else 0
+    columns = min(3, len(tables))
+    rows = -(-len(tables) // columns)
+    figure = _figure(3.1 * columns + 0.8, 3.3 * rows + 0.3, caption)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for panel in panels[len(tables):]:
+        panel.set_axis_off()
+    for panel, (title, (places, table)) in zip(panels, tables.items()):
+        image = panel.imshow(table.numpy(), vmin=low, vmax=1, cmap='magma')
+        panel.set_title(title, fontsize=10)
+        _label_blocks(panel, places)
+    figure.colorbar(image, ax=list(panels), shrink=0.8, label='cross-layer similarity')
+    figure.savefig(path, dpi=110)
+
+
+def draw_profile(models: Mapping[str, Values], path: Path, *, caption: str = '') -> None:
+    """Every measure by depth: a panel each, a colour for each model, dashed for Re-attention's maps."""
+    figure = _figure(13, 6.4, caption)
+    panels = figure.subplots(2, 4).flat
+    for panel, (metric, label) in zip(panels, PROFILE.items()):
+        for colour, (name, values) in enumerate(models.items()):
+            for kind in KINDS if '{kind}' in metric else ('softmax',):
+                _draw_lines(panel, _by_depth(values, metric, kind), f'C{colour}', kind)
+        panel.set_title(label, fontsize=9)
+        panel.set_xlabel('block', fontsize=8)
+    _draw_legend(panels[len(PROFILE)], list(models))
+    figure.savefig(path, dpi=110)
+
+
+def draw_overlays(images: Tensor, attention: Mapping[str, Tensor], path: Path, *, caption: str = '') -> None:
+    """Sample images, and beside each what the blocks look at, laid over it.
+
+    images: (n, 3, H, W) in [0, 1]; attention: place -> (n, h, w), each map shown from its least to its greatest value.
+    """
+    figure = _figure(1.6 * (len(attention) + 1), 1.6 * len(images) + 0.5, caption)
+    panels = figure.subplots(len(images), len(attention) + 1, squeeze=False)
+    for row, image in zip(range(len(images)), images.permute(0, 2, 3, 1).cpu().numpy()):
+        for panel in panels[row]:
+            panel.imshow(image)
+            panel.set_axis_off()
+        extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
+        for panel, (place, maps) in zip(panels[row, 1:], attention.items()):
+            panel.imshow(maps[row].float().cpu().numpy(), cmap='inferno', alpha=0.6, extent=extent,
+                         interpolation='bilinear')
+            if row == 0:
+                panel.set_title(place, fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def attention_over_patches(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """What the class token looks at, mean over heads; without one, what all tokens look at on average.
+
+    maps: (B, heads, N, N), the last h * w tokens are the patches. Returns (B, h, w).
+    """
+    patches = grid[0] * grid[1]
+    rows = maps[:, :, 0] if maps.shape[-1] > patches else maps.mean(2)
+    return rows.mean(1)[:, -patches:].unflatten(1, grid)
+
+
+def spread(places: Sequence[str], count: int) -> list[str]:
+    """Up to `count` places from the first to the last, evenly."""
+    count = min(count, len(places))
+    if count < 2:
+        return list(places[:count])
+    return [places[round(i * (len(places) - 1) / (count - 1))] for i in range(count)]
+
+
+def _figure(width: float, height: float, caption: str) -> 'Figure':
+    require_matplotlib()
+    from matplotlib.figure import Figure
+    figure = Figure((width, height), layout='constrained')
+    if caption:
+        figure.suptitle(caption, fontsize=11)
+    return figure
+
+
+def _by_depth(values: Values, metric: str, kind: str) -> dict[str, dict[int, float]]:
+    """{stage: {number of the block, counted through all stages from 1: value}}."""
+    depth = {place: i for i, place in enumerate(block_values(values, 'softmax_entropy'), start=1)}
+    if metric == '{kind}_similarity':
+        found = neighbour_similarity(values, kind)
+    else:
+        found = block_values(values, metric.format(kind=kind))
+    stages: dict[str, dict[int, float]] = {}
+    for place, value in found.items():
+        stages.setdefault(place.rpartition('.')[0], {})[depth[place]] = value
+    return stages
+
+
+def _draw_lines(panel, stages: Mapping[str, Mapping[int, float]], colour: str, kind: str) -> None:
+    for line in stages.values():
+        panel.plot(list(line), list(line.values()), color=colour, marker='.',
+                   linestyle='--' if kind == 'reattention' else '-')
+
+
+def _draw_legend(panel, names: Sequence[str]) -> None:
+    panel.set_axis_off()
+    for i, name in enumerate(names):
+        panel.plot([], [], color=f'C{i}', label=name)
+    panel.plot([], [], color='grey', linestyle='--', label="Re-attention's maps")
+    panel.legend(loc='center', fontsize=10)
+
+
+def _label_blocks(panel, places: Sequence[str]) -> None:
+    step = -(-len(places) // 8)
+    panel.set_xticks(range(0, len(places), step), [_short(place) for place in places[::step]], fontsize=8)
+    panel.set_yticks(range(0, len(places), step), [_short(place) for place in places[::step]], fontsize=8)
+    panel.set_xlabel('block', fontsize=8)
+
+
+def _short(place: str) -> str:
+    """'4' for 'block4', '2.4' for 'stage2.block4'."""
+    return '.'.join(str(number) for number in _order(place) if number)
+
+
+def _order(place: str) -> tuple[int, int]:
+    stage, _, block = place.rpartition('.')
+    return int(stage.removeprefix('stage') or 0), int(block.removeprefix('block'))
+
+
+def _number(place: str) -> int:
+    return _order(place)[1]

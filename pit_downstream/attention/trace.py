@@ -1,0 +1,155 @@
+"""Attention maps and tokens of a forward pass, from PiT, DeepViT and timm's ViT, DeiT and PiT."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from timm.models.vision_transformer import Attention as TimmAttention
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the last forward pass showed, by place in the order of the blocks: 'block4', or 'stage2.block4' of a PiT.
+
+    maps: kind -> place -> (B, heads, N, N), rows are queries. Kinds: 'softmax', before dropout; for Re-attention
+    also 'reattention', which is what multiplies the values there.
+    tokens: place -> (B, N, D), as the block returns them. The prefix (class tokens, registers) comes first.
+    grids: place -> (h, w); the last h * w of the N tokens are the patches, row by row.
+    All of it is differentiable where the forward pass is.
+    """
+
+    maps: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    tokens: dict[str, Tensor] = field(default_factory=dict)
+    grids: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        for seen in (self.maps, self.tokens, self.grids):
+            seen.clear()
+
+    def prefix(self, place: str) -> int:
+        """How many tokens stand before the patches."""
+        height, width = self.grids[place]
+        count = self.tokens[place].shape[1] - height * width
+        if count < 0:
+            raise ValueError(f'expected a token for each of the {height}x{width} patches at {place}, got '
+                             f'{self.tokens[place].shape[1]} tokens; trace the model without patch dropout')
+        return count
+
+
+@contextmanager
+def trace_attention(model: nn.Module) -> Iterator[Trace]:
+    """Open the taps of `model` for as long as it is entered; the trace is filled anew by every forward pass.
+
+    The maps are computed beside the fused kernel, so that outputs do not change by a bit. Closed, nothing of the tap
+    is left on the model. Known are this package's PiT and DeepViT, backbones and classifiers, and timm's models
+    whose blocks have `timm.layers.Attention` (ViT, DeiT, PiT), also inside a wrapper or a detector.
+    Raises ValueError for any other model.
+    """
+    trunk = _find_trunk(model)
+    blocks = list(_blocks(trunk))
+    for place, block in blocks:
+        _require_tap(block, place)
+    trace = Trace()
+    with ExitStack() as taps:
+        taps.enter_context(_hooked(trunk.register_forward_pre_hook(lambda *_: trace.clear())))
+        for place, block in blocks:
+            taps.enter_context(_open(block, place, trace))
+        for hook in _grid_hooks(trunk, trace):
+            taps.enter_context(_hooked(hook))
+        yield trace
+
+
+def _find_trunk(model: nn.Module) -> nn.Module:
+    """The module that holds the stem and the blocks: `model` itself or the first one inside it."""
+    for module in model.modules():
+        if hasattr(module, 'patch_embed') and (hasattr(module, 'transformers') or hasattr(module, 'blocks')):
+            return module
+    raise ValueError(f"expected PiT, DeepViT or one of timm's ViT and DeiT, got {type(model).__name__}, which has no "
+                     'patches and transformer blocks')
+
+
+def _blocks(trunk: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(place, block), counted from 1."""
+    if hasattr(trunk, 'transformers'):
+        for i, stage in enumerate(trunk.transformers, start=1):
+            yield from ((f'stage{i}.block{j}', block) for j, block in enumerate(stage.blocks, start=1))
+    else:
+        yield from ((f'block{i}', block) for i, block in enumerate(trunk.blocks, start=1))
+
+
+def _require_tap(block: nn.Module, place: str) -> None:
+    attention = getattr(block, 'attn', None)
+    cls = type(attention)
+    if not hasattr(attention, 'tap') and cls is not TimmAttention:
+        raise ValueError(f'expected the attention of PiT, DeepViT or timm.layers.Attention, got {cls.__module__}.'
+                         f'{cls.__name__} at {place}; such a model cannot be traced')
+    if getattr(attention, 'tap', None) is not None:
+        raise ValueError('expected a model that is not being traced, got one that is; leave the first trace first')
+
+
+@contextmanager
+def _open(block: nn.Module, place: str, trace: Trace) -> Iterator[None]:
+    def keep(maps: dict[str, Tensor]) -> None:
+        for kind, one in maps.items():
+            trace.maps.setdefault(kind, {})[place] = one
+
+    def keep_tokens(block: nn.Module, args: tuple, tokens: Tensor) -> None:
+        trace.tokens[place] = tokens
+
+    attention = block.attn
+    with ExitStack() as taps:
+        taps.enter_context(_hooked(block.register_forward_hook(keep_tokens)))
+        if isinstance(attention, TimmAttention):
+            taps.enter_context(_hooked(attention.register_forward_pre_hook(
+                lambda attention, args, kwargs: keep({'softmax': _timm_map(attention, *args, **kwargs)}),
+                with_kwargs=True)))
+        else:
+            attention.tap = keep
+            taps.callback(delattr, attention, 'tap')
+        yield
+
+
+@contextmanager
+def _hooked(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _timm_map(attention: TimmAttention, tokens: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+              ) -> Tensor:
+    """The map that timm's fused kernel does not store, (B, heads, N, N), in float32 or better. tokens: (B, N, D)."""
+    if attn_mask is not None or is_causal:
+        raise ValueError('expected attention over all tokens, got a mask; such a model cannot be traced')
+    q, k, _ = attention.qkv(tokens).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        return (attention.scale * q.to(dtype) @ k.to(dtype).mT).softmax(-1)
+
+
+def _grid_hooks(trunk: nn.Module, trace: Trace) -> Iterator[torch.utils.hooks.RemovableHandle]:
+    """Hooks that note the grid of every block: PiT's stages return theirs, elsewhere the stem has the only one."""
+    if hasattr(trunk, 'transformers'):
+        for i, stage in enumerate(trunk.transformers, start=1):
+            places = [f'stage{i}.block{j}' for j in range(1, len(stage.blocks) + 1)]
+            yield stage.register_forward_hook(
+                lambda stage, args, out, places=places: trace.grids.update(dict.fromkeys(places, _size(out[0]))))
+    else:
+        places = [place for place, _ in _blocks(trunk)]
+        yield trunk.patch_embed.register_forward_hook(
+            lambda stem, args, out: trace.grids.update(dict.fromkeys(places, _stem_grid(stem, args[0], out))))
+
+
+def _stem_grid(stem: nn.Module, images: Tensor, out: Tensor) -> tuple[int, int]:
+    """timm's stem may have flattened its grid (B, N, D) or put the width last; ours is (B, D, h, w)."""
+    if hasattr(stem, 'dynamic_feat_size'):
+        return tuple(stem.dynamic_feat_size(_size(images)))
+    return _size(out)
+
+
+def _size(grid: Tensor) -> tuple[int, int]:
+    return tuple(grid.shape[-2:])

@@ -1,0 +1,217 @@
+"""Attention analysis of classifiers on a folder of images: numbers, their records, and figures."""
+
+import json
+import pickle
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import pit_downstream.backbones  # noqa: F401  registers our models with timm
+
+from ..attention import figures
+from ..attention.trace import Trace, trace_attention
+from ..backbones.weights import fit, strip_prefix, timm_to_official, unwrap
+from ..datasets.shapes import write_shapes
+from ..metrics.attention import AttentionCollapse
+
+SUFFIXES = {'.jpeg', '.jpg', '.png', '.bmp', '.webp'}
+STEMS = ('patch_embed.proj.weight', 'patch_embed.conv.weight')  # of ViT and DeepViT; of PiT
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What one model showed. values: 'metric@place' -> mean over `count` images (see AttentionCollapse).
+
+    images: the first ones, (n, 3, H, W) in [0, 1]; attention: kind -> place -> (n, h, w), what was looked at there.
+    """
+
+    values: dict[str, float]
+    count: int
+    images: Tensor
+    attention: dict[str, dict[str, Tensor]]
+
+
+def bundled_images() -> Path:
+    """The folder of the bundled data set's validation objects, drawn on first use."""
+    return write_shapes('data/shapes') / 'classification/val'
+
+
+def list_images(folder: str | Path, *, limit: int | None = None) -> list[Path]:
+    """Image files anywhere under `folder`, sorted; with a limit as many of them, evenly spread over the list."""
+    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(f'expected images under {folder}, found none; name a folder that holds some')
+    if limit is not None and limit < 1:
+        raise ValueError(f'limit is a positive number of images, got {limit}')
+    if limit is None or limit >= len(paths):
+        return paths
+    return [paths[i * len(paths) // limit] for i in range(limit)]
+
+
+def build_model(name: str, weights: str | None = None, *, img_size: int | None = None, seed: int = 0) -> nn.Module:
+    """A model that timm knows by `name`. weights: a file, 'timm' for what timm publishes, None for random ones.
+
+    img_size: side of the images it will be given. PiT and DeepViT take any with weights of every size; timm's ViTs
+    only with weights of that size. Raises ValueError where the weights do not fit, LookupError for an unknown name.
+    """
+    size = {'img_size': img_size} if img_size else {}
+    if name not in timm.list_models():
+        near = get_close_matches(name, timm.list_models()) or ['pit_s', 'deepvit_s', 'vit_s']
+        raise LookupError(f'no model named {name!r}; did you mean {", ".join(near)}?')
+    if weights == 'timm':
+        return timm.create_model(name, pretrained=True, **size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _with_weights(name, Path(weights), size) if weights else timm.create_model(name, **size)
+
+
+def analyse(model: nn.Module, paths: Sequence[Path], *, img_size: int | None = None, batch_size: int = 8,
+            device: str | torch.device = 'cpu', threshold: float = 0.9, samples: int = 4) -> Analysis:
+    """Trace `model` on the images at `paths`, prepared as its own timm config says; the first `samples` are kept."""
+    if batch_size < 1 or samples < 1:
+        raise ValueError(f'batch size and samples are positive, got {batch_size} and {samples}')
+    config = resolve_model_data_config(model)
+    if img_size:
+        config['input_size'] = (3, img_size, img_size)
+    transform = create_transform(**config, is_training=False)
+    metric, shown = AttentionCollapse(threshold=threshold), []
+    batches = [paths[start:start + batch_size] for start in range(0, len(paths), batch_size)]
+    with torch.inference_mode(), trace_attention(model.to(device).eval()) as trace:
+        for batch in tqdm(batches, desc=type(model).__name__, unit='batch', disable=None):  # silent if not a terminal
+            images = torch.stack([transform(read_image(path)) for path in batch]).to(device)
+            model(images)
+            metric.update(SimpleNamespace(trace=trace))
+            if len(shown) * batch_size < samples:
+                shown.append((_in_colour(images, config), _looked_at(trace)))
+    images = torch.cat([images for images, _ in shown])[:samples]
+    return Analysis(metric.compute(), metric.count, images, _joined([looked for _, looked in shown], samples))
+
+
+def analyse_models(chosen: Sequence[tuple[str, str | None]], paths: Sequence[Path], *, seed: int = 0,
+                   img_size: int | None = None, **how: Any) -> dict[str, Analysis]:
+    """`analyse` every (name, weights) of `chosen`; the analyses are named as in records. how: as of `analyse`."""
+    named = {model_text(name, weights, img_size=img_size, seed=seed): (name, weights) for name, weights in chosen}
+    if len(named) < len(chosen):
+        raise ValueError(f'expected different models to compare, got {next(iter(named))} twice; give other weights')
+    return {text: analyse(build_model(name, weights, img_size=img_size, seed=seed), paths, img_size=img_size, **how)
+            for text, (name, weights) in named.items()}
+
+
+def read_image(path: Path) -> Image.Image:
+    try:
+        return Image.open(path).convert('RGB')
+    except OSError as error:
+        raise ValueError(f'expected an image at {path}, could not read it: {error}') from None
+
+
+def model_text(name: str, weights: str | None, *, img_size: int | None = None, seed: int = 0) -> str:
+    """What a record calls the model of `build_model`: "deepvit_s(weights='w.pth')"; "deepvit_s(seed=0)" if random."""
+    origin = {'weights': Path(weights).name} if weights else {'seed': seed}
+    return _spec_text(name, img_size=img_size, **origin)
+
+
+def dataset_text(folder: Path, *, limit: int | None = None) -> str:
+    """What a record calls the images of `list_images`: the folder's name without its split, and the limit."""
+    folder = Path(folder).resolve()
+    while folder.name in ('train', 'val', 'test', 'classification') and folder.parent.name:
+        folder = folder.parent
+    return _spec_text(folder.name, limit=limit)
+
+
+def _spec_text(name: str, **kwargs: Any) -> str:
+    """'name(key=value, ...)' of the values that are not None, sorted by key."""
+    said = [f'{key}={value!r}' for key, value in sorted(kwargs.items()) if value is not None]
+    return f'{name}({", ".join(said)})' if said else name
+
+
+def records(analysis: Analysis, *, model: str, dataset: str, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """One record for every number, with the fields of DESIGN's Record."""
+    for name, value in analysis.values.items():
+        metric, _, place = name.rpartition('@')
+        yield {'model': model, 'dataset': dataset, 'condition': 'clean', 'metric': metric, 'value': value,
+               'count': analysis.count, 'seed': seed, 'place': place}
+
+
+def write_analyses(analyses: Mapping[str, Analysis], out: Path, *, dataset: str, seed: int = 0) -> list[Path]:
+    """Write results.jsonl and the figures of all models, by the names of the mapping, to `out`; returns the files."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / 'results.jsonl', out / 'similarity.png', out / 'profile.png']
+    lines = [json.dumps(record) for model, analysis in analyses.items()
+             for record in records(analysis, model=model, dataset=dataset, seed=seed)]
+    files[0].write_text('\n'.join(lines) + '\n')
+    values = {model: analysis.values for model, analysis in analyses.items()}
+    figures.draw_similarity(values, files[1], caption=dataset)
+    figures.draw_profile(values, files[2], caption=dataset)
+    for model, analysis in analyses.items():
+        for kind, attention in analysis.attention.items():
+            chosen = {place: attention[place] for place in figures.spread(list(attention), 6)}
+            files.append(out / f'attention_{re.sub(r"[^0-9A-Za-z]+", "_", model).strip("_")}_{kind}.png')
+            figures.draw_overlays(analysis.images, chosen, files[-1], caption=f'{model}, {figures.KINDS[kind]}')
+    return files
+
+
+def summary(model: str, analysis: Analysis) -> str:
+    """One line: how many blocks of each kind and stage are similar."""
+    counts = [f'{metric.partition("_")[0]} {place + " " if place else ""}{value:.0f}'
+              for metric, place, value in ((*name.split('@'), value) for name, value in analysis.values.items())
+              if '_similar_blocks(' in metric]
+    threshold = next(name for name in analysis.values if '_similar_blocks(' in name).split('(')[1].split(')')[0]
+    return f'{model}, {analysis.count} images: similar blocks ({threshold}): {", ".join(counts)}'
+
+
+def _with_weights(name: str, path: Path, size: Mapping[str, int]) -> nn.Module:
+    """Built for images of `size` only where the stored position embedding is."""
+    state = _read_weights(path)
+    classes = len(state['head.weight']) if 'head.weight' in state else 0
+    model = timm.create_model(name, num_classes=classes)
+    if size and model.pos_embed.shape != state['pos_embed'].shape:
+        model = timm.create_model(name, num_classes=classes, **size)
+    if hasattr(model, 'pools'):  # our PiT; timm's has its pools elsewhere
+        state = timm_to_official(state)
+    fitted, report = fit(state, model.state_dict())
+    if report.missing or report.left:
+        raise ValueError(f'expected the weights of {name} in {path}, got others: {report}')
+    model.load_state_dict(fitted)
+    return model
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"expected weights, found no file at {path}; name a file, or 'timm' to download them")
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(f'expected a file of tensors alone at {path}, got one that asks for code; write its weights '
+                         'to a file of their own with tools/convert_weights.py') from None
+    for stem in STEMS:
+        state = strip_prefix(unwrap(checkpoint), stem)
+        if 'pos_embed' in state:
+            return state
+    raise ValueError(f'expected the weights of a transformer with patches in {path}, found no {STEMS[0]}')
+
+
+def _in_colour(images: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """Network images back to [0, 1]."""
+    mean, std = (images.new_tensor(config[name])[:, None, None] for name in ('mean', 'std'))
+    return (images * std + mean).clamp(0, 1).cpu()
+
+
+def _looked_at(trace: Trace) -> dict[str, dict[str, Tensor]]:
+    return {kind: {place: figures.attention_over_patches(one, trace.grids[place]).cpu() for place, one in maps.items()}
+            for kind, maps in trace.maps.items()}
+
+
+def _joined(looked: Sequence[Mapping[str, Mapping[str, Tensor]]], samples: int) -> dict[str, dict[str, Tensor]]:
+    return {kind: {place: torch.cat([one[kind][place] for one in looked])[:samples] for place in looked[0][kind]}
+            for kind in looked[0]}

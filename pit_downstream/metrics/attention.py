@@ -1,0 +1,98 @@
+"""Attention collapse as a metric: every measure of attention/collapse.py, averaged over images, by block."""
+
+from collections.abc import Iterator
+from itertools import combinations, groupby
+from typing import Any
+
+from torch import Tensor
+
+from ..attention import collapse
+from ..attention.trace import Trace
+
+Measured = tuple[str, tuple[str, ...]]  # a metric and its place, or the places of the blocks that it compares
+
+
+class AttentionCollapse:
+    """Means over images of what traces show. `outputs.trace` is the Trace of one batch.
+
+    threshold: a block is similar when its similarity to the block before it is above this (collapse.similar_blocks).
+    `compute` gives numbers under the names 'metric@place', with the kind 'softmax', or 'reattention' for the blocks
+    that have it:
+      {kind}_similarity@block1:block2             cross-layer similarity of two blocks, of one stage if there are any
+      {kind}_similar_blocks(threshold=0.9)@       the number of similar blocks of the model or of one stage (the place)
+      {kind}_similar_ratio(threshold=0.9)@        the same as a share of the blocks
+      {kind}_head_similarity@block1               similarity among the heads of a block that has several
+      {kind}_rank@block1                          effective rank of a map, mean over heads
+      softmax_entropy@block1                      in nats
+      softmax_distance@block1                     in patches of the block's grid
+      token_similarity@block1, token_rank@block1  of the patch tokens that the block returns
+    Sums are kept in float64 on the device of the trace, so that the split into batches makes no difference.
+    """
+
+    needs_trace = True
+    higher_is_better = False
+
+    def __init__(self, *, threshold: float = 0.9):
+        collapse.require_cosine(threshold)
+        self.threshold = threshold
+        self.reset()
+
+    def reset(self) -> None:
+        self.count = 0
+        self._sums: dict[Measured, Tensor] = {}
+
+    def update(self, outputs: Any, batch: Any = None) -> None:
+        """Add the images of one traced batch."""
+        measured = {**dict(block_measures(outputs.trace)), **dict(matrices(outputs.trace))}
+        if self.count and measured.keys() != self._sums.keys():
+            raise ValueError('expected a trace of the same blocks as before, got other ones; reset between two models')
+        for name, values in measured.items():
+            self._sums[name] = self._sums.get(name, 0) + values.detach().double().sum(0)
+        self.count += len(next(iter(outputs.trace.tokens.values())))
+
+    def compute(self) -> dict[str, float]:
+        if not self.count:
+            raise ValueError('expected at least one image, got none; update the metric before computing it')
+        numbers: dict[str, float] = {}
+        for (metric, places), total in self._sums.items():
+            mean = (total / self.count).cpu()
+            numbers |= self._of_matrix(metric, places, mean) if mean.ndim else {f'{metric}@{places[0]}': mean.item()}
+        return numbers
+
+    def _of_matrix(self, metric: str, places: tuple[str, ...], matrix: Tensor) -> dict[str, float]:
+        """The pairs of blocks of one mean similarity matrix (L, L), and how many are similar."""
+        kind, stage, said = metric.removesuffix('_similarity'), stage_of(places[0]), f'threshold={self.threshold}'
+        pairs = {f'{metric}@{places[i]}:{places[j]}': matrix[i, j].item()
+                 for i, j in combinations(range(len(places)), 2)}
+        blocks = collapse.similar_blocks(matrix, threshold=self.threshold)
+        return {**pairs, f'{kind}_similar_blocks({said})@{stage}': float(blocks),
+                f'{kind}_similar_ratio({said})@{stage}': blocks / len(places)}
+
+
+def block_measures(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
+    """((metric, (place,)), values (B,)) of every measure that looks at one block."""
+    for kind, maps in trace.maps.items():
+        for place, one in maps.items():
+            if one.shape[1] > 1:
+                yield (f'{kind}_head_similarity', (place,)), collapse.head_similarity(one)
+            yield (f'{kind}_rank', (place,)), collapse.effective_rank(one).mean(1)
+    for place, tokens in trace.tokens.items():
+        softmax, patches = trace.maps['softmax'][place], tokens[:, trace.prefix(place):]
+        yield ('softmax_entropy', (place,)), collapse.attention_entropy(softmax)
+        yield ('softmax_distance', (place,)), collapse.attention_distance(softmax, trace.grids[place])
+        if patches.shape[1] > 1:
+            yield ('token_similarity', (place,)), collapse.token_similarity(patches)
+        yield ('token_rank', (place,)), collapse.effective_rank(patches)
+
+
+def matrices(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
+    """((metric, places), (B, L, L)): the cross-layer similarity of the blocks of each stage, or of all."""
+    for kind, maps in trace.maps.items():
+        for _, group in groupby(maps, key=stage_of):
+            places = tuple(group)
+            yield (f'{kind}_similarity', places), collapse.similarity_matrix([maps[place] for place in places])
+
+
+def stage_of(place: str) -> str:
+    """'stage2' of 'stage2.block4'; '' of 'block4'."""
+    return place.rpartition('.')[0]

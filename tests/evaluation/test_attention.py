@@ -1,0 +1,158 @@
+"""Analysis of a folder of images: what is read, built, measured and written."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from pit_downstream.attention.trace import trace_attention
+from pit_downstream.evaluation import attention
+from pit_downstream.metrics.attention import AttentionCollapse
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Six pictures of two classes, and a file that is none."""
+    root = tmp_path_factory.mktemp('images')
+    generator = np.random.default_rng(0)
+    for i in range(6):
+        path = root / 'ab'[i % 2] / f'{i}.png'
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    (root / 'a' / 'notes.txt').write_text('no image')
+    return root
+
+
+def test_limit_is_spread_over_the_list(folder):
+    names = [path.name for path in attention.list_images(folder)]
+    assert names == ['0.png', '2.png', '4.png', '1.png', '3.png', '5.png']
+    assert [path.name for path in attention.list_images(folder, limit=2)] == ['0.png', '1.png']
+    assert attention.list_images(folder, limit=99) == attention.list_images(folder)
+
+
+def test_bundled_images_are_drawn_first(few_shapes, monkeypatch):
+    asked = []
+    monkeypatch.setattr(attention, 'write_shapes', lambda root: asked.append(root) or few_shapes)
+    assert len(attention.list_images(attention.bundled_images())) == 6 and asked == ['data/shapes']
+
+
+def test_analysis_is_the_metric_on_prepared_images(folder):
+    """Prepared as the model's own timm config says: DeepViT in [-1, 1], resized and cropped at 0.9."""
+    model = attention.build_model('vit_16', img_size=32)
+    paths = attention.list_images(folder)
+    analysis = attention.analyse(model, paths, img_size=32, batch_size=4, samples=5)
+    config = {**timm.data.resolve_model_data_config(model), 'input_size': (3, 32, 32)}
+    assert config['mean'] == (0.5, 0.5, 0.5)
+    transform = timm.data.create_transform(**config, is_training=False)
+    images = torch.stack([transform(Image.open(path).convert('RGB')) for path in paths])
+    metric = AttentionCollapse()
+    with torch.no_grad(), trace_attention(model) as trace:
+        model(images)
+        metric.update(attention.SimpleNamespace(trace=trace))
+    expected = metric.compute()
+    assert analysis.count == 6 and analysis.values.keys() == expected.keys()
+    for name, value in expected.items():
+        assert analysis.values[name] == pytest.approx(value, rel=1e-4), name
+    torch.testing.assert_close(analysis.images, (images[:5] + 1) / 2)
+    looked = analysis.attention['softmax']['block16']
+    torch.testing.assert_close(looked, trace.maps['softmax']['block16'][:5, :, 0, 1:].mean(1).reshape(5, 2, 2))
+
+
+def test_records_have_the_fields_of_record():
+    values = {'softmax_similarity@block1:block2': 0.5, 'softmax_similar_blocks(threshold=0.9)@': 1.0}
+    analysis = attention.Analysis(values, 6, torch.zeros(1, 3, 4, 4), {})
+    assert list(attention.records(analysis, model='m', dataset='d', seed=3)) == [
+        {'model': 'm', 'dataset': 'd', 'condition': 'clean', 'metric': 'softmax_similarity', 'value': 0.5, 'count': 6,
+         'seed': 3, 'place': 'block1:block2'},
+        {'model': 'm', 'dataset': 'd', 'condition': 'clean', 'metric': 'softmax_similar_blocks(threshold=0.9)',
+         'value': 1.0, 'count': 6, 'seed': 3, 'place': ''}]
+
+
+def test_names_are_keys(folder):
+    assert attention.model_text('pit_s', None, seed=2) == 'pit_s(seed=2)'
+    assert attention.model_text('pit_s', 'timm') == "pit_s(weights='timm')"
+    assert attention.model_text('pit_s', '/a/b.pth', img_size=96) == "pit_s(img_size=96, weights='b.pth')"
+    assert attention.dataset_text(folder) == folder.name
+    assert attention.dataset_text(folder / 'classification' / 'val', limit=5) == f'{folder.name}(limit=5)'
+
+
+def test_random_weights_follow_the_seed_alone():
+    first = attention.build_model('pit_ti', seed=1).state_dict()
+    torch.rand(3)
+    state = torch.random.get_rng_state()
+    again, other = (attention.build_model('pit_ti', seed=seed).state_dict() for seed in (1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first['pos_embed'], other['pos_embed'])
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize('name, built, asked', [
+    ('vit_16', None, None), ('vit_16', None, 64), ('vit_16', 64, 64), ('pit_ti', None, 96), ('pit_ti', 96, None),
+    ('deit_tiny_patch16_224', 64, 64)])
+def test_weights_load_at_their_size(name, built, asked, tmp_path):
+    """built: side of the stored position embedding; asked: --img-size. The number of classes follows the file."""
+    source = timm.create_model(name, num_classes=7, **({'img_size': built} if built else {}))
+    torch.save({'state_dict': {f'module.{key}': value for key, value in source.state_dict().items()}},
+               tmp_path / 'w.pth')
+    model = attention.build_model(name, str(tmp_path / 'w.pth'), img_size=asked)
+    state = model.state_dict()
+    assert model.num_classes == 7
+    assert all(torch.equal(value, state[key]) for key, value in source.state_dict().items() if key != 'pos_embed')
+    assert built != asked or torch.equal(source.pos_embed, model.pos_embed)
+
+
+def test_timms_pit_weights_load_into_ours(tmp_path):
+    torch.save(timm.create_model('pit_ti_224', num_classes=3).state_dict(), tmp_path / 'w.pth')
+    model = attention.build_model('pit_ti', str(tmp_path / 'w.pth'))
+    assert model.num_classes == 3
+
+
+class Code:
+    pass
+
+
+@pytest.mark.parametrize('content, words', [
+    (None, "found no file at"), ({'a': torch.zeros(1)}, 'found no patch_embed.proj.weight'),
+    ({'model': Code()}, 'got one that asks for code'),
+    (lambda: timm.create_model('vit_24', num_classes=2).state_dict(), 'expected the weights of vit_16 in')])
+def test_bad_weights_get_one_sentence(content, words, tmp_path):
+    if content is not None:
+        torch.save(content() if callable(content) else content, tmp_path / 'w.pth')
+    with pytest.raises(ValueError) as error:
+        attention.build_model('vit_16', str(tmp_path / 'w.pth'))
+    assert words in str(error.value)
+
+
+def test_other_bad_input_gets_one_sentence(folder, tmp_path):
+    with pytest.raises(LookupError, match="no model named 'deepvit_x'; did you mean deepvit_"):
+        attention.build_model('deepvit_x')
+    with pytest.raises(ValueError, match=r'got vit_16\(seed=0\) twice; give other weights'):
+        attention.analyse_models([('vit_16', None)] * 2, [])
+    with pytest.raises(ValueError, match='expected images under .*, found none'):
+        attention.list_images(tmp_path)
+    with pytest.raises(ValueError, match='limit is a positive number of images, got 0'):
+        attention.list_images(folder, limit=0)
+    with pytest.raises(ValueError, match='batch size and samples are positive, got 0 and 4'):
+        attention.analyse_models([('vit_16', None)], [], batch_size=0)
+    (tmp_path / 'torn.jpg').write_bytes(b'\xff\xd8\xff')
+    with pytest.raises(ValueError, match='expected an image at .*torn.jpg, could not read it'):
+        attention.read_image(tmp_path / 'torn.jpg')
+
+
+def test_everything_is_written(folder, tmp_path):
+    analyses = attention.analyse_models([('vit_16', None), ('deepvit_16', None)],
+                                        attention.list_images(folder, limit=3), img_size=32, samples=2)
+    files = attention.write_analyses(analyses, tmp_path / 'out', dataset='d')
+    assert [path.name for path in files] == [
+        'results.jsonl', 'similarity.png', 'profile.png', 'attention_vit_16_img_size_32_seed_0_softmax.png',
+        'attention_deepvit_16_img_size_32_seed_0_softmax.png',
+        'attention_deepvit_16_img_size_32_seed_0_reattention.png']
+    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    assert len(lines) == sum(len(analysis.values) for analysis in analyses.values())
+    assert {line['model'] for line in lines} == set(analyses) and {line['count'] for line in lines} == {3}
+    assert all(Image.open(path).size[0] > 300 for path in files[1:])
+    said = attention.summary(*list(analyses.items())[1])
+    assert said.startswith('deepvit_16(img_size=32, seed=0), 3 images: similar blocks (threshold=0.9): softmax 15, ')

@@ -1,0 +1,150 @@
+"""The metric against the measures themselves on all images at once, and its protocol."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import pit_downstream.backbones as backbones
+from pit_downstream.attention import collapse
+from pit_downstream.attention.trace import Trace, trace_attention
+from pit_downstream.backbones.deepvit import ARCHS
+from pit_downstream.backbones.deepvit_classifier import DeepVitClassifier
+from pit_downstream.metrics.attention import AttentionCollapse, matrices
+
+
+def deepvit():
+    """Two plain and two Re-attention blocks."""
+    arch = backbones.deepvit.DeepVitArch(24, 3, 4, plain=2, img_size=48)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHS, 'small', arch)
+        torch.manual_seed(0)
+        return DeepVitClassifier('small', num_classes=5).eval()
+
+
+IMAGES = torch.randn(7, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def traced(model, images):
+    with trace_attention(model) as trace:
+        model(images)
+    return trace
+
+
+def computed(model, *batches, threshold=0.9):
+    metric = AttentionCollapse(threshold=threshold)
+    for batch in batches:
+        metric.update(SimpleNamespace(trace=traced(model, batch)))
+    return metric.compute()
+
+
+def hand_made(*maps, grid=(1, 2)):
+    """A trace of one image whose blocks have these maps (heads, N, N)."""
+    places = [f'block{i}' for i in range(1, len(maps) + 1)]
+    return SimpleNamespace(trace=Trace(
+        maps={'softmax': dict(zip(places, (one[None] for one in maps)))},
+        tokens={place: torch.eye(maps[0].shape[-1])[None] for place in places},
+        grids=dict.fromkeys(places, grid)))
+
+
+def test_is_the_mean_of_the_measures():
+    model = deepvit()
+    trace, values = traced(model, IMAGES), computed(model, IMAGES)
+    for place, maps in trace.maps['softmax'].items():
+        expected = {'softmax_head_similarity': collapse.head_similarity(maps),
+                    'softmax_rank': collapse.effective_rank(maps),
+                    'softmax_entropy': collapse.attention_entropy(maps),
+                    'softmax_distance': collapse.attention_distance(maps, (3, 4)),
+                    'token_similarity': collapse.token_similarity(trace.tokens[place][:, 1:]),
+                    'token_rank': collapse.effective_rank(trace.tokens[place][:, 1:])}
+        for metric, numbers in expected.items():
+            assert values[f'{metric}@{place}'] == pytest.approx(numbers.mean().item(), rel=1e-5)
+    maps = trace.maps['reattention']
+    similarity = collapse.column_similarity(maps['block3'], maps['block4']).mean().item()
+    assert values['reattention_similarity@block3:block4'] == pytest.approx(similarity, rel=1e-5)
+
+
+def test_names_of_a_plain_transformer():
+    names = set(computed(deepvit(), IMAGES))
+    blocks = [f'block{i}' for i in range(1, 5)]
+    plain = {f'{metric}@{place}' for place in blocks for metric in (
+        'softmax_head_similarity', 'softmax_rank', 'softmax_entropy', 'softmax_distance', 'token_similarity',
+        'token_rank')}
+    pairs = {f'softmax_similarity@{a}:{b}' for i, a in enumerate(blocks) for b in blocks[i + 1:]}
+    mixed = {f'reattention_{metric}@{place}' for metric in ('head_similarity', 'rank') for place in blocks[2:]}
+    counts = {f'{kind}_similar_{what}(threshold=0.9)@' for kind in ('softmax', 'reattention')
+              for what in ('blocks', 'ratio')}
+    assert names == plain | pairs | mixed | counts | {'reattention_similarity@block3:block4'}
+
+
+def test_pit_is_compared_within_a_stage():
+    values = computed(backbones.PiT('ti').eval(), torch.randn(2, 3, 64, 64))
+    pairs = [name.split('@')[1].split(':') for name in values if name.startswith('softmax_similarity@')]
+    assert len(pairs) == 1 + 15 + 6
+    assert all(first.split('.')[0] == second.split('.')[0] for first, second in pairs)
+    assert {name.split('@')[1] for name in values if 'similar_blocks' in name} == {'stage1', 'stage2', 'stage3'}
+
+
+@pytest.mark.parametrize('sizes', [(1,) * 7, (3, 4), (6, 1)])
+def test_batches_make_no_difference(sizes):
+    """A batch of 7 equals 7 of 1, up to the float32 of the model itself."""
+    model = deepvit()
+    whole, parts = computed(model, IMAGES), computed(model, *IMAGES.split(sizes))
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        assert parts[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_by_hand():
+    """Columns: uniform against identity cosine 1 / sqrt 3; the third block repeats the second."""
+    uniform, identity = torch.full((1, 3, 3), 1 / 3), torch.eye(3)[None]
+    metric = AttentionCollapse()
+    metric.update(hand_made(uniform, identity, identity))
+    values = metric.compute()
+    assert values['softmax_similarity@block1:block2'] == pytest.approx(3 ** -0.5)
+    assert values['softmax_similarity@block2:block3'] == pytest.approx(1)
+    assert values['softmax_similar_blocks(threshold=0.9)@'] == 1
+    assert values['softmax_similar_ratio(threshold=0.9)@'] == pytest.approx(1 / 3)
+    assert values['softmax_entropy@block1'] == pytest.approx(math.log(3)) and values['softmax_entropy@block2'] == 0
+    assert values['softmax_distance@block1'] == pytest.approx(0.5)  # of two patches side by side
+    assert values['softmax_rank@block1'] == pytest.approx(1) and values['softmax_rank@block2'] == pytest.approx(3)
+    assert values['token_similarity@block1'] == 0 and values['token_rank@block1'] == pytest.approx(2)
+    assert not any('head_similarity' in name for name in values)  # one head
+
+
+def test_threshold_counts_the_mean_over_images():
+    """Neighbours of cosine 1 in one image and 1 / sqrt 3 in the other: mean 0.789, neither image alone decides."""
+    uniform, identity = torch.full((1, 3, 3), 1 / 3), torch.eye(3)[None]
+    for threshold, blocks in ((0.7, 1), (0.9, 0)):
+        metric = AttentionCollapse(threshold=threshold)
+        metric.update(hand_made(uniform, identity))
+        metric.update(hand_made(identity, identity))
+        assert metric.compute()[f'softmax_similar_blocks(threshold={threshold})@'] == blocks
+
+
+def test_reset_forgets():
+    metric = AttentionCollapse()
+    metric.update(hand_made(torch.eye(3)[None]))
+    metric.reset()
+    metric.update(hand_made(torch.full((1, 3, 3), 1 / 3)))
+    assert metric.count == 1 and metric.compute()['softmax_rank@block1'] == pytest.approx(1)
+
+
+def test_matrices_are_symmetric_with_ones():
+    (_, places), matrix = next(iter(matrices(traced(deepvit(), IMAGES))))
+    assert places == ('block1', 'block2', 'block3', 'block4') and matrix.shape == (7, 4, 4)
+    torch.testing.assert_close(matrix, matrix.mT)
+    torch.testing.assert_close(matrix.diagonal(dim1=1, dim2=2), torch.ones(7, 4))
+
+
+def test_bad_input_gets_one_sentence():
+    with pytest.raises(ValueError, match=r'threshold is a cosine in \[-1, 1\], got 90'):
+        AttentionCollapse(threshold=90)
+    metric = AttentionCollapse()
+    with pytest.raises(ValueError, match='expected at least one image, got none'):
+        metric.compute()
+    metric.update(hand_made(torch.eye(3)[None]))
+    with pytest.raises(ValueError, match='reset between two models'):
+        metric.update(hand_made(torch.eye(3)[None], torch.eye(3)[None]))

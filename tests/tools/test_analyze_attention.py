@@ -1,0 +1,38 @@
+"""tools/analyze_attention.py from the command line: what it writes and says, on drawn and on real images."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+
+def test_two_models_on_the_bundled_images(tool, few_shapes, tmp_path):
+    done = tool('analyze_attention.py', '--model', 'vit_16', '--compare', 'deepvit_16', '--images',
+                few_shapes / 'classification/val', '--img-size', '32', '--limit', '3', '--out', 'out')
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ''  # no progress bar: this is no terminal
+    lines = done.stdout.splitlines()
+    assert lines[0] == 'vit_16(img_size=32, seed=0), 3 images: similar blocks (threshold=0.9): softmax 15'
+    assert lines[1].startswith('deepvit_16(img_size=32, seed=0), 3 images')
+    assert lines[2] == 'out/results.jsonl' and all((tmp_path / line).is_file() for line in lines[2:])
+    records = [json.loads(line) for line in (tmp_path / 'out/results.jsonl').read_text().splitlines()]
+    assert {record['dataset'] for record in records} == {'shapes(limit=3)'}
+    assert {record['condition'] for record in records} == {'clean'}
+
+
+def test_bad_input_gets_one_sentence(tool, few_shapes):
+    done = tool('analyze_attention.py', '--model', 'resnet18', '--images', few_shapes / 'val', '--out', 'out')
+    assert (done.returncode, done.stdout) == (2, '')
+    assert done.stderr == ("expected PiT, DeepViT or one of timm's ViT and DeiT, got ResNet, which has no patches and "
+                           'transformer blocks\n')
+
+
+def test_real_images(tool):
+    real = os.environ.get('PIT_DOWNSTREAM_REAL_DATA')
+    if not real:
+        pytest.skip('PIT_DOWNSTREAM_REAL_DATA is not set')
+    done = tool('analyze_attention.py', '--model', 'pit_ti', '--images', Path(real).resolve() / 'imagenet_sample',
+                '--limit', '3', '--out', 'out')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('pit_ti(seed=0), 3 images: similar blocks (threshold=0.9): softmax stage1 ')

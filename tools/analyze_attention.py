@@ -1,0 +1,48 @@
+"""Measure attention collapse in a classifier and draw it: similarity of its blocks, profiles by depth, maps on images.
+
+python tools/analyze_attention.py --model deepvit_s --weights W.pth --images DIR --out DIR
+python tools/analyze_attention.py --model vit_32 --compare deepvit_32 --bundled --limit 32 --out DIR    (random weights)
+"""
+
+import argparse
+from pathlib import Path
+
+from pit_downstream import cli
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', required=True, help='timm name of a PiT, DeepViT or ViT: pit_s, deepvit_s')
+    parser.add_argument('--weights', help="checkpoint file, or 'timm' to download; without, the weights are random")
+    parser.add_argument('--compare', metavar='MODEL', help='a second model for the same figures')
+    parser.add_argument('--compare-weights', metavar='WEIGHTS', help='its weights')
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--images', type=Path, metavar='DIR', help='images, in folders or not')
+    source.add_argument('--bundled', action='store_true', help='use the data set that comes with the project')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where results and figures go')
+    parser.add_argument('--limit', type=int, help='take so many images, spread over all of them')
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--img-size', type=int, help="side of the network's images (default: the model's own)")
+    parser.add_argument('--threshold', type=float, default=0.9, help='cosine above which a block is similar')
+    parser.add_argument('--seed', type=int, default=0, help='of random weights')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from pit_downstream.evaluation import attention
+    attention.figures.require_matplotlib()  # before the work, not after it
+    images = attention.bundled_images() if args.bundled else args.images
+    chosen = [(args.model, args.weights), (args.compare, args.compare_weights)][:1 + bool(args.compare)]
+    analyses = attention.analyse_models(
+        chosen, attention.list_images(images, limit=args.limit), seed=args.seed, img_size=args.img_size,
+        batch_size=args.batch_size, device=args.device, threshold=args.threshold)
+    files = attention.write_analyses(analyses, args.out, dataset=attention.dataset_text(images, limit=args.limit),
+                                     seed=args.seed)
+    print(*(attention.summary(*one) for one in analyses.items()), *files, sep='\n')
+
+
+if __name__ == '__main__':
+    with cli.one_sentence():
+        main()
