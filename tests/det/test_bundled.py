@@ -8,7 +8,7 @@ import torch
 from pycocotools.coco import COCO
 
 import pit_downstream.det  # noqa: F401
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -45,6 +45,18 @@ def test_a_checkpoint_named_in_the_config_is_not_taken_along():
     cfg.merge_from_dict(dict(load_from='coco.pth', resume=True))
     use_bundled(cfg)
     assert cfg.load_from is None and cfg.resume is False
+
+
+@pytest.mark.parametrize('name', ['detr_pit_s.py', 'detr_r50.py'])
+def test_what_all_places_share_does_not_reach_detr(name):
+    cfg = Config.fromfile(ROOT / name)
+    use_bundled(cfg)
+    init_default_scope('mmdet')
+    neck, (channels,) = MODELS.build(cfg.model.neck).train(), cfg.model.neck.in_channels
+    places = torch.randn(4, channels, 3, 5)
+    plain, shifted = neck((places,))[0], neck((places + torch.randn(channels, 1, 1),))[0]
+    torch.testing.assert_close(shifted, plain, rtol=0, atol=1e-4)
+    torch.testing.assert_close(plain.mean((0, 2, 3)), torch.zeros(256), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
