@@ -19,6 +19,8 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0):
         super().__init__()
+        if width % heads:
+            raise ValueError(f'width must be a multiple of the {heads} heads, got {width}')
         self.heads = heads
         self.attn_drop = attn_drop
         self.qkv = nn.Linear(width, 3 * width)
@@ -30,8 +32,12 @@ class Attention(nn.Module):
         q, k, v = self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         if self.tap is not None:
             self.tap(self.maps(q, k))
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        mixed = self.attend(q, k, v)
         return self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(batch, count, width)))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q k^T / sqrt(d)) v. q, k, v: (B, H, N, d). Returns (B, H, N, d)."""
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
 
     def maps(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
         """The attention map by kind, here one: q, k (B, H, N, d) -> {'softmax': (B, H, N, N)}."""

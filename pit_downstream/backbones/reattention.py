@@ -4,7 +4,6 @@ The maps, BatchNorm2d(Conv2d(softmax(q k^T / sqrt(d)))), are never stored, neith
 batch statistics: the norm is linear once the mixed maps' mean and variance are known, and those are sums over rows.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +11,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import softmax_map
+from .layers import Attention, softmax_map
 from .streaming import Streaming, default_budget, mixed_attention, without_autocast
 
 
-class ReAttention(nn.Module):
+class ReAttention(Attention):
     """Multi-head self-attention with Re-attention. tokens: (B, N, D). Returns (B, N, D).
 
     Parameter names are those of the official code (github.com/zhoudaquan/dvit_repo): `reatten_matrix` is its
@@ -28,31 +27,14 @@ class ReAttention(nn.Module):
     budget: bytes for one chunk of the maps; None takes `default_budget`.
     """
 
-    tap: Callable[[dict[str, Tensor]], None] | None = None  # as in layers.Attention
-
     def __init__(self, width: int, heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0,
                  transform_scale: bool = False, base_tokens: int | None = None, budget: int | None = None):
-        super().__init__()
-        if width % heads:
-            raise ValueError(f'width must be a multiple of the {heads} heads, got {width}')
-        self.heads = heads
-        self.attn_drop = attn_drop
+        super().__init__(width, heads, attn_drop=attn_drop, proj_drop=proj_drop)
         self.reatten_scale = (width // heads) ** -0.5 if transform_scale else 1.0
         self.base_tokens = base_tokens
         self.budget = budget
-        self.qkv = nn.Linear(width, 3 * width)
         self.reatten_matrix = nn.Conv2d(heads, heads, 1)
         self.var_norm = nn.BatchNorm2d(heads)
-        self.proj = nn.Linear(width, width)
-        self.proj_drop = nn.Dropout(proj_drop)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        batch, count, width = tokens.shape
-        q, k, v = self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        if self.tap is not None:
-            self.tap(self.maps(q, k))
-        mixed = self.attend(q, k, v)
-        return self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(batch, count, width)))
 
     def maps(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
         """Both kinds, stored whole: q, k (B, H, N, d) -> {'softmax', 'reattention'}: (B, H, N, N), before dropout.

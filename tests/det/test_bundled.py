@@ -47,6 +47,16 @@ def test_a_checkpoint_named_in_the_config_is_not_taken_along():
     assert cfg.load_from is None and cfg.resume is False
 
 
+@pytest.mark.parametrize('name, channels', [('detr_pit_s.py', 288), ('detr_r50.py', 1024)])
+def test_detr_reads_the_map_of_stride_16(name, channels):
+    cfg = Config.fromfile(ROOT / name)
+    use_bundled(cfg)
+    init_default_scope('mmdet')
+    maps = MODELS.build(cfg.model.backbone)(torch.randn(1, 3, 128, 128))
+    assert [tuple(one.shape) for one in maps] == [(1, channels, 8, 8)]
+    assert cfg.model.neck.in_channels == [channels]
+
+
 @pytest.mark.parametrize('name', ['detr_pit_s.py', 'detr_r50.py'])
 def test_what_all_places_share_does_not_reach_detr(name):
     cfg = Config.fromfile(ROOT / name)
