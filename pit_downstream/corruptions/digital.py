@@ -11,7 +11,7 @@ from torch import Tensor
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, together
 from pit_downstream.corruptions.jpeg import Jpeg
-from pit_downstream.corruptions.kernels import Padded, gaussian_taps
+from pit_downstream.corruptions.kernels import gaussian_blurred
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
@@ -33,27 +33,28 @@ def elastic_transform(images: Tensor, alphas: Sequence[float], rng: 'Rng') -> It
     """
     count, _, height, width = images.shape
     noise = torch.stack([rng.uniform((count, height, width)) for _ in 'xy'], 1)
-    field = smoothed((noise * 2 - 1) * (.005 * height), (.01 * height, .01 * width))
+    field = gaussian_blurred((noise * 2 - 1) * (.005 * height), (.01 * height, .01 * width), truncate=3,
+                             border='symmetric')
+    place, step = sampling_grid(field)
     for alpha in alphas:
-        yield moved(images, field * alpha)
+        yield sampled(images, torch.add(place, step, alpha=alpha))
 
 
-def smoothed(field: Tensor, sigmas: tuple[float, float], *, truncate: float = 3.0) -> Tensor:
-    """Gaussian blur with a mirrored border. field: (B, C, H, W). sigmas: along the columns, along the rows."""
-    down, right = (gaussian_taps(sigma, truncate=truncate) for sigma in sigmas)
-    reach = len(down) // 2, len(right) // 2
-    padded = Padded(field, (reach[0], reach[0], reach[1], reach[1]), 'symmetric')
-    return padded.correlate(padded.kernel_spectrum(torch.outer(down, right).to(field)))
+def sampling_grid(displacement: Tensor) -> tuple[Tensor, Tensor]:
+    """Every pixel's place and its displacement in grid_sample's units, in which an image reaches from -1 to 1.
+
+    displacement: (B, 2, H, W) as dx, dy in pixels. Returns (H, W, 2) and (B, H, W, 2).
+    """
+    height, width = displacement.shape[-2:]
+    columns = (torch.arange(width, device=displacement.device) + .5) * (2 / width) - 1
+    rows = (torch.arange(height, device=displacement.device) + .5) * (2 / height) - 1
+    place = torch.stack(torch.broadcast_tensors(columns, rows[:, None]), -1)
+    return place, torch.view_as_real(torch.complex(displacement[:, 0] * (2 / width), displacement[:, 1] * (2 / height)))
 
 
-def moved(images: Tensor, displacement: Tensor) -> Tensor:
-    """Sample at (x + dx, y + dy), bilinear, mirrored at the border. displacement: (B, 2, H, W) as dx, dy in pixels."""
-    height, width = images.shape[-2:]
-    columns = torch.arange(width, device=images.device) + .5
-    rows = torch.arange(height, device=images.device)[:, None] + .5
-    grid = torch.stack(((columns + displacement[:, 0]) * (2 / width) - 1,
-                        (rows + displacement[:, 1]) * (2 / height) - 1), -1)
-    return F.grid_sample(images, grid.to(images), padding_mode='reflection', align_corners=False)
+def sampled(images: Tensor, grid: Tensor) -> Tensor:
+    """images (B, 3, H, W) at the places of `grid` (B, H, W, 2), bilinear, mirrored at the border."""
+    return F.grid_sample(images, grid.to(images.dtype), padding_mode='reflection', align_corners=False)
 
 
 @CORRUPTIONS.register('pixelate', group='digital', strengths=(.6, .5, .4, .3, .25), source=REFERENCE, raw=True)
@@ -63,9 +64,11 @@ def pixelate(images: Tensor, share: float, rng: 'Rng') -> Tensor:
     As Pillow: rounded to whole grey levels after each of the two axes.
     """
     height, width = images.shape[-2:]
-    small = box_rows(box_rows(images.float().mT, int(width * share)).mT, int(height * share)).to(torch.uint8)
-    rows, columns = (nearest(own, length, images.device) for own, length in zip(small.shape[-2:], (height, width)))
-    return small.index_select(-1, columns).index_select(-2, rows)
+    planes = images.flatten(0, 1).float()
+    small = box_rows(box_rows(planes.mT.contiguous(), int(width * share)).mT.contiguous(), int(height * share))
+    rows, columns = (nearest(own, length, images.device) for own, length in zip(small.shape[1:], (height, width)))
+    wide = small.to(torch.uint8).mT.contiguous().index_select(1, columns)
+    return wide.mT.contiguous().index_select(1, rows).view_as(images)
 
 
 def box_rows(images: Tensor, count: int) -> Tensor:

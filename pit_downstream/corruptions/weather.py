@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
@@ -11,7 +12,7 @@ from pit_downstream.corruptions.base import REFERENCE, together
 from pit_downstream.corruptions.kernels import Padded, motion_kernels
 from pit_downstream.corruptions.plasma import plasma
 from pit_downstream.corruptions.textures import FILES, fitted_texture
-from pit_downstream.corruptions.zoom import zoomed
+from pit_downstream.corruptions.zoom import zoom_extent, zoomed
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
@@ -55,13 +56,14 @@ def snow(images: Tensor, snows: Sequence[Snow], rng: 'Rng') -> Iterator[Tensor]:
 
 def flakes(noise: Tensor, angles: Tensor, strength: Snow) -> Tensor:
     """Enlarged noise above a threshold, smeared along the angles. noise: (B, H, W). Returns (B, 1, H', W')."""
-    layer = zoomed(noise[:, None] * strength.deviation + strength.mean, strength.zoom)
-    layer = torch.where(layer < strength.threshold, 0, layer).clamp_(0, 1)
+    extents = tuple(zoom_extent(length, strength.zoom) for length in noise.shape[-2:])
+    layer = zoomed(noise * strength.deviation + strength.mean, extents).mT
+    layer = F.threshold(layer, strength.threshold, 0).clamp_(0, 1)[:, None]
     side = round(LONGEST_FLAKE * .71)  # sin(45 degrees), rounded up
-    padded = Padded(layer, (LONGEST_FLAKE, 0, side, side), 'replicate')
-    kernels = motion_kernels(angles, strength.radius, strength.sigma, size=layer.shape[-2:],
-                             origin=(LONGEST_FLAKE, side), extent=(LONGEST_FLAKE + 1, 2 * side + 1))
-    return padded.correlate(padded.kernel_spectrum(kernels))
+    margin = (LONGEST_FLAKE, 0, side, side)
+    spectral = Padded(layer, margin, 'replicate')
+    kernels = motion_kernels(angles, strength.radius, strength.sigma, size=layer.shape[-2:], margin=margin)
+    return spectral.filtered(spectral.kernel_spectrum(kernels))
 
 
 @CORRUPTIONS.register('frost', group='weather', source=REFERENCE, raw=True,
