@@ -71,27 +71,35 @@ def pixelate(images: Tensor, share: float, rng: 'Rng') -> Tensor:
     return wide.mT.contiguous().index_select(1, rows).view_as(images)
 
 
-def box_rows(images: Tensor, count: int) -> Tensor:
-    """The second last axis shrunk to `count` means, each rounded half up. images: whole numbers, float32."""
-    weights, sizes = box_weights(images.shape[-2], count, images.device)
-    return torch.floor((weights @ images) / sizes + .5)
+def box_rows(planes: Tensor, count: int) -> Tensor:
+    """The rows of (N, H, W) shrunk to `count` means, each rounded half up. planes: whole numbers, float32."""
+    first, weights = box_weights(planes.shape[1], count, planes.device)
+    sums = planes.index_select(1, first)
+    for offset, weight in enumerate(weights[1:], 1):
+        rows = (first + offset).clamp_max_(planes.shape[1] - 1)
+        sums.addcmul_(planes.index_select(1, rows), weight)
+    return sums.div_(weights.sum(0)).add_(.5).floor_()
 
 
 @lru_cache(maxsize=64)
 def box_weights(length: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which of `length` pixels make up each of `count` means, 0 or 1, (count, length), and how many do, (count, 1).
+    """Which of `length` pixels make up each of `count` means: the first (count,), and whether it and those after it do,
+    1 or 0, (taps, count, 1).
 
     Pillow's BOX takes the pixels whose centres lie within half a step of the mean's centre, upper end included. Its
     order of operations is kept: at some sizes rounding decides.
     """
     step = length / count
+    reach = max(1.0, step) / 2
     centres = (torch.arange(count, dtype=torch.float64)[:, None] + .5) * step
     pixels = torch.arange(length)
-    distance = (pixels - centres + .5) * (1 / step)
+    distance = (pixels - centres + .5) * (1 / max(1.0, step))
     inside = (distance > -.5) & (distance <= .5)
-    inside &= (pixels >= (centres - step / 2 + .5).long()) & (pixels < (centres + step / 2 + .5).long())
-    inside = inside.float()
-    return inside.to(device), inside.sum(1, keepdim=True).to(device)
+    inside &= (pixels >= (centres - reach + .5).long()) & (pixels < (centres + reach + .5).long())
+    first = inside.int().argmax(1)
+    taps = first + torch.arange(int(inside.sum(1).max()))[:, None]
+    weights = inside.gather(1, taps.clamp_max(length - 1).T).T & (taps < length)
+    return first.to(device), weights.float()[..., None].to(device)
 
 
 @lru_cache(maxsize=64)

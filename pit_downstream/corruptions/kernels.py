@@ -1,21 +1,22 @@
 """Image kernels and how they are applied: line by line, or all severities through one Fourier transform."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BAND = 2 ** 18  # values of which three float32 copies about fill a core's second-level cache
 FEW_TAPS = 16  # reach up to which adding shifted images is faster than a Fourier transform
 
 
 @lru_cache(maxsize=256)
 def fast_length(length: int) -> int:
-    """The next multiple of 16 with no prime factor beyond 5, for which Fourier transforms are fast."""
+    """The next multiple of 16 with no prime factor beyond 7, for which Fourier transforms are fast."""
     length = -(-length // 16) * 16
     rest = length
-    for factor in (2, 3, 5):
+    for factor in (2, 3, 5, 7):
         while rest % factor == 0:
             rest //= factor
     return length if rest == 1 else fast_length(length + 1)
@@ -78,8 +79,20 @@ def gaussian_blurred(images: Tensor, sigmas: tuple[float, float], *, truncate: f
     if max(reach) > FEW_TAPS:
         spectral = Padded(images, margin, border)
         return spectral.filtered(spectral.kernel_spectrum(torch.outer(down, right).to(images)))
-    columns = line_filtered(padded(images, (reach[0], reach[0], 0, 0), border), down.tolist(), -2)
-    return line_filtered(padded(columns, (0, 0, reach[1], reach[1]), border), right.tolist(), -1)
+    tall = padded(images, (reach[0], reach[0], 0, 0), border)
+    blurred = torch.empty_like(images)
+    for rows in bands(images):
+        columns = line_filtered(tall[..., rows.start:rows.stop + 2 * reach[0], :], down.tolist(), -2)
+        blurred[..., rows, :] = line_filtered(padded(columns, (0, 0, reach[1], reach[1]), border), right.tolist(), -1)
+    return blurred
+
+
+def bands(images: Tensor) -> Iterator[slice]:
+    """Rows to work on at a time: as many as stay in a CPU's cache, all of them on other devices."""
+    height = images.shape[-2]
+    count = max(1, BAND * height // max(1, images.numel())) if images.device.type == 'cpu' else height
+    for start in range(0, height, count):
+        yield slice(start, min(start + count, height))
 
 
 def line_filtered(images: Tensor, taps: Sequence[float], dim: int) -> Tensor:

@@ -24,7 +24,7 @@ class PoissonTable:
             raise ValueError(f'expected rates up to {HIGHEST_RATE}, got {rates.amax():g}; call poisson(rate) without index')
         count = torch.arange(COUNTS, dtype=torch.float64, device=rates.device)
         below = torch.special.gammaincc(count + 1, rates[:, None].double())  # P(X <= count)
-        steps = (below * 2 ** BITS).long() + (torch.arange(len(rates), device=rates.device)[:, None] << BITS)
+        steps = (below * 2 ** BITS).round().long() + (torch.arange(len(rates), device=rates.device)[:, None] << BITS)
         self.steps = steps.flatten()  # ascending: a step of rate i at bits b stands as i * 2^31 + b
         inside = torch.bincount(self.steps >> FINE_BITS, minlength=(len(rates) << BUCKET_BITS) + 1)[:-1]
         reached = inside.cumsum(0) - inside

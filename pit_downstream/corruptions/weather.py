@@ -78,13 +78,17 @@ def frost(images: Tensor, weights: Sequence[tuple[float, float]], rng: 'Rng') ->
 
 def random_textures(images: Tensor, rng: 'Rng') -> Tensor:
     """One piece of a texture per image, uint8, of the images' shape."""
-    count, (height, width) = len(images), tuple(images.shape[-2:])
-    fitted = [fitted_texture(index, (height, width), images.device)
-              for index in rng.integers(0, len(FILES), (count,)).tolist()]
-    top, left = (rng.integers(0, torch.tensor([texture.shape[axis] - images.shape[axis] for texture in fitted]),
-                              (count,)).tolist() for axis in (-2, -1))
-    return torch.stack([texture[:, y:y + height, x:x + width]
-                        for texture, y, x in zip(fitted, top, left, strict=True)])
+    size = tuple(images.shape[-2:])
+    return random_pieces([fitted_texture(index, size, images.device)
+                          for index in rng.integers(0, len(FILES), (len(images),)).tolist()], size, rng)
+
+
+def random_pieces(textures: Sequence[Tensor], size: tuple[int, int], rng: 'Rng') -> Tensor:
+    """A piece of `size` from each texture (3, H', W'): (B, 3, *size)."""
+    top, left = (rng.integers(0, torch.tensor([texture.shape[axis] - size[axis] for texture in textures]),
+                              (len(textures),)).tolist() for axis in (-2, -1))
+    return torch.stack([texture[:, y:y + size[0], x:x + size[1]]
+                        for texture, y, x in zip(textures, top, left, strict=True)])
 
 
 class Fog(NamedTuple):
