@@ -1,0 +1,119 @@
+"""Digital: contrast, elastic transform, pixelate, JPEG compression."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.corruptions.base import REFERENCE, together
+from pit_downstream.corruptions.jpeg import Jpeg
+from pit_downstream.corruptions.kernels import gaussian_blurred
+
+if TYPE_CHECKING:
+    from pit_downstream.core.contracts import Rng
+
+
+@CORRUPTIONS.register('contrast', group='digital', strengths=(.4, .3, .2, .1, .05), source=REFERENCE)
+def contrast(images: Tensor, share: float, rng: 'Rng') -> Tensor:
+    """Pull every channel towards its mean. images: (B, 3, H, W) in [0, 1]."""
+    return torch.add(images.mean((2, 3), keepdim=True) * (1 - share), images, alpha=share)
+
+
+@CORRUPTIONS.register('elastic_transform', group='digital', source=REFERENCE,
+                      strengths=(250 * .05, 250 * .065, 250 * .085, 250 * .1, 250 * .12))
+@together
+def elastic_transform(images: Tensor, alphas: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
+    """Move every pixel by alpha times a smooth random field. images: (B, 3, H, W) in [0, 1].
+
+    Up to half a percent of the height either way, smoothed by a Gaussian of one percent of each side.
+    """
+    count, _, height, width = images.shape
+    noise = torch.stack([rng.uniform((count, height, width)) for _ in 'xy'], 1)
+    field = gaussian_blurred((noise * 2 - 1) * (.005 * height), (.01 * height, .01 * width), truncate=3,
+                             border='symmetric')
+    place, step = sampling_grid(field)
+    for alpha in alphas:
+        yield sampled(images, torch.add(place, step, alpha=alpha))
+
+
+def sampling_grid(displacement: Tensor) -> tuple[Tensor, Tensor]:
+    """Every pixel's place and its displacement in grid_sample's units, in which an image reaches from -1 to 1.
+
+    displacement: (B, 2, H, W) as dx, dy in pixels. Returns (H, W, 2) and (B, H, W, 2).
+    """
+    height, width = displacement.shape[-2:]
+    columns = (torch.arange(width, device=displacement.device) + .5) * (2 / width) - 1
+    rows = (torch.arange(height, device=displacement.device) + .5) * (2 / height) - 1
+    place = torch.stack(torch.broadcast_tensors(columns, rows[:, None]), -1)
+    return place, torch.view_as_real(torch.complex(displacement[:, 0] * (2 / width), displacement[:, 1] * (2 / height)))
+
+
+def sampled(images: Tensor, grid: Tensor) -> Tensor:
+    """images (B, 3, H, W) at the places of `grid` (B, H, W, 2), bilinear, mirrored at the border."""
+    return F.grid_sample(images, grid.to(images.dtype), padding_mode='reflection', align_corners=False)
+
+
+@CORRUPTIONS.register('pixelate', group='digital', strengths=(.6, .5, .4, .3, .25), source=REFERENCE, raw=True)
+def pixelate(images: Tensor, share: float, rng: 'Rng') -> Tensor:
+    """Shrink both sides to a share by box averages, enlarge by the nearest pixel. images: uint8 (B, 3, H, W).
+
+    As Pillow: rounded to whole grey levels after each of the two axes.
+    """
+    height, width = images.shape[-2:]
+    planes = images.flatten(0, 1).float()
+    small = box_rows(box_rows(planes.mT.contiguous(), int(width * share)).mT.contiguous(), int(height * share))
+    rows, columns = (nearest(own, length, images.device) for own, length in zip(small.shape[1:], (height, width)))
+    wide = small.to(torch.uint8).mT.contiguous().index_select(1, columns)
+    return wide.mT.contiguous().index_select(1, rows).view_as(images)
+
+
+def box_rows(planes: Tensor, count: int) -> Tensor:
+    """The rows of (N, H, W) shrunk to `count` means, each rounded half up. planes: whole numbers, float32."""
+    first, weights = box_weights(planes.shape[1], count, planes.device)
+    sums = planes.index_select(1, first)
+    for offset, weight in enumerate(weights[1:], 1):
+        rows = (first + offset).clamp_max_(planes.shape[1] - 1)
+        sums.addcmul_(planes.index_select(1, rows), weight)
+    return sums.div_(weights.sum(0)).add_(.5).floor_()
+
+
+@lru_cache(maxsize=64)
+def box_weights(length: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which of `length` pixels make up each of `count` means: the first (count,), and whether it and those after it do,
+    1 or 0, (taps, count, 1).
+
+    Pillow's BOX takes the pixels whose centres lie within half a step of the mean's centre, upper end included. Its
+    order of operations is kept: at some sizes rounding decides.
+    """
+    step = length / count
+    reach = max(1.0, step) / 2
+    centres = (torch.arange(count, dtype=torch.float64)[:, None] + .5) * step
+    pixels = torch.arange(length)
+    distance = (pixels - centres + .5) * (1 / max(1.0, step))
+    inside = (distance > -.5) & (distance <= .5)
+    inside &= (pixels >= (centres - reach + .5).long()) & (pixels < (centres + reach + .5).long())
+    first = inside.int().argmax(1)
+    taps = first + torch.arange(int(inside.sum(1).max()))[:, None]
+    weights = inside.gather(1, taps.clamp_max(length - 1).T).T & (taps < length)
+    return first.to(device), weights.float()[..., None].to(device)
+
+
+@lru_cache(maxsize=64)
+def nearest(length: int, count: int, device: torch.device) -> Tensor:
+    """Indices that spread `length` pixels over `count`; like Pillow's, from a running sum, which decides ties."""
+    steps = torch.full((count,), length / count, dtype=torch.float64)
+    steps[0] /= 2
+    return steps.cumsum(0).long().to(device)
+
+
+@CORRUPTIONS.register('jpeg_compression', group='digital', strengths=(25, 18, 15, 10, 7), source=REFERENCE, raw=True)
+@together
+def jpeg_compression(images: Tensor, qualities: Sequence[int], rng: 'Rng') -> Iterator[Tensor]:
+    """Compress and decompress. images: uint8 (B, 3, H, W). qualities: 1..100, as Pillow's."""
+    compressed = Jpeg(images)
+    for quality in qualities:
+        yield compressed.at(quality)
