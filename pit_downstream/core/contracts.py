@@ -4,7 +4,7 @@ Core imports the standard library alone, so a tensor is Any here; shapes and typ
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 Tensor = Any  # torch.Tensor
@@ -36,12 +36,11 @@ class Batch:
 class Outputs:
     """predictions: logits (B, K) of a classifier, one item per image of a detector.
 
-    traces: what a traced model showed of its inside, by kind and then by place, e.g. traces['softmax']['stage2.block4'],
-    an attention map (B, heads, N, N); empty unless it was asked for.
+    trace: what a traced model showed of its inside (attention.trace.Trace); None unless it was asked for.
     """
 
     predictions: Any
-    traces: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    trace: Any = None
 
 
 class Rng(Protocol):
