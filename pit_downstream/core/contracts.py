@@ -46,21 +46,21 @@ class Outputs:
 class Rng(Protocol):
     """Where a corruption or an attack gets its random fields: torch in production, numpy replay in parity tests.
 
-    A shape is that of one image's field; the object adds its batch dimension in front. Every result is a tensor on the
-    device of the images.
+    A shape is that of the whole field and begins with the number of images; what an image draws does not depend on the
+    others. Every result is a tensor on the device of the images.
     """
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal values (B, *shape), float."""
+        """Standard normal values, float."""
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Values in [0, 1), (B, *shape), float."""
+        """Values in [0, 1), float."""
 
-    def poisson(self, rate: Tensor) -> Tensor:
-        """Counts whose means are `rate` (B, ...), of the shape and dtype of `rate`."""
+    def poisson(self, rate: Tensor, index: Tensor | None = None) -> Tensor:
+        """Counts with the means `rate` (B, ...), or with means rate[index] for a few rates (K,) and index (B, ...)."""
 
     def integers(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
-        """Values in low..high - 1, (B, *shape), int64."""
+        """Values in low..high - 1, int64."""
 
 
 class Predictor(Protocol):
@@ -84,9 +84,11 @@ class Predictor(Protocol):
 class Metric(Protocol):
     """Numbers over many batches. State stays on the device; under torch.distributed compute() sums over the ranks.
 
-    count: on how many samples the last compute() rests, over all ranks.
+    name: of its value; where compute() gives several, of the last, so that a kept record of this name says that all are
+    kept. count: on how many samples the last compute() rests, over all ranks.
     """
 
+    name: str
     needs_trace: bool
     higher_is_better: bool
     count: int

@@ -1,0 +1,1 @@
+"""The one loop: metrics of a predictor on samples under conditions."""
