@@ -1,0 +1,12 @@
+"""The 15 corruptions of ImageNet-C and its 4 hold-outs: uint8 batches in RGB, any size from 32 up, any device.
+
+Names, groups and strengths stand in `core.registry.CORRUPTIONS`, which importing this fills.
+"""
+
+# isort: off (the registry keeps this order, which is that of the paper)
+from pit_downstream.corruptions import noise, blur, weather, digital, extra  # noqa: F401
+# isort: on
+from pit_downstream.corruptions.base import corrupt, corrupt_images, corrupt_severities, together
+from pit_downstream.corruptions.rng import BatchRng, seed_of
+
+__all__ = ['BatchRng', 'corrupt', 'corrupt_images', 'corrupt_severities', 'seed_of', 'together']

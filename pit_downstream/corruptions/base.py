@@ -1,0 +1,125 @@
+"""From uint8 images to uint8 images: what every corruption has in common."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pit_downstream.core.registry import CORRUPTIONS, Entry, Registry
+from pit_downstream.corruptions.rng import BatchRng
+
+if TYPE_CHECKING:
+    from pit_downstream.core.contracts import Rng
+
+REFERENCE = 'imagecorruptions 1.1.2'  # whose strengths and oddities are kept
+VARIANTS: Registry[Callable] = Registry('variant')  # 'elastic_transform:hendrycks'
+SMALLEST = 32  # pixels a side, as in the reference
+TILE = 2 ** 18  # values of a batch worked on at a time on a CPU: as float32 they fit a core's second-level cache
+ROUNDING = 2 ** -11  # grey levels given back before truncation: 100.0 must not become 99 through float32
+
+
+class together:
+    """Makes a corruption of a generator that treats several strengths at once: (images, strengths, rng) -> results.
+
+    What the strengths share is then computed once: the corruption for one strength is the generator's first result.
+    """
+
+    def __init__(self, every: Callable[[Tensor, Sequence[Any], 'Rng'], Iterator[Tensor]]):
+        self.every = every
+        update_wrapper(self, every)
+
+    def __call__(self, images: Tensor, strength: Any, rng: 'Rng') -> Tensor:
+        return next(iter(self.every(images, (strength,), rng)))
+
+
+def corrupt(images: Tensor, name: str, severity: int, rng: 'Rng', *, variant: str | None = None) -> Tensor:
+    """Corrupt a batch of images.
+
+    images: uint8 (B, 3, H, W), RGB, H and W from 32 up, any device. severity: 1..5. rng: one stream per image
+    (`BatchRng`), of which it takes the streams that belong to `name`; or any other `Rng`, taken as it is.
+    variant: 'hendrycks' for the way of hendrycks/robustness where it differs. Returns uint8 of the same shape.
+    """
+    return corrupt_severities(images, name, (severity,), rng, variant=variant)[0]
+
+
+def corrupt_severities(images: Tensor, name: str, severities: Sequence[int], rng: 'Rng', *,
+                       variant: str | None = None) -> Tensor:
+    """`corrupt` at several severities, each with the same pixels as alone, sharing what they can.
+
+    Noise fields, textures and displacements are drawn once per image. Returns uint8 (S, B, 3, H, W).
+    """
+    entry = entry_of(name, variant)
+    _check(images, severities, entry)
+    if isinstance(rng, BatchRng) and len(rng) != len(images):
+        raise ValueError(f'expected one id per image, {len(images)}, got {len(rng)}; give each image its own')
+    strengths = [entry.about['strengths'][severity - 1] for severity in severities]
+    out = torch.empty((len(severities), *images.shape), dtype=torch.uint8, device=images.device)
+    for part in _tiles(images, rng):
+        own = rng.part(part, name, images.device) if isinstance(rng, BatchRng) else rng
+        for result, levels in zip(out, _levels(images[part], entry, strengths, own), strict=True):
+            result[part] = levels if levels.dtype == torch.uint8 else truncated(levels)
+    return out
+
+
+def corrupt_images(images: Tensor, name: str, severity: int, *, seed: int = 0,
+                   ids: Sequence[int | str] | None = None, variant: str | None = None) -> Tensor:
+    """`corrupt` for whoever has no `Rng` at hand: the pixels depend on (seed, id, name, severity) alone.
+
+    ids: what names each image, 0, 1, 2 ... by default.
+    """
+    ids = range(len(images)) if ids is None else ids
+    return corrupt(images, name, severity, BatchRng(seed, ids), variant=variant)
+
+
+def entry_of(name: str, variant: str | None) -> Entry[Callable]:
+    """The registered corruption, or its variant; LookupError with near names."""
+    entry = CORRUPTIONS.entry(name)
+    return entry if variant is None else VARIANTS.entry(f'{name}:{variant}')
+
+
+def truncated(levels: Tensor) -> Tensor:
+    """Grey levels to uint8 as the reference's np.uint8() does it: clipped, then cut off, not rounded."""
+    whole = (levels + ROUNDING).clamp_(0, 255)
+    return whole.to(torch.int16).to(torch.uint8)  # torch converts to int16 with vector instructions, to uint8 without
+
+
+def _levels(images: Tensor, entry: Entry[Callable], strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:
+    """Results in grey levels: float (not clamped) or uint8. A raw corruption takes and gives these itself."""
+    raw = entry.about.get('raw', False)
+    given = images if raw else images.float() / 255
+    for result in _every(given, entry.thing, strengths, rng):
+        yield result if raw else result * 255
+
+
+def _every(given: Tensor, corruption: Callable, strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:
+    if isinstance(corruption, together):
+        yield from corruption.every(given, strengths, rng)
+        return
+    for strength in strengths:
+        if isinstance(rng, BatchRng):
+            rng.restart(keep=len(strengths) > 1)
+        yield corruption(given, strength, rng)
+
+
+def _tiles(images: Tensor, rng: 'Rng') -> Iterator[slice]:
+    """The batch in pieces that stay in a CPU's cache; whole on other devices, or when `rng` cannot be split."""
+    count = len(images)
+    if images.device.type == 'cpu' and isinstance(rng, BatchRng):
+        count = max(1, TILE // images[0].numel()) if len(images) else 1
+    for start in range(0, len(images), max(1, count)):
+        yield slice(start, start + count)
+
+
+def _check(images: Tensor, severities: Sequence[int], entry: Entry[Callable]) -> None:
+    wrong = [severity for severity in severities if severity not in range(1, len(entry.about['strengths']) + 1)]
+    if wrong:
+        raise ValueError(f'severity is 1..{len(entry.about["strengths"])}, got {wrong[0]!r}; '
+                         'for clean images leave the corruption out')
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        raise ValueError(f'expected uint8 images (B, 3, H, W) in RGB, got {images.dtype} {tuple(images.shape)}; '
+                         'scale, convert or unsqueeze them first')
+    if min(images.shape[-2:]) < SMALLEST:
+        raise ValueError(f'expected images of {SMALLEST} pixels a side or more, got {images.shape[-2]} x '
+                         f'{images.shape[-1]}; enlarge them first')

@@ -1,0 +1,84 @@
+"""Blur: defocus, glass, motion, zoom."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.corruptions.base import REFERENCE, together, truncated
+from pit_downstream.corruptions.glass import sources
+from pit_downstream.corruptions.kernels import Padded, centred, disk, gaussian_blurred, motion_kernels
+from pit_downstream.corruptions.zoom import along_rows, zoom_taps
+
+if TYPE_CHECKING:
+    from pit_downstream.core.contracts import Rng
+
+DISKS = ((3, .1), (4, .5), (6, .5), (8, .5), (10, .5))  # radius, blur against aliasing
+WIDEST_DISK = 10
+GLASS = ((.7, 1, 2), (.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))  # sigma, farthest neighbour, passes
+STREAKS = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))  # radius, sigma
+LONGEST_STREAK = 2 * 20  # pixels beside the first
+ZOOMS = ((12, .01), (16, .01), (11, .02), (13, .02), (11, .03))  # how many factors from 1 on, and their step
+
+
+@CORRUPTIONS.register('defocus_blur', group='blur', strengths=DISKS, source=REFERENCE)
+@together
+def defocus_blur(images: Tensor, disks: Sequence[tuple[int, float]], rng: 'Rng') -> Iterator[Tensor]:
+    """Correlate with a disk. images: (B, 3, H, W) in [0, 1]."""
+    padded = Padded(images, (WIDEST_DISK,) * 4, 'reflect')
+    for radius, alias_blur in disks:
+        yield padded.correlate(disk_spectrum(radius, alias_blur, padded.size, images.device))
+
+
+@lru_cache(maxsize=64)
+def disk_spectrum(radius: int, alias_blur: float, size: tuple[int, int], device: torch.device) -> Tensor:
+    kernel = centred(disk(radius, alias_blur), WIDEST_DISK).to(device)
+    return torch.fft.rfft2(kernel, s=size).conj().resolve_conj()
+
+
+@CORRUPTIONS.register('glass_blur', group='blur', strengths=GLASS, source=REFERENCE, raw=True)
+def glass_blur(images: Tensor, strength: tuple[float, int, int], rng: 'Rng') -> Tensor:
+    """Blur, copy pixels from near by, blur again. images: uint8 (B, 3, H, W)."""
+    sigma, farthest, passes = strength
+    blurred = truncated(gaussian_blurred(images.float(), sigma))
+    inner = [length - 2 * farthest for length in images.shape[-2:]]
+    steps = rng.integers(-farthest, farthest, (len(images), passes, *inner, 2))
+    source = sources(images.shape[-2:], farthest, steps)
+    shuffled = blurred.flatten(2).gather(2, source[:, None].expand(-1, 3, -1)).view_as(images)
+    return gaussian_blurred(shuffled.float(), sigma)
+
+
+@CORRUPTIONS.register('motion_blur', group='blur', strengths=STREAKS, source=REFERENCE)
+@together
+def motion_blur(images: Tensor, streaks: Sequence[tuple[int, float]], rng: 'Rng') -> Iterator[Tensor]:
+    """Smear along a line at -45..45 degrees, one angle per image. images: (B, 3, H, W) in [0, 1]."""
+    angles = rng.uniform((len(images),)) * 90 - 45
+    side = round(LONGEST_STREAK * .71)  # sin(45 degrees), rounded up
+    padded = Padded(images, (side, side, 0, LONGEST_STREAK), 'replicate')
+    extent = (2 * side + 1, LONGEST_STREAK + 1)
+    for radius, sigma in streaks:
+        kernels = motion_kernels(angles, radius, sigma, size=images.shape[-2:], origin=(side, 0), extent=extent)
+        yield padded.correlate(padded.kernel_spectrum(kernels))
+
+
+@CORRUPTIONS.register('zoom_blur', group='blur', strengths=ZOOMS, source=REFERENCE)
+@together
+def zoom_blur(images: Tensor, zooms: Sequence[tuple[int, float]], rng: 'Rng') -> Iterator[Tensor]:
+    """The mean of the image and its enlargements by 1, 1 + step, 1 + 2 step ... images: (B, 3, H, W) in [0, 1].
+
+    Severities with the same step go on adding where the one before stopped.
+    """
+    height, width = images.shape[-2:]
+    sums: dict[float, tuple[int, Tensor]] = {}
+    for count, step in zooms:
+        done, total = sums.get(step, (0, torch.zeros_like(images).mT))
+        done, total = (0, torch.zeros_like(total)) if done > count else (done, total)
+        for number in range(done, count):
+            factor = 1 + number * (1 + step - 1)  # np.arange's rounding, which decides between crops at some sizes
+            rows, columns = (zoom_taps(length, factor, images.device) for length in (height, width))
+            total = total + along_rows(along_rows(images, rows, height).mT, columns, width)
+        sums[step] = count, total
+        yield (images + total.mT) / (count + 1)

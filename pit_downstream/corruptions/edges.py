@@ -1,0 +1,103 @@
+"""Edges, distances to them and histograms of grey images, as OpenCV computes them, without OpenCV.
+
+Grey images are whole numbers (B, H, W), int32, in 0..255.
+"""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TANGENT = 13573  # tan(22.5 degrees) times 2^15, as in OpenCV's Canny
+STRAIGHT, DIAGONAL, KNIGHT = 65536, 91750, 143976  # 1, 1.4 and 2.1969 times 2^16: DIST_L2 with a 5 x 5 mask
+FARTHEST = 20  # pixels at which distances end
+
+
+def canny(grey: Tensor, low: int, high: int) -> Tensor:
+    """Canny's edges with 3 x 3 Sobel derivatives and the norm |dx| + |dy|. Returns bool (B, H, W)."""
+    framed = F.pad(grey[:, None].float(), (1, 1, 1, 1), mode='replicate')[:, 0].int()
+    down = framed[:, :-2] + 2 * framed[:, 1:-1] + framed[:, 2:]
+    across = framed[..., :-2] + 2 * framed[..., 1:-1] + framed[..., 2:]
+    dx, dy = down[..., 2:] - down[..., :-2], across[:, 2:] - across[:, :-2]
+    size = dx.abs() + dy.abs()
+    ridge = (size > low) & ridges(size, dx, dy)
+    return connected(ridge & (size > high), ridge)
+
+
+def ridges(size: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+    """Where `size` is largest across the edge: beside, above and below, or along the diagonal of the gradient."""
+    around = F.pad(size, (1, 1, 1, 1))
+    height, width = size.shape[-2:]
+
+    def at(down: int, right: int) -> Tensor:
+        return around[:, 1 + down:1 + down + height, 1 + right:1 + right + width]
+
+    flat, steep = dx.abs() * TANGENT, dy.abs() << 15
+    beside = (size > at(0, -1)) & (size >= at(0, 1))
+    above = (size > at(-1, 0)) & (size >= at(1, 0))
+    falling = (size > at(-1, -1)) & (size > at(1, 1))
+    rising = (size > at(-1, 1)) & (size > at(1, -1))
+    diagonal = torch.where((dx ^ dy) < 0, rising, falling)
+    return torch.where(steep < flat, beside, torch.where(steep > flat + (dx.abs() << 16), above, diagonal))
+
+
+def connected(seeds: Tensor, allowed: Tensor) -> Tensor:
+    """All of `allowed` that touches a seed through `allowed`, corners included. bool (B, H, W)."""
+    while True:
+        grown = (F.max_pool2d(seeds[:, None].float(), 3, 1, 1)[:, 0] > 0) & allowed
+        if torch.equal(grown, seeds):
+            return grown
+        seeds = grown
+
+
+@lru_cache(maxsize=4)
+def chamfer(device: torch.device) -> Tensor:
+    """Lengths of the shortest way by king's and knight's moves, times 2^16, at most 20: int32 (21, 22) by rows, columns."""
+    across = torch.arange(FARTHEST + 2)
+    down = torch.arange(FARTHEST + 1)[:, None]
+    long, short = torch.maximum(across, down), torch.minimum(across, down)
+    length = torch.where(2 * short <= long, (long - 2 * short) * STRAIGHT + short * KNIGHT,
+                         (long - short) * KNIGHT + (2 * short - long) * DIAGONAL)
+    return length.clamp_max(FARTHEST * STRAIGHT).int().to(device)
+
+
+def distances(edges: Tensor) -> Tensor:
+    """Chamfer distance to the nearest edge, at most 20 pixels, times 2^16. edges: bool (B, H, W). Returns int32.
+
+    The nearest edge of each row is found along the row; then the rows above and below compete.
+    """
+    height, width = edges.shape[-2:]
+    places = torch.arange(width, device=edges.device)
+    left = torch.where(edges, places, -FARTHEST - 1).cummax(-1).values
+    right = torch.where(edges, places, width + FARTHEST).flip(-1).cummin(-1).values.flip(-1)
+    nearest = torch.minimum(places - left, right - places).clamp_max_(FARTHEST + 1)
+    framed = F.pad(nearest, (0, 0, FARTHEST, FARTHEST), value=FARTHEST + 1)
+    lengths = chamfer(edges.device)
+    best = lengths[0][nearest]
+    for down in range(1, FARTHEST + 1):
+        above = framed[:, FARTHEST - down:FARTHEST - down + height]
+        below = framed[:, FARTHEST + down:FARTHEST + down + height]
+        ways = lengths[down].index_select(0, torch.minimum(above, below).flatten())
+        best = torch.minimum(best, ways.view_as(best))
+    return best
+
+
+def box_sums(values: Tensor) -> Tensor:
+    """Sums over 3 x 3 pixels, mirrored at the border (cb|abc). values: whole numbers (B, H, W). Returns float64."""
+    framed = F.pad(values[:, None].double(), (1, 1, 1, 1), mode='reflect')
+    rows = framed[..., :-2, :] + framed[..., 1:-1, :] + framed[..., 2:, :]
+    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:])[:, 0]
+
+
+def equalised(grey: Tensor) -> Tensor:
+    """Histogram equalisation of each image, int32 (B, H, W); an image of one value stays as it is."""
+    flat = grey.flatten(1).long()
+    counts = torch.zeros(len(flat), 256, dtype=torch.int64, device=grey.device)
+    counts.scatter_add_(1, flat, torch.ones_like(flat))
+    first = (counts > 0).int().argmax(1, keepdim=True)
+    lowest, total = counts.gather(1, first), flat.shape[1]
+    scale = 255 / (total - lowest).clamp_min(1).float()
+    levels = torch.round((counts.cumsum(1) - lowest).clamp_min(0).float() * scale).long()
+    levels = torch.where(lowest == total, first, levels)
+    return levels.gather(1, flat).view_as(grey).int()

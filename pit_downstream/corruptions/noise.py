@@ -1,0 +1,36 @@
+"""Noise: gaussian, shot, impulse. The five severities share one field per image."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.corruptions.base import REFERENCE
+
+if TYPE_CHECKING:
+    from pit_downstream.core.contracts import Rng
+
+
+@CORRUPTIONS.register('gaussian_noise', group='noise', strengths=(.08, .12, .18, .26, .38), source=REFERENCE)
+def gaussian_noise(images: Tensor, sigma: float, rng: 'Rng') -> Tensor:
+    """Add sigma * n with n ~ N(0, 1) per value. images: (B, 3, H, W) in [0, 1]."""
+    return torch.add(images, rng.normal(images.shape), alpha=sigma)
+
+
+@CORRUPTIONS.register('shot_noise', group='noise', strengths=(60, 25, 12, 5, 3), source=REFERENCE, raw=True)
+def shot_noise(images: Tensor, photons: float, rng: 'Rng') -> Tensor:
+    """Count photons: a Poisson number with mean photons * value, over photons. images: uint8 (B, 3, H, W)."""
+    rates = torch.arange(256, dtype=torch.float64) * (photons / 255)
+    return rng.poisson(rates, images) * (255 / photons)
+
+
+@CORRUPTIONS.register('impulse_noise', group='noise', strengths=(.03, .06, .09, .17, .27), source=REFERENCE, raw=True)
+def impulse_noise(images: Tensor, amount: float, rng: 'Rng') -> Tensor:
+    """Turn a share of the values to 0 or 255, evenly. images: uint8 (B, 3, H, W).
+
+    As scikit-image's salt and pepper: per value, not per pixel; one uniform number says whether, another what.
+    """
+    flipped = rng.uniform(images.shape) <= amount
+    salt = (rng.uniform(images.shape) <= .5).to(torch.uint8) * 255
+    return torch.where(flipped, salt, images)

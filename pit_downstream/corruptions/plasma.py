@@ -1,0 +1,36 @@
+"""Plasma: a cloudy height map by the diamond-square algorithm, for a batch at once."""
+
+import torch
+from torch import Tensor
+
+WIBBLE = 100  # the first level's amplitude, squared when it is used: the reference multiplies twice
+
+
+def plasma(noise: Tensor, side: int, decay: float) -> Tensor:
+    """Height maps in [0, 1] that wrap around.
+
+    noise: (B, side * side - 1) uniform in [0, 1), level by level: squares, then the diamonds above and beside.
+    side: a power of two. decay: what the wibble is divided by from level to level. Returns (B, side, side).
+    Source: mapgen's diamondsquare.py by FLHerne, as imagecorruptions changed it.
+    """
+    heights = noise.new_zeros(len(noise), 1, 1)
+    wibble, used = float(WIBBLE), 0
+    while heights.shape[-1] < side:
+        cells = heights.shape[-1] ** 2
+        level = (noise[:, used:used + 3 * cells] * 2 - 1) * wibble ** 2
+        heights = _finer(heights, level.view(len(noise), 3, *heights.shape[-2:]))
+        wibble, used = wibble / decay, used + 3 * cells
+    low, high = heights.amin((1, 2), keepdim=True), heights.amax((1, 2), keepdim=True)
+    return (heights - low) / (high - low)
+
+
+def _finer(corners: Tensor, wobble: Tensor) -> Tensor:
+    """corners: (B, n, n). wobble: (B, 3, n, n) for centres, upper edges, left edges. Returns (B, 2 n, 2 n)."""
+    below = corners + corners.roll(-1, 1)
+    beside = corners + corners.roll(-1, 2)
+    centres = (below + below.roll(-1, 2)) / 4 + wobble[:, 0]
+    upper = (centres + centres.roll(1, 1) + beside) / 4 + wobble[:, 1]
+    left = (centres + centres.roll(1, 2) + below) / 4 + wobble[:, 2]
+    batch, side = corners.shape[:2]
+    finer = torch.stack((torch.stack((corners, upper), -1), torch.stack((left, centres), -1)), 2)
+    return finer.view(batch, 2 * side, 2 * side)

@@ -1,0 +1,54 @@
+"""Drops of water and mud, from a smooth random layer of liquid."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pit_downstream.corruptions.edges import STRAIGHT, box_sums, canny, distances, equalised
+from pit_downstream.corruptions.kernels import gaussian_blurred
+
+WATER = (175 / 255, 238 / 255, 238 / 255)  # pale turquoise
+MUD = (63 / 255, 42 / 255, 20 / 255)  # brown
+THIN = .8  # mud thinner than this falls off
+RELIEF = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))  # embosses the drops: light from one side
+
+
+class Drops(NamedTuple):
+    """mean, deviation: of the noise; sigma: that smooths it; threshold: below it is no liquid;
+    strength: of the water; mud: sigma that smooths the mud, None for water."""
+
+    mean: float
+    deviation: float
+    sigma: float
+    threshold: float
+    strength: float = 1
+    mud: float | None = None
+
+
+def watered(images: Tensor, liquid: Tensor, drops: Drops) -> Tensor:
+    """images: (B, 3, H, W) in [0, 1]. liquid: float64 (B, H, W)."""
+    liquid = torch.where(liquid < drops.threshold, 0, liquid * 255).clamp_(0, 255).int()
+    layer = (liquid * relief(liquid)).float()
+    peak = layer.amax((1, 2), keepdim=True)
+    layer = layer * (drops.strength / torch.where(peak == 0, 1, peak))
+    return images + layer[:, None] * torch.tensor(WATER, device=images.device).view(3, 1, 1)
+
+
+def relief(liquid: Tensor) -> Tensor:
+    """How light the drops shine: whole numbers in 0..255. liquid: int32 (B, H, W) in 0..255."""
+    depth = distances(canny(liquid, 50, 150))
+    depth = (box_sums(depth) / STRAIGHT * (1 / 9)).float().int()
+    depth = equalised(depth)
+    kernel = torch.tensor(RELIEF, dtype=torch.float32, device=liquid.device)[None, None]
+    framed = F.pad(depth[:, None].float(), (1, 1, 1, 1), mode='reflect')
+    embossed = F.conv2d(framed, kernel)[:, 0].clamp_(0, 255)
+    return torch.round(box_sums(embossed) / 9)
+
+
+def muddied(images: Tensor, liquid: Tensor, drops: Drops) -> Tensor:
+    """Covers the images where the mud is thick enough. liquid: (B, H, W)."""
+    mud = gaussian_blurred((liquid > drops.threshold).float()[:, None], drops.mud)
+    mud = torch.where(mud < THIN, 0, mud)
+    return images * (1 - mud) + mud * torch.tensor(MUD, device=images.device).view(3, 1, 1)

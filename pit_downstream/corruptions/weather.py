@@ -1,0 +1,120 @@
+"""Weather: snow, frost, fog, brightness."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.corruptions.base import REFERENCE, together
+from pit_downstream.corruptions.kernels import Padded, motion_kernels
+from pit_downstream.corruptions.plasma import plasma
+from pit_downstream.corruptions.textures import FILES, fitted_texture
+from pit_downstream.corruptions.zoom import zoomed
+
+if TYPE_CHECKING:
+    from pit_downstream.core.contracts import Rng
+
+GREY = (.299, .587, .114)  # OpenCV's COLOR_RGB2GRAY
+LONGEST_FLAKE = 2 * 12  # pixels beside the first
+
+
+class Snow(NamedTuple):
+    """mean, deviation: of the noise; zoom: what it is enlarged by; threshold: below it there is no snow;
+    radius, sigma: of the streaks; clear: the share of the image that is not whitened."""
+
+    mean: float
+    deviation: float
+    zoom: float
+    threshold: float
+    radius: int
+    sigma: float
+    clear: float
+
+
+@CORRUPTIONS.register('snow', group='weather', source=REFERENCE, strengths=(
+    Snow(.1, .3, 3, .5, 10, 4, .8), Snow(.2, .3, 2, .5, 12, 4, .7), Snow(.55, .3, 4, .9, 12, 8, .7),
+    Snow(.55, .3, 4.5, .85, 12, 8, .65), Snow(.55, .3, 2.5, .85, 12, 12, .55)))
+@together
+def snow(images: Tensor, snows: Sequence[Snow], rng: 'Rng') -> Iterator[Tensor]:
+    """Whiten the image and add streaks of snow, once as they fall and once turned by 180 degrees.
+
+    images: (B, 3, H, W) in [0, 1].
+    """
+    size = images.shape[-2:]
+    noise = rng.normal((len(images), *size))
+    angles = rng.uniform((len(images),)) * 90 - 135
+    grey = sum(weight * images[:, channel] for channel, weight in enumerate(GREY))
+    white = torch.maximum(images, (grey * 1.5 + .5)[:, None])
+    for strength in snows:
+        layer = torch.round(flakes(noise, angles, strength) * 255) / 255
+        layer = layer[..., :size[0], :size[1]]
+        yield torch.lerp(white, images, strength.clear) + layer + layer.flip(-1, -2)
+
+
+def flakes(noise: Tensor, angles: Tensor, strength: Snow) -> Tensor:
+    """Enlarged noise above a threshold, smeared along the angles. noise: (B, H, W). Returns (B, 1, H', W')."""
+    layer = zoomed(noise[:, None] * strength.deviation + strength.mean, strength.zoom)
+    layer = torch.where(layer < strength.threshold, 0, layer).clamp_(0, 1)
+    side = round(LONGEST_FLAKE * .71)  # sin(45 degrees), rounded up
+    padded = Padded(layer, (LONGEST_FLAKE, 0, side, side), 'replicate')
+    kernels = motion_kernels(angles, strength.radius, strength.sigma, size=layer.shape[-2:],
+                             origin=(LONGEST_FLAKE, side), extent=(LONGEST_FLAKE + 1, 2 * side + 1))
+    return padded.correlate(padded.kernel_spectrum(kernels))
+
+
+@CORRUPTIONS.register('frost', group='weather', source=REFERENCE, raw=True,
+                      strengths=((1, .4), (.8, .6), (.7, .7), (.65, .7), (.6, .75)))  # weights of image and texture
+@together
+def frost(images: Tensor, weights: Sequence[tuple[float, float]], rng: 'Rng') -> Iterator[Tensor]:
+    """Add a random piece of a random photograph of frost. images: uint8 (B, 3, H, W)."""
+    texture, levels = random_textures(images, rng).float(), images.float()
+    for clear, frosted in weights:
+        yield torch.add(levels * clear, texture, alpha=frosted)
+
+
+def random_textures(images: Tensor, rng: 'Rng') -> Tensor:
+    """One piece of a texture per image, uint8, of the images' shape."""
+    count, (height, width) = len(images), tuple(images.shape[-2:])
+    fitted = [fitted_texture(index, (height, width), images.device)
+              for index in rng.integers(0, len(FILES), (count,)).tolist()]
+    top, left = (rng.integers(0, torch.tensor([texture.shape[axis] - images.shape[axis] for texture in fitted]),
+                              (count,)).tolist() for axis in (-2, -1))
+    return torch.stack([texture[:, y:y + height, x:x + width]
+                        for texture, y, x in zip(fitted, top, left, strict=True)])
+
+
+class Fog(NamedTuple):
+    """thickness: the fog's maximum; decay: of the plasma's wibble; the smaller, the finer the fog."""
+
+    thickness: float
+    decay: float
+
+
+@CORRUPTIONS.register('fog', group='weather', source=REFERENCE,
+                      strengths=(Fog(1.5, 2), Fog(2, 2), Fog(2.5, 1.7), Fog(2.5, 1.5), Fog(3, 1.4)))
+@together
+def fog(images: Tensor, fogs: Sequence[Fog], rng: 'Rng') -> Iterator[Tensor]:
+    """Add a plasma and scale back to the image's maximum. images: (B, 3, H, W) in [0, 1]."""
+    height, width = images.shape[-2:]
+    side = 1 << (max(height, width) - 1).bit_length()
+    noise = rng.uniform((len(images), side * side - 1))
+    peak = images.amax((1, 2, 3), keepdim=True)
+    maps: dict[float, Tensor] = {}
+    for thickness, decay in fogs:
+        if decay not in maps:
+            maps[decay] = plasma(noise, side, decay)[:, None, :height, :width]
+        yield torch.add(images, maps[decay], alpha=thickness) * (peak / (peak + thickness))
+
+
+@CORRUPTIONS.register('brightness', group='weather', strengths=(.1, .2, .3, .4, .5), source=REFERENCE)
+def brightness(images: Tensor, amount: float, rng: 'Rng') -> Tensor:
+    """Raise the value of HSV. images: (B, 3, H, W) in [0, 1].
+
+    Hue and saturation stay, so all three channels grow by the same factor; black becomes grey.
+    """
+    value = images.amax(1, keepdim=True)
+    raised = (value + amount).clamp_max(1)
+    black = value == 0
+    return torch.addcmul(torch.where(black, raised, 0), images, raised / torch.where(black, 1, value))
