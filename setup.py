@@ -11,6 +11,7 @@ CORE = [
     'timm>=1.0.9',
     'numpy',
     'pillow',
+    'tqdm',
     'pycocotools',
     'imagecorruptions',
     'setuptools<81',  # mmengine and imagecorruptions import pkg_resources, which asks for this bound itself

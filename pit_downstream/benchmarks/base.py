@@ -25,6 +25,16 @@ class Benchmark:
     summarise: Callable[[Table], dict[str, float]]
 
 
+def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None:
+    """Raise ValueError for a record that rests on fewer than images - allow_missing images."""
+    for record in table.records:
+        if record.count < images - allow_missing:
+            raise ValueError(f'expected {images} images behind every number of {table.model} on {table.dataset}, got '
+                             f'{record.count} under {record.condition}; {images - record.count} could not be read when '
+                             'it was measured: mend them and remove these records, or accept the gap with '
+                             f'--allow-missing {images - record.count}')
+
+
 def wilson(rate: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a probability of which `rate` was seen in `count` independent trials (Wilson 1927)."""
     if count < 1 or not 0 <= rate <= 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .condition import Condition
 
-Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric) or (condition, metric, place)
+Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric) or also the place
 
 _log = logging.getLogger(__name__)
 
@@ -138,10 +138,11 @@ class ResultStore:
             self.path.touch()
             _sync_folder(self.path.parent)
             return
-        text = self.path.read_bytes()
-        whole = text.rfind(b'\n') + 1
-        if whole < len(text):
-            os.truncate(self.path, whole)
+        with self.path.open('rb') as file:
+            file.seek(max(0, self.path.stat().st_size - 1))
+            if file.read() in (b'', b'\n'):
+                return
+        os.truncate(self.path, self.path.read_bytes().rfind(b'\n') + 1)
 
     def _parse(self, number: int, line: bytes) -> Record:
         try:

@@ -101,7 +101,8 @@ class PictureSamples:
         if not ids:
             raise ValueError(f'expected pictures ({", ".join(SUFFIXES)}) under {root}, found none; check --data')
         self.root, self.ids, self.targets, self.view = Path(root), list(ids), list(targets), view
-        self.spec = Spec.of(Spec.parse(name).name, **{**dict(Spec.parse(name).kwargs), 'images': len(ids), **view.words})
+        given = Spec.parse(name)
+        self.spec = Spec.of(given.name, **{**dict(given.kwargs), 'images': len(ids), **view.words})
 
     @property
     def name(self) -> str:

@@ -18,8 +18,8 @@ def class_folders(root: str | Path, *, view: View, name: str | None = None) -> P
     root = Path(root)
     indices = class_indices(folders_in(root))
     if not indices and root.is_dir() and pictures_in(root):
-        raise ValueError(f'expected class folders in {root}, found {len(pictures_in(root))} pictures; for a flat folder '
-                         'give their classes with --labels FILE')
+        raise ValueError(f'expected class folders in {root}, found {len(pictures_in(root))} pictures; for a flat '
+                         'folder give their classes with --labels FILE')
     found = [(f'{folder}/{picture}', index) for folder, index in indices.items()
              for picture in pictures_in(root / folder)]
     ids, targets = zip(*found, strict=True) if found else ((), ())
@@ -61,8 +61,8 @@ def published_corruptions(root: str | Path, corruptions: Iterable[str], severiti
     missing = [str(place.relative_to(root)) for place in places.values() if not place.is_dir()]
     if missing:
         shown = ', '.join(missing[:8]) + (f' and {len(missing) - 8} more' if len(missing) > 8 else '')
-        raise FileNotFoundError(f'expected the folders {shown} in {root}, found none of these; complete the data set, or '
-                                'choose with --corruptions and --severities')
+        raise FileNotFoundError(f'expected the folders {shown} in {root}, found none of these; complete the data set, '
+                                'or choose with --corruptions and --severities')
     folders = {condition: class_folders(place, view=view, name='published') for condition, place in places.items()}
     if limit is not None:
         folders = {condition: samples.limited(limit) for condition, samples in folders.items()}

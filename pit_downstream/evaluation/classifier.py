@@ -22,7 +22,7 @@ class Preparation:
     std: tuple[float, float, float] = IMAGENET_STD
 
 
-HENDRYCKS = Preparation(View(224, 256, 'bilinear'))  # hendrycks/robustness: ImageNet-C/test.py, create_c/make_imagenet_c.py
+HENDRYCKS = Preparation(View(224, 256, 'bilinear'))  # hendrycks/robustness: ImageNet-C/test.py, make_imagenet_c.py
 
 
 class ClassifierPredictor:

@@ -23,6 +23,8 @@ from .classifier import HENDRYCKS, ClassifierPredictor, Preparation
 
 PROTOCOLS = ('model', 'hendrycks', 'native')
 WEIGHTS = ('pretrained', 'random', 'own')
+# What torch and safetensors raise for files that they do not understand, or that ask for code
+_UNLOADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, LookupError, EOFError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class Named:
     weights: str
 
 
-def build_classifier(text: str, *, weights: str | None = None, protocol: str = 'model', device: str | torch.device = 'cpu',
-                     amp: str | None = None, compiled: bool = False, seed: int = 0) -> ClassifierPredictor:
+def build_classifier(text: str, *, weights: str | None = None, protocol: str = 'model',
+                     device: str | torch.device = 'cpu', amp: str | None = None, compiled: bool = False, seed: int = 0
+                     ) -> ClassifierPredictor:
     """The classifier that `text` names, ready to be measured.
 
     text: a Spec, its arguments go to the model: 'pit_s', 'resnet50.a1_in1k', 'pit_ti(num_classes=10)',
@@ -100,7 +103,7 @@ def _torchvision(name: str, spec: Spec, weights: str) -> Named:
     published = get_model_weights(name).DEFAULT
     preset = published.transforms()
     if not hasattr(preset, 'crop_size'):
-        raise ValueError(f'expected a classifier of images, got torchvision:{name}, whose images are prepared otherwise')
+        raise ValueError(f'expected a classifier of images, got torchvision:{name}, which is none')
     kwargs, label = dict(spec.kwargs), weights
     if weights == 'pretrained':
         label = str(published)
@@ -135,9 +138,9 @@ def _function(module: str, function: str, spec: Spec, weights: str) -> Named:
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
-    """The state dict of a checkpoint file (.pth or .safetensors, EMA first, DDP's prefix dropped) and its name in records.
+    """The state dict of a checkpoint file (.pth or .safetensors, EMA first, DDP's prefix dropped), and its name.
 
-    The name holds the first 8 digits of the file's SHA-256. Nothing in the file is executed.
+    The name in records holds the first 8 digits of the file's SHA-256. Nothing in the file is executed.
     """
     path = Path(path)
     if not path.is_file():
@@ -145,7 +148,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
                                 f'{", ".join(WEIGHTS)}')
     try:
         state = load_state_dict(str(path), weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, LookupError, EOFError, TypeError) as error:
+    except _UNLOADABLE as error:
         raise ValueError(f'expected a checkpoint that loads without running code, got {path}: '
                          f'{_first_line(error)}; save a plain state dict') from error
     return state, f'{path.name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}'

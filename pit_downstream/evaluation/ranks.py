@@ -10,9 +10,9 @@ T = TypeVar('T')
 
 
 def start_ranks(device: str) -> torch.device:
-    """Join the processes that torchrun started, if it did. Returns this rank's device; 'auto' is a GPU where there is one.
+    """Join the processes that torchrun started, if it did, and return the device of this one.
 
-    Raises ValueError for a device that is not there.
+    'auto' is a GPU where there is one. Raises ValueError for a device that is not there.
     """
     kind = ('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device
     try:

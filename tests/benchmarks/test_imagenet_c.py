@@ -82,8 +82,9 @@ def test_gaps_are_named_and_never_averaged():
                        ) as caught:
         imagenet_c.summarise(table_of(errors, .4))
     assert len(caught.value.keys) == 6
-    assert 'python tools/eval_imagenet_c.py --model m --corruptions snow fog --severities 1 2 3 4 5' in str(caught.value)
-    with pytest.raises(MissingMeasurement, match='under clean; to fill the gap: python tools/eval_imagenet_c.py --model m'):
+    command = 'python tools/eval_imagenet_c.py --model m'
+    assert f'{command} --corruptions snow fog --severities 1 2 3 4 5' in str(caught.value)
+    with pytest.raises(MissingMeasurement, match=f'under clean; to fill the gap: {command}'):
         imagenet_c.summarise(Table('m', 'd', table_of(ALEXNET, .4).records[1:]))
 
 

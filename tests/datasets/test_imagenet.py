@@ -92,7 +92,8 @@ def test_other_folders_are_named_by_the_end_of_their_path(tmp_path):
 
 
 @pytest.mark.parametrize('text', [
-    'b.JPEG 1\na.JPEG 281\n', 'a,n02123045\nb,n01443537', 'ImageId,PredictionString\nb,n01443537 1 2 3 4\na,n02123045 5 6',
+    'b.JPEG 1\na.JPEG 281\n', 'a,n02123045\nb,n01443537',
+    'ImageId,PredictionString\nb,n01443537 1 2 3 4\na,n02123045 5 6',
     '281\n1\n', 'n02123045\n\nn01443537'])
 def test_a_flat_folder_takes_its_classes_from_a_file(tmp_path, text):
     for name in 'ab':

@@ -7,6 +7,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from pit_downstream.core.registry import CORRUPTIONS
+
+NAME = 'tests.evaluation.toy:classifier'
+DARK = (.9, .7, .5, .3, .1)
 WNIDS = ('n01440764', 'n01443537', 'n01484850', 'n01491361')  # classes 0 to 3
 SIDE = 32
 
@@ -28,6 +32,17 @@ class Toy(nn.Module):
         # float64, so that the order of summation, which depends on the batch, is lost when logits become float32
         cells = nn.functional.adaptive_avg_pool2d(images.double(), 4).flatten(1)
         return self.head(cells).float()
+
+
+@CORRUPTIONS.register('toy_noise', group='toy', strengths=(.1, .2, .3, .4, .5), source='this file')
+def toy_noise(images, sigma, rng):
+    """A corruption of one's own: add noise."""
+    return images + sigma * rng.normal(images.shape)
+
+
+@CORRUPTIONS.register('toy_dark', group='toy', strengths=DARK, source='this file')
+def toy_dark(images, factor, rng):
+    return images * factor
 
 
 def classifier(classes: int = 8) -> nn.Module:

@@ -20,7 +20,8 @@ def predictions(count=400, classes=12, seed=0, scale=2.):
 
 
 def update(metrics, logits, labels):
-    batch = Batch(images=None, valid=None, samples=tuple(Sample(str(i), None, y) for i, y in enumerate(labels.tolist())))
+    samples = tuple(Sample(str(i), None, label) for i, label in enumerate(labels.tolist()))
+    batch = Batch(images=None, valid=None, samples=samples)
     for metric in metrics:
         metric.update(Outputs(logits), batch)
 
@@ -117,6 +118,7 @@ def test_what_is_no_prediction_is_refused():
 
 
 def _one_rank(rank, folder, split):
+    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
     logits, labels = predictions()
     metrics = classification_metrics()
@@ -129,7 +131,7 @@ def _one_rank(rank, folder, split):
 
 @pytest.mark.parametrize('split', [150, 400])  # the second leaves rank 1 without an image
 def test_two_ranks_give_what_one_gives(tmp_path, split):
-    torch.multiprocessing.spawn(_one_rank, (str(tmp_path), split), nprocs=2)
+    torch.multiprocessing.start_processes(_one_rank, (str(tmp_path), split), nprocs=2, start_method='fork')
     metrics = classification_metrics()
     update(metrics, *predictions())
     alone = computed(metrics), [400] * 4
