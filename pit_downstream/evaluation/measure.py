@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -35,14 +36,24 @@ class Pass:
 
 
 def measure(predictor: Predictor, samples: Samples, metrics: Sequence[Metric], conditions: Iterable[Condition], *,
-            seed: int = 0, done: Collection[tuple[str, str]] = (), batch_size: int | str = 'auto', workers: int = 0,
-            allow_missing: int = 0, show: bool = False) -> Iterator[Record]:
+            seed: int = 0, **options: Any) -> Iterator[Record]:
     """Yield the records of every condition, those of one pass together, as soon as the pass is over.
+
+    options: those of `measure_passes`, among them batch_size and workers.
+    """
+    for records in measure_passes(predictor, samples, metrics, conditions, seed=seed, **options):
+        yield from records
+
+
+def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Metric], conditions: Iterable[Condition],
+                   *, seed: int = 0, done: Collection[tuple[str, str]] = (), batch_size: int | str = 'auto',
+                   workers: int = 0, allow_missing: int = 0, show: bool = False) -> Iterator[list[Record]]:
+    """Yield the records of one pass after the other.
 
     The severities of one corruption share a pass, so an image is decoded once for all of them. What an image becomes
     depends on (seed, its id, the condition) alone.
     done: (condition, metric) pairs to leave out (`ResultStore.done`). batch_size: a number, or 'auto', which begins
-    large and halves when memory runs out. workers: processes that decode.
+    large and halves when memory runs out. workers: processes that decode. show: a progress bar, on a terminal.
     Under torch.distributed every rank takes its share of the samples and yields the same records.
     Raises ValueError with the names of the unreadable images when a pass finds more than `allow_missing`; records
     rest on the others, as their count says.
@@ -62,13 +73,10 @@ def measure(predictor: Predictor, samples: Samples, metrics: Sequence[Metric], c
     with tqdm(total=total, unit='img', smoothing=0.05, disable=None if show and rank() == 0 else True) as bar:
         for one, batches in zip(plan, stream, strict=True):
             bar.set_description(one.title)
-            tallies = {condition: deepcopy(list(metrics)) for condition, _ in one.work}
-            for tally in tallies.values():
-                for metric in tally:
-                    metric.reset()
+            tallies = {condition: _fresh(metrics) for condition, _ in one.work}
             unreadable = walker.walk(one, batches, tallies, bar)
             _require_readable(gathered(unreadable), allow_missing)
-            yield from _records(tallies, predictor, samples, seed, done)
+            yield list(_records(tallies, predictor, samples, seed, done))
 
 
 def plan_passes(samples: Samples, conditions: Iterable[Condition]) -> list[Pass]:
@@ -145,6 +153,14 @@ class _Walker:
         self.size = max(1, tried // 2)
         torch.cuda.empty_cache()
         _log.warning('memory ran out at batch size %d; going on with %d', tried, self.size)
+
+
+def _fresh(metrics: Sequence[Metric]) -> list[Metric]:
+    """Copies of the metrics that have seen nothing."""
+    copies = deepcopy(list(metrics))
+    for metric in copies:
+        metric.reset()
+    return copies
 
 
 def _require_readable(unreadable: list[UnreadableImage], allowed: int) -> None:
