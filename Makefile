@@ -37,6 +37,7 @@ demo: $(STAMP)
 bench: $(STAMP)
 	$(PY) -m benchmarks.attention_memory
 	$(PY) -m benchmarks.reattention
+	$(PY) -m benchmarks.corruption_speed
 
 clean:
 	rm -rf build dist .pytest_cache

@@ -4,7 +4,7 @@ Names, groups and strengths stand in `core.registry.CORRUPTIONS`, which importin
 """
 
 # isort: off (the registry keeps this order, which is that of the paper)
-from pit_downstream.corruptions import noise, blur, weather, digital, extra  # noqa: F401
+from pit_downstream.corruptions import noise, blur, weather, digital, extra, variants  # noqa: F401
 # isort: on
 from pit_downstream.corruptions.base import corrupt, corrupt_images, corrupt_severities, together
 from pit_downstream.corruptions.rng import BatchRng, seed_of

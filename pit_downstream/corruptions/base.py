@@ -58,8 +58,8 @@ def corrupt_severities(images: Tensor, name: str, severities: Sequence[int], rng
     out = torch.empty((len(severities), *images.shape), dtype=torch.uint8, device=images.device)
     for part in _tiles(images, rng):
         own = rng.part(part, name, images.device) if isinstance(rng, BatchRng) else rng
-        for result, levels in zip(out, _levels(images[part], entry, strengths, own), strict=True):
-            result[part] = levels if levels.dtype == torch.uint8 else truncated(levels)
+        for result, levels in zip(out, _whole_levels(images[part], entry, strengths, own), strict=True):
+            result[part] = levels
     return out
 
 
@@ -79,18 +79,18 @@ def entry_of(name: str, variant: str | None) -> Entry[Callable]:
     return entry if variant is None else VARIANTS.entry(f'{name}:{variant}')
 
 
-def truncated(levels: Tensor) -> Tensor:
-    """Grey levels to uint8 as the reference's np.uint8() does it: clipped, then cut off, not rounded."""
-    whole = (levels + ROUNDING).clamp_(0, 255)
-    return whole.to(torch.int16).to(torch.uint8)  # torch converts to int16 with vector instructions, to uint8 without
+def truncated(levels: Tensor, *, scale: float = 1) -> Tensor:
+    """Whole grey levels, int16, of `scale` times the values: clipped, then cut off, not rounded, as the reference's
+    np.uint8() does it. (torch converts floats to int16 with vector instructions, to uint8 without.)
+    """
+    return (levels * scale).add_(ROUNDING).clamp_(0, 255).to(torch.int16)
 
 
-def _levels(images: Tensor, entry: Entry[Callable], strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:
-    """Results in grey levels: float (not clamped) or uint8. A raw corruption takes and gives these itself."""
+def _whole_levels(images: Tensor, entry: Entry[Callable], strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:
+    """Results in whole grey levels. A raw corruption takes uint8 and gives grey levels, float or uint8, itself."""
     raw = entry.about.get('raw', False)
-    given = images if raw else images.float() / 255
-    for result in _every(given, entry.thing, strengths, rng):
-        yield result if raw else result * 255
+    for result in _every(images if raw else images.float().div_(255), entry.thing, strengths, rng):
+        yield result if result.dtype == torch.uint8 else truncated(result, scale=1 if raw else 255)
 
 
 def _every(given: Tensor, corruption: Callable, strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, together, truncated
 from pit_downstream.corruptions.glass import sources
 from pit_downstream.corruptions.kernels import Padded, centred, disk, gaussian_blurred, motion_kernels
-from pit_downstream.corruptions.zoom import along_rows, zoom_taps
+from pit_downstream.corruptions.zoom import zoom_extent, zoomed
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
@@ -28,27 +28,27 @@ ZOOMS = ((12, .01), (16, .01), (11, .02), (13, .02), (11, .03))  # how many fact
 @together
 def defocus_blur(images: Tensor, disks: Sequence[tuple[int, float]], rng: 'Rng') -> Iterator[Tensor]:
     """Correlate with a disk. images: (B, 3, H, W) in [0, 1]."""
-    padded = Padded(images, (WIDEST_DISK,) * 4, 'reflect')
+    spectral = Padded(images, (WIDEST_DISK,) * 4, 'reflect')
     for radius, alias_blur in disks:
-        yield padded.correlate(disk_spectrum(radius, alias_blur, padded.size, images.device))
+        yield spectral.filtered(disk_spectrum(radius, alias_blur, spectral.size, images.device))
 
 
 @lru_cache(maxsize=64)
 def disk_spectrum(radius: int, alias_blur: float, size: tuple[int, int], device: torch.device) -> Tensor:
     kernel = centred(disk(radius, alias_blur), WIDEST_DISK).to(device)
-    return torch.fft.rfft2(kernel, s=size).conj().resolve_conj()
+    return torch.fft.rfft2(kernel, s=size)
 
 
 @CORRUPTIONS.register('glass_blur', group='blur', strengths=GLASS, source=REFERENCE, raw=True)
 def glass_blur(images: Tensor, strength: tuple[float, int, int], rng: 'Rng') -> Tensor:
     """Blur, copy pixels from near by, blur again. images: uint8 (B, 3, H, W)."""
     sigma, farthest, passes = strength
-    blurred = truncated(gaussian_blurred(images.float(), sigma))
+    blurred = truncated(gaussian_blurred(images.float(), (sigma, sigma))).float()
     inner = [length - 2 * farthest for length in images.shape[-2:]]
     steps = rng.integers(-farthest, farthest, (len(images), passes, *inner, 2))
     source = sources(images.shape[-2:], farthest, steps)
-    shuffled = blurred.flatten(2).gather(2, source[:, None].expand(-1, 3, -1)).view_as(images)
-    return gaussian_blurred(shuffled.float(), sigma)
+    shuffled = blurred.flatten(2).gather(2, source[:, None].expand(-1, 3, -1)).view_as(blurred)
+    return gaussian_blurred(shuffled, (sigma, sigma))
 
 
 @CORRUPTIONS.register('motion_blur', group='blur', strengths=STREAKS, source=REFERENCE)
@@ -57,11 +57,11 @@ def motion_blur(images: Tensor, streaks: Sequence[tuple[int, float]], rng: 'Rng'
     """Smear along a line at -45..45 degrees, one angle per image. images: (B, 3, H, W) in [0, 1]."""
     angles = rng.uniform((len(images),)) * 90 - 45
     side = round(LONGEST_STREAK * .71)  # sin(45 degrees), rounded up
-    padded = Padded(images, (side, side, 0, LONGEST_STREAK), 'replicate')
-    extent = (2 * side + 1, LONGEST_STREAK + 1)
+    margin = (side, side, 0, LONGEST_STREAK)
+    spectral = Padded(images, margin, 'replicate')
     for radius, sigma in streaks:
-        kernels = motion_kernels(angles, radius, sigma, size=images.shape[-2:], origin=(side, 0), extent=extent)
-        yield padded.correlate(padded.kernel_spectrum(kernels))
+        kernels = motion_kernels(angles, radius, sigma, size=images.shape[-2:], margin=margin)
+        yield spectral.filtered(spectral.kernel_spectrum(kernels))
 
 
 @CORRUPTIONS.register('zoom_blur', group='blur', strengths=ZOOMS, source=REFERENCE)
@@ -69,16 +69,18 @@ def motion_blur(images: Tensor, streaks: Sequence[tuple[int, float]], rng: 'Rng'
 def zoom_blur(images: Tensor, zooms: Sequence[tuple[int, float]], rng: 'Rng') -> Iterator[Tensor]:
     """The mean of the image and its enlargements by 1, 1 + step, 1 + 2 step ... images: (B, 3, H, W) in [0, 1].
 
-    Severities with the same step go on adding where the one before stopped.
+    An enlargement that several severities need is made once.
     """
-    height, width = images.shape[-2:]
-    sums: dict[float, tuple[int, Tensor]] = {}
-    for count, step in zooms:
-        done, total = sums.get(step, (0, torch.zeros_like(images).mT))
-        done, total = (0, torch.zeros_like(total)) if done > count else (done, total)
-        for number in range(done, count):
+    planes, size = images.flatten(0, 1), images.shape[-2:]
+    needed: dict[tuple, list[int]] = {}  # by (rows, columns) before and after: which of `zooms`, as often as they want it
+    for which, (count, step) in enumerate(zooms):
+        for number in range(count):
             factor = 1 + number * (1 + step - 1)  # np.arange's rounding, which decides between crops at some sizes
-            rows, columns = (zoom_taps(length, factor, images.device) for length in (height, width))
-            total = total + along_rows(along_rows(images, rows, height).mT, columns, width)
-        sums[step] = count, total
-        yield (images + total.mT) / (count + 1)
+            needed.setdefault(tuple(zoom_extent(length, factor) for length in size), []).append(which)
+    sums = [torch.zeros_like(planes.mT, memory_format=torch.contiguous_format) for _ in zooms]
+    for extents in sorted(needed, reverse=True):  # an order that does not depend on the company
+        layer = zoomed(planes, extents, size)
+        for which in needed[extents]:
+            sums[which].add_(layer)
+    for (count, _), total in zip(zooms, sums, strict=True):
+        yield (images + total.mT.view_as(images)) / (count + 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, together
 from pit_downstream.corruptions.jpeg import Jpeg
-from pit_downstream.corruptions.kernels import Padded, gaussian_taps
+from pit_downstream.corruptions.kernels import gaussian_blurred
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
@@ -33,27 +33,28 @@ def elastic_transform(images: Tensor, alphas: Sequence[float], rng: 'Rng') -> It
     """
     count, _, height, width = images.shape
     noise = torch.stack([rng.uniform((count, height, width)) for _ in 'xy'], 1)
-    field = smoothed((noise * 2 - 1) * (.005 * height), (.01 * height, .01 * width))
+    field = gaussian_blurred((noise * 2 - 1) * (.005 * height), (.01 * height, .01 * width), truncate=3,
+                             border='symmetric')
+    place, step = sampling_grid(field)
     for alpha in alphas:
-        yield moved(images, field * alpha)
+        yield sampled(images, torch.add(place, step, alpha=alpha))
 
 
-def smoothed(field: Tensor, sigmas: tuple[float, float], *, truncate: float = 3.0) -> Tensor:
-    """Gaussian blur with a mirrored border. field: (B, C, H, W). sigmas: along the columns, along the rows."""
-    down, right = (gaussian_taps(sigma, truncate=truncate) for sigma in sigmas)
-    reach = len(down) // 2, len(right) // 2
-    padded = Padded(field, (reach[0], reach[0], reach[1], reach[1]), 'symmetric')
-    return padded.correlate(padded.kernel_spectrum(torch.outer(down, right).to(field)))
+def sampling_grid(displacement: Tensor) -> tuple[Tensor, Tensor]:
+    """Every pixel's place and its displacement in grid_sample's units, in which an image reaches from -1 to 1.
+
+    displacement: (B, 2, H, W) as dx, dy in pixels. Returns (H, W, 2) and (B, H, W, 2).
+    """
+    height, width = displacement.shape[-2:]
+    columns = (torch.arange(width, device=displacement.device) + .5) * (2 / width) - 1
+    rows = (torch.arange(height, device=displacement.device) + .5) * (2 / height) - 1
+    place = torch.stack(torch.broadcast_tensors(columns, rows[:, None]), -1)
+    return place, torch.view_as_real(torch.complex(displacement[:, 0] * (2 / width), displacement[:, 1] * (2 / height)))
 
 
-def moved(images: Tensor, displacement: Tensor) -> Tensor:
-    """Sample at (x + dx, y + dy), bilinear, mirrored at the border. displacement: (B, 2, H, W) as dx, dy in pixels."""
-    height, width = images.shape[-2:]
-    columns = torch.arange(width, device=images.device) + .5
-    rows = torch.arange(height, device=images.device)[:, None] + .5
-    grid = torch.stack(((columns + displacement[:, 0]) * (2 / width) - 1,
-                        (rows + displacement[:, 1]) * (2 / height) - 1), -1)
-    return F.grid_sample(images, grid.to(images), padding_mode='reflection', align_corners=False)
+def sampled(images: Tensor, grid: Tensor) -> Tensor:
+    """images (B, 3, H, W) at the places of `grid` (B, H, W, 2), bilinear, mirrored at the border."""
+    return F.grid_sample(images, grid.to(images.dtype), padding_mode='reflection', align_corners=False)
 
 
 @CORRUPTIONS.register('pixelate', group='digital', strengths=(.6, .5, .4, .3, .25), source=REFERENCE, raw=True)
@@ -63,32 +64,42 @@ def pixelate(images: Tensor, share: float, rng: 'Rng') -> Tensor:
     As Pillow: rounded to whole grey levels after each of the two axes.
     """
     height, width = images.shape[-2:]
-    small = box_rows(box_rows(images.float().mT, int(width * share)).mT, int(height * share)).to(torch.uint8)
-    rows, columns = (nearest(own, length, images.device) for own, length in zip(small.shape[-2:], (height, width)))
-    return small.index_select(-1, columns).index_select(-2, rows)
+    planes = images.flatten(0, 1).float()
+    small = box_rows(box_rows(planes.mT.contiguous(), int(width * share)).mT.contiguous(), int(height * share))
+    rows, columns = (nearest(own, length, images.device) for own, length in zip(small.shape[1:], (height, width)))
+    wide = small.to(torch.uint8).mT.contiguous().index_select(1, columns)
+    return wide.mT.contiguous().index_select(1, rows).view_as(images)
 
 
-def box_rows(images: Tensor, count: int) -> Tensor:
-    """The second last axis shrunk to `count` means, each rounded half up. images: whole numbers, float32."""
-    weights, sizes = box_weights(images.shape[-2], count, images.device)
-    return torch.floor((weights @ images) / sizes + .5)
+def box_rows(planes: Tensor, count: int) -> Tensor:
+    """The rows of (N, H, W) shrunk to `count` means, each rounded half up. planes: whole numbers, float32."""
+    first, weights = box_weights(planes.shape[1], count, planes.device)
+    sums = planes.index_select(1, first)
+    for offset, weight in enumerate(weights[1:], 1):
+        rows = (first + offset).clamp_max_(planes.shape[1] - 1)
+        sums.addcmul_(planes.index_select(1, rows), weight)
+    return sums.div_(weights.sum(0)).add_(.5).floor_()
 
 
 @lru_cache(maxsize=64)
 def box_weights(length: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which of `length` pixels make up each of `count` means, 0 or 1, (count, length), and how many do, (count, 1).
+    """Which of `length` pixels make up each of `count` means: the first (count,), and whether it and those after it do,
+    1 or 0, (taps, count, 1).
 
     Pillow's BOX takes the pixels whose centres lie within half a step of the mean's centre, upper end included. Its
     order of operations is kept: at some sizes rounding decides.
     """
     step = length / count
+    reach = max(1.0, step) / 2
     centres = (torch.arange(count, dtype=torch.float64)[:, None] + .5) * step
     pixels = torch.arange(length)
-    distance = (pixels - centres + .5) * (1 / step)
+    distance = (pixels - centres + .5) * (1 / max(1.0, step))
     inside = (distance > -.5) & (distance <= .5)
-    inside &= (pixels >= (centres - step / 2 + .5).long()) & (pixels < (centres + step / 2 + .5).long())
-    inside = inside.float()
-    return inside.to(device), inside.sum(1, keepdim=True).to(device)
+    inside &= (pixels >= (centres - reach + .5).long()) & (pixels < (centres + reach + .5).long())
+    first = inside.int().argmax(1)
+    taps = first + torch.arange(int(inside.sum(1).max()))[:, None]
+    weights = inside.gather(1, taps.clamp_max(length - 1).T).T & (taps < length)
+    return first.to(device), weights.float()[..., None].to(device)
 
 
 @lru_cache(maxsize=64)

@@ -44,10 +44,13 @@ def ridges(size: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
 
 def connected(seeds: Tensor, allowed: Tensor) -> Tensor:
     """All of `allowed` that touches a seed through `allowed`, corners included. bool (B, H, W)."""
+    seeds, allowed = seeds.to(torch.uint8), allowed.to(torch.uint8)
     while True:
-        grown = (F.max_pool2d(seeds[:, None].float(), 3, 1, 1)[:, 0] > 0) & allowed
+        framed = F.pad(seeds, (1, 1, 1, 1))
+        rows = framed[:, :-2] | framed[:, 1:-1] | framed[:, 2:]
+        grown = (rows[..., :-2] | rows[..., 1:-1] | rows[..., 2:]) & allowed
         if torch.equal(grown, seeds):
-            return grown
+            return grown.bool()
         seeds = grown
 
 
@@ -68,19 +71,19 @@ def distances(edges: Tensor) -> Tensor:
     The nearest edge of each row is found along the row; then the rows above and below compete.
     """
     height, width = edges.shape[-2:]
-    places = torch.arange(width, device=edges.device)
+    places = torch.arange(width, dtype=torch.int32, device=edges.device)
     left = torch.where(edges, places, -FARTHEST - 1).cummax(-1).values
     right = torch.where(edges, places, width + FARTHEST).flip(-1).cummin(-1).values.flip(-1)
-    nearest = torch.minimum(places - left, right - places).clamp_max_(FARTHEST + 1)
+    nearest = torch.minimum(places - left, right - places).clamp_max_(FARTHEST + 1).int()
     framed = F.pad(nearest, (0, 0, FARTHEST, FARTHEST), value=FARTHEST + 1)
     lengths = chamfer(edges.device)
-    best = lengths[0][nearest]
+    best = lengths[0].index_select(0, nearest.flatten())
     for down in range(1, FARTHEST + 1):
         above = framed[:, FARTHEST - down:FARTHEST - down + height]
         below = framed[:, FARTHEST + down:FARTHEST + down + height]
         ways = lengths[down].index_select(0, torch.minimum(above, below).flatten())
-        best = torch.minimum(best, ways.view_as(best))
-    return best
+        torch.minimum(best, ways, out=best)
+    return best.view_as(nearest)
 
 
 def box_sums(values: Tensor) -> Tensor:

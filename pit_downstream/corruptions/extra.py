@@ -28,16 +28,16 @@ def speckle_noise(images: Tensor, sigma: float, rng: 'Rng') -> Tensor:
 @together
 def gaussian_blur(images: Tensor, sigmas: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
     """Blur with a Gaussian, cut at 4 sigma. images: (B, 3, H, W) in [0, 1]."""
-    padded = Padded(images, (WIDEST_BLUR,) * 4, 'replicate')
+    spectral = Padded(images, (WIDEST_BLUR,) * 4, 'replicate')
     for sigma in sigmas:
-        yield padded.correlate(gaussian_spectrum(sigma, padded.size, images.device))
+        yield spectral.filtered(gaussian_spectrum(sigma, spectral.size, images.device))
 
 
 @lru_cache(maxsize=64)
 def gaussian_spectrum(sigma: float, size: tuple[int, int], device: torch.device) -> Tensor:
     taps = gaussian_taps(sigma)
     kernel = centred(torch.outer(taps, taps), WIDEST_BLUR).to(device)
-    return torch.fft.rfft2(kernel, s=size).conj().resolve_conj()
+    return torch.fft.rfft2(kernel, s=size)
 
 
 @CORRUPTIONS.register('spatter', group='extra', source=REFERENCE, strengths=(
@@ -46,7 +46,7 @@ def gaussian_spectrum(sigma: float, size: tuple[int, int], device: torch.device)
 def spatter(images: Tensor, drops: Drops, rng: 'Rng') -> Tensor:
     """Drops on the lens: of water up to severity 3, of mud from 4 on. images: (B, 3, H, W) in [0, 1]."""
     noise = rng.normal((len(images), *images.shape[-2:])).double()  # a rounding may move an edge
-    liquid = gaussian_blurred((noise * drops.deviation + drops.mean)[:, None], drops.sigma)[:, 0]
+    liquid = gaussian_blurred((noise * drops.deviation + drops.mean)[:, None], (drops.sigma, drops.sigma))[:, 0]
     return watered(images, liquid, drops) if drops.mud is None else muddied(images, liquid, drops)
 
 

@@ -1,6 +1,7 @@
 """Glass: pixels copied from near by, one after the other, solved for all pixels at once."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -14,27 +15,29 @@ def sources(size: tuple[int, int], farthest: int, steps: Tensor) -> Tensor:
 
     steps: integers (B, passes, h, w, 2) in -farthest..farthest - 1, as (dx, dy) in the order of the visits.
     """
-    height, width = size
-    pixels = torch.arange(height * width, device=steps.device)
-    rows, columns = (torch.arange(length - farthest, farthest, -1, device=steps.device) for length in size)
-    here = rows[:, None] * width + columns
-    found = pixels.expand(len(steps), -1)
-    for dx, dy in zip(steps[..., 0].unbind(1), steps[..., 1].unbind(1), strict=True):
-        row, column = rows[:, None] + dy, columns + dx
-        there = row * width + column
-        visited = (there > here) & (row <= height - farthest) & (column <= width - farthest) & (column > farthest)
-        pointer = torch.cat((pixels + len(pixels), pixels + len(pixels))).repeat(len(steps), 1)
-        pointer[:, here.flatten()] = torch.where(visited, there, there + len(pixels)).flatten(1)
-        found = found.gather(1, followed(pointer, len(pixels)))
-    return found
+    pixels, count = size[0] * size[1], len(steps) * size[0] * size[1]
+    # the images turned by 180 degrees: pixels are visited in the order of their numbers, smaller ones earlier
+    back = torch.add(steps[..., 0], steps[..., 1], alpha=size[1]).int()
+    back = F.pad(back, (farthest - 1, farthest + 1, farthest - 1, farthest + 1))
+    numbers = torch.arange(2 * count, dtype=torch.int32, device=steps.device)
+    found = here = numbers[:count]
+    for distance in back.unbind(1):
+        distance = distance.flatten()
+        later = ((distance - 1) >> 31) & count  # 0 where the neighbour comes earlier, else what marks an old value
+        ends = followed(here - distance + later, numbers)
+        found = found.index_select(0, ends)
+    return (pixels - 1 - found.view(len(steps), pixels) % pixels).flip(1).long()
 
 
-def followed(pointer: Tensor, count: int) -> Tensor:
-    """The end of every chain. pointer: (B, 2 count) int64; entries from `count` on are ends, and point to themselves.
+def followed(pointer: Tensor, numbers: Tensor) -> Tensor:
+    """The end of every chain. pointer: int32 (N,) into 0..2 N - 1, of which N.. are ends. numbers: 0..2 N - 1.
 
-    Returns (B, count) int64 in 0..count - 1.
+    Returns int32 (N,) in 0..N - 1.
     """
-    current = pointer[:, :count]
-    while (current < count).any():
-        current = pointer[:, :count] = pointer.gather(1, current)
-    return current - count
+    count = len(pointer)
+    table = numbers.clone()
+    table[:count] = pointer
+    while pointer.amin() < count:
+        pointer = table.index_select(0, pointer)
+        table[:count] = pointer
+    return pointer - count

@@ -1,25 +1,29 @@
-"""Image kernels and how they are applied: through one Fourier transform of the padded images for all severities."""
+"""Image kernels and how they are applied: line by line, or all severities through one Fourier transform."""
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BAND = 2 ** 18  # values of which three float32 copies about fill a core's second-level cache
+FEW_TAPS = 16  # reach up to which adding shifted images is faster than a Fourier transform
+
 
 @lru_cache(maxsize=256)
 def fast_length(length: int) -> int:
-    """The next multiple of 16 with no prime factor beyond 5, for which Fourier transforms are fast."""
+    """The next multiple of 16 with no prime factor beyond 7, for which Fourier transforms are fast."""
     length = -(-length // 16) * 16
     rest = length
-    for factor in (2, 3, 5):
+    for factor in (2, 3, 5, 7):
         while rest % factor == 0:
             rest //= factor
     return length if rest == 1 else fast_length(length + 1)
 
 
 class Padded:
-    """Images with a margin, transformed once, to be correlated with any number of kernels.
+    """Images with a margin, transformed once, to be filtered by any number of kernels.
 
     images: float (B, C, H, W). margin: pixels (top, bottom, left, right) that kernels may reach beyond a pixel.
     border: 'replicate' (aaa|abc), 'reflect' (cb|abc: OpenCV's default) or 'symmetric' (ba|abc: scipy's 'reflect').
@@ -28,20 +32,23 @@ class Padded:
     def __init__(self, images: Tensor, margin: tuple[int, int, int, int], border: str):
         top, bottom, left, right = margin
         self.height, self.width = images.shape[-2:]
-        self.origin = top, left
+        self.first = top + bottom, left + right  # where a convolution that needs no wrapping begins
         self.size = fast_length(self.height + top + bottom), fast_length(self.width + left + right)
-        self.spectrum = torch.fft.rfft2(pad(images, margin, border), s=self.size)
+        self.spectrum = torch.fft.rfft2(padded(images, margin, border), s=self.size)
 
-    def correlate(self, spectrum: Tensor) -> Tensor:
+    def filtered(self, spectrum: Tensor) -> Tensor:
         """spectrum: what `kernel_spectrum` made of a kernel for this size. Returns float (B, C, H, W)."""
-        return torch.fft.irfft2(self.spectrum * spectrum, s=self.size)[..., :self.height, :self.width]
+        whole = torch.fft.irfft2(self.spectrum * spectrum, s=self.size)
+        top, left = self.first
+        return whole[..., top:top + self.height, left:left + self.width]
 
     def kernel_spectrum(self, kernels: Tensor) -> Tensor:
-        """kernels: float (..., kh, kw), whose element (top, left) of the margin weighs the pixel itself."""
-        return torch.fft.rfft2(kernels, s=self.size).conj()
+        """kernels: float (..., kh, kw), turned by 180 degrees: element (bottom, right) of the margin weighs the pixel
+        itself, and those before it the pixels below and to the right."""
+        return torch.fft.rfft2(kernels, s=self.size)
 
 
-def pad(images: Tensor, margin: tuple[int, int, int, int], border: str) -> Tensor:
+def padded(images: Tensor, margin: tuple[int, int, int, int], border: str) -> Tensor:
     top, bottom, left, right = margin
     if border != 'symmetric':
         return F.pad(images, (left, right, top, bottom), mode=border)
@@ -63,11 +70,39 @@ def gaussian_taps(sigma: float, *, truncate: float = 4.0) -> Tensor:
     return taps / taps.sum()
 
 
-def gaussian_blurred(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur with a repeated border, cut at 4 sigma, as scikit-image's. images: float (B, C, H, W)."""
-    taps = gaussian_taps(sigma)
-    padded = Padded(images, (len(taps) // 2,) * 4, 'replicate')
-    return padded.correlate(padded.kernel_spectrum(torch.outer(taps, taps).to(images)))
+def gaussian_blurred(images: Tensor, sigmas: tuple[float, float], *, truncate: float = 4.0,
+                     border: str = 'replicate') -> Tensor:
+    """Gaussian blur, by default as scikit-image's. images: float (B, C, H, W). sigmas: along columns, along rows."""
+    down, right = (gaussian_taps(sigma, truncate=truncate) for sigma in sigmas)
+    reach = len(down) // 2, len(right) // 2
+    margin = (reach[0], reach[0], reach[1], reach[1])
+    if max(reach) > FEW_TAPS:
+        spectral = Padded(images, margin, border)
+        return spectral.filtered(spectral.kernel_spectrum(torch.outer(down, right).to(images)))
+    tall = padded(images, (reach[0], reach[0], 0, 0), border)
+    blurred = torch.empty_like(images)
+    for rows in bands(images):
+        columns = line_filtered(tall[..., rows.start:rows.stop + 2 * reach[0], :], down.tolist(), -2)
+        blurred[..., rows, :] = line_filtered(padded(columns, (0, 0, reach[1], reach[1]), border), right.tolist(), -1)
+    return blurred
+
+
+def bands(images: Tensor) -> Iterator[slice]:
+    """Rows to work on at a time: as many as stay in a CPU's cache, all of them on other devices."""
+    height = images.shape[-2]
+    count = max(1, BAND * height // max(1, images.numel())) if images.device.type == 'cpu' else height
+    for start in range(0, height, count):
+        yield slice(start, min(start + count, height))
+
+
+def line_filtered(images: Tensor, taps: Sequence[float], dim: int) -> Tensor:
+    """Correlate along one dimension with symmetric taps, whose reach the result loses at both ends."""
+    reach, length = len(taps) // 2, images.shape[dim] - len(taps) + 1
+    result = images.narrow(dim, reach, length) * taps[reach]
+    for offset in range(1, reach + 1):
+        pair = images.narrow(dim, reach - offset, length) + images.narrow(dim, reach + offset, length)
+        result.add_(pair, alpha=taps[reach + offset])
+    return result
 
 
 def disk(radius: int, alias_blur: float) -> Tensor:
@@ -91,20 +126,21 @@ def centred(kernel: Tensor, reach: int) -> Tensor:
 
 
 def motion_kernels(angles: Tensor, radius: int, sigma: float, *, size: tuple[int, int],
-                   origin: tuple[int, int], extent: tuple[int, int]) -> Tensor:
-    """One-sided Gaussian streaks of 2 radius + 1 pixels, one per angle; pixels beyond the image are left out.
+                   margin: tuple[int, int, int, int]) -> Tensor:
+    """One-sided Gaussian streaks of 2 radius + 1 pixels, one per angle, for `Padded` with this margin.
 
-    angles: (B,) degrees. size: (H, W) of the images. origin: (row, column) of the pixel itself in a kernel of
-    `extent`. Returns float32 (B, 1, *extent). Taps are not scaled up where a small image cuts the streak short, as in
-    the reference.
+    angles: (B,) degrees. size: (H, W) of the images. Returns float32 (B, 1, top + bottom + 1, left + right + 1). Taps
+    beyond a small image are left out and the others not scaled up, as in the reference.
     """
+    top, bottom, left, right = margin
     count = torch.arange(2 * radius + 1, dtype=torch.float64, device=angles.device)
     weights = torch.exp(-count ** 2 / (2 * sigma ** 2))
     radians = torch.deg2rad(angles.double())[:, None]
-    down = torch.ceil(count * torch.sin(radians) - .5)
-    right = torch.ceil(count * torch.cos(radians) - .5)
-    inside = (down.abs() < size[0]) & (right.abs() < size[1])
-    cell = (down + origin[0]) * extent[1] + right + origin[1]
-    kernels = torch.zeros(len(angles), extent[0] * extent[1], dtype=torch.float64, device=angles.device)
-    kernels.scatter_add_(1, torch.where(inside, cell, 0).long(), torch.where(inside, weights / weights.sum(), 0))
-    return kernels.view(-1, 1, *extent).float()
+    rows = torch.ceil(count * torch.sin(radians) - .5)
+    columns = torch.ceil(count * torch.cos(radians) - .5)
+    inside = (rows.abs() < size[0]) & (columns.abs() < size[1])
+    cells = (bottom - rows) * (left + right + 1) + right - columns
+    kernels = torch.zeros(len(angles), (top + bottom + 1) * (left + right + 1), dtype=torch.float64,
+                          device=angles.device)
+    kernels.scatter_add_(1, torch.where(inside, cells, 0).long(), torch.where(inside, weights / weights.sum(), 0))
+    return kernels.view(-1, 1, top + bottom + 1, left + right + 1).float()

@@ -1,12 +1,13 @@
 """Noise: gaussian, shot, impulse. The five severities share one field per image."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
-from pit_downstream.corruptions.base import REFERENCE
+from pit_downstream.corruptions.base import REFERENCE, together
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
@@ -26,11 +27,14 @@ def shot_noise(images: Tensor, photons: float, rng: 'Rng') -> Tensor:
 
 
 @CORRUPTIONS.register('impulse_noise', group='noise', strengths=(.03, .06, .09, .17, .27), source=REFERENCE, raw=True)
-def impulse_noise(images: Tensor, amount: float, rng: 'Rng') -> Tensor:
+@together
+def impulse_noise(images: Tensor, amounts: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
     """Turn a share of the values to 0 or 255, evenly. images: uint8 (B, 3, H, W).
 
     As scikit-image's salt and pepper: per value, not per pixel; one uniform number says whether, another what.
     """
-    flipped = rng.uniform(images.shape) <= amount
+    chance = rng.uniform(images.shape)
     salt = (rng.uniform(images.shape) <= .5).to(torch.uint8) * 255
-    return torch.where(flipped, salt, images)
+    change = salt - images  # modulo 256, as all sums of uint8
+    for amount in amounts:
+        yield images + (chance <= amount) * change

@@ -32,5 +32,5 @@ def _finer(corners: Tensor, wobble: Tensor) -> Tensor:
     upper = (centres + centres.roll(1, 1) + beside) / 4 + wobble[:, 1]
     left = (centres + centres.roll(1, 2) + below) / 4 + wobble[:, 2]
     batch, side = corners.shape[:2]
-    finer = torch.stack((torch.stack((corners, upper), -1), torch.stack((left, centres), -1)), 2)
-    return finer.view(batch, 2 * side, 2 * side)
+    upper_rows, lower_rows = torch.complex(corners, upper), torch.complex(left, centres)  # interleaved: faster than stack
+    return torch.view_as_real(torch.stack((upper_rows, lower_rows), 2)).view(batch, 2 * side, 2 * side)

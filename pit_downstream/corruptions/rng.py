@@ -1,5 +1,6 @@
 """Random numbers that belong to an image: what it draws depends on nothing else in its batch."""
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from hashlib import blake2b
 
@@ -50,12 +51,23 @@ class BatchRng:
         return self._draw('uniform', shape, torch.float32, lambda out, generator: out.uniform_(generator=generator))
 
     def integers(self, low: int, high: int | Tensor, shape: Sequence[int]) -> Tensor:
-        """Uniform in low..high - 1, int64. high: one for all, or (B,), one per image for the shape (B,)."""
+        """Uniform in low..high - 1, int32 or int64. high: one for all, or (B,), one per image for the shape (B,)."""
         if isinstance(high, Tensor):
             wide = self.integers(0, 2 ** 62, shape)  # so wide that the remainders are even to one part in 2^50
             return low + wide % (high.to(self.device) - low)
-        return self._draw(('integers', low, high), shape, torch.int64,
+        span = high - low
+        if span <= 256 and span & (span - 1) == 0:
+            return self._bytes(shape).bitwise_and_(span - 1).int() + low
+        dtype = torch.int32 if max(-low, high) < 2 ** 31 else torch.int64
+        return self._draw(('integers', low, high), shape, dtype,
                           lambda out, generator: out.random_(low, high, generator=generator))
+
+    def _bytes(self, shape: Sequence[int]) -> Tensor:
+        """Uniform uint8, eight of them from each random number."""
+        count = math.prod(shape[1:])
+        words = self._draw('words', (shape[0], -(-count // 8)), torch.int64,
+                           lambda out, generator: out.random_(-2 ** 63, None, generator=generator))
+        return words.view(torch.uint8)[:, :count].reshape(tuple(shape))
 
     def poisson(self, rate: Tensor, index: Tensor | None = None) -> Tensor:
         """Poisson counts, float32. rate: (B, ...) of any rates; or, much faster, (K,) rates that `index` (B, ...) picks.

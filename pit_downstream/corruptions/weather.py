@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
@@ -11,7 +12,7 @@ from pit_downstream.corruptions.base import REFERENCE, together
 from pit_downstream.corruptions.kernels import Padded, motion_kernels
 from pit_downstream.corruptions.plasma import plasma
 from pit_downstream.corruptions.textures import FILES, fitted_texture
-from pit_downstream.corruptions.zoom import zoomed
+from pit_downstream.corruptions.zoom import zoom_extent, zoomed
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
@@ -55,13 +56,14 @@ def snow(images: Tensor, snows: Sequence[Snow], rng: 'Rng') -> Iterator[Tensor]:
 
 def flakes(noise: Tensor, angles: Tensor, strength: Snow) -> Tensor:
     """Enlarged noise above a threshold, smeared along the angles. noise: (B, H, W). Returns (B, 1, H', W')."""
-    layer = zoomed(noise[:, None] * strength.deviation + strength.mean, strength.zoom)
-    layer = torch.where(layer < strength.threshold, 0, layer).clamp_(0, 1)
+    extents = tuple(zoom_extent(length, strength.zoom) for length in noise.shape[-2:])
+    layer = zoomed(noise * strength.deviation + strength.mean, extents).mT
+    layer = F.threshold(layer, strength.threshold, 0).clamp_(0, 1)[:, None]
     side = round(LONGEST_FLAKE * .71)  # sin(45 degrees), rounded up
-    padded = Padded(layer, (LONGEST_FLAKE, 0, side, side), 'replicate')
-    kernels = motion_kernels(angles, strength.radius, strength.sigma, size=layer.shape[-2:],
-                             origin=(LONGEST_FLAKE, side), extent=(LONGEST_FLAKE + 1, 2 * side + 1))
-    return padded.correlate(padded.kernel_spectrum(kernels))
+    margin = (LONGEST_FLAKE, 0, side, side)
+    spectral = Padded(layer, margin, 'replicate')
+    kernels = motion_kernels(angles, strength.radius, strength.sigma, size=layer.shape[-2:], margin=margin)
+    return spectral.filtered(spectral.kernel_spectrum(kernels))
 
 
 @CORRUPTIONS.register('frost', group='weather', source=REFERENCE, raw=True,
@@ -76,13 +78,17 @@ def frost(images: Tensor, weights: Sequence[tuple[float, float]], rng: 'Rng') ->
 
 def random_textures(images: Tensor, rng: 'Rng') -> Tensor:
     """One piece of a texture per image, uint8, of the images' shape."""
-    count, (height, width) = len(images), tuple(images.shape[-2:])
-    fitted = [fitted_texture(index, (height, width), images.device)
-              for index in rng.integers(0, len(FILES), (count,)).tolist()]
-    top, left = (rng.integers(0, torch.tensor([texture.shape[axis] - images.shape[axis] for texture in fitted]),
-                              (count,)).tolist() for axis in (-2, -1))
-    return torch.stack([texture[:, y:y + height, x:x + width]
-                        for texture, y, x in zip(fitted, top, left, strict=True)])
+    size = tuple(images.shape[-2:])
+    return random_pieces([fitted_texture(index, size, images.device)
+                          for index in rng.integers(0, len(FILES), (len(images),)).tolist()], size, rng)
+
+
+def random_pieces(textures: Sequence[Tensor], size: tuple[int, int], rng: 'Rng') -> Tensor:
+    """A piece of `size` from each texture (3, H', W'): (B, 3, *size)."""
+    top, left = (rng.integers(0, torch.tensor([texture.shape[axis] - size[axis] for texture in textures]),
+                              (len(textures),)).tolist() for axis in (-2, -1))
+    return torch.stack([texture[:, y:y + size[0], x:x + size[1]]
+                        for texture, y, x in zip(textures, top, left, strict=True)])
 
 
 class Fog(NamedTuple):

@@ -9,44 +9,53 @@ from torch import Tensor
 
 
 class Taps(NamedTuple):
-    """Linear interpolation along one axis: output i is low_weight[i] x[low[i]] + high_weight[i] x[high[i]]."""
+    """Linear interpolation along one axis: output i lies share[i] of the way from input low[i] to input high[i].
+
+    cut: the last output is 0 instead.
+    """
 
     low: Tensor
     high: Tensor
-    low_weight: Tensor
-    high_weight: Tensor
+    share: Tensor
+    cut: bool
+
+
+def zoom_extent(length: int, factor: float) -> tuple[int, int]:
+    """How many pixels in the middle of `length` are spread, and over how many."""
+    crop = math.ceil(length / factor)
+    return crop, round(crop * factor)
 
 
 @lru_cache(maxsize=1024)
-def zoom_taps(length: int, factor: float, device: torch.device) -> Taps:
-    """Taps that spread the middle ceil(length / factor) pixels over round(that * factor) of them, end on end.
+def zoom_taps(length: int, crop: int, count: int, device: torch.device) -> Taps:
+    """Taps that spread the middle `crop` pixels of `length` over `count`, end on end.
 
-    A last output that lies an ulp beyond the last input is 0: scipy's mode 'constant', kept.
+    A last output that rounding puts an ulp beyond the last input is 0: scipy's mode 'constant', kept.
     """
-    crop = math.ceil(length / factor)
-    count = round(crop * factor)
     first = (length - crop) // 2
-    place = torch.arange(count, dtype=torch.float64) * ((crop - 1) / (count - 1) if count > 1 else 1)
+    place = torch.arange(count, dtype=torch.float64) * ((crop - 1) / (count - 1))
     low = place.floor().clamp_max(crop - 1)
-    share = place - low
-    inside = place <= crop - 1
     high = (low + 1).clamp_max(crop - 1)
     return Taps((low + first).long().to(device), (high + first).long().to(device),
-                torch.where(inside, 1 - share, 0).float().to(device), torch.where(inside, share, 0).float().to(device))
+                (place - low).float()[:, None].to(device), bool(place[-1] > crop - 1))
 
 
-def along_rows(images: Tensor, taps: Tensor, rows: int) -> Tensor:
-    """Interpolate the second last axis. images: (..., H, W). Returns (..., rows, W): the first rows of the result."""
-    low, high, low_weight, high_weight = (tap[:rows] for tap in taps)
-    result = images.index_select(-2, low).mul_(low_weight[:, None])
-    return result.addcmul_(images.index_select(-2, high), high_weight[:, None])
+def enlarged(planes: Tensor, taps: Taps, count: int) -> Tensor:
+    """Interpolate down the columns. planes: (N, H, W), contiguous. Returns (N, count, W): the first of the result."""
+    low, high, share = (tap[:count] for tap in taps[:3])
+    result = torch.lerp(planes.index_select(1, low), planes.index_select(1, high), share.to(planes.dtype))
+    if taps.cut and count == len(taps.low):
+        result[:, -1] = 0
+    return result
 
 
-def zoomed(images: Tensor, factor: float, size: tuple[int, int] | None = None) -> Tensor:
-    """The middle of (..., H, W) enlarged, cut to its first `size` rows and columns where given.
+def zoomed(planes: Tensor, extents: tuple[tuple[int, int], ...], size: tuple[int, int] | None = None) -> Tensor:
+    """The middle of (N, H, W) enlarged, cut to its first `size` rows and columns where given, and transposed.
 
-    The whole result can be a pixel larger than the image, and is cut at the top left, as in the reference.
+    extents: `zoom_extent` of H and of W. The whole result can be a pixel larger than the image; the reference too
+    cuts it at the top left.
     """
-    rows, columns = (zoom_taps(length, factor, images.device) for length in images.shape[-2:])
-    height, width = size or (len(rows.low), len(columns.low))
-    return along_rows(along_rows(images, rows, height).mT, columns, width).mT
+    rows, columns = (zoom_taps(length, *extent, planes.device)
+                     for length, extent in zip(planes.shape[-2:], extents, strict=True))
+    height, width = size or (extents[0][1], extents[1][1])
+    return enlarged(enlarged(planes, rows, height).mT.contiguous(), columns, width)

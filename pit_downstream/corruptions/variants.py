@@ -1,0 +1,88 @@
+"""The published ImageNet-C's own ways, where imagecorruptions differs and no ImageMagick is needed.
+
+motion_blur and snow need it; zoom_blur, fog and glass_blur are the same at 224 x 224, the only size that code knows.
+Source of all: hendrycks/robustness, make_imagenet_c.py.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pit_downstream.corruptions.base import VARIANTS
+from pit_downstream.corruptions.digital import box_rows, sampled, sampling_grid
+from pit_downstream.corruptions.kernels import gaussian_blurred
+from pit_downstream.corruptions.textures import FILES, frost_texture
+from pit_downstream.corruptions.weather import random_pieces
+
+if TYPE_CHECKING:
+    from pit_downstream.core.contracts import Rng
+
+SOURCE = 'hendrycks/robustness'
+
+
+class Elastic(NamedTuple):
+    """alpha: by how many pixels the smoothed field moves; sigma: that smooths it; affine: jitter of the affine map."""
+
+    alpha: float
+    sigma: float
+    affine: float
+
+
+@VARIANTS.register('elastic_transform:hendrycks', source=SOURCE, strengths=(
+    Elastic(488, 170.8, 24.4), Elastic(488, 19.52, 48.8), Elastic(12.2, 2.44, 4.88), Elastic(17.08, 2.44, 4.88),
+    Elastic(29.28, 2.44, 4.88)))
+def elastic_transform(images: Tensor, elastic: Elastic, rng: 'Rng') -> Tensor:
+    """A random affine map, then a smooth random displacement. images: (B, 3, H, W) in [0, 1].
+
+    OpenCV interpolates the affine map at 1/32 pixel; here it is exact.
+    """
+    count, _, height, width = images.shape
+    jitter = (rng.uniform((count, 6)) * 2 - 1).view(count, 3, 2) * elastic.affine
+    warped = affine_warped(images, jitter)
+    noise = torch.stack([rng.uniform((count, height, width)) for _ in 'xy'], 1) * 2 - 1
+    field = gaussian_blurred(noise, (elastic.sigma, elastic.sigma), truncate=3, border='symmetric')
+    place, step = sampling_grid(field)
+    return sampled(warped, torch.add(place, step, alpha=elastic.alpha))
+
+
+def affine_warped(images: Tensor, jitter: Tensor) -> Tensor:
+    """Warp so that three corners of a square in the middle go where the jitter moves them.
+
+    jitter: (B, 3, 2) pixels. Bilinear, mirrored at the border (cb|abc). The corners' coordinates are height first, as
+    in the source, where images are square.
+    """
+    height, width = images.shape[-2:]
+    a, b, side = height // 2, width // 2, min(height, width) // 3
+    corners = jitter.new_tensor([[a + side, b + side], [a + side, b - side], [a - side, b - side]]).double()
+    ones = corners.new_ones(len(images), 3, 1)
+    back = torch.linalg.solve(torch.cat((corners + jitter, ones), 2), corners.expand(len(images), 3, 2))
+    columns = torch.arange(width, dtype=torch.float64, device=images.device).expand(height, width)
+    rows = torch.arange(height, dtype=torch.float64, device=images.device)[:, None].expand(height, width)
+    places = torch.stack((columns, rows, torch.ones_like(rows)), -1).view(1, -1, 3) @ back
+    scale = places.new_tensor([2 / (width - 1), 2 / (height - 1)])
+    grid = (places * scale - 1).view(len(images), height, width, 2).to(images.dtype)
+    return F.grid_sample(images, grid, padding_mode='reflection', align_corners=True)
+
+
+@VARIANTS.register('pixelate:hendrycks', source=SOURCE, strengths=(.6, .5, .4, .3, .25), raw=True)
+def pixelate(images: Tensor, share: float, rng: 'Rng') -> Tensor:
+    """Shrink and enlarge, both by box averages. images: uint8 (B, 3, H, W)."""
+    planes, (height, width) = images.flatten(0, 1).float(), images.shape[-2:]
+    for down, across in ((int(height * share), int(width * share)), (height, width)):
+        planes = box_rows(box_rows(planes.mT.contiguous(), across).mT.contiguous(), down)
+    return planes.view(images.shape).to(torch.uint8)
+
+
+@VARIANTS.register('frost:hendrycks', source=SOURCE, raw=True,
+                   strengths=((1, .4), (.8, .6), (.7, .7), (.65, .7), (.6, .75)))  # weights of image and texture
+def frost(images: Tensor, weights: tuple[float, float], rng: 'Rng') -> Tensor:
+    """Add a random piece of a photograph of frost, at its own size. images: uint8 (B, 3, H, W)."""
+    size = tuple(images.shape[-2:])
+    textures = [frost_texture(index).to(images.device)
+                for index in rng.integers(0, len(FILES), (len(images),)).tolist()]
+    if any(own <= side for texture in textures for own, side in zip(texture.shape[1:], size, strict=True)):
+        raise ValueError(f'frost:hendrycks crops its textures as they are and takes images below 315 x 527, got '
+                         f'{size[0]} x {size[1]}; make them smaller or leave the variant out')
+    return torch.add(images.float() * weights[0], random_pieces(textures, size, rng).float(), alpha=weights[1])

@@ -1,0 +1,52 @@
+"""A user's own corruption, and what the package needs to be imported."""
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.corruptions import corrupt_images, textures
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(CORRUPTIONS, '_entries', dict(CORRUPTIONS._entries))
+
+
+def test_the_ten_lines_of_the_readme(registered):
+    from pathlib import Path
+    text = (Path(__file__).parents[2] / 'README.md').read_text()
+    code = next(block.split('```')[0] for block in text.split('```python\n') if 'CORRUPTIONS.register' in block)
+    names = {'images': torch.full((2, 3, 32, 40), 100, dtype=torch.uint8)}
+    exec(code, names)
+    assert len(code.strip().splitlines()) <= 10
+    out = corrupt_images(names['images'], 'dead_columns', 5)
+    assert {0, 100} == set(out.unique().tolist()) and (out[0, :, 0] == 0).sum() == (out[0] == 0).sum() / 32
+
+
+def test_frost_says_where_its_textures_come_from(monkeypatch):
+    monkeypatch.setattr(textures, 'find_spec', lambda name: None)
+    textures.frost_texture.cache_clear()
+    textures.fitted_texture.cache_clear()
+    with pytest.raises(LookupError, match='frost needs the texture .* of the package imagecorruptions, did not find it'):
+        corrupt_images(torch.zeros(1, 3, 40, 40, dtype=torch.uint8), 'frost', 1)
+
+
+def test_needs_torch_numpy_and_pillow_alone():
+    """Neither mmdet, mmcv, mmengine nor what imagecorruptions imports; frost reads that package's files only."""
+    code = '''
+import sys
+for name in ("mmdet", "mmcv", "mmengine", "imagecorruptions", "cv2", "scipy", "skimage", "pkg_resources", "timm"):
+    if name != "imagecorruptions":
+        sys.modules[name] = None
+import torch
+from pit_downstream.corruptions import corrupt_images
+from pit_downstream.core.registry import CORRUPTIONS
+images = torch.full((1, 3, 40, 48), 90, dtype=torch.uint8)
+for name in CORRUPTIONS:
+    corrupt_images(images, name, 2)
+assert "imagecorruptions" not in sys.modules
+print(len(CORRUPTIONS))'''
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.strip() == '19', done.stderr

@@ -1,0 +1,49 @@
+"""Paint a contact sheet: every corruption at every severity.
+
+python tools/show_corruptions.py photo.jpg --out photo_corrupted.png
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageOps
+
+from pit_downstream.cli import one_sentence
+from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.corruptions import BatchRng, corrupt_severities
+
+MARGIN = 16  # pixels for a row's name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('image', type=Path)
+    parser.add_argument('--out', type=Path, help='PNG to write (default: <image>_corrupted.png in this folder)')
+    parser.add_argument('--size', type=int, default=224, help='the image is cut to a square of this side')
+    parser.add_argument('--corruptions', nargs='+', default=list(CORRUPTIONS), metavar='NAME')
+    args = parser.parse_args()
+    if not args.image.is_file():
+        parser.error(f'expected a picture, did not find {args.image}')
+    with one_sentence():
+        sheet(args).save(args.out or f'{args.image.stem}_corrupted.png')
+
+
+def sheet(args: argparse.Namespace) -> Image.Image:
+    """A row per corruption: the image itself, then severities 1 to 5."""
+    with Image.open(args.image) as image:
+        pixels = np.array(ImageOps.fit(image.convert('RGB'), (args.size, args.size), Image.Resampling.BICUBIC))
+    batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+    pitch = args.size + MARGIN
+    paper = Image.new('RGB', (6 * args.size, len(args.corruptions) * pitch), 'white')
+    for row, name in enumerate(args.corruptions):
+        results = corrupt_severities(batch, name, range(1, 6), BatchRng(0, [args.image.name]))
+        strip = torch.cat((batch, results[:, 0])).permute(2, 0, 3, 1).flatten(1, 2).numpy()
+        paper.paste(Image.fromarray(strip), (0, row * pitch + MARGIN))
+        ImageDraw.Draw(paper).text((2, row * pitch + 2), name, fill='black')
+    return paper
+
+
+if __name__ == '__main__':
+    main()
