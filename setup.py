@@ -11,6 +11,7 @@ CORE = [
     'timm>=1.0.9',
     'numpy',
     'pillow',
+    'tqdm',
     'pycocotools',
     'imagecorruptions',
     'tqdm',

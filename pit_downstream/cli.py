@@ -1,8 +1,10 @@
-"""What the tools share: flags, and one sentence for bad input."""
+"""What the tools share: flags, what is built from them, and one sentence for bad input."""
 
 import argparse
 import contextlib
 import difflib
+import importlib
+import os
 import sys
 import traceback
 import warnings
@@ -25,7 +27,8 @@ def one_sentence() -> Iterator[None]:
         innermost = traceback.extract_tb(error.__traceback__)[-1]
         if PACKAGE not in Path(innermost.filename).parents or not innermost.line.startswith('raise '):
             raise
-        print(error.args[0], file=sys.stderr)
+        if os.environ.get('RANK', '0') == '0':  # of torchrun's processes one speaks
+            print(error.args[0], file=sys.stderr)
         sys.exit(2)
 
 
@@ -49,3 +52,149 @@ def require_name(name: str, names: Sequence[str], noun: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
         raise LookupError(f'no {noun} named {name!r}; did you mean {", ".join(near)}?')
+
+
+def classifier_parser(description: str) -> argparse.ArgumentParser:
+    """The flags that all tools share which measure a classifier."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('--model', required=True, help="a name of timm's or ours, torchvision:NAME or package.module:function; "
+        "arguments in brackets: 'pit_s(num_classes=10)'")
+    add('--weights', help="a checkpoint file; or pretrained (timm's and torchvision's default), random, own")
+    add('--protocol', default='model', help='how pictures are prepared: model (as its configuration says), '
+        'hendrycks (resize 256, crop 224, ImageNet mean and std), native (as they are)')
+    add('--data', default='data/imagenet/val', help='folder of class folders, or of pictures with --labels (default: '
+        '%(default)s)')
+    add('--labels', metavar='FILE', help="lines 'picture class' for a flat folder")
+    add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
+    add('--store', default='work_dirs/records', metavar='DIR', help='where records are kept (default: %(default)s)')
+    add('--cache', metavar='DIR', help='keep decoded images in a memory map here, for this and later runs')
+    add('--allow-missing', type=int, default=0, metavar='N', help='go on with up to N unreadable images')
+    add('--batch-size', type=batch_size, default='auto', help='a number; or auto, which begins large and halves when '
+        'memory runs out')
+    add('--workers', type=int, help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
+    add('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
+    add('--amp', choices=['bf16', 'fp16'], help='run the model in half precision; the records say so')
+    add('--compile', action='store_true', help='run the model through torch.compile')
+    add('--seed', type=int, default=0)
+    return parser
+
+
+def add_corruption_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--corruptions', nargs='+', default=['benchmark'], metavar='NAME', help='names; or benchmark (the 15, the '
+        'default), extra (the 4 hold-outs), all')
+    add('--severities', nargs='+', type=int, default=[1, 2, 3, 4, 5], metavar='1..5')
+    add('--as-published', action='store_true', help='save every corrupted image as JPEG of quality 85 and read it '
+        'back, as the published files were; the records say so')
+    add('--import', dest='imports', nargs='+', default=[], metavar='MODULE', help='modules that register '
+        'corruptions of your own')
+    add('--published', metavar='DIR', help='measure on corrupted pictures from here, DIR/[GROUP/]CORRUPTION/SEVERITY/'
+        'CLASS (ImageNet-C, -C-bar, 3DCC); --data has the clean ones')
+    add('--set', default='imagenet_c', metavar='NAME', help='what the published set is called in records (default: '
+        '%(default)s)')
+
+
+def chosen_corruptions(args: argparse.Namespace) -> list[str]:
+    """The names that --corruptions means. Raises LookupError for one that does not exist."""
+    from .benchmarks import imagenet_c
+    from .core.registry import CORRUPTIONS
+    for module in args.imports:
+        _import(module)
+    wrong = [severity for severity in args.severities if severity not in imagenet_c.SEVERITIES]
+    if wrong:
+        raise ValueError(f'severity is 1..5, got {wrong[0]}; the clean images are measured anyway')
+    if args.published and args.as_published:
+        raise ValueError('expected one of --published and --as-published, got both; published files are JPEG already')
+    groups = {'benchmark': imagenet_c.CORRUPTIONS, 'extra': imagenet_c.HOLD_OUT,
+              'all': imagenet_c.CORRUPTIONS + imagenet_c.HOLD_OUT}
+    names = dict.fromkeys(name for given in args.corruptions for name in groups.get(given, (given,)))
+    for name in () if args.published else names:
+        from . import corruptions  # noqa: F401  registers them
+        CORRUPTIONS.entry(name)
+    return list(names)
+
+
+def classifier(args: argparse.Namespace):
+    """The predictor that the flags name, on this rank's device; joins torchrun's ranks."""
+    from .evaluation.models import build_classifier
+    from .evaluation.ranks import start_ranks
+    _look_here()
+    return build_classifier(args.model, weights=args.weights, protocol=args.protocol, device=start_ranks(args.device),
+                            amp=args.amp, compiled=args.compile, seed=args.seed)
+
+
+def require_folder(folder: str, flag: str) -> None:
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f'expected pictures in {folder}, found no such folder; name another with {flag} DIR '
+                                '(data/README.md says how they lie there)')
+
+
+def pictures(args: argparse.Namespace, predictor):
+    """The samples of --data as `predictor` views them; refuses classes that it does not know."""
+    from .datasets.cache import CachedSamples
+    from .datasets.imagenet import class_folders, flat_folder
+    view = predictor.view
+    samples = flat_folder(args.data, args.labels, view=view) if args.labels else class_folders(args.data, view=view)
+    if max(samples.targets) >= predictor.classes():
+        raise ValueError(f'expected data of the {predictor.classes()} classes that {predictor.name} knows, got class '
+                         f'{max(samples.targets)} in {samples.name}; give another --model or other --data')
+    if args.limit is not None:
+        samples = samples.limited(args.limit)
+    return CachedSamples(samples, args.cache) if args.cache else samples
+
+
+def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequence[str]):
+    """The samples of --published, with the clean ones of --data where that folder is there."""
+    from dataclasses import replace
+
+    from .datasets.imagenet import published_corruptions
+    size = predictor.view.size
+    view = replace(predictor.view, resize=None if size in (None, 224) else size)  # the published files are 224 x 224
+    clean = pictures(args, predictor) if Path(args.data).is_dir() else None
+    return published_corruptions(args.published, corruptions, args.severities, view=view, name=args.set, clean=clean,
+                                 limit=args.limit)
+
+
+def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) -> tuple:
+    """The clean condition, where there are clean pictures, and every corruption at every severity."""
+    from .benchmarks import imagenet_c
+    every = imagenet_c.conditions(corruptions, args.severities, **corruption_variant(args))
+    return every if Path(args.data).is_dir() else every[1:]
+
+
+def corruption_variant(args: argparse.Namespace) -> dict:
+    """What the conditions of this run say beside name and severity."""
+    return {'jpeg': 85} if args.as_published else {}  # hendrycks/robustness saved the published files at quality 85
+
+
+def measure_options(args: argparse.Namespace, device) -> dict:
+    """What the flags say about how `measure` goes about its work."""
+    workers = args.workers
+    if workers is None:
+        workers = 1 if device.type == 'cpu' else min(16, os.cpu_count() or 1)
+    return {'seed': args.seed, 'batch_size': args.batch_size, 'workers': workers, 'allow_missing': args.allow_missing,
+            'show': True}
+
+
+def batch_size(text: str) -> int | str:
+    """For argparse: 'auto' or a whole number from 1 up."""
+    if text != 'auto' and not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f'expected auto or a number from 1 up, got {text!r}')
+    return text if text == 'auto' else int(text)
+
+
+def _look_here() -> None:
+    """Let Python find modules in the current folder, where `python -m` would find them."""
+    if '' not in sys.path:
+        sys.path.insert(0, '')
+
+
+def _import(module: str) -> None:
+    _look_here()
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not module.startswith(error.name):
+            raise
+        raise LookupError(f'no module {module!r} for --import; run where Python finds it, or set PYTHONPATH') from error

@@ -1,1 +1,1 @@
-"""Measuring models on images."""
+"""The one loop: metrics of a predictor on samples under conditions."""

@@ -1,0 +1,140 @@
+"""What ImageNet-C costs beside the model's own forward passes, end to end.
+
+python -m benchmarks.imagenet_c_overhead --data DIR [--model pit_s] [--batch-size 25] [--threads 2] [--forwards 76]
+
+The whole benchmark, clean and 15 corruptions x 5 severities, is run as tools/eval_imagenet_c.py runs it: pictures decoded
+by a worker, corrupted, shown to the model, counted, kept in a store. Before and after it the model alone sees batches of
+the same images, already prepared, half of `--forwards` times each; with fewer than 76 that time is scaled up. Weights are
+random: this is about time. Writes imagenet_c_overhead.json with the ratio and where the rest of the time goes.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.environment import environment
+from pit_downstream.benchmarks import imagenet_c
+from pit_downstream.core.contracts import Batch
+from pit_downstream.core.records import ResultStore
+from pit_downstream.datasets.base import PictureSamples
+from pit_downstream.datasets.cache import CachedSamples
+from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.evaluation import measure
+from pit_downstream.evaluation.classifier import ClassifierPredictor
+from pit_downstream.evaluation.keep import keep_measuring
+from pit_downstream.evaluation.models import build_classifier
+from pit_downstream.metrics.classification import ClassificationMetric, classification_metrics
+
+OUT = Path(__file__).with_suffix('.json')
+PASSES = len(imagenet_c.conditions())  # 76
+
+
+class Clock:
+    """Seconds spent in the parts of a run that it wraps; on a GPU it waits for the work of each."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.seconds = device, defaultdict(float)
+
+    def now(self) -> float:
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def called(self, part: str, function: Callable) -> Callable:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = self.now()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[part] += self.now() - start
+        return timed
+
+    def iterated(self, part: str, items: Iterator) -> Iterator:
+        following = self.called(part, lambda: next(items, self))
+        while (item := following()) is not self:
+            yield item
+
+
+def batches_of(predictor: ClassifierPredictor, samples: PictureSamples, size: int) -> list[Batch]:
+    read = [samples[index] for index in range(len(samples))]
+    return [predictor.collate(read[start:start + size]) for start in range(0, len(read), size)]
+
+
+def forward_seconds(predictor: ClassifierPredictor, batches: list[Batch], times: int, clock: Clock) -> float:
+    start = clock.now()
+    for _ in range(times):
+        for batch in batches:
+            predictor.predict(batch.images, batch)
+    return clock.now() - start
+
+
+def whole_seconds(predictor: ClassifierPredictor, samples: Any, folder: str, clock: Clock, **options: Any) -> float:
+    """The benchmark from an empty store to a full table; the clock sees the parts."""
+    store = ResultStore(Path(folder) / 'results.jsonl')
+    start = clock.now()
+    table = keep_measuring(store, predictor, samples, classification_metrics(), imagenet_c.conditions(), **options)
+    imagenet_c.summarise(table)
+    return clock.now() - start
+
+
+def watch(clock: Clock, predictor: ClassifierPredictor) -> None:
+    """Wrap what a run calls, so that its seconds are told apart."""
+    corrupted, passes = measure.corrupted, measure.passes
+    measure.corrupted = lambda *args: clock.iterated('corruption', corrupted(*args))
+    measure.passes = lambda *args, **kwargs: (
+        clock.iterated('waiting for images', batches) for batches in passes(*args, **kwargs))
+    predictor.predict = clock.called('forward', predictor.predict)
+    predictor.collate = clock.called('collate', predictor.collate)
+    ClassificationMetric.update = clock.called('metrics', ClassificationMetric.update)
+    ResultStore.add = clock.called('store', ResultStore.add)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', required=True)
+    parser.add_argument('--model', default='pit_s')
+    parser.add_argument('--batch-size', type=int, default=25)
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument('--workers', type=int, default=1)
+    parser.add_argument('--forwards', type=int, default=PASSES)
+    parser.add_argument('--limit', type=int)
+    parser.add_argument('--amp', choices=['bf16', 'fp16'])
+    parser.add_argument('--cache', action='store_true')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    predictor = build_classifier(args.model, weights='random', device=args.device, amp=args.amp)
+    samples = class_folders(args.data, view=predictor.view)
+    samples = samples if args.limit is None else samples.limited(args.limit)
+    clock = Clock(predictor.device)
+    batches = batches_of(predictor, samples, args.batch_size)
+    forward_seconds(predictor, batches[:1], 3, clock)  # warms up
+    with tempfile.TemporaryDirectory() as folder:
+        alone = forward_seconds(predictor, batches, args.forwards // 2, clock)
+        watch(clock, predictor)
+        whole = whole_seconds(predictor, CachedSamples(samples, folder) if args.cache else samples, folder, clock,
+                              batch_size=args.batch_size, workers=args.workers)
+        parts = {name: round(seconds, 2) for name, seconds in clock.seconds.items()}
+        alone += forward_seconds(predictor, batches, args.forwards - args.forwards // 2, clock)
+    alone *= PASSES / args.forwards
+    parts['the rest'] = round(whole - sum(parts.values()), 2)
+    result = {'model': predictor.name, 'samples': samples.name, 'batch': args.batch_size, 'workers': args.workers,
+              'cache': args.cache, 'passes': PASSES, 'forward_passes_measured': args.forwards,
+              'forward_alone_seconds': round(alone, 2), 'whole_seconds': round(whole, 2),
+              'ratio': round(whole / alone, 3), 'whole_by_part': parts, 'load_before': os.getloadavg()[0]}
+    OUT.write_text(json.dumps({'results': [result], 'environment': environment()}, indent=1) + '\n')
+    print('{whole_seconds} s for everything, {forward_alone_seconds} s for the forward passes alone: x{ratio}; '
+          '{whole_by_part}'.format(**result))
+    print(OUT)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,59 @@
+"""Benchmark: conditions, metrics and a summary; and the interval of a measured rate."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..core.condition import Condition
+from ..core.records import Table
+
+Z = 1.959963984540054  # the 97.5 % quantile of the standard normal: 95 % lie within +-Z
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is measured under which conditions, and what it comes to.
+
+    dataset: name of the Spec under which its samples are kept. summarise: pure; raises MissingMeasurement where
+    anything it needs is absent.
+    """
+
+    name: str
+    dataset: str
+    conditions: tuple[Condition, ...]
+    metrics: tuple[str, ...]
+    summarise: Callable[[Table], dict[str, float]]
+
+
+def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None:
+    """Raise ValueError for a record that rests on fewer than images - allow_missing images."""
+    for record in table.records:
+        if record.count < images - allow_missing:
+            raise ValueError(f'expected {images} images behind every number of {table.model} on {table.dataset}, got '
+                             f'{record.count} under {record.condition}; {images - record.count} could not be read when '
+                             'it was measured: mend them and remove these records, or accept the gap with '
+                             f'--allow-missing {images - record.count}')
+
+
+def wilson(rate: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a probability of which `rate` was seen in `count` independent trials (Wilson 1927)."""
+    if count < 1 or not 0 <= rate <= 1:
+        raise ValueError(f'expected a rate in [0, 1] and a count of at least 1, got {rate} and {count}')
+    spread = Z * math.sqrt(rate * (1 - rate) / count + (Z / (2 * count)) ** 2)
+    middle, scale = rate + Z * Z / (2 * count), 1 + Z * Z / count
+    return max(0., (middle - spread) / scale), min(1., (middle + spread) / scale)
+
+
+def weighted_interval(terms: Iterable[tuple[float, float, int]], offset: float = 0.) -> tuple[float, float]:
+    """An interval of offset + sum of weight * rate, where the rates were measured on the same images.
+
+    terms: (weight, rate, count). The same images stand behind every rate, so the rates are correlated to an unknown
+    degree; the ends of the Wilson intervals are added, which covers the truth with at least 95 % whatever the
+    correlation is, as far as the rates are normal.
+    """
+    low, high = [offset], [offset]
+    for weight, rate, count in terms:
+        ends = sorted(weight * end for end in wilson(rate, count))
+        low.append(ends[0])
+        high.append(ends[1])
+    return math.fsum(low), math.fsum(high)

@@ -1,0 +1,149 @@
+"""ImageNet-C (Hendrycks & Dietterich 2019): top-1 error under corruptions, relative to AlexNet's."""
+
+import math
+from collections.abc import Iterable, Sequence
+from types import MappingProxyType
+
+from ..core.condition import CLEAN, Condition
+from ..core.records import Key, Table
+from ..core.registry import BENCHMARKS
+from ..core.spec import Spec, Value
+from .base import Benchmark, weighted_interval
+
+ERROR = 'top1_error'
+METRICS = (ERROR, 'top5_error', 'nll', 'ece')
+SEVERITIES = (1, 2, 3, 4, 5)
+
+# AlexNet's top-1 error by severity, as published with the benchmark (hendrycks/robustness, issue 10). The means of the
+# rows are the normalisers that AugMix, easyrobust, FAN and RVT carry with six digits.
+ALEXNET = MappingProxyType({
+    'gaussian_noise': (.69528, .82542, .93554, .98138, .99452),
+    'shot_noise': (.71224, .85108, .93574, .98182, .99146),
+    'impulse_noise': (.78374, .89808, .94870, .98720, .99548),
+    'defocus_blur': (.65624, .73202, .85036, .91364, .94714),
+    'glass_blur': (.64308, .75054, .88806, .91622, .93344),
+    'motion_blur': (.58430, .70048, .82108, .89750, .92638),
+    'zoom_blur': (.70008, .76992, .80784, .84198, .87198),
+    'snow': (.71726, .88392, .86468, .91870, .94952),
+    'frost': (.61390, .79734, .88790, .89942, .93430),
+    'fog': (.67474, .76050, .84378, .87260, .94500),
+    'brightness': (.45140, .48502, .54048, .62166, .72440),
+    'contrast': (.64548, .76150, .88874, .97760, .99270),
+    'elastic_transform': (.52596, .70116, .55686, .64076, .80554),
+    'pixelate': (.52218, .54620, .73728, .87092, .91262),
+    'jpeg_compression': (.51002, .54718, .57294, .65458, .74778),
+})
+ALEXNET_CLEAN = .4348  # google-research/robustness_metrics, reports/imagenet_variants.py
+# Means over the severities, four digits: clovaai/assembled-cnn, mce/eval_robustness.py
+ALEXNET_HOLD_OUT = MappingProxyType({'speckle_noise': .8454, 'gaussian_blur': .7871, 'spatter': .7175,
+                                     'saturate': .6583})
+CORRUPTIONS = tuple(ALEXNET)
+HOLD_OUT = tuple(ALEXNET_HOLD_OUT)
+
+
+def condition(corruption: str, severity: int, **variant: Value) -> Condition:
+    return Condition(Spec.of(corruption, severity=severity, **variant))
+
+
+def conditions(corruptions: Iterable[str] = CORRUPTIONS, severities: Iterable[int] = SEVERITIES, **variant: Value
+               ) -> tuple[Condition, ...]:
+    """The clean condition and every corruption at every severity. variant: further arguments of each, e.g. jpeg=85."""
+    severities = tuple(severities)
+    return (CLEAN, *(condition(name, severity, **variant) for name in corruptions for severity in severities))
+
+
+def corruption_error(table: Table, corruption: str, **variant: Value) -> float:
+    """CE: the summed error over the severities, divided by AlexNet's."""
+    return math.fsum(_errors(table, corruption, variant)) / _alexnet_sum(corruption)
+
+
+def relative_corruption_error(table: Table, corruption: str, **variant: Value) -> float:
+    """Relative CE: as CE, with the clean errors subtracted on both sides."""
+    clean = len(SEVERITIES) * table[CLEAN, ERROR]
+    return ((math.fsum(_errors(table, corruption, variant)) - clean)
+            / (_alexnet_sum(corruption) - len(SEVERITIES) * ALEXNET_CLEAN))
+
+
+def mean_accuracy(table: Table, severity: int, corruptions: Sequence[str] = CORRUPTIONS, **variant: Value) -> float:
+    """1 - error, averaged over the corruptions at one severity."""
+    return 1 - math.fsum(table[condition(name, severity, **variant), ERROR] for name in corruptions) / len(corruptions)
+
+
+def summarise(table: Table, **variant: Value) -> dict[str, float]:
+    """mCE, relative mCE, their 15 terms, and mean accuracies; fractions, so 0.767 is the 76.7 of a leaderboard.
+
+    Raises MissingMeasurement that names every absent condition and the command that measures them.
+    """
+    require(table, [(one, ERROR) for one in conditions(**variant)])
+    ce = {name: corruption_error(table, name, **variant) for name in CORRUPTIONS}
+    relative = {name: relative_corruption_error(table, name, **variant) for name in CORRUPTIONS}
+    accuracy = {severity: mean_accuracy(table, severity, **variant) for severity in SEVERITIES}
+    return {
+        'mCE': _mean(ce.values()), 'relative_mCE': _mean(relative.values()),
+        'clean_accuracy': 1 - table[CLEAN, ERROR], 'mean_accuracy': _mean(accuracy.values()),
+        **{f'mean_accuracy(severity={severity})': value for severity, value in accuracy.items()},
+        **{f'CE({name})': value for name, value in ce.items()},
+        **{f'relative_CE({name})': value for name, value in relative.items()},
+    }
+
+
+def intervals(table: Table, **variant: Value) -> dict[str, tuple[float, float]]:
+    """95 % intervals of mCE, relative mCE and the mean accuracy, which are weighted sums of the measured errors.
+
+    The same images stand behind all of them; see weighted_interval for what that means.
+    """
+    require(table, [(one, ERROR) for one in conditions(**variant)])
+    errors = {name: [table.record((condition(name, severity, **variant), ERROR)) for severity in SEVERITIES]
+              for name in CORRUPTIONS}
+    clean = table.record((CLEAN, ERROR))
+    share = {name: 1 / len(CORRUPTIONS) / _alexnet_sum(name) for name in CORRUPTIONS}
+    above_clean = {name: 1 / len(CORRUPTIONS) / (_alexnet_sum(name) - len(SEVERITIES) * ALEXNET_CLEAN)
+                   for name in CORRUPTIONS}
+    cells = len(CORRUPTIONS) * len(SEVERITIES)
+
+    def interval(weight: dict[str, float], of_clean: float = 0., offset: float = 0.) -> tuple[float, float]:
+        terms = [(weight[name], one.value, one.count) for name, records in errors.items() for one in records]
+        return weighted_interval([*terms, (of_clean, clean.value, clean.count)], offset)
+    return {
+        'mCE': interval(share),
+        'relative_mCE': interval(above_clean, -len(SEVERITIES) * math.fsum(above_clean.values())),
+        'mean_accuracy': interval(dict.fromkeys(CORRUPTIONS, -1 / cells), offset=1.),
+    }
+
+
+def require(table: Table, keys: Iterable[Key]) -> None:
+    """Raise MissingMeasurement for the keys that `table` lacks, with the command that measures them."""
+    missing = [Condition.parse(str(key[0])) for key in keys if key not in table]
+    specs = [one.corruption for one in missing if one.corruption is not None]
+    flags = ''
+    if specs:
+        names, severities = (dict.fromkeys(values) for values in
+                             ([spec.name for spec in specs], [spec.get('severity') for spec in specs]))
+        flags = f' --corruptions {" ".join(names)} --severities {" ".join(map(str, sorted(severities)))}'
+        flags += ' --as-published' * any(spec.get('jpeg') is not None for spec in specs)
+    table.require(keys, command=f'python tools/eval_imagenet_c.py --model {Spec.parse(table.model).name}{flags} '
+                                'and the other flags of the first run')
+
+
+def _errors(table: Table, corruption: str, variant: dict[str, Value]) -> list[float]:
+    keys = [(condition(corruption, severity, **variant), ERROR) for severity in SEVERITIES]
+    require(table, keys)
+    return [table[key] for key in keys]
+
+
+def _alexnet_sum(corruption: str) -> float:
+    if corruption in ALEXNET:
+        return math.fsum(ALEXNET[corruption])
+    if corruption in ALEXNET_HOLD_OUT:
+        return len(SEVERITIES) * ALEXNET_HOLD_OUT[corruption]
+    raise LookupError(f'no error of AlexNet is published for {corruption!r}, so it has no CE; its errors are in the '
+                      'table')
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return math.fsum(values) / len(values)
+
+
+BENCHMARKS.register('imagenet_c')(
+    Benchmark('imagenet_c', dataset='imagenet', conditions=conditions(), metrics=METRICS, summarise=summarise))

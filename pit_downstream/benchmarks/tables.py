@@ -1,0 +1,103 @@
+"""A corruption benchmark's table as text, CSV and JSON."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+
+from ..core.condition import CLEAN, Condition
+from ..core.records import MissingMeasurement, Record, Table
+from ..core.spec import Value
+from . import imagenet_c
+from .base import weighted_interval, wilson
+from .imagenet_c import ERROR
+
+_COLUMNS = ('model', 'dataset', 'condition', 'corruption', 'severity', 'metric', 'value', 'low', 'high', 'count',
+            'seed')
+
+
+def as_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
+    """Top-1 errors by corruption and severity with their mean and CE; '-' where there is none."""
+    rows = [['top-1 error', *map(str, severities), 'mean', 'CE']]
+    if (CLEAN, ERROR) in table:
+        rows.append(['clean', *[''] * len(severities), _number(table[CLEAN, ERROR]), ''])
+    for name in corruptions:
+        errors = [_error(table, name, severity, variant) for severity in severities]
+        mean = None if None in errors else math.fsum(errors) / len(errors)
+        rows.append([name, *map(_number, [*errors, mean, _ce(table, name, variant)])])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join('  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
+                                                          zip(row[1:], widths[1:], strict=True))]).rstrip()
+                     for row in rows)
+
+
+def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
+    """mCE, relative mCE and mean accuracy with their 95 % intervals.
+
+    Where the table lacks something for these, the sentence that says what, and the mean accuracy over the conditions
+    that were chosen; for a set without AlexNet's errors (ImageNet-C-bar, 3DCC) the latter alone.
+    """
+    lines = []
+    try:
+        summary, intervals = imagenet_c.summarise(table, **variant), imagenet_c.intervals(table, **variant)
+        lines = [_line(name.replace('_', ' '), summary[name], interval) for name, interval in intervals.items()]
+    except MissingMeasurement as missing:
+        if set(corruptions) & set(imagenet_c.CORRUPTIONS):
+            lines = [f'no mCE: {missing.args[0]}']
+    if set(corruptions) != set(imagenet_c.CORRUPTIONS) or set(severities) != set(imagenet_c.SEVERITIES):
+        records = [table.record((imagenet_c.condition(name, severity, **variant), ERROR))
+                   for name in corruptions for severity in severities]
+        mean = 1 - math.fsum(record.value for record in records) / len(records)
+        interval = weighted_interval([(-1 / len(records), record.value, record.count) for record in records], offset=1.)
+        lines.append(_line(f'mean accuracy of the {len(records)} above', mean, interval))
+    return '\n'.join(lines)
+
+
+def as_csv(table: Table) -> str:
+    """One line for every record; low and high are the ends of the 95 % interval (Wilson) of an error."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, _COLUMNS, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(_row(record) for record in table.records)
+    return out.getvalue()
+
+
+def as_json(table: Table, **variant: Value) -> str:
+    """{'model', 'dataset', 'summary', 'intervals', 'records'}; summary and intervals are null over a gap."""
+    try:
+        summary, intervals = imagenet_c.summarise(table, **variant), imagenet_c.intervals(table, **variant)
+    except MissingMeasurement:
+        summary = intervals = None
+    rows = [_row(record) for record in table.records]
+    return json.dumps({'model': table.model, 'dataset': table.dataset, 'summary': summary, 'intervals': intervals,
+                       'records': rows}, indent=1) + '\n'
+
+
+def _row(record: Record) -> dict:
+    corruption = Condition.parse(record.condition).corruption
+    name, severity = (corruption.name, corruption.get('severity')) if corruption else ('', '')
+    low, high = wilson(record.value, record.count) if record.metric.endswith('_error') else ('', '')
+    return {'model': record.model, 'dataset': record.dataset, 'condition': record.condition, 'corruption': name,
+            'severity': severity, 'metric': record.metric, 'value': record.value, 'low': low, 'high': high,
+            'count': record.count, 'seed': record.seed}
+
+
+def _line(name: str, value: float, interval: tuple[float, float]) -> str:
+    return f'{name:13}  {value:.4f}  (95 %: {interval[0]:.4f} to {interval[1]:.4f})'
+
+
+def _error(table: Table, name: str, severity: int, variant: dict[str, Value]) -> float | None:
+    key = imagenet_c.condition(name, severity, **variant), ERROR
+    return table[key] if key in table else None
+
+
+def _ce(table: Table, name: str, variant: dict[str, Value]) -> float | None:
+    try:
+        return imagenet_c.corruption_error(table, name, **variant)
+    except LookupError:  # a severity is missing, or AlexNet's error is not known
+        return None
+
+
+def _number(value: float | None) -> str:
+    return '-' if value is None else f'{value:.4f}'

@@ -1,0 +1,103 @@
+"""What the rooms hand to each other: samples, batches, outputs, and what may be asked of an rng, predictor or metric.
+
+Core imports the standard library alone, so a tensor is Any here; shapes and types stand in the docstrings.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Tensor = Any  # torch.Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as a benchmark defines its corruption on it.
+
+    id: what its random draws are derived from, the same in every run: 'n01440764/ILSVRC2012_val_00000293.JPEG'.
+    image: uint8 (3, H, W), RGB. target: the class index of a classifier, boxes of a detector ...
+    """
+
+    id: str
+    image: Tensor
+    target: Any
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: float (B, 3, H, W) in [0, 1]. valid: bool (B, 1, H, W), False on padding. samples: B of them."""
+
+    images: Tensor
+    valid: Tensor
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """predictions: logits (B, K) of a classifier, one item per image of a detector.
+
+    trace: what a traced model showed of its inside (attention.trace.Trace); None unless it was asked for.
+    """
+
+    predictions: Any
+    trace: Any = None
+
+
+class Rng(Protocol):
+    """Where a corruption or an attack gets its random fields: torch in production, numpy replay in parity tests.
+
+    A shape is that of the whole field and begins with the number of images; what an image draws does not depend on the
+    others. Every result is a tensor on the device of the images.
+    """
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal values, float."""
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Values in [0, 1), float."""
+
+    def poisson(self, rate: Tensor, index: Tensor | None = None) -> Tensor:
+        """Counts with the means `rate` (B, ...), or with means rate[index] for a few rates (K,) and index (B, ...)."""
+
+    def integers(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
+        """Values in low..high - 1, int64."""
+
+
+class Predictor(Protocol):
+    """A model dressed for measuring: images in [0, 1] in, losses and predictions out; normalisation is inside.
+
+    name: its Spec text, under which records are kept.
+    """
+
+    name: str
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """The samples as network images on the device of the model."""
+
+    def loss(self, images: Tensor, batch: Batch) -> Tensor:
+        """(B,), differentiable in images; higher hurts the model."""
+
+    def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
+        """Outputs for images (B, 3, H, W) in [0, 1], which may differ from batch.images (an attack changed them)."""
+
+
+class Metric(Protocol):
+    """Numbers over many batches. State stays on the device; under torch.distributed compute() sums over the ranks.
+
+    name: of its value; where compute() gives several, of the last, so that a kept record of this name says that all are
+    kept. count: on how many samples the last compute() rests, over all ranks.
+    """
+
+    name: str
+    needs_trace: bool
+    higher_is_better: bool
+    count: int
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Take one batch in."""
+
+    def compute(self) -> Mapping[str, float]:
+        """Value by metric name, e.g. {'top1_error': 0.25}; a value of one place is named 'metric@place'."""

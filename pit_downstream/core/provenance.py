@@ -1,0 +1,59 @@
+"""What a run was: versions, commit, device, command, seed. Written once per run, beside its records."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+from .. import __version__
+
+LIBRARIES = ('torch', 'torchvision', 'timm', 'numpy', 'pillow', 'mmengine', 'mmdet')
+
+
+def provenance(*, device: str, seed: int, argv: Sequence[str] | None = None) -> dict:
+    """{'started': ISO 8601 in UTC, 'argv': [...], 'device': ..., 'seed': ..., 'commit': ..., 'versions': {...}}.
+
+    commit is '' outside a git checkout and ends in '+' where files were changed.
+    """
+    return {
+        'started': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'argv': list(sys.argv if argv is None else argv),
+        'device': device, 'seed': seed, 'commit': commit(),
+        'versions': {'pit_downstream': __version__, 'python': platform.python_version(), **versions()},
+    }
+
+
+def write_provenance(path: str | Path, run: dict) -> None:
+    """Append `run` as one line of JSON to `path`."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open('a') as file:
+        file.write(json.dumps(run) + '\n')
+
+
+def versions() -> dict[str, str]:
+    """Version of each of LIBRARIES that pip knows here."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    folder = Path(__file__).parent
+    head = _git('rev-parse', '--short', 'HEAD', folder=folder)
+    return head and head + ('+' if _git('status', '--porcelain', '-uno', folder=folder) else '')
+
+
+def _git(*args: str, folder: Path) -> str:
+    try:
+        done = subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git here
+        return ''
+    return done.stdout.strip() if done.returncode == 0 else ''

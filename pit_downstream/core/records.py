@@ -1,0 +1,181 @@
+"""Records: every measured number is one line of a file that is only ever appended to."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from .condition import Condition
+
+Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric) or also the place
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One number: `value` of `metric` of `model` on `dataset` under `condition`, over `count` samples.
+
+    model, dataset and condition are Spec texts; value is a fraction, never a percentage; place is where in the model a
+    per-layer metric was taken ('stage2.block4'), '' for the others.
+    """
+
+    model: str
+    dataset: str
+    condition: str
+    metric: str
+    value: float
+    count: int
+    seed: int
+    place: str = ''
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.condition, self.metric, self.place
+
+
+class MissingMeasurement(LookupError):
+    """A number was wanted that was not measured. keys: which ones."""
+
+    def __init__(self, table: 'Table', keys: Iterable[Key], command: str = ''):
+        self.keys = tuple(keys)
+        metrics = ', '.join(dict.fromkeys(key[1] for key in self.keys))
+        names = list(dict.fromkeys(str(key[0]) for key in self.keys))
+        shown = ', '.join(names[:6]) + (f' and {len(names) - 6} more' if len(names) > 6 else '')
+        super().__init__(f'no {metrics} of {table.model} on {table.dataset} under {shown}'
+                         + (f'; to fill the gap: {command}' if command else ''))
+
+
+class Table:
+    """The records of one model on one data set by (condition, metric) or (condition, metric, place)."""
+
+    def __init__(self, model: str, dataset: str, records: Iterable[Record] = ()):
+        self.model, self.dataset = model, dataset
+        self._records: dict[tuple[str, str, str], Record] = {}
+        for record in records:
+            kept = self._records.setdefault(record.key, record)
+            if (kept.value, kept.count) != (record.value, record.count):
+                raise ValueError(f'expected one value of {record.metric} of {model} on {dataset} under '
+                                 f'{record.condition}, got {kept.value} and {record.value}; remove one of the lines')
+
+    def record(self, key: Key) -> Record:
+        if _full(key) not in self._records:
+            raise MissingMeasurement(self, [key])
+        return self._records[_full(key)]
+
+    def __getitem__(self, key: Key) -> float:
+        return self.record(key).value
+
+    def __contains__(self, key: Key) -> bool:
+        return _full(key) in self._records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return tuple(self._records.values())
+
+    def require(self, keys: Iterable[Key], *, command: str = '') -> None:
+        """Raise MissingMeasurement naming all of `keys` that are not here. command: what would fill the gap."""
+        missing = [key for key in keys if key not in self]
+        if missing:
+            raise MissingMeasurement(self, missing, command)
+
+
+class ResultStore:
+    """Append-only JSONL: what add() returned from survives kill -9 and power loss; a torn last line is dropped.
+
+    path: the file, made with its folders by the first add().
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def add(self, *records: Record) -> None:
+        """Append all in one write and wait until they are on the disk. Raises ValueError for what is no number."""
+        for record in records:
+            if not math.isfinite(record.value):
+                raise ValueError(f'expected a finite number, got {record.value} as {record.metric} of {record.model} '
+                                 f'under {record.condition}; nothing was stored')
+        text = ''.join(json.dumps(asdict(record)) + '\n' for record in records)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._drop_torn_line()
+        with self.path.open('ab') as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def records(self) -> list[Record]:
+        """All of them in the order of the file; [] where there is no file yet."""
+        text = self.path.read_bytes() if self.path.exists() else b''
+        *lines, torn = text.split(b'\n')
+        if torn:
+            _log.warning('%s: dropped a torn last line: %s', self.path, torn[:80].decode(errors='replace'))
+        return [self._parse(number, line) for number, line in enumerate(lines, 1)]
+
+    def done(self, model: str, dataset: str, seed: int) -> frozenset[tuple[str, str]]:
+        """The (condition, metric) pairs that need not be measured again."""
+        wanted = model, dataset, seed
+        return frozenset((record.condition, record.metric) for record in self.records()
+                         if (record.model, record.dataset, record.seed) == wanted)
+
+    def table(self, model: str, dataset: str, *, seed: int | None = None) -> Table:
+        """The table of one model on one data set. With records of several seeds, `seed` must choose."""
+        records = [record for record in self.records() if (record.model, record.dataset) == (model, dataset)
+                   and seed in (None, record.seed)]
+        seeds = sorted({record.seed for record in records})
+        if len(seeds) > 1:
+            raise ValueError(f'{self.path} holds {model} on {dataset} with the seeds {seeds}; choose one of them')
+        return Table(model, dataset, records)
+
+    def _drop_torn_line(self) -> None:
+        """Cut what a killed write left behind the last line end, so that the next line starts on its own."""
+        if not self.path.exists():
+            self.path.touch()
+            _sync_folder(self.path.parent)
+            return
+        with self.path.open('rb') as file:
+            file.seek(max(0, self.path.stat().st_size - 1))
+            if file.read() in (b'', b'\n'):
+                return
+        os.truncate(self.path, self.path.read_bytes().rfind(b'\n') + 1)
+
+    def _parse(self, number: int, line: bytes) -> Record:
+        try:
+            return Record(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            names = ', '.join(field.name for field in fields(Record))
+            raise ValueError(f'expected a JSON object with {names} in line {number} of {self.path}, '
+                             f'got {line[:80].decode(errors="replace")!r}; remove or mend that line') from error
+
+
+def parse_place(name: str) -> tuple[str, str]:
+    """'similarity@stage2.block4' -> ('similarity', 'stage2.block4'); a name without a place has place ''."""
+    metric, _, place = name.partition('@')
+    return metric, place
+
+
+def to_records(values: Mapping[str, float], *, model: str, dataset: str, condition: Condition, count: int, seed: int
+               ) -> list[Record]:
+    """What a Metric computed, as records."""
+    named = ((*parse_place(name), float(value)) for name, value in values.items())
+    return [Record(model, dataset, str(condition), metric, value, count, seed, place)
+            for metric, place, value in named]
+
+
+def _full(key: Key) -> tuple[str, str, str]:
+    condition, metric, *place = key
+    return str(condition), metric, place[0] if place else ''
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name survive a power loss."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

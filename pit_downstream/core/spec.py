@@ -1,0 +1,146 @@
+"""Spec: a name with arguments, in one canonical spelling that serves as cache key and as table heading."""
+
+import ast
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import total_ordering
+from typing import Union
+
+Value = Union[None, bool, int, float, Fraction, str, tuple['Value', ...]]
+
+_NAME = re.compile(r'[A-Za-z_][\w.:/@-]*')  # 'fog', 'pit_s_224.in1k', 'torchvision:resnet50', 'package.module:function'
+_EXPECTED = "a name with arguments like pgd(epsilon=8/255, norm='Linf')"
+
+
+@total_ordering
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """What it names and with which arguments; equal where the spelling is equal.
+
+    Arguments are sorted by name, whole numbers are spelled without a point or a denominator, so 1.0 and 2/2 become 1.
+    """
+
+    name: str
+    kwargs: tuple[tuple[str, Value], ...] = ()
+
+    def __post_init__(self):
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f'expected {_EXPECTED}, got the name {self.name!r}')
+        keys = [key for key, _ in self.kwargs]
+        wrong = [key for key in keys if not key.isidentifier() or keys.count(key) > 1]
+        if wrong:
+            raise ValueError(f'expected {_EXPECTED}, got the argument {wrong[0]!r} in {self.name}, repeated or no name')
+        object.__setattr__(self, 'kwargs', tuple(sorted((key, _canonical(value)) for key, value in self.kwargs)))
+
+    @classmethod
+    def of(cls, name: str, **kwargs: Value) -> 'Spec':
+        return cls(name, tuple(kwargs.items()))
+
+    @classmethod
+    def parse(cls, text: str) -> 'Spec':
+        """Read a spelling: literals, tuples of them and fractions n/m; nothing is evaluated."""
+        name, bracket, inner = text.strip().partition('(')
+        if not bracket:
+            return cls(name)
+        try:
+            tree = ast.parse(f'_({inner}', mode='eval').body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise ValueError(f'expected {_EXPECTED}, got {text!r}') from error
+        # a name or a second call behind the bracket makes another node, or a call of something else than '_'
+        if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
+            raise ValueError(f'expected {_EXPECTED}, got {text!r}')
+        if any(word.arg is None for word in tree.keywords):
+            raise ValueError(f'expected {_EXPECTED}, got ** in {text!r}')
+        return cls(name, tuple((word.arg, _literal(word.value, text)) for word in tree.keywords))
+
+    def get(self, key: str, default: Value = None) -> Value:
+        return dict(self.kwargs).get(key, default)
+
+    def without(self, *keys: str) -> 'Spec':
+        """The same without the arguments `keys`."""
+        return Spec(self.name, tuple((key, value) for key, value in self.kwargs if key not in keys))
+
+    def __str__(self) -> str:
+        inner = ', '.join(f'{key}={_spelled(value)}' for key, value in self.kwargs)
+        return f'{self.name}({inner})' if inner else self.name
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == str(other) if isinstance(other, Spec) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __lt__(self, other: 'Spec') -> bool:
+        """By name, then by arguments, numbers by size: severity 2 stands before severity 10."""
+        return self._order() < other._order() if isinstance(other, Spec) else NotImplemented
+
+    def _order(self) -> tuple:
+        return self.name, tuple((key, _rank(value)) for key, value in self.kwargs), str(self)
+
+
+def split_outside_quotes(text: str, separator: str) -> Iterator[str]:
+    """The parts of `text` between separators that stand in no quoted string and no bracket, stripped."""
+    depth, quote, start, index = 0, '', 0, 0
+    while index < len(text):
+        letter = text[index]
+        if quote:
+            index += letter == '\\'
+            quote = '' if letter == quote else quote
+        elif letter in '\'"':
+            quote = letter
+        elif letter in '()[]':
+            depth += 1 if letter in '([' else -1
+        elif depth == 0 and text.startswith(separator, index):
+            yield text[start:index].strip()
+            start = index + len(separator)
+        index += 1
+    yield text[start:].strip()
+
+
+def _literal(node: ast.expr, text: str) -> Value:
+    match node:
+        case ast.Constant(value=None | bool() | int() | float() | str() as value):
+            return value
+        case ast.Tuple(elts=items) | ast.List(elts=items):
+            return tuple(_literal(item, text) for item in items)
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)) \
+                if not isinstance(value, bool):
+            return -value
+        case ast.BinOp(op=ast.Div(), left=left, right=right):
+            top, bottom = _literal(left, text), _literal(right, text)
+            if type(top) is int and type(bottom) is int and bottom:
+                return Fraction(top, bottom)
+    raise ValueError(f'expected literals and fractions n/m as arguments, got {ast.unparse(node)} in {text!r}')
+
+
+def _canonical(value: Value) -> Value:
+    """The value in its one form: whole numbers as int, sequences as tuple. Raises ValueError for any other type."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_canonical, value))
+    if isinstance(value, (int, float, Fraction)) and math.isfinite(value):
+        return int(value) if value == int(value) else value
+    raise ValueError(f'expected None, a bool, a finite number, a text or a tuple of these as argument, got {value!r}')
+
+
+def _spelled(value: Value) -> str:
+    if isinstance(value, tuple):
+        return f'({", ".join(map(_spelled, value))}{"," * (len(value) == 1)})'
+    if not isinstance(value, Fraction):
+        return repr(value)
+    # grey levels are spelled as such: 10/255, not 2/51; thirds and fifths are rarely meant as levels
+    levels = 255 // value.denominator if value.denominator > 5 and 255 % value.denominator == 0 else 1
+    return f'{value.numerator * levels}/{value.denominator * levels}'
+
+
+def _rank(value: Value) -> tuple:
+    """A key by which values of different types can be sorted."""
+    if isinstance(value, tuple):
+        return 3, tuple(map(_rank, value))
+    if isinstance(value, str):
+        return 2, value
+    return (0, 0) if value is None else (1, value)

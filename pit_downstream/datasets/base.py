@@ -1,0 +1,177 @@
+"""Samples on disk: pictures with their class, cut to the raw image on which a benchmark defines its corruption."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
+
+from ..core.condition import CLEAN, Condition
+from ..core.contracts import Sample
+from ..core.spec import Spec
+
+SUFFIXES = ('.jpeg', '.jpg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
+# What Pillow raises for pictures that are broken in one way or another: SyntaxError for PNG, struct.error for headers
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+class UnreadableImage(ValueError):
+    """A picture that could not be decoded. id: the sample's; reason: what the decoder said."""
+
+    def __init__(self, id: str, reason: str):
+        super().__init__(f'{id} could not be read: {reason}')
+        self.id, self.reason = id, reason
+
+    def __reduce__(self):
+        return UnreadableImage, (self.id, self.reason)
+
+
+class Samples(Protocol):
+    """A data set as the loop wants it. name: the Spec text under which records are kept."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises UnreadableImage."""
+
+    def at(self, condition: Condition) -> 'tuple[Samples, Condition]':
+        """Where the images of `condition` lie, and what the loop has still to do to them."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The raw image of a picture: its shorter side resized to `resize`, then the central `size` x `size` pixels.
+
+    mode 'squash' resizes both sides to `resize`. resize None: no resizing, a smaller picture is refused. size None: the
+    picture as it is.
+    """
+
+    size: int | None = 224
+    resize: int | None = 256
+    interpolation: str = 'bilinear'
+    mode: str = 'center'
+
+    def __post_init__(self):
+        modes = [mode.value for mode in InterpolationMode]
+        if self.interpolation not in modes or self.mode not in ('center', 'squash'):
+            raise ValueError(f"expected an interpolation of {', '.join(modes)} and the mode 'center' or 'squash', got "
+                             f'{self.interpolation!r} and {self.mode!r}; --protocol hendrycks fits any model of 224 px')
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """uint8 (3, H, W), RGB."""
+        picture = picture.convert('RGB')
+        if self.resize is not None:
+            side = self.resize if self.mode == 'center' else [self.resize, self.resize]
+            picture = resize(picture, side, InterpolationMode(self.interpolation))
+        if self.size is not None:
+            if min(picture.size) < self.size:
+                raise ValueError(f'expected {self.size} x {self.size} pixels at least, got '
+                                 f'{picture.width} x {picture.height}')
+            picture = center_crop(picture, self.size)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+    @property
+    def words(self) -> dict[str, int | str]:
+        """What the name of a data set says of it."""
+        if self.size is None:
+            return {'view': 'native'}
+        if self.resize is None:
+            return {'size': self.size}
+        words = {'size': self.size, 'resize': self.resize, 'interpolation': self.interpolation}
+        return words if self.mode == 'center' else {**words, 'mode': self.mode}
+
+
+class PictureSamples:
+    """Pictures below `root`, each with its class index.
+
+    name: of its Spec; what the view does and how many images there are is added to it, so that numbers of different
+    views or of a part never pass for each other. ids: paths below `root`, with '/'.
+    """
+
+    def __init__(self, root: str | Path, ids: Sequence[str], targets: Sequence[int], *, view: View, name: str):
+        if not ids:
+            raise ValueError(f'expected pictures ({", ".join(SUFFIXES)}) under {root}, found none; check --data')
+        self.root, self.ids, self.targets, self.view = Path(root), list(ids), list(targets), view
+        given = Spec.parse(name)
+        self.spec = Spec.of(given.name, **{**dict(given.kwargs), 'images': len(ids), **view.words})
+
+    @property
+    def name(self) -> str:
+        return str(self.spec)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        id = self.ids[index]
+        try:
+            with Image.open(self.root / id) as picture:
+                image = self.view(picture)
+        except _BROKEN as error:
+            raise UnreadableImage(id, f'{error}' or type(error).__name__) from error
+        return Sample(id, image, self.targets[index])
+
+    def at(self, condition: Condition) -> tuple['PictureSamples', Condition]:
+        return self, condition
+
+    def limited(self, limit: int) -> 'PictureSamples':
+        """`limit` of the images, evenly spread over the data set, and so over its classes."""
+        if not 1 <= limit <= len(self):
+            raise ValueError(f'expected a limit in 1..{len(self)}, the number of images, got {limit}')
+        chosen = [index * len(self) // limit for index in range(limit)]
+        few = PictureSamples(self.root, [self.ids[i] for i in chosen], [self.targets[i] for i in chosen],
+                             view=self.view, name=self.name)
+        few.spec = Spec.of(self.spec.name, **{**dict(self.spec.kwargs), 'limit': limit})
+        return few
+
+
+class CorruptedFolders:
+    """A published set of corrupted pictures: one data set per condition, and where given the clean one.
+
+    folders: data set by condition; they must have equally many images.
+    """
+
+    def __init__(self, name: str, folders: dict[Condition, PictureSamples], *, clean: PictureSamples | None = None):
+        sizes = {str(condition): len(samples) for condition, samples in folders.items()}
+        if len(set(sizes.values())) != 1:
+            few = min(sizes, key=sizes.get)
+            raise ValueError(f'expected equally many pictures under every condition, got {sizes[few]} under {few} and '
+                             f'{max(sizes.values())} elsewhere; complete the folder')
+        any_folder = next(iter(folders.values()))
+        self._folders = folders | ({CLEAN: clean} if clean is not None else {})
+        self._length = len(any_folder)
+        self.name = str(Spec.of(name, **dict(any_folder.spec.kwargs)))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Sample:
+        raise LookupError(f'{self.name} has images only under a condition; ask at(condition) for them')
+
+    def at(self, condition: Condition) -> tuple[PictureSamples, Condition]:
+        """The folder of `condition`; nothing is left to be done to its images but the attack."""
+        here = Condition(condition.corruption)
+        if here not in self._folders:
+            raise LookupError(f'{self.name} has no images under {here}; it has {len(self._folders)} other conditions')
+        return self._folders[here], Condition(None, condition.attack)
+
+
+def pictures_in(folder: Path) -> list[str]:
+    """Names of the pictures directly in `folder`, sorted."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES)
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the visible folders in `folder`, sorted."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f'expected a folder at {folder}, found none; check --data')
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith('.'))

@@ -1,0 +1,109 @@
+"""ImageNet and what is laid out like it: class folders, a flat folder with labels, published corrupted sets."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..core.condition import Condition
+from ..core.spec import Spec
+from .base import CorruptedFolders, PictureSamples, View, folders_in, pictures_in
+from .labelsets import class_indices, parse_label, wnid_indices
+
+_DEVKIT = ('it looks like the numbering 1..1000 of the ILSVRC development kit, which is not the order of the class '
+           'indices; give WordNet ids or indices 0..999')
+
+
+def class_folders(root: str | Path, *, view: View, name: str | None = None) -> PictureSamples:
+    """Any root/<class>/*.JPEG. The name is 'imagenet' for WordNet ids, else 'folder' with the end of the path."""
+    root = Path(root)
+    indices = class_indices(folders_in(root))
+    if not indices and root.is_dir() and pictures_in(root):
+        raise ValueError(f'expected class folders in {root}, found {len(pictures_in(root))} pictures; for a flat '
+                         'folder give their classes with --labels FILE')
+    found = [(f'{folder}/{picture}', index) for folder, index in indices.items()
+             for picture in pictures_in(root / folder)]
+    ids, targets = zip(*found, strict=True) if found else ((), ())
+    return PictureSamples(root, ids, targets, view=view, name=name or _name(root, indices))
+
+
+def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str | None = None) -> PictureSamples:
+    """Pictures directly in `root`, their classes in the text file `labels`.
+
+    A line is 'picture label', separated by blanks or a comma, where the label is a class index or a WordNet id and the
+    picture's suffix may be left out (Kaggle's LOC_val_solution.csv is such a file); or a label alone, for the
+    pictures in sorted order.
+    """
+    root, labels = Path(root), Path(labels)
+    if not labels.is_file():
+        raise FileNotFoundError(f'expected the labels of {root} in {labels}, found no such file; check --labels')
+    folders_in(root)
+    pictures = pictures_in(root)
+    targets = _read_labels(labels, pictures)
+    unnamed = [picture for picture in pictures if picture not in targets]
+    if unnamed:
+        raise ValueError(f'expected a label for each of the {len(pictures)} pictures in {root}, got none for '
+                         f'{len(unnamed)} of them, {", ".join(unnamed[:3])} ...; complete {labels}')
+    return PictureSamples(root, pictures, [targets[picture] for picture in pictures], view=view,
+                          name=name or ('imagenet' if max(targets.values()) > 99 else _name(root, ())))
+
+
+def published_corruptions(root: str | Path, corruptions: Iterable[str], severities: Iterable[int], *, view: View,
+                          name: str = 'imagenet_c', clean: PictureSamples | None = None, limit: int | None = None
+                          ) -> CorruptedFolders:
+    """Corrupted pictures as published: ImageNet-C, ImageNet-C-bar, ImageNet-3DCC.
+
+    Layouts: root/<corruption>/<severity>/<class>/* and root/<group>/<corruption>/<severity>/<class>/*.
+    Raises FileNotFoundError with the names of all folders that are missing, before any is read.
+    """
+    root, severities = Path(root), tuple(severities)
+    places = {Condition(Spec.of(corruption, severity=severity)): _published(root, corruption) / str(severity)
+              for corruption in corruptions for severity in severities}
+    missing = [str(place.relative_to(root)) for place in places.values() if not place.is_dir()]
+    if missing:
+        shown = ', '.join(missing[:8]) + (f' and {len(missing) - 8} more' if len(missing) > 8 else '')
+        raise FileNotFoundError(f'expected the folders {shown} in {root}, found none of these; complete the data set, '
+                                'or choose with --corruptions and --severities')
+    folders = {condition: class_folders(place, view=view, name='published') for condition, place in places.items()}
+    if limit is not None:
+        folders = {condition: samples.limited(limit) for condition, samples in folders.items()}
+    return CorruptedFolders(name, folders, clean=clean)
+
+
+def published_names(root: str | Path) -> list[str]:
+    """The corruptions that lie in `root` in either layout: folders that have folders named 1..5."""
+    root = Path(root)
+    return [folder.name for folder in _below(root) if (folder / '1').is_dir() or (folder / '5').is_dir()]
+
+
+def _below(root: Path) -> Iterator[Path]:
+    for name in folders_in(root):
+        yield root / name
+        yield from (root / name / inner for inner in folders_in(root / name) if not inner.isdecimal())
+
+
+def _published(root: Path, corruption: str) -> Path:
+    """Where a corruption lies: root/<group>/<corruption> if it is there, else root/<corruption>."""
+    folders_in(root)
+    grouped = sorted(root.glob(f'*/{corruption}'))
+    return grouped[0] if grouped and not (root / corruption).is_dir() else root / corruption
+
+
+def _read_labels(path: Path, pictures: list[str]) -> dict[str, int]:
+    rows = [re.split(r'[,\s]+', line.strip()) for line in path.read_text().splitlines() if line.strip()]
+    rows = [row for row in rows if row[0] not in ('ImageId', 'filename', 'image')]
+    if all(len(row) == 1 for row in rows):
+        if len(rows) != len(pictures):
+            raise ValueError(f'expected {len(pictures)} labels in {path}, one for each picture, got {len(rows)}')
+        rows = [[picture, *row] for picture, row in zip(pictures, rows, strict=True)]
+    targets = {row[0]: parse_label(row[1]) for row in rows if len(row) > 1}
+    if max(targets.values(), default=0) > 999 and min(targets.values()) > 0:
+        raise ValueError(f'expected class indices 0..999 in {path}, got {min(targets.values())}..'
+                         f'{max(targets.values())}; {_DEVKIT}')
+    stems = {picture.rsplit('.', 1)[0]: picture for picture in pictures}
+    return {stems.get(picture, picture): target for picture, target in targets.items()}
+
+
+def _name(root: Path, names: Iterable[str]) -> str:
+    if any(name in wnid_indices() for name in names):
+        return 'imagenet'
+    return str(Spec.of('folder', root='/'.join(root.resolve().parts[-2:])))

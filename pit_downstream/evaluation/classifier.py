@@ -1,0 +1,90 @@
+"""A classifier dressed for measuring: images in [0, 1] in, logits out; its normalisation is inside."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..core.contracts import Batch, Outputs, Sample
+from ..datasets.base import View
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+AMP = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a model wants its images: the view of a picture, then (image - mean) / std per channel, image in [0, 1]."""
+
+    view: View
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+HENDRYCKS = Preparation(View(224, 256, 'bilinear'))  # hendrycks/robustness: ImageNet-C/test.py, make_imagenet_c.py
+
+
+class ClassifierPredictor:
+    """Any module that turns normalised images (B, 3, H, W) into logits (B, K), in evaluation mode.
+
+    name: the Spec text under which records are kept. amp: 'bf16' or 'fp16' for autocast. compiled: run the model
+    through torch.compile. The device is the model's.
+    """
+
+    def __init__(self, model: nn.Module, preparation: Preparation, *, name: str, amp: str | None = None,
+                 compiled: bool = False):
+        if amp not in (None, *AMP):
+            raise ValueError(f'amp is one of {", ".join(AMP)}, got {amp!r}')
+        self.model, self.preparation, self.name = model.eval(), preparation, name
+        self.device = next((tensor.device for tensor in model.parameters()), torch.device('cpu'))
+        self._forward = torch.compile(model) if compiled else model
+        self._amp = AMP.get(amp)
+        self._mean, self._std = (torch.tensor(values, device=self.device).view(3, 1, 1)
+                                 for values in (preparation.mean, preparation.std))
+
+    @property
+    def view(self) -> View:
+        return self.preparation.view
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        images = torch.stack([sample.image for sample in samples]).to(self.device, non_blocking=True).float() / 255
+        valid = torch.ones((), dtype=torch.bool, device=self.device).expand(len(images), 1, *images.shape[-2:])
+        return Batch(images, valid, tuple(samples))
+
+    def loss(self, images: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy (B,) of the targets, differentiable in images."""
+        targets = torch.tensor([sample.target for sample in batch.samples], device=self.device)
+        return nn.functional.cross_entropy(self._logits(images), targets, reduction='none')
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
+        """Logits (B, K), float32; with `trace` also what the attention of the model showed."""
+        if not trace:
+            return Outputs(self._logits(images))
+        from ..attention.trace import trace_attention
+        with trace_attention(self.model) as seen:
+            return Outputs(self._logits(images, self.model), seen)
+
+    def _logits(self, images: Tensor, forward: nn.Module | None = None) -> Tensor:
+        with torch.autocast(self.device.type, self._amp, enabled=self._amp is not None):
+            logits = (forward or self._forward)((images - self._mean) / self._std)
+        return logits.float()
+
+    def classes(self) -> int:
+        """How many classes it tells apart, found with one black image of its size (96 pixels for a native view).
+
+        Raises ValueError when the model does not take such images or gives no logits for them.
+        """
+        side = self.view.size or 96
+        normalised = (torch.zeros(1, 3, side, side, device=self.device) - self._mean) / self._std
+        try:
+            with torch.no_grad():
+                logits = self.model(normalised)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ValueError(f'expected a classifier of {side} x {side} images, got an error of {self.name}: '
+                             f'{str(error).splitlines()[0]}; check --model and --protocol') from error
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            got = f'shape {tuple(logits.shape)}' if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f'expected logits (B, classes) from {self.name}, got {got}; give a classifier')
+        return logits.shape[1]

@@ -1,0 +1,44 @@
+"""A raw batch under the conditions of one pass."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from ..core.condition import Condition
+from ..core.registry import CORRUPTIONS
+from ..core.spec import Spec
+from ..corruptions.base import corrupt_severities, entry_of
+from ..corruptions.jpeg import Jpeg
+from ..corruptions.rng import BatchRng
+from .loading import RawBatch
+
+ARGUMENTS = ('severity', 'variant', 'jpeg')
+
+
+def check_corruption(spec: Spec | None) -> None:
+    """Raise LookupError or ValueError unless `spec` names a corruption, its severity and nothing unknown."""
+    if spec is None:
+        return
+    entry = entry_of(spec.name, spec.get('variant'))
+    strange = [key for key, _ in spec.kwargs if key not in ARGUMENTS]
+    if strange:
+        raise ValueError(f'expected {", ".join(ARGUMENTS)} as arguments of a corruption, got {strange[0]} in {spec}')
+    severities = len(entry.about['strengths'])
+    if spec.get('severity') not in range(1, severities + 1):
+        raise ValueError(f'severity is 1..{severities}, got {spec.get("severity")} in {spec}; for clean images leave '
+                         'the corruption out')
+
+
+def corrupted(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> Iterator[Tensor]:
+    """uint8 images (B, 3, H, W) under each condition; these differ in severity only.
+
+    Argument jpeg=85 saves them as the published ImageNet-C was saved, and reads them back.
+    """
+    specs = [condition.corruption for condition in conditions]
+    if specs[0] is None:
+        yield from (batch.images for _ in conditions)
+        return
+    together = corrupt_severities(batch.images, specs[0].name, [spec.get('severity') for spec in specs],
+                                  BatchRng(seed, batch.ids), variant=specs[0].get('variant'))
+    for spec, images in zip(specs, together, strict=True):
+        yield images if spec.get('jpeg') is None else Jpeg(images).at(spec.get('jpeg'))

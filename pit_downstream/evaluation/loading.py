@@ -1,0 +1,90 @@
+"""Batches of raw images, decoded by workers, in one stream over many passes so that no pass waits for its first."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from ..core.contracts import Sample
+from ..datasets.base import Samples, UnreadableImage
+
+AHEAD = 2  # batches that each worker decodes in advance
+_NOTHING = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """images: uint8 (B, 3, H, W) with ids and targets; and the samples of the batch that could not be read.
+
+    refusal: why there is no batch; a worker cannot raise a plain sentence.
+    """
+
+    images: Tensor
+    ids: tuple[str, ...] = ()
+    targets: tuple = ()
+    unreadable: tuple[UnreadableImage, ...] = ()
+    refusal: str = ''
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pin_memory(self) -> 'RawBatch':
+        """The DataLoader calls this, so that the copy to a GPU need not wait."""
+        return replace(self, images=self.images.pin_memory())
+
+    def to(self, device: torch.device) -> 'RawBatch':
+        return replace(self, images=self.images.to(device, non_blocking=True))
+
+    def part(self, which: slice) -> 'RawBatch':
+        return replace(self, images=self.images[which], ids=self.ids[which], targets=self.targets[which])
+
+    def samples(self, images: Tensor) -> tuple[Sample, ...]:
+        """The samples with other images (B, 3, H, W) in place of the raw ones."""
+        return tuple(map(Sample, self.ids, images.unbind(), self.targets))
+
+
+def passes(sources: Sequence[Samples], *, indices: Sequence[range], batch_size: int, workers: int, pin: bool = False
+           ) -> Iterator[Iterator[RawBatch]]:
+    """For every source the batches of the samples `indices` names, in order.
+
+    Every pass has to be used up before the next begins. The workers do not stop in between.
+    """
+    plan = [[(place, index) for index in chosen[start:start + batch_size]]
+            for place, chosen in enumerate(indices) for start in range(0, len(chosen), batch_size)]
+    stream = iter(DataLoader(
+        _Sources(sources), batch_sampler=plan, num_workers=workers, collate_fn=_collate, pin_memory=pin,
+        prefetch_factor=AHEAD if workers else None))
+    for chosen in indices:
+        yield islice(stream, -(-len(chosen) // batch_size))
+
+
+class _Sources(Dataset):
+    """(which source, which sample) -> the sample, or why there is none."""
+
+    def __init__(self, sources: Sequence[Samples]):
+        self._sources = sources
+
+    def __getitem__(self, place: tuple[int, int]) -> Sample | UnreadableImage:
+        source, index = place
+        try:
+            return self._sources[source][index]
+        except UnreadableImage as error:
+            return error.with_traceback(None)
+
+
+def _collate(items: list[Sample | UnreadableImage]) -> RawBatch:
+    samples = [item for item in items if isinstance(item, Sample)]
+    unreadable = tuple(item for item in items if isinstance(item, UnreadableImage))
+    if not samples:
+        return RawBatch(_NOTHING, unreadable=unreadable)
+    shapes = {tuple(sample.image.shape[-2:]): sample.id for sample in samples}
+    if len(shapes) > 1:
+        return RawBatch(_NOTHING, refusal='expected images of one size, got '
+                        + ', '.join(f'{height} x {width} ({id})' for (height, width), id in shapes.items())
+                        + '; choose another --protocol than native')
+    images = default_collate([sample.image for sample in samples])  # in a worker straight into shared memory
+    return RawBatch(images, tuple(sample.id for sample in samples), tuple(sample.target for sample in samples),
+                    unreadable)

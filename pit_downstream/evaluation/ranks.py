@@ -1,0 +1,64 @@
+"""Processes that share the work: under torchrun each takes its part of the samples."""
+
+import os
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar('T')
+
+
+def start_ranks(device: str) -> torch.device:
+    """Join the processes that torchrun started, if it did, and return the device of this one.
+
+    'auto' is a GPU where there is one. Raises ValueError for a device that is not there.
+    """
+    kind = ('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device
+    try:
+        chosen = torch.device(kind)
+    except RuntimeError as error:
+        raise ValueError(f"expected a device like cpu, cuda or cuda:1, got {device!r}") from error
+    if chosen.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'expected a GPU for {device}, torch finds none here; run with --device cpu')
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not dist.is_initialized():
+        if chosen.type == 'cuda':
+            chosen = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
+            torch.cuda.set_device(chosen)
+        dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo')
+    return chosen
+
+
+def stop_ranks() -> None:
+    if together():
+        dist.destroy_process_group()
+
+
+def together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if together() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if together() else 1
+
+
+def gathered(items: list[T]) -> list[T]:
+    """The items of all ranks, in the order of the ranks, on each of them."""
+    if not together():
+        return items
+    parts: list = [None] * world()
+    dist.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+def from_first(item: T) -> T:
+    """What rank 0 has, on every rank."""
+    if not together():
+        return item
+    box = [item]
+    dist.broadcast_object_list(box)
+    return box[0]

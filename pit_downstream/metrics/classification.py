@@ -1,0 +1,171 @@
+"""Top-1 and top-5 error, negative log likelihood and calibration error of a classifier.
+
+Sums are kept as whole numbers on the device: real values are rounded to 2^-24 first. Adding whole numbers does not
+depend on the order, so the same predictions give the same value in one process and in many, bit for bit.
+"""
+
+import math
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..core.contracts import Batch, Outputs
+from ..core.registry import METRICS
+
+BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
+_UNIT = 2 ** 24  # 6e-8 is finer than float32 logits are, and 50,000 values of 1e7 stay below 2^63
+
+
+def top_k_errors(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """bool (B,): the label is not among the k largest logits; of equal logits the first class counts as larger.
+
+    logits: (B, K). labels: int (B,) in 0..K - 1.
+    """
+    mine = logits.gather(1, labels[:, None])
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    before = (logits > mine) | ((logits == mine) & (classes < labels[:, None]))
+    return before.sum(1) >= k
+
+
+def negative_log_likelihoods(logits: Tensor, labels: Tensor) -> Tensor:
+    """float64 (B,): -log of the softmax probability of the label, in nats."""
+    return torch.nn.functional.cross_entropy(logits.double(), labels, reduction='none')
+
+
+def calibration_counts(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
+    """int64 (3, bins): images, right ones and the sum of confidences (in 2^-24) per bin of confidence.
+
+    Bin i holds the confidences in (i / bins, (i + 1) / bins], as in Guo et al. 2017.
+    """
+    confidence, predicted = logits.double().softmax(1).max(1)
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    values = torch.stack([torch.ones_like(place), (predicted == labels).long(), _fixed(confidence)])
+    return values.new_zeros(3, bins).index_add_(1, place, values)
+
+
+def expected_calibration_error(counts: Tensor) -> float:
+    """sum over bins of share of images * |accuracy - mean confidence|. counts: as calibration_counts gives them."""
+    images, right, confidence = counts.double()
+    return ((right - confidence / _UNIT).abs().sum() / images.sum()).item()
+
+
+class ClassificationMetric:
+    """Sums of one metric over batches. A subclass says what one batch adds, in which shape, and what the sums mean."""
+
+    needs_trace = False
+    higher_is_better = False
+    name: str
+    shape: tuple[int, ...] = ()
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self) -> None:
+        self.count = 0
+        self._total = torch.zeros(math.prod(self.shape) + 2, dtype=torch.long)  # sums, bad images, images
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """outputs.predictions: logits (B, K). The target of each sample is its class index."""
+        logits = outputs.predictions.float()
+        sums = self.sums(logits, _labels(batch, logits)).flatten()
+        bad = (~logits.isfinite().all(1)).sum()
+        added = torch.cat([sums, torch.stack([bad, torch.full_like(bad, len(logits))])])
+        self._total = self._total.to(added.device) + added
+
+    def compute(self) -> dict[str, float]:
+        """Raises ValueError without an image, and where the model gave logits that are not finite."""
+        *sums, bad, self.count = _over_ranks(self._total).tolist()
+        if not self.count:
+            raise ValueError('expected at least one image, got none; check the data and --limit')
+        if bad:
+            raise ValueError(f'expected finite logits, got NaN or infinity for {bad} of {self.count} images; check '
+                             'the weights, or measure without --amp')
+        return {self.name: self.value(torch.tensor(sums).view(self.shape))}
+
+    def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """int64 of `shape`: what a batch adds."""
+        raise NotImplementedError
+
+    def value(self, sums: Tensor) -> float:
+        raise NotImplementedError
+
+
+class TopError(ClassificationMetric):
+    """The share of images whose label is not among the k classes with the largest logits."""
+
+    def __init__(self, k: int):
+        self.k, self.name = k, f'top{k}_error'
+        super().__init__()
+
+    def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return top_k_errors(logits, labels, self.k).sum()
+
+    def value(self, sums: Tensor) -> float:
+        return sums.item() / self.count
+
+
+@METRICS.register('nll')
+class NegativeLogLikelihood(ClassificationMetric):
+    """Mean of -log p(label), in nats."""
+
+    name = 'nll'
+
+    def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return _fixed(negative_log_likelihoods(logits, labels)).sum()
+
+    def value(self, sums: Tensor) -> float:
+        return sums.item() / _UNIT / self.count
+
+
+@METRICS.register('ece')
+class CalibrationError(ClassificationMetric):
+    """Expected calibration error over 15 bins of equal width, in [0, 1]."""
+
+    name, shape = 'ece', (3, BINS)
+
+    def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return calibration_counts(logits, labels)
+
+    def value(self, sums: Tensor) -> float:
+        return expected_calibration_error(sums)
+
+
+@METRICS.register('top1_error')
+def top1_error() -> TopError:
+    return TopError(1)
+
+
+@METRICS.register('top5_error')
+def top5_error() -> TopError:
+    return TopError(5)
+
+
+CLASSIFICATION = ('top1_error', 'top5_error', 'nll', 'ece')
+
+
+def classification_metrics() -> list[ClassificationMetric]:
+    """A fresh one of each."""
+    return [METRICS[name]() for name in CLASSIFICATION]
+
+
+def _fixed(values: Tensor) -> Tensor:
+    """float64 values in [0, 1e7] as whole multiples of 2^-24. What is not finite becomes 0: it is counted apart."""
+    return (values.nan_to_num(0, 0, 0).clamp(max=1e7) * _UNIT).round().long()
+
+
+def _labels(batch: Batch, logits: Tensor) -> Tensor:
+    """Class indices (B,) on the device of the logits."""
+    targets = [sample.target for sample in batch.samples]
+    if targets and not 0 <= min(targets) <= max(targets) < logits.shape[1]:
+        raise ValueError(f'expected labels in 0..{logits.shape[1] - 1}, the classes of the model, got labels in '
+                         f'{min(targets)}..{max(targets)}; give a model with as many classes as the data has')
+    return torch.tensor(targets, device=logits.device)
+
+
+def _over_ranks(total: Tensor) -> Tensor:
+    if not (dist.is_available() and dist.is_initialized()):
+        return total
+    total = total.to('cuda' if dist.get_backend() == 'nccl' else 'cpu', copy=True)
+    dist.all_reduce(total)
+    return total

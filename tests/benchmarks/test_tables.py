@@ -1,0 +1,52 @@
+"""AlexNet's table as text, CSV and JSON: published numbers in, the same numbers out."""
+
+import csv
+import io
+import json
+
+from pit_downstream.benchmarks import tables
+from pit_downstream.benchmarks.base import wilson
+from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS, ERROR, SEVERITIES
+from pit_downstream.core.records import Table
+from tests.benchmarks.test_imagenet_c import table_of
+
+ALEX = table_of(ALEXNET, ALEXNET_CLEAN)
+
+
+def test_text_has_a_row_for_each_corruption():
+    lines = tables.as_text(ALEX, ['fog', 'snow'], SEVERITIES).splitlines()
+    assert lines == ['top-1 error       1       2       3       4       5    mean      CE',
+                     'clean                                                0.4348',
+                     'fog          0.6747  0.7605  0.8438  0.8726  0.9450  0.8193  1.0000',
+                     'snow         0.7173  0.8839  0.8647  0.9187  0.9495  0.8668  1.0000']
+
+
+def test_gaps_are_dashes_and_never_averaged():
+    less = Table('m', 'd', [record for record in ALEX.records if record.condition != 'fog(severity=3)'])
+    line = tables.as_text(less, ['fog'], SEVERITIES).splitlines()[-1]
+    assert line.split() == ['fog', '0.6747', '0.7605', '-', '0.8726', '0.9450', '-', '-']
+    assert tables.summary_text(less, CORRUPTIONS, SEVERITIES).startswith(
+        'no mCE: no top1_error of m on d under fog(severity=3); to fill the gap: python tools/eval_imagenet_c.py')
+
+
+def test_the_summary_names_value_and_interval():
+    lines = tables.summary_text(ALEX, CORRUPTIONS, SEVERITIES).splitlines()
+    assert [line[:21] for line in lines] == ['mCE            1.0000', 'relative mCE   1.0000', 'mean accuracy  0.2110']
+    assert all('  (95 %: ' in line for line in lines)
+
+
+def test_a_set_without_alexnets_errors_has_a_mean_accuracy():
+    lines = tables.summary_text(table_of({'caustic_refraction': [.1, .2, .3, .4, .5]}, .1, 100),
+                                ['caustic_refraction'], SEVERITIES).splitlines()
+    assert len(lines) == 1 and lines[0].startswith('mean accuracy of the 5 above  0.7000  (95 %: ')
+
+
+def test_csv_and_json_hold_every_record():
+    rows = list(csv.DictReader(io.StringIO(tables.as_csv(ALEX))))
+    assert len(rows) == 76 and rows[0]['corruption'] == rows[0]['severity'] == ''
+    row = next(row for row in rows if row['condition'] == 'fog(severity=3)')
+    assert (row['corruption'], row['severity'], row['metric'], row['count']) == ('fog', '3', ERROR, '50000')
+    assert (float(row['low']), float(row['high'])) == wilson(.84378, 50000) and float(row['value']) == .84378
+    whole = json.loads(tables.as_json(ALEX))
+    assert whole['summary']['mCE'] == 1 and len(whole['records']) == 76 and len(whole['intervals']['mCE']) == 2
+    assert json.loads(tables.as_json(Table('m', 'd')))['summary'] is None

@@ -1,0 +1,219 @@
+"""Folders of pictures, made here in every layout, against Pillow, torchvision and timm reading the same files."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.spec import Spec
+from pit_downstream.datasets import labelsets
+from pit_downstream.datasets.base import PictureSamples, UnreadableImage, View
+from pit_downstream.datasets.cache import CachedSamples
+from pit_downstream.datasets.imagenet import class_folders, flat_folder, published_corruptions, published_names
+
+WNIDS = ('n01440764', 'n01443537', 'n02123045', 'n15075141')  # classes 0, 1, 281 (tabby) and 999
+SMALL = View(size=32, resize=40)
+
+
+def picture(path: Path, seed=0, size=(50, 40)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*reversed(size), 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, quality=95)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for index, wnid in enumerate(WNIDS):
+        for number in range(3):
+            picture(tmp_path / 'val' / wnid / f'{number}.JPEG', seed=10 * index + number)
+    (tmp_path / 'val' / WNIDS[0] / 'notes.txt').write_text('no picture')
+    (tmp_path / 'val' / '.hidden').mkdir()
+    return tmp_path / 'val'
+
+
+def test_wordnet_folders_have_their_place_in_the_thousand(folder):
+    samples = class_folders(folder, view=SMALL)
+    assert samples.name == "imagenet(images=12, interpolation='bilinear', resize=40, size=32)"
+    assert samples.targets == [0] * 3 + [1] * 3 + [281] * 3 + [999] * 3
+    assert samples.ids[3] == 'n01443537/0.JPEG'
+    assert len(labelsets.wnid_indices()) == 1000
+    assert list(labelsets.wnid_indices()) == sorted(labelsets.wnid_indices())
+
+
+def test_pixels_are_those_of_torchvision_and_pillow(folder):
+    from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
+    theirs = ImageFolder(folder, Compose([Resize(40), CenterCrop(32), PILToTensor()]), allow_empty=True)
+    ours = class_folders(folder, view=SMALL)
+    assert all(torch.equal(ours[i].image, theirs[i][0]) for i in range(12))
+    assert ours[0].image.dtype == torch.uint8 and ours[0].image.is_contiguous()
+    native = class_folders(folder, view=View(None, None))
+    with Image.open(folder / 'n01440764' / '0.JPEG') as whole:
+        assert torch.equal(native[0].image, torch.from_numpy(np.array(whole)).permute(2, 0, 1))
+    assert native.name == "imagenet(images=12, view='native')"
+
+
+@pytest.mark.parametrize('config', [
+    {'crop_pct': 0.9, 'interpolation': 'bicubic'}, {'crop_pct': 0.875, 'interpolation': 'bilinear'},
+    {'crop_pct': 1.0, 'interpolation': 'bicubic', 'crop_mode': 'squash'}])
+def test_pixels_are_those_of_timm(folder, config):
+    transform = timm.data.create_transform(input_size=(3, 36, 36), normalize=False, **config)
+    view = View(36, int(36 / config['crop_pct']), config['interpolation'], config.get('crop_mode', 'center'))
+    samples = class_folders(folder, view=view)
+    for index, id in enumerate(samples.ids):
+        with Image.open(folder / id) as whole:
+            assert torch.equal(samples[index].image, transform(whole.convert('RGB')))
+
+
+@pytest.mark.parametrize('names, indices', [
+    (['cat', 'dog', 'ape'], {'ape': 0, 'cat': 1, 'dog': 2}),
+    (['0', '10', '2'], {'0': 0, '10': 10, '2': 2}),  # ImageNet-V2
+    (['0007'], {'0007': 7}),
+])
+def test_other_names(names, indices):
+    assert labelsets.class_indices(names) == indices
+
+
+def test_strange_wordnet_folders_are_refused():
+    with pytest.raises(ValueError, match='got 2 of them beside n99999999, tools, which are none of the 1000'):
+        labelsets.class_indices(['n01440764', 'n99999999', 'tools'])
+
+
+def test_other_folders_are_named_by_the_end_of_their_path(tmp_path):
+    picture(tmp_path / 'mine' / 'val' / 'cat' / '0.png')
+    samples = class_folders(tmp_path / 'mine' / 'val', view=View(None, None))
+    assert samples.name == "folder(images=1, root='mine/val', view='native')"
+
+
+@pytest.mark.parametrize('text', [
+    'b.JPEG 1\na.JPEG 281\n', 'a,n02123045\nb,n01443537',
+    'ImageId,PredictionString\nb,n01443537 1 2 3 4\na,n02123045 5 6',
+    '281\n1\n', 'n02123045\n\nn01443537'])
+def test_a_flat_folder_takes_its_classes_from_a_file(tmp_path, text):
+    for name in 'ab':
+        picture(tmp_path / 'val' / f'{name}.JPEG')
+    (tmp_path / 'labels.txt').write_text(text)
+    samples = flat_folder(tmp_path / 'val', tmp_path / 'labels.txt', view=SMALL)
+    assert (samples.ids, samples.targets) == (['a.JPEG', 'b.JPEG'], [281, 1])
+
+
+@pytest.mark.parametrize('text, words', [
+    ('a.JPEG 1', r'got none for 1 of them, b.JPEG'),
+    ('1', r'expected 2 labels in .*labels.txt, one for each picture, got 1'),
+    ('1000\n1', 'the numbering 1..1000 of the ILSVRC development kit'),
+    ('a cat\nb dog', "expected a class index or one of the 1000 WordNet ids as label, got 'cat'"),
+])
+def test_bad_labels_get_one_sentence(tmp_path, text, words):
+    for name in 'ab':
+        picture(tmp_path / 'val' / f'{name}.JPEG')
+    (tmp_path / 'labels.txt').write_text(text)
+    with pytest.raises(ValueError, match=words):
+        flat_folder(tmp_path / 'val', tmp_path / 'labels.txt', view=SMALL)
+
+
+def test_missing_folders_get_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match='expected a folder at .*nowhere, found none; check --data'):
+        class_folders(tmp_path / 'nowhere', view=SMALL)
+    with pytest.raises(ValueError, match='expected pictures .* found none'):
+        class_folders(tmp_path, view=SMALL)
+    picture(tmp_path / 'a.png')
+    with pytest.raises(ValueError, match='found 1 pictures; for a flat folder give their classes with --labels FILE'):
+        class_folders(tmp_path, view=SMALL)
+    with pytest.raises(FileNotFoundError, match='found no such file; check --labels'):
+        flat_folder(tmp_path, tmp_path / 'labels.txt', view=SMALL)
+
+
+def test_a_limit_spreads_over_the_classes(folder):
+    few = class_folders(folder, view=SMALL).limited(4)
+    assert few.targets == [0, 1, 281, 999]
+    assert few.name == "imagenet(images=12, interpolation='bilinear', limit=4, resize=40, size=32)"
+    for limit in (0, 13):
+        with pytest.raises(ValueError, match=rf'expected a limit in 1..12, the number of images, got {limit}'):
+            class_folders(folder, view=SMALL).limited(limit)
+
+
+def test_broken_files_are_named(folder):
+    whole = (folder / WNIDS[0] / '1.JPEG').read_bytes()
+    (folder / WNIDS[0] / '1.JPEG').write_bytes(whole[:len(whole) // 2])
+    (folder / WNIDS[0] / '2.JPEG').write_bytes(b'no picture at all')
+    samples = class_folders(folder, view=SMALL)
+    for index, words in ((1, 'truncated'), (2, 'cannot identify')):
+        with pytest.raises(UnreadableImage, match=f'n01440764/{index}.JPEG could not be read: .*{words}') as caught:
+            samples[index]
+        assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
+    with pytest.raises(UnreadableImage, match='expected 64 x 64 pixels at least, got 50 x 40'):
+        class_folders(folder, view=View(64, None))[0]
+
+
+def test_an_unknown_view_gets_one_sentence():
+    with pytest.raises(ValueError, match="got 'bicubic' and 'border'; --protocol hendrycks fits"):
+        View(224, 256, 'bicubic', 'border')
+
+
+@pytest.mark.parametrize('layout', ['{corruption}', 'group/{corruption}'])
+def test_published_folders_in_both_layouts(tmp_path, layout):
+    for corruption in ('fog', 'snow'):
+        for severity in (1, 2):
+            for wnid in WNIDS:
+                place = tmp_path / layout.format(corruption=corruption) / str(severity) / wnid
+                picture(place / 'x.JPEG', seed=hash((corruption, severity)) % 1000, size=(32, 32))
+    assert published_names(tmp_path) == ['fog', 'snow']
+    view = View(32, None)
+    samples = published_corruptions(tmp_path, ['fog', 'snow'], [1, 2], view=view)
+    assert samples.name == 'imagenet_c(images=4, size=32)' and len(samples) == 4
+    fog = Condition(Spec.of('fog', severity=2))
+    here, rest = samples.at(fog)
+    assert rest == CLEAN and here.targets == [0, 1, 281, 999]
+    with Image.open(tmp_path / layout.format(corruption='fog') / '2' / WNIDS[0] / 'x.JPEG') as whole:
+        assert torch.equal(here[0].image, torch.from_numpy(np.array(whole)).permute(2, 0, 1))
+    with pytest.raises(LookupError, match='has no images under clean; it has 4 other conditions'):
+        samples.at(CLEAN)
+    with pytest.raises(FileNotFoundError, match='expected the folders .*snow/3, fog/3|fog/3, .*snow/3'):
+        published_corruptions(tmp_path, ['fog', 'snow'], [1, 2, 3], view=view)
+    assert 'limit=2' in published_corruptions(tmp_path, ['fog'], [1, 2], view=view, limit=2).name
+
+
+def test_an_incomplete_published_folder_is_named(tmp_path):
+    for severity in (1, 2):
+        for number in range(severity):
+            picture(tmp_path / 'fog' / str(severity) / WNIDS[0] / f'{number}.JPEG')
+    with pytest.raises(ValueError, match=r'got 1 under fog\(severity=1\) and 2 elsewhere'):
+        published_corruptions(tmp_path, ['fog'], [1, 2], view=SMALL)
+
+
+def test_the_cache_gives_the_same_images_without_reading(folder, tmp_path, monkeypatch):
+    samples = class_folders(folder, view=SMALL)
+    cached = CachedSamples(samples, tmp_path / 'cache')
+    assert cached.name == samples.name and len(cached) == 12
+    first = [cached[i] for i in range(12)]
+    monkeypatch.setattr(PictureSamples, '__getitem__', None)  # nothing reads a picture from here on
+    reopened = pickle.loads(pickle.dumps(CachedSamples(samples, tmp_path / 'cache')))
+    again = [reopened[i] for i in range(12)]
+    monkeypatch.undo()
+    for index, plain in enumerate(samples[i] for i in range(12)):
+        for sample in (first[index], again[index]):
+            assert (sample.id, sample.target) == (plain.id, plain.target) and torch.equal(sample.image, plain.image)
+    assert {path.suffix: path.stat().st_size for path in (tmp_path / 'cache').iterdir()} == {
+        '.images': 12 * 3 * 32 * 32, '.ready': 12}
+
+
+def test_a_changed_picture_begins_a_new_map(folder, tmp_path):
+    CachedSamples(class_folders(folder, view=SMALL), tmp_path / 'cache')[0]
+    os.utime(folder / WNIDS[0] / '0.JPEG', (1, 1))
+    CachedSamples(class_folders(folder, view=SMALL), tmp_path / 'cache')[0]
+    CachedSamples(class_folders(folder, view=View(32, 36)), tmp_path / 'cache')[0]
+    assert len(list((tmp_path / 'cache').glob('*.images'))) == 3
+
+
+def test_the_cache_says_what_it_cannot_do(folder, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match='expected images of one size to cache'):
+        CachedSamples(class_folders(folder, view=View(None, None)), tmp_path)
+    monkeypatch.setattr('shutil.disk_usage', lambda folder: type('Usage', (), {'free': 100}))
+    with pytest.raises(ValueError, match='expected 0.0 GB of free disk for the cache'):
+        CachedSamples(class_folders(folder, view=SMALL), tmp_path / 'cache')

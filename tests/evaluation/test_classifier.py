@@ -1,0 +1,170 @@
+"""Predictors of every origin against the plain library call."""
+
+import pickle
+
+import pytest
+import timm
+import torch
+import torchvision
+from timm.data import create_transform, resolve_data_config
+
+import pit_downstream.backbones  # noqa: F401
+from pit_downstream.core.contracts import Sample
+from pit_downstream.datasets.base import View
+from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
+from pit_downstream.evaluation.models import build_classifier
+from tests.evaluation import toy
+
+TOY = 'tests.evaluation.toy:classifier'
+
+
+def samples(count=2, side=224):
+    generator = torch.Generator().manual_seed(0)
+    return [Sample(str(i), torch.randint(256, (3, side, side), generator=generator, dtype=torch.uint8), i)
+            for i in range(count)]
+
+
+def logits(predictor, given):
+    batch = predictor.collate(given)
+    return predictor.predict(batch.images, batch).predictions
+
+
+def test_our_models_and_timms_by_name_and_file(tmp_path):
+    torch.manual_seed(5)
+    theirs = timm.create_model('pit_ti_224').eval()
+    torch.save({'state_dict': {f'module.{name}': value for name, value in theirs.state_dict().items()}},
+               tmp_path / 'ti.pth')
+    given = samples()
+    normalise = torchvision.transforms.Normalize(timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)
+    with torch.no_grad():
+        wanted = theirs(normalise(torch.stack([sample.image for sample in given]) / 255))
+    for name in ('pit_ti_224', 'pit_ti'):
+        predictor = build_classifier(name, weights=str(tmp_path / 'ti.pth'))
+        torch.testing.assert_close(logits(predictor, given), wanted, rtol=1e-4, atol=1e-4)
+        assert predictor.name.startswith(f"{name}(weights='ti.pth@") and len(predictor.name.split('@')[1]) == 10
+        assert predictor.classes() == 1000
+        config = resolve_data_config(pretrained_cfg=theirs.pretrained_cfg)
+        assert predictor.view == View(224, 248, 'bicubic') == View(
+            224, create_transform(**config).transforms[0].size, config['interpolation'])
+
+
+def test_arguments_go_to_the_model(tmp_path):
+    model = timm.create_model('pit_ti', num_classes=10)
+    torch.save(model.state_dict(), tmp_path / 'ten.pth')
+    predictor = build_classifier('pit_ti(num_classes=10)', weights=str(tmp_path / 'ten.pth'))
+    assert predictor.classes() == 10
+    torch.testing.assert_close(predictor.model.head.weight, model.head.weight)
+    assert predictor.name.startswith("pit_ti(num_classes=10, weights='ten.pth@")
+
+
+def test_torchvision_by_name(tmp_path):
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18(weights=None).eval()
+    torch.save(theirs.state_dict(), tmp_path / 'r18.pth')
+    predictor = build_classifier('torchvision:resnet18', weights=str(tmp_path / 'r18.pth'))
+    given = samples()
+    normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    with torch.no_grad():
+        wanted = theirs(normalise(torch.stack([sample.image for sample in given]) / 255))
+    torch.testing.assert_close(logits(predictor, given), wanted)
+    assert predictor.view == View(224, 256, 'bilinear')
+
+
+def test_anyones_own_function():
+    predictor = build_classifier(f'{TOY}(classes=5)')
+    assert predictor.name == f"{TOY}(classes=5, weights='own')" and predictor.classes() == 5
+    assert predictor.view == View(32, 40, 'bilinear')
+    images = torch.stack([sample.image for sample in samples(3, 32)]) / 255
+    wanted = toy.classifier(5)((images - torch.tensor([.5, .4, .3]).view(3, 1, 1)) / .2)
+    torch.testing.assert_close(logits(predictor, samples(3, 32)), wanted)
+
+
+def test_protocols_and_what_the_name_says_of_them():
+    own, foreign, native = (build_classifier(TOY, protocol=protocol) for protocol in ('model', 'hendrycks', 'native'))
+    assert foreign.view == View(224, 256, 'bilinear') and foreign.preparation.mean == (0.485, 0.456, 0.406)
+    assert native.view == View(None, None) and native.preparation.mean == own.preparation.mean
+    assert own.name == native.name and foreign.name == f"{TOY}(normalisation='hendrycks', weights='own')"
+    assert build_classifier(TOY, amp='bf16').name == f"{TOY}(amp='bf16', weights='own')"
+
+
+def test_random_weights_come_from_the_seed_and_leave_the_global_state():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, same, other = (build_classifier('pit_ti', weights='random', seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.model.head.weight, same.model.head.weight)
+    assert not torch.equal(first.model.head.weight, other.model.head.weight)
+    assert first.name == "pit_ti(weights='random')"
+
+
+def test_the_loss_is_cross_entropy_and_differentiable():
+    predictor, given = build_classifier(TOY), samples(3, 32)
+    batch = predictor.collate(given)
+    images = batch.images.requires_grad_()
+    loss = predictor.loss(images, batch)
+    wanted = torch.nn.functional.cross_entropy(logits(predictor, given), torch.arange(3), reduction='none')
+    torch.testing.assert_close(loss, wanted)
+    assert torch.autograd.grad(loss.sum(), images)[0].abs().sum() > 0
+    assert not predictor.predict(images, batch).predictions.requires_grad
+
+
+def test_a_batch_is_float_and_wholly_valid():
+    batch = build_classifier(TOY).collate(samples(3, 32))
+    assert batch.images.dtype == torch.float32 and batch.images.min() >= 0 and batch.images.max() == 1
+    assert batch.valid.shape == (3, 1, 32, 32) and batch.valid.all() and len(batch.samples) == 3
+
+
+def test_amp_and_compile_change_little():
+    given = samples(4, 32)
+    wanted = logits(build_classifier(TOY), given)
+    assert logits(build_classifier(TOY, amp='bf16'), given).dtype == torch.float32
+    torch.testing.assert_close(logits(build_classifier(TOY, amp='bf16'), given), wanted, rtol=.1, atol=.1)
+
+
+class Code:
+    def __reduce__(self):
+        return print, ('ran',)
+
+
+@pytest.mark.parametrize('text, given, words', [
+    ('pit_sx', {'weights': 'random'}, "no model named 'pit_sx'; did you mean pit_s"),
+    ('torchvision:resnet51', {'weights': 'random'}, "no model named 'resnet51' in torchvision; did you mean resnet"),
+    ('torchvision:fasterrcnn_resnet50_fpn', {'weights': 'random'}, 'expected a classifier of images, got torchvision'),
+    ('nowhere.to:find', {}, "no function 'find' in the module 'nowhere.to'"),
+    ('tests.evaluation.toy:nothing', {}, "no function 'nothing' in the module 'tests.evaluation.toy'"),
+    ('tests.evaluation.toy:no_classifier', {}, 'to return a torch module, got str'),
+    ('pit_ti(colour=3)', {'weights': 'random'}, 'expected arguments that pit_ti knows'),
+    ('pit_ti', {'weights': 'nowhere.pth'}, 'expected weights in nowhere.pth, found no such file'),
+    ('pit_ti', {'weights': 'random', 'protocol': 'mine'}, "protocol is one of model, hendrycks, native, got 'mine'"),
+    (TOY, {'amp': 'fp8'}, "amp is one of bf16, fp16, got 'fp8'"),
+])
+def test_bad_input_gets_one_sentence(text, given, words):
+    with pytest.raises((ValueError, LookupError, FileNotFoundError), match=words) as caught:
+        build_classifier(text, **given)
+    assert '\n' not in str(caught.value.args[0])
+
+
+def test_bad_weights_get_one_sentence(tmp_path, capsys):
+    (tmp_path / 'text.pth').write_text('no weights')
+    with pytest.raises(ValueError, match='expected a checkpoint that loads without running code, got .*text.pth'):
+        build_classifier('pit_ti', weights=str(tmp_path / 'text.pth'))
+    (tmp_path / 'code.pth').write_bytes(pickle.dumps({'state_dict': Code()}, protocol=2))
+    with pytest.raises(ValueError, match='expected a checkpoint that loads without running code'):
+        build_classifier('pit_ti', weights=str(tmp_path / 'code.pth'))
+    torch.save({'state_dict': Code()}, tmp_path / 'code2.pth')
+    with pytest.raises(ValueError, match='expected a checkpoint that loads without running code'):
+        build_classifier('pit_ti', weights=str(tmp_path / 'code2.pth'))
+    assert 'ran' not in capsys.readouterr().out
+    torch.save(timm.create_model('resnet18').state_dict(), tmp_path / 'other.pth')
+    for name in ('pit_ti', 'torchvision:vit_b_16', TOY):
+        with pytest.raises(ValueError, match=f'expected weights of {name} in .*other.pth, got other ones') as caught:
+            build_classifier(name, weights=str(tmp_path / 'other.pth'))
+        assert '\n' not in str(caught.value)
+
+
+def test_what_gives_no_logits_is_refused():
+    preparation = Preparation(View(32, None))
+    with pytest.raises(ValueError, match=r'expected logits \(B, classes\) from x, got shape \(1, 3, 32, 32\)'):
+        ClassifierPredictor(torch.nn.Identity(), preparation, name='x').classes()
+    with pytest.raises(ValueError, match='expected a classifier of 32 x 32 images, got an error of x: '):
+        ClassifierPredictor(torch.nn.Linear(7, 2), preparation, name='x').classes()

@@ -1,0 +1,277 @@
+"""The loop on a toy classifier and forty pictures: same numbers whatever the batches, workers, ranks and stops."""
+
+import dataclasses
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pit_downstream.benchmarks.imagenet_c import conditions
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.records import ResultStore
+from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.core.spec import Spec
+from pit_downstream.datasets.base import CorruptedFolders, PictureSamples, View
+from pit_downstream.datasets.cache import CachedSamples
+from pit_downstream.datasets.imagenet import class_folders, published_corruptions
+from pit_downstream.evaluation import measure as loop
+from pit_downstream.evaluation.corrupting import corrupted
+from pit_downstream.evaluation.keep import keep_measuring
+from pit_downstream.evaluation.loading import RawBatch
+from pit_downstream.evaluation.measure import measure, plan_passes
+from pit_downstream.evaluation.models import build_classifier
+from pit_downstream.evaluation.ranks import start_ranks, stop_ranks
+from pit_downstream.metrics.classification import CLASSIFICATION, classification_metrics
+from tests.evaluation import toy
+
+NAMES, SEVERITIES = ('toy_noise', 'toy_dark'), (1, 3, 5)
+CONDITIONS = conditions(NAMES, SEVERITIES)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return toy.pictures(tmp_path_factory.mktemp('pictures') / 'val')
+
+
+@pytest.fixture(scope='module')
+def predictor():
+    return build_classifier(toy.NAME)
+
+
+@pytest.fixture
+def samples(folder, predictor):
+    return class_folders(folder, view=predictor.view)
+
+
+@pytest.fixture(scope='module')
+def plain(folder, predictor):
+    """The records of an undisturbed run in batches of 8."""
+    return list(measure(predictor, class_folders(folder, view=predictor.view), classification_metrics(), CONDITIONS,
+                        batch_size=8))
+
+
+def test_every_condition_gets_every_metric(plain, predictor, samples):
+    assert [(record.condition, record.metric) for record in plain] == [
+        (str(condition), metric) for condition in CONDITIONS for metric in CLASSIFICATION]
+    assert {record.count for record in plain} == {40}
+    assert {(record.model, record.dataset, record.seed) for record in plain} == {(predictor.name, samples.name, 0)}
+
+
+def test_values_are_those_of_a_plain_walk(plain, predictor, samples):
+    """The oracle corrupts one image at a time, by the formula of tests/evaluation/toy.py, and counts by hand."""
+    values = {(record.condition, record.metric): record.value for record in plain}
+    model, wrong = toy.classifier(), {str(condition): 0 for condition in CONDITIONS}
+    for sample in (samples[index] for index in range(40)):
+        for condition in CONDITIONS:
+            image = sample.image.float() / 255
+            if condition.corruption is not None and condition.corruption.name == 'toy_dark':
+                strength = toy.DARK[condition.corruption.get('severity') - 1]
+                image = (image * strength * 255 + 2 ** -11).floor() / 255
+            if condition.corruption is None or condition.corruption.name == 'toy_dark':
+                normalised = (image - torch.tensor([.5, .4, .3]).view(3, 1, 1)) / .2
+                wrong[str(condition)] += model(normalised[None]).argmax().item() != sample.target
+    for condition in (CLEAN, *conditions(['toy_dark'], SEVERITIES)[1:]):
+        assert values[str(condition), 'top1_error'] == wrong[str(condition)] / 40
+    assert len(set(values.values())) > 10  # the toy tells conditions apart
+
+
+@pytest.mark.parametrize('options', [{'batch_size': 7}, {'batch_size': 40}, {'batch_size': 'auto'},
+                                     {'batch_size': 16, 'workers': 2}], ids=str)
+def test_batches_and_workers_make_no_difference(plain, predictor, samples, options):
+    assert list(measure(predictor, samples, classification_metrics(), CONDITIONS, **options)) == plain
+
+
+def test_the_seed_matters_to_noise_alone(plain, predictor, samples):
+    other = list(measure(predictor, samples, classification_metrics(), CONDITIONS, seed=1))
+    differing = {one.condition for one, two in zip(plain, other, strict=True) if one.value != two.value}
+    assert differing and all('toy_noise' in condition for condition in differing)
+
+
+def test_an_image_is_decoded_once_for_all_severities(predictor, samples, monkeypatch, tmp_path):
+    decoded = []
+    read = PictureSamples.__getitem__
+    monkeypatch.setattr(PictureSamples, '__getitem__', lambda self, index: decoded.append(index) or read(self, index))
+    list(measure(predictor, samples, classification_metrics(), CONDITIONS))
+    assert len(decoded) == 3 * 40  # clean, noise, dark
+    decoded.clear()
+    list(measure(predictor, CachedSamples(samples, tmp_path), classification_metrics(), CONDITIONS))
+    assert sorted(decoded) == list(range(40))
+
+
+def test_a_store_is_filled_once(plain, predictor, samples, tmp_path, monkeypatch):
+    store = ResultStore(tmp_path / 'results.jsonl')
+    table = keep_measuring(store, predictor, samples, classification_metrics(), CONDITIONS)
+    assert store.records() == plain and list(table.records) == plain
+    before = store.path.read_bytes()
+    monkeypatch.setattr(loop, 'passes', None)  # nothing is loaded the second time
+    again = keep_measuring(store, predictor, samples, classification_metrics(), CONDITIONS)
+    assert store.path.read_bytes() == before and again.records == table.records
+    assert len((tmp_path / 'runs.jsonl').read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize('kept', [1, 5, 17, 20])
+def test_what_is_there_is_not_measured_again(plain, predictor, samples, tmp_path, kept):
+    store = ResultStore(tmp_path / 'results.jsonl')
+    store.add(*plain[:kept])
+    keep_measuring(store, predictor, samples, classification_metrics(), CONDITIONS)
+    assert store.records() == plain
+
+
+def test_unreadable_images_are_named_and_counted(predictor, tmp_path, caplog):
+    folder = toy.pictures(tmp_path / 'val')
+    broken = [folder / toy.WNIDS[1] / '05.JPEG', folder / toy.WNIDS[2] / '10.JPEG']
+    broken[0].write_bytes(broken[0].read_bytes()[:300])
+    broken[1].write_bytes(b'')
+    samples = class_folders(folder, view=predictor.view)
+    run = measure(predictor, samples, classification_metrics(), CONDITIONS, batch_size=8, allow_missing=1)
+    with pytest.raises(ValueError, match=r'expected readable images, got 2 that are not: n01443537/05.JPEG \(.*\), '
+                                         r'n01484850/10.JPEG .*--allow-missing 2'):
+        next(run)
+    with caplog.at_level(logging.WARNING):
+        records = list(measure(predictor, samples, classification_metrics(), CONDITIONS, batch_size=8, allow_missing=2,
+                               workers=1))
+    assert {record.count for record in records} == {38} and 'left out: n01443537/05.JPEG' in caplog.text
+
+
+def test_batch_size_auto_halves_when_memory_runs_out(plain, predictor, samples, caplog):
+    class Small:
+        """Has no room for more than 6 images."""
+        name, device = predictor.name, predictor.device
+        collate = staticmethod(predictor.collate)
+
+        def predict(self, images, batch, *, trace=False):
+            if len(images) > 6:
+                raise torch.OutOfMemoryError('CUDA out of memory')
+            return predictor.predict(images, batch)
+    with caplog.at_level(logging.WARNING):
+        records = list(measure(Small(), samples, classification_metrics(), CONDITIONS, batch_size='auto'))
+    assert records == plain
+    assert [record.getMessage() for record in caplog.records] == [
+        'memory ran out at batch size 32; going on with 16', 'memory ran out at batch size 16; going on with 8',
+        'memory ran out at batch size 8; going on with 4']
+    with pytest.raises(torch.OutOfMemoryError):
+        list(measure(Small(), samples, classification_metrics(), CONDITIONS, batch_size=8))
+
+
+def test_as_published_is_what_pillow_saves(plain, predictor, samples, tmp_path):
+    batch = RawBatch(torch.stack([samples[index].image for index in range(4)]), tuple(samples.ids[:4]))
+    raw, saved = (next(corrupted(batch, conditions(['toy_noise'], [1], **variant)[1:], 0))
+                  for variant in ({}, {'jpeg': 85}))
+    for image, read in zip(raw, saved, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / 'x.jpg', quality=85, optimize=True)
+        assert np.array_equal(np.array(Image.open(tmp_path / 'x.jpg')), read.permute(1, 2, 0).numpy())
+    published = list(measure(predictor, samples, classification_metrics(), conditions(NAMES, SEVERITIES, jpeg=85)))
+    assert [record.condition for record in published[4:8]] == ['toy_noise(jpeg=85, severity=1)'] * 4
+    assert published[:4] == plain[:4]  # the clean ones are not saved again
+    assert all(one.value != two.value for one, two in zip(published, plain, strict=True)
+               if one.metric == 'nll' and one.condition != 'clean')
+
+
+def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, folder, tmp_path):
+    """toy_dark written to disk as PNG by hand gives what the loop computes."""
+    for condition in conditions(['toy_dark'], SEVERITIES)[1:]:
+        severity = condition.corruption.get('severity')
+        for index, id in enumerate(samples.ids):
+            path = (tmp_path / 'weather' / 'toy_dark' / str(severity) / id).with_suffix('.png')
+            path.parent.mkdir(parents=True, exist_ok=True)
+            dark = (samples[index].image.double() * toy.DARK[severity - 1] + 2 ** -11).floor().to(torch.uint8)
+            Image.fromarray(dark.permute(1, 2, 0).numpy()).save(path)
+    published = published_corruptions(tmp_path, ['toy_dark'], SEVERITIES, view=View(toy.SIDE, None), clean=samples)
+    assert isinstance(published, CorruptedFolders)
+    records = list(measure(predictor, published, classification_metrics(), conditions(['toy_dark'], SEVERITIES)))
+    wanted = [record for record in plain if 'noise' not in record.condition]
+    assert [dataclasses.replace(record, dataset=samples.name) for record in records] == wanted
+    assert records[0].dataset == 'imagenet_c(images=40, size=32)'
+
+
+@pytest.mark.parametrize('condition, words', [
+    (Condition(Spec.of('toy_noice', severity=1)), "no corruption named 'toy_noice'; did you mean toy_noise"),
+    (Condition(Spec.of('toy_noise', severity=6)), 'severity is 1..5, got 6 in toy_noise'),
+    (Condition(Spec.of('toy_noise')), 'severity is 1..5, got None in toy_noise'),
+    (Condition(Spec.of('toy_noise', severity=1, mood=2)), 'got mood in toy_noise'),
+    (Condition(None, Spec.of('pgd')), r'expected conditions without an attack, got clean \+ pgd'),
+])
+def test_impossible_conditions_are_refused_before_any_work(predictor, samples, condition, words, monkeypatch):
+    monkeypatch.setattr(loop, 'passes', None)
+    with pytest.raises((ValueError, LookupError), match=words):
+        next(measure(predictor, samples, classification_metrics(), [CLEAN, condition]))
+
+
+def test_severities_share_a_pass_in_the_order_given(samples):
+    plan = plan_passes(samples, [*CONDITIONS, *conditions(['toy_dark'], [2], jpeg=85), CLEAN])
+    assert [(one.title, len(one.work)) for one in plan] == [
+        ('clean', 1), ('toy_noise', 3), ('toy_dark', 3), ('toy_dark', 1)]
+
+
+def test_images_of_different_sizes_are_refused(tmp_path, predictor):
+    toy.pictures(tmp_path / 'val', count=4)
+    toy.pictures(tmp_path / 'val' / toy.WNIDS[0], count=1, side=(60, 60))
+    Image.new('RGB', (60, 60)).save(tmp_path / 'val' / toy.WNIDS[0] / 'z.png')
+    samples = class_folders(tmp_path / 'val', view=View(None, None))
+    with pytest.raises(ValueError, match=r'expected images of one size, got 40 x 48 \(.*60 x 60 \(n01440764/z.png\)'):
+        list(measure(predictor, samples, classification_metrics(), [CLEAN], workers=1))
+
+
+def fill(folder, store, pause=0., environment=()):
+    """What a process of a run does. pause: seconds for which the model sleeps before each batch."""
+    os.environ.update(environment)
+    predictor = build_classifier(toy.NAME, device=start_ranks('cpu'))
+    predictor.model.register_forward_pre_hook(lambda *_: time.sleep(pause))
+    keep_measuring(ResultStore(store), predictor, class_folders(folder, view=predictor.view), classification_metrics(),
+                   CONDITIONS, batch_size=8)
+    stop_ranks()
+
+
+def child(*args):
+    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+    fill(*args)
+
+
+def started(*args):
+    process = multiprocessing.get_context('fork').Process(target=child, args=args)
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize('lines', [0, 4, 16])
+def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(plain, folder, tmp_path, lines):
+    """kill -9 as soon as the store has that many lines, at whatever the process is then doing."""
+    store = tmp_path / 'results.jsonl'
+    process = started(folder, store, 0.02)
+    deadline = time.monotonic() + 60
+    while process.is_alive() and not (store.exists() and store.read_bytes().count(b'\n') >= lines):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    left = store.read_bytes()
+    assert process.exitcode == -signal.SIGKILL and lines <= left.count(b'\n') < len(plain)
+    store.write_bytes(left + b'{"model": "tests.eval')  # as if a write had been torn as well
+    fill(folder, store)
+    assert ResultStore(store).records() == plain
+    assert store.read_bytes().startswith(left)
+
+
+def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
+    """With the environment that torchrun gives to its processes."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        meet = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free.getsockname()[1]), 'WORLD_SIZE': '2'}
+    ranks = [started(folder, tmp_path / 'results.jsonl', 0., meet | {'RANK': str(rank), 'LOCAL_RANK': str(rank)})
+             for rank in range(2)]
+    for process in ranks:
+        process.join(100)
+    assert [process.exitcode for process in ranks] == [0, 0]
+    assert ResultStore(tmp_path / 'results.jsonl').records() == plain
+    assert len((tmp_path / 'runs.jsonl').read_text().splitlines()) == 1
+
+
+def test_the_toy_corruptions_are_registered():
+    assert {*NAMES} <= set(CORRUPTIONS)

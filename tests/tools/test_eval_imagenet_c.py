@@ -1,0 +1,132 @@
+"""tools/eval_imagenet_c.py on a toy model and forty pictures."""
+
+import csv
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import pit_downstream.corruptions  # noqa: F401  registers them, before a test puts the registry back
+from pit_downstream.benchmarks import imagenet_c
+from pit_downstream.core.registry import CORRUPTIONS
+from tests.evaluation import toy
+
+FLAGS = ('--model', f'{toy.NAME}(classes=1000)', '--data', 'val', '--store', 'store')
+BLOCK = """import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('mmdet', 'mmcv', 'cv2', 'skimage', 'scipy', 'numba', 'pkg_resources'):
+            raise ModuleNotFoundError(f'{name} is not here', name=name)
+sys.meta_path.insert(0, Absent())
+sys.argv = sys.argv[1:]
+import runpy
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+REPO = Path(__file__).parents[2]
+TOOL = REPO / 'tools' / 'eval_imagenet_c.py'
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch, capsys):
+    """measured(*flags) runs the tool in this process where val/ has forty pictures: (exit code, stdout, stderr)."""
+    toy.pictures(tmp_path / 'val')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('sys.path', sys.path.copy())
+    monkeypatch.setattr(CORRUPTIONS, '_entries', CORRUPTIONS._entries.copy())
+
+    def run(*flags):
+        monkeypatch.setattr('sys.argv', [str(TOOL), *FLAGS, *flags])
+        code = 0
+        try:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+    return run
+
+
+def test_the_whole_benchmark_without_detection_libraries(tool, measured, tmp_path, monkeypatch):
+    """Frost's textures lie in imagecorruptions, whose files are read without importing it."""
+    monkeypatch.setenv('PYTHONPATH', str(REPO))
+    done = tool('eval_imagenet_c.py', *FLAGS, '--csv', 'out.csv', '--json', 'out.json',
+                start=(sys.executable, '-c', BLOCK))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ''  # no progress bar without a terminal
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("tests.evaluation.toy:classifier(classes=1000, weights='own') on imagenet(images=40, ")
+    assert lines[2].split() == ['top-1', 'error', '1', '2', '3', '4', '5', 'mean', 'CE']
+    assert [line.split()[0] for line in lines[3:19]] == ['clean', *imagenet_c.CORRUPTIONS]
+    assert [line.split('  ')[0] for line in lines[20:]] == ['mCE', 'relative mCE', 'mean accuracy']
+    rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
+    assert len(rows) == 76 * 4 and {row['count'] for row in rows} == {'40'}
+    summary = json.loads((tmp_path / 'out.json').read_text())
+    errors = [row['value'] for row in summary['records'] if row['metric'] == 'top1_error' and row['corruption']]
+    assert summary['summary']['mean_accuracy'] == pytest.approx(1 - sum(errors) / 75)
+    mce, (low, high) = summary['summary']['mCE'], summary['intervals']['mCE']
+    assert f'mCE            {mce:.4f}  (95 %: {low:.4f} to {high:.4f})' in lines
+    before = (tmp_path / 'store' / 'results.jsonl').read_bytes()
+    assert measured() == (0, done.stdout, '')  # the second run adds nothing and prints the table
+    assert (tmp_path / 'store' / 'results.jsonl').read_bytes() == before
+
+
+def test_a_part_is_measured_and_the_rest_is_named(measured, tmp_path):
+    code, out, said = measured('--corruptions', 'gaussian_noise', 'spatter', '--severities', '1', '3', '--limit', '12',
+                               '--as-published', '--workers', '2', '--cache', 'cache', '--batch-size', '5')
+    assert code == 0, said
+    lines = out.splitlines()
+    assert 'limit=12' in lines[0] and [line.split()[0] for line in lines[3:6]] == ['clean', 'gaussian_noise', 'spatter']
+    assert lines[7].startswith('no mCE: no top1_error of ') and '--as-published' in lines[7]
+    assert lines[8].startswith('mean accuracy of the 4 above  ')
+    stored = [json.loads(line) for line in (tmp_path / 'store' / 'results.jsonl').read_text().splitlines()]
+    assert {record['condition'] for record in stored} == {
+        'clean', 'gaussian_noise(jpeg=85, severity=1)', 'gaussian_noise(jpeg=85, severity=3)',
+        'spatter(jpeg=85, severity=1)', 'spatter(jpeg=85, severity=3)'}
+
+
+def test_published_folders_and_ones_own_corruption(measured, tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        'from pit_downstream.core.registry import CORRUPTIONS\n\n\n'
+        "@CORRUPTIONS.register('half', group='mine', strengths=(.5,), source='own')\n"
+        'def half(images, factor, rng):\n    return images * factor\n')
+    code, out, said = measured('--import', 'mine', '--corruptions', 'half', '--severities', '1')
+    assert code == 0, said
+    for wnid in toy.WNIDS:
+        for path in (tmp_path / 'val' / wnid).iterdir():
+            dark = tmp_path / 'set' / 'half' / '1' / wnid / f'{path.stem}.png'
+            dark.parent.mkdir(parents=True, exist_ok=True)
+            with Image.open(path) as picture:
+                picture.point(lambda level: level // 2).save(dark)
+    code, published, said = measured('--published', 'set', '--set', 'mine', '--corruptions', 'half',
+                                     '--severities', '1')
+    assert code == 0, said
+    assert ' on mine(images=40, ' in published and 'mean accuracy of the 1 above' in published
+    assert published.splitlines()[2:4] == out.splitlines()[2:4]  # the clean pictures are those of --data in both
+
+
+def test_bad_input_ends_with_one_sentence(measured, tmp_path):
+    torch.save({'head.weight': torch.zeros(3)}, tmp_path / 'wrong.pth')
+    for flags, words in ((('--data', 'nowhere'), 'expected pictures in nowhere, found no such folder'),
+                         (('--corruptions', 'fogg'), "no corruption named 'fogg'; did you mean fog"),
+                         (('--severities', '0'), 'severity is 1..5, got 0'),
+                         (('--weights', 'wrong.pth'), 'expected weights of tests.evaluation.toy:classifier'),
+                         (('--model', toy.NAME, '--published', 'val', '--corruptions', 'fog'),
+                          'expected the folders fog/1, fog/2, fog/3, fog/4, fog/5 in val, found none of these'),
+                         (('--device', 'cuda:77' if torch.cuda.is_available() else 'cuda'), 'expected a GPU')):
+        code, _, said = measured(*flags)
+        assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()
+
+
+def test_unreadable_pictures_stop_the_summary(measured, tmp_path):
+    (tmp_path / 'val' / toy.WNIDS[0] / '00.JPEG').write_bytes(b'broken')
+    few = ('--corruptions', 'contrast', '--severities', '1')
+    code, _, said = measured(*few)
+    assert code == 2 and 'got 1 that are not: n01440764/00.JPEG (' in said
+    assert measured(*few, '--allow-missing', '1')[0] == 0
+    code, _, said = measured(*few)  # what was measured with a gap is not summarised unless the gap is accepted
+    assert code == 2 and 'expected 40 images behind every number' in said

@@ -1,0 +1,49 @@
+"""Measure a classifier on ImageNet-C, the corruptions computed on the fly; print errors, CE and mCE.
+
+python tools/eval_imagenet_c.py --model pit_s --data data/imagenet/val --store work_dirs/imagenet_c
+torchrun --nproc-per-node 8 tools/eval_imagenet_c.py --model pit_s --amp bf16
+A run that was stopped goes on where it was; one that is complete prints its table at once.
+"""
+
+from pathlib import Path
+
+from pit_downstream import cli
+
+
+def parse_args():
+    parser = cli.classifier_parser(__doc__)
+    cli.add_corruption_flags(parser)
+    parser.add_argument('--csv', metavar='FILE', help='write every number with its interval and count')
+    parser.add_argument('--json', metavar='FILE', help='write the summary and every number')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    names = cli.chosen_corruptions(args)
+    cli.require_folder(*((args.published, '--published') if args.published else (args.data, '--data')))
+    from pit_downstream.benchmarks import tables
+    from pit_downstream.benchmarks.base import require_counts
+    from pit_downstream.core.records import ResultStore
+    from pit_downstream.evaluation import keep, ranks
+    from pit_downstream.metrics.classification import classification_metrics
+    predictor = cli.classifier(args)
+    samples = cli.published_pictures(args, predictor, names) if args.published else cli.pictures(args, predictor)
+    table = keep.keep_measuring(ResultStore(Path(args.store) / 'results.jsonl'), predictor, samples,
+                                classification_metrics(), cli.corruption_conditions(args, names),
+                                **cli.measure_options(args, predictor.device))
+    require_counts(table, len(samples), allow_missing=args.allow_missing)
+    if ranks.rank() == 0:
+        variant = cli.corruption_variant(args)
+        for path, text in ((args.csv, tables.as_csv(table)), (args.json, tables.as_json(table, **variant))):
+            if path:
+                Path(path).write_text(text)
+        print(f'{table.model} on {table.dataset}\n')
+        print(tables.as_text(table, names, args.severities, **variant), end='\n\n')
+        print(tables.summary_text(table, names, args.severities, **variant))
+    ranks.stop_ranks()
+
+
+if __name__ == '__main__':
+    with cli.one_sentence():
+        main()
