@@ -14,7 +14,6 @@ CORE = [
     'tqdm',
     'pycocotools',
     'imagecorruptions',
-    'tqdm',
     'setuptools<81',  # mmengine and imagecorruptions import pkg_resources, which asks for this bound itself
 ]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..core.condition import Condition
-from ..core.spec import Spec
+from ..core.spec import Spec, Value
 from .base import CorruptedFolders, PictureSamples, View, folders_in, pictures_in
 from .labelsets import class_indices, parse_label, wnid_indices
 
@@ -106,4 +106,9 @@ def _read_labels(path: Path, pictures: list[str]) -> dict[str, int]:
 def _name(root: Path, names: Iterable[str]) -> str:
     if any(name in wnid_indices() for name in names):
         return 'imagenet'
-    return str(Spec.of('folder', root='/'.join(root.resolve().parts[-2:])))
+    return folder_text(root)
+
+
+def folder_text(root: str | Path, **kwargs: Value) -> str:
+    """What a record calls the images of a folder that is no known data set: "folder(root='flowers/val')"."""
+    return str(Spec.of('folder', root='/'.join(Path(root).resolve().parts[-2:]), **kwargs))

@@ -1,9 +1,8 @@
 """Attention analysis of classifiers on a folder of images: numbers, their records, and figures."""
 
-import json
 import pickle
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +21,10 @@ import pit_downstream.backbones  # noqa: F401  registers our models with timm
 from ..attention import figures
 from ..attention.trace import Trace, trace_attention
 from ..backbones.weights import fit, strip_prefix, timm_to_official, unwrap
+from ..core.condition import CLEAN
+from ..core.records import Record, ResultStore, to_records
+from ..core.spec import Spec
+from ..datasets.imagenet import folder_text
 from ..datasets.shapes import write_shapes
 from ..metrics.attention import AttentionCollapse
 
@@ -118,38 +121,28 @@ def read_image(path: Path) -> Image.Image:
 def model_text(name: str, weights: str | None, *, img_size: int | None = None, seed: int = 0) -> str:
     """What a record calls the model of `build_model`: "deepvit_s(weights='w.pth')"; "deepvit_s(seed=0)" if random."""
     origin = {'weights': Path(weights).name} if weights else {'seed': seed}
-    return _spec_text(name, img_size=img_size, **origin)
+    return str(Spec.of(name, **origin, **({'img_size': img_size} if img_size else {})))
 
 
 def dataset_text(folder: Path, *, limit: int | None = None) -> str:
-    """What a record calls the images of `list_images`: the folder's name without its split, and the limit."""
-    folder = Path(folder).resolve()
-    while folder.name in ('train', 'val', 'test', 'classification') and folder.parent.name:
-        folder = folder.parent
-    return _spec_text(folder.name, limit=limit)
+    """What a record calls the images of `list_images`."""
+    return folder_text(folder, **({'limit': limit} if limit else {}))
 
 
-def _spec_text(name: str, **kwargs: Any) -> str:
-    """'name(key=value, ...)' of the values that are not None, sorted by key."""
-    said = [f'{key}={value!r}' for key, value in sorted(kwargs.items()) if value is not None]
-    return f'{name}({", ".join(said)})' if said else name
-
-
-def records(analysis: Analysis, *, model: str, dataset: str, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """One record for every number, with the fields of DESIGN's Record."""
-    for name, value in analysis.values.items():
-        metric, _, place = name.rpartition('@')
-        yield {'model': model, 'dataset': dataset, 'condition': 'clean', 'metric': metric, 'value': value,
-               'count': analysis.count, 'seed': seed, 'place': place}
+def records(analysis: Analysis, *, model: str, dataset: str, seed: int = 0) -> list[Record]:
+    """One for every number."""
+    return to_records(analysis.values, model=model, dataset=dataset, condition=CLEAN, count=analysis.count, seed=seed)
 
 
 def write_analyses(analyses: Mapping[str, Analysis], out: Path, *, dataset: str, seed: int = 0) -> list[Path]:
-    """Write results.jsonl and the figures of all models, by the names of the mapping, to `out`; returns the files."""
+    """Add to results.jsonl what it has not got yet, draw all models by the names of the mapping; returns the files."""
     out.mkdir(parents=True, exist_ok=True)
     files = [out / 'results.jsonl', out / 'similarity.png', out / 'profile.png']
-    lines = [json.dumps(record) for model, analysis in analyses.items()
-             for record in records(analysis, model=model, dataset=dataset, seed=seed)]
-    files[0].write_text('\n'.join(lines) + '\n')
+    store = ResultStore(files[0])
+    for model, analysis in analyses.items():
+        known = store.table(model, dataset, seed=seed)
+        store.add(*(record for record in records(analysis, model=model, dataset=dataset, seed=seed)
+                    if record.key not in known))
     values = {model: analysis.values for model, analysis in analyses.items()}
     figures.draw_similarity(values, files[1], caption=dataset)
     figures.draw_profile(values, files[2], caption=dataset)

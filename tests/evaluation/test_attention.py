@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from pit_downstream.attention.trace import trace_attention
+from pit_downstream.core.records import Record
 from pit_downstream.evaluation import attention
 from pit_downstream.metrics.attention import AttentionCollapse
 
@@ -64,19 +65,17 @@ def test_analysis_is_the_metric_on_prepared_images(folder):
 def test_records_have_the_fields_of_record():
     values = {'softmax_similarity@block1:block2': 0.5, 'softmax_similar_blocks(threshold=0.9)@': 1.0}
     analysis = attention.Analysis(values, 6, torch.zeros(1, 3, 4, 4), {})
-    assert list(attention.records(analysis, model='m', dataset='d', seed=3)) == [
-        {'model': 'm', 'dataset': 'd', 'condition': 'clean', 'metric': 'softmax_similarity', 'value': 0.5, 'count': 6,
-         'seed': 3, 'place': 'block1:block2'},
-        {'model': 'm', 'dataset': 'd', 'condition': 'clean', 'metric': 'softmax_similar_blocks(threshold=0.9)',
-         'value': 1.0, 'count': 6, 'seed': 3, 'place': ''}]
+    assert attention.records(analysis, model='m', dataset='d', seed=3) == [
+        Record('m', 'd', 'clean', 'softmax_similarity', 0.5, 6, 3, 'block1:block2'),
+        Record('m', 'd', 'clean', 'softmax_similar_blocks(threshold=0.9)', 1.0, 6, 3, '')]
 
 
 def test_names_are_keys(folder):
     assert attention.model_text('pit_s', None, seed=2) == 'pit_s(seed=2)'
     assert attention.model_text('pit_s', 'timm') == "pit_s(weights='timm')"
     assert attention.model_text('pit_s', '/a/b.pth', img_size=96) == "pit_s(img_size=96, weights='b.pth')"
-    assert attention.dataset_text(folder) == folder.name
-    assert attention.dataset_text(folder / 'classification' / 'val', limit=5) == f'{folder.name}(limit=5)'
+    assert attention.dataset_text(folder / 'a' / 'val') == "folder(root='a/val')"
+    assert attention.dataset_text(folder / 'a' / 'val', limit=5) == "folder(limit=5, root='a/val')"
 
 
 def test_random_weights_follow_the_seed_alone():
@@ -154,5 +153,7 @@ def test_everything_is_written(folder, tmp_path):
     assert len(lines) == sum(len(analysis.values) for analysis in analyses.values())
     assert {line['model'] for line in lines} == set(analyses) and {line['count'] for line in lines} == {3}
     assert all(Image.open(path).size[0] > 300 for path in files[1:])
+    attention.write_analyses(analyses, tmp_path / 'out', dataset='d')
+    assert len(files[0].read_text().splitlines()) == len(lines)  # a second time adds nothing
     said = attention.summary(*list(analyses.items())[1])
     assert said.startswith('deepvit_16(img_size=32, seed=0), 3 images: similar blocks (threshold=0.9): softmax 15, ')

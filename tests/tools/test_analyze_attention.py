@@ -17,7 +17,7 @@ def test_two_models_on_the_bundled_images(tool, few_shapes, tmp_path):
     assert lines[1].startswith('deepvit_16(img_size=32, seed=0), 3 images')
     assert lines[2] == 'out/results.jsonl' and all((tmp_path / line).is_file() for line in lines[2:])
     records = [json.loads(line) for line in (tmp_path / 'out/results.jsonl').read_text().splitlines()]
-    assert {record['dataset'] for record in records} == {'shapes(limit=3)'}
+    assert {record['dataset'] for record in records} == {"folder(limit=3, root='classification/val')"}
     assert {record['condition'] for record in records} == {'clean'}
 
 
