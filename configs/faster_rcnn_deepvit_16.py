@@ -10,7 +10,9 @@ model = dict(
     backbone=dict(
         _delete_=True, type='DeepViT', arch='16', pyramid='simple', drop_path_rate=0.1, norm_eval=True,
         init_cfg=dict(type='Pretrained', checkpoint='data/weights/deepvit_16.pth')),
-    neck=dict(_delete_=True, type='ChannelMapper', in_channels=[256] * 4, out_channels=256, kernel_size=1, num_outs=5))
+    neck=dict(
+        _delete_=True, type='ChannelMapper', in_channels=[256] * 4, out_channels=256, kernel_size=1, act_cfg=None,
+        num_outs=5))
 optim_wrapper = dict(
     constructor='PitOptimWrapperConstructor',
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05))

@@ -1,4 +1,4 @@
-"""The plain twin of mask_rcnn_deepvit_s.py: DeiT-S (ViT-S/16), which has neither Re-attention nor a stem of convolutions.
+"""The plain twin of mask_rcnn_deepvit_s.py: DeiT-S (ViT-S/16), without Re-attention and stem of convolutions.
 
 python tools/train.py configs/mask_rcnn_vit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of DeiT-S; --bundled needs nothing. COCO AP: not yet measured.

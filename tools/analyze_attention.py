@@ -34,10 +34,11 @@ def main():
     from pit_downstream.evaluation import attention
     attention.figures.require_matplotlib()  # before the work, not after it
     images = attention.bundled_images() if args.bundled else args.images
-    chosen = [(args.model, args.weights), (args.compare, args.compare_weights)][:1 + bool(args.compare)]
+    chosen = attention.chosen_models(args.model, args.weights, args.compare, args.compare_weights)
+    paths = attention.list_images(images, limit=args.limit, apart_from=args.out)
     analyses = attention.analyse_models(
-        chosen, attention.list_images(images, limit=args.limit), seed=args.seed, img_size=args.img_size,
-        batch_size=args.batch_size, device=args.device, threshold=args.threshold)
+        chosen, paths, seed=args.seed, img_size=args.img_size, batch_size=args.batch_size, device=args.device,
+        threshold=args.threshold)
     files = attention.write_analyses(analyses, args.out, dataset=attention.dataset_text(images, limit=args.limit),
                                      seed=args.seed)
     print(*(attention.summary(*one) for one in analyses.items()), *files, sep='\n')

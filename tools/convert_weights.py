@@ -28,10 +28,12 @@ def main():
     from pit_downstream import backbones
     from pit_downstream.backbones.weights import DEEPVIT, PIT
     cli.require_name(args.model, [name for name in backbones.__all__ if name[0].islower()], 'model')
-    target = timm.create_model(args.model).state_dict()
+    model = timm.create_model(args.model)
+    target, depth = model.state_dict(), len(getattr(model, 'blocks', [])) or None
     heads = [name for name in target if name.startswith(('norm.', 'head'))]
     family = PIT if args.model.startswith('pit_') else DEEPVIT
-    state, report = family.convert(CheckpointLoader.load_checkpoint(args.source, 'cpu'), target, optional=heads)
+    checkpoint = CheckpointLoader.load_checkpoint(args.source, 'cpu')
+    state, report = family.convert(checkpoint, target, optional=heads, depth=depth)
     torch.save(state, args.out)
     print(f'{args.out}: {report}')
 

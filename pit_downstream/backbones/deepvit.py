@@ -14,7 +14,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .layers import Attention, Block, GridCache
+from .layers import Attention, Block, GridCache, forget_grids
 from .reattention import ReAttention, StillStatistics
 
 PATCH = 16  # side of a patch in pixels, of every model here
@@ -112,8 +112,8 @@ class DeepVitTrunk(BaseModule):
 
     depth: how many blocks are built, all of them by default. consistent: scale the maps of Re-attention by the number
     of tokens, so that features keep their size at every resolution (see ReAttention); the same at `img_size`.
-    budget: bytes for one chunk of the maps (see `default_budget`). img_size: side of the images that `pos_embed` is
-    stored for, the arch's own by default; it is resampled for any other size.
+    budget: bytes for one chunk of the maps (see `default_budget`). img_size: side of the images that the weights were
+    trained with, the arch's own by default; `pos_embed` is stored for it and resampled for any other.
     """
 
     def __init__(self, arch: str, *, depth: int | None = None, consistent: bool = False, img_size: int | None = None,
@@ -128,16 +128,16 @@ class DeepVitTrunk(BaseModule):
         stem = ConvPatchEmbed if self.arch.conv_stem else PatchEmbed
         self.patch_embed = stem(in_chans, self.arch.width)
         self.pos_drop = nn.Dropout(drop_rate)
-        base_tokens = self.arch.img_size ** 2 // PATCH ** 2 + 1 if consistent else None
+        base_tokens = self.side ** 2 + 1 if consistent else None
         reattention = partial(ReAttention, transform_scale=self.arch.transform_scale, base_tokens=base_tokens,
                               budget=budget)
-        rates = torch.linspace(0, drop_path_rate, self.arch.depth).tolist()[:depth]
+        rates = torch.linspace(0, drop_path_rate, self.arch.depth, device='cpu').tolist()[:depth]
         self.blocks = nn.ModuleList(
             self._block(Attention if i < self.arch.plain else reattention, drop=drop_rate, attn_drop=attn_drop_rate,
                         drop_path=rate) for i, rate in enumerate(rates))
         self._initialise()
         self._grids = GridCache()
-        self.register_load_state_dict_post_hook(lambda trunk, _: trunk._grids.clear())
+        self.register_load_state_dict_post_hook(forget_grids)
 
     def train(self, mode: bool = True) -> 'DeepVitTrunk':
         self._grids.clear()

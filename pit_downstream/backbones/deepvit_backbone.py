@@ -37,7 +37,9 @@ class DeepViT(DetectionBackbone, DeepVitTrunk):
         width, depth = find_arch(arch).width, find_arch(arch).depth
         out_strides = tuple(out_strides)
         maps = 1 if pyramid == 'simple' else len(out_strides)
-        out_indices = tuple(out_indices or (depth * (i + 1) // maps - 1 for i in range(maps)))
+        if out_indices is None:
+            out_indices = (depth * (i + 1) // maps - 1 for i in range(maps))
+        out_indices = tuple(out_indices)
         _require_pyramid(pyramid, out_indices, out_strides)
         require_outputs(out_indices, depth)
         require_frozen(frozen_stages, depth)

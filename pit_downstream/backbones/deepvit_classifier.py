@@ -7,7 +7,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from .deepvit import ARCHS, DeepVitTrunk
-from .weights import strip_prefix, unwrap
+from .weights import at_size, strip_prefix, unwrap
 
 
 class DeepVitClassifier(DeepVitTrunk):
@@ -69,7 +69,7 @@ default_cfgs = generate_default_cfgs({name: _cfg(arch) for name, arch in _ARCH_O
 
 
 def _to_official(checkpoint: dict, model: DeepVitClassifier) -> dict[str, Tensor]:
-    return strip_prefix(unwrap(checkpoint), 'patch_embed.proj.weight')
+    return at_size(strip_prefix(unwrap(checkpoint), 'patch_embed.proj.weight'), model.pos_embed)
 
 
 def _entry(name: str) -> Callable[..., DeepVitClassifier]:

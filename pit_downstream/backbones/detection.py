@@ -38,7 +38,7 @@ class DetectionBackbone(BaseModule):
     def _settle(self, frozen_stages: int) -> None:
         self.frozen_stages = frozen_stages
         self.register_load_state_dict_pre_hook(_adopt_checkpoint)
-        self._freeze()
+        self.train()  # what is frozen or still, is so from the start
 
     def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
         raise NotImplementedError
@@ -57,7 +57,8 @@ def _adopt_checkpoint(backbone: DetectionBackbone, state_dict: dict, prefix: str
     here = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
     own = backbone.state_dict()
     optional = [name for name in own if name.startswith(backbone.added)]
-    converted, report = backbone.family.convert(here, own, optional=optional)
+    depth = getattr(backbone.arch, 'depth', None)
+    converted, report = backbone.family.convert(here, own, optional=optional, depth=depth)
     for name in here:
         del state_dict[name]
     state_dict.update({prefix + name: converted.get(name, value) for name, value in own.items()})

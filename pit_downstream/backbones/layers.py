@@ -85,6 +85,11 @@ def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.to(grid.dtype)
 
 
+def forget_grids(trunk: nn.Module, *_) -> None:
+    """Post-hook of loading: what was resized from the old embedding is not that of the new one."""
+    trunk._grids.clear()
+
+
 class GridCache:
     """Remembers the last few resized position embeddings of one evaluation.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .detection import DetectionBackbone, require_frozen, require_outputs
-from .layers import Block, GridCache
+from .layers import Block, GridCache, forget_grids
 from .weights import PIT
 
 StemPadding = Literal['valid', 'same']
@@ -141,7 +141,7 @@ class PitTrunk(BaseModule):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         self._grids = GridCache()
-        self.register_load_state_dict_post_hook(lambda trunk, _: trunk._grids.clear())
+        self.register_load_state_dict_post_hook(forget_grids)
 
     def train(self, mode: bool = True) -> 'PitTrunk':
         self._grids.clear()

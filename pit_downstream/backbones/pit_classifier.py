@@ -5,7 +5,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from .pit import PitTrunk
-from .weights import strip_prefix, timm_to_official, unwrap
+from .weights import at_size, strip_prefix, timm_to_official, unwrap
 
 
 class PitClassifier(PitTrunk):
@@ -76,7 +76,7 @@ default_cfgs = generate_default_cfgs({
 
 
 def _to_official(checkpoint: dict, model: PitClassifier) -> dict[str, Tensor]:
-    return timm_to_official(strip_prefix(unwrap(checkpoint), 'patch_embed.conv.weight'))
+    return at_size(timm_to_official(strip_prefix(unwrap(checkpoint), 'patch_embed.conv.weight')), model.pos_embed)
 
 
 def _create(arch: str, pretrained: bool, **kwargs) -> PitClassifier:

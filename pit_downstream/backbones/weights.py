@@ -100,12 +100,14 @@ class Family:
     settings: str
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
 
-    def convert(self, checkpoint: Mapping, target: Mapping[str, Tensor], *, optional: Collection[str] = ()
-                ) -> tuple[dict[str, Tensor], WeightsReport]:
+    def convert(self, checkpoint: Mapping, target: Mapping[str, Tensor], *, optional: Collection[str] = (),
+                depth: int | None = None) -> tuple[dict[str, Tensor], WeightsReport]:
         """Convert any checkpoint (official, timm, DDP, EMA, detector) to the names and shapes of `target`.
 
-        Raises ValueError when a tensor of `target` that is not `optional` cannot be had: nobody should train from
-        noise believing otherwise.
+        depth: how many `blocks` the whole architecture has, of which `target` may hold the first ones only.
+        Raises ValueError when a tensor of `target` that is not `optional` cannot be had, or when the file's blocks
+        are more than `depth`, or hold more than the target's: nobody should train from noise, or from parts of
+        another architecture, believing otherwise.
         """
         named = unwrap(checkpoint)
         state = self.rename(strip_prefix(named, self.anchor))
@@ -117,11 +119,30 @@ class Family:
             lacking = [_mismatch(name, state, target) for name in report.missing]
             raise ValueError(f'expected all {len(report.loaded) + len(lacking)} tensors, got {len(report.loaded)}; '
                              f'lacking {_listed(lacking)}; check that {self.settings} with the file')
+        foreign = [name for name in report.left if _is_foreign(name, target, depth)]
+        if foreign:
+            raise ValueError(f'expected the blocks of this architecture, got also {_listed(foreign)}; check that '
+                             f'{self.settings} with the file')
         return fitted, report
 
 
 PIT = Family('PiT', 'patch_embed.conv.weight', 'arch and distilled agree', timm_to_official)
 DEEPVIT = Family('DeepViT or ViT', 'patch_embed.proj.weight', 'arch agrees')  # and DeiT, which has the names of timm
+
+
+def at_size(state: Mapping[str, Tensor], pos_embed: Tensor) -> dict[str, Tensor]:
+    """`state` with its `pos_embed` resampled to the grid of the given one, where that can be done."""
+    fitted, _ = fit({name: state[name] for name in ('pos_embed',) if name in state}, {'pos_embed': pos_embed})
+    return {**state, **fitted}
+
+
+def _is_foreign(name: str, target: Mapping[str, Tensor], depth: int | None) -> bool:
+    """Whether a tensor that was left in the file belongs to a block that `target` has, or that its arch has not."""
+    number = re.match(r'blocks\.(\d+)\.', name)
+    if not number:
+        return False
+    built = any(other.startswith(number[0]) for other in target)
+    return built or (depth is not None and int(number[1]) >= depth)
 
 
 def _adapt(name: str, value: Tensor, wanted: Tensor) -> Tensor | None:

@@ -106,9 +106,10 @@ def _require_weights(cfg: Config) -> None:
     for part in dicts_in(cfg.model):
         path = part.get('checkpoint') if part.get('type') == 'Pretrained' else None
         if path and '://' not in path and not Path(path).is_file():
+            norms = ' model.backbone.norm_eval=False' if cfg.model.get('backbone', {}).get('norm_eval') else ''
             raise FileNotFoundError(
                 f'expected pretrained weights, found none at {path}; put them there as data/README.md says, or train '
-                'from scratch with --cfg-options model.backbone.init_cfg=None')
+                f'from scratch with --cfg-options model.backbone.init_cfg=None{norms}')
 
 
 def _checkpoint(path: str) -> Path:

@@ -1,6 +1,5 @@
 """Attention analysis of classifiers on a folder of images: numbers, their records, and figures."""
 
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +19,18 @@ import pit_downstream.backbones  # noqa: F401  registers our models with timm
 
 from ..attention import figures
 from ..attention.trace import Trace, trace_attention
-from ..backbones.weights import fit, strip_prefix, timm_to_official, unwrap
+from ..backbones.weights import fit, strip_prefix, timm_to_official
 from ..core.condition import CLEAN
 from ..core.records import Record, ResultStore, to_records
 from ..core.spec import Spec
 from ..datasets.imagenet import folder_text
 from ..datasets.shapes import write_shapes
 from ..metrics.attention import AttentionCollapse
+from .models import download, read_weights
 
 SUFFIXES = {'.jpeg', '.jpg', '.png', '.bmp', '.webp'}
+HEADS = ('norm.', 'fc_norm.', 'head', 'pre_logits.')  # after the last block: no map and no token there
+TRUNK = ('patch_embed.', 'pos_embed', 'cls_token', 'blocks.', 'transformers.', 'pools.')
 STEMS = ('patch_embed.proj.weight', 'patch_embed.conv.weight')  # of ViT and DeepViT; of PiT
 
 
@@ -50,9 +52,13 @@ def bundled_images() -> Path:
     return write_shapes('data/shapes') / 'classification/val'
 
 
-def list_images(folder: str | Path, *, limit: int | None = None) -> list[Path]:
-    """Image files anywhere under `folder`, sorted; with a limit as many of them, evenly spread over the list."""
-    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in SUFFIXES)
+def list_images(folder: str | Path, *, limit: int | None = None, apart_from: Path | None = None) -> list[Path]:
+    """Image files anywhere under `folder`, sorted; with a limit as many of them, evenly spread over the list.
+
+    apart_from: a folder whose images are not wanted, such as the one that figures are written to.
+    """
+    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in SUFFIXES
+                   and (apart_from is None or apart_from.resolve() not in path.resolve().parents))
     if not paths:
         raise ValueError(f'expected images under {folder}, found none; name a folder that holds some')
     if limit is not None and limit < 1:
@@ -68,15 +74,7 @@ def build_model(name: str, weights: str | None = None, *, img_size: int | None =
     img_size: side of the images it will be given. PiT and DeepViT take any with weights of every size; timm's ViTs
     only with weights of that size. Raises ValueError where the weights do not fit, LookupError for an unknown name.
     """
-    size = {'img_size': img_size} if img_size else {}
-    if name not in timm.list_models():
-        near = get_close_matches(name, timm.list_models()) or ['pit_s', 'deepvit_s', 'vit_s']
-        raise LookupError(f'no model named {name!r}; did you mean {", ".join(near)}?')
-    if weights == 'timm':
-        return timm.create_model(name, pretrained=True, **size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _with_weights(name, Path(weights), size) if weights else timm.create_model(name, **size)
+    return _build(name, weights, img_size=img_size, seed=seed)[0]
 
 
 def analyse(model: nn.Module, paths: Sequence[Path], *, img_size: int | None = None, batch_size: int = 8,
@@ -104,11 +102,22 @@ def analyse(model: nn.Module, paths: Sequence[Path], *, img_size: int | None = N
 def analyse_models(chosen: Sequence[tuple[str, str | None]], paths: Sequence[Path], *, seed: int = 0,
                    img_size: int | None = None, **how: Any) -> dict[str, Analysis]:
     """`analyse` every (name, weights) of `chosen`; the analyses are named as in records. how: as of `analyse`."""
-    named = {model_text(name, weights, img_size=img_size, seed=seed): (name, weights) for name, weights in chosen}
-    if len(named) < len(chosen):
-        raise ValueError(f'expected different models to compare, got {next(iter(named))} twice; give other weights')
-    return {text: analyse(build_model(name, weights, img_size=img_size, seed=seed), paths, img_size=img_size, **how)
-            for text, (name, weights) in named.items()}
+    models: dict[str, nn.Module] = {}
+    for name, weights in chosen:
+        model, text = _build(name, weights, img_size=img_size, seed=seed)
+        if text in models:
+            raise ValueError(f'expected different models to compare, got {text} twice; give other weights')
+        with trace_attention(model):
+            models[text] = model  # whatever cannot be built or traced is refused before the work on the first
+    return {text: analyse(model, paths, img_size=img_size, **how) for text, model in models.items()}
+
+
+def chosen_models(model: str, weights: str | None, compare: str | None, compare_weights: str | None
+                  ) -> list[tuple[str, str | None]]:
+    """(name, weights) of one model or of two."""
+    if compare_weights and not compare:
+        raise ValueError('expected --compare MODEL with --compare-weights, got no second model; name it')
+    return [(model, weights), (compare, compare_weights)] if compare else [(model, weights)]
 
 
 def read_image(path: Path) -> Image.Image:
@@ -116,12 +125,6 @@ def read_image(path: Path) -> Image.Image:
         return Image.open(path).convert('RGB')
     except OSError as error:
         raise ValueError(f'expected an image at {path}, could not read it: {error}') from None
-
-
-def model_text(name: str, weights: str | None, *, img_size: int | None = None, seed: int = 0) -> str:
-    """What a record calls the model of `build_model`: "deepvit_s(weights='w.pth')"; "deepvit_s(seed=0)" if random."""
-    origin = {'weights': Path(weights).name} if weights else {'seed': seed}
-    return str(Spec.of(name, **origin, **({'img_size': img_size} if img_size else {})))
 
 
 def dataset_text(folder: Path, *, limit: int | None = None) -> str:
@@ -141,6 +144,10 @@ def write_analyses(analyses: Mapping[str, Analysis], out: Path, *, dataset: str,
     store = ResultStore(files[0])
     for model, analysis in analyses.items():
         known = store.table(model, dataset, seed=seed)
+        before = {record.count for record in known.records} - {analysis.count}
+        if before:
+            raise ValueError(f'{store.path} holds {model} on {before.pop()} images of {dataset}, got {analysis.count}; '
+                             'choose another folder for the results')
         store.add(*(record for record in records(analysis, model=model, dataset=dataset, seed=seed)
                     if record.key not in known))
     values = {model: analysis.values for model, analysis in analyses.items()}
@@ -163,34 +170,47 @@ def summary(model: str, analysis: Analysis) -> str:
     return f'{model}, {analysis.count} images: similar blocks ({threshold}): {", ".join(counts)}'
 
 
-def _with_weights(name: str, path: Path, size: Mapping[str, int]) -> nn.Module:
-    """Built for images of `size` only where the stored position embedding is."""
-    state = _read_weights(path)
+def _build(name: str, weights: str | None, *, img_size: int | None, seed: int) -> tuple[nn.Module, str]:
+    """The model, and what records call it: "deepvit_s(weights='w.pth@0123abcd')", or "deepvit_s(seed=0)" if random."""
+    size = {'img_size': img_size} if img_size else {}
+    if name not in timm.list_models():
+        near = get_close_matches(name, timm.list_models()) or ['pit_s', 'deepvit_s', 'vit_s']
+        raise LookupError(f'no model named {name!r}; did you mean {", ".join(near)}?')
+    if weights == 'timm':
+        model, origin = download(name, lambda: timm.create_model(name, pretrained=True, **size)), {'weights': 'timm'}
+    elif weights:
+        state, label = _read_weights(Path(weights))
+        model, origin = _with_weights(name, state, size, weights), {'weights': label}
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model, origin = timm.create_model(name, **size), {'seed': seed}
+    return model, str(Spec.of(name, **origin, **size))
+
+
+def _with_weights(name: str, state: Mapping[str, Tensor], size: Mapping[str, int], path: str) -> nn.Module:
+    """Built for images of `size` only where the stored position embedding is; the head may be lacking."""
     classes = len(state['head.weight']) if 'head.weight' in state else 0
     model = timm.create_model(name, num_classes=classes)
     if size and model.pos_embed.shape != state['pos_embed'].shape:
         model = timm.create_model(name, num_classes=classes, **size)
     if hasattr(model, 'pools'):  # our PiT; timm's has its pools elsewhere
         state = timm_to_official(state)
-    fitted, report = fit(state, model.state_dict())
-    if report.missing or report.left:
+    target = model.state_dict()
+    fitted, report = fit(state, target, optional=[key for key in target if key.startswith(HEADS)])
+    if report.missing or any(key.startswith(TRUNK) for key in report.left):
         raise ValueError(f'expected the weights of {name} in {path}, got others: {report}')
-    model.load_state_dict(fitted)
+    model.load_state_dict(fitted, strict=False)
     return model
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(f"expected weights, found no file at {path}; name a file, or 'timm' to download them")
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(f'expected a file of tensors alone at {path}, got one that asks for code; write its weights '
-                         'to a file of their own with tools/convert_weights.py') from None
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a transformer, classifier or backbone, and what records call the file."""
+    state, label = read_weights(path)
     for stem in STEMS:
-        state = strip_prefix(unwrap(checkpoint), stem)
-        if 'pos_embed' in state:
-            return state
+        named = strip_prefix(state, stem)
+        if 'pos_embed' in named:
+            return named, label
     raise ValueError(f'expected the weights of a transformer with patches in {path}, found no {STEMS[0]}')
 
 

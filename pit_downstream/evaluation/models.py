@@ -24,7 +24,8 @@ from .classifier import HENDRYCKS, ClassifierPredictor, Preparation
 PROTOCOLS = ('model', 'hendrycks', 'native')
 WEIGHTS = ('pretrained', 'random', 'own')
 # What torch and safetensors raise for files that they do not understand, or that ask for code
-_UNLOADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, LookupError, EOFError, TypeError)
+_UNLOADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, LookupError, EOFError, TypeError,
+               AttributeError)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _timm(spec: Spec, weights: str) -> Named:
         raise LookupError(f'no model named {spec.name!r}; did you mean {", ".join(near)}?')
     kwargs, label = dict(spec.kwargs), weights
     if weights == 'pretrained':
-        model = _download(spec.name, lambda: timm.create_model(spec.name, pretrained=True, **kwargs))
+        model = download(spec.name, lambda: timm.create_model(spec.name, pretrained=True, **kwargs))
         label = model.pretrained_cfg.get('hf_hub_id') or weights
     elif weights == 'random':
         model = _made(spec, lambda: timm.create_model(spec.name, **kwargs))
@@ -107,7 +108,7 @@ def _torchvision(name: str, spec: Spec, weights: str) -> Named:
     kwargs, label = dict(spec.kwargs), weights
     if weights == 'pretrained':
         label = str(published)
-        model = _download(spec.name, lambda: get_model(name, weights=published, **kwargs))
+        model = download(spec.name, lambda: get_model(name, weights=published, **kwargs))
     else:
         model = _made(spec, lambda: get_model(name, weights=None, **kwargs))
         if weights != 'random':
@@ -186,7 +187,7 @@ def _loaded(spec: Spec, path: str, load: Callable[[], Any]) -> Any:
                          '--model and its arguments') from error
 
 
-def _download(name: str, make: Callable[[], nn.Module]) -> nn.Module:
+def download(name: str, make: Callable[[], nn.Module]) -> nn.Module:
     try:
         return make()
     except (OSError, RuntimeError) as error:

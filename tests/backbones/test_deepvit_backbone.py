@@ -103,7 +103,18 @@ def test_position_embedding_is_resampled_and_its_class_token_kept():
     ({k: v for k, v in OFFICIAL.items() if 'blocks.0.attn' not in k}, 'lacking blocks.0.attn.qkv.weight'),
     (dict(OFFICIAL, pos_embed=torch.zeros(1, 198, 384)), r'lacking pos_embed \(1x198x384 in the file, 1x197x384'),
     (formula.weights(formula.SHAPES['deepvit_s']), 'lacking .*396.* check that arch agrees'),
+    (formula.weights(formula.SHAPES['deepvit_24']), 'got also blocks.16.norm1.weight.* check that arch agrees'),
 ])
 def test_what_does_not_fit_is_refused(checkpoint, words):
     with pytest.raises(ValueError, match=words):
         DeepViT('16', out_indices=(0,), out_strides=(16,)).load_state_dict(checkpoint, strict=False)
+
+
+def test_a_plain_twin_does_not_take_half_of_a_deepvit():
+    with pytest.raises(ValueError, match='got also blocks.0.attn.reatten_matrix.weight'):
+        DeepViT('vit_16', out_indices=(0,), out_strides=(16,)).load_state_dict(OFFICIAL)
+
+
+def test_statistics_stand_for_the_size_of_training():
+    assert DeepViT('16', out_indices=(0,), out_strides=(16,)).blocks[0].attn.base_tokens == 197
+    assert DeepViT('16', out_indices=(0,), out_strides=(16,), img_size=384).blocks[0].attn.base_tokens == 577

@@ -1,6 +1,8 @@
 """Analysis of a folder of images: what is read, built, measured and written."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 from pit_downstream.attention.trace import trace_attention
+from pit_downstream.backbones import DeepViT
 from pit_downstream.core.records import Record
 from pit_downstream.evaluation import attention
 from pit_downstream.metrics.attention import AttentionCollapse
@@ -71,11 +74,30 @@ def test_records_have_the_fields_of_record():
 
 
 def test_names_are_keys(folder):
-    assert attention.model_text('pit_s', None, seed=2) == 'pit_s(seed=2)'
-    assert attention.model_text('pit_s', 'timm') == "pit_s(weights='timm')"
-    assert attention.model_text('pit_s', '/a/b.pth', img_size=96) == "pit_s(img_size=96, weights='b.pth')"
     assert attention.dataset_text(folder / 'a' / 'val') == "folder(root='a/val')"
     assert attention.dataset_text(folder / 'a' / 'val', limit=5) == "folder(limit=5, root='a/val')"
+
+
+def test_two_files_of_one_name_are_two_models(folder, tmp_path):
+    for i in (1, 2):
+        (tmp_path / str(i)).mkdir()
+        torch.save(attention.build_model('pit_ti', seed=i).state_dict(), tmp_path / str(i) / 'w.pth')
+    analyses = attention.analyse_models([('pit_ti', str(tmp_path / str(i) / 'w.pth')) for i in (1, 2)],
+                                        attention.list_images(folder, limit=1), img_size=64)
+    assert len(analyses) == 2
+    assert all(re.fullmatch(r"pit_ti\(img_size=64, weights='w.pth@[0-9a-f]{8}'\)", text) for text in analyses)
+
+
+def test_a_backbone_of_a_detector_will_do(tmp_path):
+    backbone = DeepViT('16', out_strides=(8, 16, 32))
+    torch.save({'state_dict': {f'backbone.{key}': value for key, value in backbone.state_dict().items()}},
+               tmp_path / 'w.pth')
+    model = attention.build_model('deepvit_16', str(tmp_path / 'w.pth'))
+    assert torch.equal(model.blocks[15].mlp.fc1.weight, backbone.blocks[15].mlp.fc1.weight)
+
+
+def test_figures_are_not_measured_again(folder):
+    assert len(attention.list_images(folder, apart_from=folder / 'a')) == 3
 
 
 def test_random_weights_follow_the_seed_alone():
@@ -114,18 +136,25 @@ class Code:
 
 
 @pytest.mark.parametrize('content, words', [
-    (None, "found no file at"), ({'a': torch.zeros(1)}, 'found no patch_embed.proj.weight'),
-    ({'model': Code()}, 'got one that asks for code'),
+    (None, "found no such file"), ({'a': torch.zeros(1)}, 'found no patch_embed.proj.weight'),
+    ({'model': Code()}, 'expected a checkpoint that loads without running code'),
+    ([1, 2], 'expected a checkpoint'), (b'<!doctype html><title>Sign in</title>', 'expected a checkpoint'),
     (lambda: timm.create_model('vit_24', num_classes=2).state_dict(), 'expected the weights of vit_16 in')])
 def test_bad_weights_get_one_sentence(content, words, tmp_path):
-    if content is not None:
+    if isinstance(content, bytes):
+        (tmp_path / 'w.pth').write_bytes(content)
+    elif content is not None:
         torch.save(content() if callable(content) else content, tmp_path / 'w.pth')
-    with pytest.raises(ValueError) as error:
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
         attention.build_model('vit_16', str(tmp_path / 'w.pth'))
     assert words in str(error.value)
 
 
 def test_other_bad_input_gets_one_sentence(folder, tmp_path):
+    with pytest.raises(ValueError, match='expected --compare MODEL with --compare-weights'):
+        attention.chosen_models('vit_16', None, None, 'w.pth')
+    with pytest.raises(LookupError, match='no published weights to be had for vit_16'):
+        attention.build_model('vit_16', 'timm')
     with pytest.raises(LookupError, match="no model named 'deepvit_x'; did you mean deepvit_"):
         attention.build_model('deepvit_x')
     with pytest.raises(ValueError, match=r'got vit_16\(seed=0\) twice; give other weights'):
@@ -155,5 +184,8 @@ def test_everything_is_written(folder, tmp_path):
     assert all(Image.open(path).size[0] > 300 for path in files[1:])
     attention.write_analyses(analyses, tmp_path / 'out', dataset='d')
     assert len(files[0].read_text().splitlines()) == len(lines)  # a second time adds nothing
+    grown = {text: replace(analysis, count=4) for text, analysis in analyses.items()}
+    with pytest.raises(ValueError, match='on 3 images of d, got 4; choose another folder for the results'):
+        attention.write_analyses(grown, tmp_path / 'out', dataset='d')
     said = attention.summary(*list(analyses.items())[1])
     assert said.startswith('deepvit_16(img_size=32, seed=0), 3 images: similar blocks (threshold=0.9): softmax 15, ')
