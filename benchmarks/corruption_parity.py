@@ -2,8 +2,8 @@
 
 python -m benchmarks.corruption_parity --images DIR [--count 4] [--sizes 224x224 480x640]
 
-DIR is searched for pictures; `count` of them, evenly spaced in the order of their names, are resampled to each size. For
-each corruption, severity and size: the share of values within one grey level, how many lie beyond, and the largest
+DIR is searched for pictures; `count` of them, evenly spaced in the order of their names, are resampled to each size.
+For each corruption, severity and size: the share of values within one grey level, how many lie beyond, and the largest
 difference. Writes corruption_parity.json.
 """
 
@@ -58,7 +58,8 @@ def main() -> None:
         for name in CORRUPTIONS:
             rows = {severity: compare(name, severity, images) for severity in range(1, 6)}
             results.append({'corruption': name, 'size': size, 'severities': rows})
-            print(f'{size} {name:18}', *(f'{row["within_one"]:.6f} (max {row["max"]})' for row in rows.values()), flush=True)
+            shares = (f'{row["within_one"]:.6f} (max {row["max"]})' for row in rows.values())
+            print(f'{size} {name:18}', *shares, flush=True)
     OUT.write_text(json.dumps({'images': [path.name for path in paths], 'results': results,
                                'environment': environment()}, indent=1) + '\n')
     print(OUT)

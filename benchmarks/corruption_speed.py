@@ -84,12 +84,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    results = [compare(tuple(int(side) for side in size.split('x')), args) for size in args.sizes]
-    OUT.write_text(json.dumps({'results': results, 'master_at_224_ms': MASTER, 'master_sum_of_15_ms': 115,
-                               'environment': environment()}, indent=1) + '\n')
-    for result in results:
+    results = []
+    for size in args.sizes:
+        results.append(compare(tuple(int(side) for side in size.split('x')), args))
+        OUT.write_text(json.dumps({'results': results, 'master_at_224_ms': MASTER, 'master_sum_of_15_ms': 115,
+                                   'environment': environment()}, indent=1) + '\n')
         print('{height}x{width}: the fifteen {sum_of_15_ours_ms} ms against {sum_of_15_reference_ms} ms, x{times}'
-              .format(**result))
+              .format(**results[-1]), flush=True)
     print(OUT)
 
 

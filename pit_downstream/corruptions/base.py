@@ -56,9 +56,9 @@ def corrupt_severities(images: Tensor, name: str, severities: Sequence[int], rng
         raise ValueError(f'expected one id per image, {len(images)}, got {len(rng)}; give each image its own')
     strengths = [entry.about['strengths'][severity - 1] for severity in severities]
     out = torch.empty((len(severities), *images.shape), dtype=torch.uint8, device=images.device)
-    for part in _tiles(images, rng):
+    for part in tiles(images) if isinstance(rng, BatchRng) else (slice(None),):
         own = rng.part(part, name, images.device) if isinstance(rng, BatchRng) else rng
-        for result, levels in zip(out, _whole_levels(images[part], entry, strengths, own), strict=True):
+        for result, levels in zip(out, _whole_levels(images[part].contiguous(), entry, strengths, own), strict=True):
             result[part] = levels
     return out
 
@@ -103,12 +103,12 @@ def _every(given: Tensor, corruption: Callable, strengths: Sequence[Any], rng: '
         yield corruption(given, strength, rng)
 
 
-def _tiles(images: Tensor, rng: 'Rng') -> Iterator[slice]:
-    """The batch in pieces that stay in a CPU's cache; whole on other devices, or when `rng` cannot be split."""
-    count = len(images)
-    if images.device.type == 'cpu' and isinstance(rng, BatchRng):
-        count = max(1, TILE // images[0].numel()) if len(images) else 1
-    for start in range(0, len(images), max(1, count)):
+def tiles(batch: Tensor) -> Iterator[slice]:
+    """A batch in pieces that stay in a CPU's cache; on other devices whole."""
+    count = len(batch)
+    if count and batch.device.type == 'cpu':
+        count = max(1, TILE // batch[0].numel())
+    for start in range(0, len(batch), max(1, count)):
         yield slice(start, start + count)
 
 

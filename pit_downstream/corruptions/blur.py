@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
-from pit_downstream.corruptions.base import REFERENCE, together, truncated
+from pit_downstream.corruptions.base import REFERENCE, tiles, together, truncated
 from pit_downstream.corruptions.glass import sources
 from pit_downstream.corruptions.kernels import Padded, centred, disk, gaussian_blurred, motion_kernels
 from pit_downstream.corruptions.zoom import zoom_extent, zoomed
@@ -72,15 +72,16 @@ def zoom_blur(images: Tensor, zooms: Sequence[tuple[int, float]], rng: 'Rng') ->
     An enlargement that several severities need is made once.
     """
     planes, size = images.flatten(0, 1), images.shape[-2:]
-    needed: dict[tuple, list[int]] = {}  # by (rows, columns) before and after: which of `zooms`, as often as they want it
+    needed: dict[tuple, list[int]] = {}  # by extents of rows and columns: which of `zooms`, as often as they want it
     for which, (count, step) in enumerate(zooms):
         for number in range(count):
             factor = 1 + number * (1 + step - 1)  # np.arange's rounding, which decides between crops at some sizes
             needed.setdefault(tuple(zoom_extent(length, factor) for length in size), []).append(which)
     sums = [torch.zeros_like(planes.mT, memory_format=torch.contiguous_format) for _ in zooms]
-    for extents in sorted(needed, reverse=True):  # an order that does not depend on the company
-        layer = zoomed(planes, extents, size)
-        for which in needed[extents]:
-            sums[which].add_(layer)
+    for part in tiles(planes):
+        for extents in sorted(needed, reverse=True):  # an order that does not depend on the company
+            layer = zoomed(planes[part], extents, size)
+            for which in needed[extents]:
+                sums[which][part].add_(layer)
     for (count, _), total in zip(zooms, sums, strict=True):
         yield (images + total.mT.view_as(images)) / (count + 1)

@@ -56,7 +56,7 @@ def connected(seeds: Tensor, allowed: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def chamfer(device: torch.device) -> Tensor:
-    """Lengths of the shortest way by king's and knight's moves, times 2^16, at most 20: int32 (21, 22) by rows, columns."""
+    """Shortest ways by king's and knight's moves, times 2^16, at most 20 long: int32 (21, 22), by rows and columns."""
     across = torch.arange(FARTHEST + 2)
     down = torch.arange(FARTHEST + 1)[:, None]
     long, short = torch.maximum(across, down), torch.minimum(across, down)

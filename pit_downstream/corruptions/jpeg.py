@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pit_downstream.corruptions.base import tiles
+
 LUMA = (16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
         14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
         49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99)  # T.81 table K.1
@@ -81,6 +83,14 @@ class Jpeg:
                         for coefficients, is_chroma in zip(self.coefficients, (False, True), strict=True))
         chroma = doubled(chroma[..., :(height + 1) // 2, :(width + 1) // 2])
         return rgb(luma[..., :height, :width], chroma[..., :height, :width])
+
+
+def compressed(images: Tensor, quality: int) -> Tensor:
+    """Images as Pillow would read them from a JPEG that it wrote at `quality` (1..100). uint8 (B, 3, H, W)."""
+    out = torch.empty_like(images)
+    for part in tiles(images):
+        out[part] = Jpeg(images[part]).at(quality)
+    return out
 
 
 def ycc(images: Tensor) -> Tensor:

@@ -6,22 +6,22 @@ from torch import Tensor
 WIBBLE = 100  # the first level's amplitude, squared when it is used: the reference multiplies twice
 
 
-def plasma(noise: Tensor, side: int, decay: float) -> Tensor:
-    """Height maps in [0, 1] that wrap around.
+def plasma(noise: Tensor, decay: float, size: tuple[int, int]) -> Tensor:
+    """The top left of square height maps that wrap around and reach from 0 to 1.
 
-    noise: (B, side * side - 1) uniform in [0, 1), level by level: squares, then the diamonds above and beside.
-    side: a power of two. decay: what the wibble is divided by from level to level. Returns (B, side, side).
+    noise: (B, side * side - 1) uniform in [0, 1), level by level: squares, then the diamonds above and beside; side is
+    a power of two. decay: what the wibble is divided by from level to level. Returns (B, *size).
     Source: mapgen's diamondsquare.py by FLHerne, as imagecorruptions changed it.
     """
     heights = noise.new_zeros(len(noise), 1, 1)
     wibble, used = float(WIBBLE), 0
-    while heights.shape[-1] < side:
+    while used < noise.shape[1]:
         cells = heights.shape[-1] ** 2
-        level = (noise[:, used:used + 3 * cells] * 2 - 1) * wibble ** 2
+        level = noise[:, used:used + 3 * cells] * (2 * wibble ** 2) - wibble ** 2
         heights = _finer(heights, level.view(len(noise), 3, *heights.shape[-2:]))
         wibble, used = wibble / decay, used + 3 * cells
     low, high = heights.amin((1, 2), keepdim=True), heights.amax((1, 2), keepdim=True)
-    return (heights - low) / (high - low)
+    return (heights[:, :size[0], :size[1]] - low) / (high - low)
 
 
 def _finer(corners: Tensor, wobble: Tensor) -> Tensor:
@@ -32,5 +32,5 @@ def _finer(corners: Tensor, wobble: Tensor) -> Tensor:
     upper = (centres + centres.roll(1, 1) + beside) / 4 + wobble[:, 1]
     left = (centres + centres.roll(1, 2) + below) / 4 + wobble[:, 2]
     batch, side = corners.shape[:2]
-    upper_rows, lower_rows = torch.complex(corners, upper), torch.complex(left, centres)  # interleaved: faster than stack
+    upper_rows, lower_rows = torch.complex(corners, upper), torch.complex(left, centres)  # faster than stack
     return torch.view_as_real(torch.stack((upper_rows, lower_rows), 2)).view(batch, 2 * side, 2 * side)

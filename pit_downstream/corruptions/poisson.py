@@ -21,7 +21,8 @@ class PoissonTable:
 
     def __init__(self, rates: Tensor):
         if rates.amax() > HIGHEST_RATE:
-            raise ValueError(f'expected rates up to {HIGHEST_RATE}, got {rates.amax():g}; call poisson(rate) without index')
+            raise ValueError(f'expected rates up to {HIGHEST_RATE}, got {rates.amax():g}; '
+                             'call poisson(rate) without index')
         count = torch.arange(COUNTS, dtype=torch.float64, device=rates.device)
         below = torch.special.gammaincc(count + 1, rates[:, None].double())  # P(X <= count)
         steps = (below * 2 ** BITS).round().long() + (torch.arange(len(rates), device=rates.device)[:, None] << BITS)

@@ -70,7 +70,7 @@ class BatchRng:
         return words.view(torch.uint8)[:, :count].reshape(tuple(shape))
 
     def poisson(self, rate: Tensor, index: Tensor | None = None) -> Tensor:
-        """Poisson counts, float32. rate: (B, ...) of any rates; or, much faster, (K,) rates that `index` (B, ...) picks.
+        """Poisson counts, float32. rate: (B, ...) of any rates; or, much faster, (K,) that `index` (B, ...) picks from.
 
         The fast way inverts the distribution at 31 random bits per value.
         """

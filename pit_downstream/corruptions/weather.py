@@ -103,14 +103,14 @@ class Fog(NamedTuple):
 @together
 def fog(images: Tensor, fogs: Sequence[Fog], rng: 'Rng') -> Iterator[Tensor]:
     """Add a plasma and scale back to the image's maximum. images: (B, 3, H, W) in [0, 1]."""
-    height, width = images.shape[-2:]
-    side = 1 << (max(height, width) - 1).bit_length()
+    size = tuple(images.shape[-2:])
+    side = 1 << (max(size) - 1).bit_length()
     noise = rng.uniform((len(images), side * side - 1))
     peak = images.amax((1, 2, 3), keepdim=True)
     maps: dict[float, Tensor] = {}
     for thickness, decay in fogs:
         if decay not in maps:
-            maps[decay] = plasma(noise, side, decay)[:, None, :height, :width]
+            maps[decay] = plasma(noise, decay, size)[:, None]
         yield torch.add(images, maps[decay], alpha=thickness) * (peak / (peak + thickness))
 
 

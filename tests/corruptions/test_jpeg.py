@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pit_downstream.corruptions.jpeg import Jpeg
+from pit_downstream.corruptions.jpeg import Jpeg, compressed
 from tests.corruptions.photographs import photograph
 
 
@@ -24,6 +24,13 @@ def test_equals_pillow(size, quality):
     difference = (ours.int() - pillow(image, quality).int()).abs()
     # float32 holds the DCT's second pass only to 2^24: at fine qualities one value in 10,000 may round the other way
     assert difference.max() <= 1 and (difference > 0).float().mean() < 1e-3
+
+
+def test_a_batch_at_the_published_quality():
+    """85, at which the files of ImageNet-C were saved."""
+    images = [photograph(name, (48, 40)) for name in ('rocket', 'chelsea', 'coffee')]
+    ours = compressed(torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in images]), 85)
+    assert (ours.int() - torch.stack([pillow(image, 85) for image in images]).int()).abs().max() <= 1
 
 
 def test_noise_of_full_range():
