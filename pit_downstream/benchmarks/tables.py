@@ -84,7 +84,7 @@ def _row(record: Record) -> dict:
 
 
 def _line(name: str, value: float, interval: tuple[float, float]) -> str:
-    return f'{name:13}  {value:.4f}  (95 %: {interval[0]:.4f} to {interval[1]:.4f})'
+    return f'{name:13}  {_number(value)}  (95 %: {_number(interval[0])} to {_number(interval[1])})'
 
 
 def _error(table: Table, name: str, severity: int, variant: dict[str, Value]) -> float | None:
@@ -100,4 +100,4 @@ def _ce(table: Table, name: str, variant: dict[str, Value]) -> float | None:
 
 
 def _number(value: float | None) -> str:
-    return '-' if value is None else f'{value:.4f}'
+    return '-' if value is None else f'{round(value, 4) + 0:.4f}'  # no -0.0000

@@ -1,1 +1,1 @@
-"""The one loop: metrics of a predictor on samples under conditions."""
+"""Measuring models on images."""

@@ -168,3 +168,13 @@ def test_what_gives_no_logits_is_refused():
         ClassifierPredictor(torch.nn.Identity(), preparation, name='x').classes()
     with pytest.raises(ValueError, match='expected a classifier of 32 x 32 images, got an error of x: '):
         ClassifierPredictor(torch.nn.Linear(7, 2), preparation, name='x').classes()
+
+
+def test_a_traced_prediction_has_the_same_logits_and_the_maps():
+    pytest.importorskip('pit_downstream.attention.trace', reason='attention tracing is not here yet')
+    predictor, given = build_classifier('pit_ti', weights='random'), samples(1)
+    batch = predictor.collate(given)
+    outputs = predictor.predict(batch.images, batch, trace=True)
+    assert torch.equal(outputs.predictions, logits(predictor, given))
+    assert outputs.trace.maps['softmax']['stage3.block4'].shape == (1, 8, 50, 50)
+    assert predictor.predict(batch.images, batch).trace is None

@@ -15,7 +15,7 @@ from pit_downstream.benchmarks import imagenet_c
 from pit_downstream.core.registry import CORRUPTIONS
 from tests.evaluation import toy
 
-FLAGS = ('--model', f'{toy.NAME}(classes=1000)', '--data', 'val', '--store', 'store')
+FLAGS = ('--model', toy.NAME, '--data', 'val', '--store', 'store')
 BLOCK = """import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -59,7 +59,7 @@ def test_the_whole_benchmark_without_detection_libraries(tool, measured, tmp_pat
     assert done.returncode == 0, done.stderr
     assert done.stderr == ''  # no progress bar without a terminal
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("tests.evaluation.toy:classifier(classes=1000, weights='own') on imagenet(images=40, ")
+    assert lines[0].startswith("tests.evaluation.toy:classifier(weights='own') on imagenet(images=40, ")
     assert lines[2].split() == ['top-1', 'error', '1', '2', '3', '4', '5', 'mean', 'CE']
     assert [line.split()[0] for line in lines[3:19]] == ['clean', *imagenet_c.CORRUPTIONS]
     assert [line.split('  ')[0] for line in lines[20:]] == ['mCE', 'relative mCE', 'mean accuracy']
