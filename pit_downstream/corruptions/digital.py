@@ -58,17 +58,20 @@ def sampled(images: Tensor, grid: Tensor) -> Tensor:
 
 
 @CORRUPTIONS.register('pixelate', group='digital', strengths=(.6, .5, .4, .3, .25), source=REFERENCE, raw=True)
-def pixelate(images: Tensor, share: float, rng: 'Rng') -> Tensor:
+@together
+def pixelate(images: Tensor, shares: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
     """Shrink both sides to a share by box averages, enlarge by the nearest pixel. images: uint8 (B, 3, H, W).
 
     As Pillow: rounded to whole grey levels after each of the two axes.
     """
     height, width = images.shape[-2:]
-    planes = images.flatten(0, 1).float()
-    small = box_rows(box_rows(planes.mT.contiguous(), int(width * share)).mT.contiguous(), int(height * share))
-    rows, columns = (nearest(own, length, images.device) for own, length in zip(small.shape[1:], (height, width)))
-    wide = small.to(torch.uint8).mT.contiguous().index_select(1, columns)
-    return wide.mT.contiguous().index_select(1, rows).view_as(images)
+    turned = images.flatten(0, 1).mT.contiguous().float()
+    for share in shares:
+        narrow = box_rows(turned, int(width * share)).to(torch.uint8)
+        small = box_rows(narrow.mT.contiguous().float(), int(height * share)).to(torch.uint8)
+        rows, columns = (nearest(own, length, images.device) for own, length in zip(small.shape[1:], (height, width)))
+        wide = small.mT.contiguous().index_select(1, columns)
+        yield wide.mT.contiguous().index_select(1, rows).view_as(images)
 
 
 def box_rows(planes: Tensor, count: int) -> Tensor:

@@ -132,7 +132,7 @@ def quantised(coefficients: Tensor, steps: Tensor) -> Tensor:
     """Coefficients (B, C, h, 8, W) rounded to multiples of their step (8, 8), halves away from zero."""
     steps = steps.repeat(1, coefficients.shape[-1] // 8)
     scaled = coefficients / (8 * steps)  # a quotient: times the reciprocal would miss some halves
-    return scaled.add_(torch.copysign(scaled.new_tensor(.5), scaled)).trunc_().mul_(steps)
+    return scaled.add_(torch.copysign(scaled.new_tensor(.5), scaled)).to(torch.int16) * steps  # int16 truncates
 
 
 def inverse(coefficients: Tensor) -> Tensor:
@@ -157,5 +157,8 @@ def doubled(planes: Tensor) -> Tensor:
 def rgb(luma: Tensor, chroma: Tensor) -> Tensor:
     """Whole numbers Y (B, 1, H, W) and Cb, Cr (B, 2, H, W) to uint8 RGB."""
     blue, red = (chroma - 128).unbind(1)
-    shifts = torch.stack((red * 91881, blue * -22554 - red * 46802, blue * 116130), 1)  # 2^16 times 1.402 ... (jdcolor)
+    shifts = torch.empty_like(luma.expand(-1, 3, -1, -1), memory_format=torch.contiguous_format)
+    torch.mul(red, 91881, out=shifts[:, 0])  # 2^16 times 1.402, -0.34414, -0.71414, 1.772 (jdcolor)
+    torch.mul(blue, -22554, out=shifts[:, 1]).sub_(red, alpha=46802)
+    torch.mul(blue, 116130, out=shifts[:, 2])
     return (luma + rounded(shifts, 16)).clamp_(0, 255).to(torch.int16).to(torch.uint8)
