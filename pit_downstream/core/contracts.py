@@ -31,6 +31,11 @@ class Batch:
     valid: Tensor
     samples: tuple[Sample, ...]
 
+    def part(self, rows: Sequence[int]) -> 'Batch':
+        """The images `rows` names, in that order."""
+        rows = list(rows)
+        return Batch(self.images[rows], self.valid[rows], tuple(self.samples[row] for row in rows))
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -79,6 +84,28 @@ class Predictor(Protocol):
 
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
         """Outputs for images (B, 3, H, W) in [0, 1], which may differ from batch.images (an attack changed them)."""
+
+
+class Classifier(Predictor, Protocol):
+    """A predictor that an attack may ask for logits, so that it can tell what is fooled, and try one class or another.
+
+    rough: the logits are less precise than those of predict(), as in bfloat16; what they say is fooled is asked again.
+    """
+
+    rough: bool
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, K), differentiable in images (B, 3, H, W) in [0, 1]."""
+
+    def labels(self, batch: Batch) -> Tensor:
+        """The true classes (B,), int64, on the device of the model."""
+
+
+class Streams(Rng, Protocol):
+    """An `Rng` with a stream per image, whose images can be chosen and told apart further (`streams.rng.BatchRng`)."""
+
+    def rows(self, images: Sequence[int], tags: Sequence[Any], purpose: str, device: Any) -> Rng:
+        """Fresh streams, one for each (image, tag): what a row draws depends on its image, tag and purpose alone."""
 
 
 class Metric(Protocol):

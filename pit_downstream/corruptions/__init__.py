@@ -7,6 +7,6 @@ Names, groups and strengths stand in `core.registry.CORRUPTIONS`, which importin
 from pit_downstream.corruptions import noise, blur, weather, digital, extra, variants  # noqa: F401
 # isort: on
 from pit_downstream.corruptions.base import corrupt, corrupt_images, corrupt_severities, together
-from pit_downstream.corruptions.rng import BatchRng, seed_of
+from pit_downstream.streams.rng import BatchRng, seed_of
 
 __all__ = ['BatchRng', 'corrupt', 'corrupt_images', 'corrupt_severities', 'seed_of', 'together']

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS, Entry, Registry
-from pit_downstream.corruptions.rng import BatchRng
+from pit_downstream.streams.rng import BatchRng
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng

@@ -28,9 +28,12 @@ HENDRYCKS = Preparation(View(224, 256, 'bilinear'))  # hendrycks/robustness: Ima
 class ClassifierPredictor:
     """Any module that turns normalised images (B, 3, H, W) into logits (B, K), in evaluation mode.
 
-    name: the Spec text under which records are kept. amp: 'bf16' or 'fp16' for autocast. compiled: run the model
+    name: the Spec text under which records are kept. rough: whether an attack has to ask predict() again what logits()
+    said was fooled (core.contracts.Classifier). amp: 'bf16' or 'fp16' for autocast. compiled: run the model
     through torch.compile. The device is the model's.
     """
+
+    rough = False
 
     def __init__(self, model: nn.Module, preparation: Preparation, *, name: str, amp: str | None = None,
                  compiled: bool = False):
@@ -54,8 +57,15 @@ class ClassifierPredictor:
 
     def loss(self, images: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy (B,) of the targets, differentiable in images."""
-        targets = torch.tensor([sample.target for sample in batch.samples], device=self.device)
-        return nn.functional.cross_entropy(self._logits(images), targets, reduction='none')
+        return nn.functional.cross_entropy(self.logits(images), self.labels(batch), reduction='none')
+
+    def labels(self, batch: Batch) -> Tensor:
+        """The targets (B,), int64."""
+        return torch.tensor([sample.target for sample in batch.samples], device=self.device)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, K), float32, differentiable in images (B, 3, H, W) in [0, 1]."""
+        return self._logits(images)
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:

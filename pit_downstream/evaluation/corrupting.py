@@ -9,7 +9,7 @@ from ..core.registry import CORRUPTIONS
 from ..core.spec import Spec
 from ..corruptions.base import corrupt_severities, entry_of
 from ..corruptions.jpeg import Jpeg
-from ..corruptions.rng import BatchRng
+from ..streams.rng import BatchRng
 from .loading import RawBatch
 
 ARGUMENTS = ('severity', 'variant', 'jpeg')

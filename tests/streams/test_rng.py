@@ -5,7 +5,7 @@ import scipy.stats
 import torch
 
 from pit_downstream.corruptions import BatchRng, seed_of
-from pit_downstream.corruptions.poisson import poisson_table
+from pit_downstream.streams.poisson import poisson_table
 
 
 def test_seeds_depend_on_every_part():

@@ -7,7 +7,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from pit_downstream.corruptions.poisson import poisson_table
+from .poisson import poisson_table
 
 
 def seed_of(*parts: Hashable) -> int:
@@ -19,12 +19,12 @@ def seed_of(*parts: Hashable) -> int:
 class BatchRng:
     """One stream of random numbers per image of a batch: an `Rng` for `corrupt`.
 
-    seed: of the run. ids: what names each image, int or str, one per image. The k-th draw of an image comes from a
+    seed: of the run. ids: what names each image, an int or a str as a rule, one per image. The k-th draw of an image comes from a
     generator of its own, seeded by (seed, id, purpose, k): images may be split, mixed or repeated at will. Fields are
     float32 on `device`; a GPU's numbers differ from a CPU's. The first number of every shape is the number of images.
     """
 
-    def __init__(self, seed: int, ids: Sequence[int | str], *, device: torch.device | str = 'cpu', purpose: str = ''):
+    def __init__(self, seed: int, ids: Sequence[Hashable], *, device: torch.device | str = 'cpu', purpose: str = ''):
         self.seed, self.ids, self.device, self.purpose = seed, tuple(ids), torch.device(device), purpose
         self._number = 0
         self._kept: dict[tuple, Tensor] | None = None
@@ -35,6 +35,12 @@ class BatchRng:
     def part(self, images: slice, purpose: str, device: torch.device | str) -> 'BatchRng':
         """A fresh one for some of the images and one purpose, such as the name of a corruption."""
         return BatchRng(self.seed, self.ids[images], device=device, purpose=purpose)
+
+    def rows(self, images: Sequence[int], tags: Sequence[Hashable], purpose: str, device: torch.device | str
+             ) -> 'BatchRng':
+        """A fresh one with a stream for each (image, tag), such as the restarts of an attack on some images."""
+        ids = [(self.ids[image], tag) for image, tag in zip(images, tags, strict=True)]
+        return BatchRng(self.seed, ids, device=device, purpose=purpose)
 
     def restart(self, *, keep: bool = False) -> None:
         """Begin again with the first draw. keep: hold on to the fields, so that drawing them again costs a copy."""

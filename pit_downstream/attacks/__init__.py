@@ -1,0 +1,6 @@
+"""Attacks on classifiers and detectors, in the pixel scale [0, 1].
+
+Names and sources stand in `core.registry.ATTACKS`, which importing this fills.
+"""
+
+from . import control, gradient  # noqa: F401

@@ -1,0 +1,23 @@
+"""The control beside every attack: noise of the same size that knows nothing of the model."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..core.registry import ATTACKS
+from .base import Attack
+
+if TYPE_CHECKING:
+    from ..core.contracts import Batch, Predictor, Streams
+
+
+@ATTACKS.register('noise', source='control: evenly distributed over the ball')
+@dataclass(frozen=True)
+class Noise(Attack):
+    """One random perturbation, evenly distributed over the ball. A model that it fools is not attacked but broken."""
+
+    def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
+        rows = range(len(batch.images))
+        own = rng.rows(rows, [0] * len(rows), 'noise', batch.images.device)
+        return batch.images + self.threat.random(batch.images.shape, own)

@@ -1,0 +1,155 @@
+"""Search: the iterative attacks as rows that move side by side and leave the batch as soon as they are done.
+
+A row is one search from one image: a restart, or a target class. A fooled image frees the places of all its rows for
+the next ones in the queue, so the batch stays full and no pass is spent on what is decided. (Plain PGD on undefended
+models needs a small fraction of its steps; nothing changes in what counts as robust.)
+"""
+
+import math
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .base import Attack
+from .objective import Objective, objective_of
+
+if TYPE_CHECKING:
+    from ..core.contracts import Batch, Predictor, Rng, Streams
+
+State = dict[str, Tensor]  # each (n, ...), a row per search: 'row', 'variant', 'clean', 'found', 'fooled', 'loss', ...
+PATIENCE = 4  # steps between looks at what is fooled on a GPU, where every look waits for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Attack):
+    """steps: moves of one search. loss: what it climbs on a classifier ('ce', 'margin' ...).
+
+    run_to_end: no row leaves early, and the result is the example of the largest loss, for transfer studies; otherwise
+    it is the first that fools, and images that are misclassified already are left as they are.
+    """
+
+    steps: int = 20
+    loss: str = 'ce'
+    run_to_end: bool = False
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f'steps is 1 or more, got {self.steps}')
+
+    @property
+    def variants(self) -> int:
+        """Searches per image: restarts times targets."""
+        return 1
+
+    @abstractmethod
+    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
+        """What fresh rows need, with 'found', 'fooled' and 'loss' among it.
+
+        state: 'row' and 'variant' (n,), 'clean' (n, 3, H, W). rng: a stream per row; all draws of a search belong here.
+        """
+
+    @abstractmethod
+    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+        """One move of every row. age: (n,) on the CPU, moves made so far. last: for each row it is the last."""
+
+    def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
+        return _Walk(self, objective_of(predictor, batch, self.loss), batch, rng, getattr(predictor, 'rough', False)).run()
+
+
+class _Walk:
+    """One batch under one search. Rows are as many at a time as the batch has images."""
+
+    def __init__(self, attack: Search, objective: Objective, batch: 'Batch', rng: 'Streams', rough: bool):
+        self.attack, self.objective, self.images, self.rng, self.rough = attack, objective, batch.images, rng, rough
+        self.found = batch.images.clone()
+        self.loss = torch.full((len(self.found),), -math.inf, device=self.found.device)
+        self.pause = 1 if self.found.device.type == 'cpu' else math.gcd(attack.steps, PATIENCE)
+
+    def run(self) -> Tensor:
+        self.open = self._still_right()
+        queue = deque((image, variant) for variant in range(self.attack.variants)
+                      for image in range(len(self.images)) if self.open[image])
+        state, age = None, torch.zeros(0, dtype=torch.long)
+        while queue or state is not None:
+            state, age = self._refill(state, age, queue)
+            if state is None:
+                break
+            for _ in range(self.pause):
+                state |= self._advance(state, age)
+                age = age + 1
+            state, age = self._settle(state, age)
+        return self.found
+
+    def _still_right(self) -> list[bool]:
+        if self.attack.run_to_end:
+            return [True] * len(self.images)
+        rows = torch.arange(len(self.images), device=self.images.device)
+        return (~self.objective.examine(self.images, rows, gradient=False).fooled).tolist()
+
+    def _refill(self, state: State | None, age: Tensor, queue: deque) -> tuple[State | None, Tensor]:
+        free = len(self.images) - len(age)
+        jobs = list(_take(queue, free, self.open))
+        if not jobs:
+            return state, age
+        rows, variants = zip(*jobs, strict=True)
+        device = self.images.device
+        fresh = {'row': torch.tensor(rows, device=device), 'variant': torch.tensor(variants, device=device)}
+        fresh['clean'] = self.images[fresh['row']]
+        fresh |= self.attack.begin(self.objective, fresh, self.rng.rows(rows, variants, type(self.attack).__name__, device))
+        age = torch.cat([age, torch.zeros(len(rows), dtype=torch.long)])
+        return (fresh if state is None else {key: torch.cat([state[key], fresh[key]]) for key in fresh}), age
+
+    def _advance(self, state: State, age: Tensor) -> State:
+        """A move; a row that was fooled before keeps what fooled it."""
+        last = bool((age == self.attack.steps - 1).all())
+        moved = self.attack.advance(self.objective, state, age, last=last)
+        if not self.attack.run_to_end:
+            before = state['fooled']
+            moved['found'] = torch.where(before[:, None, None, None], state['found'], moved['found'])
+            moved['fooled'] = moved['fooled'] | before
+        return moved
+
+    def _settle(self, state: State, age: Tensor) -> tuple[State | None, Tensor]:
+        """Take results from the rows that are fooled or at their end, and drop these rows."""
+        over = age >= self.attack.steps
+        fooled = state['fooled']
+        if self.rough and not self.attack.run_to_end and bool(fooled.any()):
+            which = fooled.nonzero().flatten()
+            fooled = fooled.clone()
+            fooled[which] = self.objective.confirm(state['found'][which], state['row'][which])
+        decided = fooled.cpu() & (not self.attack.run_to_end)
+        gone = over | decided
+        if gone.any():
+            self._keep(state, over, decided)
+            images = torch.tensor([self.open[row] for row in state['row'].tolist()])
+            gone = gone | ~images
+        stay = (~gone).nonzero().flatten()
+        if not len(stay):
+            return None, age[:0]
+        where = stay.to(self.images.device)
+        return (state if len(stay) == len(age) else {key: value[where] for key, value in state.items()}), age[stay]
+
+    def _keep(self, state: State, over: Tensor, decided: Tensor) -> None:
+        rows = state['row'].tolist()
+        for place in decided.nonzero().flatten().tolist():
+            if self.open[rows[place]]:
+                self.open[rows[place]] = False
+                self.found[rows[place]] = state['found'][place]
+        for place in (over & ~decided).nonzero().flatten().tolist():
+            row = rows[place]
+            if self.open[row] and bool(state['loss'][place] > self.loss[row]):
+                self.found[row], self.loss[row] = state['found'][place], state['loss'][place]
+
+
+def _take(queue: deque, count: int, open_: list[bool]) -> Iterator[tuple[int, int]]:
+    """The next jobs whose image is not yet fooled."""
+    while queue and count:
+        job = queue.popleft()
+        if open_[job[0]]:
+            count -= 1
+            yield job

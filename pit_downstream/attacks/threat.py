@@ -1,0 +1,99 @@
+"""Threat model: how far from an image an attack may go."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..core.contracts import Rng
+
+NORMS = ('Linf', 'L2', 'L1')
+SPARSE = 0.01  # share of the values that a steepest step under L1 changes: Tramer & Boneh 2019, SLIDE, quantile 0.99
+TINY = 1e-12  # below it a norm counts as zero
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """A ball around every image. norm: 'Linf', 'L2' or 'L1'. epsilon: its radius on the scale of pixels in [0, 1].
+
+    A perturbation delta is (B, 3, H, W), its size one number per image.
+    """
+
+    norm: str
+    epsilon: float
+
+    def __post_init__(self):
+        if self.norm not in NORMS:
+            raise ValueError(f'norm is one of {", ".join(NORMS)}, got {self.norm!r}')
+        if not 0 <= self.epsilon < float('inf'):
+            raise ValueError(f'epsilon is 0 or more on the scale of pixels in [0, 1], such as 8/255, got {self.epsilon}')
+        if self.norm == 'Linf' and self.epsilon > 1:
+            raise ValueError(f'epsilon is 0..1 under Linf, got {self.epsilon}; it is on the scale of pixels in [0, 1]: '
+                             f'write {self.epsilon:g}/255')
+
+    def size(self, delta: Tensor) -> Tensor:
+        """The norm of each perturbation, (B,)."""
+        order = {'Linf': float('inf'), 'L2': 2, 'L1': 1}[self.norm]
+        return torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1)
+
+    def project(self, delta: Tensor) -> Tensor:
+        """The nearest perturbation (Euclidean) within the ball."""
+        if self.norm == 'Linf':
+            return delta.clamp(-self.epsilon, self.epsilon)
+        if self.norm == 'L2':
+            return delta * _per_image(self.epsilon / self.size(delta).clamp_min(max(self.epsilon, TINY)))
+        return _project_l1(delta, self.epsilon)
+
+    def within(self, images: Tensor, found: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The images `found` brought back into the ball around `images`, into [0, 1], and onto what is no padding.
+
+        valid: bool (B, 1, H, W), False on padding. Clipping and masking shorten every component, so they cannot leave
+        the ball.
+        """
+        delta = self.project(found - images)
+        if valid is not None:
+            delta = delta * valid
+        return (images + delta).clamp(0, 1)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The direction of size 1 in which a gradient (B, 3, H, W) climbs.
+
+        Under L1 that would be one value alone; the top SPARSE of the values share the step evenly, as in SLIDE.
+        """
+        if self.norm == 'Linf':
+            return gradient.sign()
+        if self.norm == 'L2':
+            return gradient / _per_image(self.size(gradient).clamp_min(TINY))
+        flat = gradient.flatten(1)
+        count = max(1, round(SPARSE * flat.shape[1]))
+        lowest = flat.abs().topk(count, dim=1).values[:, -1:]
+        steps = flat.sign() * (flat.abs() >= lowest)
+        return (steps / steps.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
+
+    def random(self, shape: Sequence[int], rng: 'Rng') -> Tensor:
+        """Perturbations evenly distributed over the ball, (B, 3, H, W)."""
+        if self.norm == 'Linf':
+            return (2 * rng.uniform(shape) - 1) * self.epsilon
+        direction = rng.normal(shape)
+        if self.norm == 'L1':  # exponential lengths with random signs are even over the L1 sphere once normed
+            direction = direction.sign() * -torch.log1p(-rng.uniform(shape))
+        values = direction[0].numel()
+        radius = self.epsilon * rng.uniform((shape[0], 1)).flatten() ** (1 / values)
+        return direction * _per_image(radius / self.size(direction).clamp_min(TINY))
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def _project_l1(delta: Tensor, epsilon: float) -> Tensor:
+    """Soft thresholding by the threshold that leaves a sum of epsilon (Duchi et al. 2008)."""
+    lengths = delta.flatten(1).abs()
+    ordered = lengths.sort(dim=1, descending=True).values
+    excess = (ordered.double().cumsum(1) - epsilon) / torch.arange(1, lengths.shape[1] + 1, device=delta.device)
+    kept = (ordered > excess).sum(1, keepdim=True).clamp_min(1)
+    threshold = excess.gather(1, kept - 1).clamp_min(0).to(delta.dtype)  # 0: it is within the ball already
+    return (lengths - threshold).clamp_min(0).view_as(delta) * delta.sign()
