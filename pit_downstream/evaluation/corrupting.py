@@ -8,7 +8,7 @@ from ..core.condition import Condition
 from ..core.registry import CORRUPTIONS
 from ..core.spec import Spec
 from ..corruptions.base import corrupt_severities, entry_of
-from ..corruptions.jpeg import Jpeg
+from ..corruptions.jpeg import compressed
 from ..streams.rng import BatchRng
 from .loading import RawBatch
 
@@ -41,4 +41,4 @@ def corrupted(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> It
     together = corrupt_severities(batch.images, specs[0].name, [spec.get('severity') for spec in specs],
                                   BatchRng(seed, batch.ids), variant=specs[0].get('variant'))
     for spec, images in zip(specs, together, strict=True):
-        yield images if spec.get('jpeg') is None else Jpeg(images).at(spec.get('jpeg'))
+        yield images if spec.get('jpeg') is None else next(compressed(images, (spec.get('jpeg'),)))
