@@ -26,10 +26,8 @@ def test_equals_pillow(size, quality):
     assert difference.max() <= 1 and (difference > 0).float().mean() < 1e-3
 
 
-@pytest.mark.parametrize('threads', [1, 3])
-def test_a_batch_through_the_codec(threads, monkeypatch):
+def test_a_batch_through_the_codec():
     """85, at which the files of ImageNet-C were saved, and others: each image and quality at its place."""
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
     images = [photograph(name, (48, 41)) for name in ('rocket', 'chelsea', 'coffee')]
     batch = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in images])
     for quality, ours in zip((85, 7, 30), compressed(batch, (85, 7, 30)), strict=True):
