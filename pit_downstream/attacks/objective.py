@@ -96,7 +96,7 @@ class ClassifierObjective:
         for place, goals in enumerate(rivals.unbind(1)):
             with torch.enable_grad():
                 difference = margin_to_goal(logits, labels, goals)
-            slope, = torch.autograd.grad(difference.sum(), asked, retain_graph=place + 1 < rivals.shape[1])
+                slope, = torch.autograd.grad(difference.sum(), asked, retain_graph=place + 1 < rivals.shape[1])
             yield difference.detach(), slope * self.batch.valid[rows] if self._padded else slope
 
     def confirm(self, images: Tensor, rows: Tensor) -> Tensor:
