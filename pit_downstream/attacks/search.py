@@ -56,6 +56,10 @@ class Search(Attack):
         """Searches per image, where the number of classes has a say in it."""
         return self.variants
 
+    def over(self, state: State, age: Tensor) -> Tensor:
+        """bool (n,) on the CPU: the rows that are at their end."""
+        return age >= self.moves
+
     @abstractmethod
     def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
         """What fresh rows need, with 'found', 'fooled' and 'loss' among it.
@@ -135,7 +139,7 @@ class _Walk:
 
     def _settle(self, state: State, age: Tensor) -> tuple[State | None, Tensor]:
         """Take results from the rows that are fooled or at their end, and drop these rows."""
-        over = age >= self.moves
+        over = self.attack.over(state, age)
         fooled = state['fooled']
         if self.rough and not self.attack.run_to_end and bool(fooled.any()):
             which = fooled.nonzero().flatten()
