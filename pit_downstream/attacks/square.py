@@ -1,0 +1,146 @@
+"""Square attack: random search with squares, without gradients (Andriushchenko et al. 2020, arXiv 1912.00049).
+
+After fra31/auto-attack a392200, square.py; here every image draws its own squares.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..core.registry import ATTACKS
+from .objective import Examined, Objective
+from .search import Search, State
+from .windows import Windows
+
+if TYPE_CHECKING:
+    from ..core.contracts import Rng
+
+AHEAD, PER_AHEAD = 16, 8  # proposals of a row at once at most; moves after which there may be one more
+HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, of 10,000: section 5 of the paper
+
+
+@ATTACKS.register('square', source='Andriushchenko et al. 2020, arXiv 1912.00049', quick={'steps': 20})
+@dataclass(frozen=True, kw_only=True)
+class Square(Search):
+    """steps: queries after the first. p_init: share of the pixels that the first squares cover. restarts: per image.
+
+    rescaled: stretch the times at which squares shrink from 10,000 queries to `steps`; AutoAttack does not.
+    """
+
+    steps: int = 5000
+    loss: str = 'margin'
+    p_init: float = 0.8
+    restarts: int = 1
+    rescaled: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.p_init <= 1 or self.restarts < 1:
+            raise ValueError(f'p_init is a share in (0, 1] and restarts 1 or more, got {self.p_init} and {self.restarts}')
+
+    @property
+    def variants(self) -> int:
+        return self.restarts
+
+    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
+        clean = state['clean']
+        rows = len(clean)
+        linf = self.threat.norm == 'Linf'
+        at = self._stripes(clean, rng) if linf else self._windows.start(clean, rng)
+        places = rng.uniform((rows, self.steps, 2 if linf else 4))
+        coins = rng.integers(0, 2 ** (clean.shape[1] + 1), (rows, self.steps)).to(torch.uint8)
+        seen = objective.examine(at, state['row'], gradient=False)
+        return {'places': places, 'coins': coins, 'query': torch.zeros_like(state['row']),
+                'found': at, 'loss': seen.loss, 'fooled': seen.fooled}
+
+    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+        """Each row's next proposals, as many as the batch has room for, up to the first that is taken."""
+        ahead = self._ahead(objective, age)
+        rows = torch.arange(len(age), device=state['row'].device)
+        spread = rows.repeat_interleave(ahead) if ahead > 1 else slice(None)
+        tried = {key: state[key][spread] for key in ('row', 'clean', 'found', 'loss', 'query')}
+        tried['query'] = tried['query'] + torch.arange(ahead, device=rows.device).repeat(len(rows))
+        at = tried['query'].clamp_max(self.steps - 1)
+        new = self._propose(tried, at, *(state[key][rows.repeat_interleave(ahead), at] for key in ('places', 'coins')))
+        seen = self._ask(objective, tried, new)
+        taken = (((seen.loss > tried['loss']) | seen.fooled) & (tried['query'] < self.steps)).view(-1, ahead)
+        some, first = taken.any(1), taken.int().argmax(1)
+        place = rows * ahead + first
+        return {'found': torch.where(some[:, None, None, None], new[place], state['found']),
+                'loss': torch.where(some, seen.loss[place], state['loss']), 'fooled': some & seen.fooled[place],
+                'query': state['query'] + torch.where(some, first + 1, ahead)}
+
+    def over(self, state: State, age: Tensor) -> Tensor:
+        return (state['query'] >= self.steps).cpu()
+
+    def _ahead(self, objective: Objective, age: Tensor) -> int:
+        """How many proposals of a row are asked about at once. The search is the same with any number.
+
+        What follows a proposal that is taken was asked in vain, so there are few early on, when many are taken.
+        """
+        room = getattr(objective, 'width', len(age)) // len(age)
+        return max(1, min(room, AHEAD, 1 + int(age.min()) // PER_AHEAD))
+
+    def _propose(self, state: State, query: Tensor, places: Tensor, coins: Tensor) -> Tensor:
+        clean, found = state['clean'], state['found']
+        channels = clean.shape[1]
+        signs = (coins[:, None] >> torch.arange(channels, device=clean.device) & 1).to(clean) * 2 - 1
+        sizes = self._sizes(clean)[query]
+        if self.threat.norm == 'Linf':
+            return self._square(clean, found, sizes, places, signs)
+        return self._windows.propose(clean, found, sizes, places, signs, (coins >> channels & 1).bool())
+
+    def _ask(self, objective: Objective, state: State, new: Tensor) -> Examined:
+        """A proposal that changes nothing needs no query: one in eight or more, late in a search under Linf.
+
+        To find them, a GPU would have to be waited for.
+        """
+        todo = (new != state['found']).flatten(1).any(1) if new.device.type == 'cpu' else None
+        if todo is None or todo.all():
+            return objective.examine(new, state['row'], gradient=False)
+        loss, fooled = state['loss'].clone(), torch.zeros_like(todo)
+        if todo.any():
+            seen = objective.examine(new[todo], state['row'][todo], gradient=False)
+            loss[todo], fooled[todo] = seen.loss, seen.fooled
+        return Examined(loss, fooled)
+
+    def _stripes(self, clean: Tensor, rng: 'Rng') -> Tensor:
+        """Every column of every channel by epsilon up or down."""
+        rows, channels, _, width = clean.shape
+        signs = rng.integers(0, 2, (rows, channels, 1, width)).to(clean) * 2 - 1
+        return (clean + self.threat.epsilon * signs).clamp(0, 1)
+
+    def _square(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor) -> Tensor:
+        """What is found, with a square in which every channel is epsilon above or below the clean image."""
+        sides = torch.tensor(clean.shape[-2:], device=clean.device)
+        sizes = sizes[:, None]
+        first = (places * (sides - sizes)).long()  # the last place is never drawn: an oddity of the original
+        down, right = (torch.arange(side, device=clean.device) - first[:, axis:axis + 1]
+                       for axis, side in enumerate(clean.shape[-2:]))
+        inside = ((down >= 0) & (down < sizes))[:, None, :, None] & ((right >= 0) & (right < sizes))[:, None, None, :]
+        edge = (clean + self.threat.epsilon * signs[:, :, None, None]).clamp(0, 1)
+        return torch.where(inside, edge, found)
+
+    @cached_property
+    def _windows(self) -> Windows:
+        return Windows(self.threat)
+
+    def _sizes(self, clean: Tensor) -> Tensor:
+        """(steps,) sides of the squares in pixels."""
+        pixels, side = clean[0, 0].numel(), min(clean.shape[-2:])
+        least = 1 if self.threat.norm == 'Linf' else 3
+        sizes = (self._shares * pixels).sqrt().round().clamp_min(least).long()
+        if least == 3:
+            sizes = sizes + (sizes % 2 == 0)  # windows have a middle
+        return sizes.clamp_max(side).to(clean.device)
+
+    @cached_property
+    def _shares(self) -> Tensor:
+        """(steps,) of the pixels that a square covers."""
+        query = torch.arange(self.steps, dtype=torch.float64)
+        if self.rescaled:
+            query = (query / self.steps * 10000).floor()
+        return self.p_init / 2.0 ** torch.searchsorted(torch.tensor(HALVED_AFTER, dtype=torch.float64), query)
