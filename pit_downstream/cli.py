@@ -118,6 +118,16 @@ def shifts(args: argparse.Namespace, predictor) -> dict:
             for name, shift in opened.items()}
 
 
+def clean_pictures(args: argparse.Namespace, predictor):
+    """ImageNet's validation pictures in --data, None where there is no such folder."""
+    from .datasets.shift import require_imagenet
+    if not Path(args.data).is_dir():
+        return None
+    if not args.labels:
+        require_imagenet(Path(args.data))
+    return pictures(args, predictor)
+
+
 def chosen_corruptions(args: argparse.Namespace) -> list[str]:
     """The names that --corruptions means. Raises LookupError for one that does not exist."""
     from .benchmarks import imagenet_c

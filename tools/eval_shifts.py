@@ -27,9 +27,8 @@ def main():
     from pit_downstream.evaluation.shifts import measure_shifts
     predictor = cli.classifier(args)
     shifts = cli.shifts(args, predictor)
-    imagenet = cli.pictures(args, predictor) if Path(args.data).is_dir() else None
-    tables = measure_shifts(ResultStore(Path(args.store) / 'results.jsonl'), predictor, shifts, imagenet,
-                            **cli.measure_options(args, predictor.device))
+    tables = measure_shifts(ResultStore(Path(args.store) / 'results.jsonl'), predictor, shifts,
+                            cli.clean_pictures(args, predictor), **cli.measure_options(args, predictor.device))
     if ranks.rank() == 0:
         for path, text in ((args.csv, shift_tables.as_csv(tables)), (args.json, shift_tables.as_json(tables, shifts))):
             if path:

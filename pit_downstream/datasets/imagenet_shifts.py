@@ -6,8 +6,8 @@ from pathlib import Path
 from ..core.contracts import Sample
 from ..core.registry import DATASETS
 from .base import View, folders_in
-from .labelsets import class_indices, real_labels, subset_indices, wnid_indices
-from .shift import VAL, Shift, answered, as_published, is_validation, require_folders
+from .labelsets import class_indices, real_labels, subset_indices
+from .shift import VAL, Shift, answered, as_published, is_validation, of_thousand, require_folders
 
 
 @DATASETS.register('imagenet_a', title='ImageNet-A', place='data/imagenet-a', images=7500)
@@ -26,7 +26,7 @@ def imagenet_r(root: str | Path, *, view: View) -> Shift:
 def imagenet_sketch(root: str | Path, *, view: View) -> Shift:
     """Wang et al. 2019, "Learning Robust Global Representations": root/<wnid>/*, all 1000 classes."""
     names = folders_in(Path(root))
-    return _thousand('imagenet_sketch', Path(root), view, _by_wnid(names) and not is_validation(Path(root), names))
+    return _thousand('imagenet_sketch', Path(root), view, of_thousand(names) and not is_validation(Path(root), names))
 
 
 def imagenet_v2(name: str) -> Callable[..., Shift]:
@@ -34,7 +34,7 @@ def imagenet_v2(name: str) -> Callable[..., Shift]:
     def opened(root: str | Path, *, view: View) -> Shift:
         names = folders_in(Path(root))
         by_number = bool(names) and all(one.isdecimal() and int(one) < 1000 for one in names)
-        fits = by_number or _by_wnid(names) and not is_validation(Path(root), names)
+        fits = by_number or of_thousand(names) and not is_validation(Path(root), names)
         return _thousand(name, Path(root), view, fits)
     return opened
 
@@ -67,7 +67,7 @@ def imagenet_stylized(root: str | Path, *, view: View) -> Shift:
 
     Nobody publishes them, one makes them with rgeirhos/Stylized-ImageNet: root/<wnid>/*.
     """
-    return _thousand('imagenet_stylized', Path(root), as_published(view), _by_wnid(folders_in(Path(root))))
+    return _thousand('imagenet_stylized', Path(root), as_published(view), of_thousand(folders_in(Path(root))))
 
 
 def within(classes: Collection[int]) -> Callable[[Sample], tuple[int, ...]]:
@@ -88,12 +88,6 @@ def _thousand(name: str, root: Path, view: View, fits: bool) -> Shift:
     require_folders(root, fits, f'{DATASETS.entry(name).about["title"]}, folders named by the 1000 classes,')
     indices = class_indices(folders_in(root))
     return Shift(answered(root, {one: (index,) for one, index in indices.items()}, name, view))
-
-
-def _by_wnid(names: list[str]) -> bool:
-    """Whether these are folders of the thousand classes, and not the two hundred of ImageNet-A or -R."""
-    subsets = (subset_indices(name).keys() for name in ('imagenet_a', 'imagenet_r'))
-    return bool(names) and set(names) <= wnid_indices().keys() and all(set(names) != subset for subset in subsets)
 
 
 def _number(id: str) -> int:

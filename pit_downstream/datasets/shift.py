@@ -54,6 +54,17 @@ def require_folders(root: Path, fits: bool, expected: str) -> None:
         raise ValueError(f'expected {expected} in {root}; this looks like {recognise(root)}')
 
 
+def require_imagenet(root: Path) -> None:
+    """Raise ValueError unless `root` has class folders as ImageNet's: ImageNet-A would have no gap to itself."""
+    require_folders(root, of_thousand(folders_in(root)), "ImageNet's validation pictures in folders of the 1000 classes")
+
+
+def of_thousand(names: list[str]) -> bool:
+    """Whether these are folders of the thousand classes, and not the two hundred of ImageNet-A or -R."""
+    subsets = (subset_indices(name).keys() for name in ('imagenet_a', 'imagenet_r'))
+    return bool(names) and set(names) <= wnid_indices().keys() and all(set(names) != subset for subset in subsets)
+
+
 def recognise(root: Path) -> str:
     """What a folder looks like: 'ImageNet-R: 200 folders named by WordNet id'."""
     names = folders_in(root)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.registry import DATASETS
-from . import imagenet_shifts, objectnet, backgrounds  # noqa: F401, I001  registers them, in this order
+from . import backgrounds, imagenet_shifts, objectnet  # noqa: F401  registers them
 from .base import View, folders_in
 from .shift import IN9_VARIATIONS, Shift, is_validation, require_folders
 
@@ -23,10 +23,11 @@ def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str |
     """Where the shifts of a command line lie, by name; None for what needs no files of its own.
 
     given: texts NAME or NAME=PLACE, where 'in9' stands for every variation that lies in its place; empty for all whose
-    folder is there. imagenet: folder of the validation pictures, for ReaL. Raises LookupError for an unknown name.
+    folder is there, ImageNet's relatives first and IN-9 last. imagenet: folder of the validation pictures, for ReaL. Raises LookupError for an unknown name.
     """
     if not given:
-        usual = {name: DATASETS.entry(name).about['place'] for name in DATASETS}
+        names = sorted(DATASETS, key=lambda name: (not name.startswith('imagenet_'), name.startswith('in9_')))
+        usual = {name: DATASETS.entry(name).about['place'] for name in names}
         return {name: place for name, place in usual.items() if _is_there(name, place, Path(imagenet))}
     chosen: dict[str, str | None] = {}
     for text in given:
@@ -56,6 +57,7 @@ def _variations(place: str) -> dict[str, str]:
 
 
 def _is_there(name: str, place: str | None, imagenet: Path) -> bool:
+    """Never of in9_challenge, which has no folder of that name: it takes long, one must ask for it."""
     if place is None:
         return imagenet.is_dir() and bool(folders_in(imagenet)) and is_validation(imagenet, folders_in(imagenet))
     return (Path(place) / name.removeprefix('in9_') if name.startswith('in9_') else Path(place)).is_dir()

@@ -14,6 +14,7 @@ from ..core.records import Record, ResultStore, Table
 from ..datasets.backgrounds import IN9, Challenge
 from ..datasets.base import Samples
 from ..metrics.answers import answer_errors
+from .keep import note_run
 from .measure import START
 from .ranks import from_first, gathered, rank, world
 
@@ -32,7 +33,9 @@ def keep_challenge(store: ResultStore, predictor: Predictor, challenge: Challeng
     size = START.get(torch.device(predictor.device).type, 32) if batch_size == 'auto' else int(batch_size)
     table = run.table()
     missing = [name for name in IN9 if (CLEAN, ERROR, name) not in table and run.of_class(name)]
-    grounds = _images(challenge.backgrounds, range(len(challenge.backgrounds))) if missing else None
+    if missing:
+        note_run(store, predictor, seed)
+        grounds = _images(challenge.backgrounds, range(len(challenge.backgrounds))).to(predictor.device)
     for name in tqdm(missing, unit='class', disable=None if show and rank() == 0 else True):
         fooled = gathered(run.fooled(run.of_class(name)[rank()::world()], grounds, size))
         run.keep(name, sum(fooled), len(fooled))
@@ -47,7 +50,7 @@ def fooled_by_any(predictor: Predictor, foregrounds: Tensor, masks: Tensor, back
     """bool (N,): on at least one background the prediction is none of `answers`.
 
     foregrounds: uint8 (N, 3, H, W). masks: bool (N, 1, H, W), True where the foreground is. backgrounds: uint8
-    (M, 3, H, W). A foreground that has been fooled is not tried again.
+    (M, 3, H, W), all on one device. A foreground that has been fooled is not tried again.
     Source: MadryLab/backgrounds_challenge, challenge_eval.py.
     """
     fooled = torch.zeros(len(foregrounds), dtype=torch.bool)
@@ -66,7 +69,10 @@ def _wrong(predictor: Predictor, foregrounds: Tensor, masks: Tensor, backgrounds
     """bool (N,) on the CPU, for few pairs."""
     pasted = torch.where(masks[:, None], foregrounds[:, None], backgrounds).flatten(0, 1)
     batch = predictor.collate([Sample('', image, answers) for image in pasted])
-    errors = answer_errors(predictor.predict(batch.images, batch).predictions, [answers] * len(pasted))
+    logits = predictor.predict(batch.images, batch).predictions
+    if not logits.isfinite().all():
+        raise ValueError('expected finite logits, got NaN or infinity; check the weights, or measure without --amp')
+    errors = answer_errors(logits, [answers] * len(pasted))
     return errors.view(len(foregrounds), -1).any(1).cpu()
 
 
@@ -97,17 +103,18 @@ class _Run:
         if not chosen:
             return []
         images, masks = _images(self.challenge.samples, chosen), [self.challenge.mask(index) for index in chosen]
+        device = backgrounds.device
         for index, mask in zip(chosen, masks, strict=True):
             if mask.shape != images.shape[-2:]:
                 raise ValueError(f'expected a mask of {_size(images)} for {self.challenge.samples.ids[index]}, as its '
                                  f'picture, got {_size(mask)}; give a model of 224 pixels, for which they were made')
         answers = self.challenge.samples.targets[chosen[0]]
-        return fooled_by_any(self.predictor, images, torch.stack(masks)[:, None], backgrounds, answers,
-                             batch_size=size).tolist()
+        return fooled_by_any(self.predictor, images.to(device), torch.stack(masks)[:, None].to(device), backgrounds,
+                             answers, batch_size=size).tolist()
 
 
 def _images(samples: Samples, indices: Sequence[int]) -> Tensor:
-    """uint8 (N, 3, H, W) on the CPU: 0.6 GB for 4,000 backgrounds of 224 pixels."""
+    """uint8 (N, 3, H, W): 0.6 GB for 4,000 backgrounds of 224 pixels."""
     return torch.stack([samples[index].image for index in indices])
 
 

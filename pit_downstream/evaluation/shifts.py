@@ -37,7 +37,8 @@ def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str
         measured['imagenet'] = _measure(store, predictor, imagenet, metrics, allow_missing, options)
     for name, shift in shifts.items():
         if isinstance(shift, Challenge):
-            measured[name] = keep_challenge(store, predictor, shift, **options)
+            table = keep_challenge(store, predictor, shift, **options)
+            measured[name] = Table(table.model, table.dataset, [table.record((CLEAN, 'top1_error'))])
         elif shift.samples is not None:
             metric = AnswerError('top1_error', classes=shift.classes)
             measured[name] = _measure(store, predictor, shift.samples, [metric], allow_missing, options)

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +96,16 @@ def test_text_has_a_line_for_each_shift():
                      'imagenet_a       1000  0.7892  0.7628 to 0.8133  0.0534   0.7358  0.7892',
                      'imagenet_real    1000  0.1368  0.1169 to 0.1595  0.1800  -0.0432  0.1368']
     assert shift_tables.summary_text(pit_s(), names) == ''
+
+
+def test_the_example_in_the_readme():
+    """With the published numbers of pictures, 10,000 of them clean ones of the two hundred classes."""
+    counts = {'imagenet': 50000, 'imagenet_a': 7500, 'imagenet_r': 30000, 'imagenet_sketch': 50000,
+              'imagenet_v2_matched_frequency': 10000}
+    tables = {name: Table(PIT_S, name, [replace(record, count=counts[name]) for record in table.records])
+              for name, table in pit_s().items()}
+    text = shift_tables.as_text(tables, list(counts)[1:])
+    assert text in (Path(__file__).parents[2] / 'README.md').read_text()
 
 
 def test_text_without_clean_pictures_says_so():

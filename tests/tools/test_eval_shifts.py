@@ -128,12 +128,31 @@ def test_a_part_without_clean_pictures(measured, data, tmp_path):
     assert all('limit=6' in dataset for dataset in stored) and list((tmp_path / 'cache').iterdir())
 
 
+@pytest.mark.slow
+def test_two_ranks_keep_what_one_keeps(measured, tool, tmp_path, monkeypatch):
+    """The challenge too, whose second rank has one foreground of each class."""
+    shift_folders.challenge(tmp_path / 'pasted', side=toy.SIDE)
+    flags = ('--shifts', 'imagenet_a', 'imagenet_real', 'objectnet', 'in9_original', 'in9_challenge=pasted')
+    code, out, said = measured(*flags)
+    assert code == 0, said
+    assert out.splitlines()[8].split()[:2] == ['in9_challenge', '18']
+    monkeypatch.setenv('PYTHONPATH', str(TOOL.parents[1]))
+    done = tool('eval_shifts.py', '--model', MODEL, '--store', 'two', '--workers', '0', '--device', 'cpu', *flags,
+                start=(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == out
+    assert (tmp_path / 'two' / 'results.jsonl').read_text() == (tmp_path / 'store' / 'results.jsonl').read_text()
+    assert len((tmp_path / 'two' / 'runs.jsonl').read_text().splitlines()) == 5
+
+
 def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
     for name in subset_indices('imagenet_r'):
         (tmp_path / 'wrong' / name).mkdir(parents=True)
     for flags, words in ((('--shifts', 'imagenet_a=wrong'), 'this looks like ImageNet-R: 200 folders named by WordNet'),
                          (('--shifts', 'imagenet_q'), "no data set named 'imagenet_q'; did you mean imagenet_"),
                          (('--shifts', 'imagenet_sketch'), 'expected a folder at data/imagenet-sketch, found none'),
+                         (('--data', 'wrong'), "expected ImageNet's validation pictures in folders of the 1000 classes in "
+                          'wrong; this looks like ImageNet-R: 200'),
                          (('--shifts', 'imagenet_real', '--data', 'nowhere'),
                           'expected the validation pictures of ImageNet for imagenet_real, got none')):
         code, _, said = measured(*flags)
