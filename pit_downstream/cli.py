@@ -179,14 +179,11 @@ def pictures(args: argparse.Namespace, predictor):
 
 def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequence[str]):
     """The samples of --published, with the clean ones of --data where that folder is there."""
-    from dataclasses import replace
-
     from .datasets.imagenet import published_corruptions
-    size = predictor.view.size
-    view = replace(predictor.view, resize=None if size in (None, 224) else size)  # the published files are 224 x 224
+    from .datasets.shift import as_published
     clean = pictures(args, predictor) if Path(args.data).is_dir() else None
-    return published_corruptions(args.published, corruptions, args.severities, view=view, name=args.set, clean=clean,
-                                 limit=args.limit)
+    return published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
+                                 name=args.set, clean=clean, limit=args.limit)
 
 
 def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) -> tuple:

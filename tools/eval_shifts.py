@@ -30,12 +30,14 @@ def main():
     tables = measure_shifts(ResultStore(Path(args.store) / 'results.jsonl'), predictor, shifts,
                             cli.clean_pictures(args, predictor), **cli.measure_options(args, predictor.device))
     if ranks.rank() == 0:
-        for path, text in ((args.csv, shift_tables.as_csv(tables)), (args.json, shift_tables.as_json(tables, shifts))):
+        names = list(shifts)
+        for path, text in ((args.csv, shift_tables.as_csv(tables)), (args.json, shift_tables.as_json(tables, names))):
             if path:
                 Path(path).write_text(text)
         print(f'{predictor.name}\n')
-        print(shift_tables.as_text(tables, list(shifts)))
-        print('\n' + shift_tables.summary_text(tables, list(shifts)), end='')
+        print(shift_tables.as_text(tables, names))
+        if summary := shift_tables.summary_text(tables, names):
+            print(f'\n{summary}')
     ranks.stop_ranks()
 
 

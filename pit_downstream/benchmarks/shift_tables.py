@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ..core.records import MissingMeasurement, Record
 from . import shifts
 from .base import wilson
-from .shifts import IMAGENET, Place, Tables
+from .shifts import IMAGENET, Tables
 from .tables import aligned, csv_of, number, row
 
 
@@ -16,17 +16,13 @@ def as_text(tables: Tables, names: Sequence[str]) -> str:
     Where timm publishes errors of the same weights, they stand in a last column. '-' is what was not measured.
     """
     known = shifts.published(next(iter(tables.values())).model)
-    shown = [IMAGENET, *names] if IMAGENET in tables and len(tables[IMAGENET]) else names
-    rows = [['top-1 error', 'images', 'error', '95 %', 'clean', 'gap', *(['timm'] if known else [])]]
-    for name in shown:
+    rows = [['top-1 error', 'images', 'error', '95 %', 'clean', 'gap', 'timm']]
+    for name in [*([IMAGENET] if IMAGENET in tables else []), *names]:
         record = shifts.record_at(tables, shifts.place_of(name))
-        clean = _clean(tables, name)
-        low, high = wilson(record.value, record.count)
-        cells = [str(record.count), number(record.value), f'{number(low)} to {number(high)}']
-        if shifts.clean_of(name):
-            cells += [number(clean and clean.value), number(None if clean is None else record.value - clean.value)]
-        rows.append([name, *cells, *[''] * (5 - len(cells)), *([number(known.get(name))] if known else [])])
-    return aligned(rows)
+        interval = ' to '.join(map(number, wilson(record.value, record.count)))
+        rows.append([name, str(record.count), number(record.value), interval, *_clean_and_gap(tables, name, record),
+                     number(known.get(name))])
+    return aligned(rows if known else [cells[:-1] for cells in rows])
 
 
 def summary_text(tables: Tables, names: Sequence[str]) -> str:
@@ -64,9 +60,13 @@ def _records(tables: Tables) -> list[Record]:
     return [record for table in tables.values() for record in table.records]
 
 
-def _clean(tables: Tables, name: str) -> Record | None:
-    place: Place | None = shifts.clean_of(name)
+def _clean_and_gap(tables: Tables, name: str, record: Record) -> tuple[str, str]:
+    """'' where there is nothing clean to compare with, '-' where it was not measured."""
+    place = shifts.clean_of(name)
+    if place is None:
+        return '', ''
     try:
-        return place and shifts.record_at(tables, place)
+        clean = shifts.record_at(tables, place).value
     except MissingMeasurement:
-        return None
+        return number(None), number(None)
+    return number(clean), number(record.value - clean)

@@ -26,7 +26,7 @@ def imagenet_r(root: str | Path, *, view: View) -> Shift:
 def imagenet_sketch(root: str | Path, *, view: View) -> Shift:
     """Wang et al. 2019, "Learning Robust Global Representations": root/<wnid>/*, all 1000 classes."""
     names = folders_in(Path(root))
-    return _thousand('imagenet_sketch', Path(root), view, of_thousand(names) and not is_validation(Path(root), names))
+    return _thousand('imagenet_sketch', Path(root), view, of_thousand(names) and not is_validation(Path(root)))
 
 
 def imagenet_v2(name: str) -> Callable[..., Shift]:
@@ -34,7 +34,7 @@ def imagenet_v2(name: str) -> Callable[..., Shift]:
     def opened(root: str | Path, *, view: View) -> Shift:
         names = folders_in(Path(root))
         by_number = bool(names) and all(one.isdecimal() and int(one) < 1000 for one in names)
-        fits = by_number or of_thousand(names) and not is_validation(Path(root), names)
+        fits = by_number or of_thousand(names) and not is_validation(Path(root))
         return _thousand(name, Path(root), view, fits)
     return opened
 

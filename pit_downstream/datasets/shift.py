@@ -91,12 +91,12 @@ def _of_wordnet(root: Path, names: list[str]) -> str:
     in_a, in_r = (set(names) <= subset_indices(subset).keys() for subset in ('imagenet_a', 'imagenet_r'))
     if in_a != in_r:
         return f'a part of ImageNet-{"A" if in_a else "R"}: {folders}'
-    if is_validation(root, names):
+    if is_validation(root):
         return f"ImageNet's validation pictures: {folders}"
     return f'classes of ImageNet-1k: {folders}'
 
 
-def is_validation(root: Path, names: list[str]) -> bool:
-    """Whether the first picture of the first of the folders `names` has a name of ImageNet's validation set."""
-    pictures = pictures_in(root / names[0])
+def is_validation(root: Path) -> bool:
+    """Whether the first picture, of the first class or of a flat folder, is named as ImageNet's validation pictures."""
+    pictures = pictures_in(root.joinpath(*folders_in(root)[:1]))
     return bool(pictures) and VAL.match(pictures[0]) is not None

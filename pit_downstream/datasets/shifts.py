@@ -23,7 +23,8 @@ def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str |
     """Where the shifts of a command line lie, by name; None for what needs no files of its own.
 
     given: texts NAME or NAME=PLACE, where 'in9' stands for every variation that lies in its place; empty for all whose
-    folder is there, ImageNet's relatives first and IN-9 last. imagenet: folder of the validation pictures, for ReaL. Raises LookupError for an unknown name.
+    folder is there, ImageNet's relatives first and IN-9 last. imagenet: folder of the validation pictures, for ReaL.
+    Raises LookupError for an unknown name.
     """
     if not given:
         names = sorted(DATASETS, key=lambda name: (not name.startswith('imagenet_'), name.startswith('in9_')))
@@ -59,7 +60,7 @@ def _variations(place: str) -> dict[str, str]:
 def _is_there(name: str, place: str | None, imagenet: Path) -> bool:
     """Never of in9_challenge, which has no folder of that name: it takes long, one must ask for it."""
     if place is None:
-        return imagenet.is_dir() and bool(folders_in(imagenet)) and is_validation(imagenet, folders_in(imagenet))
+        return imagenet.is_dir() and is_validation(imagenet)
     return (Path(place) / name.removeprefix('in9_') if name.startswith('in9_') else Path(place)).is_dir()
 
 

@@ -163,6 +163,8 @@ def test_what_a_command_line_chooses(tmp_path, monkeypatch):
                                         'in9_mixed_same': 'data/bg_challenge'}
     assert chosen_places(['in9', 'objectnet=there', 'imagenet_a'], 'val') == {
         'in9_mixed_same': 'data/bg_challenge', 'objectnet': 'there', 'imagenet_a': 'data/imagenet-a'}
+    picture(tmp_path / 'flat' / 'ILSVRC2012_val_00000007.JPEG')
+    assert 'imagenet_real' in chosen_places([], 'flat') and 'imagenet_real' not in chosen_places([], 'data')
     with pytest.raises(LookupError, match="no data set named 'imagenet_p'; did you mean imagenet_"):
         chosen_places(['imagenet_p=x'], 'val')
     with pytest.raises(ValueError, match='expected imagenet_real without a place, got imagenet_real=real.json'):
