@@ -95,39 +95,6 @@ def add_corruption_flags(parser: argparse.ArgumentParser) -> None:
         '%(default)s)')
 
 
-def add_shift_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--shifts', nargs='+', default=[], metavar='NAME[=DIR]', help='which data sets, and where they '
-                        'lie; in9 stands for every variation of the Backgrounds Challenge (default: all that lie where '
-                        'data/README.md says)')
-
-
-def shifts(args: argparse.Namespace, predictor) -> dict:
-    """The data sets that --shifts names, opened, by name."""
-    from dataclasses import replace
-
-    from .datasets.cache import CachedSamples
-    from .datasets.shifts import chosen_places, open_shifts
-    places = chosen_places(args.shifts, args.data)
-    if not places:
-        raise FileNotFoundError('expected a shifted data set in data/, found none; put one where data/README.md says, '
-                                'or name it: --shifts imagenet_a=DIR')
-    opened = open_shifts(places, view=predictor.view, limit=args.limit)
-    if not args.cache:
-        return opened
-    return {name: replace(shift, samples=shift.samples and CachedSamples(shift.samples, args.cache))
-            for name, shift in opened.items()}
-
-
-def clean_pictures(args: argparse.Namespace, predictor):
-    """ImageNet's validation pictures in --data, None where there is no such folder."""
-    from .datasets.shift import require_imagenet
-    if not Path(args.data).is_dir():
-        return None
-    if not args.labels:
-        require_imagenet(Path(args.data))
-    return pictures(args, predictor)
-
-
 def chosen_corruptions(args: argparse.Namespace) -> list[str]:
     """The names that --corruptions means. Raises LookupError for one that does not exist."""
     from .benchmarks import imagenet_c
@@ -191,6 +158,39 @@ def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) 
     from .benchmarks import imagenet_c
     every = imagenet_c.conditions(corruptions, args.severities, **corruption_variant(args))
     return every if Path(args.data).is_dir() else every[1:]
+
+
+def add_shift_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--shifts', nargs='+', default=[], metavar='NAME[=DIR]', help='which data sets, and where they '
+                        'lie; in9 stands for every variation of the Backgrounds Challenge (default: all that lie where '
+                        'data/README.md says)')
+
+
+def shifts(args: argparse.Namespace, predictor) -> dict:
+    """The data sets that --shifts names, opened, by name."""
+    from dataclasses import replace
+
+    from .datasets.cache import CachedSamples
+    from .datasets.shifts import chosen_places, open_shifts
+    places = chosen_places(args.shifts, args.data)
+    if not places:
+        raise FileNotFoundError('expected a shifted data set in data/, found none; put one where data/README.md says, '
+                                'or name it: --shifts imagenet_a=DIR')
+    opened = open_shifts(places, view=predictor.view, limit=args.limit)
+    if not args.cache:
+        return opened
+    return {name: replace(shift, samples=shift.samples and CachedSamples(shift.samples, args.cache))
+            for name, shift in opened.items()}
+
+
+def clean_pictures(args: argparse.Namespace, predictor):
+    """ImageNet's validation pictures in --data, None where there is no such folder."""
+    from .datasets.shift import require_imagenet
+    if not Path(args.data).is_dir():
+        return None
+    if not args.labels:
+        require_imagenet(Path(args.data))
+    return pictures(args, predictor)
 
 
 def corruption_variant(args: argparse.Namespace) -> dict:

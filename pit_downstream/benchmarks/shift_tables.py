@@ -7,7 +7,7 @@ from ..core.records import MissingMeasurement, Record
 from . import shifts
 from .base import wilson
 from .shifts import IMAGENET, Tables
-from .tables import aligned, csv_of, number, row
+from .tables import aligned, csv_of, number, record_row
 
 
 def as_text(tables: Tables, names: Sequence[str]) -> str:
@@ -53,7 +53,7 @@ def as_json(tables: Tables, names: Sequence[str]) -> str:
     except MissingMeasurement:
         summary = intervals = None
     return json.dumps({'model': next(iter(tables.values())).model, 'summary': summary, 'intervals': intervals,
-                       'records': list(map(row, _records(tables)))}, indent=1) + '\n'
+                       'records': list(map(record_row, _records(tables)))}, indent=1) + '\n'
 
 
 def _records(tables: Tables) -> list[Record]:

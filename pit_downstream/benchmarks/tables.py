@@ -69,7 +69,7 @@ def csv_of(records: Iterable[Record]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator='\n')
     writer.writeheader()
-    writer.writerows(map(row, records))
+    writer.writerows(map(record_row, records))
     return out.getvalue()
 
 
@@ -79,13 +79,13 @@ def as_json(table: Table, **variant: Value) -> str:
         summary, intervals = imagenet_c.summarise(table, **variant), imagenet_c.intervals(table, **variant)
     except MissingMeasurement:
         summary = intervals = None
-    rows = [row(record) for record in table.records]
+    rows = [record_row(record) for record in table.records]
     return json.dumps({'model': table.model, 'dataset': table.dataset, 'summary': summary, 'intervals': intervals,
                        'records': rows}, indent=1) + '\n'
 
 
-def row(record: Record) -> dict:
-    """A record as a line of the CSV, with its interval."""
+def record_row(record: Record) -> dict:
+    """What CSV and JSON say of a record; low and high are the ends of an error's 95 % interval."""
     corruption = Condition.parse(record.condition).corruption
     name, severity = (corruption.name, corruption.get('severity')) if corruption else ('', '')
     low, high = wilson(record.value, record.count) if record.metric.endswith('_error') else ('', '')
