@@ -146,14 +146,11 @@ def pictures(args: argparse.Namespace, predictor):
 
 def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequence[str]):
     """The samples of --published, with the clean ones of --data where that folder is there."""
-    from dataclasses import replace
-
     from .datasets.imagenet import published_corruptions
-    size = predictor.view.size
-    view = replace(predictor.view, resize=None if size in (None, 224) else size)  # the published files are 224 x 224
+    from .datasets.shift import as_published
     clean = pictures(args, predictor) if Path(args.data).is_dir() else None
-    return published_corruptions(args.published, corruptions, args.severities, view=view, name=args.set, clean=clean,
-                                 limit=args.limit)
+    return published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
+                                 name=args.set, clean=clean, limit=args.limit)
 
 
 def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) -> tuple:
@@ -161,6 +158,39 @@ def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) 
     from .benchmarks import imagenet_c
     every = imagenet_c.conditions(corruptions, args.severities, **corruption_variant(args))
     return every if Path(args.data).is_dir() else every[1:]
+
+
+def add_shift_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--shifts', nargs='+', default=[], metavar='NAME[=DIR]', help='which data sets, and where they '
+                        'lie; in9 stands for every variation of the Backgrounds Challenge (default: all that lie where '
+                        'data/README.md says)')
+
+
+def shifts(args: argparse.Namespace, predictor) -> dict:
+    """The data sets that --shifts names, opened, by name."""
+    from dataclasses import replace
+
+    from .datasets.cache import CachedSamples
+    from .datasets.shifts import chosen_places, open_shifts
+    places = chosen_places(args.shifts, args.data)
+    if not places:
+        raise FileNotFoundError('expected a shifted data set in data/, found none; put one where data/README.md says, '
+                                'or name it: --shifts imagenet_a=DIR')
+    opened = open_shifts(places, view=predictor.view, limit=args.limit)
+    if not args.cache:
+        return opened
+    return {name: replace(shift, samples=shift.samples and CachedSamples(shift.samples, args.cache))
+            for name, shift in opened.items()}
+
+
+def clean_pictures(args: argparse.Namespace, predictor):
+    """ImageNet's validation pictures in --data, None where there is no such folder."""
+    from .datasets.shift import require_imagenet
+    if not Path(args.data).is_dir():
+        return None
+    if not args.labels:
+        require_imagenet(Path(args.data))
+    return pictures(args, predictor)
 
 
 def corruption_variant(args: argparse.Namespace) -> dict:
