@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, together
-from pit_downstream.corruptions.jpeg import Jpeg
+from pit_downstream.corruptions.jpeg import compressed
 from pit_downstream.corruptions.kernels import gaussian_blurred
 
 if TYPE_CHECKING:
@@ -65,23 +65,23 @@ def pixelate(images: Tensor, shares: Sequence[float], rng: 'Rng') -> Iterator[Te
     As Pillow: rounded to whole grey levels after each of the two axes.
     """
     height, width = images.shape[-2:]
-    turned = images.flatten(0, 1).mT.contiguous().float()
+    turned = images.flatten(0, 1).mT.contiguous().short()
     for share in shares:
         narrow = box_rows(turned, int(width * share)).to(torch.uint8)
-        small = box_rows(narrow.mT.contiguous().float(), int(height * share)).to(torch.uint8)
+        small = box_rows(narrow.mT.contiguous().short(), int(height * share)).to(torch.uint8)
         rows, columns = (nearest(own, length, images.device) for own, length in zip(small.shape[1:], (height, width)))
         wide = small.mT.contiguous().index_select(1, columns)
         yield wide.mT.contiguous().index_select(1, rows).view_as(images)
 
 
 def box_rows(planes: Tensor, count: int) -> Tensor:
-    """The rows of (N, H, W) shrunk to `count` means, each rounded half up. planes: whole numbers, float32."""
+    """The rows of (N, H, W) shrunk to `count` means, each rounded half up. planes: int16."""
     first, weights = box_weights(planes.shape[1], count, planes.device)
     sums = planes.index_select(1, first)
     for offset, weight in enumerate(weights[1:], 1):
         rows = (first + offset).clamp_max_(planes.shape[1] - 1)
         sums.addcmul_(planes.index_select(1, rows), weight)
-    return sums.div_(weights.sum(0)).add_(.5).floor_()
+    return sums.div(weights.sum(0)).add_(.5).to(torch.int16)
 
 
 @lru_cache(maxsize=64)
@@ -102,7 +102,7 @@ def box_weights(length: int, count: int, device: torch.device) -> tuple[Tensor, 
     first = inside.int().argmax(1)
     taps = first + torch.arange(int(inside.sum(1).max()))[:, None]
     weights = inside.gather(1, taps.clamp_max(length - 1).T).T & (taps < length)
-    return first.to(device), weights.float()[..., None].to(device)
+    return first.to(device), weights.short()[..., None].to(device)
 
 
 @lru_cache(maxsize=64)
@@ -117,6 +117,4 @@ def nearest(length: int, count: int, device: torch.device) -> Tensor:
 @together
 def jpeg_compression(images: Tensor, qualities: Sequence[int], rng: 'Rng') -> Iterator[Tensor]:
     """Compress and decompress. images: uint8 (B, 3, H, W). qualities: 1..100, as Pillow's."""
-    compressed = Jpeg(images)
-    for quality in qualities:
-        yield compressed.at(quality)
+    yield from compressed(images, qualities)

@@ -1,17 +1,18 @@
-"""What JPEG does to an image, without the file: colour, half-size chroma, DCT, quantisation, and the way back.
+"""What JPEG does to an image: on a CPU through Pillow's codec, elsewhere without a file, to the same values.
 
-Every step is libjpeg-turbo's integer arithmetic (as Pillow uses it: 4:2:0, the accurate integer DCT, smooth chroma
+Without a file: colour, half-size chroma, DCT, quantisation, and the way back. Every step is libjpeg-turbo's integer arithmetic (as Pillow uses it: 4:2:0, the accurate integer DCT, smooth chroma
 upsampling), computed on float32 that hold whole numbers. Entropy coding loses nothing and is left out.
 Sources: ITU-T T.81; the Independent JPEG Group's jccolor, jcsample, jfdctint, jcdctmgr, jidctint, jdsample, jdcolor.
 """
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pit_downstream.corruptions.base import tiles
+from .codec import through_codec
 
 LUMA = (16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
         14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
@@ -53,8 +54,6 @@ def dct_matrix(device: torch.device) -> Tensor:
 @lru_cache(maxsize=64)
 def quantisation(quality: int, chroma: bool, device: torch.device) -> Tensor:
     """The 8 x 8 steps at a quality of 1..100, float32."""
-    if quality not in range(1, 101):
-        raise ValueError(f'the quality of a JPEG is 1..100, got {quality}')
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     steps = (torch.tensor(CHROMA if chroma else LUMA) * percent + 50).div(100, rounding_mode='floor')
     return steps.clamp(1, 255).view(8, 8).float().to(device)
@@ -65,7 +64,23 @@ def rounded(values: Tensor, bits: int) -> Tensor:
     return values.mul_(2.0 ** -bits).add_(.5).floor_()
 
 
-class Jpeg:
+def compressed(images: Tensor, qualities: Sequence[int]) -> Iterator[Tensor]:
+    """Images as Pillow would read them from the JPEG files that it wrote, for one quality (1..100) after the other.
+
+    images: uint8 (B, 3, H, W) in RGB, any size. Yields the same shape.
+    """
+    for quality in qualities:
+        if quality not in range(1, 101):
+            raise ValueError(f'the quality of a JPEG is 1..100, got {quality}')
+    if images.device.type == 'cpu':
+        yield from through_codec(images, qualities)
+        return
+    spectrum = Spectrum(images)
+    for quality in qualities:
+        yield spectrum.at(quality)
+
+
+class Spectrum:
     """Images ready to be quantised: their DCT coefficients, which all qualities share.
 
     images: uint8 (B, 3, H, W) in RGB, any size.
@@ -83,14 +98,6 @@ class Jpeg:
                         for coefficients, is_chroma in zip(self.coefficients, (False, True), strict=True))
         chroma = doubled(chroma[..., :(height + 1) // 2, :(width + 1) // 2])
         return rgb(luma[..., :height, :width], chroma[..., :height, :width])
-
-
-def compressed(images: Tensor, quality: int) -> Tensor:
-    """Images as Pillow would read them from a JPEG that it wrote at `quality` (1..100). uint8 (B, 3, H, W)."""
-    out = torch.empty_like(images)
-    for part in tiles(images):
-        out[part] = Jpeg(images[part]).at(quality)
-    return out
 
 
 def ycc(images: Tensor) -> Tensor:

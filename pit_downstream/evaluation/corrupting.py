@@ -10,7 +10,7 @@ from torch import Tensor
 from ..core.condition import Condition
 from ..core.spec import Spec
 from ..corruptions.base import corrupt_strengths, entry_of
-from ..corruptions.jpeg import Jpeg
+from ..corruptions.jpeg import compressed
 from ..streams.rng import BatchRng
 from .loading import RawBatch
 
@@ -63,4 +63,4 @@ def corrupted(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> It
     together = corrupt_strengths(batch.images, specs[0].name, list(map(_strength, specs)), BatchRng(seed, batch.ids),
                                  variant=specs[0].get('variant'))
     for spec, images in zip(specs, together, strict=True):
-        yield images if spec.get('jpeg') is None else Jpeg(images).at(spec.get('jpeg'))
+        yield images if spec.get('jpeg') is None else next(compressed(images, (spec.get('jpeg'),)))
