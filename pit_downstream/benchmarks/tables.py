@@ -21,15 +21,20 @@ def as_text(table: Table, corruptions: Sequence[str], severities: Sequence[int],
     """Top-1 errors by corruption and severity with their mean and CE; '-' where there is none."""
     rows = [['top-1 error', *map(str, severities), 'mean', 'CE']]
     if (CLEAN, ERROR) in table:
-        rows.append(['clean', *[''] * len(severities), _number(table[CLEAN, ERROR]), ''])
+        rows.append(['clean', *[''] * len(severities), number(table[CLEAN, ERROR]), ''])
     for name in corruptions:
         errors = [_error(table, name, severity, variant) for severity in severities]
         mean = None if None in errors else math.fsum(errors) / len(errors)
-        rows.append([name, *map(_number, [*errors, mean, _ce(table, name, variant)])])
+        rows.append([name, *map(number, [*errors, mean, _ce(table, name, variant)])])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Lines with the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join('  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                                                          zip(row[1:], widths[1:], strict=True))]).rstrip()
-                     for row in rows)
+    return '\n'.join('  '.join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in
+                                                         zip(cells, widths[1:], strict=True))]).rstrip()
+                     for first, *cells in rows)
 
 
 def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
@@ -84,7 +89,7 @@ def _row(record: Record) -> dict:
 
 
 def _line(name: str, value: float, interval: tuple[float, float]) -> str:
-    return f'{name:13}  {_number(value)}  (95 %: {_number(interval[0])} to {_number(interval[1])})'
+    return f'{name:13}  {number(value)}  (95 %: {number(interval[0])} to {number(interval[1])})'
 
 
 def _error(table: Table, name: str, severity: int, variant: dict[str, Value]) -> float | None:
@@ -99,5 +104,5 @@ def _ce(table: Table, name: str, variant: dict[str, Value]) -> float | None:
         return None
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     return '-' if value is None else f'{round(value, 4) + 0:.4f}'  # no -0.0000
