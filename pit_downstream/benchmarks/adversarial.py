@@ -15,6 +15,8 @@ METRICS = (ERROR, 'forwards', 'backwards')  # the latter are images taken throug
 LEVELS = tuple(Fraction(level, 255) for level in (1, 2, 4, 8))
 USUAL = (Spec.of('noise'), Spec.of('fgsm'), Spec.of('pgd', steps=20), Spec.of('autoattack'))
 
+SIZE = ('norm', 'epsilon', 'count', 'side')  # the arguments of a threat model, the latter two of patches
+
 Verdicts = Mapping[str, bool]  # by image: whether the model stood
 
 
@@ -46,7 +48,9 @@ def conditions(attacks: Iterable[Spec] = USUAL, epsilons: Iterable[Value] = LEVE
 
 
 def sized(attack: Spec, norm: str, epsilon: Value) -> Spec:
-    """The attack with a norm and an epsilon, unless it has its own."""
+    """The attack with a norm and an epsilon, unless it has its own; a patch has no epsilon."""
+    if attack.get('norm') == 'patch':
+        return attack
     return Spec.of(attack.name, **{'norm': norm, 'epsilon': epsilon, **dict(attack.kwargs)})
 
 
@@ -85,7 +89,7 @@ def worst_cases(verdicts: Mapping[Condition, Verdicts]) -> dict[Condition, Rate]
     groups: dict[Condition, list[Verdicts]] = {}
     for condition, found in verdicts.items():
         if condition.attack is not None:
-            size = {'norm': condition.attack.get('norm', 'Linf'), 'epsilon': condition.attack.get('epsilon')}
+            size = {key: value for key, value in condition.attack.kwargs if key in SIZE}
             groups.setdefault(Condition(condition.corruption, Spec.of('worst_case', **size)), []).append(found)
     return {condition: _worst(condition, several) for condition, several in groups.items() if len(several) > 1}
 

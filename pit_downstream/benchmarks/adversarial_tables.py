@@ -58,10 +58,14 @@ def _words(condition: Condition) -> list[str]:
     if attack is None:
         return [str(condition), '', '']
     rest = attack.without('norm', 'epsilon')
-    name = 'worst case' if rest == Spec('worst_case') else str(rest)
+    name = str(rest).replace('worst_case', 'worst case')
     if condition.corruption is not None:
         name = f'{condition.corruption} + {name}'
-    return [name, str(attack.get('norm', 'Linf')), spelled(attack.get('epsilon'))]
+    return [name, str(attack.get('norm', 'Linf')), _epsilon(attack)]
+
+
+def _epsilon(attack: Spec) -> str:
+    return spelled(attack.get('epsilon')) if attack.get('epsilon') is not None else ''
 
 
 def _cells(rate: Rate) -> list[str]:
@@ -76,6 +80,6 @@ def _row(record: Record) -> dict:
             'corruption': '' if condition.corruption is None else str(condition.corruption),
             'attack': '' if attack is None else str(attack.without('norm', 'epsilon')),
             'norm': '' if attack is None else attack.get('norm', 'Linf'),
-            'epsilon': '' if attack is None else spelled(attack.get('epsilon')),
+            'epsilon': '' if attack is None else _epsilon(attack),
             'metric': record.metric, 'value': record.value, 'low': low, 'high': high, 'count': record.count,
             'seed': record.seed}

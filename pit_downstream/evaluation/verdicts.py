@@ -12,7 +12,7 @@ from ..core.contracts import Batch, Classifier, Metric
 from ..core.lines import JsonLines
 from ..core.records import ResultStore, Table
 from ..datasets.base import Samples
-from .attacking import Found, Settled, attack_curve, fools_further, same_curve
+from .attacking import Found, Settled, attack_curve, fools_further, radius, same_curve
 from .corrupting import corrupted
 from .gallery import Gallery
 from .keep import keep_measuring
@@ -126,7 +126,7 @@ class Judged:
         self.predictor, self.work, self.seed, self.dataset = predictor, one.work, seed, dataset
         self.verdicts, self.known, self.gallery, self.fresh = verdicts, known, gallery, []
         self.family = sorted((other for other in map(Condition.parse, known) if other.attack is not None
-                              and same_curve(other, one.work[0][0])), key=lambda one: float(one.attack.get('epsilon')))
+                              and same_curve(other, one.work[0][0])), key=lambda one: radius(one.attack))
         finished = set.intersection(*({*self._right(condition)} for condition, _ in one.work))
         left = [index for index, id in enumerate(one.samples.ids) if id not in finished]
         self.indices = left[rank()::world()]
