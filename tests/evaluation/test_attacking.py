@@ -118,6 +118,22 @@ def test_an_attack_that_lies_is_not_believed(predictor, batch, monkeypatch):
     assert found.outputs.predictions[3].argmax() == 1
 
 
+def test_half_precision_searches_and_float32_judges(batch):
+    """In bfloat16 the model sees every image on the wrong side, and all is searched and judged nevertheless."""
+    class Coarse(Threshold):
+        def forward(self, images):
+            if torch.is_autocast_enabled(images.device.type):
+                images = images - .3
+            return super().forward(images)
+    predictor = ClassifierPredictor(Coarse(), Preparation(View(None, None), (0, 0, 0), (1, 1, 1)), name='coarse',
+                                    search='bf16')
+    assert predictor.rough and not torch.equal(predictor.logits(batch.images),
+                                               predictor.predict(batch.images, batch).predictions)
+    curve = attack_curve(predictor, batch, specs(), 0)
+    assert [found.wrong.tolist() for found in curve] == [
+        [False, False, False, True], [True, False, False, True], [True, True, False, True]]
+
+
 def test_search_is_named_and_amp_is_not_search():
     assert build_classifier(toy.NAME, search='bf16').name == f"{toy.NAME}(search='bf16', weights='own')"
     assert not build_classifier(toy.NAME, amp='bf16').rough
@@ -145,7 +161,7 @@ def test_a_predictor_without_logits_is_attacked_at_every_epsilon(predictor, batc
     assert not hasattr(Counted(Detector(predictor)), 'logits')
     curve = attack_curve(Detector(predictor), batch, specs(), 0)
     assert [found.wrong for found in curve] == [None] * 3
-    assert {(found.forwards, found.backwards) for found in curve} == {(4 * 6, 4 * 3)}
+    assert {(found.forwards, found.backwards) for found in curve} == {(4 * 5, 4 * 3)}
     assert [found.outputs.predictions.argmax(1).sum().item() for found in curve] == [1, 2, 3]
 
 
