@@ -145,7 +145,7 @@ def test_a_predictor_without_logits_is_attacked_at_every_epsilon(predictor, batc
     assert not hasattr(Counted(Detector(predictor)), 'logits')
     curve = attack_curve(Detector(predictor), batch, specs(), 0)
     assert [found.wrong for found in curve] == [None] * 3
-    assert {(found.forwards, found.backwards) for found in curve} == {(4 * 6, 4 * 3)}
+    assert {(found.forwards, found.backwards) for found in curve} == {(4 * 5, 4 * 3)}
     assert [found.outputs.predictions.argmax(1).sum().item() for found in curve] == [1, 2, 3]
 
 
