@@ -11,7 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ..core.contracts import Batch, Classifier, Predictor
 
-Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # logits (n, K), labels (n,), goals (n,) -> (n,), climbed
+# logits (n, K), labels (n,), goals: classes (n,) or probabilities (n, K) -> (n,), climbed
+Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Objective(Protocol):
     """What is asked of a predictor about rows: images[i] is a version of the batch's image rows[i]."""
 
     def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
-        """images (n, 3, H, W) in [0, 1]; rows (n,) int64. goals: wrong classes (n,) that targeted losses aim at."""
+        """images (n, 3, H, W) in [0, 1]; rows (n,) int64.
+
+        goals: what a loss refers to beside the label: wrong classes (n,) to aim at, probabilities (n, K) to leave.
+        """
 
     def confirm(self, images: Tensor, rows: Tensor) -> Tensor:
         """bool (n,): whether images said to be fooled are, with the precision in which results are measured."""
@@ -49,7 +53,7 @@ class ClassifierObjective:
             asked = images.detach().requires_grad_(gradient)
             logits = self.predictor.logits(asked)
             loss = self.loss(logits, labels, goals)
-            slope = torch.autograd.grad(loss.sum(), asked)[0] if gradient else None
+            slope = _slope(loss, asked) if gradient else None
         if slope is not None and self._padded:
             slope = slope * self.batch.valid[rows]
         return Examined(loss.detach(), logits.argmax(1) != labels, slope, logits.detach())
@@ -70,7 +74,7 @@ class LossObjective:
         with torch.set_grad_enabled(gradient):
             asked = images.detach().requires_grad_(gradient)
             loss = self.predictor.loss(asked, part)
-            slope = torch.autograd.grad(loss.sum(), asked)[0] * part.valid if gradient else None
+            slope = _slope(loss, asked) * part.valid if gradient else None
         return Examined(loss.detach(), torch.zeros_like(loss, dtype=torch.bool), slope)
 
     def confirm(self, images: Tensor, rows: Tensor) -> Tensor:
@@ -86,6 +90,12 @@ def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective
     return ClassifierObjective(predictor, batch, LOSSES[loss])
 
 
+def _slope(loss: Tensor, images: Tensor) -> Tensor:
+    """The gradient of a loss (n,) in the images; 0 where none reaches them, as behind a cast to uint8, or it is NaN."""
+    found = torch.autograd.grad(loss.sum(), images, allow_unused=True)[0] if loss.requires_grad else None
+    return torch.zeros_like(images) if found is None else found.nan_to_num(0, 0, 0)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tensor:
     return F.cross_entropy(logits, labels, reduction='none')
 
@@ -97,4 +107,11 @@ def margin(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tenso
     return others.amax(1) - true.squeeze(1)
 
 
-LOSSES: dict[str, Loss] = {'ce': cross_entropy, 'margin': margin}
+def divergence(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tensor:
+    """Kullback-Leibler divergence from the probabilities `goals` (n, K), which TRADES climbs; without any it is 0."""
+    if goals is None:
+        return torch.zeros_like(logits[:, 0])
+    return F.kl_div(logits.log_softmax(1), goals, reduction='none').sum(1)
+
+
+LOSSES: dict[str, Loss] = {'ce': cross_entropy, 'margin': margin, 'kl': divergence}
