@@ -10,12 +10,12 @@ from ..core.registry import ATTACKS
 from .adam import adam, at_start
 from .objective import Objective
 from .search import Search, State
+from .threat import SMALLEST
 
 if TYPE_CHECKING:
     from ..core.contracts import Rng
 
 TRADES_START = 0.001  # standard deviation: yaodongyu/TRADES, trades.py
-DIVISOR = 1e-12  # keeps a gradient of zeros as it is
 
 
 @ATTACKS.register('pgd', source='Madry et al. 2018, arXiv 1706.06083', quick={'steps': 3})
@@ -76,7 +76,7 @@ class PGD(Search):
             return steepest, {}
         direction, memory = adam(state, steepest, age)
         if self.threat.norm != 'Linf':
-            direction = direction / self.threat.size(direction).clamp_min(DIVISOR).view(-1, 1, 1, 1)
+            direction = direction / self.threat.size(direction).clamp_min(SMALLEST).view(-1, 1, 1, 1)
         return direction, memory
 
     def _look(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
@@ -121,7 +121,7 @@ class MIM(BIM):
 
     def _direction(self, state: State, age: Tensor) -> tuple[Tensor, State]:
         gradient = state['gradient']
-        lengths = gradient.abs().sum((1, 2, 3), keepdim=True).clamp_min(DIVISOR)
+        lengths = gradient.abs().sum((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
         total = self.momentum * state['sum'] + gradient / lengths
         return self.threat.steepest(total), {'sum': total}
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 NORMS = ('Linf', 'L2', 'L1')
 SPARSE = 0.01  # share of the values that a steepest step under L1 changes: Tramer & Boneh 2019, SLIDE, quantile 0.99
 TINY = 1e-12  # below it a norm counts as zero
+SMALLEST = torch.finfo(torch.float32).tiny  # gradients of a confident model are that small; their squares are 0
 SLACK = 1e-5  # relative: what summing 150528 float32 values may add to an L1 or L2 norm
 
 
@@ -31,7 +32,8 @@ class ThreatModel:
         if self.norm not in NORMS:
             raise ValueError(f'norm is one of {", ".join(NORMS)}, got {self.norm!r}')
         if not 0 <= self.epsilon < float('inf'):
-            raise ValueError(f'epsilon is 0 or more on the scale of pixels in [0, 1], such as 8/255, got {self.epsilon}')
+            raise ValueError('epsilon is 0 or more on the scale of pixels in [0, 1], such as 8/255, got '
+                             f'{self.epsilon}')
         if self.norm == 'Linf' and self.epsilon > 1:
             raise ValueError(f'epsilon is 0..1 under Linf, got {self.epsilon}; it is on the scale of pixels in [0, 1]: '
                              f'write {self.epsilon:g}/255')
@@ -76,7 +78,8 @@ class ThreatModel:
         if self.norm == 'Linf':
             return gradient.sign()
         if self.norm == 'L2':
-            return gradient / _per_image(self.size(gradient).clamp_min(TINY))
+            scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
+            return scaled / _per_image(self.size(scaled).clamp_min(TINY))
         flat = gradient.flatten(1)
         count = max(1, round(SPARSE * flat.shape[1]))
         lowest = flat.abs().topk(count, dim=1).values[:, -1:]

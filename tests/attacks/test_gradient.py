@@ -34,7 +34,8 @@ def torchattacks():
     (MIM(ThreatModel('Linf', EPSILON), steps=4, momentum=.5, run_to_end=True), 'MIFGSM',
      {'eps': EPSILON, 'alpha': EPSILON / 4, 'steps': 4, 'decay': .5}),
     (PGD(ThreatModel('L2', .5), steps=5, step=.2, start='clean', run_to_end=True), 'PGDL2',
-     {'eps': .5, 'alpha': .2, 'steps': 5, 'random_start': False, 'eps_for_division': 0})], ids=lambda value: type(value).__name__)
+     {'eps': .5, 'alpha': .2, 'steps': 5, 'random_start': False, 'eps_for_division': 0})],
+    ids=lambda value: type(value).__name__)
 def test_from_the_image_as_torchattacks(torchattacks, ours, theirs, arguments):
     batch, labels = scene()
     wanted = getattr(torchattacks, theirs)(trained(), **arguments)(batch.images, labels)
