@@ -3,4 +3,4 @@
 Names and sources stand in `core.registry.ATTACKS`, which importing this fills.
 """
 
-from . import carlini, control, gradient  # noqa: F401
+from . import carlini, control, gradient, patch, transfer  # noqa: F401
