@@ -14,6 +14,7 @@ from pit_downstream.core.registry import ATTACKS
 from pit_downstream.core.spec import Spec
 from tests.attacks.toys import SIDE, attacked, batch_of, fooled, pictures, predictor, streams
 
+MILD = ('noise', 'square', 'occlude_salient')  # follow no gradient to its end; a few steps of them are little
 EPSILONS = {'Linf': .04, 'L2': .6, 'L1': 8.}
 
 
@@ -121,7 +122,7 @@ def test_not_weaker_than_noise(case):
     found = fooled(predictor(), attacked(built(case), predictor(), batch), batch).sum()
     control = fooled(predictor(), attacked(built(('noise', case[1])), predictor(), batch), batch).sum()
     assert found >= control, (int(found), int(control))
-    if case[1] in ('Linf', 'L2') and case[0] not in ('noise', 'square'):
+    if case[1] in ('Linf', 'L2') and case[0] not in MILD:
         assert found > control + 2, (int(found), int(control))
 
 
