@@ -134,10 +134,9 @@ def test_looking_seldom_as_on_a_gpu_finds_the_same(moves, wanted, batch, monkeyp
 class Rough(ClassifierPredictor):
     """Its quick logits put every label `error` lower than its predictions: they call images fooled that are not."""
 
-    rough = True
-
     def __init__(self, plain, labels, error):
         super().__init__(plain.model, plain.preparation, name=plain.name)
+        self.rough = True
         self.known, self.error = labels, error
 
     def logits(self, images):
