@@ -21,15 +21,12 @@ def as_text(table: Table, corruptions: Sequence[str], severities: Sequence[int],
     """Top-1 errors by corruption and severity with their mean and CE; '-' where there is none."""
     rows = [['top-1 error', *map(str, severities), 'mean', 'CE']]
     if (CLEAN, ERROR) in table:
-        rows.append(['clean', *[''] * len(severities), _number(table[CLEAN, ERROR]), ''])
+        rows.append(['clean', *[''] * len(severities), number(table[CLEAN, ERROR]), ''])
     for name in corruptions:
         errors = [_error(table, name, severity, variant) for severity in severities]
         mean = None if None in errors else math.fsum(errors) / len(errors)
-        rows.append([name, *map(_number, [*errors, mean, _ce(table, name, variant)])])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join('  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                                                          zip(row[1:], widths[1:], strict=True))]).rstrip()
-                     for row in rows)
+        rows.append([name, *map(number, [*errors, mean, _ce(table, name, variant)])])
+    return aligned(rows)
 
 
 def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
@@ -59,7 +56,7 @@ def as_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator='\n')
     writer.writeheader()
-    writer.writerows(_row(record) for record in table.records)
+    writer.writerows(record_row(record) for record in table.records)
     return out.getvalue()
 
 
@@ -69,12 +66,26 @@ def as_json(table: Table, **variant: Value) -> str:
         summary, intervals = imagenet_c.summarise(table, **variant), imagenet_c.intervals(table, **variant)
     except MissingMeasurement:
         summary = intervals = None
-    rows = [_row(record) for record in table.records]
+    rows = [record_row(record) for record in table.records]
     return json.dumps({'model': table.model, 'dataset': table.dataset, 'summary': summary, 'intervals': intervals,
                        'records': rows}, indent=1) + '\n'
 
 
-def _row(record: Record) -> dict:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of columns, the first one to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join('  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
+                                                          zip(row[1:], widths[1:], strict=True))]).rstrip()
+                     for row in rows)
+
+
+def number(value: float | None) -> str:
+    """Four digits; '-' for what there is not."""
+    return '-' if value is None else f'{round(value, 4) + 0:.4f}'  # no -0.0000
+
+
+def record_row(record: Record) -> dict:
+    """What CSV and JSON say of a record; low and high are the ends of an error's 95 % interval."""
     corruption = Condition.parse(record.condition).corruption
     name, severity = (corruption.name, corruption.get('severity')) if corruption else ('', '')
     low, high = wilson(record.value, record.count) if record.metric.endswith('_error') else ('', '')
@@ -84,7 +95,7 @@ def _row(record: Record) -> dict:
 
 
 def _line(name: str, value: float, interval: tuple[float, float]) -> str:
-    return f'{name:13}  {_number(value)}  (95 %: {_number(interval[0])} to {_number(interval[1])})'
+    return f'{name:13}  {number(value)}  (95 %: {number(interval[0])} to {number(interval[1])})'
 
 
 def _error(table: Table, name: str, severity: int, variant: dict[str, Value]) -> float | None:
@@ -97,7 +108,3 @@ def _ce(table: Table, name: str, variant: dict[str, Value]) -> float | None:
         return imagenet_c.corruption_error(table, name, **variant)
     except LookupError:  # a severity is missing, or AlexNet's error is not known
         return None
-
-
-def _number(value: float | None) -> str:
-    return '-' if value is None else f'{round(value, 4) + 0:.4f}'  # no -0.0000

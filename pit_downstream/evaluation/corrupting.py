@@ -12,7 +12,7 @@ from ..corruptions.jpeg import compressed
 from ..streams.rng import BatchRng
 from .loading import RawBatch
 
-ARGUMENTS = ('severity', 'variant', 'jpeg')
+ARGUMENTS = ('severity', 'variant', 'jpeg', 'order')
 
 
 def check_corruption(spec: Spec | None) -> None:
@@ -27,18 +27,24 @@ def check_corruption(spec: Spec | None) -> None:
     if spec.get('severity') not in range(1, severities + 1):
         raise ValueError(f'severity is 1..{severities}, got {spec.get("severity")} in {spec}; for clean images leave '
                          'the corruption out')
+    if spec.get('order') not in (None, 'bgr'):
+        raise ValueError(f"expected order='bgr' or none in a corruption, got {spec}")
 
 
 def corrupted(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> Iterator[Tensor]:
     """uint8 images (B, 3, H, W) under each condition; these differ in severity only.
 
-    Argument jpeg=85 saves them as the published ImageNet-C was saved, and reads them back.
+    Argument jpeg=85 saves them as the published ImageNet-C was saved, and reads them back. order='bgr' shows the
+    corruption red and blue exchanged, as mmdet's robustness tool does.
     """
     specs = [condition.corruption for condition in conditions]
     if specs[0] is None:
         yield from (batch.images for _ in conditions)
         return
-    together = corrupt_severities(batch.images, specs[0].name, [spec.get('severity') for spec in specs],
+    backwards = specs[0].get('order') == 'bgr'
+    seen = batch.images.flip(1) if backwards else batch.images
+    together = corrupt_severities(seen, specs[0].name, [spec.get('severity') for spec in specs],
                                   BatchRng(seed, batch.ids), variant=specs[0].get('variant'))
     for spec, images in zip(specs, together, strict=True):
+        images = images.flip(1) if backwards else images
         yield images if spec.get('jpeg') is None else next(compressed(images, (spec.get('jpeg'),)))

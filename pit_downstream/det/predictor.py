@@ -1,0 +1,152 @@
+"""A mmdet detector dressed for measuring: images in [0, 1] in, detections out; whatever it does to them is inside."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
+from torch import Tensor, nn
+
+from ..core.contracts import Batch, Outputs, Sample
+from ..core.spec import Spec
+from .checkpoint import load
+from .data import dicts_in
+from .pipeline import TestPipeline
+from .samples import file_label, test_pipeline
+
+RANDOM = 'random'
+
+
+class DetectorPredictor:
+    """Any detector of mmdet, in evaluation mode, behind the test pipeline of its config.
+
+    The raw sample is an image at full size with what the data set knows of it (`DetectionSamples`). In a batch it is
+    the image at network size, RGB in [0, 1], and its target is the DetDataSample that the pipeline packed: img_id,
+    ori_shape, scale_factor ... and gt_instances where the pipeline loads them. `valid` is False wherever the pipeline
+    or the batch padded. The colour order, the normalisation and the padding that the model wants are made from
+    `images` by its own data_preprocessor, in torch, so that gradients reach the pixels.
+
+    Images of different sizes share a Batch but no forward pass: what is found in one never depends on the others.
+    name: the Spec text under which records are kept. The device is the model's.
+    """
+
+    def __init__(self, model: nn.Module, pipeline: TestPipeline, *, name: str):
+        self.model, self.pipeline, self.name = model.eval().requires_grad_(False), pipeline, name
+        self.device = next(tensor.device for tensor in model.parameters())
+        self._white = torch.tensor(255., device=self.device)  # a GPU divides exactly by a tensor, not by a number
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Run the config's test pipeline on the raw images, whatever stands in it."""
+        packed = [self.pipeline.pack(sample.image, sample.target) for sample in samples]
+        sides = [max(inputs.shape[axis] for inputs, _ in packed) for axis in (1, 2)]
+        levels = packed[0][0].new_zeros(len(packed), 3, *sides)
+        valid = torch.zeros(len(packed), 1, *sides, dtype=torch.bool)
+        for place, (inputs, data_sample) in enumerate(packed):
+            height, width = inputs.shape[1:]
+            levels[place, :, :height, :width] = inputs
+            valid[place, 0][_picture(data_sample, height, width)] = True
+            data_sample.set_metainfo({'network_shape': (height, width)})
+        taken = tuple(replace(sample, target=target) for sample, (_, target) in zip(samples, packed, strict=True))
+        return Batch(levels.to(self.device).float() / self._white, valid.to(self.device), taken)
+
+    def loss(self, images: Tensor, batch: Batch) -> Tensor:
+        raise NotImplementedError(f'{self.name} has no loss to attack; measure it without an attack')
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
+        """One DetDataSample per image, as mmdet's model gives it: `pred_instances` in pixels of the raw image."""
+        if trace:
+            return self._traced(images, batch)
+        found: list[DetDataSample | None] = [None] * len(images)
+        for places, data in self.model_inputs(images, batch):
+            for place, one in zip(places, self.model(**data, mode='predict'), strict=True):
+                found[place] = one
+        return Outputs(found)
+
+    def model_inputs(self, images: Tensor, batch: Batch) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """For every size of image in the batch: which ones have it, and {'inputs', 'data_samples'} as the model takes
+        them, normalised and padded to its divisor. Differentiable in images; what padded the batch is cut off."""
+        sizes: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for place, sample in enumerate(batch.samples):
+            sizes[sample.target.network_shape].append(place)
+        for (height, width), places in sizes.items():
+            levels = images[places, :, :height, :width] * self._white
+            turned = levels.flip(1) if self.pipeline.order == 'bgr' else levels
+            fresh = [batch.samples[place].target.new() for place in places]  # mmdet writes into them
+            yield places, self.model.data_preprocessor({'inputs': list(turned), 'data_samples': fresh}, False)
+
+    def _traced(self, images: Tensor, batch: Batch) -> Outputs:
+        from ..attention.trace import trace_attention
+        if len({sample.target.network_shape for sample in batch.samples}) > 1:
+            raise ValueError('expected network images of one size to trace attention, got several; use batches of one')
+        with trace_attention(self.model.backbone) as seen:
+            return Outputs(self.predict(images, batch).predictions, seen)
+
+
+def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: str | torch.device = 'cpu',
+                   seed: int = 0) -> DetectorPredictor:
+    """The detector of `cfg` with the weights of a file, or 'random' ones drawn from `seed`, ready to be measured.
+
+    config: what records call the config. They also say a digest of its model and test pipeline, for options change
+    numbers. Raises ValueError where the weights are of another model; nothing in the file is executed.
+    """
+    model_cfg = _without(cfg.model.to_dict(), 'init_cfg') if checkpoint != RANDOM else _untrained(cfg.model.to_dict())
+    pipeline = test_pipeline(cfg)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # the one place where a model draws its random weights; the caller's state returns
+        model = MODELS.build(ConfigDict(model_cfg))  # heads read it by attributes
+        if checkpoint == RANDOM:
+            model.init_weights()
+    label = f'{RANDOM}@{seed}' if checkpoint == RANDOM else _load_weights(model, Path(checkpoint))
+    content = json.dumps([_without(model_cfg, 'init_cfg', 'train_cfg'), pipeline], sort_keys=True, default=str)
+    name = Spec.of(config, weights=label, config=hashlib.sha256(content.encode()).hexdigest()[:8])
+    return DetectorPredictor(model.to(device), TestPipeline(pipeline), name=str(name))
+
+
+def _load_weights(model: nn.Module, path: Path) -> str:
+    """Fill the model; returns what records call the file."""
+    checkpoint = load(path)
+    state = checkpoint.get('state_dict', checkpoint)
+    for name in [name for name in state if name.startswith('module.')]:  # saved by DistributedDataParallel
+        state[name.removeprefix('module.')] = state.pop(name)
+    try:
+        lacking = model.load_state_dict(state, strict=False).missing_keys
+    except RuntimeError as error:
+        raise ValueError(f'expected weights of the config in {path}, got other ones: '
+                         f'{" ".join(str(error).split())[:300]}') from error
+    if lacking:
+        raise ValueError(f'expected weights of the config in {path}, which lacks {len(lacking)} of '
+                         f'{len(model.state_dict())}: {", ".join(lacking[:4])} ...; check config and checkpoint')
+    return file_label(path)
+
+
+def _picture(data_sample: DetDataSample, height: int, width: int) -> tuple[slice, slice]:
+    """Which rows and columns of a network image are the picture, and not what the pipeline padded it with."""
+    if 'border' in data_sample:  # of RandomCenterCropPad: CenterNet, CornerNet
+        top, bottom, left, right = (int(side) for side in data_sample.border)
+        return slice(top, bottom), slice(left, right)
+    across, down = data_sample.get('scale_factor', (1., 1.))[:2]
+    rows, columns = data_sample.ori_shape[:2]
+    return slice(0, min(height, round(rows * down))), slice(0, min(width, round(columns * across)))
+
+
+def _without(node: Any, *keys: str) -> Any:
+    """A copy of nested dicts and lists that lacks `keys` in every dict."""
+    if isinstance(node, dict):
+        return {key: _without(value, *keys) for key, value in node.items() if key not in keys}
+    return type(node)(_without(item, *keys) for item in node) if isinstance(node, (list, tuple)) else node
+
+
+def _untrained(model_cfg: dict) -> dict:
+    """Without the checkpoints that parts of the model would begin with."""
+    for part in dicts_in(model_cfg):
+        if isinstance(part.get('init_cfg'), dict) and part['init_cfg'].get('type') == 'Pretrained':
+            part['init_cfg'] = None
+    return model_cfg
