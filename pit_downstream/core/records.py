@@ -1,18 +1,15 @@
 """Records: every measured number is one line of a file that is only ever appended to."""
 
 import json
-import logging
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from .condition import Condition
+from .lines import JsonLines
 
 Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric) or also the place
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,11 @@ class ResultStore:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self._lines = JsonLines(path)
+
+    @property
+    def path(self) -> Path:
+        return self._lines.path
 
     def add(self, *records: Record) -> None:
         """Append all in one write and wait until they are on the disk. Raises ValueError for what is no number."""
@@ -101,21 +102,11 @@ class ResultStore:
             if not math.isfinite(record.value):
                 raise ValueError(f'expected a finite number, got {record.value} as {record.metric} of {record.model} '
                                  f'under {record.condition}; nothing was stored')
-        text = ''.join(json.dumps(asdict(record)) + '\n' for record in records)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._drop_torn_line()
-        with self.path.open('ab') as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        self._lines.append(map(asdict, records))
 
     def records(self) -> list[Record]:
         """All of them in the order of the file; [] where there is no file yet."""
-        text = self.path.read_bytes() if self.path.exists() else b''
-        *lines, torn = text.split(b'\n')
-        if torn:
-            _log.warning('%s: dropped a torn last line: %s', self.path, torn[:80].decode(errors='replace'))
-        return [self._parse(number, line) for number, line in enumerate(lines, 1)]
+        return [self._parse(number, line) for number, line in enumerate(self._lines.read(), 1)]
 
     def done(self, model: str, dataset: str, seed: int) -> frozenset[tuple[str, str]]:
         """The (condition, metric) pairs that need not be measured again."""
@@ -131,18 +122,6 @@ class ResultStore:
         if len(seeds) > 1:
             raise ValueError(f'{self.path} holds {model} on {dataset} with the seeds {seeds}; choose one of them')
         return Table(model, dataset, records)
-
-    def _drop_torn_line(self) -> None:
-        """Cut what a killed write left behind the last line end, so that the next line starts on its own."""
-        if not self.path.exists():
-            self.path.touch()
-            _sync_folder(self.path.parent)
-            return
-        with self.path.open('rb') as file:
-            file.seek(max(0, self.path.stat().st_size - 1))
-            if file.read() in (b'', b'\n'):
-                return
-        os.truncate(self.path, self.path.read_bytes().rfind(b'\n') + 1)
 
     def _parse(self, number: int, line: bytes) -> Record:
         try:
@@ -170,12 +149,3 @@ def to_records(values: Mapping[str, float], *, model: str, dataset: str, conditi
 def _full(key: Key) -> tuple[str, str, str]:
     condition, metric, *place = key
     return str(condition), metric, place[0] if place else ''
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name survive a power loss."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,12 +1,18 @@
-"""The 15 corruptions of ImageNet-C and its 4 hold-outs: uint8 batches in RGB, any size from 32 up, any device.
+"""The 15 corruptions of ImageNet-C, its 4 hold-outs, and occlusion: uint8 batches in RGB, any size from 32 up, any device.
 
 Names, groups and strengths stand in `core.registry.CORRUPTIONS`, which importing this fills.
 """
 
 # isort: off (the registry keeps this order, which is that of the paper)
-from pit_downstream.corruptions import noise, blur, weather, digital, extra, variants  # noqa: F401
+from pit_downstream.corruptions import noise, blur, weather, digital, extra, occlusion, variants  # noqa: F401
 # isort: on
-from pit_downstream.corruptions.base import corrupt, corrupt_images, corrupt_severities, together
+from pit_downstream.corruptions.base import (
+    corrupt,
+    corrupt_images,
+    corrupt_severities,
+    corrupt_strengths,
+    together,
+)
 from pit_downstream.streams.rng import BatchRng, seed_of
 
-__all__ = ['BatchRng', 'corrupt', 'corrupt_images', 'corrupt_severities', 'seed_of', 'together']
+__all__ = ['BatchRng', 'corrupt', 'corrupt_images', 'corrupt_severities', 'corrupt_strengths', 'seed_of', 'together']

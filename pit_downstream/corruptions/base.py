@@ -50,12 +50,21 @@ def corrupt_severities(images: Tensor, name: str, severities: Sequence[int], rng
 
     Noise fields, textures and displacements are drawn once per image. Returns uint8 (S, B, 3, H, W).
     """
+    strengths = entry_of(name, variant).about['strengths']
+    wrong = [severity for severity in severities if severity not in range(1, len(strengths) + 1)]
+    if wrong:
+        raise ValueError(f'severity is 1..{len(strengths)}, got {wrong[0]!r}; for clean images leave the corruption out')
+    return corrupt_strengths(images, name, [strengths[severity - 1] for severity in severities], rng, variant=variant)
+
+
+def corrupt_strengths(images: Tensor, name: str, strengths: Sequence[Any], rng: 'Rng', *, variant: str | None = None
+                      ) -> Tensor:
+    """`corrupt_severities` for strengths of the corruption's own type, in place of those that the severities select."""
     entry = entry_of(name, variant)
-    _check(images, severities, entry)
+    _check(images)
     if isinstance(rng, BatchRng) and len(rng) != len(images):
         raise ValueError(f'expected one id per image, {len(images)}, got {len(rng)}; give each image its own')
-    strengths = [entry.about['strengths'][severity - 1] for severity in severities]
-    out = torch.empty((len(severities), *images.shape), dtype=torch.uint8, device=images.device)
+    out = torch.empty((len(strengths), *images.shape), dtype=torch.uint8, device=images.device)
     for part in tiles(images) if isinstance(rng, BatchRng) else (slice(None),):
         own = rng.part(part, name, images.device) if isinstance(rng, BatchRng) else rng
         for result, levels in zip(out, _whole_levels(images[part].contiguous(), entry, strengths, own), strict=True):
@@ -112,11 +121,7 @@ def tiles(batch: Tensor) -> Iterator[slice]:
         yield slice(start, start + count)
 
 
-def _check(images: Tensor, severities: Sequence[int], entry: Entry[Callable]) -> None:
-    wrong = [severity for severity in severities if severity not in range(1, len(entry.about['strengths']) + 1)]
-    if wrong:
-        raise ValueError(f'severity is 1..{len(entry.about["strengths"])}, got {wrong[0]!r}; '
-                         'for clean images leave the corruption out')
+def _check(images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
         raise ValueError(f'expected uint8 images (B, 3, H, W) in RGB, got {images.dtype} {tuple(images.shape)}; '
                          'scale, convert or unsqueeze them first')

@@ -24,6 +24,7 @@ class CachedSamples:
         if samples.view.size is None:
             raise ValueError('expected images of one size to cache, got the native ones; leave out --cache')
         self._samples, self.name = samples, samples.name
+        self.ids, self.targets = samples.ids, samples.targets
         self._shape = (len(samples), 3, samples.view.size, samples.view.size)
         self._path = Path(folder) / f'{_digest(samples)}.images'
         self._images = self._ready = None

@@ -28,21 +28,20 @@ HENDRYCKS = Preparation(View(224, 256, 'bilinear'))  # hendrycks/robustness: Ima
 class ClassifierPredictor:
     """Any module that turns normalised images (B, 3, H, W) into logits (B, K), in evaluation mode.
 
-    name: the Spec text under which records are kept. rough: whether an attack has to ask predict() again what logits()
-    said was fooled (core.contracts.Classifier). amp: 'bf16' or 'fp16' for autocast. compiled: run the model
-    through torch.compile. The device is the model's.
+    name: the Spec text under which records are kept. amp: 'bf16' or 'fp16' for autocast. search: the same for logits()
+    alone, in which attacks search; results stay in float32, and `rough` tells the attack to ask predict() what
+    is fooled (core.contracts.Classifier). compiled: run the model through torch.compile. The device is the model's.
     """
 
-    rough = False
-
     def __init__(self, model: nn.Module, preparation: Preparation, *, name: str, amp: str | None = None,
-                 compiled: bool = False):
-        if amp not in (None, *AMP):
-            raise ValueError(f'amp is one of {", ".join(AMP)}, got {amp!r}')
+                 search: str | None = None, compiled: bool = False):
+        wrong = [kind for kind in (amp, search) if kind not in (None, *AMP)]
+        if wrong:
+            raise ValueError(f'amp is one of {", ".join(AMP)}, got {wrong[0]!r}')
         self.model, self.preparation, self.name = model.eval(), preparation, name
         self.device = next((tensor.device for tensor in model.parameters()), torch.device('cpu'))
         self._forward = torch.compile(model) if compiled else model
-        self._amp = AMP.get(amp)
+        self._amp, self._search, self.rough = AMP.get(amp), AMP.get(search or amp), search is not None
         self._mean, self._std = (torch.tensor(values, device=self.device).view(3, 1, 1)
                                  for values in (preparation.mean, preparation.std))
 
@@ -65,19 +64,19 @@ class ClassifierPredictor:
 
     def logits(self, images: Tensor) -> Tensor:
         """(B, K), float32, differentiable in images (B, 3, H, W) in [0, 1]."""
-        return self._logits(images)
+        return self._logits(images, self._search)
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
         """Logits (B, K), float32; with `trace` also what the attention of the model showed."""
         if not trace:
-            return Outputs(self._logits(images))
+            return Outputs(self._logits(images, self._amp))
         from ..attention.trace import trace_attention
         with trace_attention(self.model) as seen:
-            return Outputs(self._logits(images, self.model), seen)
+            return Outputs(self._logits(images, self._amp, self.model), seen)
 
-    def _logits(self, images: Tensor, forward: nn.Module | None = None) -> Tensor:
-        with torch.autocast(self.device.type, self._amp, enabled=self._amp is not None):
+    def _logits(self, images: Tensor, amp: torch.dtype | None, forward: nn.Module | None = None) -> Tensor:
+        with torch.autocast(self.device.type, amp, enabled=amp is not None):
             logits = (forward or self._forward)((images - self._mean) / self._std)
         return logits.float()
 

@@ -1,13 +1,15 @@
 """A raw batch under the conditions of one pass."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from fractions import Fraction
+from typing import Any
 
 from torch import Tensor
 
 from ..core.condition import Condition
-from ..core.registry import CORRUPTIONS
 from ..core.spec import Spec
-from ..corruptions.base import corrupt_severities, entry_of
+from ..corruptions.base import corrupt_strengths, entry_of
 from ..corruptions.jpeg import compressed
 from ..streams.rng import BatchRng
 from .loading import RawBatch
@@ -15,24 +17,44 @@ from .loading import RawBatch
 ARGUMENTS = ('severity', 'variant', 'jpeg', 'order')
 
 
+def arguments(spec: Spec) -> tuple[str, ...]:
+    """The arguments by which the strength of this corruption can be given in place of a severity."""
+    given = entry_of(spec.name, spec.get('variant')).about.get('given')
+    return tuple(field.name for field in fields(given)) if given else ()
+
+
 def check_corruption(spec: Spec | None) -> None:
-    """Raise LookupError or ValueError unless `spec` names a corruption, its severity and nothing unknown."""
+    """Raise LookupError or ValueError unless `spec` names a corruption, its strength and nothing unknown."""
     if spec is None:
         return
-    entry = entry_of(spec.name, spec.get('variant'))
-    strange = [key for key, _ in spec.kwargs if key not in ARGUMENTS]
+    own = arguments(spec)
+    strange = [key for key, _ in spec.kwargs if key not in (*ARGUMENTS, *own)]
     if strange:
-        raise ValueError(f'expected {", ".join(ARGUMENTS)} as arguments of a corruption, got {strange[0]} in {spec}')
-    severities = len(entry.about['strengths'])
-    if spec.get('severity') not in range(1, severities + 1):
-        raise ValueError(f'severity is 1..{severities}, got {spec.get("severity")} in {spec}; for clean images leave '
+        raise ValueError(f'expected {", ".join((*ARGUMENTS, *own))} as arguments of a corruption, got {strange[0]} in '
+                         f'{spec}')
+    _strength(spec)
+
+
+def _strength(spec: Spec) -> Any:
+    """What a severity selects, or what the corruption's own arguments say."""
+    entry = entry_of(spec.name, spec.get('variant'))
+    own = {key: value for key, value in spec.kwargs if key in arguments(spec)}
+    if own and spec.get('severity') is not None:
+        raise ValueError(f'expected a severity or {", ".join(own)}, got both in {spec}; leave one out')
+    if own:
+        return entry.about['given'](**{key: float(value) if isinstance(value, Fraction) else value
+                                       for key, value in own.items()})
+    strengths = entry.about['strengths']
+    if spec.get('severity') not in range(1, len(strengths) + 1):
+        raise ValueError(f'severity is 1..{len(strengths)}, got {spec.get("severity")} in {spec}; for clean images leave '
                          'the corruption out')
     if spec.get('order') not in (None, 'bgr'):
         raise ValueError(f"expected order='bgr' or none in a corruption, got {spec}")
+    return strengths[spec.get('severity') - 1]
 
 
 def corrupted(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> Iterator[Tensor]:
-    """uint8 images (B, 3, H, W) under each condition; these differ in severity only.
+    """uint8 images (B, 3, H, W) under each condition; these differ in strength only.
 
     Argument jpeg=85 saves them as the published ImageNet-C was saved, and reads them back. order='bgr' shows the
     corruption red and blue exchanged, as mmdet's robustness tool does.
@@ -43,8 +65,8 @@ def corrupted(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> It
         return
     backwards = specs[0].get('order') == 'bgr'
     seen = batch.images.flip(1) if backwards else batch.images
-    together = corrupt_severities(seen, specs[0].name, [spec.get('severity') for spec in specs],
-                                  BatchRng(seed, batch.ids), variant=specs[0].get('variant'))
+    together = corrupt_strengths(seen, specs[0].name, list(map(_strength, specs)), BatchRng(seed, batch.ids),
+                                 variant=specs[0].get('variant'))
     for spec, images in zip(specs, together, strict=True):
         images = images.flip(1) if backwards else images
         yield images if spec.get('jpeg') is None else next(compressed(images, (spec.get('jpeg'),)))

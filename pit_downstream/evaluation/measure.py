@@ -1,10 +1,10 @@
 """The one loop: metrics of a predictor on samples under conditions, a pass over the samples for each corruption."""
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
@@ -12,8 +12,10 @@ from tqdm import tqdm
 from ..core.condition import Condition
 from ..core.contracts import Batch, Metric, Outputs, Predictor
 from ..core.records import Record, to_records
+from ..core.spec import Spec
 from ..datasets.base import Samples, UnreadableImage
-from .corrupting import check_corruption, corrupted
+from .attacking import attack_curve, check_attack
+from .corrupting import arguments, check_corruption, corrupted
 from .loading import RawBatch, passes
 from .ranks import gathered, rank, world
 
@@ -32,7 +34,20 @@ class Pass:
     @property
     def title(self) -> str:
         condition = self.work[0][0]
-        return condition.corruption.name if condition.corruption else str(condition)
+        names = [spec.name for spec in (condition.corruption, condition.attack) if spec]
+        return ' + '.join(names) or str(condition)
+
+
+class Counter(Protocol):
+    """What is counted during a pass. indices: of the pass's samples, the share of this rank."""
+
+    indices: Sequence[int]
+
+    def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
+        """Count a batch under each condition of `work`, and yield the condition as soon as that is done."""
+
+    def values(self) -> Iterator[tuple[Condition, Mapping[str, float], int]]:
+        """(condition, value by metric, count) over all ranks; a collective: every rank uses it up."""
 
 
 def measure(predictor: Predictor, samples: Samples, metrics: Sequence[Metric], conditions: Iterable[Condition], *,
@@ -47,13 +62,16 @@ def measure(predictor: Predictor, samples: Samples, metrics: Sequence[Metric], c
 
 def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Metric], conditions: Iterable[Condition],
                    *, seed: int = 0, done: Collection[tuple[str, str]] = (), batch_size: int | str = 'auto',
-                   workers: int = 0, allow_missing: int = 0, show: bool = False) -> Iterator[list[Record]]:
+                   workers: int = 0, allow_missing: int = 0, show: bool = False,
+                   counter: 'Callable[[Predictor, Pass, Sequence[Metric], int], Counter] | None' = None
+                   ) -> Iterator[list[Record]]:
     """Yield the records of one pass after the other.
 
-    The severities of one corruption share a pass, so an image is decoded once for all of them. What an image becomes
-    depends on (seed, its id, the condition) alone.
+    The severities of one corruption share a pass, so an image is decoded once for all of them; so do the epsilons of
+    one attack. What an image becomes depends on (seed, its id, the condition) alone.
     done: (condition, metric) pairs to leave out (`ResultStore.done`). batch_size: a number, or 'auto', which begins
     large and halves when memory runs out. workers: processes that decode. show: a progress bar, on a terminal.
+    counter: what makes of (predictor, pass, metrics, seed) the count of a pass, `Tallies` by default.
     Under torch.distributed every rank takes its share of the samples and yields the same records.
     Raises ValueError with the names of the unreadable images when a pass finds more than `allow_missing`; records
     rest on the others, as their count says.
@@ -65,52 +83,66 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
         return
     device = torch.device(getattr(predictor, 'device', 'cpu'))
     size = START.get(device.type, START['cpu']) if batch_size == 'auto' else int(batch_size)
-    walker = _Walker(predictor, device, seed, size, halve=batch_size == 'auto')
-    indices = [range(rank(), len(one.samples), world()) for one in plan]
+    walker = _Walker(device, size, halve=batch_size == 'auto')
+    counters = [(counter or Tallies)(predictor, one, metrics, seed) for one in plan]
+    indices = [count.indices for count in counters]
     stream = passes([one.samples for one in plan], indices=indices, batch_size=size, workers=workers,
                     pin=device.type == 'cuda')
     total = sum(len(chosen) * len(one.work) for one, chosen in zip(plan, indices, strict=True))
     with tqdm(total=total, unit='img', smoothing=0.05, disable=None if show and rank() == 0 else True) as bar:
-        for one, batches in zip(plan, stream, strict=True):
+        for one, batches, count in zip(plan, stream, counters, strict=True):
             bar.set_description(one.title)
-            tallies = {condition: _fresh(metrics) for condition, _ in one.work}
-            unreadable = walker.walk(one, batches, tallies, bar)
+            unreadable = walker.walk(one, batches, count, bar)
             _require_readable(gathered(unreadable), allow_missing)
-            yield list(_records(tallies, predictor, samples, seed, done))
+            yield [record for condition, values, images in count.values() for record in to_records(
+                values, model=predictor.name, dataset=samples.name, condition=condition, count=images, seed=seed)
+                if (record.condition, record.metric) not in done]
 
 
 def plan_passes(samples: Samples, conditions: Iterable[Condition]) -> list[Pass]:
-    """Conditions that differ in severity only share a pass; images that lie on disk corrupted have one each.
+    """Conditions that differ in severity only share a pass, and those that differ in the epsilon of their attack, in
+    rising order; images that lie on disk corrupted have one each.
 
-    Raises LookupError or ValueError for a corruption or severity that does not exist.
+    Raises LookupError or ValueError for a corruption, severity or attack that does not exist.
     """
     groups: dict[tuple, Pass] = {}
     for condition in dict.fromkeys(conditions):
         source, rest = samples.at(condition)
-        if rest.attack is not None:
-            raise ValueError(f'expected conditions without an attack, got {condition}')
         check_corruption(rest.corruption)
-        key = id(source), rest.corruption and rest.corruption.without('severity')
+        check_attack(rest.attack)
+        key = id(source), *_shared(rest)
         before = groups[key].work if key in groups else ()
-        groups[key] = Pass(source, (*before, (condition, rest)))
+        groups[key] = Pass(source, tuple(sorted((*before, (condition, rest)), key=_epsilon)))
     return list(groups.values())
 
 
+def _shared(condition: Condition) -> tuple[Spec | None, Spec | None]:
+    """What the conditions of one pass have in common."""
+    corruption, attack = condition.corruption, condition.attack
+    if attack is not None:
+        return corruption, attack.without('epsilon')
+    return corruption and corruption.without('severity', *arguments(corruption)), None
+
+
+def _epsilon(work: tuple[Condition, Condition]) -> float:
+    attack = work[1].attack
+    return 0. if attack is None else float(attack.get('epsilon'))
+
+
 class _Walker:
-    """Takes the batches of a pass through corruption, model and metrics."""
+    """Takes the batches of a pass to what counts them, in parts that fit the memory."""
 
-    def __init__(self, predictor: Predictor, device: torch.device, seed: int, size: int, *, halve: bool):
-        self.predictor, self.device, self.seed, self.size, self.halve = predictor, device, seed, size, halve
+    def __init__(self, device: torch.device, size: int, *, halve: bool):
+        self.device, self.size, self.halve = device, size, halve
 
-    def walk(self, one: Pass, batches: Iterable[RawBatch], tallies: dict[Condition, list[Metric]], bar: tqdm
-             ) -> list[UnreadableImage]:
+    def walk(self, one: Pass, batches: Iterable[RawBatch], counter: Counter, bar: tqdm) -> list[UnreadableImage]:
         """Returns what could not be read."""
         unreadable: list[UnreadableImage] = []
         for batch in batches:
             unreadable += batch.unreadable
             on_device = batch.to(self.device)
             for part in self._parts(on_device):
-                self._part(part, one.work, tallies)
+                self._part(part, one.work, counter)
             bar.update((len(batch) + len(batch.unreadable)) * len(one.work))
         return unreadable
 
@@ -121,36 +153,67 @@ class _Walker:
             yield batch.part(slice(start, end))
             start = end
 
-    def _part(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]], tallies: dict[Condition, list[Metric]]
-              ) -> None:
+    def _part(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]], counter: Counter) -> None:
         """All conditions of `work` on a batch; where memory ends, what is left of them on its halves."""
         remaining = list(work)
-        for condition, outputs, taken in self._outputs(batch, work, tallies):
-            for metric in tallies[condition]:
-                metric.update(outputs, taken)
-            remaining.pop(0)
-        if remaining:
-            self._smaller(len(batch))
-            for part in self._parts(batch):
-                self._part(part, remaining, tallies)
-
-    def _outputs(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]],
-                 tallies: dict[Condition, list[Metric]]) -> Iterator[tuple[Condition, Outputs, Batch]]:
-        """(condition, outputs, batch) one after the other; ends early when memory runs out, if it may."""
         try:
-            every = corrupted(batch, [rest for _, rest in work], self.seed)
-            for (condition, _), images in zip(work, every, strict=True):
-                taken = self.predictor.collate(batch.samples(images))
-                trace = any(metric.needs_trace for metric in tallies[condition])
-                yield condition, self.predictor.predict(taken.images, taken, trace=trace), taken
+            for _ in counter.take(batch, work):
+                remaining.pop(0)
         except torch.OutOfMemoryError:
             if not self.halve or len(batch) == 1:
                 raise
+        if remaining:
+            self._smaller(len(batch))
+            for part in self._parts(batch):
+                self._part(part, remaining, counter)
 
     def _smaller(self, tried: int) -> None:
         self.size = max(1, tried // 2)
         torch.cuda.empty_cache()
         _log.warning('memory ran out at batch size %d; going on with %d', tried, self.size)
+
+
+class Tallies:
+    """Metrics of every condition of a pass."""
+
+    def __init__(self, predictor: Predictor, one: Pass, metrics: Sequence[Metric], seed: int):
+        self.predictor, self.seed = predictor, seed
+        self.indices = range(rank(), len(one.samples), world())
+        self.tallies = {condition: _fresh(metrics) for condition, _ in one.work}
+
+    def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
+        attacked = work[0][1].attack is not None
+        for condition, outputs, taken in (self._attacked if attacked else self._seen)(batch, work):
+            for metric in self.tallies[condition]:
+                metric.update(outputs, taken)
+            yield condition
+
+    def _seen(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]
+              ) -> Iterator[tuple[Condition, Outputs, Batch]]:
+        every = corrupted(batch, [rest for _, rest in work], self.seed)
+        for (condition, _), images in zip(work, every, strict=True):
+            taken = self.predictor.collate(batch.samples(images))
+            yield condition, self.predictor.predict(taken.images, taken, trace=self._traced(condition)), taken
+
+    def _attacked(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]
+                  ) -> Iterator[tuple[Condition, Outputs, Batch]]:
+        """Nothing is yielded before all is computed, so that running out of memory cannot cut a curve in two."""
+        taken = self.predictor.collate(batch.samples(next(corrupted(batch, [work[0][1]], self.seed))))
+        curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed)
+        for (condition, _), found in zip(work, curve, strict=True):
+            outputs = found.outputs
+            if self._traced(condition):
+                outputs = self.predictor.predict(found.images, taken, trace=True)
+            yield condition, outputs, taken
+
+    def _traced(self, condition: Condition) -> bool:
+        return any(metric.needs_trace for metric in self.tallies[condition])
+
+    def values(self) -> Iterator[tuple[Condition, Mapping[str, float], int]]:
+        for condition, tally in self.tallies.items():
+            for metric in tally:
+                values = metric.compute()  # on every rank, also for what is done already: it may be a collective
+                yield condition, values, metric.count
 
 
 def _fresh(metrics: Sequence[Metric]) -> list[Metric]:
@@ -169,13 +232,3 @@ def _require_readable(unreadable: list[UnreadableImage], allowed: int) -> None:
                          f'leave them out with --allow-missing {len(unreadable)}')
     for one in unreadable:
         _log.warning('left out: %s', one)
-
-
-def _records(tallies: dict[Condition, list[Metric]], predictor: Predictor, samples: Samples, seed: int,
-             done: frozenset[tuple[str, str]]) -> Iterator[Record]:
-    for condition, tally in tallies.items():
-        for metric in tally:
-            values = metric.compute()  # on every rank, also for what is done already: it may be a collective
-            yield from (record for record in to_records(
-                values, model=predictor.name, dataset=samples.name, condition=condition, count=metric.count, seed=seed)
-                if (record.condition, record.metric) not in done)

@@ -38,8 +38,8 @@ class Named:
 
 
 def build_classifier(text: str, *, weights: str | None = None, protocol: str = 'model',
-                     device: str | torch.device = 'cpu', amp: str | None = None, compiled: bool = False, seed: int = 0
-                     ) -> ClassifierPredictor:
+                     device: str | torch.device = 'cpu', amp: str | None = None, search: str | None = None,
+                     compiled: bool = False, seed: int = 0) -> ClassifierPredictor:
     """The classifier that `text` names, ready to be measured.
 
     text: a Spec, its arguments go to the model: 'pit_s', 'resnet50.a1_in1k', 'pit_ti(num_classes=10)',
@@ -48,7 +48,8 @@ def build_classifier(text: str, *, weights: str | None = None, protocol: str = '
     'random', drawn from `seed`; 'own', whatever a function returns (its default).
     protocol: 'model' prepares images as the model's own configuration says, 'hendrycks' as ImageNet-C's authors did,
     'native' takes pictures as they are.
-    The name of the predictor says the weights, and whatever else changes numbers: amp, and foreign normalisation.
+    amp, search: as of ClassifierPredictor.
+    The name of the predictor says the weights, and whatever else changes numbers: amp, search, foreign normalisation.
     """
     spec = Spec.parse(text)
     if protocol not in PROTOCOLS:
@@ -60,10 +61,13 @@ def build_classifier(text: str, *, weights: str | None = None, protocol: str = '
     words = {'weights': named.weights}
     if amp:
         words['amp'] = amp
+    if search:
+        words['search'] = search
     if (preparation.mean, preparation.std) != (named.preparation.mean, named.preparation.std):
         words['normalisation'] = protocol
     name = str(Spec.of(spec.name, **{**dict(spec.kwargs), **words}))
-    return ClassifierPredictor(named.model.to(device), preparation, name=name, amp=amp, compiled=compiled)
+    return ClassifierPredictor(named.model.to(device), preparation, name=name, amp=amp, search=search,
+                               compiled=compiled)
 
 
 def _build(spec: Spec, weights: str | None) -> Named:

@@ -13,7 +13,7 @@ GROUPS = {
     'blur': ['defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur'],
     'weather': ['snow', 'frost', 'fog', 'brightness'],
     'digital': ['contrast', 'elastic_transform', 'pixelate', 'jpeg_compression'],
-    'extra': ['speckle_noise', 'gaussian_blur', 'spatter', 'saturate']}
+    'extra': ['speckle_noise', 'gaussian_blur', 'spatter', 'saturate'], 'occlusion': ['occlusion']}
 
 
 def pictures(count, size=SIZE):
@@ -30,7 +30,7 @@ def case(request):
     return request.param
 
 
-def test_nineteen_in_their_groups():
+def test_all_in_their_groups():
     groups = {group: [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['group'] == group]
               for group in GROUPS}
     assert groups == GROUPS

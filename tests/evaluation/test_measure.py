@@ -198,7 +198,15 @@ def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, f
     (Condition(Spec.of('toy_noise')), 'severity is 1..5, got None in toy_noise'),
     (Condition(Spec.of('toy_noise', severity=1, mood=2)), 'got mood in toy_noise'),
     (Condition(Spec.of('toy_noise', severity=1, order='rgb')), "expected order='bgr' or none in a corruption, got toy"),
-    (Condition(None, Spec.of('pgd')), r'expected conditions without an attack, got clean \+ pgd'),
+    (Condition(None, Spec.of('pgd')), 'expected an epsilon for pgd, got none'),
+    (Condition(None, Spec.of('pgdd', epsilon=.1)), "no attack named 'pgdd'; did you mean pgd"),
+    (Condition(None, Spec.of('pgd', epsilon=.1, mood=2)), 'as arguments of pgd, got mood'),
+    (Condition(None, Spec.of('pgd', epsilon=.1, norm='L3')), "norm is one of Linf, L2, L1, got 'L3'"),
+    (Condition(None, Spec.of('pgd', epsilon=8)), 'epsilon is 0..1 under Linf, got 8.*write 8/255'),
+    (Condition(None, Spec.of('pgd', epsilon='8')), 'expected a number as epsilon, got pgd'),
+    (Condition(None, Spec.of('pgd', epsilon=.1, steps='ten')), 'expected arguments of the types that pgd knows'),
+    (Condition(Spec.of('occlusion', shape='round')), "shape is one of random, centre, got 'round'"),
+    (Condition(Spec.of('occlusion', severity=1, share=.5)), 'expected a severity or share, got both'),
 ])
 def test_impossible_conditions_are_refused_before_any_work(predictor, samples, condition, words, monkeypatch):
     monkeypatch.setattr(loop, 'passes', None)

@@ -1,0 +1,68 @@
+"""Occlusion: part of an image is not there.
+
+The protocol of the PiT paper is not published in detail. Ours: an image is cut into 14 x 14 cells, as in PatchDrop
+(Naseer et al. 2021, arXiv 2105.10497), and the given share of them becomes black. Occluding what a model looks at is
+no corruption, for it needs the model: that is the attack `occlude_salient`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.corruptions.base import together
+
+if TYPE_CHECKING:
+    from pit_downstream.core.contracts import Rng
+
+SHAPES = ('random', 'centre')
+
+
+@dataclass(frozen=True)
+class Occluded:
+    """shape: 'random' cells, or a square in the 'centre'. share: of the image, 0..1. cells: per side, for the random."""
+
+    shape: str = 'random'
+    share: float = .5
+    cells: int = 14
+
+    def __post_init__(self):
+        if self.shape not in SHAPES:
+            raise ValueError(f'shape is one of {", ".join(SHAPES)}, got {self.shape!r}')
+        if not isinstance(self.share, (int, float)) or not 0 < self.share <= 1:
+            raise ValueError(f'share is above 0 and at most 1, got {self.share!r}; for whole images leave it out')
+        if not isinstance(self.cells, int) or not 1 <= self.cells <= 32:
+            raise ValueError(f'cells is 1..32 per side, got {self.cells!r}')
+
+
+@CORRUPTIONS.register('occlusion', group='occlusion', source='ours, see above', given=Occluded, raw=True,
+                      strengths=tuple(Occluded(share=share) for share in (.1, .3, .5, .7, .9)))
+@together
+def occlusion(images: Tensor, strengths: Sequence[Occluded], rng: 'Rng') -> Iterator[Tensor]:
+    """Black out a share of each image. images: uint8 (B, 3, H, W).
+
+    Random cells are drawn once per image: those of a smaller share are among those of a larger.
+    """
+    ranks: dict[int, Tensor] = {}
+    for strength in strengths:
+        if strength.shape == 'random' and strength.cells not in ranks:
+            drawn = rng.uniform((len(images), strength.cells ** 2))
+            ranks[strength.cells] = drawn.argsort(1).argsort(1).view(len(images), 1, strength.cells, strength.cells)
+        yield images * ~(_centre(images, strength.share) if strength.shape == 'centre' else
+                         spread(ranks[strength.cells] < max(1, round(strength.share * strength.cells ** 2)), images))
+
+
+def spread(cells: Tensor, images: Tensor) -> Tensor:
+    """Cells (B, 1, n, n) at the size of the images, (B, 1, H, W); their borders lie at whole pixels."""
+    rows, columns = (torch.arange(side, device=images.device) * cells.shape[-1] // side for side in images.shape[-2:])
+    return cells[:, :, rows][:, :, :, columns]
+
+
+def _centre(images: Tensor, share: float) -> Tensor:
+    """bool (1, 1, H, W): the middle with a `share` of the pixels and the proportions of the image, to whole pixels."""
+    rows, columns = ((torch.arange(side, device=images.device) * 2 + 1 - side).abs() < round(share ** .5 * side)
+                     for side in images.shape[-2:])
+    return (rows[:, None] & columns)[None, None]
