@@ -3,4 +3,4 @@
 Names and sources stand in `core.registry.ATTACKS`, which importing this fills.
 """
 
-from . import control, gradient  # noqa: F401
+from . import apgd, control, gradient  # noqa: F401

@@ -1,12 +1,15 @@
 """Objective: the number per image that an attack climbs, and whether the image is fooled already."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from .losses import cross_entropy, cross_entropy_to_goal, dlr, dlr_to_goal, margin, margin_to_goal
 
 if TYPE_CHECKING:
     from ..core.contracts import Batch, Classifier, Predictor
@@ -31,17 +34,47 @@ class Objective(Protocol):
     def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
         """images (n, 3, H, W) in [0, 1]; rows (n,) int64. goals: wrong classes (n,) that targeted losses aim at."""
 
+    def already(self) -> Tensor:
+        """bool (B,): the images of the batch that are fooled as they are."""
+
     def confirm(self, images: Tensor, rows: Tensor) -> Tensor:
         """bool (n,): whether images said to be fooled are, with the precision in which results are measured."""
 
 
 class ClassifierObjective:
-    """A loss of the logits. An image is fooled when its largest logit is another class's."""
+    """A loss of the logits. An image is fooled when its largest logit is another class's.
 
-    def __init__(self, predictor: 'Classifier', batch: 'Batch', loss: Loss):
-        self.predictor, self.batch, self.loss = predictor, batch, loss
+    width: how many images go through the model at a time; all of the batch unless it is given.
+    """
+
+    def __init__(self, predictor: 'Classifier', batch: 'Batch', loss: Loss, *, width: int | None = None):
+        self.predictor, self.batch, self.loss, self.width = predictor, batch, loss, width or len(batch.images)
         self.labels = predictor.labels(batch)
         self._padded = not bool(batch.valid.all())
+
+    def climbing(self, loss: str) -> 'ClassifierObjective':
+        """The same with another loss; what is known of the clean images stays known."""
+        other = copy(self)
+        other.loss = LOSSES[loss]
+        return other
+
+    @cached_property
+    def clean_logits(self) -> Tensor:
+        """(B, K), asked for once."""
+        with torch.no_grad():
+            return torch.cat([self.predictor.logits(part) for part in self.batch.images.split(self.width)])
+
+    @property
+    def classes(self) -> int:
+        return self.clean_logits.shape[1]
+
+    def already(self) -> Tensor:
+        return self.clean_logits.argmax(1) != self.labels
+
+    def rivals(self, rows: Tensor) -> Tensor:
+        """(n, K - 1): the other classes of images of the batch, the likeliest first."""
+        others = self.clean_logits[rows].scatter(1, self.labels[rows][:, None], float('-inf'))
+        return others.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
     def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
         labels = self.labels[rows]
@@ -53,6 +86,18 @@ class ClassifierObjective:
         if slope is not None and self._padded:
             slope = slope * self.batch.valid[rows]
         return Examined(loss.detach(), logits.argmax(1) != labels, slope, logits.detach())
+
+    def towards_rivals(self, images: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """For every other class its logit minus the label's (n,), and the gradient of that; one forward pass."""
+        with torch.enable_grad():
+            asked = images.detach().requires_grad_()
+            logits = self.predictor.logits(asked)
+        rivals, labels = self.rivals(rows), self.labels[rows]
+        for place, goals in enumerate(rivals.unbind(1)):
+            with torch.enable_grad():
+                difference = margin_to_goal(logits, labels, goals)
+                slope, = torch.autograd.grad(difference.sum(), asked, retain_graph=place + 1 < rivals.shape[1])
+            yield difference.detach(), slope * self.batch.valid[rows] if self._padded else slope
 
     def confirm(self, images: Tensor, rows: Tensor) -> Tensor:
         part = self.batch.part(rows.tolist())
@@ -73,6 +118,9 @@ class LossObjective:
             slope = torch.autograd.grad(loss.sum(), asked)[0] * part.valid if gradient else None
         return Examined(loss.detach(), torch.zeros_like(loss, dtype=torch.bool), slope)
 
+    def already(self) -> Tensor:
+        return torch.zeros(len(self.batch.images), dtype=torch.bool, device=self.batch.images.device)
+
     def confirm(self, images: Tensor, rows: Tensor) -> Tensor:
         return torch.zeros(len(images), dtype=torch.bool, device=images.device)
 
@@ -86,15 +134,6 @@ def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective
     return ClassifierObjective(predictor, batch, LOSSES[loss])
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tensor:
-    return F.cross_entropy(logits, labels, reduction='none')
-
-
-def margin(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tensor:
-    """The largest other logit minus the label's: positive once the image is fooled (Carlini & Wagner 2017)."""
-    true = logits.gather(1, labels[:, None])
-    others = logits.scatter(1, labels[:, None], float('-inf'))
-    return others.amax(1) - true.squeeze(1)
-
-
-LOSSES: dict[str, Loss] = {'ce': cross_entropy, 'margin': margin}
+LOSSES: dict[str, Loss] = {
+    'ce': cross_entropy, 'margin': margin, 'dlr': dlr,
+    'ce_t': cross_entropy_to_goal, 'margin_t': margin_to_goal, 'dlr_t': dlr_to_goal}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..core.contracts import Batch, Predictor, Rng, Streams
 
 State = dict[str, Tensor]  # each (n, ...), a row per search: 'row', 'variant', 'clean', 'found', 'fooled', 'loss', ...
+ROOM = 4  # rows are begun together, once a quarter of the places is free: passes of a few images are dear
 PATIENCE = 4  # steps between looks at what is fooled on a GPU, where every look waits for it
 
 
@@ -46,6 +47,15 @@ class Search(Attack):
         """Searches per image: restarts times targets."""
         return 1
 
+    @property
+    def moves(self) -> int:
+        """Calls of advance() in one search."""
+        return self.steps
+
+    def searches(self, objective: Objective) -> int:
+        """Searches per image, where the number of classes has a say in it."""
+        return self.variants
+
     @abstractmethod
     def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
         """What fresh rows need, with 'found', 'fooled' and 'loss' among it.
@@ -58,21 +68,33 @@ class Search(Attack):
         """One move of every row. age: (n,) on the CPU, moves made so far. last: for each row it is the last."""
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
-        return _Walk(self, objective_of(predictor, batch, self.loss), batch, rng, getattr(predictor, 'rough', False)).run()
+        rough = getattr(predictor, 'rough', False)
+        return self.hunt(objective_of(predictor, batch, self.loss), batch.images, rng, rough=rough)[0]
+
+    def hunt(self, objective: Objective, images: Tensor, rng: 'Streams', *, among: Tensor | None = None,
+             width: int | None = None, rough: bool = False) -> tuple[Tensor, Tensor]:
+        """What run() gives, and which of the images bool (B,) were fooled by it.
+
+        among: bool (B,), the images to search from; unless it is given, all that are not fooled already. width: rows
+        at a time, as many as there are images unless given. rough: Classifier.rough of whom the objective asks.
+        """
+        return _Walk(self, objective, images, rng, width or len(images), rough).run(among)
 
 
 class _Walk:
-    """One batch under one search. Rows are as many at a time as the batch has images."""
+    """The images of one batch under one search, `width` rows at a time."""
 
-    def __init__(self, attack: Search, objective: Objective, batch: 'Batch', rng: 'Streams', rough: bool):
-        self.attack, self.objective, self.images, self.rng, self.rough = attack, objective, batch.images, rng, rough
-        self.found = batch.images.clone()
-        self.loss = torch.full((len(self.found),), -math.inf, device=self.found.device)
-        self.pause = 1 if self.found.device.type == 'cpu' else math.gcd(attack.steps, PATIENCE)
+    def __init__(self, attack: Search, objective: Objective, images: Tensor, rng: 'Streams', width: int, rough: bool):
+        self.attack, self.objective, self.images, self.rng = attack, objective, images, rng
+        self.width, self.rough, self.moves = width, rough, attack.moves
+        self.found = images.clone()
+        self.loss = torch.full((len(images),), -math.inf, device=images.device)
+        self.pause = 1 if images.device.type == 'cpu' else math.gcd(self.moves, PATIENCE)
 
-    def run(self) -> Tensor:
-        self.open = self._still_right()
-        queue = deque((image, variant) for variant in range(self.attack.variants)
+    def run(self, among: Tensor | None) -> tuple[Tensor, Tensor]:
+        self.open = (self._still_right() if among is None else among).tolist()
+        asked = list(self.open)
+        queue = deque((image, variant) for variant in range(self.attack.searches(self.objective) if any(asked) else 0)
                       for image in range(len(self.images)) if self.open[image])
         state, age = None, torch.zeros(0, dtype=torch.long)
         while queue or state is not None:
@@ -83,17 +105,22 @@ class _Walk:
                 state |= self._advance(state, age)
                 age = age + 1
             state, age = self._settle(state, age)
-        return self.found
+        return self.found, torch.tensor([was and not still for was, still in zip(asked, self.open, strict=True)],
+                                        dtype=torch.bool, device=self.images.device)
 
-    def _still_right(self) -> list[bool]:
+    def _still_right(self) -> Tensor:
         if self.attack.run_to_end:
-            return [True] * len(self.images)
-        rows = torch.arange(len(self.images), device=self.images.device)
-        return (~self.objective.examine(self.images, rows, gradient=False).fooled).tolist()
+            return torch.ones(len(self.images), dtype=torch.bool)
+        wrong = self.objective.already()
+        if self.rough:
+            which = wrong.nonzero().flatten()
+            wrong = wrong.clone()
+            wrong[which] = self.objective.confirm(self.images[which], which)
+        return ~wrong
 
     def _refill(self, state: State | None, age: Tensor, queue: deque) -> tuple[State | None, Tensor]:
-        free = len(self.images) - len(age)
-        jobs = list(_take(queue, free, self.open))
+        free = self.width - len(age)
+        jobs = list(_take(queue, free, self.open)) if free * ROOM >= self.width or state is None else []
         if not jobs:
             return state, age
         rows, variants = zip(*jobs, strict=True)
@@ -106,22 +133,23 @@ class _Walk:
 
     def _advance(self, state: State, age: Tensor) -> State:
         """A move; a row that was fooled before keeps what fooled it."""
-        last = bool((age == self.attack.steps - 1).all())
+        last = bool((age == self.moves - 1).all())
         moved = self.attack.advance(self.objective, state, age, last=last)
-        if not self.attack.run_to_end:
-            before = state['fooled']
+        before = state['fooled']
+        if not self.attack.run_to_end and (self.pause > 1 or bool(before.any())):
             moved['found'] = torch.where(before[:, None, None, None], state['found'], moved['found'])
             moved['fooled'] = moved['fooled'] | before
         return moved
 
     def _settle(self, state: State, age: Tensor) -> tuple[State | None, Tensor]:
         """Take results from the rows that are fooled or at their end, and drop these rows."""
-        over = age >= self.attack.steps
+        over = age >= self.moves
         fooled = state['fooled']
         if self.rough and not self.attack.run_to_end and bool(fooled.any()):
             which = fooled.nonzero().flatten()
             fooled = fooled.clone()
             fooled[which] = self.objective.confirm(state['found'][which], state['row'][which])
+            state['fooled'] = fooled  # or a row that was not fooled after all would never move again
         decided = fooled.cpu() & (not self.attack.run_to_end)
         gone = over | decided
         if gone.any():

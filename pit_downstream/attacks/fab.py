@@ -1,0 +1,153 @@
+"""FAB: steps from one side of the decision boundary to the other, ever closer to the clean image.
+
+Croce & Hein 2020, arXiv 1907.02044, after fra31/auto-attack a392200, fab_base.py.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..core.registry import ATTACKS
+from .apgd import goals_of, targets_of
+from .boundary import TINY, to_plane
+from .objective import ClassifierObjective
+from .search import Search, State
+
+if TYPE_CHECKING:
+    from ..core.contracts import Rng
+
+DUAL = {'Linf': 1, 'L2': 2, 'L1': math.inf}  # the norm of a plane's normal by which its distance is measured
+SHORTEST = 1e-8  # way to a plane that still counts when two ways are weighed
+
+
+@ATTACKS.register('fab', source='Croce & Hein 2020, arXiv 1907.02044', quick={'steps': 3})
+@dataclass(frozen=True, kw_only=True)
+class FAB(Search):
+    """Towards the nearest of all other classes at every step: as many backward passes as there are classes.
+
+    It minimises the distance; epsilon decides what is found. restarts: searches per image, the first from the image.
+    nearer: largest weight of the way from the clean image. beyond: factor by which ways overshoot the plane. back:
+    share of the distance that is left after a step back to the clean image.
+    """
+
+    steps: int = 100
+    restarts: int = 1
+    loss: str = 'margin'
+    nearer: float = 0.1
+    beyond: float = 1.05
+    back: float = 0.9
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.restarts < 1:
+            raise ValueError(f'restarts is 1 or more, got {self.restarts}')
+
+    @property
+    def variants(self) -> int:
+        return self.restarts
+
+    def searches(self, objective: ClassifierObjective) -> int:
+        return self.restarts * min(1, targets_of(objective, 1))
+
+    def goals(self, objective: ClassifierObjective, state: State) -> State:
+        return {}
+
+    def begin(self, objective: ClassifierObjective, state: State, rng: 'Rng') -> State:
+        fresh = self.goals(objective, state)
+        at = self._start(state, rng)
+        fresh |= dict(zip(('height', 'slope'), self.plane(objective, at, state | fresh), strict=True))
+        none = torch.zeros(len(at), dtype=torch.bool, device=at.device)
+        return fresh | {'at': at, 'fooled': none, 'found': state['clean'],
+                        'loss': torch.full_like(fresh['height'], -math.inf)}  # minus the distance of what is found
+
+    def advance(self, objective: ClassifierObjective, state: State, age: Tensor, *, last: bool) -> State:
+        at, clean = self._over(state), state['clean']
+        over = objective.examine(at, state['row'], goals=state.get('goal'), gradient=False).fooled
+        nearness = -self.threat.size(at - clean)
+        nearer = over & (nearness > state['loss'])
+        fresh = {'loss': torch.where(nearer, nearness, state['loss']), 'found': _where(nearer, at, state['found'])}
+        fresh['fooled'] = -fresh['loss'] <= self.threat.epsilon
+        fresh['at'] = _where(over, clean + self.back * (at - clean), at)
+        if not last:
+            todo = (~fresh['fooled']).nonzero().flatten() if self._leaves(at) else slice(None)
+            fresh |= {key: state[key].clone() for key in ('height', 'slope')}
+            chosen = {key: value[todo] for key, value in state.items()}
+            fresh['height'][todo], fresh['slope'][todo] = self.plane(objective, fresh['at'][todo], chosen)
+        return fresh
+
+    def _leaves(self, at: Tensor) -> bool:
+        """Whether rows that are fooled need no plane any more; to choose the others, a GPU would have to be waited for."""
+        return at.device.type == 'cpu' and not self.run_to_end
+
+    def plane(self, objective: ClassifierObjective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """The boundary to another class as the gradient at `at` shows it: height above it (n,) and normal (n, 3, H, W)."""
+        return _nearest(objective.towards_rivals(at, state['row']), self.threat.norm)
+
+    def _start(self, state: State, rng: 'Rng') -> Tensor:
+        """The clean image; in a restart a random one, half of epsilon away."""
+        clean, again = state['clean'], state['variant'] % self.restarts > 0
+        if self.restarts == 1:
+            return clean
+        draw = 2 * rng.uniform(clean.shape) - 1 if self.threat.norm == 'Linf' else rng.normal(clean.shape)
+        away = draw * (self.threat.epsilon / 2 / self.threat.size(draw).clamp_min(TINY))[:, None, None, None]
+        return _where(again, (clean + away).clamp(0, 1), clean)
+
+    def _over(self, state: State) -> Tensor:
+        """Beyond the plane, between the ways that lead there from where a row is and from its clean image."""
+        at, clean = state['at'].flatten(1), state['clean'].flatten(1)
+        normal = state['slope'].flatten(1)
+        clean_height = state['height'] + ((clean - at) * normal).sum(1)
+        here = to_plane(at, normal, state['height'], self.threat.norm)
+        there = to_plane(clean, normal, clean_height, self.threat.norm)
+        short, long = (self.threat.size(way).clamp_min(SHORTEST) for way in (here, there))
+        weight = (short / (short + long)).clamp_max(self.nearer)[:, None]
+        moved = torch.lerp(at + self.beyond * here, clean + self.beyond * there, weight)
+        return moved.clamp(0, 1).view_as(state['at'])
+
+
+@ATTACKS.register('fab_t', source='Croce & Hein 2020: targeted, in fra31/auto-attack', quick={'steps': 3, 'targets': 2})
+@dataclass(frozen=True, kw_only=True)
+class TargetedFAB(FAB):
+    """A search per target: the classes that the clean image is likeliest to be taken for.
+
+    targets: how many, all other classes where there are fewer.
+    """
+
+    loss: str = 'margin_t'
+    targets: int = 9
+
+    @property
+    def variants(self) -> int:
+        return self.restarts * self.targets
+
+    def searches(self, objective: ClassifierObjective) -> int:
+        return self.restarts * targets_of(objective, self.targets)
+
+    def goals(self, objective: ClassifierObjective, state: State) -> State:
+        return {'goal': goals_of(objective, state, self.restarts)}
+
+    def plane(self, objective: ClassifierObjective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        seen = objective.examine(at, state['row'], goals=state['goal'])
+        return seen.loss, seen.gradient
+
+
+def _nearest(planes: Iterable[tuple[Tensor, Tensor]], norm: str) -> tuple[Tensor, Tensor]:
+    """Of planes (height, normal) the one that is nearest to each row."""
+    height = normal = distance = None
+    for high, slope in planes:
+        far = high.abs() / (TINY + torch.linalg.vector_norm(slope.flatten(1), ord=DUAL[norm], dim=1))
+        if distance is None:
+            height, normal, distance = high, slope, far
+            continue
+        nearer = far < distance
+        height, normal = torch.where(nearer, high, height), _where(nearer, slope, normal)
+        distance = torch.minimum(far, distance)
+    return height, normal
+
+
+def _where(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    return torch.where(rows[:, None, None, None], yes, no)

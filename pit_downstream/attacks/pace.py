@@ -1,0 +1,187 @@
+"""How APGD steps, and when it changes its step: one class for Linf and L2, one for L1. Rows may have different ages.
+
+After fra31/auto-attack a392200, autopgd_base.py.
+"""
+
+import math
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from .l1ball import project_into_box
+from .threat import ThreatModel
+
+if TYPE_CHECKING:
+    from ..core.contracts import Rng
+
+State = dict[str, Tensor]
+
+
+class Pace(Protocol):
+    """moves: of one search. age: (n,) on the CPU, moves made so far by each row."""
+
+    moves: int
+
+    def start(self, clean: Tensor, rng: 'Rng') -> Tensor:
+        """A random image in the ball around each clean one."""
+
+    def begin(self, clean: Tensor, at: Tensor, loss: Tensor) -> State:
+        """What it has to know of fresh rows that start at `at`."""
+
+    def step(self, state: State, age: Tensor) -> Tensor:
+        """Where each row goes."""
+
+    def opens(self, age: Tensor, device: torch.device) -> Tensor:
+        """bool (n,): this move begins a phase, before which nothing counts as the best."""
+
+    def counts(self, moves: Tensor, device: torch.device) -> Tensor:
+        """bool (n,): after so many moves a row is where a fooled model counts."""
+
+    def check(self, state: State, loss: Tensor, age: Tensor) -> State:
+        """After a move: what changes of the step, and for rows that are sent back to their best, of where they are."""
+
+
+class Halving:
+    """Linf and L2: a step of 2 epsilon with momentum, halved at checkpoints where the loss does not gain enough."""
+
+    FIRST, SHORTER, SHORTEST = 0.22, 0.03, 0.06  # shares of the steps: Croce & Hein 2020, section 3.2
+    OWN = 0.75  # of a step; the rest is the last move
+
+    def __init__(self, threat: ThreatModel, steps: int, rho: float):
+        self.threat, self.moves, self.rho = threat, steps, rho
+        self.periods = checkpoints(steps)
+
+    def start(self, clean: Tensor, rng: 'Rng') -> Tensor:
+        """On the sphere; under Linf one value at least moves by all of epsilon (the original norms its draw)."""
+        draw = 2 * rng.uniform(clean.shape) - 1 if self.threat.norm == 'Linf' else rng.normal(clean.shape)
+        return (clean + self.threat.epsilon * draw / _wide(self.threat.size(draw)).clamp_min(1e-12)).clamp(0, 1)
+
+    def begin(self, clean: Tensor, at: Tensor, loss: Tensor) -> State:
+        return {'size': torch.full_like(loss, 2 * self.threat.epsilon), 'rises': torch.zeros_like(loss),
+                'last_loss': torch.zeros_like(loss),  # the first step is compared to 0, not to the start: an oddity
+                'checked_loss': loss, 'halved': torch.ones_like(loss, dtype=torch.bool)}
+
+    def step(self, state: State, age: Tensor) -> Tensor:
+        clean, at = state['clean'], state['at']
+        there = self.threat.within(clean, at + _wide(state['size']) * self.threat.steepest(state['slope']))
+        own = _wide(torch.where(age > 0, self.OWN, 1.0).to(at))
+        return self.threat.within(clean, at + own * (there - at) + (1 - own) * (at - state['old']))
+
+    def opens(self, age: Tensor, device: torch.device) -> Tensor:
+        return torch.zeros(len(age), dtype=torch.bool, device=device)
+
+    def counts(self, moves: Tensor, device: torch.device) -> Tensor:
+        return torch.ones(len(moves), dtype=torch.bool, device=device)
+
+    def check(self, state: State, loss: Tensor, age: Tensor) -> State:
+        rises = state['rises'] + (loss > state['last_loss'])
+        period = self.periods[age]
+        if not bool(period.any()):
+            return {'rises': rises, 'last_loss': loss}
+        due, period = (period > 0).to(loss.device), period.to(loss.device)
+        stuck = ~state['halved'] & (state['checked_loss'] >= state['loss'])
+        halve = due & ((rises <= self.rho * period) | stuck)
+        return {'rises': torch.where(due, 0, rises), 'last_loss': loss,
+                'halved': torch.where(due, halve, state['halved']),
+                'checked_loss': torch.where(due, state['loss'], state['checked_loss']),
+                'size': torch.where(halve, state['size'] / 2, state['size']), **_back(state, halve)}
+
+
+class Sparse:
+    """L1: steps along the largest gradients, fewer or more of them as the best perturbation is sparse or not.
+
+    Three searches, in 3, 2 and 1 times the radius, each from the best of the one before. The second and the third
+    begin with a move of their own, which brings the best back into the smaller ball.
+    """
+
+    RADII, SHARES = (3, 2, 1), (0.3, 0.3)  # of epsilon; of the steps, the last has the rest
+    PERIOD = 0.04  # of a phase's steps, between checkpoints
+    DENSER = 1.5  # how many times as sparse as the best perturbation a step is; also what a step is divided by
+    SHRUNK = 0.95  # of the values left since the last checkpoint: the perturbation became sparser
+    SMALLEST = 10  # times smaller than at first
+
+    def __init__(self, threat: ThreatModel, steps: int, rho: float):
+        self.threat = threat
+        lengths = [min(math.ceil(share * steps), steps) for share in self.SHARES]
+        lengths[1] = min(lengths[1], steps - lengths[0])
+        lengths.append(steps - sum(lengths))
+        self.moves = steps + len(lengths) - 1
+        radii, opens, due = [], [], []
+        for phase, length in enumerate(lengths):
+            first = int(phase > 0)
+            period = max(int(self.PERIOD * length), 1)
+            radii += [self.RADII[phase] * threat.epsilon] * (first + length)
+            opens += [True] * first + [False] * length
+            due += [False] * first + [(step + 1) % period == 0 for step in range(length)]
+        self._radius, self._opens, self._due = torch.tensor(radii), torch.tensor(opens), torch.tensor(due)
+        self._counts_from = self.moves - lengths[2]
+
+    def start(self, clean: Tensor, rng: 'Rng') -> Tensor:
+        return (clean + project_into_box(clean, rng.normal(clean.shape), self._radius[0].item())).clamp(0, 1)
+
+    def begin(self, clean: Tensor, at: Tensor, loss: Tensor) -> State:
+        count = _values_changed(at, clean)
+        radius = torch.full_like(loss, self._radius[0].item())
+        return {'size': radius, 'changed': count, 'share': self._share(count, clean)}
+
+    def step(self, state: State, age: Tensor) -> Tensor:
+        clean, opens = state['clean'], self.opens(age, state['clean'].device)
+        slope = state['slope'].flatten(1)
+        values = slope.shape[1]
+        ordered = slope.abs().sort(dim=1).values
+        place = ((1 - state['share']) * values).clamp(0, values - 1).long()
+        steps = slope.sign() * (slope.abs() >= ordered.gather(1, place[:, None]))
+        steps = steps / (steps.abs().sum(1, keepdim=True) + 1e-10) * state['size'][:, None]
+        there = _where(opens, state['best'], state['at'] + steps.view_as(clean))
+        return clean + project_into_box(clean, there - clean, self._radius[age].to(clean.device))
+
+    def opens(self, age: Tensor, device: torch.device) -> Tensor:
+        return self._opens[age].to(device)
+
+    def counts(self, moves: Tensor, device: torch.device) -> Tensor:
+        return (moves >= self._counts_from).to(device)
+
+    def check(self, state: State, loss: Tensor, age: Tensor) -> State:
+        opens, due = self.opens(age, loss.device), self._due[age].to(loss.device)
+        radius = self._radius[age].to(loss)
+        count = _values_changed(state['best'], state['clean'])
+        sparser = due & (count / state['changed'] < self.SHRUNK)
+        smaller = torch.maximum(state['size'] / self.DENSER, radius / self.SMALLEST)
+        size = torch.where(sparser | opens, radius, torch.where(due, smaller, state['size']))
+        moved = opens | due
+        return {'size': size, 'changed': torch.where(moved, count, state['changed']),
+                'share': torch.where(moved, self._share(count, state['clean']), state['share']),
+                **_back(state, sparser)}
+
+    def _share(self, count: Tensor, clean: Tensor) -> Tensor:
+        return count / clean[0].numel() / self.DENSER
+
+
+def checkpoints(steps: int) -> Tensor:
+    """(steps,) int64: at a step after which the pace is checked, the steps since the last check; 0 elsewhere."""
+    period = max(int(Halving.FIRST * steps), 1)
+    shorter, shortest = max(int(Halving.SHORTER * steps), 1), max(int(Halving.SHORTEST * steps), 1)
+    periods, done = torch.zeros(steps, dtype=torch.long), period
+    while done <= steps:
+        periods[done - 1] = period
+        period = max(period - shorter, shortest)
+        done += period
+    return periods
+
+
+def _back(state: State, rows: Tensor) -> State:
+    """These rows go back to their best image. What they moved last stays their momentum, as in the original."""
+    return {'at': _where(rows, state['best'], state['at']), 'slope': _where(rows, state['best_slope'], state['slope'])}
+
+
+def _values_changed(at: Tensor, clean: Tensor) -> Tensor:
+    return (at != clean).flatten(1).sum(1).to(at)
+
+
+def _where(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    return torch.where(rows[:, None, None, None], yes, no)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)

@@ -1,0 +1,113 @@
+"""The moves of Square under L2 and L1: what one window of the perturbation holds goes to another, in a fixed pattern."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .l1ball import project_into_box
+from .threat import ThreatModel
+
+if TYPE_CHECKING:
+    from ..core.contracts import Rng
+
+TINY = 1e-12
+TILES = 5  # along a side of the first perturbation
+FALL = {'L2': 2, 'L1': 4}  # a pattern's rings sum up to 1 / ring ^ FALL
+
+
+class Windows:
+    """threat: of norm L2 or L1. Perturbations are (n, C, H, W), windows (n, C, s, s)."""
+
+    def __init__(self, threat: ThreatModel):
+        self.threat = threat
+        self.order = {'L2': 2, 'L1': 1}[threat.norm]
+
+    def start(self, clean: Tensor, rng: 'Rng') -> Tensor:
+        """Images all over tiled with patterns of random sign and direction."""
+        rows, channels, height, width = clean.shape
+        side = max(height // TILES, 1)
+        margin = (height - side * TILES) // 2
+        down, right = (range(margin, length - side + 1, side)[:length // side] for length in (height, width))
+        coins = rng.integers(0, 2 ** (channels + 1), (rows, len(down), len(right)))
+        delta = torch.zeros_like(clean)
+        patterns = pattern(side, self.threat.norm).to(clean)
+        for row, top in enumerate(down):
+            for column, left in enumerate(right):
+                coin = coins[:, row, column]
+                signs = (coin[:, None] >> torch.arange(channels, device=clean.device) & 1).to(clean) * 2 - 1
+                turned = (coin >> channels & 1).long()
+                delta[:, :, top:top + side, left:left + side] = signs[:, :, None, None] * patterns[turned][:, None]
+        return self._onto(clean, delta)
+
+    def propose(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor, turned: Tensor
+                ) -> Tensor:
+        """New images. sizes: (n,) on the CPU, sides of the windows. places: (n, 4) in [0, 1), where the two begin.
+
+        signs: (n, C), 1 or -1. turned: bool (n,), patterns on their side.
+        """
+        delta = found - clean
+        for side in sizes.unique().tolist():
+            rows = slice(None) if (sizes == side).all() else (sizes == side).nonzero().flatten().to(clean.device)
+            delta[rows] = self._move(delta[rows], side, places[rows], signs[rows], turned[rows])
+        return self._onto(clean, delta)
+
+    def _move(self, delta: Tensor, side: int, places: Tensor, signs: Tensor, turned: Tensor) -> Tensor:
+        """The second window is emptied, the first gets its share, what is left of the budget, and a pattern."""
+        rows, channels, height, width = delta.shape
+        to, away = (_window(places[:, 2 * i:2 * i + 2], side, (height, width)) for i in (0, 1))
+        flat = delta.flatten(2)
+        both = torch.zeros(rows, height * width, dtype=torch.bool, device=delta.device)
+        both.scatter_(1, to, True).scatter_(1, away, True)
+        held = self._size(flat * both[:, None])
+        left = (self.threat.epsilon ** self.order - self._size(delta.flatten(1)) ** self.order).clamp_min(0)[:, None]
+        if self.order == 2:
+            size = (left / channels + held ** 2).sqrt()
+        else:
+            size = left + held * channels
+        to = to[:, None].expand(-1, channels, -1)
+        old = flat.gather(2, to)
+        patterns = pattern(side, self.threat.norm).to(delta)[turned.long()].flatten(1)
+        new = signs[:, :, None] * patterns[:, None] + old / (TINY + self._size(old)[..., None])
+        new = new / (TINY + self._size(new)[..., None]) * size[..., None]
+        emptied = flat.scatter(2, away[:, None].expand(-1, channels, -1), 0)
+        return emptied.scatter_(2, to, new).view_as(delta)
+
+    def _size(self, values: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(values, ord=self.order, dim=-1)
+
+    def _onto(self, clean: Tensor, delta: Tensor) -> Tensor:
+        """The images, with all of the budget used. Under L1 a little less (as in the original), against rounding."""
+        if self.order == 1:
+            return clean + project_into_box(clean, delta, self.threat.epsilon * (1 - 1e-6))
+        size = self._size(delta.flatten(1)).clamp_min(TINY)
+        return (clean + delta * (self.threat.epsilon / size)[:, None, None, None]).clamp(0, 1)
+
+
+def _window(places: Tensor, side: int, sides: tuple[int, int]) -> Tensor:
+    """(n, side * side): the places in a flat image of a window that begins at places (n, 2) in [0, 1)."""
+    first = (places * (torch.tensor(sides, device=places.device) - side)).long()
+    steps = torch.arange(side, device=places.device)
+    down, right = ((first[:, axis:axis + 1] + steps) for axis in (0, 1))
+    return (down[:, :, None] * sides[1] + right[:, None, :]).flatten(1)
+
+
+@lru_cache(maxsize=64)
+def pattern(side: int, norm: str) -> Tensor:
+    """(2, side, side): an upper half of rings and a lower of their negative, of size 1; the same on its side."""
+    halves = _rings(side // 2, side, FALL[norm]), -_rings(side - side // 2, side, FALL[norm])
+    order = {'L2': 2, 'L1': 1}[norm]
+    whole = torch.cat([half / torch.linalg.vector_norm(half, ord=order).clamp_min(TINY) for half in halves])
+    whole = whole / torch.linalg.vector_norm(whole, ord=order)
+    return torch.stack([whole, whole.T])
+
+
+def _rings(height: int, width: int, fall: int) -> Tensor:
+    """Rectangles around the middle, each one pixel larger on every side, the i-th adding 1 / i ^ fall."""
+    sums = torch.zeros(height, width)
+    top, left = height // 2, width // 2
+    for ring in range(max(top, left) + 1):
+        sums[max(top - ring, 0):min(top + ring + 1, height), max(left - ring, 0):min(left + ring + 1, width)] += \
+            1 / (ring + 1) ** fall
+    return sums
