@@ -32,6 +32,8 @@ def check_corruption(spec: Spec | None) -> None:
     if strange:
         raise ValueError(f'expected {", ".join((*ARGUMENTS, *own))} as arguments of a corruption, got {strange[0]} in '
                          f'{spec}')
+    if spec.get('order') not in (None, 'bgr'):
+        raise ValueError(f"expected order='bgr' or none in a corruption, got {spec}")
     _strength(spec)
 
 
@@ -48,8 +50,6 @@ def _strength(spec: Spec) -> Any:
     if spec.get('severity') not in range(1, len(strengths) + 1):
         raise ValueError(f'severity is 1..{len(strengths)}, got {spec.get("severity")} in {spec}; for clean images leave '
                          'the corruption out')
-    if spec.get('order') not in (None, 'bgr'):
-        raise ValueError(f"expected order='bgr' or none in a corruption, got {spec}")
     return strengths[spec.get('severity') - 1]
 
 
