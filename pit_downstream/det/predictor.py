@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from ..core.contracts import Batch, Outputs, Sample
 from ..core.spec import Spec
+from ..streams.rng import seed_of
 from .checkpoint import load
 from .data import dicts_in
+from .instances import Instances, picture, set_truth
+from .losses import KINDS, loss_of
 from .pipeline import TestPipeline
 from .samples import file_label, test_pipeline
 
@@ -34,11 +37,14 @@ class DetectorPredictor:
     `images` by its own data_preprocessor, in torch, so that gradients reach the pixels.
 
     Images of different sizes share a Batch but no forward pass: what is found in one never depends on the others.
-    name: the Spec text under which records are kept. The device is the model's.
+    name: the Spec text under which records are kept. seed: of the samplers in the losses. The device is the model's.
     """
 
-    def __init__(self, model: nn.Module, pipeline: TestPipeline, *, name: str):
+    kinds = KINDS  # of losses
+
+    def __init__(self, model: nn.Module, pipeline: TestPipeline, *, name: str, seed: int = 0):
         self.model, self.pipeline, self.name = model.eval().requires_grad_(False), pipeline, name
+        self.seed = seed
         self.device = next(tensor.device for tensor in model.parameters())
         self._white = torch.tensor(255., device=self.device)  # a GPU divides exactly by a tensor, not by a number
 
@@ -51,13 +57,29 @@ class DetectorPredictor:
         for place, (inputs, data_sample) in enumerate(packed):
             height, width = inputs.shape[1:]
             levels[place, :, :height, :width] = inputs
-            valid[place, 0][_picture(data_sample, height, width)] = True
-            data_sample.set_metainfo({'network_shape': (height, width)})
+            valid[place, 0][picture(data_sample, height, width)] = True
+            data_sample.set_metainfo({'network_shape': (height, width), 'instances': Instances(
+                samples[place].target.get('instances', ()))})
         taken = tuple(replace(sample, target=target) for sample, (_, target) in zip(samples, packed, strict=True))
         return Batch(levels.to(self.device).float() / self._white, valid.to(self.device), taken)
 
-    def loss(self, images: Tensor, batch: Batch) -> Tensor:
-        raise NotImplementedError(f'{self.name} has no loss to attack; measure it without an attack')
+    def loss(self, images: Tensor, batch: Batch, kind: str = 'all', truth: Sequence[Instances] | None = None) -> Tensor:
+        """(B,): the losses of `kind` (det.losses.KINDS) of each image on its own, with its objects or with `truth`."""
+        return torch.stack([self._loss_of(images[row:row + 1], batch.part([row]), kind, truth and truth[row])
+                            for row in range(len(images))])
+
+    def _loss_of(self, image: Tensor, part: Batch, kind: str, truth: Instances | None) -> Tensor:
+        known = part.samples[0].target.instances if truth is None else truth
+        (_, data), = self.model_inputs(image, part)
+        set_truth(data['data_samples'][0], known, self.device, masks=self.masks)
+        return loss_of(self.model, data, kind, seed=seed_of(self.seed, part.samples[0].id, 'loss'))
+
+    @property
+    def masks(self) -> bool:
+        """Whether its losses want masks."""
+        model = self.model
+        return bool(getattr(model, 'with_mask', False) or hasattr(model, 'panoptic_head')
+                    or hasattr(getattr(model, 'bbox_head', None), 'mask_head'))
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
@@ -107,7 +129,7 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
     label = f'{RANDOM}@{seed}' if checkpoint == RANDOM else _load_weights(model, Path(checkpoint))
     content = json.dumps([_without(model_cfg, 'init_cfg', 'train_cfg'), pipeline], sort_keys=True, default=str)
     name = Spec.of(config, weights=label, config=hashlib.sha256(content.encode()).hexdigest()[:8])
-    return DetectorPredictor(model.to(device), TestPipeline(pipeline), name=str(name))
+    return DetectorPredictor(model.to(device), TestPipeline(pipeline), name=str(name), seed=seed)
 
 
 def _load_weights(model: nn.Module, path: Path) -> str:
@@ -125,16 +147,6 @@ def _load_weights(model: nn.Module, path: Path) -> str:
         raise ValueError(f'expected weights of the config in {path}, which lacks {len(lacking)} of '
                          f'{len(model.state_dict())}: {", ".join(lacking[:4])} ...; check config and checkpoint')
     return file_label(path)
-
-
-def _picture(data_sample: DetDataSample, height: int, width: int) -> tuple[slice, slice]:
-    """Which rows and columns of a network image are the picture, and not what the pipeline padded it with."""
-    if 'border' in data_sample:  # of RandomCenterCropPad: CenterNet, CornerNet
-        top, bottom, left, right = (int(side) for side in data_sample.border)
-        return slice(top, bottom), slice(left, right)
-    across, down = data_sample.get('scale_factor', (1., 1.))[:2]
-    rows, columns = data_sample.ori_shape[:2]
-    return slice(0, min(height, round(rows * down))), slice(0, min(width, round(columns * across)))
 
 
 def _without(node: Any, *keys: str) -> Any:
