@@ -125,6 +125,52 @@ def add_corruption_names(parser: argparse.ArgumentParser) -> None:
         'corruptions of your own')
 
 
+def add_attack_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--attacks', nargs='*', default=['noise', 'fgsm', 'pgd(steps=20)', 'autoattack'], metavar='ATTACK',
+        help="names with arguments: 'pgd(steps=20, restarts=5)'; an attack that says its own norm or epsilon keeps it "
+        '(default: %(default)s)')
+    add('--norm', default='Linf', help='Linf, L2 or L1 (default: %(default)s)')
+    add('--epsilons', nargs='+', metavar='N/255', help='sizes on the scale of pixels in [0, 1] (default for Linf: '
+        '1/255 2/255 4/255 8/255)')
+    add('--corruptions', nargs='+', default=[], metavar='CORRUPTION', help="also attack images under these: "
+        "'fog(severity=3)' 'occlusion(share=0.5)'; without --attacks the corruptions alone are measured")
+    add('--import', dest='imports', nargs='+', default=[], metavar='MODULE', help='modules that register attacks or '
+        'corruptions of your own')
+    add('--save', metavar='DIR', help='keep every attacked image, and the one before the attack, as DIR/CONDITION/ID.npy '
+        '(NumPy, float32, 3 x H x W in [0, 1], exactly what the model saw), and a sheet DIR/CONDITION.png')
+
+
+def attack_conditions(args: argparse.Namespace) -> tuple:
+    """The conditions that the flags mean. Raises LookupError or ValueError for those that cannot be."""
+    from .benchmarks import adversarial
+    from .core.spec import Spec
+    for module in args.imports:
+        _import(module)
+    from .evaluation.attacking import check_attack
+    from .evaluation.corrupting import check_corruption
+    if args.epsilons is None and args.norm != 'Linf':
+        raise ValueError(f'expected --epsilons with --norm {args.norm}, got none; write --epsilons 0.5')
+    epsilons = adversarial.LEVELS if args.epsilons is None else [_number(text) for text in args.epsilons]
+    corruptions = [Spec.parse(text) for text in args.corruptions]
+    every = adversarial.conditions(map(Spec.parse, args.attacks), epsilons, norms=[args.norm],
+                                   corruptions=[None, *corruptions])
+    for condition in every:
+        check_corruption(condition.corruption)
+        check_attack(condition.attack)
+    return every
+
+
+def _number(text: str):
+    from fractions import Fraction
+
+    from .core.spec import Spec
+    value = Spec.parse(f'size(epsilon={text})').get('epsilon')
+    if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)):
+        raise ValueError(f'expected a number like 8/255 or 0.5 as epsilon, got {text!r}')
+    return value
+
+
 def chosen_corruptions(args: argparse.Namespace) -> list[str]:
     """The names that --corruptions means. Raises LookupError for one that does not exist."""
     if args.published and args.as_published:
@@ -197,11 +243,23 @@ def save_corrupted(args: argparse.Namespace, samples, cfg, conditions: Sequence)
 
 def classifier(args: argparse.Namespace):
     """The predictor that the flags name, on this rank's device; joins torchrun's ranks."""
+    return _classifier(args, amp=args.amp)
+
+
+def attacked_classifier(args: argparse.Namespace):
+    """As `classifier`, but --amp is for the search of attacks alone: results are in float32."""
+    if args.amp == 'fp16':
+        raise ValueError('expected --amp bf16 for attacks, got fp16, which loses small gradients; results are in float32 '
+                         'anyway')
+    return _classifier(args, search=args.amp)
+
+
+def _classifier(args: argparse.Namespace, **precision: str | None):
     from .evaluation.models import build_classifier
     from .evaluation.ranks import start_ranks
     _look_here()
     return build_classifier(args.model, weights=args.weights, protocol=args.protocol, device=start_ranks(args.device),
-                            amp=args.amp, compiled=args.compile, seed=args.seed)
+                            compiled=args.compile, seed=args.seed, **precision)
 
 
 def require_folder(folder: str, flag: str) -> None:
@@ -226,14 +284,11 @@ def pictures(args: argparse.Namespace, predictor):
 
 def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequence[str]):
     """The samples of --published, with the clean ones of --data where that folder is there."""
-    from dataclasses import replace
-
     from .datasets.imagenet import published_corruptions
-    size = predictor.view.size
-    view = replace(predictor.view, resize=None if size in (None, 224) else size)  # the published files are 224 x 224
+    from .datasets.shift import as_published
     clean = pictures(args, predictor) if Path(args.data).is_dir() else None
-    return published_corruptions(args.published, corruptions, args.severities, view=view, name=args.set, clean=clean,
-                                 limit=args.limit)
+    return published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
+                                 name=args.set, clean=clean, limit=args.limit)
 
 
 def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) -> tuple:
@@ -241,6 +296,39 @@ def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) 
     from .benchmarks import imagenet_c
     every = imagenet_c.conditions(corruptions, args.severities, **corruption_variant(args))
     return every if Path(args.data).is_dir() else every[1:]
+
+
+def add_shift_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--shifts', nargs='+', default=[], metavar='NAME[=DIR]', help='which data sets, and where they '
+                        'lie; in9 stands for every variation of the Backgrounds Challenge (default: all that lie where '
+                        'data/README.md says)')
+
+
+def shifts(args: argparse.Namespace, predictor) -> dict:
+    """The data sets that --shifts names, opened, by name."""
+    from dataclasses import replace
+
+    from .datasets.cache import CachedSamples
+    from .datasets.shifts import chosen_places, open_shifts
+    places = chosen_places(args.shifts, args.data)
+    if not places:
+        raise FileNotFoundError('expected a shifted data set in data/, found none; put one where data/README.md says, '
+                                'or name it: --shifts imagenet_a=DIR')
+    opened = open_shifts(places, view=predictor.view, limit=args.limit)
+    if not args.cache:
+        return opened
+    return {name: replace(shift, samples=shift.samples and CachedSamples(shift.samples, args.cache))
+            for name, shift in opened.items()}
+
+
+def clean_pictures(args: argparse.Namespace, predictor):
+    """ImageNet's validation pictures in --data, None where there is no such folder."""
+    from .datasets.shift import require_imagenet
+    if not Path(args.data).is_dir():
+        return None
+    if not args.labels:
+        require_imagenet(Path(args.data))
+    return pictures(args, predictor)
 
 
 def corruption_variant(args: argparse.Namespace) -> dict:

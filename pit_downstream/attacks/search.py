@@ -56,6 +56,10 @@ class Search(Attack):
         """Searches per image, where the number of classes has a say in it."""
         return self.variants
 
+    def over(self, state: State, age: Tensor) -> Tensor:
+        """bool (n,) on the CPU: the rows that are at their end."""
+        return age >= self.moves
+
     @abstractmethod
     def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
         """What fresh rows need, with 'found', 'fooled' and 'loss' among it.
@@ -92,7 +96,9 @@ class _Walk:
         self.pause = 1 if images.device.type == 'cpu' else math.gcd(self.moves, PATIENCE)
 
     def run(self, among: Tensor | None) -> tuple[Tensor, Tensor]:
-        self.open = (self._still_right() if among is None else among).tolist()
+        if among is None and self.attack.run_to_end:
+            among = torch.ones(len(self.images), dtype=torch.bool)
+        self.open = (still_right(self.objective, self.images, self.rough) if among is None else among).tolist()
         asked = list(self.open)
         queue = deque((image, variant) for variant in range(self.attack.searches(self.objective) if any(asked) else 0)
                       for image in range(len(self.images)) if self.open[image])
@@ -107,16 +113,6 @@ class _Walk:
             state, age = self._settle(state, age)
         return self.found, torch.tensor([was and not still for was, still in zip(asked, self.open, strict=True)],
                                         dtype=torch.bool, device=self.images.device)
-
-    def _still_right(self) -> Tensor:
-        if self.attack.run_to_end:
-            return torch.ones(len(self.images), dtype=torch.bool)
-        wrong = self.objective.already()
-        if self.rough:
-            which = wrong.nonzero().flatten()
-            wrong = wrong.clone()
-            wrong[which] = self.objective.confirm(self.images[which], which)
-        return ~wrong
 
     def _refill(self, state: State | None, age: Tensor, queue: deque) -> tuple[State | None, Tensor]:
         free = self.width - len(age)
@@ -143,7 +139,7 @@ class _Walk:
 
     def _settle(self, state: State, age: Tensor) -> tuple[State | None, Tensor]:
         """Take results from the rows that are fooled or at their end, and drop these rows."""
-        over = age >= self.moves
+        over = self.attack.over(state, age)
         fooled = state['fooled']
         if self.rough and not self.attack.run_to_end and bool(fooled.any()):
             which = fooled.nonzero().flatten()
@@ -172,6 +168,16 @@ class _Walk:
             row = rows[place]
             if self.open[row] and bool(state['loss'][place] > self.loss[row]):
                 self.found[row], self.loss[row] = state['found'][place], state['loss'][place]
+
+
+def still_right(objective: Objective, images: Tensor, rough: bool) -> Tensor:
+    """bool (B,): the images of a batch that are not fooled as they are. rough: ask again about those that seem to be."""
+    wrong = objective.already()
+    if rough and bool(wrong.any()):
+        which = wrong.nonzero().flatten()
+        wrong = wrong.clone()
+        wrong[which] = objective.confirm(images[which], which)
+    return ~wrong
 
 
 def _take(queue: deque, count: int, open_: list[bool]) -> Iterator[tuple[int, int]]:

@@ -18,6 +18,7 @@ from .windows import Windows
 if TYPE_CHECKING:
     from ..core.contracts import Rng
 
+AHEAD, PER_AHEAD = 16, 8  # proposals of a row at once at most; moves after which there may be one more
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, of 10,000: section 5 of the paper
 
 
@@ -52,23 +53,45 @@ class Square(Search):
         places = rng.uniform((rows, self.steps, 2 if linf else 4))
         coins = rng.integers(0, 2 ** (clean.shape[1] + 1), (rows, self.steps)).to(torch.uint8)
         seen = objective.examine(at, state['row'], gradient=False)
-        return {'places': places, 'coins': coins, 'found': at, 'loss': seen.loss, 'fooled': seen.fooled}
+        return {'places': places, 'coins': coins, 'query': torch.zeros_like(state['row']),
+                'found': at, 'loss': seen.loss, 'fooled': seen.fooled}
 
     def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+        """Each row's next proposals, as many as the batch has room for, up to the first that is taken."""
+        ahead = self._ahead(objective, age)
+        rows = torch.arange(len(age), device=state['row'].device)
+        spread = rows.repeat_interleave(ahead) if ahead > 1 else slice(None)
+        tried = {key: state[key][spread] for key in ('row', 'clean', 'found', 'loss', 'query')}
+        tried['query'] = tried['query'] + torch.arange(ahead, device=rows.device).repeat(len(rows))
+        at = tried['query'].clamp_max(self.steps - 1)
+        new = self._propose(tried, at, *(state[key][rows.repeat_interleave(ahead), at] for key in ('places', 'coins')))
+        seen = self._ask(objective, tried, new)
+        taken = (((seen.loss > tried['loss']) | seen.fooled) & (tried['query'] < self.steps)).view(-1, ahead)
+        some, first = taken.any(1), taken.int().argmax(1)
+        place = rows * ahead + first
+        return {'found': torch.where(some[:, None, None, None], new[place], state['found']),
+                'loss': torch.where(some, seen.loss[place], state['loss']), 'fooled': some & seen.fooled[place],
+                'query': state['query'] + torch.where(some, first + 1, ahead)}
+
+    def over(self, state: State, age: Tensor) -> Tensor:
+        return (state['query'] >= self.steps).cpu()
+
+    def _ahead(self, objective: Objective, age: Tensor) -> int:
+        """How many proposals of a row are asked about at once. The search is the same with any number.
+
+        What follows a proposal that is taken was asked in vain, so there are few early on, when many are taken.
+        """
+        room = getattr(objective, 'width', len(age)) // len(age)
+        return max(1, min(room, AHEAD, 1 + int(age.min()) // PER_AHEAD))
+
+    def _propose(self, state: State, query: Tensor, places: Tensor, coins: Tensor) -> Tensor:
         clean, found = state['clean'], state['found']
-        rows = torch.arange(len(age), device=clean.device)
-        sizes, now = self._sizes(clean)[age], age.to(clean.device)
-        places, coins = state['places'][rows, now], state['coins'][rows, now]
-        signs = (coins[:, None] >> torch.arange(clean.shape[1], device=clean.device) & 1).to(clean) * 2 - 1
+        channels = clean.shape[1]
+        signs = (coins[:, None] >> torch.arange(channels, device=clean.device) & 1).to(clean) * 2 - 1
+        sizes = self._sizes(clean)[query]
         if self.threat.norm == 'Linf':
-            new = self._square(clean, found, sizes, places, signs)
-        else:
-            turned = (coins >> clean.shape[1] & 1).bool()
-            new = self._windows.propose(clean, found, sizes, places, signs, turned)
-        seen = self._ask(objective, state, new)
-        better = (seen.loss > state['loss']) | seen.fooled
-        return {'found': torch.where(better[:, None, None, None], new, found), 'fooled': seen.fooled,
-                'loss': torch.where(better, seen.loss, state['loss'])}
+            return self._square(clean, found, sizes, places, signs)
+        return self._windows.propose(clean, found, sizes, places, signs, (coins >> channels & 1).bool())
 
     def _ask(self, objective: Objective, state: State, new: Tensor) -> Examined:
         """A proposal that changes nothing needs no query: one in eight or more, late in a search under Linf.
@@ -78,7 +101,7 @@ class Square(Search):
         todo = (new != state['found']).flatten(1).any(1) if new.device.type == 'cpu' else None
         if todo is None or todo.all():
             return objective.examine(new, state['row'], gradient=False)
-        loss, fooled = state['loss'].clone(), state['fooled'].clone()
+        loss, fooled = state['loss'].clone(), torch.zeros_like(todo)
         if todo.any():
             seen = objective.examine(new[todo], state['row'][todo], gradient=False)
             loss[todo], fooled[todo] = seen.loss, seen.fooled
@@ -93,7 +116,7 @@ class Square(Search):
     def _square(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor) -> Tensor:
         """What is found, with a square in which every channel is epsilon above or below the clean image."""
         sides = torch.tensor(clean.shape[-2:], device=clean.device)
-        sizes = sizes.to(clean.device)[:, None]
+        sizes = sizes[:, None]
         first = (places * (sides - sizes)).long()  # the last place is never drawn: an oddity of the original
         down, right = (torch.arange(side, device=clean.device) - first[:, axis:axis + 1]
                        for axis, side in enumerate(clean.shape[-2:]))
@@ -112,7 +135,7 @@ class Square(Search):
         sizes = (self._shares * pixels).sqrt().round().clamp_min(least).long()
         if least == 3:
             sizes = sizes + (sizes % 2 == 0)  # windows have a middle
-        return sizes.clamp_max(side)
+        return sizes.clamp_max(side).to(clean.device)
 
     @cached_property
     def _shares(self) -> Tensor:

@@ -43,13 +43,13 @@ class Windows:
 
     def propose(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor, turned: Tensor
                 ) -> Tensor:
-        """New images. sizes: (n,) on the CPU, sides of the windows. places: (n, 4) in [0, 1), where the two begin.
+        """New images. sizes: (n,), sides of the windows. places: (n, 4) in [0, 1), where the two begin.
 
         signs: (n, C), 1 or -1. turned: bool (n,), patterns on their side.
         """
         delta = found - clean
         for side in sizes.unique().tolist():
-            rows = slice(None) if (sizes == side).all() else (sizes == side).nonzero().flatten().to(clean.device)
+            rows = slice(None) if (sizes == side).all() else (sizes == side).nonzero().flatten()
             delta[rows] = self._move(delta[rows], side, places[rows], signs[rows], turned[rows])
         return self._onto(clean, delta)
 

@@ -14,15 +14,15 @@ Z = 1.959963984540054  # the 97.5 % quantile of the standard normal: 95 % lie wi
 class Benchmark:
     """What is measured under which conditions, and what it comes to.
 
-    dataset: name of the Spec under which its samples are kept. summarise: pure; raises MissingMeasurement where
-    anything it needs is absent.
+    dataset: name of the Spec under which its samples are kept. summarise: pure, of the table, or for a benchmark of
+    several data sets of their tables by name; raises MissingMeasurement where anything it needs is absent.
     """
 
     name: str
     dataset: str
     conditions: tuple[Condition, ...]
     metrics: tuple[str, ...]
-    summarise: Callable[[Table], dict[str, float]]
+    summarise: Callable[..., dict[str, float]]
 
 
 def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None:

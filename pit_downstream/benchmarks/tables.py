@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..core.condition import CLEAN, Condition
 from ..core.records import MissingMeasurement, Record, Table
@@ -27,6 +27,14 @@ def as_text(table: Table, corruptions: Sequence[str], severities: Sequence[int],
         mean = None if None in errors else math.fsum(errors) / len(errors)
         rows.append([name, *map(number, [*errors, mean, _ce(table, name, variant)])])
     return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Lines with the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join('  '.join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in
+                                                         zip(cells, widths[1:], strict=True))]).rstrip()
+                     for first, *cells in rows)
 
 
 def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
@@ -53,10 +61,15 @@ def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[
 
 def as_csv(table: Table) -> str:
     """One line for every record; low and high are the ends of the 95 % interval (Wilson) of an error."""
+    return csv_of(table.records)
+
+
+def csv_of(records: Iterable[Record]) -> str:
+    """As as_csv(), for records of any number of tables."""
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator='\n')
     writer.writeheader()
-    writer.writerows(record_row(record) for record in table.records)
+    writer.writerows(map(record_row, records))
     return out.getvalue()
 
 
@@ -69,19 +82,6 @@ def as_json(table: Table, **variant: Value) -> str:
     rows = [record_row(record) for record in table.records]
     return json.dumps({'model': table.model, 'dataset': table.dataset, 'summary': summary, 'intervals': intervals,
                        'records': rows}, indent=1) + '\n'
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines of columns, the first one to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join('  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                                                          zip(row[1:], widths[1:], strict=True))]).rstrip()
-                     for row in rows)
-
-
-def number(value: float | None) -> str:
-    """Four digits; '-' for what there is not."""
-    return '-' if value is None else f'{round(value, 4) + 0:.4f}'  # no -0.0000
 
 
 def record_row(record: Record) -> dict:
@@ -108,3 +108,7 @@ def _ce(table: Table, name: str, variant: dict[str, Value]) -> float | None:
         return imagenet_c.corruption_error(table, name, **variant)
     except LookupError:  # a severity is missing, or AlexNet's error is not known
         return None
+
+
+def number(value: float | None) -> str:
+    return '-' if value is None else f'{round(value, 4) + 0:.4f}'  # no -0.0000

@@ -64,7 +64,7 @@ class Spec:
         return Spec(self.name, tuple((key, value) for key, value in self.kwargs if key not in keys))
 
     def __str__(self) -> str:
-        inner = ', '.join(f'{key}={_spelled(value)}' for key, value in self.kwargs)
+        inner = ', '.join(f'{key}={spelled(value)}' for key, value in self.kwargs)
         return f'{self.name}({inner})' if inner else self.name
 
     def __eq__(self, other: object) -> bool:
@@ -127,9 +127,10 @@ def _canonical(value: Value) -> Value:
     raise ValueError(f'expected None, a bool, a finite number, a text or a tuple of these as argument, got {value!r}')
 
 
-def _spelled(value: Value) -> str:
+def spelled(value: Value) -> str:
+    """A value as a Spec spells it: a text in quotes, grey levels as 8/255."""
     if isinstance(value, tuple):
-        return f'({", ".join(map(_spelled, value))}{"," * (len(value) == 1)})'
+        return f'({", ".join(map(spelled, value))}{"," * (len(value) == 1)})'
     if not isinstance(value, Fraction):
         return repr(value)
     # grey levels are spelled as such: 10/255, not 2/51; thirds and fifths are rarely meant as levels

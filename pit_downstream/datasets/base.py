@@ -52,13 +52,14 @@ class View:
     """The raw image of a picture: its shorter side resized to `resize`, then the central `size` x `size` pixels.
 
     mode 'squash' resizes both sides to `resize`. resize None: no resizing, a smaller picture is refused. size None: the
-    picture as it is.
+    picture as it is. border: pixels that are cut from each side before anything else.
     """
 
     size: int | None = 224
     resize: int | None = 256
     interpolation: str = 'bilinear'
     mode: str = 'center'
+    border: int = 0
 
     def __post_init__(self):
         modes = [mode.value for mode in InterpolationMode]
@@ -69,6 +70,9 @@ class View:
     def __call__(self, picture: Image.Image) -> Tensor:
         """uint8 (3, H, W), RGB."""
         picture = picture.convert('RGB')
+        if self.border:
+            width, height = picture.size
+            picture = picture.crop((self.border, self.border, width - self.border, height - self.border))
         if self.resize is not None:
             side = self.resize if self.mode == 'center' else [self.resize, self.resize]
             picture = resize(picture, side, InterpolationMode(self.interpolation))
@@ -82,22 +86,24 @@ class View:
     @property
     def words(self) -> dict[str, int | str]:
         """What the name of a data set says of it."""
+        words = {'border': self.border} if self.border else {}
         if self.size is None:
-            return {'view': 'native'}
-        if self.resize is None:
-            return {'size': self.size}
-        words = {'size': self.size, 'resize': self.resize, 'interpolation': self.interpolation}
-        return words if self.mode == 'center' else {**words, 'mode': self.mode}
+            return {**words, 'view': 'native'}
+        words['size'] = self.size
+        if self.resize is not None:
+            words |= {'resize': self.resize, 'interpolation': self.interpolation}
+        return words if self.resize is None or self.mode == 'center' else {**words, 'mode': self.mode}
 
 
 class PictureSamples:
-    """Pictures below `root`, each with its class index.
+    """Pictures below `root`, each with its target: a class index, or all the indices that are right.
 
     name: of its Spec; what the view does and how many images there are is added to it, so that numbers of different
     views or of a part never pass for each other. ids: paths below `root`, with '/'.
     """
 
-    def __init__(self, root: str | Path, ids: Sequence[str], targets: Sequence[int], *, view: View, name: str):
+    def __init__(self, root: str | Path, ids: Sequence[str], targets: Sequence[int | tuple[int, ...]], *, view: View,
+                 name: str):
         if not ids:
             raise ValueError(f'expected pictures ({", ".join(SUFFIXES)}) under {root}, found none; check --data')
         self.root, self.ids, self.targets, self.view = Path(root), list(ids), list(targets), view

@@ -1,8 +1,10 @@
 """Which class index a folder's name stands for."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.resources import files
 from types import MappingProxyType
 
 _WNID = re.compile(r'n\d{8}')
@@ -13,6 +15,22 @@ def wnid_indices() -> Mapping[str, int]:
     """Index in 0..999 by WordNet id, in the order of ImageNet-1k; timm carries the list."""
     from timm.data import ImageNetInfo
     return MappingProxyType({wnid: index for index, wnid in enumerate(ImageNetInfo().label_names())})
+
+
+@cache
+def subset_indices(name: str) -> Mapping[str, int]:
+    """Index in 0..999 by WordNet id of the 200 classes of 'imagenet_a' or 'imagenet_r'; timm carries the lists."""
+    wnids = _of_timm(f'{name}_synsets.txt').split()
+    return MappingProxyType({wnid: wnid_indices()[wnid] for wnid in wnids})
+
+
+@cache
+def real_labels() -> tuple[tuple[int, ...], ...]:
+    """What is to be seen in each of the 50,000 validation pictures of ImageNet, by number; () where it is none of it.
+
+    Class indices in 0..999: real.json of Beyer et al. 2020, "Are we done with ImageNet?", of which timm carries a copy.
+    """
+    return tuple(map(tuple, json.loads(_of_timm('imagenet_real_labels.json'))))
 
 
 def class_indices(names: Sequence[str]) -> dict[str, int]:
@@ -41,3 +59,7 @@ def parse_label(text: str) -> int:
     if text not in wnid_indices():
         raise ValueError(f'expected a class index or one of the 1000 WordNet ids as label, got {text!r}')
     return wnid_indices()[text]
+
+
+def _of_timm(file: str) -> str:
+    return (files('timm.data') / '_info' / file).read_text()

@@ -79,11 +79,16 @@ def same_curve(one: Condition, other: Condition) -> bool:
     return (one.corruption, one.attack.without('epsilon')) == (other.corruption, other.attack.without('epsilon'))
 
 
+def radius(spec: Spec) -> float:
+    """The epsilon of an attack; 0 for one that has none, as a patch."""
+    return float(spec.get('epsilon', 0))
+
+
 def fools_further(small: Spec, large: Spec) -> bool:
     """Whether what `small` fools counts as fooled under `large`, of the same attack."""
     if small == large:
         return True
-    return float(small.get('epsilon')) < float(large.get('epsilon')) and not _to_end(build_attack(large))
+    return radius(small) < radius(large) and not _to_end(build_attack(large))
 
 
 def _to_end(attack: Attack) -> bool:

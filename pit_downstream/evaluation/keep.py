@@ -23,11 +23,17 @@ def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, m
     conditions = list(conditions)
     done = from_first(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
     wanted = {(str(condition), metric.name) for condition in conditions for metric in metrics}
-    if rank() == 0 and not wanted <= done:
-        write_provenance(store.path.with_name('runs.jsonl'), provenance(
-            device=str(getattr(predictor, 'device', 'cpu')), seed=seed, argv=sys.argv))
+    if not wanted <= done:
+        note_run(store, predictor, seed)
     for records in measure_passes(predictor, samples, metrics, conditions, seed=seed, done=done, **options):
         if rank() == 0:
             store.add(*records)
     table = store.table(predictor.name, samples.name, seed=seed) if rank() == 0 else None
     return from_first(table)
+
+
+def note_run(store: ResultStore, predictor: Predictor, seed: int) -> None:
+    """Say in runs.jsonl beside the store what this run is; rank 0 does."""
+    if rank() == 0:
+        write_provenance(store.path.with_name('runs.jsonl'), provenance(
+            device=str(getattr(predictor, 'device', 'cpu')), seed=seed, argv=sys.argv))

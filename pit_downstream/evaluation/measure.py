@@ -14,7 +14,7 @@ from ..core.contracts import Batch, Metric, Outputs, Predictor
 from ..core.records import Record, to_records
 from ..core.spec import Spec
 from ..datasets.base import Samples, UnreadableImage
-from .attacking import attack_curve, check_attack
+from .attacking import attack_curve, check_attack, radius
 from .corrupting import arguments, check_corruption, corrupted
 from .loading import RawBatch, passes
 from .ranks import gathered, rank, world
@@ -125,8 +125,7 @@ def _shared(condition: Condition) -> tuple[Spec | None, Spec | None]:
 
 
 def _epsilon(work: tuple[Condition, Condition]) -> float:
-    attack = work[1].attack
-    return 0. if attack is None else float(attack.get('epsilon'))
+    return radius(work[1].attack) if work[1].attack else 0.
 
 
 class _Walker:

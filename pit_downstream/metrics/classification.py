@@ -68,9 +68,12 @@ class ClassificationMetric:
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """outputs.predictions: logits (B, K). The target of each sample is its class index."""
         logits = outputs.predictions.float()
-        sums = self.sums(logits, _labels(batch, logits)).flatten()
+        self.add(self.sums(logits, _labels(batch, logits)), logits)
+
+    def add(self, sums: Tensor, logits: Tensor) -> None:
+        """Add what a batch gives, and count its images."""
         bad = (~logits.isfinite().all(1)).sum()
-        added = torch.cat([sums, torch.stack([bad, torch.full_like(bad, len(logits))])])
+        added = torch.cat([sums.flatten(), torch.stack([bad, torch.full_like(bad, len(logits))])])
         self._total = self._total.to(added.device) + added
 
     def compute(self) -> dict[str, float]:

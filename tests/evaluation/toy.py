@@ -1,5 +1,6 @@
 """A tiny classifier by `tests.evaluation.toy:classifier`, and a folder of tiny pictures, for the loop's tests."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,11 @@ from PIL import Image
 from torch import nn
 
 from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.datasets.base import View
+from pit_downstream.datasets.imagenet import class_folders
 
 NAME = 'tests.evaluation.toy:classifier'
+FOUR = f'{NAME}(classes=4)'
 DARK = (.9, .7, .5, .3, .1)
 WNIDS = ('n01440764', 'n01443537', 'n01484850', 'n01491361')  # classes 0 to 3
 SIDE = 32
@@ -61,4 +65,16 @@ def pictures(folder: Path, count: int = 40, side: tuple[int, int] = (48, 40)) ->
         path = folder / WNIDS[index % 4] / f'{index:02d}.JPEG'
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(coarse).resize(side, Image.Resampling.BICUBIC).save(path, quality=95)
+    return folder
+
+
+def recognised(folder: Path, count: int = 40) -> Path:
+    """`pictures` that `NAME(classes=4)` classifies as their folders say, but for every fifth."""
+    drawn = class_folders(pictures(folder, count), view=View(SIDE, math.floor(SIDE / .8), 'bilinear'))
+    mean, std = (torch.tensor(Toy.pretrained_cfg[key]).view(3, 1, 1) for key in ('mean', 'std'))
+    for index, id in enumerate(drawn.ids):
+        seen = classifier(4)(((drawn[index].image / 255 - mean) / std)[None]).argmax().item()
+        target = folder / WNIDS[(seen + (index % 5 == 0)) % 4]
+        target.mkdir(exist_ok=True)
+        (folder / id).rename(target / Path(id).name)
     return folder

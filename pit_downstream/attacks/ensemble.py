@@ -1,0 +1,134 @@
+"""AutoAttack: several attacks one after the other, each on the images that withstood those before it.
+
+Croce & Hein 2020, arXiv 2003.01690; order and settings of fra31/auto-attack a392200, autoattack.py.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..core.contracts import Batch, Outputs, Sample
+from ..core.registry import ATTACKS
+from ..streams.rng import BatchRng
+from .apgd import APGD, TargetedAPGD
+from .base import Attack
+from .fab import FAB, TargetedFAB
+from .losses import say
+from .objective import LOSSES, ClassifierObjective
+from .search import Search, still_right
+from .square import Square
+from .threat import ThreatModel
+
+if TYPE_CHECKING:
+    from ..core.contracts import Classifier, Streams
+
+VERSIONS = ('standard', 'plus', 'rand')
+EOT = 20  # passes over which 'rand' averages a gradient
+ROWS = {'cpu': 64, 'cuda': 256}  # searches side by side: more cost a CPU's cache, fewer leave a GPU idle
+
+
+@ATTACKS.register('autoattack', source='Croce & Hein 2020, arXiv 2003.01690; fra31/auto-attack a392200',
+                  quick={'effort': 0.02})
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Attack):
+    """An image is robust when no member fools it. Images that are left are returned as they came.
+
+    version: 'standard'; 'plus' with APGD-DLR, untargeted FAB and five restarts; 'rand' for models with chance in them.
+    effort: share of the official steps and queries, in (0, 1]; only 1 is AutoAttack. width: searches side by side, as
+    many as the batch has images unless given.
+    """
+
+    version: str = 'standard'
+    effort: float = 1
+    width: int | None = None
+
+    def __post_init__(self):
+        if self.version not in VERSIONS:
+            raise ValueError(f'version is one of {", ".join(VERSIONS)}, got {self.version!r}')
+        if not 0 < self.effort <= 1:
+            raise ValueError(f'effort is a share in (0, 1] of the official steps, got {self.effort}')
+
+    def members(self) -> tuple[Search, ...]:
+        """In the order in which they run."""
+        steps, queries = (math.ceil(self.effort * official) for official in (100, 5000))
+        l1 = self.threat.norm == 'L1'
+
+        def apgd(loss: str, restarts: int, eot: int = 1) -> APGD:
+            return APGD(self.threat, steps=steps, loss=loss, restarts=restarts, eot=eot)
+        targeted = TargetedAPGD(self.threat, steps=steps, targets=5 if l1 and self.version == 'standard' else 9)
+        targeted_fab = TargetedFAB(self.threat, steps=steps, targets=9)
+        square = Square(self.threat, steps=queries)
+        if self.version == 'rand':
+            return apgd('ce', 1, EOT), apgd('dlr', 1, EOT)
+        if self.version == 'plus':
+            return (apgd('ce', 5), apgd('dlr', 5), FAB(self.threat, steps=steps, restarts=5), square, targeted,
+                    targeted_fab)
+        return apgd('ce', 5 if l1 else 1), targeted, targeted_fab, square
+
+    def run(self, predictor: 'Classifier', batch: Batch, rng: 'Streams') -> Tensor:
+        if not hasattr(predictor, 'logits'):
+            raise ValueError('expected a classifier for autoattack, got a predictor without logits; choose pgd')
+        if self.effort < 1:
+            say(f'autoattack with an effort of {self.effort:g} is weaker than AutoAttack: report it by another name')
+        rough = getattr(predictor, 'rough', False)
+        objective = ClassifierObjective(predictor, batch, LOSSES['ce'], width=self.width)
+        found, left = batch.images.clone(), still_right(objective, batch.images, rough)
+        for member in self.members():
+            if not bool(left.any()):
+                break
+            images, fooled = member.hunt(objective.climbing(member.loss), batch.images, rng, among=left,
+                                         width=self.width, rough=rough)
+            if self.version == 'rand':  # chance may have fooled it: one more draw has to
+                fooled[fooled.clone()] = objective.confirm(images[fooled], fooled.nonzero().flatten())
+            found[fooled] = images[fooled]
+            left &= ~fooled
+        return found
+
+
+def autoattack(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, norm: str = 'Linf',
+               epsilon: float = 8 / 255, seed: int = 0, *, version: str = 'standard', batch_size: int | None = None
+               ) -> Tensor:
+    """Adversarial images (N, 3, H, W); an image that AutoAttack cannot change to another class is returned as it came.
+
+    model: images (B, 3, H, W) in [0, 1] to logits (B, K), its normalisation inside. images: (N, 3, H, W) in [0, 1], on
+    the device of the model. labels: (N,). norm: 'Linf', 'L2' or 'L1'. epsilon: in the scale of the images. seed: what
+    image i draws depends on it and on i alone. batch_size: how many go through the model at a time.
+
+    Raises ValueError for images outside [0, 1] and for shapes that do not fit.
+    """
+    if images.ndim != 4 or labels.shape != images.shape[:1]:
+        raise ValueError(f'expected images (N, 3, H, W) and labels (N,), got {tuple(images.shape)} and '
+                         f'{tuple(labels.shape)}')
+    if not len(images):
+        return images.clone()
+    if not (0 <= images.min() and images.max() <= 1):
+        raise ValueError(f'expected images in [0, 1], got {images.min():g} to {images.max():g}; '
+                         'put the normalisation into the model')
+    width = min(len(images), batch_size or ROWS.get(images.device.type, ROWS['cpu']))
+    valid = torch.ones((), dtype=torch.bool, device=images.device).expand(len(images), 1, *images.shape[-2:])
+    batch = Batch(images, valid, tuple(map(Sample, map(str, range(len(images))), images, labels)))
+    attack = AutoAttack(ThreatModel(norm, float(epsilon)), version=version, width=width)
+    return attack(_Plain(model, labels.to(images.device)), batch, BatchRng(seed, range(len(images)),
+                                                                           device=images.device))
+
+
+class _Plain:
+    """Any callable to logits as a classifier for one batch."""
+
+    rough, name = False, 'model'
+
+    def __init__(self, model: Callable[[Tensor], Tensor], labels: Tensor):
+        self.model, self._labels = model, labels
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.model(images).float()
+
+    def labels(self, batch: Batch) -> Tensor:
+        return self._labels
+
+    def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
+        return Outputs(self.logits(images))

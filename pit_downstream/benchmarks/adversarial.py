@@ -1,0 +1,112 @@
+"""Adversarial robustness: the accuracy of a classifier under attacks of growing size, on all images."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ..core.condition import CLEAN, Condition
+from ..core.records import Table
+from ..core.registry import BENCHMARKS
+from ..core.spec import Spec, Value
+from .base import Benchmark, wilson
+
+ERROR = 'top1_error'
+METRICS = (ERROR, 'forwards', 'backwards')  # the latter are images taken through the model and back, per image
+LEVELS = tuple(Fraction(level, 255) for level in (1, 2, 4, 8))
+USUAL = (Spec.of('noise'), Spec.of('fgsm'), Spec.of('pgd', steps=20), Spec.of('autoattack'))
+
+SIZE = ('norm', 'epsilon', 'count', 'side')  # the arguments of a threat model, the latter two of patches
+
+Verdicts = Mapping[str, bool]  # by image: whether the model stood
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of `count` images with its 95 % interval (Wilson)."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, value: float, count: int) -> 'Rate':
+        return cls(value, *wilson(value, count), count)
+
+
+def conditions(attacks: Iterable[Spec] = USUAL, epsilons: Iterable[Value] = LEVELS, *, norms: Iterable[str] = ('Linf',),
+               corruptions: Iterable[Spec | None] = (None,)) -> tuple[Condition, ...]:
+    """The images of each corruption (None: clean ones) as they are, and under every attack at every epsilon.
+
+    An attack that says its own norm or epsilon keeps it, and is there once for it.
+    """
+    corruptions, norms, epsilons = list(corruptions), list(norms), list(epsilons)
+    attacked = [sized(attack, norm, epsilon) for attack in attacks for norm in norms for epsilon in epsilons]
+    every = [Condition(corruption) for corruption in corruptions]
+    every += [Condition(corruption, attack) for corruption in corruptions for attack in attacked]
+    return tuple(dict.fromkeys(every))
+
+
+def sized(attack: Spec, norm: str, epsilon: Value) -> Spec:
+    """The attack with a norm and an epsilon, unless it has its own; a patch has no epsilon."""
+    if attack.get('norm') == 'patch':
+        return attack
+    return Spec.of(attack.name, **{'norm': norm, 'epsilon': epsilon, **dict(attack.kwargs)})
+
+
+def accuracy(table: Table, condition: Condition) -> Rate:
+    """1 - error on all images; robust accuracy if the condition has an attack."""
+    record = table.record((condition, ERROR))
+    return Rate.of(1 - record.value, record.count)
+
+
+def attacks_in(table: Table) -> list[Condition]:
+    """The conditions with an attack, in the order of the table."""
+    parsed = (Condition.parse(record.condition) for record in table.records if record.metric == ERROR)
+    return list(dict.fromkeys(condition for condition in parsed if condition.attack is not None))
+
+
+def curves(table: Table, argument: str = 'epsilon') -> dict[str, list[tuple[float, Rate]]]:
+    """Robust accuracy over an argument, by the condition without it: {'clean + pgd(steps=20)': [(1/255, rate), ...]}.
+
+    argument: of the attack; 'epsilon', 'steps', 'restarts' ... A curve has two points at least, in rising order.
+    """
+    found: dict[str, list[tuple[float, Rate]]] = {}
+    for condition in attacks_in(table):
+        value = condition.attack.get(argument)
+        if isinstance(value, (int, float, Fraction)):
+            rest = Condition(condition.corruption, condition.attack.without(argument))
+            found.setdefault(str(rest), []).append((float(value), accuracy(table, condition)))
+    return {name: sorted(points, key=lambda point: point[0]) for name, points in found.items() if len(points) > 1}
+
+
+def worst_cases(verdicts: Mapping[Condition, Verdicts]) -> dict[Condition, Rate]:
+    """The share of images that stood every attack of one norm and epsilon, where there is more than one of them.
+
+    The keys' attack is named worst_case, with that norm and epsilon. Raises ValueError where the attacks were not made
+    on the same images.
+    """
+    groups: dict[Condition, list[Verdicts]] = {}
+    for condition, found in verdicts.items():
+        if condition.attack is not None:
+            size = {key: value for key, value in condition.attack.kwargs if key in SIZE}
+            groups.setdefault(Condition(condition.corruption, Spec.of('worst_case', **size)), []).append(found)
+    return {condition: _worst(condition, several) for condition, several in groups.items() if len(several) > 1}
+
+
+def _worst(condition: Condition, several: Sequence[Verdicts]) -> Rate:
+    ids = several[0].keys()
+    if any(one.keys() != ids for one in several):
+        raise ValueError(f'expected verdicts on the same images for {condition}, got {len(ids)} and others; run the '
+                         'attacks to their end')
+    return Rate.of(sum(all(one[id] for one in several) for id in ids) / len(ids), len(ids))
+
+
+def summarise(table: Table) -> dict[str, float]:
+    """Accuracies by condition, 'accuracy(clean)' first. Raises MissingMeasurement where the clean one is missing."""
+    table.require([(CLEAN, ERROR)], command='python tools/eval_adversarial.py with the flags of the first run')
+    return {f'accuracy({condition})': accuracy(table, condition).value for condition in (CLEAN, *attacks_in(table))}
+
+
+BENCHMARKS.register('adversarial')(
+    Benchmark('adversarial', dataset='imagenet', conditions=conditions(), metrics=METRICS, summarise=summarise))

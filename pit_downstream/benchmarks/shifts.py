@@ -1,0 +1,145 @@
+"""Data set shifts: top-1 error on other pictures of ImageNet's classes, and the gap to the matching clean ones."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ..core.condition import CLEAN
+from ..core.records import Record, Table
+from ..core.registry import BENCHMARKS
+from ..core.spec import Spec
+from .base import Benchmark, weighted_interval
+
+ERROR = 'top1_error'
+IMAGENET = 'imagenet'
+IN9 = 'in9_original'
+SAME, RANDOM = 'in9_mixed_same', 'in9_mixed_rand'
+CHALLENGE = 'in9_challenge'
+SUBSETS = ('imagenet_a', 'imagenet_r', 'objectnet')  # compared with the clean pictures of their own classes
+REAL = 'imagenet_real'
+
+Tables = Mapping[str, Table]  # by name of the data set: 'imagenet', 'imagenet_a' ...
+
+# Accuracies in percent, as timm publishes them (huggingface/pytorch-image-models aa4b5850, results/*.csv): 224 px, crop
+# 0.9, bicubic, and for resnet50.tv_in1k 0.875, bilinear.
+_COLUMNS = (IMAGENET, 'imagenet_a', 'imagenet_r', 'imagenet_sketch', 'imagenet_v2_matched_frequency', REAL)
+_TIMM = {
+    'pit_ti_224.in1k': (72.926, 6.067, 34.630, 21.852, 60.940, 80.603),
+    'pit_xs_224.in1k': (78.196, 12.720, 40.520, 27.489, 66.920, 84.777),
+    'pit_s_224.in1k': (81.114, 21.080, 43.893, 31.325, 69.800, 86.319),
+    'pit_b_224.in1k': (82.458, 32.773, 44.083, 32.697, 71.650, 86.707),
+    'pit_ti_distilled_224.in1k': (74.276, 6.933, 37.783, 24.721, 63.060, 81.790),
+    'pit_xs_distilled_224.in1k': (79.172, 13.507, 43.757, 30.555, 68.130, 85.543),
+    'pit_s_distilled_224.in1k': (81.826, 22.987, 47.557, 34.166, 71.170, 87.091),
+    'pit_b_distilled_224.in1k': (83.774, 36.653, 50.253, 37.208, 73.820, 88.106),
+    'deit_tiny_patch16_224.fb_in1k': (72.190, 7.213, 32.713, 20.140, 59.920, 80.026),
+    'deit_small_patch16_224.fb_in1k': (79.856, 18.720, 42.270, 29.435, 68.530, 85.672),
+    'deit_base_patch16_224.fb_in1k': (81.980, 27.173, 44.913, 32.390, 70.970, 86.833),
+    'convit_tiny.fb_in1k': (73.140, 8.707, 35.100, 22.266, 61.430, 81.132),
+    'convit_small.fb_in1k': (81.412, 24.813, 45.250, 32.956, 70.710, 87.038),
+    'convit_base.fb_in1k': (82.296, 29.387, 48.247, 35.318, 71.520, 87.200),
+    'resnet50.tv_in1k': (76.156, None, 36.157, 24.064, 63.190, 82.969),
+    'resnet50.a1_in1k': (80.382, 9.973, 40.417, 29.641, 68.470, 85.712),
+}
+# Accuracies in percent on the clean pictures of the 200 classes of ImageNet-A and -R; same place
+_TIMM_CLEAN = {
+    'pit_ti_224.in1k': (89.950, 90.440), 'pit_s_224.in1k': (94.660, 94.600), 'pit_b_224.in1k': (95.620, 94.820),
+    'deit_small_patch16_224.fb_in1k': (94.430, 94.000), 'resnet50.tv_in1k': (91.890, 92.150),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a number stands: a metric of the clean condition on a data set."""
+
+    dataset: str
+    metric: str = ERROR
+
+
+def place_of(shift: str) -> Place:
+    """Where the error of a shift stands. ReaL has no pictures of its own: it is a metric of ImageNet's."""
+    return Place(IMAGENET, f'{REAL}_error') if shift == REAL else Place(shift)
+
+
+def clean_of(shift: str) -> Place | None:
+    """Where the matching clean error stands: the same question, asked about the clean pictures of the same classes."""
+    if shift in (*SUBSETS, REAL):
+        return Place(IMAGENET, f'{shift}_clean_error')
+    if shift.startswith('in9_'):
+        return None if shift == IN9 else Place(IN9)
+    return None if shift == IMAGENET else Place(IMAGENET)
+
+
+def published(model: str) -> Mapping[str, float]:
+    """Top-1 errors that timm publishes for these weights, by the name of the shift; empty where it has none.
+
+    model: the Spec text of records; its weights say which they are: "pit_s(weights='timm/pit_s_224.in1k')".
+    """
+    weights = str(Spec.parse(model).get('weights')).rpartition('/')[2]
+    accuracies = dict(zip(_COLUMNS, _TIMM.get(weights, ()), strict=False))
+    return MappingProxyType({name: 1 - value / 100 for name, value in accuracies.items() if value is not None})
+
+
+def published_clean(model: str) -> Mapping[str, float]:
+    """As published(), on the clean pictures of the classes of ImageNet-A and -R."""
+    weights = str(Spec.parse(model).get('weights')).rpartition('/')[2]
+    accuracies = zip(SUBSETS, _TIMM_CLEAN.get(weights, ()), strict=False)
+    return MappingProxyType({name: 1 - value / 100 for name, value in accuracies})
+
+
+def record_at(tables: Tables, place: Place) -> Record:
+    """Raises MissingMeasurement with the command that measures it."""
+    model = next(iter(tables.values())).model
+    table = tables.get(place.dataset) or Table(model, place.dataset)
+    what = '--data DIR with the validation pictures' if place.dataset == IMAGENET else f'--shifts {place.dataset}=DIR'
+    table.require([(CLEAN, place.metric)], command=f'python tools/eval_shifts.py --model {Spec.parse(model).name} '
+                                                   f'{what} and the other flags of the first run')
+    return table.record((CLEAN, place.metric))
+
+
+def gap(tables: Tables, shift: str) -> tuple[float, tuple[float, float]]:
+    """How much higher the error of the shift is than the matching clean one, with its 95 % interval."""
+    error, clean = (record_at(tables, place) for place in (place_of(shift), clean_of(shift)))
+    return _difference(error, clean)
+
+
+def bg_gap(tables: Tables) -> tuple[float, tuple[float, float]]:
+    """BG-gap of Xiao et al. 2020: accuracy on mixed_same - accuracy on mixed_rand, with its 95 % interval."""
+    same, random = (record_at(tables, Place(name)) for name in (SAME, RANDOM))
+    return _difference(random, same)
+
+
+def summarise(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, float]:
+    """Error and gap of every shift, and the BG-gap where one of its two sides is asked for; fractions.
+
+    shifts: which; all that `tables` hold where it is None. Raises MissingMeasurement for what is absent.
+    """
+    names = held(tables) if shifts is None else tuple(shifts)
+    errors = {f'{name}_error': record_at(tables, place_of(name)).value for name in names}
+    return errors | {name: value for name, (value, _) in _gaps(tables, names).items()}
+
+
+def intervals(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, tuple[float, float]]:
+    """95 % intervals of the gaps of summarise(); those of the errors are Wilson's and stand in every table."""
+    return {name: interval for name, (_, interval) in _gaps(tables, held(tables) if shifts is None else shifts).items()}
+
+
+def held(tables: Tables) -> tuple[str, ...]:
+    """The shifts of which `tables` hold the error."""
+    names = (*(name for name in tables if name != IMAGENET), *([REAL] if IMAGENET in tables else []))
+    return tuple(name for name in names if (CLEAN, place_of(name).metric) in tables[place_of(name).dataset])
+
+
+def _gaps(tables: Tables, names: Iterable[str]) -> dict[str, tuple[float, tuple[float, float]]]:
+    names = list(names)
+    gaps = {f'{name}_gap': gap(tables, name) for name in names if clean_of(name)}
+    return gaps | ({'bg_gap': bg_gap(tables)} if {SAME, RANDOM} & set(names) else {})
+
+
+def _difference(error: Record, clean: Record) -> tuple[float, tuple[float, float]]:
+    terms = (1, error.value, error.count), (-1, clean.value, clean.count)
+    return error.value - clean.value, weighted_interval(terms)
+
+
+BENCHMARKS.register('shifts')(
+    Benchmark('shifts', dataset=IMAGENET, conditions=(CLEAN,), metrics=(ERROR,), summarise=summarise))

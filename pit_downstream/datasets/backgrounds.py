@@ -1,0 +1,109 @@
+"""The Backgrounds Challenge (Xiao et al. 2020, "Noise or Signal"): nine coarse classes with other backgrounds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.registry import DATASETS
+from ..core.spec import Spec
+from .base import PictureSamples, View, folders_in
+from .shift import IN9_VARIATIONS, Shift, answered, as_published, require_folders
+
+# The first and last index of each run of ImageNet's classes that belong to a class; from in_to_in9.json of
+# MadryLab/backgrounds_challenge, in the order of its in9_classes.txt. The 630 others belong to none.
+_RUNS = {
+    'dog': '151-170 173-268',
+    'bird': '7-24 87-100 127-146',
+    'vehicle': '407-408 428 436 444 468 511 547 555 561 565 569 573 586 603 609 612 627 656 661 665 670-671 675 690 '
+               '705 717 734 751 757 791 802-803 817 820 829 847 864 866-867 870 880',
+    'reptile': '33-68',
+    'carnivore': '269-280 286-299 356-362 387-388',
+    'insect': '300-326',
+    'instrument': '401-402 420 432 486 494 513 541 546 558 566 577 579 593-594 641-642 683-684 687 699 776 822 875 881 '
+                  '889',
+    'primate': '365-384',
+    'fish': '0-6 389-397',
+}
+
+
+def _indices(runs: str) -> tuple[int, ...]:
+    ends = [run.split('-') for run in runs.split()]
+    return tuple(index for first, *last in ends for index in range(int(first), int((last or [first])[0]) + 1))
+
+
+IN9 = {name: _indices(runs) for name, runs in _RUNS.items()}
+
+
+def variation(name: str) -> Callable[..., Shift]:
+    """root/<name>/val/<class>/*, 224 x 224, taken as they are; the prediction is chosen among all 1000 classes."""
+    def opened(root: str | Path, *, view: View) -> Shift:
+        folder = variation_folder(Path(root), name)
+        answers = dict(zip(class_folders_in(folder), IN9.values(), strict=True))
+        return Shift(answered(folder, answers, f'in9_{name}', as_published(view), classes=len(IN9)))
+    return opened
+
+
+for _name in IN9_VARIATIONS:
+    DATASETS.register(f'in9_{_name}', title=f'IN-9 {_name}', place='data/bg_challenge', images=None)(variation(_name))
+
+
+def variation_folder(root: Path, name: str) -> Path:
+    require_folders(root, name in folders_in(root), f'the Backgrounds Challenge with a folder {name}')
+    require_folders(root / name, 'val' in folders_in(root / name), 'the folder val of a variation')
+    return root / name / 'val'
+
+
+def class_folders_in(folder: Path) -> list[str]:
+    """The nine class folders in the order of the classes, which is that of their names ('00_dog', '01_bird' ...).
+
+    Raises ValueError for another number of folders, and for names that say another order.
+    """
+    names = folders_in(folder)
+    require_folders(folder, len(names) == len(IN9), 'nine class folders, from dog to fish,')
+    for name, own in zip(names, IN9, strict=True):
+        said = [one for one in IN9 if one in name.lower()]
+        if said and own not in said:
+            raise ValueError(f'expected the nine class folders of {folder} in the order {", ".join(IN9)}, got {name} '
+                             f'in the place of {own}; give them their published names')
+    return names
+
+
+@dataclass(frozen=True)
+class Challenge(Shift):
+    """Foregrounds (`samples`) to be pasted on every one of `backgrounds`. masks: the folder that has theirs."""
+
+    masks: Path = Path()
+    backgrounds: PictureSamples | None = None
+
+    def mask(self, index: int) -> Tensor:
+        """bool (H, W): where the foreground `index` is to be seen."""
+        path = self.masks / Path(self.samples.ids[index]).with_suffix('.npy')
+        mask = np.load(path)
+        if mask.ndim != 2 or not np.isin(mask, (0, 1)).all():
+            raise ValueError(f'expected a mask (height, width) of zeros and ones in {path}, got the shape {mask.shape} '
+                             f'with values up to {mask.max()}')
+        return torch.from_numpy(mask.astype(bool))
+
+
+@DATASETS.register('in9_challenge', title='IN-9 challenge', place='data/bg_challenge', images=None)
+def challenge(root: str | Path, *, view: View) -> Challenge:
+    """root/fg_mask/val/<class>/*.npy with their pictures in root/original, and root/only_bg_t: backgrounds for all."""
+    root, view = Path(root), as_published(view)
+    pictures, masks = variation_folder(root, 'original'), variation_folder(root, 'fg_mask')
+    found = [(f'{folder}/{mask.stem}.JPEG', indices)
+             for folder, indices in zip(class_folders_in(masks), IN9.values(), strict=True)
+             for mask in sorted((masks / folder).glob('*.npy'))]
+    absent = [id for id, _ in found if not (pictures / id).is_file()]
+    if absent or not found:
+        raise ValueError(f'expected a picture in {pictures} for each of the {len(found)} masks in {masks}, got none '
+                         f'for {len(absent)}, {", ".join(absent[:3])}; unpack both anew')
+    grounds = variation_folder(root, 'only_bg_t')
+    of_class = dict(zip(class_folders_in(grounds), IN9.values(), strict=True))
+    backgrounds = answered(grounds, of_class, 'backgrounds', view)
+    ids, targets = zip(*found, strict=True)
+    name = str(Spec.of('in9_challenge', classes=len(IN9), backgrounds=len(backgrounds)))
+    return Challenge(PictureSamples(pictures, ids, targets, view=view, name=name), masks=masks, backgrounds=backgrounds)

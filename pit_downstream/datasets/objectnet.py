@@ -1,0 +1,65 @@
+"""ObjectNet (Barbu et al. 2019): objects of the household from unusual sides; 113 of its classes are ImageNet's too."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..core.contracts import Sample
+from ..core.registry import DATASETS
+from .base import View, folders_in
+from .shift import Shift, answered, require_folders
+
+BORDER = 2  # pixels of the frame around every picture, which its authors ask to cut off; as easyrobust does
+
+
+@DATASETS.register('objectnet', title='ObjectNet', place='data/objectnet-1.0', images=None)
+def objectnet(root: str | Path, *, view: View) -> Shift:
+    """root/images/<object>/*.png of the classes that ImageNet shares; root/mappings says which these are.
+
+    The prediction is chosen among all 1000 classes, and right where it is one of those that the object maps to.
+    """
+    root = Path(root)
+    require_folders(root, {'images', 'mappings'} <= set(folders_in(root)),
+                    'ObjectNet as its archive holds it, folders images and mappings,')
+    shared = shared_classes(root / 'mappings')
+    folders = {name: shared[name] for name in folders_in(root / 'images') if name in shared}
+    require_folders(root / 'images', bool(folders), f'some of the {len(shared)} folders of objects that ImageNet knows')
+    answers = {index: indices for indices in shared.values() for index in indices}
+    samples = answered(root / 'images', folders, 'objectnet', replace(view, border=BORDER), classes=len(shared))
+
+    def same_object(sample: Sample) -> tuple[int, ...]:
+        return answers.get(sample.target, ())
+    return Shift(samples, on_imagenet={'objectnet_clean_error': same_object})
+
+
+def shared_classes(mappings: Path) -> dict[str, tuple[int, ...]]:
+    """Class indices 0..999 by folder name, from the four files of the archive.
+
+    They name ImageNet's classes in words; imagenet_to_label_2012_v2 has these in the order of the development kit, and
+    pytorch_to_imagenet_2012_id.json the line, from 0, of each class index.
+    """
+    words = _read(mappings / 'imagenet_to_label_2012_v2').splitlines()
+    lines = _read_json(mappings / 'pytorch_to_imagenet_2012_id.json')
+    folders = _read_json(mappings / 'folder_to_objectnet_label.json')
+    labels = _read_json(mappings / 'objectnet_to_imagenet_1k.json')
+    try:
+        index = {words[line].strip(): int(text) for text, line in lines.items()}
+        folder = {label: name for name, label in folders.items()}
+        return {folder[label]: tuple(sorted(index[one] for one in text.split('; '))) for label, text in labels.items()}
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f'expected the four files of ObjectNet\'s archive in {mappings}, which name each other\'s '
+                         f'classes, got a stranger in one of them ({error}); unpack them anew') from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read(path))
+    except ValueError as error:
+        raise ValueError(f'expected JSON in {path}, got: {error}; unpack it anew from ObjectNet\'s archive') from error
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f'expected {path}, found no such file; it lies in ObjectNet\'s archive, in mappings/')
+    return path.read_text()

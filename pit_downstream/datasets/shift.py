@@ -1,0 +1,102 @@
+"""Shift: another data set in the classes of ImageNet; and what a folder looks like where it is not the one expected."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..core.contracts import Sample
+from ..core.spec import Spec, Value
+from .base import PictureSamples, View, folders_in, pictures_in
+from .labelsets import subset_indices, wnid_indices
+
+IN9_VARIATIONS = ('original', 'mixed_same', 'mixed_rand', 'mixed_next', 'only_fg', 'no_fg', 'only_bg_b', 'only_bg_t')
+VAL = re.compile(r'ILSVRC2012_val_(\d{8})')
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A data set opened: its pictures, and what counts as right.
+
+    samples: its pictures, their targets all class indices in 0..999 that are right; None where it has no pictures of
+    its own (ReaL relabels those of ImageNet).
+    classes: the class indices among which a prediction is chosen; None for all 1000.
+    on_imagenet: metrics of ImageNet's validation pictures by name, each with the answers it asks for: the same question
+    put to the pictures of the matching classes.
+    """
+
+    samples: PictureSamples | None
+    classes: tuple[int, ...] | None = None
+    on_imagenet: Mapping[str, Callable[[Sample], tuple[int, ...]]] = field(default_factory=dict)
+
+
+def answered(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: View, **words: Value) -> PictureSamples:
+    """The pictures of the folders below `root`, each with the class indices of its folder as its right answers.
+
+    name, words: of the Spec under which records are kept.
+    """
+    found = [(f'{folder}/{picture}', tuple(indices)) for folder, indices in folders.items()
+             for picture in pictures_in(root / folder)]
+    if not found:
+        raise ValueError(f'expected pictures in the {len(folders)} folders of {root}, found none')
+    ids, targets = zip(*found, strict=True)
+    return PictureSamples(root, ids, targets, view=view, name=str(Spec.of(name, **words)))
+
+
+def as_published(view: View) -> View:
+    """For pictures that were published at 224 x 224, already cut: they are resized only for a model of another size."""
+    return replace(view, resize=None if view.size in (None, 224) else view.size)
+
+
+def require_folders(root: Path, fits: bool, expected: str) -> None:
+    """Raise ValueError that says what `root` looks like, unless it fits."""
+    if not fits:
+        raise ValueError(f'expected {expected} in {root}; this looks like {recognise(root)}')
+
+
+def require_imagenet(root: Path) -> None:
+    """Raise ValueError unless `root` has class folders as ImageNet's: ImageNet-A would have no gap to itself."""
+    require_folders(root, of_thousand(folders_in(root)), "ImageNet's validation pictures in folders of the 1000 classes")
+
+
+def of_thousand(names: list[str]) -> bool:
+    """Whether these are folders of the thousand classes, and not the two hundred of ImageNet-A or -R."""
+    subsets = (subset_indices(name).keys() for name in ('imagenet_a', 'imagenet_r'))
+    return bool(names) and set(names) <= wnid_indices().keys() and all(set(names) != subset for subset in subsets)
+
+
+def recognise(root: Path) -> str:
+    """What a folder looks like: 'ImageNet-R: 200 folders named by WordNet id'."""
+    names = folders_in(root)
+    if {'images', 'mappings'} <= set(names):
+        return 'ObjectNet: folders images and mappings'
+    if set(IN9_VARIATIONS[1:3]) <= set(names):
+        return 'the Backgrounds Challenge: a folder for each variation'
+    if names and set(names) <= wnid_indices().keys():
+        return _of_wordnet(root, names)
+    if names and all(map(str.isdecimal, names)):
+        return f'ImageNet-V2: {len(names)} folders with numbers as names'
+    if len(names) == 1:
+        return f'a folder around {names[0]}, which looks like {recognise(root / names[0])}'
+    if not names:
+        return f'{len(pictures_in(root))} pictures without class folders'
+    return f'{len(names)} folders ({", ".join(names[:3])}{" ..." * (len(names) > 3)})'
+
+
+def _of_wordnet(root: Path, names: list[str]) -> str:
+    folders = f'{len(names)} folder{"s" * (len(names) > 1)} named by WordNet id'
+    for subset, title in (('imagenet_a', 'ImageNet-A'), ('imagenet_r', 'ImageNet-R')):
+        if set(names) == subset_indices(subset).keys():
+            return f'{title}: {folders}'
+    in_a, in_r = (set(names) <= subset_indices(subset).keys() for subset in ('imagenet_a', 'imagenet_r'))
+    if in_a != in_r:
+        return f'a part of ImageNet-{"A" if in_a else "R"}: {folders}'
+    if is_validation(root):
+        return f"ImageNet's validation pictures: {folders}"
+    return f'classes of ImageNet-1k: {folders}'
+
+
+def is_validation(root: Path) -> bool:
+    """Whether the first picture, of the first class or of a flat folder, is named as ImageNet's validation pictures."""
+    pictures = pictures_in(root.joinpath(*folders_in(root)[:1]))
+    return bool(pictures) and VAL.match(pictures[0]) is not None

@@ -1,0 +1,81 @@
+"""The shifted data sets by name: which are asked for, where they lie, and opening them.
+
+An entry of DATASETS opens a folder as `DATASETS[name](root, view=view)` and gives a Shift. What is said about it:
+title; place, where it lies unless told otherwise (None: it has no files); images, how many it was published with.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..core.registry import DATASETS
+from . import backgrounds, imagenet_shifts, objectnet  # noqa: F401  registers them
+from .base import View, folders_in
+from .shift import IN9_VARIATIONS, Shift, is_validation, require_folders
+
+IN9 = 'in9_original'  # says where all variations lie
+
+_log = logging.getLogger(__name__)
+
+
+def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str | None]:
+    """Where the shifts of a command line lie, by name; None for what needs no files of its own.
+
+    given: texts NAME or NAME=PLACE, where 'in9' stands for every variation that lies in its place; empty for all whose
+    folder is there, ImageNet's relatives first and IN-9 last. imagenet: folder of the validation pictures, for ReaL.
+    Raises LookupError for an unknown name.
+    """
+    if not given:
+        names = sorted(DATASETS, key=lambda name: (not name.startswith('imagenet_'), name.startswith('in9_')))
+        usual = {name: DATASETS.entry(name).about['place'] for name in names}
+        return {name: place for name, place in usual.items() if _is_there(name, place, Path(imagenet))}
+    chosen: dict[str, str | None] = {}
+    for text in given:
+        name, _, place = text.partition('=')
+        usual = DATASETS.entry(IN9 if name == 'in9' else name).about['place']
+        if place and usual is None:
+            raise ValueError(f'expected {name} without a place, got {text}; it is measured on the pictures of --data')
+        chosen |= _variations(place or usual) if name == 'in9' else {name: place or usual}
+    return chosen
+
+
+def open_shifts(places: Mapping[str, str | None], *, view: View, limit: int | None = None) -> dict[str, Shift]:
+    """Every shift of `places`, its pictures as `view` shows them. limit: at most so many of each, evenly spread.
+
+    Raises ValueError for more pictures than were published; fewer are a warning.
+    """
+    shifts = {name: DATASETS[name](place, view=view) for name, place in places.items()}
+    for name, shift in shifts.items():
+        _compare(name, shift)
+    return {name: _limited(shift, limit) for name, shift in shifts.items()}
+
+
+def _variations(place: str) -> dict[str, str]:
+    found = [variation for variation in IN9_VARIATIONS if variation in folders_in(Path(place))]
+    require_folders(Path(place), bool(found), f'the Backgrounds Challenge with folders {", ".join(IN9_VARIATIONS)}')
+    return {f'in9_{variation}': place for variation in found}
+
+
+def _is_there(name: str, place: str | None, imagenet: Path) -> bool:
+    """Never of in9_challenge, which has no folder of that name: it takes long, one must ask for it."""
+    if place is None:
+        return imagenet.is_dir() and is_validation(imagenet)
+    return (Path(place) / name.removeprefix('in9_') if name.startswith('in9_') else Path(place)).is_dir()
+
+
+def _compare(name: str, shift: Shift) -> None:
+    """The number of pictures with that of the published set."""
+    published, title = (DATASETS.entry(name).about[key] for key in ('images', 'title'))
+    if shift.samples is None or published in (None, len(shift.samples)):
+        return
+    if len(shift.samples) > published:
+        raise ValueError(f'expected the {published} pictures of {title} in {shift.samples.root}, got '
+                         f'{len(shift.samples)}; give its own folder')
+    _log.warning('%s has %d of its %d pictures in %s', title, len(shift.samples), published, shift.samples.root)
+
+
+def _limited(shift: Shift, limit: int | None) -> Shift:
+    if limit is None or shift.samples is None or limit >= len(shift.samples):
+        return shift
+    return replace(shift, samples=shift.samples.limited(limit))

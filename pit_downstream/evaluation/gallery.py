@@ -1,0 +1,89 @@
+"""Attacked images on disk, exactly as the model saw them, and a sheet to look at."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..core.condition import Condition
+
+SHOWN = 8  # rows of a contact sheet
+MARGIN = 16  # pixels for the heading
+CONTRAST = 10  # by which differences are enlarged
+
+
+class Gallery:
+    """A folder with a folder for each condition, in which every image is a NumPy file (.npy): float32 (3, H, W) in [0, 1].
+
+    The images without the attack lie there too. The folder belongs to one model, data set and seed: about.json says
+    which. Raises ValueError where it belongs to others.
+    """
+
+    def __init__(self, folder: str | Path, *, model: str, dataset: str, seed: int):
+        self.folder = Path(folder)
+        about, path = {'model': model, 'dataset': dataset, 'seed': seed}, self.folder / 'about.json'
+        if path.exists() and json.loads(path.read_text()) != about:
+            raise ValueError(f'expected a folder for the images of {model} on {dataset} with seed {seed}, got '
+                             f'{self.folder}, which holds those of others; name another with --save DIR')
+        self.folder.mkdir(parents=True, exist_ok=True)
+        own = self.folder / f'about.{os.getpid()}.part'  # of several ranks each may read what another writes
+        own.write_text(json.dumps(about) + '\n')
+        own.replace(path)
+
+    def path(self, condition: Condition, id: str) -> Path:
+        return self._place(condition) / f'{id}.npy'
+
+    def require(self, done: Mapping[Condition, Sequence[str]]) -> None:
+        """Raise ValueError unless the images with these ids have been saved: those that need no attack any more."""
+        for condition, ids in done.items():
+            lacking = sum(not self.path(condition, id).exists() for id in ids)
+            if lacking:
+                raise ValueError(f'expected in {self.folder} the images that were attacked before, found {lacking} '
+                                 f'missing of {condition}; to attack them again and save them, begin another --store DIR')
+
+    def keep(self, condition: Condition, images: Tensor, ids: Sequence[str], *, only: Sequence[bool] | None = None
+             ) -> None:
+        """Save images (B, 3, H, W), or those of them that `only` says; a file is there whole or not at all."""
+        for row, (image, id) in enumerate(zip(images.float().cpu().numpy(), ids, strict=True)):
+            if only is None or only[row]:
+                path = self.path(condition, id)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.with_suffix('.part').open('wb') as file:
+                    np.save(file, image)
+                path.with_suffix('.part').replace(path)
+
+    def copy(self, source: Condition, target: Condition, id: str) -> None:
+        """What fools at one epsilon fools at a larger."""
+        if source != target:
+            self.path(target, id).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.path(source, id), self.path(target, id))
+
+    def read(self, condition: Condition, id: str) -> Tensor:
+        return torch.from_numpy(np.load(self.path(condition, id)))
+
+    def sheet(self, condition: Condition, ids: Sequence[str]) -> Path:
+        """Write a PNG beside the folder of `condition`: of the first images clean, attacked, difference times ten."""
+        shown = [id for id in ids if self.path(condition, id).exists()][:SHOWN]
+        if not shown:
+            raise ValueError(f'expected saved images of {condition} in {self.folder}, found none')
+        pairs = [(self.read(Condition(condition.corruption), id), self.read(condition, id)) for id in shown]
+        rows = [torch.cat([before, after, (.5 + CONTRAST * (after - before)).clamp(0, 1)], 2) for before, after in pairs]
+        pixels = (torch.cat(rows, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        paper = Image.new('RGB', (pixels.shape[1], pixels.shape[0] + MARGIN), 'white')
+        paper.paste(Image.fromarray(pixels), (0, MARGIN))
+        for column, word in enumerate(('clean' if condition.corruption is None else condition.corruption.name,
+                                       condition.attack.name, f'difference x{CONTRAST}')):
+            ImageDraw.Draw(paper).text((column * pixels.shape[1] // 3 + 2, 2), word, fill='black')
+        path = Path(f'{self._place(condition)}.png')
+        paper.save(path)
+        return path
+
+    def _place(self, condition: Condition) -> Path:
+        return self.folder / re.sub(r'[^0-9A-Za-z.=-]+', '_', str(condition)).strip('_')

@@ -1,0 +1,68 @@
+"""A classifier on shifted data sets, and on the clean pictures of the same classes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..benchmarks.base import require_counts
+from ..core.condition import CLEAN
+from ..core.contracts import Metric, Predictor, Sample
+from ..core.records import ResultStore, Table
+from ..datasets.backgrounds import Challenge
+from ..datasets.base import Samples
+from ..datasets.shift import Shift
+from ..metrics.answers import AnswerError, Answers
+from ..metrics.classification import top1_error
+from .backgrounds import keep_challenge
+from .keep import keep_measuring
+
+
+def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str, Shift], imagenet: Samples | None, *,
+                   allow_missing: int = 0, **options: Any) -> dict[str, Table]:
+    """The table of every data set by its name, 'imagenet' among them where `imagenet`, its clean pictures, is given.
+
+    These are passed once, however many shifts ask about their part of them. Raises ValueError for a classifier of
+    other classes than ImageNet's 1000, and where ReaL is asked for without ImageNet's pictures.
+    options: of `keep_measuring`.
+    """
+    if predictor.classes() != 1000:
+        raise ValueError(f'expected a classifier of the 1000 classes of ImageNet, got {predictor.classes()} classes of '
+                         f'{predictor.name}; give another --model')
+    homeless = [name for name, shift in shifts.items() if shift.samples is None]
+    if homeless and imagenet is None:
+        raise ValueError(f'expected the validation pictures of ImageNet for {", ".join(homeless)}, got none; say where '
+                         'they lie with --data')
+    measured = {}
+    if imagenet is not None:
+        metrics = [top1_error(), *_on_imagenet(shifts.values(), imagenet)]
+        measured['imagenet'] = _measure(store, predictor, imagenet, metrics, allow_missing, options)
+    for name, shift in shifts.items():
+        if isinstance(shift, Challenge):
+            table = keep_challenge(store, predictor, shift, **options)
+            measured[name] = Table(table.model, table.dataset, [table.record((CLEAN, 'top1_error'))])
+        elif shift.samples is not None:
+            metric = AnswerError('top1_error', classes=shift.classes)
+            measured[name] = _measure(store, predictor, shift.samples, [metric], allow_missing, options)
+    return measured
+
+
+def _measure(store: ResultStore, predictor: Predictor, samples: Samples, metrics: Sequence[Metric], allow_missing: int,
+             options: dict[str, Any]) -> Table:
+    """The clean records of `metrics` alone: a store may hold others of the same images."""
+    table = keep_measuring(store, predictor, samples, metrics, [CLEAN], allow_missing=allow_missing, **options)
+    records = [table.record((CLEAN, metric.name)) for metric in metrics]
+    for metric, record in zip(metrics, records, strict=True):
+        images = _count(samples, metric.answers) if isinstance(metric, AnswerError) else len(samples)
+        require_counts(Table(table.model, table.dataset, [record]), images, allow_missing=allow_missing)
+    return Table(table.model, table.dataset, records)
+
+
+def _on_imagenet(shifts: Iterable[Shift], imagenet: Samples) -> list[AnswerError]:
+    """What the shifts ask about ImageNet's pictures; not what none of these pictures answers."""
+    metrics = [AnswerError(name, answers=answers, classes=shift.classes)
+               for shift in shifts for name, answers in shift.on_imagenet.items()]
+    return [metric for metric in metrics if _count(imagenet, metric.answers)]
+
+
+def _count(samples: Samples, answers: Answers) -> int:
+    """For how many of the samples there is an answer; no picture is read."""
+    return sum(bool(answers(Sample(id, None, target))) for id, target in zip(samples.ids, samples.targets, strict=True))

@@ -1,0 +1,188 @@
+"""Whether each image stood an attack, kept image by image: what a killed run has found is not searched again."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..core.condition import Condition
+from ..core.contracts import Batch, Classifier, Metric
+from ..core.lines import JsonLines
+from ..core.records import ResultStore, Table
+from ..datasets.base import Samples
+from .attacking import Found, Settled, attack_curve, fools_further, radius, same_curve
+from .corrupting import corrupted
+from .gallery import Gallery
+from .keep import keep_measuring
+from .loading import RawBatch
+from .measure import Pass
+from .ranks import from_first, gathered, rank, world
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some images of `dataset` under one condition. right: '1' or '0' for each of ids, whether the model stood.
+
+    forwards, backwards: images taken through the model for these verdicts, together.
+    """
+
+    model: str
+    dataset: str
+    condition: str
+    seed: int
+    ids: tuple[str, ...]
+    right: str
+    forwards: int
+    backwards: int
+
+
+@dataclass
+class Verdicts:
+    """Those of one condition. right: by image. forwards, backwards: as of Chunk, of all of them."""
+
+    right: dict[str, bool] = field(default_factory=dict)
+    forwards: int = 0
+    backwards: int = 0
+
+    def add(self, chunk: Chunk) -> None:
+        """Take a chunk in, unless two runs at once have searched the same images: then the first counts."""
+        fresh = {id: letter == '1' for id, letter in zip(chunk.ids, chunk.right, strict=True) if id not in self.right}
+        if fresh:
+            self.right |= fresh
+            self.forwards += chunk.forwards
+            self.backwards += chunk.backwards
+
+    def values(self) -> dict[str, float]:
+        count = len(self.right)
+        if not count:
+            raise ValueError('expected at least one image, got none; check the data and --limit')
+        return {'top1_error': (count - sum(self.right.values())) / count, 'forwards': self.forwards / count,
+                'backwards': self.backwards / count}
+
+
+class VerdictStore:
+    """The files verdicts*.jsonl in a folder, one for each rank, only ever appended to (core.lines)."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def add(self, *chunks: Chunk) -> None:
+        name = f'verdicts.{rank()}.jsonl' if rank() else 'verdicts.jsonl'
+        JsonLines(self.folder / name).append(map(asdict, chunks))
+
+    def read(self, model: str, dataset: str, seed: int) -> dict[str, Verdicts]:
+        """By condition."""
+        found: dict[str, Verdicts] = {}
+        for path in sorted(self.folder.glob('verdicts*.jsonl')):
+            for number, line in enumerate(JsonLines(path).read(), 1):
+                chunk = _parsed(path, number, line)
+                if (chunk.model, chunk.dataset, chunk.seed) == (model, dataset, seed):
+                    found.setdefault(chunk.condition, Verdicts()).add(chunk)
+        return found
+
+
+def _parsed(path: Path, number: int, line: bytes) -> Chunk:
+    try:
+        return Chunk(**json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f'expected the verdicts of some images in line {number} of {path}, got '
+                         f'{line[:80].decode(errors="replace")!r}; remove or mend that line') from error
+
+
+def keep_attacking(store: ResultStore, predictor: Classifier, samples: Samples, conditions: Sequence[Condition], *,
+                   seed: int = 0, gallery: Gallery | None = None, **options) -> Table:
+    """As keep_measuring, for a classifier under conditions with an attack.
+
+    The records of each are top1_error (1 - robust accuracy, on all images), and forwards and backwards, the passes per
+    image. The verdicts beside them grow batch by batch, so a run goes on where it was killed; and an epsilon added to a
+    curve later begins with what smaller ones fooled. gallery: where the images are saved.
+    """
+    verdicts = VerdictStore(store.path.parent)
+    known = from_first(verdicts.read(predictor.name, samples.name, seed) if rank() == 0 else None)
+    if gallery:
+        related = [other for other in map(Condition.parse, known) if any(same_curve(other, one) for one in conditions)]
+        gallery.require({other: list(known[str(other)].right) for other in related})
+
+    def judged(predictor: Classifier, one: Pass, metrics: Sequence[Metric], seed: int) -> Judged:
+        return Judged(predictor, one, seed, verdicts=verdicts, known=known, dataset=samples.name, gallery=gallery)
+    return keep_measuring(store, predictor, samples, [Named('top1_error'), Named('backwards')], conditions, seed=seed,
+                          counter=judged, **options)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Stands where a metric would, for a value that verdicts give."""
+
+    name: str
+
+
+class Judged:
+    """The counter of a pass (evaluation.measure.Counter) whose numbers are those of its verdicts."""
+
+    def __init__(self, predictor: Classifier, one: Pass, seed: int, *, verdicts: VerdictStore,
+                 known: Mapping[str, Verdicts], dataset: str, gallery: Gallery | None = None):
+        self.predictor, self.work, self.seed, self.dataset = predictor, one.work, seed, dataset
+        self.verdicts, self.known, self.gallery, self.fresh = verdicts, known, gallery, []
+        self.family = sorted((other for other in map(Condition.parse, known) if other.attack is not None
+                              and same_curve(other, one.work[0][0])), key=lambda one: radius(one.attack))
+        finished = set.intersection(*({*self._right(condition)} for condition, _ in one.work))
+        left = [index for index, id in enumerate(one.samples.ids) if id not in finished]
+        self.indices = left[rank()::world()]
+
+    def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
+        taken = self.predictor.collate(batch.samples(next(corrupted(batch, [work[0][1]], self.seed))))
+        settled = [self._settled(condition, batch.ids) for condition, _ in work]
+        curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed, settled=settled)
+        if self.gallery:
+            self.gallery.keep(Condition(work[0][0].corruption), taken.images, batch.ids)
+            for (condition, _), found, before in zip(work, curve, settled, strict=True):
+                self._save(condition, found, before, batch.ids)
+        chunks = [self._chunk(condition, found, ~before.here, taken)
+                  for (condition, _), found, before in zip(work, curve, settled, strict=True)]
+        self.verdicts.add(*(chunk for chunk in chunks if chunk.ids))
+        self.fresh += chunks
+        yield from (condition for condition, _ in work)
+
+    def values(self) -> Iterator[tuple[Condition, Mapping[str, float], int]]:
+        every: dict[str, Verdicts] = {}
+        for chunk in gathered(self.fresh):
+            every.setdefault(chunk.condition, Verdicts()).add(chunk)
+        for condition, _ in self.work:
+            before = self.known.get(str(condition), Verdicts())
+            new = every.get(str(condition), Verdicts())
+            both = Verdicts(before.right | new.right, before.forwards + new.forwards, before.backwards + new.backwards)
+            yield condition, both.values(), len(both.right)
+
+    def _right(self, condition: Condition) -> Mapping[str, bool]:
+        return self.known[str(condition)].right if str(condition) in self.known else {}
+
+    def _settled(self, condition: Condition, ids: Sequence[str]) -> Settled:
+        here, lost = self._right(condition), self._lost(condition, ids)
+        return Settled(torch.tensor([id in here for id in ids], device=self.predictor.device),
+                       torch.tensor([id in lost for id in ids], device=self.predictor.device))
+
+    def _lost(self, condition: Condition, ids: Sequence[str]) -> dict[str, Condition]:
+        """The images known to be fooled, with the condition that says so."""
+        found: dict[str, Condition] = {}
+        for other in self.family:
+            if fools_further(other.attack, condition.attack):
+                right = self._right(other)
+                found |= {id: other for id in ids if right.get(id) is False and id not in found}
+        return found
+
+    def _chunk(self, condition: Condition, found: Found, fresh: torch.Tensor, batch: Batch) -> Chunk:
+        which = fresh.nonzero().flatten().tolist()
+        wrong = found.wrong.tolist()
+        return Chunk(self.predictor.name, self.dataset, str(condition), self.seed,
+                     tuple(batch.samples[row].id for row in which), ''.join('01'[not wrong[row]] for row in which),
+                     found.forwards, found.backwards)
+
+    def _save(self, condition: Condition, found: Found, before: Settled, ids: Sequence[str]) -> None:
+        """What this run found, and copies of what fooled the model at a smaller epsilon in an earlier one."""
+        lost, here = self._lost(condition, ids), before.here.tolist()
+        self.gallery.keep(condition, found.images, ids, only=[id not in lost and not here[row]
+                                                              for row, id in enumerate(ids)])
+        for id, other in lost.items():
+            self.gallery.copy(other, condition, id)

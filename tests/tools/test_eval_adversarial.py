@@ -1,0 +1,113 @@
+"""tools/eval_adversarial.py on a toy model and forty pictures."""
+
+import csv
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pit_downstream.attacks
+import pit_downstream.corruptions  # noqa: F401  both register what they have before a test puts the registries back
+from pit_downstream.core.registry import ATTACKS, CORRUPTIONS
+from tests.evaluation import toy
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'eval_adversarial.py'
+FLAGS = ('--model', toy.FOUR, '--data', 'val', '--store', 'store', '--workers', '0')
+FEW = ('--attacks', 'noise', 'pgd(steps=3)', '--epsilons', '1/255', '4/255')
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch, capsys):
+    """measured(*flags) runs the tool in this process where val/ has forty pictures: (exit code, stdout, stderr)."""
+    toy.recognised(tmp_path / 'val')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('sys.path', sys.path.copy())
+    for registry in (ATTACKS, CORRUPTIONS):
+        monkeypatch.setattr(registry, '_entries', registry._entries.copy())
+
+    def run(*flags):
+        monkeypatch.setattr('sys.argv', [str(TOOL), *FLAGS, *flags])
+        code = 0
+        try:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+    return run
+
+
+def names(out):
+    """The first column of the table."""
+    return [line.split('  ')[0] for line in out.splitlines()[3:]]
+
+
+def test_a_table_its_files_and_pictures(measured, tmp_path):
+    code, out, said = measured(*FEW, '--save', 'images', '--csv', 'out.csv', '--json', 'out.json')
+    assert (code, said) == (0, ''), said
+    lines = out.splitlines()
+    assert lines[0].startswith("tests.evaluation.toy:classifier(classes=4, weights='own') on imagenet(images=40, ")
+    cells = [line.split() for line in lines[2:10]]
+    assert cells[0] == ['attack', 'norm', 'epsilon', 'accuracy', '95', '%', 'forwards', 'backwards']
+    assert cells[1][:2] == ['clean', '0.8000']
+    assert [row[:3] for row in cells[2:6]] == [['noise', 'Linf', '1/255'], ['noise', 'Linf', '4/255'],
+                                               ['pgd(steps=3)', 'Linf', '1/255'], ['pgd(steps=3)', 'Linf', '4/255']]
+    assert [row[:4] for row in cells[6:8]] == [['worst', 'case', 'Linf', '1/255'], ['worst', 'case', 'Linf', '4/255']]
+    assert float(cells[7][4]) <= min(float(cells[3][3]), float(cells[5][3])) < .8
+    rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
+    assert len(rows) == 1 + 4 * 3 and rows[-1]['epsilon'] == '4/255' and {row['count'] for row in rows} == {'40'}
+    read = json.loads((tmp_path / 'out.json').read_text())
+    assert read['summary']['accuracy(clean)'] == .8
+    assert [point[0] for point in read['curves']['epsilon']["clean + pgd(norm='Linf', steps=3)"]] == [1 / 255, 4 / 255]
+    folders = sorted(path.name for path in (tmp_path / 'images').iterdir())
+    assert folders[:2] == ['about.json', 'clean'] and sum(name.endswith('.png') for name in folders) == 4
+    assert np.load(next((tmp_path / 'images' / 'clean').rglob('*.npy'))).dtype == np.float32
+    before = {path: path.read_bytes() for path in (tmp_path / 'store').iterdir()}
+    assert measured(*FEW, '--save', 'images') == (0, out, '')  # the second run adds nothing and prints the table
+    assert {path: path.read_bytes() for path in (tmp_path / 'store').iterdir()} == before
+
+
+def test_corruptions_with_attacks_and_alone(measured):
+    code, out, said = measured('--attacks', 'pgd(steps=2)', '--epsilons', '4/255', '--corruptions', 'fog(severity=2)',
+                               '--limit', '12')
+    assert (code, said) == (0, ''), said
+    assert names(out) == ['clean', 'fog(severity=2)', 'pgd(steps=2)', 'fog(severity=2) + pgd(steps=2)']
+    code, out, said = measured('--attacks', '--corruptions', 'occlusion(share=0.25)', "occlusion(shape='centre', share=1)")
+    assert (code, said) == (0, ''), said
+    assert names(out) == ['clean', 'occlusion(share=0.25)', "occlusion(shape='centre', share=1)"]
+
+
+def test_ones_own_attack(measured, tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        'from dataclasses import dataclass\n\nfrom pit_downstream.attacks.base import Attack\n'
+        'from pit_downstream.core.registry import ATTACKS\n\n\n'
+        "@ATTACKS.register('darken', source='own')\n@dataclass(frozen=True)\nclass Darken(Attack):\n"
+        '    def run(self, predictor, batch, rng):\n        return batch.images - self.threat.epsilon\n')
+    code, out, said = measured('--import', 'mine', '--attacks', 'darken', '--norm', 'L2', '--epsilons', '0.5')
+    assert (code, said) == (0, ''), said
+    assert out.splitlines()[4].split()[:3] == ['darken', 'L2', '0.5']
+
+
+def test_search_in_half_precision_is_said(measured):
+    code, out, said = measured('--attacks', 'noise', '--epsilons', '4/255', '--amp', 'bf16')
+    assert (code, said) == (0, ''), said
+    assert out.startswith("tests.evaluation.toy:classifier(classes=4, search='bf16', weights='own') on ")
+
+
+@pytest.mark.parametrize('flags, words', [
+    (('--attacks', 'pdg'), "no attack named 'pdg'; did you mean pgd"),
+    (('--attacks', 'pgd(mood=3)'), 'as arguments of pgd, got mood'),
+    (('--attacks', 'pgd', '--norm', 'L7', '--epsilons', '1'), "norm is one of Linf, L2, L1"),
+    (('--attacks', 'pgd', '--norm', 'L2'), 'expected --epsilons with --norm L2, got none; write --epsilons 0.5'),
+    (('--attacks', 'pgd', '--epsilons', '8'), 'write 8/255'),
+    (('--attacks', 'pgd', '--epsilons', 'eight'), 'expected literals and fractions n/m as arguments, got eight'),
+    (('--attacks', 'pgd', '--epsilons', '"8"'), "expected a number like 8/255 or 0.5 as epsilon"),
+    (('--attacks', 'pgd', '--corruptions', 'fogg(severity=1)'), "no corruption named 'fogg'; did you mean fog"),
+    (('--attacks', 'noise', '--amp', 'fp16'), 'expected --amp bf16 for attacks, got fp16'),
+    (('--attacks', 'noise', '--data', 'nowhere'), 'expected pictures in nowhere, found no such folder'),
+])
+def test_bad_input_ends_with_one_sentence(measured, tmp_path, flags, words):
+    code, _, said = measured(*flags)
+    assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()

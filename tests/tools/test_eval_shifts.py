@@ -1,0 +1,176 @@
+"""tools/eval_shifts.py on a toy model and small folders."""
+
+import csv
+import json
+import runpy
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pit_downstream.datasets.backgrounds import IN9
+from pit_downstream.datasets.base import View
+from pit_downstream.datasets.labelsets import real_labels, subset_indices
+from pit_downstream.evaluation.models import build_classifier
+from tests.datasets import shift_folders
+from tests.evaluation import toy
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'eval_shifts.py'
+MODEL = 'tests.tools.test_eval_shifts:classifier'
+LIKELY = (6, 15, 17, 22, 23, 33, 151, 418, 749, 795, 954)  # so that errors lie between 0 and 1
+PLACES = {'imagenet_a': 'imagenet-a', 'imagenet_v2_top_images': 'imagenetv2-top-images-format-val',
+          'objectnet': 'objectnet-1.0', 'in9_original': 'bg_challenge', 'in9_mixed_same': 'bg_challenge',
+          'in9_mixed_rand': 'bg_challenge'}
+
+
+def classifier():
+    model = toy.Toy(1000)
+    with torch.no_grad():
+        model.head.bias[list(LIKELY)] = 1000.
+    return model
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('shifts') / 'data'
+    for name, place in PLACES.items():
+        shift_folders.make(name, folder / place)
+    shift_folders.validation(folder / 'imagenet' / 'val')
+    return folder
+
+
+@pytest.fixture
+def measured(data, tmp_path, monkeypatch, capsys):
+    """measured(*flags) runs the tool in this process where data/ lies: (exit code, stdout, stderr)."""
+    (tmp_path / 'data').symlink_to(data)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('sys.path', sys.path.copy())
+
+    def run(*flags, model=MODEL):
+        monkeypatch.setattr('sys.argv', [str(TOOL), '--model', model, '--store', 'store', '--workers', '0', *flags])
+        code = 0
+        try:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+    return run
+
+
+def test_whatever_lies_in_data_is_measured(measured, tmp_path):
+    code, out, said = measured('--csv', 'out.csv', '--json', 'out.json')
+    assert code == 0, said
+    lines = out.splitlines()
+    assert lines[0] == f"{MODEL}(weights='own')" and lines[2].split()[0] == 'top-1'
+    assert [line.split()[0] for line in lines[3:11]] == [
+        'imagenet', 'imagenet_a', 'imagenet_v2_top_images', 'imagenet_real', 'objectnet', 'in9_original',
+        'in9_mixed_same', 'in9_mixed_rand']
+    assert [line.split()[1] for line in lines[3:11]] == ['12', '10', '10', '11', '4', '18', '18', '18']
+    assert lines[12].startswith('BG-gap') and len(lines) == 13
+    rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
+    assert len(rows) == 7 + 4 and {row['condition'] for row in rows} == {'clean'}
+    counts = {row['metric']: int(row['count']) for row in rows if row['dataset'].startswith('imagenet(')}
+    assert counts == {'top1_error': 12, 'imagenet_a_clean_error': 8, 'imagenet_real_error': 11,
+                      'imagenet_real_clean_error': 11, 'objectnet_clean_error': 6}
+    summary = json.loads((tmp_path / 'out.json').read_text())['summary']
+    assert {'imagenet_a_gap', 'imagenet_real_gap', 'objectnet_gap', 'in9_mixed_rand_gap', 'bg_gap'} <= set(summary)
+    before = (tmp_path / 'store' / 'results.jsonl').read_bytes()
+    code, again, _ = measured('--batch-size', '5')
+    assert (code, again) == (0, out)  # the second run adds nothing and prints the table
+    assert (tmp_path / 'store' / 'results.jsonl').read_bytes() == before
+
+
+def test_errors_are_those_of_the_logits(measured, data, tmp_path):
+    """Counted once more from the logits of each picture, by the rule of its data set."""
+    assert measured('--batch-size', '7')[0] == 0
+    kept = {(record['dataset'].split('(')[0], record['metric']): record['value'] for record in map(
+        json.loads, (tmp_path / 'store' / 'results.jsonl').read_text().splitlines())}
+    predictor = build_classifier(MODEL)
+
+    def best(place, among=range(1000), view=predictor.view):
+        """(path, predicted class) of every picture."""
+        paths = [path for path in (data / place).rglob('*.*') if path.suffix in ('.jpg', '.JPEG', '.png')]
+        images = torch.stack([view(Image.open(path)) for path in paths]).float() / 255
+        logits = predictor.predict(images, None).predictions[:, list(among)]
+        return [(path, list(among)[place]) for path, place in zip(paths, logits.argmax(1), strict=True)]
+
+    def share(wrong):
+        return sum(wrong) / len(wrong)
+    classes = subset_indices('imagenet_a')
+    assert 0 < kept['imagenet_a', 'top1_error'] == share(
+        [predicted != classes[path.parent.name] for path, predicted in best('imagenet-a', classes.values())]) < 1
+    labels = [(predicted, real_labels()[int(path.stem[-8:]) - 1]) for path, predicted in best('imagenet/val')]
+    assert kept['imagenet', 'imagenet_real_error'] == share([one not in right for one, right in labels if right])
+    assert 0 < kept['in9_mixed_rand', 'top1_error'] == share(
+        [predicted not in IN9[path.parent.name[3:]] for path, predicted in
+         best('bg_challenge/mixed_rand/val', view=View(32, 32))]) < 1
+    objects = {'banana': (954,), 'pen': (418, 749)}
+    assert kept['objectnet', 'top1_error'] == share(
+        [predicted not in objects[path.parent.name] for path, predicted in
+         best('objectnet-1.0/images', view=replace(predictor.view, border=2)) if path.parent.name in objects])
+    clean = [(predicted, path.parent.name) for path, predicted in best('imagenet/val', classes.values())]
+    assert kept['imagenet', 'imagenet_a_clean_error'] == share(
+        [predicted != classes[wnid] for predicted, wnid in clean if wnid in classes])
+
+
+def test_a_part_without_clean_pictures(measured, data, tmp_path):
+    code, out, said = measured('--shifts', 'imagenet_a', 'in9', '--data', 'nowhere', '--limit', '6', '--cache', 'cache')
+    assert code == 0, said
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[3:7]] == [
+        'imagenet_a', 'in9_original', 'in9_mixed_same', 'in9_mixed_rand']
+    assert lines[3].split()[1] == '6' and lines[3].split()[-2:] == ['-', '-']
+    assert lines[-1].startswith('no gap of imagenet_a: no imagenet_a_clean_error of ')
+    stored = [json.loads(line)['dataset'] for line in (tmp_path / 'store' / 'results.jsonl').read_text().splitlines()]
+    assert all('limit=6' in dataset for dataset in stored) and list((tmp_path / 'cache').iterdir())
+
+
+@pytest.mark.slow
+def test_two_ranks_keep_what_one_keeps(measured, tool, tmp_path, monkeypatch):
+    """The challenge too, whose second rank has one foreground of each class."""
+    shift_folders.challenge(tmp_path / 'pasted', side=toy.SIDE)
+    flags = ('--shifts', 'imagenet_a', 'imagenet_real', 'objectnet', 'in9_original', 'in9_challenge=pasted')
+    code, out, said = measured(*flags)
+    assert code == 0, said
+    assert out.splitlines()[8].split()[:2] == ['in9_challenge', '18']
+    monkeypatch.setenv('PYTHONPATH', str(TOOL.parents[1]))
+    done = tool('eval_shifts.py', '--model', MODEL, '--store', 'two', '--workers', '0', '--device', 'cpu', *flags,
+                start=(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == out
+    assert (tmp_path / 'two' / 'results.jsonl').read_text() == (tmp_path / 'store' / 'results.jsonl').read_text()
+    assert len((tmp_path / 'two' / 'runs.jsonl').read_text().splitlines()) == 5
+
+
+def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
+    for name in subset_indices('imagenet_r'):
+        (tmp_path / 'wrong' / name).mkdir(parents=True)
+    for flags, words in ((('--shifts', 'imagenet_a=wrong'), 'this looks like ImageNet-R: 200 folders named by WordNet'),
+                         (('--shifts', 'imagenet_q'), "no data set named 'imagenet_q'; did you mean imagenet_"),
+                         (('--shifts', 'imagenet_sketch'), 'expected a folder at data/imagenet-sketch, found none'),
+                         (('--data', 'wrong'), "expected ImageNet's validation pictures in folders of the 1000 classes in "
+                          'wrong; this looks like ImageNet-R: 200'),
+                         (('--shifts', 'imagenet_real', '--data', 'nowhere'),
+                          'expected the validation pictures of ImageNet for imagenet_real, got none')):
+        code, _, said = measured(*flags)
+        assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()
+    code, _, said = measured('--data', 'nowhere', model=toy.NAME)
+    assert code == 2 and 'expected a classifier of the 1000 classes of ImageNet, got 8 classes of' in said
+    (tmp_path / 'data').unlink()
+    code, _, said = measured()
+    assert code == 2 and said.startswith('expected a shifted data set in data/, found none; put one where')
+
+
+def test_unreadable_pictures_stop_the_table(measured, data, tmp_path):
+    shift_folders.make('imagenet_r', tmp_path / 'r')
+    broken = sorted((tmp_path / 'r').rglob('*.jpg'))[0]
+    broken.write_bytes(b'broken')
+    few = ('--shifts', 'imagenet_r=r', '--data', 'nowhere')
+    code, _, said = measured(*few)
+    assert code == 2 and f'got 1 that are not: {broken.parent.name}/0.jpg (' in said
+    assert measured(*few, '--allow-missing', '1')[0] == 0
+    code, _, said = measured(*few)
+    assert code == 2 and 'expected 10 images behind every number' in said

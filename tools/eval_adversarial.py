@@ -1,0 +1,48 @@
+"""Measure a classifier under adversarial attacks; print its accuracy on all images, attack by attack.
+
+python tools/eval_adversarial.py --model pit_s --limit 1000 --attacks fgsm 'pgd(steps=20)' autoattack
+python tools/eval_adversarial.py --model pit_s --attacks 'pgd(steps=20)' --norm L2 --epsilons 0.5 1 2 --save images
+torchrun --nproc-per-node 8 tools/eval_adversarial.py --model pit_s --epsilons 4/255 --amp bf16
+A run that was stopped goes on where it was. --amp is for the search alone: what is fooled is decided in float32.
+"""
+
+from pathlib import Path
+
+from pit_downstream import cli
+
+
+def parse_args():
+    parser = cli.classifier_parser(__doc__)
+    cli.add_attack_flags(parser)
+    parser.add_argument('--csv', metavar='FILE', help='write every number with its interval and count')
+    parser.add_argument('--json', metavar='FILE', help='write the summary, curves, worst cases and every number')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    conditions = cli.attack_conditions(args)
+    cli.require_folder(args.data, '--data')
+    from pit_downstream.benchmarks import adversarial_tables as tables
+    from pit_downstream.benchmarks.base import require_counts
+    from pit_downstream.core.records import ResultStore
+    from pit_downstream.evaluation import ranks, robustness
+    predictor = cli.attacked_classifier(args)
+    samples = cli.pictures(args, predictor)
+    found = robustness.keep_robustness(ResultStore(Path(args.store) / 'results.jsonl'), predictor, samples, conditions,
+                                       save=args.save, **cli.measure_options(args, predictor.device))
+    require_counts(found.table, len(samples), allow_missing=args.allow_missing)
+    if ranks.rank() == 0:
+        for path, text in ((args.csv, tables.as_csv(found.table)),
+                           (args.json, tables.as_json(found.table, found.worst, found.warnings))):
+            if path:
+                Path(path).write_text(text)
+        print(f'{found.table.model} on {found.table.dataset}, {len(samples)} images\n')
+        print(tables.as_text(found.table, conditions, found.worst))
+        print(*(f'\nwarning: {sentence}' for sentence in found.warnings), sep='', end='')
+    ranks.stop_ranks()
+
+
+if __name__ == '__main__':
+    with cli.one_sentence():
+        main()

@@ -1,0 +1,46 @@
+"""Measure a classifier on ImageNet-A, -R, -Sketch, -V2, ReaL, ObjectNet, IN-9; print errors and gaps to clean ones.
+
+python tools/eval_shifts.py --model pit_s --shifts imagenet_a=DIR imagenet_r=DIR in9=DIR imagenet_real
+python tools/eval_shifts.py --model pit_s              # every set that lies in data/ as data/README.md says
+--data has ImageNet's validation pictures, for ReaL and for the clean error of the same classes (default:
+data/imagenet/val). A run that was stopped goes on where it was; one that is complete prints its table at once.
+"""
+
+from pathlib import Path
+
+from pit_downstream import cli
+
+
+def parse_args():
+    parser = cli.classifier_parser(__doc__)
+    cli.add_shift_flags(parser)
+    parser.add_argument('--csv', metavar='FILE', help='write every number with its interval and count')
+    parser.add_argument('--json', metavar='FILE', help='write the summary and every number')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from pit_downstream.benchmarks import shift_tables
+    from pit_downstream.core.records import ResultStore
+    from pit_downstream.evaluation import ranks
+    from pit_downstream.evaluation.shifts import measure_shifts
+    predictor = cli.classifier(args)
+    shifts = cli.shifts(args, predictor)
+    tables = measure_shifts(ResultStore(Path(args.store) / 'results.jsonl'), predictor, shifts,
+                            cli.clean_pictures(args, predictor), **cli.measure_options(args, predictor.device))
+    if ranks.rank() == 0:
+        names = list(shifts)
+        for path, text in ((args.csv, shift_tables.as_csv(tables)), (args.json, shift_tables.as_json(tables, names))):
+            if path:
+                Path(path).write_text(text)
+        print(f'{predictor.name}\n')
+        print(shift_tables.as_text(tables, names))
+        if summary := shift_tables.summary_text(tables, names):
+            print(f'\n{summary}')
+    ranks.stop_ranks()
+
+
+if __name__ == '__main__':
+    with cli.one_sentence():
+        main()
