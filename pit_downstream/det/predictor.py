@@ -12,6 +12,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from ..core.contracts import Batch, Outputs, Sample
@@ -22,6 +23,7 @@ from .data import dicts_in
 from .instances import Instances, picture, set_truth
 from .losses import KINDS, loss_of
 from .pipeline import TestPipeline
+from .quiet import silenced
 from .samples import file_label, test_pipeline
 
 RANDOM = 'random'
@@ -119,17 +121,29 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
     config: what records call the config. They also say a digest of its model and test pipeline, for options change
     numbers. Raises ValueError where the weights are of another model; nothing in the file is executed.
     """
-    model_cfg = _without(cfg.model.to_dict(), 'init_cfg') if checkpoint != RANDOM else _untrained(cfg.model.to_dict())
-    pipeline = test_pipeline(cfg)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # the one place where a model draws its random weights; the caller's state returns
-        model = MODELS.build(ConfigDict(model_cfg))  # heads read it by attributes
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    model_cfg, pipeline = cfg.model.to_dict(), test_pipeline(cfg)
+    with silenced():
         if checkpoint == RANDOM:
-            model.init_weights()
-    label = f'{RANDOM}@{seed}' if checkpoint == RANDOM else _load_weights(model, Path(checkpoint))
+            model, label = _random(model_cfg, seed), f'{RANDOM}@{seed}'
+        else:
+            model = MODELS.build(ConfigDict(_without(model_cfg, 'init_cfg')))  # heads read it by attributes
+            label = _load_weights(model, Path(checkpoint))
     content = json.dumps([_without(model_cfg, 'init_cfg', 'train_cfg'), pipeline], sort_keys=True, default=str)
     name = Spec.of(config, weights=label, config=hashlib.sha256(content.encode()).hexdigest()[:8])
     return DetectorPredictor(model.to(device), TestPipeline(pipeline), name=str(name), seed=seed)
+
+
+def _random(model_cfg: dict, seed: int) -> nn.Module:
+    """A model with the random weights that its parts begin with where they begin with no checkpoint."""
+    for part in dicts_in(model_cfg):
+        if isinstance(part.get('init_cfg'), dict) and part['init_cfg'].get('type') == 'Pretrained':
+            part['init_cfg'] = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # the one place where a model draws its random weights; the caller's state returns
+        model = MODELS.build(ConfigDict(model_cfg))
+        model.init_weights()
+    return model
 
 
 def _load_weights(model: nn.Module, path: Path) -> str:
@@ -154,11 +168,3 @@ def _without(node: Any, *keys: str) -> Any:
     if isinstance(node, dict):
         return {key: _without(value, *keys) for key, value in node.items() if key not in keys}
     return type(node)(_without(item, *keys) for item in node) if isinstance(node, (list, tuple)) else node
-
-
-def _untrained(model_cfg: dict) -> dict:
-    """Without the checkpoints that parts of the model would begin with."""
-    for part in dicts_in(model_cfg):
-        if isinstance(part.get('init_cfg'), dict) and part['init_cfg'].get('type') == 'Pretrained':
-            part['init_cfg'] = None
-    return model_cfg

@@ -7,6 +7,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import get
+from mmengine.registry import init_default_scope
 
 from ..core.condition import Condition
 from ..core.contracts import Sample
@@ -61,6 +62,7 @@ class DetectionSamples:
 
 def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamples:
     """Build the data set of `cfg.test_dataloader`, once. Its name says the annotation files and a digest of each."""
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
     dataset_cfg = cfg.test_dataloader.dataset.to_dict()
     pipeline = TestPipeline(test_pipeline(cfg))
     for part in dicts_in(dataset_cfg):
