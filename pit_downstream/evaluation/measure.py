@@ -138,8 +138,6 @@ class _Walker:
         """Returns what could not be read."""
         unreadable: list[UnreadableImage] = []
         for batch in batches:
-            if batch.refusal:
-                raise ValueError(batch.refusal)
             unreadable += batch.unreadable
             on_device = batch.to(self.device)
             for part in self._parts(on_device):
