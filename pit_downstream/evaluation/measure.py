@@ -15,7 +15,7 @@ from ..core.records import Record, to_records
 from ..datasets.base import Samples, UnreadableImage
 from .corrupting import check_corruption, corrupted
 from .loading import RawBatch, passes
-from .ranks import gathered, rank, world
+from .ranks import dealt, gathered, rank
 
 START = {'cuda': 256, 'cpu': 32}  # batch size 'auto' begins with
 
@@ -54,7 +54,9 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     depends on (seed, its id, the condition) alone.
     done: (condition, metric) pairs to leave out (`ResultStore.done`). batch_size: a number, or 'auto', which begins
     large and halves when memory runs out. workers: processes that decode. show: a progress bar, on a terminal.
-    Under torch.distributed every rank takes its share of the samples and yields the same records.
+    Under torch.distributed every rank takes its share of the samples and yields the same records. With a number as
+    batch size it takes whole batches: the same are formed by any number of ranks, and a model's results may differ in
+    their last bits with the size of a batch.
     Raises ValueError with the names of the unreadable images when a pass finds more than `allow_missing`; records
     rest on the others, as their count says.
     """
@@ -66,7 +68,7 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     device = torch.device(getattr(predictor, 'device', 'cpu'))
     size = START.get(device.type, START['cpu']) if batch_size == 'auto' else int(batch_size)
     walker = _Walker(predictor, device, seed, size, halve=batch_size == 'auto')
-    indices = [range(rank(), len(one.samples), world()) for one in plan]
+    indices = [dealt(len(one.samples), 1 if batch_size == 'auto' else size) for one in plan]
     stream = passes([one.samples for one in plan], indices=indices, batch_size=size, workers=workers,
                     pin=device.type == 'cuda')
     total = sum(len(chosen) * len(one.work) for one, chosen in zip(plan, indices, strict=True))
