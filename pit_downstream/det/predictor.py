@@ -38,7 +38,8 @@ class DetectorPredictor:
     or the batch padded. The colour order, the normalisation and the padding that the model wants are made from
     `images` by its own data_preprocessor, in torch, so that gradients reach the pixels.
 
-    Images of different sizes share a Batch but no forward pass: what is found in one never depends on the others.
+    Images of different sizes share a Batch but no forward pass: padding one to the size of another would change what
+    is found in it. So the results of a config's test with batch size 1 are met, and with equal sizes those of any.
     name: the Spec text under which records are kept. seed: of the samplers in the losses. The device is the model's.
     """
 

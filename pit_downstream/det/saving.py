@@ -13,7 +13,7 @@ from ..core.condition import Condition
 from ..evaluation.corrupting import corrupted
 from ..evaluation.loading import RawBatch, passes
 from ..evaluation.measure import Pass, plan_passes
-from ..evaluation.ranks import rank, world
+from ..evaluation.ranks import dealt, rank
 from .samples import DetectionSamples
 from .truth import GroundTruth
 
@@ -33,7 +33,7 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
     names = {image['id']: str(Path(image['file_name']).with_suffix(f'.{format}')) for image in truth.content['images']}
     if rank() == 0:
         _write_annotations(folder, truth, names, {samples.info(index)['img_id'] for index in range(len(samples))})
-    missing = [[index for index in range(rank(), len(samples), world())
+    missing = [[index for index in dealt(len(samples))
                 if not all(path.exists() for path in _paths(folder, one, names[samples.info(index)['img_id']]))]
                for one in plan]
     stream = passes([samples for _ in plan], indices=missing, batch_size=batch_size, workers=workers)
