@@ -113,16 +113,19 @@ class ClassifierObjective:
 
 
 class LossObjective:
-    """The predictor's own loss, for models that know no single verdict on an image, such as detectors."""
+    """The predictor's own loss, for models that know no single verdict on an image, such as detectors.
 
-    def __init__(self, predictor: 'Predictor', batch: 'Batch'):
-        self.predictor, self.batch = predictor, batch
+    more: what loss() is asked for besides, such as the kind of loss of a predictor that has several.
+    """
+
+    def __init__(self, predictor: 'Predictor', batch: 'Batch', *more: object):
+        self.predictor, self.batch, self.more = predictor, batch, more
 
     def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
         part = self.batch.part(rows.tolist())
         with torch.set_grad_enabled(gradient):
             asked = _unpadded(images, self.batch, rows).detach().requires_grad_(gradient)
-            loss = self.predictor.loss(asked, part)
+            loss = self.predictor.loss(asked, part, *self.more)
             slope = _slope(loss, asked) * part.valid if gradient else None
         return Examined(loss.detach(), torch.zeros_like(loss, dtype=torch.bool), slope)
 
@@ -134,9 +137,15 @@ class LossObjective:
 
 
 def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective:
-    """The named loss of a classifier's logits; the predictor's own loss for any other predictor."""
+    """The named loss of a classifier's logits; the predictor's own loss for any other predictor.
+
+    Where that one has several `kinds`, the name is one of them; a name that is for classifiers means the first.
+    """
     if not hasattr(predictor, 'logits'):
-        return LossObjective(predictor, batch)
+        kinds = getattr(predictor, 'kinds', ())
+        if kinds and loss not in (*kinds, *LOSSES):
+            raise ValueError(f'loss is one of {", ".join(kinds)} for a detector, got {loss!r}')
+        return LossObjective(predictor, batch, *([loss if loss in kinds else kinds[0]] if kinds else []))
     if loss not in LOSSES:
         raise ValueError(f'loss is one of {", ".join(LOSSES)}, got {loss!r}')
     return ClassifierObjective(predictor, batch, LOSSES[loss])

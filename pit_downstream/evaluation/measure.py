@@ -19,7 +19,7 @@ from ..datasets.base import Samples, UnreadableImage
 from .attacking import attack_curve, check_attack, radius
 from .corrupting import arguments, check_corruption, corrupted
 from .loading import RawBatch, passes
-from .ranks import gathered, rank, world
+from .ranks import dealt, gathered, rank
 
 START = {'cuda': 256, 'cpu': 32}  # batch size 'auto' begins with
 
@@ -41,9 +41,9 @@ class Pass:
 
 
 class Counter(Protocol):
-    """What is counted during a pass. indices: of the pass's samples, the share of this rank."""
+    """What is counted during a pass. wanted: indices of the pass's samples that are still to be taken by some rank."""
 
-    indices: Sequence[int]
+    wanted: Sequence[int]
 
     def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
         """Count a batch under each condition of `work`, and yield the condition as soon as that is done."""
@@ -76,7 +76,9 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     large and halves when memory runs out. workers: processes that decode. show: a progress bar, on a terminal.
     predictors: builds the predictor that a text names, for attacks made on another model (evaluation.models.classifiers).
     counter: what makes of (predictor, pass, metrics, seed) the count of a pass, `Tallies` by default.
-    Under torch.distributed every rank takes its share of the samples and yields the same records.
+    Under torch.distributed every rank takes its share of the samples and yields the same records. With a number as
+    batch size it takes whole batches: the same are formed by any number of ranks, and a model's results may differ in
+    their last bits with the size of a batch.
     Raises ValueError with the names of the unreadable images when a pass finds more than `allow_missing`; records
     rest on the others, as their count says.
     """
@@ -90,7 +92,8 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     walker = _Walker(device, size, halve=batch_size == 'auto')
     counter = counter or partial(Tallies, predictors=predictors)
     counters = [counter(predictor, one, metrics, seed) for one in plan]
-    indices = [count.indices for count in counters]
+    indices = [[count.wanted[place] for place in dealt(len(count.wanted), 1 if batch_size == 'auto' else size)]
+               for count in counters]
     stream = passes([one.samples for one in plan], indices=indices, batch_size=size, workers=workers,
                     pin=device.type == 'cuda')
     total = sum(len(chosen) * len(one.work) for one, chosen in zip(plan, indices, strict=True))
@@ -143,8 +146,6 @@ class _Walker:
         """Returns what could not be read."""
         unreadable: list[UnreadableImage] = []
         for batch in batches:
-            if batch.refusal:
-                raise ValueError(batch.refusal)
             unreadable += batch.unreadable
             on_device = batch.to(self.device)
             for part in self._parts(on_device):
@@ -185,7 +186,7 @@ class Tallies:
     def __init__(self, predictor: Predictor, one: Pass, metrics: Sequence[Metric], seed: int, *,
                  predictors: Predictors | None = None):
         self.predictor, self.seed, self.predictors = predictor, seed, predictors
-        self.indices = range(rank(), len(one.samples), world())
+        self.wanted = range(len(one.samples))
         self.tallies = {condition: _fresh(metrics) for condition, _ in one.work}
 
     def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
