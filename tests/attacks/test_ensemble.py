@@ -12,7 +12,7 @@ from pit_downstream.attacks.losses import say
 from pit_downstream.attacks.threat import ThreatModel
 from tests.attacks.toys import CLASSES, attacked, batch_of, fooled, pictures, predictor, trained
 
-EPSILONS = {'Linf': .035, 'L2': .5, 'L1': 7.}
+EPSILONS = {'Linf': .035, 'L2': .5, 'L1': 3.}
 
 
 def quick(norm='Linf', **more):
