@@ -44,6 +44,8 @@ class Attack(ABC):
         The model is in evaluation mode for as long as it takes, and comes out as it was: no weight, no gradient, no
         statistic of it changes. A value that is no number becomes that of the image. rng: one stream per image.
         """
+        if not len(batch.images):
+            return batch.images.clone()
         with at_rest(predictor), torch.no_grad():
             found = self.run(predictor, batch, rng).detach()
             found = torch.where(found.isfinite(), found, batch.images)

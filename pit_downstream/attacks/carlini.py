@@ -20,7 +20,7 @@ GROWTH = 10  # of the weight as long as nothing fools, ibid.
 
 
 @ATTACKS.register('cw', source='Carlini & Wagner 2017, arXiv 1608.04644; constants of carlini/nn_robust_attacks',
-                  quick={'steps': 20, 'searches': 3, 'rate': .05, 'constant': 1.0})
+                  quick={'steps': 8, 'searches': 2, 'rate': .03, 'constant': 5.0})
 @dataclass(frozen=True, kw_only=True)
 class CarliniWagner(Search):
     """Adam on ||x' - x||^2 + c max(confidence - margin, 0), in w with x' = (tanh w + 1) / 2, and bisection of c.

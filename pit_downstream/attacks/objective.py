@@ -83,7 +83,7 @@ class ClassifierObjective:
     def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
         labels = self.labels[rows]
         with torch.set_grad_enabled(gradient):
-            asked = images.detach().requires_grad_(gradient)
+            asked = self._shown(images, rows).detach().requires_grad_(gradient)
             logits = self.predictor.logits(asked)
             loss = self.loss(logits, labels, goals)
             slope = _slope(loss, asked) if gradient else None
@@ -94,7 +94,7 @@ class ClassifierObjective:
     def towards_rivals(self, images: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """For every other class its logit minus the label's (n,), and the gradient of that; one forward pass."""
         with torch.enable_grad():
-            asked = images.detach().requires_grad_()
+            asked = self._shown(images, rows).detach().requires_grad_()
             logits = self.predictor.logits(asked)
         rivals, labels = self.rivals(rows), self.labels[rows]
         for place, goals in enumerate(rivals.unbind(1)):
@@ -105,7 +105,11 @@ class ClassifierObjective:
 
     def confirm(self, images: Tensor, rows: Tensor) -> Tensor:
         part = self.batch.part(rows.tolist())
-        return self.predictor.predict(images, part).predictions.argmax(1) != self.labels[rows]
+        shown = self._shown(images, rows)
+        return self.predictor.predict(shown, part).predictions.argmax(1) != self.labels[rows]
+
+    def _shown(self, images: Tensor, rows: Tensor) -> Tensor:
+        return _unpadded(images, self.batch, rows) if self._padded else images
 
 
 class LossObjective:
@@ -117,7 +121,7 @@ class LossObjective:
     def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
         part = self.batch.part(rows.tolist())
         with torch.set_grad_enabled(gradient):
-            asked = images.detach().requires_grad_(gradient)
+            asked = _unpadded(images, self.batch, rows).detach().requires_grad_(gradient)
             loss = self.predictor.loss(asked, part)
             slope = _slope(loss, asked) * part.valid if gradient else None
         return Examined(loss.detach(), torch.zeros_like(loss, dtype=torch.bool), slope)
@@ -136,6 +140,11 @@ def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective
     if loss not in LOSSES:
         raise ValueError(f'loss is one of {", ".join(LOSSES)}, got {loss!r}')
     return ClassifierObjective(predictor, batch, LOSSES[loss])
+
+
+def _unpadded(images: Tensor, batch: 'Batch', rows: Tensor) -> Tensor:
+    """The images as an attack may show them: on padding, whatever a search put there, they are the batch's."""
+    return torch.where(batch.valid[rows], images, batch.images[rows])
 
 
 def _slope(loss: Tensor, images: Tensor, *, again: bool = False) -> Tensor:

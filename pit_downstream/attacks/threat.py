@@ -1,5 +1,6 @@
 """Threat model: how far from an image an attack may go."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -93,8 +94,7 @@ class ThreatModel:
         direction = rng.normal(shape)
         if self.norm == 'L1':  # exponential lengths with random signs are even over the L1 sphere once normed
             direction = direction.sign() * -torch.log1p(-rng.uniform(shape))
-        values = direction[0].numel()
-        radius = self.epsilon * rng.uniform((shape[0], 1)).flatten() ** (1 / values)
+        radius = self.epsilon * rng.uniform((shape[0], 1)).flatten() ** (1 / math.prod(shape[1:]))
         return direction * _per_image(radius / self.size(direction).clamp_min(TINY))
 
 

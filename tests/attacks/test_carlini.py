@@ -40,7 +40,7 @@ def test_one_weight_as_torchattacks():
 
 
 def test_bisection_as_foolbox():
-    foolbox = pytest.importorskip('foolbox')
+    foolbox = pytest.importorskip('foolbox', exc_type=ImportError)
     batch, labels = scene()
     theirs = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=5, steps=40, stepsize=.03, initial_const=.1,
                                                    abort_early=False)

@@ -67,7 +67,7 @@ def test_tpgd_from_the_same_start_as_torchattacks(torchattacks, monkeypatch):
     ('Linf', EPSILON, 'adam', 'LinfAdamProjectedGradientDescentAttack'),
     ('L2', .8, 'steepest', 'L2ProjectedGradientDescentAttack')])
 def test_pgd_from_the_same_random_start_as_foolbox(norm, epsilon, optimiser, name):
-    foolbox = pytest.importorskip('foolbox')
+    foolbox = pytest.importorskip('foolbox', exc_type=ImportError)
     batch, labels = scene()
     threat, draws = ThreatModel(norm, epsilon), [drawn(batch.images.shape, 0, 1)]
     if norm == 'L2':

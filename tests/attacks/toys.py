@@ -48,8 +48,8 @@ def trained(classes=CLASSES):
     torch.manual_seed(classes)
     model = convolutions(classes)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    images, labels = pictures(512, classes, seed=1)
-    for _ in range(60):
+    images, labels = pictures(256, classes, seed=1)
+    for _ in range(40):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
@@ -86,7 +86,7 @@ def batch_of(images, labels, ids=None, valid=None):
 
 
 def streams(batch, seed=0):
-    return BatchRng(seed, [sample.id for sample in batch.samples])
+    return BatchRng(seed, [sample.id for sample in batch.samples], device=batch.images.device)
 
 
 def attacked(attack, model, batch, seed=0):
