@@ -2,11 +2,11 @@
 
 python -m benchmarks.coco_c_speed CONFIG CHECKPOINT --data DIR [--limit 20] [--corruptions fog ...] [--threads 2]
 
-Three things are timed one after the other on the first images of the config's test set: 76 clean passes over them (decode,
-resize, detect, count; a few are run and scaled up), the whole benchmark as tools/eval_coco_c.py runs it, and mmdet's own
-script, unchanged, with what it lacks put in its way: its folder on the path, an init_cfg in the backbone, and
-imagecorruptions mended to run (tests/reference/imagecorruptions_mended.py). A fourth run of ours, not timed, has mmdet's
-colour order. Writes coco_c_speed.json with the seconds, their ratios, and every AP of the three.
+Three things are timed one after the other on the first images of the config's test set: 76 clean passes over them
+(decode, resize, detect, count; a few are run and scaled up), the whole benchmark as tools/eval_coco_c.py runs it, and
+mmdet's own script, unchanged, with what it lacks put in its way: its folder on the path, an init_cfg in the backbone,
+and imagecorruptions mended to run (tests/reference/imagecorruptions_mended.py). A fourth run of ours, not timed, has
+mmdet's colour order. Writes coco_c_speed.json with the seconds, their ratios, and the APs of the three.
 """
 
 import argparse
@@ -97,7 +97,8 @@ def differences(names: list[str], right: Table, bgr: Table, mmdet: dict) -> dict
     for name in names:
         rows[name] = {
             'ours': mean(right[coco_c.condition(name, severity), 'AP'] for severity in coco_c.SEVERITIES),
-            'ours, bgr': mean(bgr[coco_c.condition(name, severity, order='bgr'), 'AP'] for severity in coco_c.SEVERITIES),
+            'ours, bgr': mean(bgr[coco_c.condition(name, severity, order='bgr'), 'AP']
+                              for severity in coco_c.SEVERITIES),
             'mmdet': mean(mmdet[name][severity]['coco/bbox_mAP'] for severity in coco_c.SEVERITIES)}
     return rows
 

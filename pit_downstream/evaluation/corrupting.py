@@ -42,7 +42,8 @@ def corrupted(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> It
         yield from (batch.images for _ in conditions)
         return
     backwards = specs[0].get('order') == 'bgr'
-    together = corrupt_severities(batch.images.flip(1) if backwards else batch.images, specs[0].name, [spec.get('severity') for spec in specs],
+    given = batch.images.flip(1) if backwards else batch.images
+    together = corrupt_severities(given, specs[0].name, [spec.get('severity') for spec in specs],
                                   BatchRng(seed, batch.ids), variant=specs[0].get('variant'))
     for spec, images in zip(specs, together, strict=True):
         images = images.flip(1) if backwards else images
