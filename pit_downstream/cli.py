@@ -59,7 +59,7 @@ def classifier_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('--model', required=True, help="a name of timm's or ours, torchvision:NAME or package.module:function; "
-        "arguments in brackets: 'pit_s(num_classes=10)'")
+        "arguments in brackets: 'pit_s(num_classes=10)', which needs --weights FILE")
     add('--weights', help="a checkpoint file; or pretrained (timm's and torchvision's default), random, own")
     add('--protocol', default='model', help='how pictures are prepared: model (as its configuration says), '
         'hendrycks (resize 256, crop 224, ImageNet mean and std), native (as they are)')

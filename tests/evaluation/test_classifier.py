@@ -121,6 +121,18 @@ def test_amp_and_compile_change_little():
     torch.testing.assert_close(logits(build_classifier(TOY, amp='bf16'), given), wanted, rtol=.1, atol=.1)
 
 
+@pytest.mark.parametrize('name', ['pit_ti', 'torchvision:resnet18'])
+def test_published_weights_keep_their_own_head(name, monkeypatch):
+    """timm would build ten random classes around published weights; here nothing is downloaded."""
+    make = timm.create_model
+    monkeypatch.setattr('timm.create_model', lambda name, pretrained=False, **kwargs: make(name, **kwargs))
+    with pytest.raises(ValueError, match=rf'expected 1000 classes, as the published weights of {name} have, got 10 in '
+                                         rf'{name}\(num_classes=10\); give your own weights with --weights FILE'):
+        build_classifier(f'{name}(num_classes=10)')
+    if name == 'pit_ti':
+        assert build_classifier('pit_ti(num_classes=1000)').name.startswith("pit_ti(num_classes=1000, weights='timm/pit")
+
+
 class Code:
     def __reduce__(self):
         return print, ('ran',)
