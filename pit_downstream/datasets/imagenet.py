@@ -14,7 +14,7 @@ _DEVKIT = ('it looks like the numbering 1..1000 of the ILSVRC development kit, w
 
 
 def class_folders(root: str | Path, *, view: View, name: str | None = None) -> PictureSamples:
-    """Any root/<class>/*.JPEG. The name is 'imagenet' for WordNet ids, else 'folder' with the end of the path."""
+    """Any root/<class>/*.JPEG. The name is 'imagenet' for all 1000 classes, else 'folder' with the end of the path."""
     root = Path(root)
     indices = class_indices(folders_in(root))
     if not indices and root.is_dir() and pictures_in(root):
@@ -23,7 +23,7 @@ def class_folders(root: str | Path, *, view: View, name: str | None = None) -> P
     found = [(f'{folder}/{picture}', index) for folder, index in indices.items()
              for picture in pictures_in(root / folder)]
     ids, targets = zip(*found, strict=True) if found else ((), ())
-    return PictureSamples(root, ids, targets, view=view, name=name or _name(root, indices))
+    return PictureSamples(root, ids, targets, view=view, name=name or _name(root, set(indices) == wnid_indices().keys()))
 
 
 def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str | None = None) -> PictureSamples:
@@ -44,7 +44,7 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
         raise ValueError(f'expected a label for each of the {len(pictures)} pictures in {root}, got none for '
                          f'{len(unnamed)} of them, {", ".join(unnamed[:3])} ...; complete {labels}')
     return PictureSamples(root, pictures, [targets[picture] for picture in pictures], view=view,
-                          name=name or ('imagenet' if max(targets.values()) > 99 else _name(root, ())))
+                          name=name or _name(root, len(set(targets.values())) == 1000))
 
 
 def published_corruptions(root: str | Path, corruptions: Iterable[str], severities: Iterable[int], *, view: View,
@@ -103,10 +103,8 @@ def _read_labels(path: Path, pictures: list[str]) -> dict[str, int]:
     return {stems.get(picture, picture): target for picture, target in targets.items()}
 
 
-def _name(root: Path, names: Iterable[str]) -> str:
-    if any(name in wnid_indices() for name in names):
-        return 'imagenet'
-    return folder_text(root)
+def _name(root: Path, all_classes: bool) -> str:
+    return 'imagenet' if all_classes else folder_text(root)
 
 
 def folder_text(root: str | Path, **kwargs: Value) -> str:

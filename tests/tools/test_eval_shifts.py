@@ -72,7 +72,7 @@ def test_whatever_lies_in_data_is_measured(measured, tmp_path):
     assert lines[12].startswith('BG-gap') and len(lines) == 13
     rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
     assert len(rows) == 7 + 4 and {row['condition'] for row in rows} == {'clean'}
-    counts = {row['metric']: int(row['count']) for row in rows if row['dataset'].startswith('imagenet(')}
+    counts = {row['metric']: int(row['count']) for row in rows if row['dataset'].startswith('folder(')}
     assert counts == {'top1_error': 12, 'imagenet_a_clean_error': 8, 'imagenet_real_error': 11,
                       'imagenet_real_clean_error': 11, 'objectnet_clean_error': 6}
     summary = json.loads((tmp_path / 'out.json').read_text())['summary']
