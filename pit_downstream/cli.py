@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import importlib
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+VALIDATION = 'data/imagenet/val'  # where data/README.md puts ImageNet's pictures
+CHOOSING = ('--corruptions', '--severities')
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine imports it; setup.py pins it
 
 
@@ -63,7 +66,7 @@ def classifier_parser(description: str) -> argparse.ArgumentParser:
     add('--weights', help="a checkpoint file; or pretrained (timm's and torchvision's default), random, own")
     add('--protocol', default='model', help='how pictures are prepared: model (as its configuration says), '
         'hendrycks (resize 256, crop 224, ImageNet mean and std), native (as they are)')
-    add('--data', default='data/imagenet/val', help='folder of class folders, or of pictures with --labels (default: '
+    add('--data', default=VALIDATION, help='folder of class folders, or of pictures with --labels (default: '
         '%(default)s)')
     add('--labels', metavar='FILE', help="lines 'picture class' for a flat folder")
     add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
@@ -152,6 +155,8 @@ def chosen_corruptions(args: argparse.Namespace) -> list[str]:
         raise ValueError(f'severity is 1..5, got {wrong[0]}; the clean images are measured anyway')
     if args.published and args.as_published:
         raise ValueError('expected one of --published and --as-published, got both; published files are JPEG already')
+    if args.published and args.cache:
+        raise ValueError('expected one of --published and --cache, got both; published pictures are read once a run')
     groups = {'benchmark': imagenet_c.CORRUPTIONS, 'extra': imagenet_c.HOLD_OUT,
               'all': imagenet_c.CORRUPTIONS + imagenet_c.HOLD_OUT}
     names = dict.fromkeys(name for given in args.corruptions for name in groups.get(given, (given,)))
@@ -206,6 +211,8 @@ def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequenc
     """The samples of --published, with the clean ones of --data where that folder is there."""
     from .datasets.imagenet import published_corruptions
     from .datasets.shift import as_published
+    if args.data != VALIDATION:
+        require_folder(args.data, '--data')  # what was asked for is not left out without a word
     clean = pictures(args, predictor) if Path(args.data).is_dir() else None
     return published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
                                  name=args.set, clean=clean, limit=args.limit)
@@ -216,6 +223,16 @@ def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) 
     from .benchmarks import imagenet_c
     every = imagenet_c.conditions(corruptions, args.severities, **corruption_variant(args))
     return every if Path(args.data).is_dir() else every[1:]
+
+
+def command_without_corruptions() -> str:
+    """The command of this run but for the flags that choose corruptions, to which others can be added."""
+    kept, dropping = ['python'], False
+    for word in sys.argv:
+        dropping = word.split('=')[0] in CHOOSING if word.startswith('--') else dropping
+        if not dropping:
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def add_shift_flags(parser: argparse.ArgumentParser) -> None:

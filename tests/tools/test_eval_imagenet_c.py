@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
@@ -59,10 +60,11 @@ def test_the_whole_benchmark_without_detection_libraries(tool, measured, tmp_pat
     assert done.returncode == 0, done.stderr
     assert done.stderr == ''  # no progress bar without a terminal
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("tests.evaluation.toy:classifier(weights='own') on imagenet(images=40, ")
+    assert lines[0].startswith("tests.evaluation.toy:classifier(weights='own') on folder(files=")
     assert lines[2].split() == ['top-1', 'error', '1', '2', '3', '4', '5', 'mean', 'CE']
     assert [line.split()[0] for line in lines[3:19]] == ['clean', *imagenet_c.CORRUPTIONS]
-    assert [line.split('  ')[0] for line in lines[20:]] == ['mCE', 'relative mCE', 'mean accuracy']
+    assert [line.split('  ')[0] for line in lines[20:]] == [
+        'mCE', 'relative mCE', 'mean accuracy', *(f'at severity {severity}' for severity in range(1, 6))]
     rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
     assert len(rows) == 76 * 4 and {row['count'] for row in rows} == {'40'}
     summary = json.loads((tmp_path / 'out.json').read_text())
@@ -89,6 +91,16 @@ def test_a_part_is_measured_and_the_rest_is_named(measured, tmp_path):
         'spatter(jpeg=85, severity=1)', 'spatter(jpeg=85, severity=3)'}
 
 
+def test_the_command_that_is_named_fills_the_gap(measured, tmp_path):
+    few = ('--limit', '8', '--batch-size', '8', '--severities', '1')
+    code, out, said = measured(*few, '--corruptions', 'contrast')
+    assert code == 0, said
+    command = shlex.split(out.partition('to fill the gap: ')[2].splitlines()[0])
+    assert command[:2] == ['python', str(TOOL)] and command.count('--severities') == 1
+    code, out, said = measured(*command[2:])
+    assert code == 0 and '\nmCE ' in out and 'limit=8' in out, said
+
+
 def test_published_folders_and_ones_own_corruption(measured, tmp_path):
     (tmp_path / 'mine.py').write_text(
         'from pit_downstream.core.registry import CORRUPTIONS\n\n\n'
@@ -105,7 +117,7 @@ def test_published_folders_and_ones_own_corruption(measured, tmp_path):
     code, published, said = measured('--published', 'set', '--set', 'mine', '--corruptions', 'half',
                                      '--severities', '1')
     assert code == 0, said
-    assert ' on mine(images=40, ' in published and 'mean accuracy of the 1 above' in published
+    assert ' on mine(clean_files=' in published and 'mean accuracy of the 1 above' in published
     assert published.splitlines()[2:4] == out.splitlines()[2:4]  # the clean pictures are those of --data in both
 
 
