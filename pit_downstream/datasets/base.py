@@ -72,7 +72,7 @@ class View:
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """uint8 (3, H, W), RGB."""
-        picture = picture.convert('RGB')
+        picture = _rgb(picture)
         if self.border:
             width, height = picture.size
             picture = picture.crop((self.border, self.border, width - self.border, height - self.border))
@@ -96,6 +96,16 @@ class View:
         if self.resize is not None:
             words |= {'resize': self.resize, 'interpolation': self.interpolation}
         return words if self.resize is None or self.mode == 'center' else {**words, 'mode': self.mode}
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """16 bits of grey become their upper 8, as Pillow takes 16 bits of a colour; convert() would cut them at 255."""
+    if picture.mode.startswith('I;16'):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ('I', 'F'):
+        raise ValueError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {picture.mode}), of which nobody says '
+                         'what is white; convert the picture')
+    return picture.convert('RGB')
 
 
 class PictureSamples:

@@ -1,6 +1,5 @@
 """ImageNet and what is laid out like it: class folders, a flat folder with labels, published corrupted sets."""
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def class_folders(root: str | Path, *, view: View, name: str | None = None) -> P
 def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str | None = None) -> PictureSamples:
     """Pictures directly in `root`, their classes in the text file `labels`.
 
-    A line is 'picture label', separated by blanks or a comma, where the label is a class index or a WordNet id and the
+    A line is 'picture label', separated by a comma or else by the last blanks of the line, where the label is a class index or a WordNet id and the
     picture's suffix may be left out (Kaggle's LOC_val_solution.csv is such a file); or a label alone, for the
     pictures in sorted order.
     """
@@ -89,7 +88,7 @@ def _published(root: Path, corruption: str) -> Path:
 
 
 def _read_labels(path: Path, pictures: list[str]) -> dict[str, int]:
-    rows = [re.split(r'[,\s]+', line.strip()) for line in path.read_text().splitlines() if line.strip()]
+    rows = [_row(line.strip()) for line in path.read_text().splitlines() if line.strip()]
     rows = [row for row in rows if row[0] not in ('ImageId', 'filename', 'image')]
     if all(len(row) == 1 for row in rows):
         if len(rows) != len(pictures):
@@ -101,6 +100,12 @@ def _read_labels(path: Path, pictures: list[str]) -> dict[str, int]:
                          f'{max(targets.values())}; {_DEVKIT}')
     stems = {picture.rsplit('.', 1)[0]: picture for picture in pictures}
     return {stems.get(picture, picture): target for picture, target in targets.items()}
+
+
+def _row(line: str) -> list[str]:
+    """[label] or [picture, label ...]; a picture's name may hold blanks."""
+    picture, comma, labels = line.partition(',')
+    return [picture.strip(), *labels.split()] if comma else line.rsplit(maxsplit=1)
 
 
 def _name(root: Path, all_classes: bool) -> str:

@@ -139,6 +139,37 @@ def test_a_flat_folder_takes_its_classes_from_a_file(tmp_path, text):
     assert (samples.ids, samples.targets) == (['a.JPEG', 'b.JPEG'], [281, 1])
 
 
+def test_a_name_may_hold_blanks(tmp_path):
+    for name in ('b c', 'a'):
+        picture(tmp_path / f'{name}.jpg')
+    for text in ('b c.jpg 4\na.jpg\t5', 'b c.jpg, 4\na,5', 'image label\nb c 4\na 5'):
+        (tmp_path / 'labels.txt').write_text(text)
+        assert flat_folder(tmp_path, tmp_path / 'labels.txt', view=SMALL).targets == [5, 4]
+
+
+def test_nothing_at_all_gets_one_sentence(tmp_path):
+    (tmp_path / 'labels.txt').write_text('')
+    with pytest.raises(ValueError, match='expected pictures .* found none'):
+        flat_folder(tmp_path, tmp_path / 'labels.txt', view=SMALL)
+
+
+def test_deep_pictures_are_scaled_or_refused(tmp_path):
+    """16 bits of grey are 257 times 8 bits of it; 32 bits and floats have no known white."""
+    levels = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
+    (tmp_path / 'cat').mkdir()
+    Image.fromarray(levels).save(tmp_path / 'cat' / 'a.png')
+    Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / 'cat' / 'b.png')
+    Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / 'cat' / 'c.tif')
+    Image.fromarray(levels.astype(np.float32) / 255).save(tmp_path / 'cat' / 'd.tif')
+    Image.fromarray(levels.astype(np.int32)).save(tmp_path / 'cat' / 'e.tif')
+    samples = class_folders(tmp_path, view=View(None, None))
+    assert torch.equal(samples[0].image, torch.from_numpy(levels).expand(3, 40, 50))
+    assert torch.equal(samples[1].image, samples[0].image) and torch.equal(samples[2].image, samples[0].image)
+    for index, mode in ((3, 'F'), (4, 'I')):
+        with pytest.raises(UnreadableImage, match=rf'expected 8 or 16 bits .*got 32 \(mode {mode}\)'):
+            samples[index]
+
+
 @pytest.mark.parametrize('text, words', [
     ('a.JPEG 1', r'got none for 1 of them, b.JPEG'),
     ('1', r'expected 2 labels in .*labels.txt, one for each picture, got 1'),
