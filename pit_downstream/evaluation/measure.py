@@ -17,7 +17,7 @@ from ..datasets.base import Samples, UnreadableImage
 from .attacking import attack_curve, check_attack, radius
 from .corrupting import arguments, check_corruption, corrupted
 from .loading import RawBatch, passes
-from .ranks import gathered, rank, world
+from .ranks import gathered, rank, refuse_together, world
 
 START = {'cuda': 256, 'cpu': 32}  # batch size 'auto' begins with
 
@@ -92,7 +92,8 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     with tqdm(total=total, unit='img', smoothing=0.05, disable=None if show and rank() == 0 else True) as bar:
         for one, batches, count in zip(plan, stream, counters, strict=True):
             bar.set_description(one.title)
-            unreadable = walker.walk(one, batches, count, bar)
+            unreadable, refusal = walker.walk(one, batches, count, bar)
+            refuse_together(refusal)
             _require_readable(gathered(unreadable), allow_missing)
             yield [record for condition, values, images in count.values() for record in to_records(
                 values, model=predictor.name, dataset=samples.name, condition=condition, count=images, seed=seed)
@@ -134,9 +135,18 @@ class _Walker:
     def __init__(self, device: torch.device, size: int, *, halve: bool):
         self.device, self.size, self.halve = device, size, halve
 
-    def walk(self, one: Pass, batches: Iterable[RawBatch], counter: Counter, bar: tqdm) -> list[UnreadableImage]:
-        """Returns what could not be read."""
+    def walk(self, one: Pass, batches: Iterable[RawBatch], counter: Counter, bar: tqdm
+             ) -> tuple[list[UnreadableImage], ValueError | None]:
+        """Returns what could not be read, and what ended the walk: other ranks must hear of it before it is raised."""
         unreadable: list[UnreadableImage] = []
+        try:
+            self._walk(one, batches, counter, bar, unreadable)
+        except ValueError as refusal:
+            return unreadable, refusal
+        return unreadable, None
+
+    def _walk(self, one: Pass, batches: Iterable[RawBatch], counter: Counter, bar: tqdm,
+              unreadable: list[UnreadableImage]) -> None:
         for batch in batches:
             if batch.refusal:
                 raise ValueError(batch.refusal)
@@ -145,7 +155,6 @@ class _Walker:
             for part in self._parts(on_device):
                 self._part(part, one.work, counter)
             bar.update((len(batch) + len(batch.unreadable)) * len(one.work))
-        return unreadable
 
     def _parts(self, batch: RawBatch) -> Iterator[RawBatch]:
         start = 0

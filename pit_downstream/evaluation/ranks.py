@@ -55,6 +55,13 @@ def gathered(items: list[T]) -> list[T]:
     return [item for part in parts for item in part]
 
 
+def refuse_together(refusal: ValueError | None) -> None:
+    """Raise on every rank what one of them has to refuse; a collective. The first rank that speaks is heard."""
+    refusals = gathered([] if refusal is None else [refusal])
+    if refusals:
+        raise refusals[0] if refusal is None else refusal
+
+
 def from_first(item: T) -> T:
     """What rank 0 has, on every rank."""
     if not together():
