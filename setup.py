@@ -36,6 +36,7 @@ setup(
     extras_require={
         'lite': LITE,
         'report': ['jinja2', 'matplotlib'],
-        'test': ['pytest', 'pytest-timeout'],
+        # torchattacks, too, but it pins requests 2.25: `make install` adds it without its requirements; its tests skip
+        'test': ['pytest', 'pytest-timeout', 'foolbox'],
     },
 )

@@ -37,16 +37,41 @@ def one_sentence() -> Iterator[None]:
 
 def detector_parser(description: str) -> argparse.ArgumentParser:
     """The flags that training and testing a detector share, as mmdet's users know them."""
-    from mmengine.config import DictAction
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
+    parser = _config_parser(description)
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
-    parser.add_argument('--bundled', action='store_true', help='use the data set that comes with the project')
-    parser.add_argument('--data', metavar='DIR', help='where the data set lies, in place of the data_root of the config')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-                        help='override settings of the config, e.g. train_dataloader.batch_size=4')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def measured_detector_parser(description: str) -> argparse.ArgumentParser:
+    """The flags that all tools share which measure a detector."""
+    parser = _config_parser(description)
+    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint file, a work dir for its latest, or random')
+    add('--ann', metavar='FILE', help='measure on the images of this annotation file in COCO format, with --images')
+    add('--images', metavar='DIR', help='where the images of --ann lie')
+    add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
+    add('--store', default='work_dirs/records', metavar='DIR', help='where records are kept (default: %(default)s)')
+    add('--allow-missing', type=int, default=0, metavar='N', help='go on with up to N unreadable images')
+    add('--batch-size', type=batch_size, help="a number; or auto, which begins large and halves when memory runs out "
+        "(default: the config's)")
+    add('--workers', type=int, help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
+    add('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
+    add('--seed', type=int, default=0, help='of the corruptions, and of random weights')
+    return parser
+
+
+def _config_parser(description: str) -> argparse.ArgumentParser:
+    from mmengine.config import DictAction
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('config', help="config file; mmdet's own are mmdet::FOLDER/FILE.py")
+    add('--bundled', action='store_true', help='use the data set that comes with the project')
+    add('--data', metavar='DIR', help='where the data set lies, in place of the data_root of the config')
+    add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_dataloader.batch_size=4')
     return parser
 
 
@@ -84,18 +109,23 @@ def classifier_parser(description: str) -> argparse.ArgumentParser:
 
 
 def add_corruption_flags(parser: argparse.ArgumentParser) -> None:
+    add_corruption_names(parser)
     add = parser.add_argument
-    add('--corruptions', nargs='+', default=['benchmark'], metavar='NAME', help='names; or benchmark (the 15, the '
-        'default), extra (the 4 hold-outs), all')
-    add('--severities', nargs='+', type=int, default=[1, 2, 3, 4, 5], metavar='1..5')
     add('--as-published', action='store_true', help='save every corrupted image as JPEG of quality 85 and read it '
         'back, as the published files were; the records say so')
-    add('--import', dest='imports', nargs='+', default=[], metavar='MODULE', help='modules that register '
-        'corruptions of your own')
     add('--published', metavar='DIR', help='measure on corrupted pictures from here, DIR/[GROUP/]CORRUPTION/SEVERITY/'
         'CLASS (ImageNet-C, -C-bar, 3DCC); --data has the clean ones')
     add('--set', default='imagenet_c', metavar='NAME', help='what the published set is called in records (default: '
         '%(default)s)')
+
+
+def add_corruption_names(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--corruptions', nargs='+', default=['benchmark'], metavar='NAME', help='names; or benchmark (the 15, the '
+        'default), extra (the 4 hold-outs), all')
+    add('--severities', nargs='+', type=int, default=[1, 2, 3, 4, 5], metavar='1..5')
+    add('--import', dest='imports', nargs='+', default=[], metavar='MODULE', help='modules that register '
+        'corruptions of your own')
 
 
 def add_attack_flags(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +176,15 @@ def _number(text: str):
 
 def chosen_corruptions(args: argparse.Namespace) -> list[str]:
     """The names that --corruptions means. Raises LookupError for one that does not exist."""
+    if args.published and args.as_published:
+        raise ValueError('expected one of --published and --as-published, got both; published files are JPEG already')
+    if args.published and args.cache:
+        raise ValueError('expected one of --published and --cache, got both; published pictures are read once a run')
+    return corruption_names(args, registered=not args.published)
+
+
+def corruption_names(args: argparse.Namespace, *, registered: bool = True) -> list[str]:
+    """The names that --corruptions means. Raises LookupError for one that is not `registered` where it should be."""
     from .benchmarks import imagenet_c
     from .core.registry import CORRUPTIONS
     for module in args.imports:
@@ -153,17 +192,58 @@ def chosen_corruptions(args: argparse.Namespace) -> list[str]:
     wrong = [severity for severity in args.severities if severity not in imagenet_c.SEVERITIES]
     if wrong:
         raise ValueError(f'severity is 1..5, got {wrong[0]}; the clean images are measured anyway')
-    if args.published and args.as_published:
-        raise ValueError('expected one of --published and --as-published, got both; published files are JPEG already')
-    if args.published and args.cache:
-        raise ValueError('expected one of --published and --cache, got both; published pictures are read once a run')
     groups = {'benchmark': imagenet_c.CORRUPTIONS, 'extra': imagenet_c.HOLD_OUT,
               'all': imagenet_c.CORRUPTIONS + imagenet_c.HOLD_OUT}
     names = dict.fromkeys(name for given in args.corruptions for name in groups.get(given, (given,)))
-    for name in () if args.published else names:
+    for name in names if registered else ():
         from . import corruptions  # noqa: F401  registers them
         CORRUPTIONS.entry(name)
     return list(names)
+
+
+def add_detection_corruption_flags(parser: argparse.ArgumentParser) -> None:
+    add_corruption_names(parser)
+    add = parser.add_argument
+    add('--bgr', action='store_true', help="corrupt with red and blue exchanged, as mmdet's robustness tool does; the "
+        'records say so')
+    add('--save-images', metavar='DIR', help='also write the corrupted images there, with one annotation file for all')
+    add('--image-format', choices=['png', 'jpg'], default='png', help='of these (default: %(default)s)')
+
+
+def detection_conditions(args: argparse.Namespace) -> tuple[list[str], dict, tuple]:
+    """The corruptions that the flags mean ('none' is none), what their conditions say besides, and all conditions."""
+    from .benchmarks import coco_c
+    names = [] if args.corruptions == ['none'] else corruption_names(args)
+    variant = {'order': 'bgr'} if args.bgr else {}
+    return names, variant, coco_c.conditions(names, args.severities, **variant)
+
+
+def detector(args: argparse.Namespace):
+    """The predictor, the samples and the config that the flags name, on this rank's device; joins torchrun's ranks."""
+    from .evaluation.ranks import start_ranks
+    device = start_ranks(args.device)
+    from .det import runs
+    from .det.predictor import build_detector
+    from .det.samples import detection_samples
+    if bool(args.ann) != bool(args.images):
+        raise ValueError('expected --ann FILE and --images DIR together, got one of them')
+    if args.ann:
+        runs.set_annotations(args)
+    cfg = runs.read_config(args, loaders=('test_dataloader',))
+    checkpoint = args.checkpoint if args.checkpoint == 'random' else runs.checkpoint_file(args.checkpoint)
+    samples = detection_samples(cfg, limit=args.limit)
+    predictor = build_detector(cfg, checkpoint, config=Path(args.config).stem, device=device, seed=args.seed)
+    args.batch_size = args.batch_size or cfg.test_dataloader.get('batch_size', 1)
+    return predictor, samples, cfg
+
+
+def save_corrupted(args: argparse.Namespace, samples, cfg, conditions: Sequence) -> None:
+    """Write the corrupted images that --save-images asks for."""
+    if args.save_images:
+        from .det.metric import config_truth
+        from .det.saving import save_images
+        save_images(samples, config_truth(cfg, samples), conditions, args.save_images, format=args.image_format,
+                    seed=args.seed, workers=args.workers or 0)
 
 
 def classifier(args: argparse.Namespace):

@@ -3,7 +3,7 @@
 Names and sources stand in `core.registry.ATTACKS`, which importing this fills.
 """
 
-from . import apgd, control, fab, gradient, occlusion, square  # noqa: F401
+from . import apgd, carlini, control, fab, gradient, occlusion, patch, square, transfer  # noqa: F401
 from .ensemble import autoattack
 
 __all__ = ['autoattack']

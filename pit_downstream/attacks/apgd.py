@@ -5,7 +5,7 @@ After fra31/auto-attack a392200, whose oddities that change numbers are kept and
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -104,6 +104,8 @@ class TargetedAPGD(APGD):
     loss: 'dlr_t', 'ce_t' or 'margin_t'. targets: how many, all other classes where there are fewer.
     """
 
+    needs_logits: ClassVar[bool] = True
+
     loss: str = 'dlr_t'
     targets: int = 9
 
@@ -111,17 +113,15 @@ class TargetedAPGD(APGD):
     def variants(self) -> int:
         return self.restarts * self.targets
 
-    def searches(self, objective: Objective) -> int:
+    def jobs(self, objective: Objective) -> int:
         return self.restarts * targets_of(objective, self.targets)
 
     def goals(self, objective: Objective, state: State) -> State:
         return {'goal': goals_of(objective, state, self.restarts)}
 
 
-def targets_of(objective: Objective, wanted: int) -> int:
-    """How many target classes there are, at most as many as wanted. Raises ValueError where there are none."""
-    if not isinstance(objective, ClassifierObjective):
-        raise ValueError('expected a classifier for a targeted attack, got a predictor without logits; choose another')
+def targets_of(objective: ClassifierObjective, wanted: int) -> int:
+    """How many target classes there are, at most as many as wanted."""
     if objective.classes - 1 < wanted:
         say(f'{wanted} target classes were wanted, the model has {objective.classes} classes: '
             f'{objective.classes - 1} targets are tried')

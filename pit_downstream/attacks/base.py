@@ -1,64 +1,105 @@
 """Attack: whatever a subclass does, what comes out lies in the ball, in [0, 1] and off the padding."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from types import NoneType
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import torch
 from torch import Tensor
 
 from ..core.registry import ATTACKS
-from ..core.spec import Spec
-from .threat import ThreatModel
+from ..core.spec import Spec, Value
+from .threat import NORMS, Patches, ThreatModel
 
 if TYPE_CHECKING:
     from ..core.contracts import Batch, Predictor, Streams
+
+Predictors = Callable[[str], 'Predictor']  # the predictor that a text such as 'pit_s' names
+ARGUMENTS = {**dict.fromkeys(NORMS, ('norm', 'epsilon')), 'patch': ('count', 'side')}  # of the threat model, by norm
 
 
 @dataclass(frozen=True)
 class Attack(ABC):
     """Images against a model. A subclass is a frozen dataclass whose fields are the arguments of its Spec.
 
-    threat: the ball in which it searches.
+    threat: the ball in which it searches. norms: those it works under; the first is taken where a Spec names none.
     """
+
+    norms: ClassVar[tuple[str, ...]] = NORMS
 
     threat: ThreatModel
 
+    def __post_init__(self):
+        if self.threat.norm not in self.norms:
+            raise ValueError(f'norm is one of {", ".join(self.norms)} for {type(self).__name__}, got '
+                             f'{self.threat.norm!r}')
+
     def __call__(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
-        """Attacked images (B, 3, H, W): within the threat model around batch.images, in [0, 1], same as them on padding.
+        """Attacked images (B, 3, H, W): in the ball around batch.images, in [0, 1], and the same as them on padding.
 
         The model is in evaluation mode for as long as it takes, and comes out as it was: no weight, no gradient, no
-        statistic of it changes. rng: one stream per image of the batch.
+        statistic of it changes. A value that is no number becomes that of the image. rng: one stream per image.
         """
+        if not len(batch.images):
+            return batch.images.clone()
         with at_rest(predictor), torch.no_grad():
-            found = self.run(predictor, batch, rng)
-            return self.threat.within(batch.images, found.detach(), batch.valid)
+            found = self.run(predictor, batch, rng).detach()
+            found = torch.where(found.isfinite(), found, batch.images)
+            return self.threat.within(batch.images, found, batch.valid)
 
     @abstractmethod
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         """What a subclass writes: images (B, 3, H, W). Gradients are off until it turns them on."""
 
+    @classmethod
+    def from_spec(cls, spec: Spec, predictors: Predictors | None = None) -> 'Attack':
+        """What build_attack does for this class; one with other arguments than its fields has its own."""
+        given = dict(spec.kwargs)
+        threat = threat_of(given, cls.norms, spec.name)
+        known = {field.name: field for field in fields(cls) if field.init and field.name != 'threat'}
+        for key in given:
+            if key not in known:
+                raise ValueError(f'expected {", ".join([*ARGUMENTS[threat.norm], *known])} as arguments of '
+                                 f'{spec.name}, got {key}; leave it out')
+        return cls(threat, **{key: _argument(known[key], value, spec.name) for key, value in given.items()})
 
-def build_attack(spec: Spec) -> Attack:
+
+def build_attack(spec: Spec, *, predictors: Predictors | None = None) -> Attack:
     """The attack that 'pgd(epsilon=8/255, norm='Linf', steps=20)' names; norm is Linf unless it is given.
 
-    Raises LookupError for an unknown name, ValueError for an unknown or missing argument.
+    predictors: builds the predictor that a text names, for attacks made on another model ('transfer').
+    Raises LookupError for an unknown name, ValueError for an unknown, missing or impossible argument.
     """
-    kind = ATTACKS[spec.name]
-    known = [field.name for field in fields(kind) if field.name != 'threat']
-    given = dict(spec.kwargs)
-    norm, epsilon = given.pop('norm', 'Linf'), given.pop('epsilon', None)
-    strange = [key for key in given if key not in known]
-    if strange:
-        raise ValueError(f'expected norm, epsilon{"".join(f", {name}" for name in known)} as arguments of '
-                         f'{spec.name}, got {strange[0]}; leave it out')
-    if epsilon is None:
-        raise ValueError(f'expected an epsilon for {spec.name}, got none; write {spec.name}(epsilon=8/255)')
-    threat = ThreatModel(norm, float(epsilon))
-    return kind(threat, **{key: float(value) if isinstance(value, Fraction) else value for key, value in given.items()})
+    return ATTACKS[spec.name].from_spec(spec, predictors)
+
+
+def threat_of(given: dict[str, Value], norms: Sequence[str], name: str) -> ThreatModel:
+    """The threat model that the arguments of an attack name, which are taken out of `given`."""
+    norm = given.pop('norm', norms[0])
+    if norm not in norms:
+        raise ValueError(f'norm is one of {", ".join(norms)} for {name}, got {norm!r}')
+    if norm == 'patch':
+        return Patches(**{key: given.pop(key) for key in ARGUMENTS['patch'] if key in given})
+    epsilon = given.pop('epsilon', None)
+    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float, Fraction)):
+        raise ValueError(f'expected a number as epsilon of {name}, got {"none" if epsilon is None else repr(epsilon)}; '
+                         f'write {name}(epsilon=8/255)')
+    return ThreatModel(norm, float(epsilon))
+
+
+def _argument(field: Field, value: Value, name: str) -> Value:
+    """The value as the type that the field has; fields of other types than numbers and texts take any."""
+    kinds = get_args(field.type) or (field.type,)
+    if float in kinds and type(value) in (int, Fraction):
+        value = float(value)
+    if set(kinds) <= {int, float, str, bool, NoneType} and type(value) not in kinds:
+        expected = ' or '.join('None' if kind is NoneType else kind.__name__ for kind in kinds)
+        raise ValueError(f'expected {expected} as {field.name} of {name}, got {value!r}')
+    return value
 
 
 @contextmanager

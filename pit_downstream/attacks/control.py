@@ -1,12 +1,13 @@
 """The control beside every attack: noise of the same size that knows nothing of the model."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from ..core.registry import ATTACKS
 from .base import Attack
+from .threat import NORMS
 
 if TYPE_CHECKING:
     from ..core.contracts import Batch, Predictor, Streams
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Noise(Attack):
     """One random perturbation, evenly distributed over the ball. A model that it fools is not attacked but broken."""
+
+    norms: ClassVar[tuple[str, ...]] = (*NORMS, 'patch')
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         rows = range(len(batch.images))

@@ -47,6 +47,7 @@ class AutoAttack(Attack):
     width: int | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         if self.version not in VERSIONS:
             raise ValueError(f'version is one of {", ".join(VERSIONS)}, got {self.version!r}')
         if not 0 < self.effort <= 1:

@@ -6,7 +6,7 @@ Croce & Hein 2020, arXiv 1907.02044, after fra31/auto-attack a392200, fab_base.p
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class FAB(Search):
     share of the distance that is left after a step back to the clean image.
     """
 
+    needs_logits: ClassVar[bool] = True
+
     steps: int = 100
     restarts: int = 1
     loss: str = 'margin'
@@ -50,7 +52,7 @@ class FAB(Search):
     def variants(self) -> int:
         return self.restarts
 
-    def searches(self, objective: ClassifierObjective) -> int:
+    def jobs(self, objective: ClassifierObjective) -> int:
         return self.restarts * min(1, targets_of(objective, 1))
 
     def goals(self, objective: ClassifierObjective, state: State) -> State:
@@ -124,7 +126,7 @@ class TargetedFAB(FAB):
     def variants(self) -> int:
         return self.restarts * self.targets
 
-    def searches(self, objective: ClassifierObjective) -> int:
+    def jobs(self, objective: ClassifierObjective) -> int:
         return self.restarts * targets_of(objective, self.targets)
 
     def goals(self, objective: ClassifierObjective, state: State) -> State:

@@ -1,36 +1,50 @@
 """Attacks that follow the gradient of a loss with steps of a fixed length."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 from ..core.registry import ATTACKS
+from .adam import adam, at_start
 from .objective import Objective
 from .search import Search, State
+from .threat import SMALLEST
 
 if TYPE_CHECKING:
     from ..core.contracts import Rng
 
+TRADES_START = 0.001  # standard deviation: yaodongyu/TRADES, trades.py
 
-@ATTACKS.register('pgd', source='Madry et al. 2018, arXiv 1706.06083')
+
+@ATTACKS.register('pgd', source='Madry et al. 2018, arXiv 1706.06083', quick={'steps': 3})
 @dataclass(frozen=True, kw_only=True)
 class PGD(Search):
     """Projected gradient ascent. step: length of one, in pixel scale; 2.5 epsilon / steps unless given (Madry et al.).
 
     start: 'random' within the ball, or 'clean'. restarts: searches per image, each from another random start.
+    optimiser: 'steepest' goes in the direction of steepest ascent, the sign of the gradient under Linf; 'adam' lets
+    Adam average these directions, as foolbox's LinfAdamPGD does, and under L2 and L1 scales the outcome to size 1.
     """
+
+    starts: ClassVar[tuple[str, ...]] = ('random', 'clean')
 
     step: float | None = None
     start: str = 'random'
     restarts: int = 1
+    optimiser: str = 'steepest'
 
     def __post_init__(self):
         super().__post_init__()
-        if self.start not in ('random', 'clean'):
-            raise ValueError(f"start is 'random' or 'clean', got {self.start!r}")
+        if self.start not in self.starts:
+            raise ValueError(f'start is {" or ".join(map(repr, self.starts))}, got {self.start!r}')
         if self.restarts < 1 or (self.restarts > 1 and self.start == 'clean'):
             raise ValueError(f"restarts is 1 or more, and 1 where start is 'clean', got {self.restarts}")
+        if self.optimiser not in ('steepest', 'adam'):
+            raise ValueError(f"optimiser is 'steepest' or 'adam', got {self.optimiser!r}")
+        if self.step is not None and self.step < 0:
+            raise ValueError(f'step is 0 or more on the scale of pixels in [0, 1], such as 2/255, got {self.step}')
 
     @property
     def variants(self) -> int:
@@ -38,19 +52,98 @@ class PGD(Search):
 
     @property
     def length(self) -> float:
+        """Of one step, in pixel scale."""
         return 2.5 * self.threat.epsilon / self.steps if self.step is None else self.step
 
     def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
         images = state['clean']
         if self.start == 'random':
             images = self.threat.within(images, images + self.threat.random(images.shape, rng))
-        return self._look(objective, state, images, gradient=True)
+        return self._look(objective, state, images, gradient=True) | self._memory(images)
 
     def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        images = state['found'] + self.length * self.threat.steepest(state['gradient'])
-        return self._look(objective, state, self.threat.within(state['clean'], images), gradient=not last)
+        direction, memory = self._direction(state, age)
+        images = self.threat.within(state['clean'], state['found'] + self.length * direction)
+        return self._look(objective, state, images, gradient=not last) | memory
+
+    def _memory(self, images: Tensor) -> State:
+        return at_start(images) if self.optimiser == 'adam' else {}
+
+    def _direction(self, state: State, age: Tensor) -> tuple[Tensor, State]:
+        """Where to go, of size 1, and what has to be remembered for the next time."""
+        steepest = self.threat.steepest(state['gradient'])
+        if self.optimiser == 'steepest':
+            return steepest, {}
+        direction, memory = adam(state, steepest, age)
+        if self.threat.norm != 'Linf':
+            direction = direction / self.threat.size(direction).clamp_min(SMALLEST).view(-1, 1, 1, 1)
+        return direction, memory
 
     def _look(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
-        seen = objective.examine(images, state['row'], gradient=gradient)
+        seen = objective.examine(images, state['row'], goals=state.get('goals'), gradient=gradient)
         slope = state['gradient'] if seen.gradient is None else seen.gradient
         return {'found': images, 'fooled': seen.fooled, 'loss': seen.loss, 'gradient': slope}
+
+
+@ATTACKS.register('bim', source='Kurakin et al. 2017, arXiv 1607.02533', quick={'steps': 3})
+@dataclass(frozen=True, kw_only=True)
+class BIM(PGD):
+    """The basic iterative method: PGD from the image itself. step: epsilon / steps unless it is given."""
+
+    steps: int = 10
+    start: str = field(default='clean', init=False)
+    restarts: int = field(default=1, init=False)
+    optimiser: str = field(default='steepest', init=False)
+
+    @property
+    def length(self) -> float:
+        return self.threat.epsilon / self.steps if self.step is None else self.step
+
+
+@ATTACKS.register('fgsm', source='Goodfellow et al. 2015, arXiv 1412.6572')
+@dataclass(frozen=True, kw_only=True)
+class FGSM(BIM):
+    """The fast gradient (sign) method: one step from the image itself to the surface of the ball."""
+
+    steps: int = field(default=1, init=False)
+    step: float | None = field(default=None, init=False)
+
+
+@ATTACKS.register('mim', source='Dong et al. 2018, arXiv 1710.06081', quick={'steps': 3})
+@dataclass(frozen=True, kw_only=True)
+class MIM(BIM):
+    """MI-FGSM: the steps follow a sum of the gradients, each of L1 norm 1, in which older ones fade by `momentum`."""
+
+    momentum: float = 1.0  # the paper's
+
+    def _memory(self, images: Tensor) -> State:
+        return {'sum': torch.zeros_like(images)}
+
+    def _direction(self, state: State, age: Tensor) -> tuple[Tensor, State]:
+        gradient = state['gradient']
+        lengths = gradient.abs().sum((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
+        total = self.momentum * state['sum'] + gradient / lengths
+        return self.threat.steepest(total), {'sum': total}
+
+
+@ATTACKS.register('tpgd', source='Zhang et al. 2019 (TRADES), arXiv 1901.08573', quick={'steps': 3})
+@dataclass(frozen=True, kw_only=True)
+class TPGD(PGD):
+    """PGD away from what the model says of the clean image: its loss is their Kullback-Leibler divergence.
+
+    It knows no label, and starts, as in TRADES, beside the image, which itself has no gradient.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    starts: ClassVar[tuple[str, ...]] = ('normal',)
+
+    steps: int = 10
+    loss: str = field(default='kl', init=False)
+    start: str = field(default='normal', init=False)
+
+    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
+        clean = state['clean']
+        goals = objective.examine(clean, state['row'], gradient=False).logits.softmax(1)
+        images = self.threat.within(clean, clean + TRADES_START * rng.normal(clean.shape))
+        return self._look(objective, state | {'goals': goals}, images, gradient=True) | self._memory(images) | {
+            'goals': goals}

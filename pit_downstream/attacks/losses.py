@@ -3,6 +3,7 @@
 import logging
 from functools import lru_cache
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -56,6 +57,13 @@ def dlr_to_goal(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
         return margin_to_goal(logits, labels, goals)
     top = logits.topk(DLR_CLASSES, dim=1).values
     return margin_to_goal(logits, labels, goals) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + TINY)
+
+
+def divergence(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tensor:
+    """Kullback-Leibler divergence from the probabilities `goals` (n, K), which TRADES climbs; without any it is 0."""
+    if goals is None:
+        return torch.zeros_like(logits[:, 0])
+    return F.kl_div(logits.log_softmax(1), goals, reduction='none').sum(1)
 
 
 def _too_few(logits: Tensor) -> bool:

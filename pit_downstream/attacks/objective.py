@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from .losses import cross_entropy, cross_entropy_to_goal, dlr, dlr_to_goal, margin, margin_to_goal
+from .losses import cross_entropy, cross_entropy_to_goal, divergence, dlr, dlr_to_goal, margin, margin_to_goal
 
 if TYPE_CHECKING:
     from ..core.contracts import Batch, Classifier, Predictor
 
-Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # logits (n, K), labels (n,), goals (n,) -> (n,), climbed
+# logits (n, K), labels (n,), goals: classes (n,) or probabilities (n, K) -> (n,), climbed
+Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class Objective(Protocol):
     """What is asked of a predictor about rows: images[i] is a version of the batch's image rows[i]."""
 
     def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
-        """images (n, 3, H, W) in [0, 1]; rows (n,) int64. goals: wrong classes (n,) that targeted losses aim at."""
+        """images (n, 3, H, W) in [0, 1]; rows (n,) int64.
+
+        goals: what a loss refers to beside the label: wrong classes (n,) to aim at, probabilities (n, K) to leave.
+        """
 
     def already(self) -> Tensor:
         """bool (B,): the images of the batch that are fooled as they are."""
@@ -79,10 +83,10 @@ class ClassifierObjective:
     def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
         labels = self.labels[rows]
         with torch.set_grad_enabled(gradient):
-            asked = images.detach().requires_grad_(gradient)
+            asked = self._shown(images, rows).detach().requires_grad_(gradient)
             logits = self.predictor.logits(asked)
             loss = self.loss(logits, labels, goals)
-            slope = torch.autograd.grad(loss.sum(), asked)[0] if gradient else None
+            slope = _slope(loss, asked) if gradient else None
         if slope is not None and self._padded:
             slope = slope * self.batch.valid[rows]
         return Examined(loss.detach(), logits.argmax(1) != labels, slope, logits.detach())
@@ -90,32 +94,39 @@ class ClassifierObjective:
     def towards_rivals(self, images: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """For every other class its logit minus the label's (n,), and the gradient of that; one forward pass."""
         with torch.enable_grad():
-            asked = images.detach().requires_grad_()
+            asked = self._shown(images, rows).detach().requires_grad_()
             logits = self.predictor.logits(asked)
         rivals, labels = self.rivals(rows), self.labels[rows]
         for place, goals in enumerate(rivals.unbind(1)):
             with torch.enable_grad():
                 difference = margin_to_goal(logits, labels, goals)
-                slope, = torch.autograd.grad(difference.sum(), asked, retain_graph=place + 1 < rivals.shape[1])
+                slope = _slope(difference, asked, again=place + 1 < rivals.shape[1])
             yield difference.detach(), slope * self.batch.valid[rows] if self._padded else slope
 
     def confirm(self, images: Tensor, rows: Tensor) -> Tensor:
         part = self.batch.part(rows.tolist())
-        return self.predictor.predict(images, part).predictions.argmax(1) != self.labels[rows]
+        shown = self._shown(images, rows)
+        return self.predictor.predict(shown, part).predictions.argmax(1) != self.labels[rows]
+
+    def _shown(self, images: Tensor, rows: Tensor) -> Tensor:
+        return _unpadded(images, self.batch, rows) if self._padded else images
 
 
 class LossObjective:
-    """The predictor's own loss, for models that know no single verdict on an image, such as detectors."""
+    """The predictor's own loss, for models that know no single verdict on an image, such as detectors.
 
-    def __init__(self, predictor: 'Predictor', batch: 'Batch'):
-        self.predictor, self.batch = predictor, batch
+    more: what loss() is asked for besides, such as the kind of loss of a predictor that has several.
+    """
+
+    def __init__(self, predictor: 'Predictor', batch: 'Batch', *more: object):
+        self.predictor, self.batch, self.more = predictor, batch, more
 
     def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
         part = self.batch.part(rows.tolist())
         with torch.set_grad_enabled(gradient):
-            asked = images.detach().requires_grad_(gradient)
-            loss = self.predictor.loss(asked, part)
-            slope = torch.autograd.grad(loss.sum(), asked)[0] * part.valid if gradient else None
+            asked = _unpadded(images, self.batch, rows).detach().requires_grad_(gradient)
+            loss = self.predictor.loss(asked, part, *self.more)
+            slope = _slope(loss, asked) * part.valid if gradient else None
         return Examined(loss.detach(), torch.zeros_like(loss, dtype=torch.bool), slope)
 
     def already(self) -> Tensor:
@@ -126,14 +137,35 @@ class LossObjective:
 
 
 def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective:
-    """The named loss of a classifier's logits; the predictor's own loss for any other predictor."""
+    """The named loss of a classifier's logits; the predictor's own loss for any other predictor.
+
+    Where that one has several `kinds`, the name is one of them; a name that is for classifiers means the first.
+    """
     if not hasattr(predictor, 'logits'):
-        return LossObjective(predictor, batch)
+        kinds = getattr(predictor, 'kinds', ())
+        if kinds and loss not in (*kinds, *LOSSES):
+            raise ValueError(f'loss is one of {", ".join(kinds)} for a detector, got {loss!r}')
+        return LossObjective(predictor, batch, *([loss if loss in kinds else kinds[0]] if kinds else []))
     if loss not in LOSSES:
         raise ValueError(f'loss is one of {", ".join(LOSSES)}, got {loss!r}')
     return ClassifierObjective(predictor, batch, LOSSES[loss])
 
 
+def _unpadded(images: Tensor, batch: 'Batch', rows: Tensor) -> Tensor:
+    """The images as an attack may show them: on padding, whatever a search put there, they are the batch's."""
+    return torch.where(batch.valid[rows], images, batch.images[rows])
+
+
+def _slope(loss: Tensor, images: Tensor, *, again: bool = False) -> Tensor:
+    """The gradient of a loss (n,) in the images; 0 where none reaches them, as behind a cast to uint8, or it is NaN.
+
+    again: another one is asked for from the same pass.
+    """
+    found = torch.autograd.grad(loss.sum(), images, allow_unused=True, retain_graph=again)[0] \
+        if loss.requires_grad else None
+    return torch.zeros_like(images) if found is None else found.nan_to_num(0, 0, 0)
+
+
 LOSSES: dict[str, Loss] = {
-    'ce': cross_entropy, 'margin': margin, 'dlr': dlr,
+    'ce': cross_entropy, 'margin': margin, 'dlr': dlr, 'kl': divergence,
     'ce_t': cross_entropy_to_goal, 'margin_t': margin_to_goal, 'dlr_t': dlr_to_goal}

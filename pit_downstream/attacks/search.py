@@ -10,13 +10,13 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from .base import Attack
-from .objective import Objective, objective_of
+from .objective import LOSSES, Objective, objective_of
 
 if TYPE_CHECKING:
     from ..core.contracts import Batch, Predictor, Rng, Streams
@@ -30,29 +30,36 @@ PATIENCE = 4  # steps between looks at what is fooled on a GPU, where every look
 class Search(Attack):
     """steps: moves of one search. loss: what it climbs on a classifier ('ce', 'margin' ...).
 
-    run_to_end: no row leaves early, and the result is the example of the largest loss, for transfer studies; otherwise
-    it is the first that fools, and images that are misclassified already are left as they are.
+    run_to_end: no row leaves early, and of an image's searches the one that ends with the largest loss gives the
+    result, for transfer studies. Otherwise it is the example that fools first (with several searches per image, which
+    one is first may depend on the batch; whether there is one does not), and images that are misclassified already
+    are left as they are.
     """
+
+    needs_logits: ClassVar[bool] = False  # True: cannot work on a predictor's loss alone
 
     steps: int = 20
     loss: str = 'ce'
     run_to_end: bool = False
 
     def __post_init__(self):
+        super().__post_init__()
         if self.steps < 1:
             raise ValueError(f'steps is 1 or more, got {self.steps}')
+        if self.loss not in LOSSES:
+            raise ValueError(f'loss is one of {", ".join(LOSSES)}, got {self.loss!r}')
+
+    @property
+    def moves(self) -> int:
+        """How often a row moves; more than `steps` where a search goes through several rounds of them."""
+        return self.steps
 
     @property
     def variants(self) -> int:
         """Searches per image: restarts times targets."""
         return 1
 
-    @property
-    def moves(self) -> int:
-        """Calls of advance() in one search."""
-        return self.steps
-
-    def searches(self, objective: Objective) -> int:
+    def jobs(self, objective: Objective) -> int:
         """Searches per image, where the number of classes has a say in it."""
         return self.variants
 
@@ -72,6 +79,9 @@ class Search(Attack):
         """One move of every row. age: (n,) on the CPU, moves made so far. last: for each row it is the last."""
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
+        if self.needs_logits and not hasattr(predictor, 'logits'):
+            raise ValueError(f'expected a classifier for {type(self).__name__}, got {predictor.name}, which gives no '
+                             'logits; take an attack that climbs the loss, such as pgd')
         rough = getattr(predictor, 'rough', False)
         return self.hunt(objective_of(predictor, batch, self.loss), batch.images, rng, rough=rough)[0]
 
@@ -92,15 +102,16 @@ class _Walk:
         self.attack, self.objective, self.images, self.rng = attack, objective, images, rng
         self.width, self.rough, self.moves = width, rough, attack.moves
         self.found = images.clone()
-        self.loss = torch.full((len(images),), -math.inf, device=images.device)
-        self.pause = 1 if images.device.type == 'cpu' else math.gcd(self.moves, PATIENCE)
+        self.loss = [-math.inf] * len(images)
+        self.pause = pause(self.moves, images.device)
 
     def run(self, among: Tensor | None) -> tuple[Tensor, Tensor]:
         if among is None and self.attack.run_to_end:
             among = torch.ones(len(self.images), dtype=torch.bool)
+        # the images that no search has fooled yet
         self.open = (still_right(self.objective, self.images, self.rough) if among is None else among).tolist()
         asked = list(self.open)
-        queue = deque((image, variant) for variant in range(self.attack.searches(self.objective) if any(asked) else 0)
+        queue = deque((image, variant) for variant in range(self.attack.jobs(self.objective) if any(asked) else 0)
                       for image in range(len(self.images)) if self.open[image])
         state, age = None, torch.zeros(0, dtype=torch.long)
         while queue or state is not None:
@@ -123,18 +134,24 @@ class _Walk:
         device = self.images.device
         fresh = {'row': torch.tensor(rows, device=device), 'variant': torch.tensor(variants, device=device)}
         fresh['clean'] = self.images[fresh['row']]
-        fresh |= self.attack.begin(self.objective, fresh, self.rng.rows(rows, variants, type(self.attack).__name__, device))
+        own = self.rng.rows(rows, variants, type(self.attack).__name__, device)
+        fresh |= self.attack.begin(self.objective, fresh, own)
+        if not self.attack.run_to_end:
+            fresh['caught'] = fresh['found']
         age = torch.cat([age, torch.zeros(len(rows), dtype=torch.long)])
         return (fresh if state is None else {key: torch.cat([state[key], fresh[key]]) for key in fresh}), age
 
     def _advance(self, state: State, age: Tensor) -> State:
-        """A move; a row that was fooled before keeps what fooled it."""
+        """A move. 'caught' holds what fooled last, since a look may come only after further moves."""
         last = bool((age == self.moves - 1).all())
         moved = self.attack.advance(self.objective, state, age, last=last)
-        before = state['fooled']
-        if not self.attack.run_to_end and (self.pause > 1 or bool(before.any())):
-            moved['found'] = torch.where(before[:, None, None, None], state['found'], moved['found'])
-            moved['fooled'] = moved['fooled'] | before
+        if self.attack.run_to_end:
+            return moved
+        if self.pause == 1 and not bool(state['fooled'].any()):
+            moved['caught'] = moved['found']
+        else:
+            moved['caught'] = torch.where(moved['fooled'][:, None, None, None], moved['found'], state['caught'])
+            moved['fooled'] = moved['fooled'] | state['fooled']
         return moved
 
     def _settle(self, state: State, age: Tensor) -> tuple[State | None, Tensor]:
@@ -144,8 +161,8 @@ class _Walk:
         if self.rough and not self.attack.run_to_end and bool(fooled.any()):
             which = fooled.nonzero().flatten()
             fooled = fooled.clone()
-            fooled[which] = self.objective.confirm(state['found'][which], state['row'][which])
-            state['fooled'] = fooled  # or a row that was not fooled after all would never move again
+            fooled[which] = self.objective.confirm(state['caught'][which], state['row'][which])
+            state['fooled'] = fooled  # what is not confirmed goes on
         decided = fooled.cpu() & (not self.attack.run_to_end)
         gone = over | decided
         if gone.any():
@@ -159,15 +176,24 @@ class _Walk:
         return (state if len(stay) == len(age) else {key: value[where] for key, value in state.items()}), age[stay]
 
     def _keep(self, state: State, over: Tensor, decided: Tensor) -> None:
-        rows = state['row'].tolist()
+        rows, loss = state['row'].tolist(), state['loss'].tolist()
+        caught, ended = {}, {}  # by image, the place of the row that gives its result
         for place in decided.nonzero().flatten().tolist():
             if self.open[rows[place]]:
                 self.open[rows[place]] = False
-                self.found[rows[place]] = state['found'][place]
+                caught[rows[place]] = place
         for place in (over & ~decided).nonzero().flatten().tolist():
             row = rows[place]
-            if self.open[row] and bool(state['loss'][place] > self.loss[row]):
-                self.found[row], self.loss[row] = state['found'][place], state['loss'][place]
+            if self.open[row] and loss[place] > self.loss[row]:
+                ended[row], self.loss[row] = place, loss[place]
+        for which, places in (('caught', caught), ('found', ended)):
+            if places:
+                self.found[list(places)] = state[which][list(places.values())]
+
+
+def pause(moves: int, device: torch.device) -> int:
+    """How many moves are made between looks at what is fooled; a divisor of `moves`, so that rows end at a look."""
+    return 1 if device.type == 'cpu' else math.gcd(moves, PATIENCE)
 
 
 def still_right(objective: Objective, images: Tensor, rough: bool) -> Tensor:

@@ -1,10 +1,12 @@
 """Threat model: how far from an image an attack may go."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 NORMS = ('Linf', 'L2', 'L1')
 SPARSE = 0.01  # share of the values that a steepest step under L1 changes: Tramer & Boneh 2019, SLIDE, quantile 0.99
 TINY = 1e-12  # below it a norm counts as zero
+SMALLEST = torch.finfo(torch.float32).tiny  # gradients of a confident model are that small; their squares are 0
+SLACK = 1e-5  # relative: what summing 150528 float32 values may add to an L1 or L2 norm
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class ThreatModel:
         if self.norm not in NORMS:
             raise ValueError(f'norm is one of {", ".join(NORMS)}, got {self.norm!r}')
         if not 0 <= self.epsilon < float('inf'):
-            raise ValueError(f'epsilon is 0 or more on the scale of pixels in [0, 1], such as 8/255, got {self.epsilon}')
+            raise ValueError('epsilon is 0 or more on the scale of pixels in [0, 1], such as 8/255, got '
+                             f'{self.epsilon}')
         if self.norm == 'Linf' and self.epsilon > 1:
             raise ValueError(f'epsilon is 0..1 under Linf, got {self.epsilon}; it is on the scale of pixels in [0, 1]: '
                              f'write {self.epsilon:g}/255')
@@ -51,12 +56,20 @@ class ThreatModel:
         """The images `found` brought back into the ball around `images`, into [0, 1], and onto what is no padding.
 
         valid: bool (B, 1, H, W), False on padding. Clipping and masking shorten every component, so they cannot leave
-        the ball.
+        the ball. What is inside already comes out bit for bit: a verdict on it stays the verdict.
         """
-        delta = self.project(found - images)
+        if self.norm == 'Linf':
+            near = found.clamp(images - self.epsilon, images + self.epsilon)
+        else:
+            delta = found - images
+            near = torch.where(_per_image(self.holds(delta)), found, images + self.project(delta))
         if valid is not None:
-            delta = delta * valid
-        return (images + delta).clamp(0, 1)
+            near = torch.where(valid, near, images)
+        return near.clamp(0, 1)
+
+    def holds(self, delta: Tensor) -> Tensor:
+        """Whether each perturbation lies within the ball, up to the rounding of its norm, bool (B,)."""
+        return self.size(delta) <= self.epsilon * (1 + SLACK)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """The direction of size 1 in which a gradient (B, 3, H, W) climbs.
@@ -66,7 +79,8 @@ class ThreatModel:
         if self.norm == 'Linf':
             return gradient.sign()
         if self.norm == 'L2':
-            return gradient / _per_image(self.size(gradient).clamp_min(TINY))
+            scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
+            return scaled / _per_image(self.size(scaled).clamp_min(TINY))
         flat = gradient.flatten(1)
         count = max(1, round(SPARSE * flat.shape[1]))
         lowest = flat.abs().topk(count, dim=1).values[:, -1:]
@@ -80,9 +94,60 @@ class ThreatModel:
         direction = rng.normal(shape)
         if self.norm == 'L1':  # exponential lengths with random signs are even over the L1 sphere once normed
             direction = direction.sign() * -torch.log1p(-rng.uniform(shape))
-        values = direction[0].numel()
-        radius = self.epsilon * rng.uniform((shape[0], 1)).flatten() ** (1 / values)
+        radius = self.epsilon * rng.uniform((shape[0], 1)).flatten() ** (1 / math.prod(shape[1:]))
         return direction * _per_image(radius / self.size(direction).clamp_min(TINY))
+
+
+@dataclass(frozen=True)
+class Patches(ThreatModel):
+    """The pixels of a few square cells may change at will: the patches that a ViT cuts an image into.
+
+    The cells lie on a grid from the upper left corner; those at the right and lower edge may be cut off. The size of a
+    perturbation is how many cells it touches. count: at most so many, the epsilon. side: of a cell, in pixels.
+    """
+
+    norm: str = field(default='patch', init=False)
+    epsilon: float = field(init=False)
+    count: int = 1
+    side: int = 16
+
+    def __post_init__(self):
+        for name, value in (('count', self.count), ('side', self.side)):
+            if type(value) is not int or value < 1:
+                raise ValueError(f'{name} of a patch is a whole number from 1, got {value!r}')
+        object.__setattr__(self, 'epsilon', float(self.count))
+
+    def size(self, delta: Tensor) -> Tensor:
+        return (self.cells(delta.abs()) > 0).flatten(1).sum(1).to(delta.dtype)
+
+    def project(self, delta: Tensor) -> Tensor:
+        return delta * self.mask(self.top(self.cells(delta.square())), delta.shape)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        return gradient.sign()
+
+    def random(self, shape: Sequence[int], rng: 'Rng') -> Tensor:
+        """Values in -1..1 in random cells."""
+        grid = (-(-shape[2] // self.side), -(-shape[3] // self.side))
+        cells = self.top(rng.uniform((shape[0], *grid)))
+        return (2 * rng.uniform(shape) - 1) * self.mask(cells, shape)
+
+    def cells(self, values: Tensor) -> Tensor:
+        """The sum of values (B, C, H, W) in every cell, (B, h, w)."""
+        height, width = values.shape[2:]
+        padded = F.pad(values.sum(1, keepdim=True), (0, -width % self.side, 0, -height % self.side))
+        return F.avg_pool2d(padded, self.side, divisor_override=1).squeeze(1)
+
+    def top(self, scores: Tensor) -> Tensor:
+        """The `count` cells of the highest scores (B, h, w), as bool (B, h, w)."""
+        flat = scores.flatten(1)
+        best = flat.topk(min(self.count, flat.shape[1]), dim=1).indices
+        return torch.zeros_like(flat, dtype=torch.bool).scatter(1, best, True).view_as(scores)
+
+    def mask(self, cells: Tensor, shape: Sequence[int]) -> Tensor:
+        """The pixels of the cells (B, h, w), bool (B, 1, H, W)."""
+        wide = cells.repeat_interleave(self.side, 1).repeat_interleave(self.side, 2)
+        return wide[:, None, :shape[2], :shape[3]]
 
 
 def _per_image(values: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .. import __version__
 
-LIBRARIES = ('torch', 'torchvision', 'timm', 'numpy', 'pillow', 'mmengine', 'mmdet')
+LIBRARIES = ('torch', 'torchvision', 'timm', 'numpy', 'pillow', 'mmengine', 'mmdet', 'pycocotools',
+             'faster-coco-eval')
 
 
 def provenance(*, device: str, seed: int, argv: Sequence[str] | None = None) -> dict:

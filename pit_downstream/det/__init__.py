@@ -24,7 +24,7 @@ def _bring_up() -> None:
     from . import checkpoint, mmcv_ops
     mmcv_ops.install()
     checkpoint.register()
-    from . import backbones, data, hooks, optim, pictures  # noqa: F401  they register with mmdet, which now imports
+    from . import backbones, corrupt, data, hooks, optim, pictures  # noqa: F401  they register with mmdet, which now imports
 
 
 _bring_up()

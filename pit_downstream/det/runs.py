@@ -1,6 +1,7 @@
 """A detector's run: from the tools' flags to a mmengine config, and what came of it in one line."""
 
 import argparse
+import importlib.util
 import os
 from pathlib import Path
 
@@ -20,11 +21,10 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
 
     Raises FileNotFoundError or ValueError, in one sentence, before any work is done.
     """
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'expected a config file, found none at {args.config}; configs/ holds ours')
+    path = _config_file(args.config)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     setup_cache_size_limit_of_dynamo()
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(path)
     cfg.launcher = args.launcher
     if args.bundled:
         use_bundled(cfg, args.data or ROOT)
@@ -55,12 +55,20 @@ def set_training(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
     if args.resume:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else str(_checkpoint(args.resume))
+        cfg.load_from = None if args.resume == 'auto' else str(checkpoint_file(args.resume))
+
+
+def set_annotations(args: argparse.Namespace) -> None:
+    """Turn --ann and --images into settings of the config, in place."""
+    dataset = 'test_dataloader.dataset.'
+    args.cfg_options = {
+        **args.cfg_options, f'{dataset}data_root': '', f'{dataset}ann_file': args.ann,
+        f'{dataset}data_prefix.img': args.images, 'test_evaluator.ann_file': args.ann}
 
 
 def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/test.py to `cfg`, in place."""
-    cfg.load_from = str(_checkpoint(args.checkpoint))
+    cfg.load_from = str(checkpoint_file(args.checkpoint))
     if args.show_dir:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='PictureHook', out_dir=args.show_dir)]
     if args.out:
@@ -101,6 +109,16 @@ def _distribute(cfg: Config) -> None:
     wrapper.device_ids = None
 
 
+def _config_file(text: str) -> Path:
+    """The file at `text`; 'mmdet::fcos/x.py' is one that came with mmdet, as in a config's _base_."""
+    package, colons, name = text.partition('::')
+    installed = importlib.util.find_spec(package) if colons else None
+    path = Path(installed.origin).parent / '.mim' / 'configs' / name if installed else Path(text)
+    if not path.is_file():
+        raise FileNotFoundError(f'expected a config file, found none at {text}; configs/ holds ours')
+    return path
+
+
 def _require_weights(cfg: Config) -> None:
     """Raise FileNotFoundError where a part of the model begins with a local file that is not there."""
     for part in dicts_in(cfg.model):
@@ -112,7 +130,7 @@ def _require_weights(cfg: Config) -> None:
                 f'from scratch with --cfg-options model.backbone.init_cfg=None{norms}')
 
 
-def _checkpoint(path: str) -> Path:
+def checkpoint_file(path: str) -> Path:
     """The checkpoint file at `path`, or the latest one when it is a work dir."""
     found = Path(path)
     if found.is_dir():

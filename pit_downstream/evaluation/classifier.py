@@ -1,13 +1,18 @@
 """A classifier dressed for measuring: images in [0, 1] in, logits out; its normalisation is inside."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..core.contracts import Batch, Outputs, Sample
 from ..datasets.base import View
+
+if TYPE_CHECKING:
+    from ..attention.trace import Trace
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AMP = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -97,3 +102,17 @@ class ClassifierPredictor:
             got = f'shape {tuple(logits.shape)}' if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f'expected logits (B, classes) from {self.name}, got {got}; give a classifier')
         return logits.shape[1]
+
+    @contextmanager
+    def tracing(self) -> Iterator['Trace']:
+        """What every pass shows of the attention while it is entered, differentiable where the pass is.
+
+        A compiled model runs uncompiled meanwhile. Raises ValueError for a model that cannot be traced.
+        """
+        from ..attention.trace import trace_attention
+        forward, self._forward = self._forward, self.model
+        try:
+            with trace_attention(self.model) as seen:
+                yield seen
+        finally:
+            self._forward = forward

@@ -14,7 +14,7 @@ from ..corruptions.jpeg import compressed
 from ..streams.rng import BatchRng
 from .loading import RawBatch
 
-ARGUMENTS = ('severity', 'variant', 'jpeg')
+ARGUMENTS = ('severity', 'variant', 'jpeg', 'order')
 
 
 def arguments(spec: Spec) -> tuple[str, ...]:
@@ -32,6 +32,8 @@ def check_corruption(spec: Spec | None) -> None:
     if strange:
         raise ValueError(f'expected {", ".join((*ARGUMENTS, *own))} as arguments of a corruption, got {strange[0]} in '
                          f'{spec}')
+    if spec.get('order') not in (None, 'bgr'):
+        raise ValueError(f"expected order='bgr' or none in a corruption, got {spec}")
     _strength(spec)
 
 
@@ -54,13 +56,17 @@ def _strength(spec: Spec) -> Any:
 def corrupted(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> Iterator[Tensor]:
     """uint8 images (B, 3, H, W) under each condition; these differ in strength only.
 
-    Argument jpeg=85 saves them as the published ImageNet-C was saved, and reads them back.
+    Argument jpeg=85 saves them as the published ImageNet-C was saved, and reads them back. order='bgr' shows the
+    corruption red and blue exchanged, as mmdet's robustness tool does.
     """
     specs = [condition.corruption for condition in conditions]
     if specs[0] is None:
         yield from (batch.images for _ in conditions)
         return
-    together = corrupt_strengths(batch.images, specs[0].name, list(map(_strength, specs)), BatchRng(seed, batch.ids),
+    backwards = specs[0].get('order') == 'bgr'
+    seen = batch.images.flip(1) if backwards else batch.images
+    together = corrupt_strengths(seen, specs[0].name, list(map(_strength, specs)), BatchRng(seed, batch.ids),
                                  variant=specs[0].get('variant'))
     for spec, images in zip(specs, together, strict=True):
+        images = images.flip(1) if backwards else images
         yield images if spec.get('jpeg') is None else next(compressed(images, (spec.get('jpeg'),)))

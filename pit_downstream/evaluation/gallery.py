@@ -16,6 +16,7 @@ from ..core.condition import Condition
 
 SHOWN = 8  # rows of a contact sheet
 MARGIN = 16  # pixels for the heading
+WIDTH = 112  # pixels of a column at least
 CONTRAST = 10  # by which differences are enlarged
 
 
@@ -75,7 +76,8 @@ class Gallery:
             raise ValueError(f'expected saved images of {condition} in {self.folder}, found none')
         pairs = [(self.read(Condition(condition.corruption), id), self.read(condition, id)) for id in shown]
         rows = [torch.cat([before, after, (.5 + CONTRAST * (after - before)).clamp(0, 1)], 2) for before, after in pairs]
-        pixels = (torch.cat(rows, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        larger = -(-WIDTH // pairs[0][0].shape[-1])  # so that there is room for words
+        pixels = (torch.cat(rows, 1) * 255).round().byte().permute(1, 2, 0).numpy().repeat(larger, 0).repeat(larger, 1)
         paper = Image.new('RGB', (pixels.shape[1], pixels.shape[0] + MARGIN), 'white')
         paper.paste(Image.fromarray(pixels), (0, MARGIN))
         for column, word in enumerate(('clean' if condition.corruption is None else condition.corruption.name,
@@ -86,4 +88,4 @@ class Gallery:
         return path
 
     def _place(self, condition: Condition) -> Path:
-        return self.folder / re.sub(r'[^0-9A-Za-z.=-]+', '_', str(condition)).strip('_')
+        return self.folder / re.sub(r'[^0-9A-Za-z.=-]+', '_', str(condition).replace("'", '')).strip('_')

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -17,16 +17,12 @@ _NOTHING = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
 @dataclass(frozen=True)
 class RawBatch:
-    """images: uint8 (B, 3, H, W) with ids and targets; and the samples of the batch that could not be read.
-
-    refusal: why there is no batch; a worker cannot raise a plain sentence.
-    """
+    """images: uint8 (B, 3, H, W) of one size with ids and targets; or samples of a batch that could not be read."""
 
     images: Tensor
     ids: tuple[str, ...] = ()
     targets: tuple = ()
     unreadable: tuple[UnreadableImage, ...] = ()
-    refusal: str = ''
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,9 +42,10 @@ class RawBatch:
         return tuple(map(Sample, self.ids, images.unbind(), self.targets))
 
 
-def passes(sources: Sequence[Samples], *, indices: Sequence[range], batch_size: int, workers: int, pin: bool = False
-           ) -> Iterator[Iterator[RawBatch]]:
-    """For every source the batches of the samples `indices` names, in order.
+def passes(sources: Sequence[Samples], *, indices: Sequence[Sequence[int]], batch_size: int, workers: int,
+           pin: bool = False) -> Iterator[Iterator[RawBatch]]:
+    """For every source the batches of the samples `indices` names, in order; one with images of several sizes comes as
+    several, one for each size.
 
     Every pass has to be used up before the next begins. The workers do not stop in between.
     """
@@ -58,7 +55,7 @@ def passes(sources: Sequence[Samples], *, indices: Sequence[range], batch_size: 
         _Sources(sources), batch_sampler=plan, num_workers=workers, collate_fn=_collate, pin_memory=pin,
         prefetch_factor=AHEAD if workers else None))
     for chosen in indices:
-        yield islice(stream, -(-len(chosen) // batch_size))
+        yield chain.from_iterable(islice(stream, -(-len(chosen) // batch_size)))
 
 
 class _Sources(Dataset):
@@ -75,16 +72,17 @@ class _Sources(Dataset):
             return error.with_traceback(None)
 
 
-def _collate(items: list[Sample | UnreadableImage]) -> RawBatch:
-    samples = [item for item in items if isinstance(item, Sample)]
+def _collate(items: list[Sample | UnreadableImage]) -> tuple[RawBatch, ...]:
+    """A batch for each size of image, in the order of their first ones, before them one of what could not be read."""
     unreadable = tuple(item for item in items if isinstance(item, UnreadableImage))
-    if not samples:
-        return RawBatch(_NOTHING, unreadable=unreadable)
-    shapes = {tuple(sample.image.shape[-2:]): sample.id for sample in samples}
-    if len(shapes) > 1:
-        return RawBatch(_NOTHING, refusal='expected images of one size, got '
-                        + ', '.join(f'{height} x {width} ({id})' for (height, width), id in shapes.items())
-                        + '; choose another --protocol than native')
+    sizes: dict[torch.Size, list[Sample]] = {}
+    for item in items:
+        if isinstance(item, Sample):
+            sizes.setdefault(item.image.shape, []).append(item)
+    batches = tuple(map(_stacked, sizes.values()))
+    return (RawBatch(_NOTHING, unreadable=unreadable), *batches) if unreadable else batches
+
+
+def _stacked(samples: list[Sample]) -> RawBatch:
     images = default_collate([sample.image for sample in samples])  # in a worker straight into shared memory
-    return RawBatch(images, tuple(sample.id for sample in samples), tuple(sample.target for sample in samples),
-                    unreadable)
+    return RawBatch(images, tuple(sample.id for sample in samples), tuple(sample.target for sample in samples))

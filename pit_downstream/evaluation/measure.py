@@ -17,7 +17,7 @@ from ..datasets.base import Samples, UnreadableImage
 from .attacking import attack_curve, check_attack, radius
 from .corrupting import arguments, check_corruption, corrupted
 from .loading import RawBatch, passes
-from .ranks import gathered, rank, refuse_together, world
+from .ranks import dealt, gathered, rank, refuse_together
 
 START = {'cuda': 256, 'cpu': 32}  # batch size 'auto' begins with
 
@@ -39,9 +39,9 @@ class Pass:
 
 
 class Counter(Protocol):
-    """What is counted during a pass. indices: of the pass's samples, the share of this rank."""
+    """What is counted during a pass. wanted: indices of the pass's samples that are still to be taken by some rank."""
 
-    indices: Sequence[int]
+    wanted: Sequence[int]
 
     def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
         """Count a batch under each condition of `work`, and yield the condition as soon as that is done."""
@@ -72,7 +72,9 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     done: (condition, metric) pairs to leave out (`ResultStore.done`). batch_size: a number, or 'auto', which begins
     large and halves when memory runs out. workers: processes that decode. show: a progress bar, on a terminal.
     counter: what makes of (predictor, pass, metrics, seed) the count of a pass, `Tallies` by default.
-    Under torch.distributed every rank takes its share of the samples and yields the same records.
+    Under torch.distributed every rank takes its share of the samples and yields the same records. With a number as
+    batch size it takes whole batches: the same are formed by any number of ranks, and a model's results may differ in
+    their last bits with the size of a batch.
     Raises ValueError with the names of the unreadable images when a pass finds more than `allow_missing`; records
     rest on the others, as their count says.
     """
@@ -85,7 +87,8 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     size = START.get(device.type, START['cpu']) if batch_size == 'auto' else int(batch_size)
     walker = _Walker(device, size, halve=batch_size == 'auto')
     counters = [(counter or Tallies)(predictor, one, metrics, seed) for one in plan]
-    indices = [count.indices for count in counters]
+    indices = [[count.wanted[place] for place in dealt(len(count.wanted), 1 if batch_size == 'auto' else size)]
+               for count in counters]
     stream = passes([one.samples for one in plan], indices=indices, batch_size=size, workers=workers,
                     pin=device.type == 'cuda')
     total = sum(len(chosen) * len(one.work) for one, chosen in zip(plan, indices, strict=True))
@@ -148,8 +151,6 @@ class _Walker:
     def _walk(self, one: Pass, batches: Iterable[RawBatch], counter: Counter, bar: tqdm,
               unreadable: list[UnreadableImage]) -> None:
         for batch in batches:
-            if batch.refusal:
-                raise ValueError(batch.refusal)
             unreadable += batch.unreadable
             on_device = batch.to(self.device)
             for part in self._parts(on_device):
@@ -188,7 +189,7 @@ class Tallies:
 
     def __init__(self, predictor: Predictor, one: Pass, metrics: Sequence[Metric], seed: int):
         self.predictor, self.seed = predictor, seed
-        self.indices = range(rank(), len(one.samples), world())
+        self.wanted = range(len(one.samples))
         self.tallies = {condition: _fresh(metrics) for condition, _ in one.work}
 
     def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:

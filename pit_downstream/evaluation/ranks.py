@@ -46,6 +46,12 @@ def world() -> int:
     return dist.get_world_size() if together() else 1
 
 
+def dealt(count: int, size: int = 1) -> list[int]:
+    """Which of `count` items this rank takes, when blocks of `size` go round the ranks."""
+    starts = range(rank() * size, count, world() * size)
+    return [index for start in starts for index in range(start, min(start + size, count))]
+
+
 def gathered(items: list[T]) -> list[T]:
     """The items of all ranks, in the order of the ranks, on each of them."""
     if not together():

@@ -18,7 +18,7 @@ from .gallery import Gallery
 from .keep import keep_measuring
 from .loading import RawBatch
 from .measure import Pass
-from .ranks import from_first, gathered, rank, world
+from .ranks import from_first, gathered, rank
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,7 @@ class Judged:
         self.family = sorted((other for other in map(Condition.parse, known) if other.attack is not None
                               and same_curve(other, one.work[0][0])), key=lambda one: radius(one.attack))
         finished = set.intersection(*({*self._right(condition)} for condition, _ in one.work))
-        left = [index for index, id in enumerate(one.samples.ids) if id not in finished]
-        self.indices = left[rank()::world()]
+        self.wanted = [index for index, id in enumerate(one.samples.ids) if id not in finished]
 
     def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
         taken = self.predictor.collate(batch.samples(next(corrupted(batch, [work[0][1]], self.seed))))

@@ -118,6 +118,22 @@ def test_an_attack_that_lies_is_not_believed(predictor, batch, monkeypatch):
     assert found.outputs.predictions[3].argmax() == 1
 
 
+def test_half_precision_searches_and_float32_judges(batch):
+    """In bfloat16 the model sees every image on the wrong side, and all is searched and judged nevertheless."""
+    class Coarse(Threshold):
+        def forward(self, images):
+            if torch.is_autocast_enabled(images.device.type):
+                images = images - .3
+            return super().forward(images)
+    predictor = ClassifierPredictor(Coarse(), Preparation(View(None, None), (0, 0, 0), (1, 1, 1)), name='coarse',
+                                    search='bf16')
+    assert predictor.rough and not torch.equal(predictor.logits(batch.images),
+                                               predictor.predict(batch.images, batch).predictions)
+    curve = attack_curve(predictor, batch, specs(), 0)
+    assert [found.wrong.tolist() for found in curve] == [
+        [False, False, False, True], [True, False, False, True], [True, True, False, True]]
+
+
 def test_search_is_named_and_amp_is_not_search():
     assert build_classifier(toy.NAME, search='bf16').name == f"{toy.NAME}(search='bf16', weights='own')"
     assert not build_classifier(toy.NAME, amp='bf16').rough

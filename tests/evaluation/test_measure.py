@@ -18,6 +18,7 @@ from pit_downstream.core.condition import CLEAN, Condition
 from pit_downstream.core.records import ResultStore
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.core.spec import Spec
+from pit_downstream.corruptions import BatchRng
 from pit_downstream.datasets.base import CorruptedFolders, PictureSamples, View
 from pit_downstream.datasets.cache import CachedSamples
 from pit_downstream.datasets.imagenet import class_folders, published_corruptions
@@ -214,6 +215,7 @@ def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, f
     (Condition(Spec.of('toy_noise', severity=6)), 'severity is 1..5, got 6 in toy_noise'),
     (Condition(Spec.of('toy_noise')), 'severity is 1..5, got None in toy_noise'),
     (Condition(Spec.of('toy_noise', severity=1, mood=2)), 'got mood in toy_noise'),
+    (Condition(Spec.of('toy_noise', severity=1, order='rgb')), "expected order='bgr' or none in a corruption, got toy"),
     (Condition(None, Spec.of('pgd')), 'expected an epsilon for pgd, got none'),
     (Condition(None, Spec.of('pgdd', epsilon=.1)), "no attack named 'pgdd'; did you mean pgd"),
     (Condition(None, Spec.of('pgd', epsilon=.1, mood=2)), 'as arguments of pgd, got mood'),
@@ -236,13 +238,26 @@ def test_severities_share_a_pass_in_the_order_given(samples):
         ('clean', 1), ('toy_noise', 3), ('toy_dark', 3), ('toy_dark', 1)]
 
 
-def test_images_of_different_sizes_are_refused(tmp_path, predictor):
-    toy.pictures(tmp_path / 'val', count=4)
-    toy.pictures(tmp_path / 'val' / toy.WNIDS[0], count=1, side=(60, 60))
-    Image.new('RGB', (60, 60)).save(tmp_path / 'val' / toy.WNIDS[0] / 'z.png')
-    samples = class_folders(tmp_path / 'val', view=View(None, None))
-    with pytest.raises(ValueError, match=r'expected images of one size, got 40 x 48 \(.*60 x 60 \(n01440764/z.png\)'):
-        list(measure(predictor, samples, classification_metrics(), [CLEAN], workers=1))
+@pytest.mark.parametrize('options', [{'batch_size': 8}, {'batch_size': 5, 'workers': 1}], ids=str)
+def test_images_of_different_sizes_give_what_they_give_one_by_one(tmp_path, predictor, options):
+    """Forty of 40 x 48 and six of other sizes, mixed, as they are."""
+    folder = toy.pictures(tmp_path / 'val')
+    for index, side in enumerate([(60, 60), (33, 47)] * 3):
+        Image.effect_noise(side, 90).save(folder / toy.WNIDS[index % 4] / f'{8 * index:02d}z.png')
+    samples = class_folders(folder, view=View(None, None))
+    assert len({samples[index].image.shape for index in range(16)}) == 3
+    singly, mixed = (list(measure(predictor, samples, classification_metrics(), CONDITIONS, **how))
+                     for how in ({'batch_size': 1}, options))
+    assert singly == mixed and {record.count for record in mixed} == {46}
+
+
+def test_order_bgr_shows_the_corruption_red_and_blue_exchanged(samples):
+    batch = RawBatch(torch.stack([samples[index].image for index in range(4)]), tuple(samples.ids[:4]))
+    right, wrong = (next(corrupted(batch, conditions(['toy_noise'], [1], **variant)[1:], 0))
+                    for variant in ({}, {'order': 'bgr'}))
+    noise = BatchRng(0, batch.ids, purpose='toy_noise').normal(batch.images.shape)
+    by_hand = ((batch.images / 255 + .1 * noise.flip(1)) * 255 + 2 ** -11).clamp(0, 255).to(torch.uint8)
+    assert (wrong.int() - by_hand.int()).abs().max() <= 1 and not torch.equal(right, wrong)
 
 
 def fill(folder, store, pause=0., environment=()):

@@ -226,5 +226,5 @@ def test_a_sheet_shows_clean_attacked_and_ten_times_the_difference(tmp_path):
     path = gallery.sheet(condition, ['a', 'b/c'])
     assert path.name == 'clean_pgd_epsilon=0.5_step=0.125.png'
     pixels = np.array(Image.open(path))
-    assert pixels.shape == (16 + 2 * 8, 3 * 8, 3)
-    assert pixels[16::8, ::8, 0].tolist() == [[64, 66, 153], [64, 32, 0]]
+    assert pixels.shape == (16 + 2 * 112, 3 * 112, 3)  # small ones are enlarged
+    assert pixels[16::112, ::112, 0].tolist() == [[64, 66, 153], [64, 32, 0]]

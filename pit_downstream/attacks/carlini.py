@@ -1,0 +1,112 @@
+"""Carlini & Wagner's L2 attack: the smallest perturbation that fools, by a search for the weight of fooling."""
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..core.registry import ATTACKS
+from .adam import adam, at_start
+from .objective import Objective
+from .search import Search, State
+
+if TYPE_CHECKING:
+    from ..core.contracts import Batch, Predictor, Rng, Streams
+
+SHRINK = 1 - 1e-6  # keeps atanh finite at black and white: 0.999999 in carlini/nn_robust_attacks, l2_attack.py
+GROWTH = 10  # of the weight as long as nothing fools, ibid.
+
+
+@ATTACKS.register('cw', source='Carlini & Wagner 2017, arXiv 1608.04644; constants of carlini/nn_robust_attacks',
+                  quick={'steps': 8, 'searches': 2, 'rate': .03, 'constant': 5.0})
+@dataclass(frozen=True, kw_only=True)
+class CarliniWagner(Search):
+    """Adam on ||x' - x||^2 + c max(confidence - margin, 0), in w with x' = (tanh w + 1) / 2, and bisection of c.
+
+    What lies within the ball is the result; an image whose smallest perturbation found is larger stays clean. An image
+    is done with its first example within the ball; run_to_end looks for the smallest one.
+
+    steps: of Adam for each c; the authors' code makes 10000. searches: how many c are tried. constant: the first c.
+    rate: of Adam.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ('L2',)
+    needs_logits: ClassVar[bool] = True
+
+    steps: int = 1000
+    searches: int = 9
+    rate: float = .01
+    constant: float = 1e-3
+    confidence: float = 0.
+    loss: str = field(default='margin', init=False)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, good, words in (('searches', self.searches >= 1, '1 or more'), ('rate', self.rate > 0, 'above 0'),
+                                  ('constant', self.constant > 0, 'above 0'),
+                                  ('confidence', self.confidence >= 0, '0 or more')):
+            if not good:
+                raise ValueError(f'{name} is {words}, got {getattr(self, name)}')
+
+    @property
+    def moves(self) -> int:
+        return self.steps * self.searches
+
+    def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
+        found = super().run(predictor, batch, rng)
+        return torch.where(self.threat.holds(found - batch.images)[:, None, None, None], found, batch.images)
+
+    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
+        clean, rows = state['clean'], state['row']
+        point = torch.atanh((2 * clean - 1) * SHRINK)
+        seen = objective.examine(_image(point), rows)
+        each = clean.new_ones(len(rows))
+        none = torch.zeros_like(each, dtype=torch.bool)
+        return {'point': point, 'gradient': seen.gradient, 'margin': seen.loss, **at_start(clean),
+                'first': point, 'first_gradient': seen.gradient, 'first_margin': seen.loss,
+                'constant': self.constant * each, 'low': 0 * each, 'high': math.inf * each, 'hit': none,
+                'found': clean, 'fooled': none, 'loss': -math.inf * each}
+
+    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+        move, memory = adam(state, self._gradient(state), age % self.steps)
+        moved = {'point': state['point'] - self.rate * move, **memory}
+        images = _image(moved['point'])
+        seen = objective.examine(images, state['row'], gradient=not last)
+        moved |= {'gradient': state['gradient'] if last else seen.gradient, 'margin': seen.loss}
+        moved |= self._compare(state, images, seen.fooled & (seen.loss >= self.confidence))
+        done = (age + 1) % self.steps == 0
+        return moved | self._bisect(state | moved, done.to(images.device)) if bool(done.any()) else moved
+
+    def _gradient(self, state: State) -> Tensor:
+        """Of what Adam descends, in w."""
+        images = _image(state['point'])
+        weight = torch.where(state['margin'] <= self.confidence, state['constant'], 0)
+        slope = 2 * (images - state['clean']) - weight[:, None, None, None] * state['gradient']
+        return slope * 2 * images * (1 - images)  # the derivative of (tanh w + 1) / 2
+
+    def _compare(self, state: State, images: Tensor, hit: Tensor) -> State:
+        """What fools is kept where it is nearer than what did so before; loss: minus the squared distance."""
+        near = -(images - state['clean']).square().flatten(1).sum(1)
+        better = hit & (near > state['loss'])
+        inside = self.threat.holds(images - state['clean'])
+        return {'found': torch.where(better[:, None, None, None], images, state['found']), 'fooled': better & inside,
+                'loss': torch.where(better, near, state['loss']), 'hit': state['hit'] | hit}
+
+    def _bisect(self, state: State, done: Tensor) -> State:
+        """For the rows that are done with their c, the next one, and the start again."""
+        constant, hit = state['constant'], state['hit']
+        high = torch.where(done & hit, torch.minimum(state['high'], constant), state['high'])
+        low = torch.where(done & ~hit, torch.maximum(state['low'], constant), state['low'])
+        following = torch.where(high.isinf(), GROWTH * constant, (low + high) / 2)
+        wide = done[:, None, None, None]
+        return {'high': high, 'low': low, 'constant': torch.where(done, following, constant), 'hit': hit & ~done,
+                'mean': torch.where(wide, 0, state['mean']), 'square': torch.where(wide, 0, state['square']),
+                'point': torch.where(wide, state['first'], state['point']),
+                'gradient': torch.where(wide, state['first_gradient'], state['gradient']),
+                'margin': torch.where(done, state['first_margin'], state['margin'])}
+
+
+def _image(point: Tensor) -> Tensor:
+    return (point.tanh() + 1) / 2

@@ -1,0 +1,152 @@
+"""What can be wrong with an evaluation: asked of a model before it is attacked, and of the results after.
+
+After auto-attack's checks.py and the signs of Athalye et al. 2018 (arXiv 1802.00420, section 3.1) and Carlini et al.
+2019 (arXiv 1902.06705, section 4.2). Warnings are sentences; what makes every result meaningless is raised.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..core.spec import Spec
+from .base import at_rest
+from .objective import ClassifierObjective, Examined, cross_entropy, margin
+
+if TYPE_CHECKING:
+    from ..core.contracts import Batch, Classifier
+
+CLOSE = 1e-4  # largest difference of equal outputs, relative to the logits: auto-attack's checks.py, there absolute
+FEW = 10  # images from which no correct one is a sign
+BLACK_BOX = ('square', 'noise', 'transfer')  # see no gradient of the model
+ONE_STEP = 'fgsm'
+STEPS = ('pgd', 'bim', 'mim', 'apgd', 'apgd_t')  # follow the gradient in steps
+
+
+def check_before(predictor: 'Classifier', batch: 'Batch') -> tuple[str, ...]:
+    """Sentences about a classifier that make attacks on it look weaker than they are; none where nothing is wrong.
+
+    Costs four passes over the batch and two back. Raises ValueError where images are not in [0, 1] or logits are not
+    finite numbers (B, K).
+    """
+    images = batch.images
+    if not (images.isfinite().all() and images.min() >= 0 and images.max() <= 1):
+        raise ValueError(f'expected images in [0, 1], got {images.min():.3g} .. {images.max():.3g}; normalise inside '
+                         'the model, so that epsilon is in pixels')
+    found = list(_mode(predictor))
+    with at_rest(predictor), torch.no_grad():
+        logits = predictor.logits(images)
+        if logits.ndim != 2 or len(logits) != len(images) or not logits.isfinite().all():
+            values = '' if logits.isfinite().all() else ' with NaN or infinity among them'
+            raise ValueError(f'expected finite logits ({len(images)}, classes), got {tuple(logits.shape)}{values}; '
+                             'attack a classifier')
+        found += [*_outputs(logits), *_same(predictor, images, logits), *_accuracy(logits, predictor.labels(batch))]
+        found += _gradients(predictor, batch)
+    return tuple(found)
+
+
+def _mode(predictor: 'Classifier') -> Iterator[str]:
+    model = getattr(predictor, 'model', None)
+    training = [name or 'the model' for name, module in model.named_modules() if module.training] if model else []
+    if training:
+        yield (f'{len(training)} modules are in training mode, the first of which is {training[0]}: attacks and '
+               'results are those of evaluation mode')
+
+
+def _outputs(logits: Tensor) -> Iterator[str]:
+    if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < CLOSE:
+        yield ('the model gives probabilities, not logits: their gradients vanish where it is confident; take the '
+               'softmax away')
+
+
+def _same(predictor: 'Classifier', images: Tensor, logits: Tensor) -> Iterator[str]:
+    """Whether a second pass, and a pass of the first image alone, give the same."""
+    allowed = CLOSE * logits.abs().max().clamp_min(1)
+    if (predictor.logits(images) - logits).abs().max() > allowed:
+        yield ("the output changes from pass to pass: one gradient is noise; use autoattack(version='rand'), which "
+               'averages them, and repeat the measurement')
+    elif len(images) > 1 and (predictor.logits(images[:1]) - logits[:1]).abs().max() > allowed:
+        yield 'the output for an image depends on the others of its batch: verdicts will change with the batch size'
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> Iterator[str]:
+    count = len(labels)
+    right = int((logits.argmax(1) == labels).sum())
+    if count >= FEW and right * logits.shape[1] <= count:
+        yield (f'{right} of {count} clean images are right, no more than by chance among {logits.shape[1]} classes: '
+               'check labels, weights and normalisation')
+
+
+def _gradients(predictor: 'Classifier', batch: 'Batch') -> Iterator[str]:
+    rows = torch.arange(len(batch.images), device=batch.images.device)
+    entropy, direct = (ClassifierObjective(predictor, batch, loss).examine(batch.images, rows)
+                       for loss in (cross_entropy, margin))
+    right = ~entropy.fooled
+    flat, cut = (_vanishing(seen) & right for seen in (entropy, direct))
+    count = int(right.sum())
+    if cut.any():
+        yield (f'no gradient reaches {int(cut.sum())} of {count} images, as behind rounding: attacks by gradient see '
+               'nothing there, which is no robustness; trust square and transfer, or attack through a smooth stand-in')
+    if (flat & ~cut).any():
+        yield (f'the cross-entropy of {int((flat & ~cut).sum())} of {count} images has no gradient, since the logits '
+               f'are too large (up to {entropy.logits.abs().max():.3g}): attacks on it see nothing there, which is no '
+               "robustness; trust loss='margin', loss='dlr', fab and square")
+
+
+def _vanishing(seen: Examined) -> Tensor:
+    """bool (n,): where half of the gradient's values or more are exactly 0. Padding and a black border are less."""
+    return (seen.gradient == 0).flatten(1).double().mean(1) > .5
+
+
+def check_after(accuracies: Mapping[Spec, float], count: int) -> tuple[str, ...]:
+    """Sentences about robust accuracies that betray masked gradients.
+
+    accuracies: by the Spec of the attack, norm and epsilon in it, all on the same `count` images. One image is no sign.
+    """
+    slack = 1.5 / max(count, 1)
+    by_ball: dict[tuple, dict[Spec, float]] = {}
+    for spec, accuracy in accuracies.items():
+        by_ball.setdefault((spec.get('norm', 'Linf'), spec.get('epsilon')), {})[spec] = accuracy
+    found = [sentence for ball in by_ball.values() for sentence in _in_one_ball(ball, slack)]
+    return (*found, *_over_epsilon(accuracies, slack))
+
+
+def _in_one_ball(ball: Mapping[Spec, float], slack: float) -> Iterator[str]:
+    black, one, steps = (min(((accuracy, spec) for spec, accuracy in ball.items() if spec.name in names), default=None)
+                         for names in (BLACK_BOX, (ONE_STEP,), STEPS))
+    if black and steps and black[0] < steps[0] - slack:
+        yield (f'{_said(*black)} sees no gradient and beats {_said(*steps)}: gradients are masked, and attacks that '
+               'follow them say nothing')
+    if one and steps and one[0] < steps[0] - slack:
+        yield (f'one step, {_said(*one)}, beats many, {_said(*steps)}: gradients are masked, or the steps are too few '
+               'or too short')
+
+
+def _over_epsilon(accuracies: Mapping[Spec, float], slack: float) -> Iterator[str]:
+    """Where an attack gains nothing, though epsilon is at least doubled and images are left to fool."""
+    curves: dict[Spec, list[tuple[float, float]]] = {}
+    for spec, accuracy in accuracies.items():
+        if spec.name != 'noise' and spec.get('epsilon') is not None:
+            curves.setdefault(spec.without('epsilon'), []).append((float(spec.get('epsilon')), accuracy))
+    for spec, curve in curves.items():
+        for (small, before), (large, after) in pairwise(sorted(curve)):
+            if after > before + slack:
+                yield (f'{spec} fools fewer images at epsilon {large:.4g} than at {small:.4g}: it does not converge, '
+                       'or gradients are masked')
+            elif large >= 2 * small > 0 and after > max(before - slack, slack):
+                yield (f'{spec} leaves {after:.1%} right at epsilon {large:.4g}, as at {small:.4g}: more room should '
+                       'fool more images; gradients may be masked')
+
+
+def check_cascade(left: Iterable[tuple[str, float]], count: int) -> tuple[str, ...]:
+    """left: robust accuracy after each member of an ensemble, in order. What a black-box member takes off is a sign."""
+    return tuple(f'{name} sees no gradient and fools {before - after:.1%} of the images, after all attacks before it: '
+                 'gradients are masked, and the robust accuracy is likely lower still'
+                 for (_, before), (name, after) in pairwise(left)
+                 if name in BLACK_BOX and before - after > 1.5 / max(count, 1))
+
+
+def _said(accuracy: float, spec: Spec) -> str:
+    return f'{spec} ({accuracy:.1%} right)'

@@ -1,0 +1,149 @@
+"""Adversarial patches: a few square cells whose pixels may become anything."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..core.registry import ATTACKS
+from .adam import adam, at_start
+from .objective import Objective
+from .search import Search, State
+from .threat import SMALLEST
+
+if TYPE_CHECKING:
+    from ..core.contracts import Batch, Predictor, Rng, Streams
+
+RATE = .05  # Patch-Fool's 0.22 is in units of ImageNet's standard deviation, which is 0.225
+SLOWER = (10, .95)  # after so many steps the rate falls by this factor: GATECH-EIC/Patch-Fool, main.py
+
+
+@ATTACKS.register('patch', source='Brown et al. 2017, arXiv 1712.09665; per image and on the grid of a ViT',
+                  quick={'side': 4, 'count': 2, 'steps': 5})
+@dataclass(frozen=True, kw_only=True)
+class Patch(Search):
+    """Adam on the pixels of the `count` cells of `side` pixels that the threat model allows, from random ones.
+
+    place: which cells: 'salient' those with the largest gradient on the clean image, 'random', 'centre' those nearest
+    to it, 'corner' the upper left ones. rate: of Adam, in pixel scale; it falls by 5 % every 10 steps.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ('patch',)
+    places: ClassVar[tuple[str, ...]] = ('salient', 'random', 'centre', 'corner')
+
+    steps: int = 250
+    place: str = 'salient'
+    rate: float = RATE
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.place not in self.places:
+            raise ValueError(f'place is one of {", ".join(self.places)}, got {self.place!r}')
+        if self.rate <= 0:
+            raise ValueError(f'rate is above 0, got {self.rate}')
+
+    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
+        clean = state['clean']
+        chance = rng.uniform((len(clean), *self.threat.cells(clean[:1]).shape[1:]))
+        cells = self.threat.top(self._scores(objective, state, chance))
+        mask = self.threat.mask(cells, clean.shape)
+        images = torch.where(mask, rng.uniform(clean.shape), clean)
+        return {'mask': mask} | at_start(clean) | self._look(objective, state | {'mask': mask}, images, gradient=True)
+
+    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+        # a confident model's gradients are lost on Adam's constant unless their scale is taken away
+        slope = state['gradient'] * state['mask']
+        slope = slope / slope.abs().amax((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
+        move, memory = adam(state, slope, age)
+        rate = self.rate * SLOWER[1] ** (age // SLOWER[0]).to(slope)
+        images = (state['found'] + rate.view(-1, 1, 1, 1) * move).clamp(0, 1)
+        images = torch.where(state['mask'], images, state['clean'])
+        return self._look(objective, state, images, gradient=not last) | memory
+
+    def _scores(self, objective: Objective, state: State, chance: Tensor) -> Tensor:
+        """(n, h, w): the cells of the highest are taken. chance: (n, h, w) in [0, 1)."""
+        if self.place == 'random':
+            return chance
+        if self.place == 'salient':
+            return self.threat.cells(objective.examine(state['clean'], state['row']).gradient.abs())
+        rows, columns = (torch.arange(count, device=chance.device) - (self.place == 'centre') * (count - 1) / 2
+                         for count in chance.shape[1:])
+        return -(rows[:, None] ** 2 + columns ** 2).expand_as(chance)
+
+    def _look(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
+        seen = objective.examine(images, state['row'], gradient=gradient)
+        slope = state['gradient'] if seen.gradient is None else seen.gradient
+        return {'found': images, 'fooled': seen.fooled, 'loss': seen.loss, 'gradient': slope}
+
+
+@ATTACKS.register('patch_fool', source='Fu et al. 2022, arXiv 2203.08392; constants of GATECH-EIC/Patch-Fool',
+                  quick={'side': 4, 'count': 2, 'steps': 5, 'place': 'salient', 'attention': 0})
+@dataclass(frozen=True, kw_only=True)
+class PatchFool(Patch):
+    """A patch that also draws attention to itself, in the style of Patch-Fool, on models whose attention can be traced.
+
+    To the gradient of the loss comes that of the log of the attention the patch gets, averaged over heads and queries,
+    in the blocks of the first half but the first; where they disagree, only the part that does not go against the loss
+    (PCGrad, Yu et al. 2020, once for the sum over the blocks; the authors' code does so block by block, and divides by
+    the norm where PCGrad divides by its square). On pooled grids such as PiT's, tokens count as far as the patch covers
+    them. attention: its weight. place: 'attention' takes the cells that get the most in block `layer`, counted from 0.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ('attention', *Patch.places)
+
+    place: str = 'attention'
+    attention: float = .002
+    layer: int = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.attention < 0 or self.layer < 0:
+            raise ValueError(f'attention and layer are 0 or more, got {self.attention} and {self.layer}')
+
+    def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
+        if (self.attention or self.place == 'attention') and not hasattr(predictor, 'tracing'):
+            raise ValueError(f'expected a classifier that can be traced, got {predictor.name}; take patch, or '
+                             "patch_fool(attention=0, place='salient')")
+        return super().run(predictor, batch, rng)
+
+    def _scores(self, objective: Objective, state: State, chance: Tensor) -> Tensor:
+        if self.place != 'attention':
+            return super()._scores(objective, state, chance)
+        with objective.predictor.tracing() as trace:
+            objective.predictor.logits(state['clean'])
+        maps = trace.maps['softmax']
+        if self.layer >= len(maps):
+            raise ValueError(f'layer is 0..{len(maps) - 1} in this model, got {self.layer}')
+        place, attention = list(maps.items())[self.layer]
+        received = attention.mean((1, 2))[:, trace.prefix(place):].unflatten(1, trace.grids[place])
+        return F.adaptive_avg_pool2d(received[:, None], chance.shape[1:]).squeeze(1)
+
+    def _look(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
+        seen = super()._look(objective, state, images, gradient=gradient)
+        if gradient and self.attention:
+            slope = seen['gradient'] * state['mask']
+            pull = self._pull(objective.predictor, images, state['mask']) * state['mask']
+            seen['gradient'] = slope + self.attention * without_conflict(pull, slope)
+        return seen
+
+    def _pull(self, predictor: 'Predictor', images: Tensor, mask: Tensor) -> Tensor:
+        """The gradient (n, 3, H, W) of the log of the attention that the patch gets."""
+        with torch.enable_grad(), predictor.tracing() as trace:
+            asked = images.detach().requires_grad_()
+            predictor.logits(asked)
+            maps = list(trace.maps['softmax'].items())
+            total = asked.sum((1, 2, 3)) * 0
+            for place, attention in maps[1:len(maps) // 2]:
+                cover = F.adaptive_avg_pool2d(mask.to(attention.dtype), trace.grids[place]).flatten(1)
+                received = attention.mean(1)[:, :, trace.prefix(place):] @ cover[:, :, None]
+                total = total + received.clamp_min(SMALLEST).log().mean((1, 2))
+            return torch.autograd.grad(total.sum(), asked)[0]
+
+
+def without_conflict(pull: Tensor, slope: Tensor) -> Tensor:
+    """`pull` (n, ...) without its part against `slope`, row by row."""
+    along = (pull * slope).flatten(1).sum(1)
+    share = along.clamp_max(0) / slope.square().flatten(1).sum(1).clamp_min(SMALLEST)
+    return pull - share.view(-1, *[1] * (pull.ndim - 1)) * slope

@@ -1,0 +1,55 @@
+"""Transfer: adversarial images made on one model, read on another."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from ..core.registry import ATTACKS
+from ..core.spec import Spec
+from .base import Attack, Predictors, build_attack
+from .threat import NORMS
+
+if TYPE_CHECKING:
+    from ..core.contracts import Batch, Predictor, Streams
+
+
+@ATTACKS.register('transfer', source='Papernot et al. 2016, arXiv 1605.07277',
+                  quick={'source': 'tiny', 'attack': 'pgd', 'steps': 3})
+@dataclass(frozen=True, kw_only=True)
+class Transfer(Attack):
+    """What fools `source` is shown to the attacked model, which is asked for nothing.
+
+    attack: with which the images are made on the source, in the same ball. source: takes images of the same size and
+    knows the same labels.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = (*NORMS, 'patch')
+
+    source: 'Predictor'
+    attack: Attack
+
+    @classmethod
+    def from_spec(cls, spec: Spec, predictors: Predictors | None = None) -> 'Transfer':
+        """From transfer(source='pit_s', attack='mim', epsilon=8/255, ...): other arguments are those of the attack.
+
+        The attack is mim unless one is named, and runs to its end, for the largest loss, unless told not to.
+        """
+        source, name = spec.get('source'), spec.get('attack', 'mim')
+        if not isinstance(source, str) or not isinstance(name, str) or name == spec.name:
+            raise ValueError(f'expected a model and another attack as texts, got {spec}; write '
+                             "transfer(source='pit_s', attack='mim', epsilon=8/255)")
+        if predictors is None:
+            raise ValueError(f'expected a way to build {source} for {spec}, got none; give build_attack(predictors=)')
+        inner = dict(spec.without('source', 'attack').kwargs)
+        if 'run_to_end' in getattr(ATTACKS[name], '__dataclass_fields__', {}):
+            inner.setdefault('run_to_end', True)
+        attack = build_attack(Spec.of(name, **inner), predictors=predictors)
+        return cls(attack.threat, source=predictors(source), attack=attack)
+
+    def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
+        mine, theirs = (getattr(getattr(one, 'view', None), 'size', None) for one in (predictor, self.source))
+        if mine != theirs:
+            raise ValueError(f'expected a source for images of {mine} pixels as {predictor.name}, got {theirs} of '
+                             f'{self.source.name}; take a model of the same size')
+        return self.attack(self.source, batch, rng)

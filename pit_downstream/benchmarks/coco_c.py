@@ -1,0 +1,70 @@
+"""COCO-C, the Robust Detection Benchmark (Michaelis et al. 2019, 1907.07484): AP under corruptions, and what is kept."""
+
+import math
+from collections.abc import Iterable
+
+from ..core.condition import CLEAN, Condition
+from ..core.records import Key, Table
+from ..core.registry import BENCHMARKS
+from ..core.spec import Value
+from .base import Benchmark
+from .imagenet_c import CORRUPTIONS, HOLD_OUT, SEVERITIES, condition, conditions
+
+__all__ = ['CORRUPTIONS', 'HOLD_OUT', 'METRICS', 'SEVERITIES', 'condition', 'conditions', 'measured', 'require',
+           'summarise']
+
+# Of boxes, of masks; which of them there are depends on the data set and on the detector
+METRICS = tuple(f'{kind}{name}' for kind in ('', 'mask_') for name in
+                ('AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large'))
+
+
+def measured(table: Table) -> tuple[str, ...]:
+    """The metrics of which `table` holds any record, in the order of METRICS; AP of an empty table."""
+    held = {record.metric for record in table.records}
+    return tuple(metric for metric in METRICS if metric in held) or METRICS[:1]
+
+
+def performance_under_corruption(table: Table, metric: str, corruptions: Iterable[str] = CORRUPTIONS,
+                                 severities: Iterable[int] = SEVERITIES, **variant: Value) -> float:
+    """The mean of `metric` over corruptions and severities: mPC for the fifteen and the five."""
+    keys = [(condition(name, severity, **variant), metric) for name in corruptions for severity in severities]
+    require(table, keys)
+    return math.fsum(table[key] for key in keys) / len(keys)
+
+
+def summarise(table: Table, **variant: Value) -> dict[str, float]:
+    """For each measured metric P (clean), mPC, rPC = mPC / P, and mPC of one corruption or severity; fractions.
+
+    Keys are like 'mPC(AP)', 'mPC(AP, fog)', 'mPC(AP, severity=3)'. Where P is 0 there is no rPC.
+    Raises MissingMeasurement that names every absent condition and the command that measures them.
+    """
+    metrics = measured(table)
+    require(table, [(one, metric) for metric in metrics for one in conditions(**variant)])
+    summary = {}
+    for metric in metrics:
+        clean, mean = table[CLEAN, metric], performance_under_corruption(table, metric, **variant)
+        summary |= {f'P({metric})': clean, f'mPC({metric})': mean}
+        summary |= {f'rPC({metric})': mean / clean} if clean else {}
+        summary |= {f'mPC({metric}, {name})': performance_under_corruption(table, metric, [name], **variant)
+                    for name in CORRUPTIONS}
+        summary |= {f'mPC({metric}, severity={severity})': performance_under_corruption(
+            table, metric, severities=[severity], **variant) for severity in SEVERITIES}
+    return summary
+
+
+def require(table: Table, keys: Iterable[Key]) -> None:
+    """Raise MissingMeasurement for the keys that `table` lacks, with the flags that measure them."""
+    missing = [Condition.parse(str(key[0])).corruption for key in keys if key not in table]
+    specs = [spec for spec in missing if spec is not None]
+    flags = ''
+    if specs:
+        names = dict.fromkeys(spec.name for spec in specs)
+        severities = sorted({spec.get('severity') for spec in specs})
+        flags = f' --corruptions {" ".join(names)} --severities {" ".join(map(str, severities))}'
+        flags += ' --bgr' * any(spec.get('order') == 'bgr' for spec in specs)
+    table.require(keys, command=f'python tools/eval_coco_c.py CONFIG CHECKPOINT{flags} and the other flags of the '
+                                'first run')
+
+
+BENCHMARKS.register('coco_c')(
+    Benchmark('coco_c', dataset='coco', conditions=conditions(), metrics=METRICS[:6], summarise=summarise))

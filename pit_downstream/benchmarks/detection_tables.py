@@ -1,0 +1,69 @@
+"""COCO-C's table as text and JSON; its CSV is that of any corruption benchmark."""
+
+import json
+import math
+from collections.abc import Sequence
+
+from ..core.condition import CLEAN
+from ..core.records import MissingMeasurement, Table
+from ..core.spec import Value
+from . import coco_c
+from .tables import aligned, number, record_row
+
+
+def as_text(table: Table, metric: str, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
+    """One metric by corruption and severity with its means; '-' where there is none."""
+    cells = {(name, severity): _cell(table, metric, name, severity, variant)
+             for name in corruptions for severity in severities}
+    rows = [[metric, *map(str, severities), 'mean']]
+    if (CLEAN, metric) in table:
+        rows.append(['clean', *[''] * len(severities), number(table[CLEAN, metric])])
+    for name in corruptions:
+        row = [cells[name, severity] for severity in severities]
+        rows.append([name, *map(number, [*row, _mean(row)])])
+    if len(corruptions) > 1:
+        columns = [[cells[name, severity] for name in corruptions] for severity in severities]
+        rows.append(['mean', *map(number, [*map(_mean, columns), _mean(list(cells.values()))])])
+    return aligned(rows)
+
+
+def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
+    """P, mPC and rPC of every metric; where something lacks for these, the sentence that says what, and the means over
+    the conditions that were chosen. Without corruptions P alone."""
+    metrics, lines = coco_c.measured(table), []
+    if not corruptions:
+        return aligned([['', 'P'], *([metric, number(table[CLEAN, metric])] for metric in metrics)])
+    try:
+        summary = coco_c.summarise(table, **variant)
+        names = ('P', 'mPC', 'rPC')
+        lines = [aligned([['', *names], *([metric, *(number(summary.get(f'{name}({metric})')) for name in names)]
+                                          for metric in metrics)])]
+    except MissingMeasurement as missing:
+        lines = [f'no mPC: {missing.args[0]}']
+    chosen = len(corruptions) * len(severities)
+    if set(corruptions) != set(coco_c.CORRUPTIONS) or set(severities) != set(coco_c.SEVERITIES):
+        means = [coco_c.performance_under_corruption(table, metric, corruptions, severities, **variant)
+                 for metric in metrics]
+        lines.append(aligned([['', 'P', f'mean of the {chosen} above'],
+                              *([metric, number(table[CLEAN, metric]), number(mean)]
+                                for metric, mean in zip(metrics, means, strict=True))]))
+    return '\n'.join(lines)
+
+
+def as_json(table: Table, **variant: Value) -> str:
+    """{'model', 'dataset', 'summary', 'records'}; the summary is null over a gap."""
+    try:
+        summary = coco_c.summarise(table, **variant)
+    except MissingMeasurement:
+        summary = None
+    return json.dumps({'model': table.model, 'dataset': table.dataset, 'summary': summary,
+                       'records': [record_row(record) for record in table.records]}, indent=1) + '\n'
+
+
+def _cell(table: Table, metric: str, name: str, severity: int, variant: dict[str, Value]) -> float | None:
+    key = coco_c.condition(name, severity, **variant), metric
+    return table[key] if key in table else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    return None if None in values or not values else math.fsum(values) / len(values)

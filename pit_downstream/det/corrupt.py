@@ -1,0 +1,39 @@
+"""Corruptions as a step of any mmdet pipeline, to train with or to test with."""
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet.registry import TRANSFORMS
+
+from ..core.spec import Spec
+from ..corruptions import corrupt_images
+from ..evaluation.corrupting import check_corruption
+from .pipeline import ORDERS, as_image, as_pixels
+
+
+@TRANSFORMS.register_module()
+class PitCorrupt(BaseTransform):
+    """`dict(type='PitCorrupt', corruption='fog', severity=3)`, behind the transform that loads the image.
+
+    What becomes of an image depends on (seed, its img_id, corruption, severity) alone, and is what the measuring tool
+    makes of it. severity: 1..5. variant: 'hendrycks' where a corruption has it. order: of the pipeline's colours; mmcv
+    loads 'bgr'. Raises LookupError or ValueError for a corruption or severity that does not exist.
+    """
+
+    def __init__(self, corruption: str, severity: int, *, seed: int = 0, variant: str | None = None,
+                 order: str = 'bgr'):
+        check_corruption(Spec.of(corruption, severity=severity, variant=variant))
+        if order not in ORDERS:
+            raise ValueError(f'order is one of {", ".join(ORDERS)}, got {order!r}')
+        self.corruption, self.severity, self.seed, self.variant = corruption, severity, seed, variant
+        self.order = order
+
+    def transform(self, results: dict) -> dict:
+        """results['img']: (H, W, 3), levels 0..255 as uint8 or float; its type is kept."""
+        pixels: np.ndarray = results['img']
+        corrupted = corrupt_images(as_image(pixels, self.order)[None], self.corruption, self.severity, seed=self.seed,
+                                   ids=[str(results['img_id'])], variant=self.variant)
+        results['img'] = as_pixels(corrupted[0], self.order).astype(pixels.dtype)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(corruption={self.corruption!r}, severity={self.severity}, seed={self.seed})'

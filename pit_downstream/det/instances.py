@@ -1,0 +1,77 @@
+"""The objects of an image, from the pixels of the raw image to those of the network's, as mmdet's losses want them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.datasets.transforms import LoadAnnotations
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import encode_mask_results
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+
+class Instances(tuple):
+    """Objects as a mmdet data set knows them: dicts with bbox (left, top, right, bottom) in pixels of the raw image,
+    bbox_label, ignore_flag and, where there are masks, mask (polygons or run lengths)."""
+
+    def __new__(cls, every: Iterable[dict[str, Any]] = ()):
+        return super().__new__(cls, every)
+
+    def __deepcopy__(self, memo: dict) -> 'Instances':
+        return self  # mmengine copies what stands in a data sample over and over
+
+
+def instances_of(found: InstanceData, *, least: float) -> Instances:
+    """Detections in pixels of the raw image as if they were objects: those with a score of `least` or more."""
+    found = found[found.scores >= least].cpu()
+    every = [{'bbox': box, 'bbox_label': label, 'ignore_flag': 0}
+             for box, label in zip(found.bboxes.tolist(), found.labels.tolist(), strict=True)]
+    if 'masks' in found:
+        masks = found.masks.numpy() if isinstance(found.masks, Tensor) else np.asarray(found.masks)
+        for one, lengths in zip(every, encode_mask_results(masks), strict=True):
+            one['mask'] = {**lengths, 'counts': lengths['counts'].decode()}
+    return Instances(every)
+
+
+def picture(data_sample: DetDataSample, height: int, width: int) -> tuple[slice, slice]:
+    """Which rows and columns of a network image of this size are the picture, and not what the pipeline padded it
+    with."""
+    if 'border' in data_sample:  # of RandomCenterCropPad: CenterNet, CornerNet
+        top, bottom, left, right = (int(side) for side in data_sample.border)
+        return slice(top, bottom), slice(left, right)
+    across, down = data_sample.get('scale_factor', (1., 1.))[:2]
+    rows, columns = data_sample.ori_shape[:2]
+    return slice(0, min(height, round(rows * down))), slice(0, min(width, round(columns * across)))
+
+
+def set_truth(data_sample: DetDataSample, instances: Instances, device: torch.device, *, masks: bool) -> None:
+    """Give a data sample, ready for the model, its gt_instances and ignored_instances in network pixels, in place.
+
+    Boxes follow the scale_factor that the pipeline says, whether or not it loads annotations itself, and where: after
+    the resize, as in most configs, its own would be in raw pixels.
+    """
+    loaded = {'instances': [dict(one) for one in instances], 'ori_shape': data_sample.ori_shape[:2]}
+    if masks and any('mask' not in one for one in instances):
+        raise ValueError('expected masks in the annotations for the losses of a detector with masks, got boxes alone; '
+                         'give another data set, or the config of a detector without masks')
+    LoadAnnotations(with_bbox=True, with_mask=masks, box_type=None).transform(loaded)
+    rows, columns = picture(data_sample, *data_sample.network_shape)
+    boxes = torch.from_numpy(_moved(loaded['gt_bboxes'], data_sample, rows, columns)).to(device)
+    labels = torch.from_numpy(loaded['gt_bboxes_labels']).to(device)
+    every = InstanceData(bboxes=boxes, labels=labels)
+    if masks:
+        size = rows.stop - rows.start, columns.stop - columns.start
+        every.masks = loaded['gt_masks'].resize(size).pad(data_sample.batch_input_shape)
+    ignored = loaded['gt_ignore_flags'].astype(bool)
+    data_sample.gt_instances = every[np.flatnonzero(~ignored)]
+    data_sample.ignored_instances = every[np.flatnonzero(ignored)]
+
+
+def _moved(boxes: np.ndarray, data_sample: DetDataSample, rows: slice, columns: slice) -> np.ndarray:
+    """Boxes (n, 4) of the raw image in network pixels, cut where the picture ends."""
+    across, down = data_sample.get('scale_factor', (1., 1.))[:2]
+    start = np.float32([columns.start, rows.start] * 2)
+    stop = np.float32([columns.stop, rows.stop] * 2)
+    return np.clip(boxes * np.float32([across, down] * 2) + start, start, stop)

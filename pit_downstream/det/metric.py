@@ -1,0 +1,191 @@
+"""Average precision of detections: COCO's, for boxes and masks, and VOC's."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import METRICS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import encode_mask_results
+from mmengine.config import Config
+
+from ..core.contracts import Batch, Outputs
+from ..evaluation.ranks import gathered
+from .quiet import silenced
+from .samples import DetectionSamples
+from .truth import GroundTruth, coco_tools
+
+# Where COCOeval.summarize() puts what; AP comes last, for a kept record of it says that all are kept.
+PLACES = {'AP_small': 3, 'AP_medium': 4, 'AP_large': 5, 'AP75': 2, 'AP50': 1, 'AP': 0}
+MOST = (100, 300, 1000)  # detections per image as mmdet's CocoMetric counts them: AP at 100, the others at 1000
+BOXES, MASKS = 'bbox', 'segm'
+
+
+class GatheredMetric:
+    """What was found in each image, kept by image id: under torch.distributed all ranks see the images of all, each
+    once, and in one order."""
+
+    needs_trace = False
+    higher_is_better = True
+    name: str
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self) -> None:
+        self.count = 0
+        self._found: dict[Any, Any] = {}
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """outputs.predictions: a DetDataSample per image, as mmdet's models give it."""
+        for one in outputs.predictions:
+            scores = one.pred_instances.scores
+            if not scores.isfinite().all():
+                raise ValueError(f'expected finite scores, got NaN or infinity in image {one.img_id}; check the weights')
+            self._found[one.img_id] = self.kept(one)
+
+    def compute(self) -> dict[str, float]:
+        """Raises ValueError without an image."""
+        found = dict(gathered(list(self._found.items())))
+        self.count = len(found)
+        if not found:
+            raise ValueError('expected at least one image, got none; check the data and --limit')
+        return self.values({id: found[id] for id in sorted(found)})
+
+    def kept(self, one: DetDataSample) -> Any:
+        """What of a prediction is kept, on the CPU."""
+        raise NotImplementedError
+
+    def values(self, found: Mapping[Any, Any]) -> dict[str, float]:
+        raise NotImplementedError
+
+
+class CocoAP(GatheredMetric):
+    """COCO's AP and its kin from unrounded precisions, over the images that were shown.
+
+    AP is the mean over IoU 0.5 to 0.95, AP50 and AP75 those at one IoU, AP_small, AP_medium and AP_large those of
+    objects by area; what no object belongs to is left out. kind: 'bbox', or 'segm' for 'mask_AP' and its kin.
+    most, thresholds: numbers of detections per image and IoUs, as in mmdet's CocoMetric.
+    """
+
+    def __init__(self, truth: GroundTruth, kind: str = BOXES, *, most: Sequence[int] = MOST,
+                 thresholds: Sequence[float] | None = None):
+        self.truth, self.kind, self.most, self.thresholds = truth, kind, list(most), thresholds
+        self._prefix = 'mask_' if kind == MASKS else ''
+        self.name = f'{self._prefix}AP'
+        super().__init__()
+
+    def kept(self, one: DetDataSample) -> dict[str, Any]:
+        """Arrays of n: boxes (left, top, right, bottom), scores, labels; for masks their run lengths."""
+        found = one.pred_instances
+        kept = {'labels': found.labels.cpu().numpy(), 'scores': found.scores.cpu().numpy()}
+        if self.kind == BOXES:
+            return kept | {'boxes': found.bboxes.cpu().numpy()}
+        if 'masks' not in found:
+            raise ValueError('expected masks from the detector for mask AP, got boxes alone; leave segm out of '
+                             'test_evaluator.metric')
+        masks = found.masks
+        lengths = encode_mask_results(masks.cpu().numpy()) if isinstance(masks, torch.Tensor) else masks
+        if 'mask_scores' in found:
+            kept['scores'] = found.mask_scores.cpu().numpy()
+        return kept | {'masks': lengths}
+
+    def values(self, found: Mapping[Any, dict[str, Any]]) -> dict[str, float]:
+        classes = len(self.truth.category_ids)
+        highest = max((one['labels'].max() for one in found.values() if len(one['labels'])), default=0)
+        if highest >= classes:
+            raise ValueError(f'expected labels of the {classes} classes of the data set, got {highest}; set '
+                             'metainfo.classes of test_dataloader.dataset, or take another checkpoint')
+        numbers = self._evaluated(found)
+        if numbers[PLACES['AP']] < 0:
+            raise ValueError(f'expected objects in the {len(found)} images, found none; check the annotation file')
+        return {f'{self._prefix}{name}': float(numbers[place]) for name, place in PLACES.items() if numbers[place] >= 0}
+
+    def _evaluated(self, found: Mapping[Any, dict[str, Any]]) -> np.ndarray:
+        """The numbers of COCOeval.summarize(); -1 where there is no object."""
+        coco, evaluation, _ = coco_tools()
+        results = list(self._results(found))
+        with silenced():
+            detected = self.truth.api.loadRes(results) if results else coco()
+            run = evaluation(self.truth.api, detected, self.kind)
+            run.params.imgIds, run.params.catIds = list(found), list(self.truth.category_ids)
+            run.params.maxDets = self.most
+            run.params.iouThrs = run.params.iouThrs if self.thresholds is None else np.asarray(self.thresholds)
+            run.evaluate()
+            run.accumulate()
+            run.summarize()
+        return np.asarray(run.stats)
+
+    def _results(self, found: Mapping[Any, dict[str, Any]]) -> Iterable[dict]:
+        """COCO's results format: corners as sides, in double precision as mmdet computes them."""
+        for id, one in found.items():
+            categories = [self.truth.category_ids[label] for label in one['labels'].tolist()]
+            if self.kind == BOXES:
+                shapes = [{'bbox': [left, top, right - left, bottom - top]}
+                          for left, top, right, bottom in one['boxes'].tolist()]
+            else:
+                shapes = [{'segmentation': {**mask, 'counts': _text(mask['counts'])}} for mask in one['masks']]
+            for category, score, shape in zip(categories, one['scores'].tolist(), shapes, strict=True):
+                yield {'image_id': id, 'category_id': category, 'score': score, **shape}
+
+
+class VocAP(GatheredMetric):
+    """VOC's mean AP as the config's VOCMetric computes it, difficult objects left out; AP50 at its usual IoU of 0.5.
+
+    cfg: of the VOCMetric. about: the data set's metainfo, which names the classes and the year.
+    """
+
+    def __init__(self, cfg: Mapping, about: Mapping):
+        self._metric = METRICS.build(dict(cfg))
+        self._metric.dataset_meta = dict(about)
+        self.name = 'AP50' if self._metric.iou_thrs == [0.5] else 'AP'
+        super().__init__()
+
+    def kept(self, one: DetDataSample) -> tuple:
+        self._metric.results.clear()
+        self._metric.process({}, [one.to_dict()])
+        return self._metric.results.pop()
+
+    def values(self, found: Mapping[Any, tuple]) -> dict[str, float]:
+        with silenced():
+            value = self._metric.compute_metrics(list(found.values()))['mAP']  # the one number that it does not round
+        if math.isnan(value):
+            raise ValueError(f'expected objects in the {len(found)} images, found none; check the annotations')
+        return {self.name: float(value)}
+
+
+def config_metrics(cfg: Config, samples: DetectionSamples) -> list[GatheredMetric]:
+    """What the test_evaluator of `cfg` asks for: COCO's AP of boxes and masks, or VOC's.
+
+    COCO's objects come from its ann_file, or from the data set where it names none.
+    """
+    chosen = _evaluator(cfg)
+    if chosen['type'] == 'VOCMetric':
+        return [VocAP(chosen, samples.dataset.metainfo)]
+    kinds = chosen.get('metric', BOXES)
+    wanted = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind in (BOXES, MASKS)]
+    options = {'most': chosen.get('proposal_nums', MOST), 'thresholds': chosen.get('iou_thrs')}
+    truth = config_truth(cfg, samples)
+    return [CocoAP(truth, kind, **options) for kind in wanted]
+
+
+def config_truth(cfg: Config, samples: DetectionSamples) -> GroundTruth:
+    """The objects of the samples: from the annotation file of the test_evaluator where it names one."""
+    path = _evaluator(cfg).get('ann_file')
+    return GroundTruth.of_file(path, samples.classes) if path else GroundTruth.of_samples(samples)
+
+
+def _evaluator(cfg: Config) -> dict:
+    """The first CocoMetric or VOCMetric of the config, as a plain dict."""
+    every = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
+    known = [one for one in every if one.type in ('CocoMetric', 'VOCMetric')]
+    if not known:
+        raise ValueError(f"expected CocoMetric or VOCMetric as test_evaluator, got {every[0].type}; to measure COCO's AP, "
+                         'give --cfg-options test_evaluator.type=CocoMetric')
+    return known[0].to_dict()
+
+
+def _text(counts: bytes | str) -> str:
+    return counts.decode() if isinstance(counts, bytes) else counts

@@ -1,0 +1,171 @@
+"""A mmdet detector dressed for measuring: images in [0, 1] in, detections out; whatever it does to them is inside."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from ..core.contracts import Batch, Outputs, Sample
+from ..core.spec import Spec
+from ..streams.rng import seed_of
+from .checkpoint import load
+from .data import dicts_in
+from .instances import Instances, picture, set_truth
+from .losses import KINDS, loss_of
+from .pipeline import TestPipeline
+from .quiet import silenced
+from .samples import file_label, test_pipeline
+
+RANDOM = 'random'
+
+
+class DetectorPredictor:
+    """Any detector of mmdet, in evaluation mode, behind the test pipeline of its config.
+
+    The raw sample is an image at full size with what the data set knows of it (`DetectionSamples`). In a batch it is
+    the image at network size, RGB in [0, 1], and its target is the DetDataSample that the pipeline packed: img_id,
+    ori_shape, scale_factor ... and gt_instances where the pipeline loads them. `valid` is False wherever the pipeline
+    or the batch padded. The colour order, the normalisation and the padding that the model wants are made from
+    `images` by its own data_preprocessor, in torch, so that gradients reach the pixels.
+
+    Images of different sizes share a Batch but no forward pass: padding one to the size of another would change what
+    is found in it. So the results of a config's test with batch size 1 are met, and with equal sizes those of any.
+    name: the Spec text under which records are kept. seed: of the samplers in the losses. The device is the model's.
+    """
+
+    kinds = KINDS  # of losses
+
+    def __init__(self, model: nn.Module, pipeline: TestPipeline, *, name: str, seed: int = 0):
+        self.model, self.pipeline, self.name = model.eval().requires_grad_(False), pipeline, name
+        self.seed = seed
+        self.device = next(tensor.device for tensor in model.parameters())
+        self._white = torch.tensor(255., device=self.device)  # a GPU divides exactly by a tensor, not by a number
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Run the config's test pipeline on the raw images, whatever stands in it."""
+        packed = [self.pipeline.pack(sample.image, sample.target) for sample in samples]
+        sides = [max(inputs.shape[axis] for inputs, _ in packed) for axis in (1, 2)]
+        levels = packed[0][0].new_zeros(len(packed), 3, *sides)
+        valid = torch.zeros(len(packed), 1, *sides, dtype=torch.bool)
+        for place, (inputs, data_sample) in enumerate(packed):
+            height, width = inputs.shape[1:]
+            levels[place, :, :height, :width] = inputs
+            valid[place, 0][picture(data_sample, height, width)] = True
+            data_sample.set_metainfo({'network_shape': (height, width), 'instances': Instances(
+                samples[place].target.get('instances', ()))})
+        taken = tuple(replace(sample, target=target) for sample, (_, target) in zip(samples, packed, strict=True))
+        return Batch(levels.to(self.device).float() / self._white, valid.to(self.device), taken)
+
+    def loss(self, images: Tensor, batch: Batch, kind: str = 'all', truth: Sequence[Instances] | None = None) -> Tensor:
+        """(B,): the losses of `kind` (det.losses.KINDS) of each image on its own, with its objects or with `truth`."""
+        return torch.stack([self._loss_of(images[row:row + 1], batch.part([row]), kind, truth and truth[row])
+                            for row in range(len(images))])
+
+    def _loss_of(self, image: Tensor, part: Batch, kind: str, truth: Instances | None) -> Tensor:
+        known = part.samples[0].target.instances if truth is None else truth
+        (_, data), = self.model_inputs(image, part)
+        set_truth(data['data_samples'][0], known, self.device, masks=self.masks)
+        return loss_of(self.model, data, kind, seed=seed_of(self.seed, part.samples[0].id, 'loss'))
+
+    @property
+    def masks(self) -> bool:
+        """Whether its losses want masks."""
+        model = self.model
+        return bool(getattr(model, 'with_mask', False) or hasattr(model, 'panoptic_head')
+                    or hasattr(getattr(model, 'bbox_head', None), 'mask_head'))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
+        """One DetDataSample per image, as mmdet's model gives it: `pred_instances` in pixels of the raw image."""
+        if trace:
+            return self._traced(images, batch)
+        found: list[DetDataSample | None] = [None] * len(images)
+        for places, data in self.model_inputs(images, batch):
+            for place, one in zip(places, self.model(**data, mode='predict'), strict=True):
+                found[place] = one
+        return Outputs(found)
+
+    def model_inputs(self, images: Tensor, batch: Batch) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """For every size of image in the batch: which ones have it, and {'inputs', 'data_samples'} as the model takes
+        them, normalised and padded to its divisor. Differentiable in images; what padded the batch is cut off."""
+        sizes: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for place, sample in enumerate(batch.samples):
+            sizes[sample.target.network_shape].append(place)
+        for (height, width), places in sizes.items():
+            levels = images[places, :, :height, :width] * self._white
+            turned = levels.flip(1) if self.pipeline.order == 'bgr' else levels
+            fresh = [batch.samples[place].target.new() for place in places]  # mmdet writes into them
+            yield places, self.model.data_preprocessor({'inputs': list(turned), 'data_samples': fresh}, False)
+
+    def _traced(self, images: Tensor, batch: Batch) -> Outputs:
+        from ..attention.trace import trace_attention
+        if len({sample.target.network_shape for sample in batch.samples}) > 1:
+            raise ValueError('expected network images of one size to trace attention, got several; use batches of one')
+        with trace_attention(self.model.backbone) as seen:
+            return Outputs(self.predict(images, batch).predictions, seen)
+
+
+def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: str | torch.device = 'cpu',
+                   seed: int = 0) -> DetectorPredictor:
+    """The detector of `cfg` with the weights of a file, or 'random' ones drawn from `seed`, ready to be measured.
+
+    config: what records call the config. They also say a digest of its model and test pipeline, for options change
+    numbers. Raises ValueError where the weights are of another model; nothing in the file is executed.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    model_cfg, pipeline = cfg.model.to_dict(), test_pipeline(cfg)
+    with silenced():
+        if checkpoint == RANDOM:
+            model, label = _random(model_cfg, seed), f'{RANDOM}@{seed}'
+        else:
+            model = MODELS.build(ConfigDict(_without(model_cfg, 'init_cfg')))  # heads read it by attributes
+            label = _load_weights(model, Path(checkpoint))
+    content = json.dumps([_without(model_cfg, 'init_cfg', 'train_cfg'), pipeline], sort_keys=True, default=str)
+    name = Spec.of(config, weights=label, config=hashlib.sha256(content.encode()).hexdigest()[:8])
+    return DetectorPredictor(model.to(device), TestPipeline(pipeline), name=str(name), seed=seed)
+
+
+def _random(model_cfg: dict, seed: int) -> nn.Module:
+    """A model with the random weights that its parts begin with where they begin with no checkpoint."""
+    for part in dicts_in(model_cfg):
+        if isinstance(part.get('init_cfg'), dict) and part['init_cfg'].get('type') == 'Pretrained':
+            part['init_cfg'] = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # the one place where a model draws its random weights; the caller's state returns
+        model = MODELS.build(ConfigDict(model_cfg))
+        model.init_weights()
+    return model
+
+
+def _load_weights(model: nn.Module, path: Path) -> str:
+    """Fill the model; returns what records call the file."""
+    checkpoint = load(path)
+    state = checkpoint.get('state_dict', checkpoint)
+    for name in [name for name in state if name.startswith('module.')]:  # saved by DistributedDataParallel
+        state[name.removeprefix('module.')] = state.pop(name)
+    try:
+        lacking = model.load_state_dict(state, strict=False).missing_keys
+    except RuntimeError as error:
+        raise ValueError(f'expected weights of the config in {path}, got other ones: '
+                         f'{" ".join(str(error).split())[:300]}') from error
+    if lacking:
+        raise ValueError(f'expected weights of the config in {path}, which lacks {len(lacking)} of '
+                         f'{len(model.state_dict())}: {", ".join(lacking[:4])} ...; check config and checkpoint')
+    return file_label(path)
+
+
+def _without(node: Any, *keys: str) -> Any:
+    """A copy of nested dicts and lists that lacks `keys` in every dict."""
+    if isinstance(node, dict):
+        return {key: _without(value, *keys) for key, value in node.items() if key not in keys}
+    return type(node)(_without(item, *keys) for item in node) if isinstance(node, (list, tuple)) else node

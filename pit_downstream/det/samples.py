@@ -1,0 +1,99 @@
+"""The images of a config's test_dataloader at full size, with what the data set knows of them."""
+
+import hashlib
+from pathlib import Path
+
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.fileio import get
+from mmengine.registry import init_default_scope
+
+from ..core.condition import Condition
+from ..core.contracts import Sample
+from ..core.spec import Spec
+from ..datasets.base import UnreadableImage
+from .data import dicts_in
+from .pipeline import TestPipeline
+from .quiet import silenced
+
+
+class DetectionSamples:
+    """The images of a mmdet data set, those without objects too; images of one size follow each other.
+
+    A sample's id is the image id as text, its image is uint8 (3, H, W) in RGB as the config's own loader decodes it, its
+    target is what `TestPipeline.pack` wants to know. limit: how many to take, evenly spread over the data set.
+    """
+
+    def __init__(self, dataset: BaseDataset, pipeline: TestPipeline, *, spec: Spec, limit: int | None = None):
+        if limit is not None and not 1 <= limit <= len(dataset):
+            raise ValueError(f'expected a limit in 1..{len(dataset)}, the number of images, got {limit}')
+        self.dataset, self.pipeline = dataset, pipeline
+        words = {'images': len(dataset)} | ({'limit': limit} if limit is not None else {})
+        self.name = str(Spec.of(spec.name, **{**dict(spec.kwargs), **words}))
+        count = len(dataset) if limit is None else limit
+        infos = [(index, dataset.get_data_info(index)) for index in (i * len(dataset) // count for i in range(count))]
+        self._order = [index for index, _ in sorted(infos, key=lambda one: (
+            one[1].get('height', 0), one[1].get('width', 0), one[0]))]
+        _require_different(str(info['img_id']) for _, info in infos)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.dataset.metainfo['classes'])
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> Sample:
+        info = self.info(index)
+        try:
+            image, known = self.pipeline.read(info)
+        except (OSError, ValueError) as error:
+            raise UnreadableImage(f'{info["img_id"]}', f'{info["img_path"]}: {error}') from error
+        return Sample(str(info['img_id']), image, known)
+
+    def info(self, index: int) -> dict:
+        """What the data set knows of an image: img_id, img_path, instances ..."""
+        return self.dataset.get_data_info(self._order[index])
+
+    def at(self, condition: Condition) -> tuple['DetectionSamples', Condition]:
+        return self, condition
+
+
+def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamples:
+    """Build the data set of `cfg.test_dataloader`, once. Its name says the annotation files and a digest of each."""
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    dataset_cfg = cfg.test_dataloader.dataset.to_dict()
+    pipeline = TestPipeline(test_pipeline(cfg))
+    for part in dicts_in(dataset_cfg):
+        if 'pipeline' in part or 'ann_file' in part:
+            part.update(pipeline=[], test_mode=True, filter_cfg=None)  # AP wants the images without objects, too
+    with silenced():
+        dataset = DATASETS.build(dataset_cfg)
+    files = tuple(file_label(Path(part.get('data_root') or '', part['ann_file']))
+                  for part in dicts_in(dataset_cfg) if part.get('ann_file'))
+    kind = dataset_cfg['type'].removesuffix('Dataset').lower()
+    spec = Spec.of(kind, annotations=files[0] if len(files) == 1 else files)
+    return DetectionSamples(dataset, pipeline, spec=spec, limit=limit)
+
+
+def test_pipeline(cfg: Config) -> list[dict]:
+    """The one test pipeline of `cfg`, as plain dicts."""
+    dataset = cfg.test_dataloader.dataset.to_dict()
+    found = [part['pipeline'] for part in dicts_in(dataset) if part.get('pipeline')]
+    if not found or any(other != found[0] for other in found):
+        raise ValueError(f'expected one pipeline in test_dataloader.dataset, got {len(found)}; give all parts the same')
+    return found[0]
+
+
+def file_label(path: str | Path) -> str:
+    """What records call a file: its name and the first 8 digits of its SHA-256."""
+    return f'{Path(path).name}@{hashlib.sha256(get(str(path))).hexdigest()[:8]}'
+
+
+def _require_different(ids) -> None:
+    seen: set[str] = set()
+    for id in ids:
+        if id in seen:
+            raise ValueError(f'expected image ids that differ, got {id!r} twice; number the images of the parts apart')
+        seen.add(id)

@@ -1,0 +1,84 @@
+"""A corrupted data set on disk, for other tools: FOLDER/<corruption>/<severity>/<file>, and FOLDER/annotations.json."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ..core.condition import Condition
+from ..evaluation.corrupting import corrupted
+from ..evaluation.loading import RawBatch, passes
+from ..evaluation.measure import Pass, plan_passes
+from ..evaluation.ranks import dealt, rank
+from .samples import DetectionSamples
+from .truth import GroundTruth
+
+FORMATS = {'png': {}, 'jpg': {'quality': 95}}  # 95: JPEG is a corruption of its own, so as little of it as Pillow advises
+
+
+def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Iterable[Condition], folder: str | Path, *,
+                format: str = 'png', seed: int = 0, batch_size: int = 8, workers: int = 0) -> int:
+    """Write the images of every corrupted condition that are not there yet; returns how many these were.
+
+    The pixels are those that `measure` shows to a detector with the same seed. Of torch.distributed's ranks each
+    writes its share. A file is there whole or not at all.
+    """
+    if format not in FORMATS:
+        raise ValueError(f'format is one of {", ".join(FORMATS)}, got {format!r}')
+    folder, plan = Path(folder), [one for one in plan_passes(samples, conditions) if one.work[0][1].corruption]
+    names = {image['id']: str(Path(image['file_name']).with_suffix(f'.{format}')) for image in truth.content['images']}
+    if rank() == 0:
+        _write_annotations(folder, truth, names, {samples.info(index)['img_id'] for index in range(len(samples))})
+    missing = [[index for index in dealt(len(samples))
+                if not all(path.exists() for path in _paths(folder, one, names[samples.info(index)['img_id']]))]
+               for one in plan]
+    stream = passes([samples for _ in plan], indices=missing, batch_size=batch_size, workers=workers)
+    for one, batches in zip(plan, stream, strict=True):
+        for batch in batches:
+            _save_batch(batch, one, folder, names, seed)
+    return sum(len(chosen) * len(one.work) for one, chosen in zip(plan, missing, strict=True))
+
+
+def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, str], seed: int) -> None:
+    if batch.unreadable:
+        raise ValueError(f'expected readable images, got one that is not: {batch.unreadable[0]}; mend it')
+    files = [_paths(folder, one, names[target['img_id']]) for target in batch.targets]
+    for place, images in enumerate(corrupted(batch, [rest for _, rest in one.work], seed)):
+        for image, paths in zip(images, files, strict=True):
+            _write(image, paths[place])
+
+
+def _paths(folder: Path, one: Pass, name: str) -> list[Path]:
+    """Where an image lies under each condition of a pass."""
+    specs = [rest.corruption for _, rest in one.work]
+    return [folder / _heading(spec) / str(spec.get('severity')) / name for spec in specs]
+
+
+def _heading(spec) -> str:
+    """'fog', or with what else the condition says: 'fog,order=bgr'."""
+    words = [f'{key}={value}' for key, value in spec.kwargs if key != 'severity']
+    return ','.join([spec.name, *words])
+
+
+def _write(image: Tensor, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'{path.name}.part')
+    kind = {'.png': 'PNG', '.jpg': 'JPEG'}[path.suffix]
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(part, kind, **FORMATS[path.suffix[1:]])
+    os.replace(part, path)
+
+
+def _write_annotations(folder: Path, truth: GroundTruth, names: Mapping[Any, str], ids: set) -> None:
+    """The annotation file of the images `ids`, one for all conditions, under the names that they have here."""
+    content = {**truth.content,
+               'images': [{**image, 'file_name': names[image['id']]} for image in truth.content['images']
+                          if image['id'] in ids],
+               'annotations': [one for one in truth.content['annotations'] if one['image_id'] in ids]}
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / 'annotations.json.part'
+    part.write_text(json.dumps(content))
+    os.replace(part, folder / 'annotations.json')

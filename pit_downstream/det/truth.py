@@ -1,0 +1,76 @@
+"""The objects that are there, in COCO's format: read from the file that the config names, or made from the data set."""
+
+import importlib.util
+from collections.abc import Sequence
+from functools import cached_property
+from importlib import metadata
+from typing import Any
+
+from mmengine.fileio import load
+
+from .quiet import silenced
+from .samples import DetectionSamples
+
+
+def coco_tools() -> tuple[type, type, str]:
+    """(COCO, COCOeval, their name and version): of faster-coco-eval where it is installed, else of pycocotools.
+
+    The former gives the same numbers in compiled code.
+    """
+    if importlib.util.find_spec('faster_coco_eval') is not None:
+        from faster_coco_eval import COCO, COCOeval_faster
+        return COCO, COCOeval_faster, f'faster-coco-eval {metadata.version("faster-coco-eval")}'
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+    return COCO, COCOeval, f'pycocotools {metadata.version("pycocotools")}'
+
+
+class GroundTruth:
+    """content: a COCO annotation file's dict. category_ids: the file's id for every label 0, 1, 2 ... of the model.
+
+    Metrics hold it in common: the copies that the loop makes of them for each condition share the one object.
+    """
+
+    def __init__(self, content: dict[str, Any], category_ids: Sequence[int]):
+        self.content, self.category_ids = content, tuple(category_ids)
+
+    def __deepcopy__(self, memo: dict) -> 'GroundTruth':
+        return self
+
+    @cached_property
+    def api(self):
+        """The COCO object of `coco_tools`."""
+        api = coco_tools()[0]()
+        api.dataset = self.content
+        with silenced():
+            api.createIndex()
+        return api
+
+    @classmethod
+    def of_file(cls, path: str, classes: Sequence[str]) -> 'GroundTruth':
+        """Labels follow the order of the categories in the file, as mmdet's CocoDataset numbers them."""
+        content = load(path)
+        found = [category for category in content['categories'] if category['name'] in classes]
+        if len(found) != len(classes):
+            lacking = sorted(set(classes) - {category['name'] for category in found})
+            raise ValueError(f'expected the {len(classes)} classes of the config among the categories of {path}, did '
+                             f'not find {", ".join(lacking[:5])}; correct metainfo.classes')
+        return cls(content, [category['id'] for category in found])
+
+    @classmethod
+    def of_samples(cls, samples: DetectionSamples) -> 'GroundTruth':
+        """From what the data set says, for VOC's XML and whatever else is no COCO file; areas are those of the boxes,
+        objects marked difficult are ignored like crowds."""
+        content: dict[str, list] = {'images': [], 'annotations': [], 'categories': [
+            {'id': label, 'name': name} for label, name in enumerate(samples.classes)]}
+        for info in map(samples.info, range(len(samples))):
+            content['images'].append({'id': info['img_id'], 'file_name': info['img_path'].rsplit('/', 1)[-1],
+                                      'height': info['height'], 'width': info['width']})
+            for instance in info['instances']:
+                left, top, right, bottom = instance['bbox']
+                content['annotations'].append({
+                    'id': len(content['annotations']) + 1, 'image_id': info['img_id'],
+                    'category_id': instance['bbox_label'], 'bbox': [left, top, right - left, bottom - top],
+                    'area': (right - left) * (bottom - top), 'iscrowd': instance.get('ignore_flag', 0),
+                    **({'segmentation': instance['mask']} if instance.get('mask') else {})})
+        return cls(content, range(len(samples.classes)))

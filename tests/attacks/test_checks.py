@@ -1,0 +1,145 @@
+"""Defences that only hide gradients, and other ways to a wrong result, are named before and after an attack."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from pit_downstream.attacks.checks import check_after, check_before, check_cascade
+from pit_downstream.attacks.gradient import FGSM, PGD
+from pit_downstream.attacks.threat import ThreatModel
+from pit_downstream.core.spec import Spec
+from tests.attacks.toys import SIDE, Linear, attacked, batch_of, fooled, pictures, predictor, trained
+
+
+class Behind(nn.Module):
+    """The trained model with something before and after it."""
+
+    def __init__(self, before=None, after=None):
+        super().__init__()
+        self.inner, self.before, self.after = trained(), before or nn.Identity(), after or nn.Identity()
+
+    def forward(self, images):
+        return self.after(self.inner(self.before(images)))
+
+
+class Does(nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        self.forward = act
+
+
+@pytest.fixture(scope='module')
+def batch():
+    return batch_of(*pictures(24, seed=13))
+
+
+def quantised(images):
+    return (images * 15).round() / 15
+
+
+def test_nothing_is_said_of_a_plain_model(batch):
+    assert check_before(predictor(), batch) == ()
+    assert check_before(predictor(), batch.part([0])) == ()
+
+
+@pytest.mark.parametrize('model, words', [
+    (Behind(after=Does(lambda logits: 1000 * logits)), 'cross-entropy of 2. of 24 images has no gradient, since the '
+     r'logits are too large \(up to .*\)'),
+    (Behind(Does(quantised)), 'no gradient reaches 24 of 24 images, as behind rounding'),
+    (Behind(Does(lambda images: (images * 255).to(torch.uint8) / 255)), 'no gradient reaches 24 of 24 images'),
+    (Behind(after=nn.Softmax(1)), 'the model gives probabilities, not logits'),
+    (Behind(Does(lambda images: images + .01 * torch.randn_like(images))), 'output changes from pass to pass'),
+    (Behind(after=Does(lambda logits: logits - logits.mean(0))), 'the output for an image depends on the others'),
+    (Behind(after=Does(lambda logits: logits.roll(1, 1))),
+     '0 of 24 clean images are right, no more than by chance among 4')])
+def test_what_is_wrong_before_is_named(model, words, batch):
+    with torch.random.fork_rng():
+        found = check_before(predictor(model.eval()), batch)
+    assert any(re.search(words, sentence) for sentence in found), found
+
+
+def test_training_mode_is_named_and_left_as_it_was(batch):
+    model = predictor(Behind().eval())
+    model.model.inner.train()
+    modes = [module.training for module in model.model.modules()]
+    found = check_before(model, batch)
+    assert len(found) == 1 and 'modules are in training mode, the first of which is inner' in found[0]
+    assert [module.training for module in model.model.modules()] == modes
+
+
+@pytest.mark.parametrize('images, model, words', [
+    (lambda images: 2 * images - 1, None, r'expected images in \[0, 1\], got -.* normalise inside the model'),
+    (lambda images: images * 255, None, r'expected images in \[0, 1\], got .* 2..;'),
+    (None, Behind(after=Does(lambda logits: logits / 0)), r'finite logits \(24, classes\), .* NaN or infinity'),
+    (None, Behind(after=Does(lambda logits: logits[:, 0])), r'expected finite logits \(24, classes\), got \(24,\)')])
+def test_what_cannot_be_attacked_is_refused(images, model, words, batch):
+    batch = batch_of(batch.images if images is None else images(batch.images), [s.target for s in batch.samples])
+    with pytest.raises(ValueError, match=words):
+        check_before(predictor(model and model.eval()), batch)
+
+
+def robust(attack, model, batch):
+    return 1 - fooled(model, attacked(attack, model, batch), batch).float().mean().item()
+
+
+@pytest.mark.parametrize('model', [Behind(after=Does(lambda logits: 1000 * logits)), Behind(Does(quantised))],
+                         ids=['large logits', 'quantised'])
+def test_masked_gradients_do_not_pass_for_robustness(model, batch):
+    """PGD on cross-entropy leaves most images right that plain PGD fools; the checks must not let that stand."""
+    masked = predictor(model.eval())
+    attack = PGD(ThreatModel('Linf', .08), steps=10, start='clean')
+    assert robust(attack, predictor(), batch) == 0 and robust(attack, masked, batch) > .8
+    sentences = check_before(masked, batch)
+    assert any('which is no robustness' in sentence for sentence in sentences)
+    found = {}
+    for epsilon in (.04, .08):
+        for name, kind in (('pgd', PGD), ('fgsm', FGSM)):
+            found[Spec.of(name, epsilon=epsilon)] = robust(kind(ThreatModel('Linf', epsilon)), masked, batch)
+    # a plain model's adversarial images, transferred, need no gradient of the masked one
+    strong = attacked(PGD(ThreatModel('Linf', .08), run_to_end=True), predictor(), batch)
+    found[Spec.of('transfer', epsilon=.08)] = 1 - fooled(masked, strong, batch).float().mean().item()
+    assert any('sees no gradient and beats pgd' in sentence for sentence in check_after(found, 24))
+
+
+@pytest.mark.parametrize('accuracies, words', [
+    ({'pgd(epsilon=8/255)': .4, 'fgsm(epsilon=8/255)': .3},
+     r'one step, fgsm\(epsilon=8/255\) \(30.0% right\), beats many'),
+    ({'pgd(epsilon=8/255)': .4, 'square(epsilon=8/255)': .3}, 'sees no gradient and beats'),
+    ({'pgd(epsilon=4/255)': .4, 'pgd(epsilon=8/255)': .5}, 'fools fewer images at epsilon 0.03137 than at 0.01569'),
+    ({'pgd(epsilon=4/255)': .4, 'pgd(epsilon=8/255)': .4}, 'leaves 40.0% right at epsilon 0.03137, as at 0.01569')])
+def test_signs_of_masking(accuracies, words):
+    found = check_after({Spec.parse(text): value for text, value in accuracies.items()}, 100)
+    assert len(found) == 1 and re.search(words, found[0])
+
+
+def test_no_sign_where_all_is_in_order():
+    sound = {'pgd(epsilon=2/255)': .6, 'pgd(epsilon=4/255)': .3, 'pgd(epsilon=8/255)': 0., 'pgd(epsilon=16/255)': 0.,
+             'fgsm(epsilon=4/255)': .4, 'square(epsilon=4/255)': .45, "pgd(epsilon=1/2, norm='L2')": .9,
+             'noise(epsilon=4/255)': .9, 'noise(epsilon=8/255)': .9, 'cw(epsilon=1)': .2}
+    assert check_after({Spec.parse(text): value for text, value in sound.items()}, 100) == ()
+    assert check_after({Spec.parse('pgd(epsilon=8/255)'): .41, Spec.parse('fgsm(epsilon=8/255)'): .40}, 100) == ()
+
+
+def test_what_square_adds_to_a_cascade_is_a_sign():
+    sound = [('apgd_ce', .5), ('apgd_t', .45), ('fab_t', .45), ('square', .45)]
+    assert check_cascade(sound, 100) == ()
+    found = check_cascade([*sound[:3], ('square', .2)], 100)
+    assert len(found) == 1 and found[0].startswith('square sees no gradient and fools 25.0% of the images')
+
+
+def test_tiny_gradients_are_followed_all_the_same():
+    """A confident model's cross-entropy falls off as exp(-score): its L2 norm would count as zero in float32."""
+    class Symmetric(Linear):
+        def forward(self, images):
+            return super().forward(images) - super().forward(images).mean(1, keepdim=True)
+
+    line = predictor(Symmetric())
+    direction = (line.model.weight / line.model.weight.norm()).detach().view(3, SIDE, SIDE).float()
+    images = .5 + 2 * direction[None]  # two away from the plane
+    batch = batch_of(images, torch.ones(1))
+    assert line.loss(images, batch) < 1e-12
+    for distance, falls in ((1.99, False), (2.01, True)):
+        found = attacked(FGSM(ThreatModel('L2', distance)), line, batch)
+        assert fooled(line, found, batch).item() is falls

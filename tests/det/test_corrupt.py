@@ -1,0 +1,99 @@
+"""Corruptions inside a mmdet pipeline, and corrupted data sets on disk: the pixels that the measuring loop shows."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pit_downstream.det  # noqa: F401
+from mmdet.registry import DATASETS, TRANSFORMS
+from mmengine.registry import init_default_scope
+from pit_downstream.benchmarks.coco_c import conditions
+from pit_downstream.corruptions import corrupt_images
+from pit_downstream.det import saving
+from pit_downstream.det.metric import config_truth
+from pit_downstream.det.samples import detection_samples
+from pit_downstream.det.saving import save_images
+from tests.det import scenes
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    init_default_scope('mmdet')
+    return scenes.coco_folder(tmp_path_factory.mktemp('coco') / 'data')
+
+
+def by_hand(index, name, severity, seed=0):
+    image = torch.from_numpy(scenes.pixels(index).transpose(2, 0, 1).copy())
+    return corrupt_images(image[None], name, severity, seed=seed, ids=[str(10 + index)])[0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize('name', ['frost', 'gaussian_noise', 'jpeg_compression'])  # which all tell colours apart
+def test_as_a_transform_it_corrupts_what_the_image_shows(folder, name):
+    """mmdet's own Corrupt hands BGR to code for RGB."""
+    pipeline = [scenes.PIPELINE[0], dict(type='PitCorrupt', corruption=name, severity=4), scenes.PIPELINE[-1]]
+    dataset = DATASETS.build(scenes.coco_config(folder, pipeline=pipeline).test_dataloader.dataset)
+    for index in range(5):
+        packed = dataset[index]['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
+        assert np.array_equal(packed, by_hand(index, name, 4))
+        assert torch.equal(dataset[index]['inputs'], dataset[index]['inputs'])  # again the same
+
+
+def test_the_seed_and_the_image_matter():
+    init_default_scope('mmdet')
+    grey = np.full((40, 40, 3), 100, np.uint8)
+    def corrupted(image, **options):
+        step = TRANSFORMS.build(dict(type='PitCorrupt', corruption='gaussian_noise', severity=2, **options))
+        return step(dict(img=grey.copy(), img_id=image))['img']
+    assert np.array_equal(corrupted(1), corrupted(1)) and not np.array_equal(corrupted(1), corrupted(2))
+    assert not np.array_equal(corrupted(1), corrupted(1, seed=1))
+    assert np.array_equal(corrupted(1), corrupted(1, order='rgb')[..., ::-1])
+    assert (grey == 100).all()
+
+
+def test_the_type_of_the_pixels_stays():
+    step = TRANSFORMS.build(dict(type='PitCorrupt', corruption='fog', severity=1))
+    levels, floats = (step(dict(img=np.full((40, 40, 3), 90, kind), img_id=7))['img'] for kind in (np.uint8, np.float32))
+    assert (levels.dtype, floats.dtype) == (np.uint8, np.float32) and np.array_equal(levels, floats)
+
+
+@pytest.mark.parametrize('options, words', [
+    (dict(corruption='fogg', severity=1), "no corruption named 'fogg'; did you mean fog"),
+    (dict(corruption='fog', severity=0), 'severity is 1..5, got 0'),
+    (dict(corruption='fog', severity=1, order='gbr'), "order is one of bgr, rgb, got 'gbr'"),
+])
+def test_what_does_not_exist_is_refused_when_it_is_built(options, words):
+    with pytest.raises((ValueError, LookupError), match=words):
+        TRANSFORMS.build(dict(type='PitCorrupt', **options))
+
+
+def test_saved_images_are_what_the_loop_shows_and_are_written_once(folder, tmp_path, monkeypatch):
+    cfg = scenes.coco_config(folder)
+    samples = detection_samples(cfg)
+    truth = config_truth(cfg, samples)
+    chosen = conditions(['fog', 'gaussian_noise'], [1, 4])
+    assert save_images(samples, truth, chosen, tmp_path / 'c', seed=3, batch_size=4) == 20
+    for index in range(5):
+        for name in ('fog', 'gaussian_noise'):
+            for severity in (1, 4):
+                with Image.open(tmp_path / 'c' / name / str(severity) / f'{"abcde"[index]}.png') as picture:
+                    assert np.array_equal(np.asarray(picture), by_hand(index, name, severity, seed=3))
+    assert json.loads((tmp_path / 'c/annotations.json').read_text()) == truth.content  # they were PNG before
+    (tmp_path / 'c/fog/4/b.png').unlink()
+    written = []
+    monkeypatch.setattr(saving, '_write', lambda image, path: written.append(path))
+    assert save_images(samples, truth, chosen, tmp_path / 'c', seed=3) == 2  # the severities of one image together
+    assert tmp_path / 'c/fog/4/b.png' in written and len(written) == 2
+
+
+def test_saved_sets_are_read_by_mmdet_and_jpeg_is_possible(folder, tmp_path):
+    cfg = scenes.coco_config(folder)
+    samples = detection_samples(cfg, limit=2)
+    save_images(samples, config_truth(cfg, samples), conditions(['fog'], [2], order='bgr'), tmp_path, format='jpg')
+    cfg.test_dataloader.dataset.update(data_root=str(tmp_path), data_prefix=dict(img='fog,order=bgr/2/'))
+    read = detection_samples(cfg)
+    assert [read[index].id for index in range(2)] == [samples[index].id for index in range(2)]
+    with pytest.raises(ValueError, match='format is one of png, jpg, got .gif.'):
+        save_images(samples, config_truth(cfg, samples), [], tmp_path, format='gif')

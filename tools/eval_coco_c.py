@@ -1,0 +1,49 @@
+"""Measure any mmdet detector on COCO-C: AP under 15 corruptions x 5 severities, made on the fly; print P, mPC and rPC.
+
+python tools/eval_coco_c.py configs/retinanet_pit_ti_bccd.py work_dirs/retinanet_pit_ti_bccd --data data/bccd
+python tools/eval_coco_c.py mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py fcos.pth      a detector that is not ours
+torchrun --nproc-per-node 8 tools/eval_coco_c.py configs/detr_pit_s.py work_dirs/detr_pit_s
+A run that was stopped goes on where it was; one that is complete prints its table at once.
+"""
+
+from pathlib import Path
+
+from pit_downstream import cli
+
+
+def parse_args():
+    parser = cli.measured_detector_parser(__doc__)
+    cli.add_detection_corruption_flags(parser)
+    parser.add_argument('--csv', metavar='FILE', help='write every number with its count')
+    parser.add_argument('--json', metavar='FILE', help='write the summary and every number')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    names, variant, conditions = cli.detection_conditions(args)
+    from pit_downstream.benchmarks import detection_tables, tables
+    from pit_downstream.benchmarks.base import require_counts
+    from pit_downstream.core.records import ResultStore
+    from pit_downstream.det.metric import config_metrics
+    from pit_downstream.evaluation import keep, ranks
+    predictor, samples, cfg = cli.detector(args)
+    cli.save_corrupted(args, samples, cfg, conditions)
+    metrics = config_metrics(cfg, samples)
+    table = keep.keep_measuring(ResultStore(Path(args.store) / 'results.jsonl'), predictor, samples, metrics, conditions,
+                                **cli.measure_options(args, predictor.device))
+    require_counts(table, len(samples), allow_missing=args.allow_missing)
+    if ranks.rank() == 0:
+        for path, text in ((args.csv, tables.as_csv(table)), (args.json, detection_tables.as_json(table, **variant))):
+            if path:
+                Path(path).write_text(text)
+        print(f'{table.model} on {table.dataset}\n')
+        for metric in metrics:
+            print(detection_tables.as_text(table, metric.name, names, args.severities, **variant), end='\n\n')
+        print(detection_tables.summary_text(table, names, args.severities, **variant))
+    ranks.stop_ranks()
+
+
+if __name__ == '__main__':
+    with cli.one_sentence():
+        main()
