@@ -98,6 +98,15 @@ class View:
         return words if self.resize is None or self.mode == 'center' else {**words, 'mode': self.mode}
 
 
+def read_picture(path: str | Path) -> Image.Image:
+    """The picture of a file in RGB. Raises UnreadableImage."""
+    try:
+        with Image.open(path) as picture:
+            return _rgb(picture)
+    except _BROKEN as error:
+        raise UnreadableImage(str(path), f'{error}' or type(error).__name__) from error
+
+
 def _rgb(picture: Image.Image) -> Image.Image:
     """16 bits of grey become their upper 8, as Pillow takes 16 bits of a colour; convert() would cut them at 255."""
     if picture.mode.startswith('I;16'):

@@ -181,8 +181,9 @@ def _prepare(own: Preparation, protocol: str) -> Preparation:
 def _made(spec: Spec, make: Callable[[], nn.Module]) -> nn.Module:
     try:
         return make()
-    except TypeError as error:
-        raise ValueError(f'expected arguments that {spec.name} knows, got {spec}: {error}') from error
+    except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        raise ValueError(f'expected a name and arguments that can be built, got {spec}: {_first_line(error)}; check '
+                         '--model') from error
 
 
 def _require_published_head(spec: Spec, classes: int, published: int) -> None:
