@@ -111,11 +111,11 @@ def test_other_pictures_have_another_name(tmp_path):
     size = (tmp_path / 'here' / 'val' / 'cat' / 'a.png').stat().st_size
     by_hand = hashlib.sha256(f'cat/a.png {size} 0\ncat/b.png {size} 0'.encode()).hexdigest()[:8]
     assert here.files == there.files == by_hand and f'files={by_hand!r}' in here.name
+    assert here.limited(1).name != here.name and len(here.limited(1).files) == 8
     picture(tmp_path / 'there' / 'val' / 'cat' / 'a.png', size=(40, 40))
     assert class_folders(tmp_path / 'there' / 'val', view=SMALL).files != by_hand
     (tmp_path / 'here' / 'val' / 'cat' / 'a.png').rename(tmp_path / 'here' / 'val' / 'cat' / 'c.png')
     assert class_folders(tmp_path / 'here' / 'val', view=SMALL).files != by_hand
-    assert here.limited(1).name != here.name and len(here.limited(1).files) == 8
 
 
 def test_other_labels_have_another_name(tmp_path):
@@ -287,7 +287,33 @@ def test_the_cache_gives_the_same_images_without_reading(folder, tmp_path, monke
         for sample in (first[index], again[index]):
             assert (sample.id, sample.target) == (plain.id, plain.target) and torch.equal(sample.image, plain.image)
     assert {path.suffix: path.stat().st_size for path in (tmp_path / 'cache').iterdir()} == {
-        '.images': 12 * 3 * 32 * 32, '.ready': 12}
+        '.images': 12 * 3 * 32 * 32, '.crc32': 48}
+
+
+def test_the_cache_gives_nothing_that_the_disk_lost(folder, tmp_path):
+    """The checksum reached the disk before a power loss, the image did not, or in part."""
+    samples = class_folders(folder, view=SMALL)
+    for index in range(12):
+        CachedSamples(samples, tmp_path)[index]
+    [path] = tmp_path.glob('*.images')
+    with path.open('r+b') as images:
+        images.write(bytes(3 * 32 * 32))
+        images.seek(5 * 3 * 32 * 32 + 1000)
+        images.write(bytes(500))
+    again = CachedSamples(samples, tmp_path)
+    assert all(torch.equal(again[index].image, samples[index].image) for index in range(12))
+    with path.open('r+b') as images:
+        images.write(bytes(3 * 32 * 32))
+    again[0]
+    assert path.read_bytes()[:3 * 32 * 32] == samples[0].image.numpy().tobytes()
+
+
+def test_a_sparse_cache_still_needs_its_room(folder, tmp_path, monkeypatch):
+    samples = class_folders(folder, view=SMALL)
+    CachedSamples(samples, tmp_path)
+    monkeypatch.setattr('shutil.disk_usage', lambda folder: type('Usage', (), {'free': 100}))
+    with pytest.raises(ValueError, match='expected 0.0 GB of free disk for the cache'):
+        CachedSamples(samples, tmp_path)
 
 
 def test_a_changed_picture_begins_a_new_map(folder, tmp_path):
