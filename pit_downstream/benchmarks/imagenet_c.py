@@ -39,9 +39,13 @@ ALEXNET_HOLD_OUT = MappingProxyType({'speckle_noise': .8454, 'gaussian_blur': .7
                                      'saturate': .6583})
 CORRUPTIONS = tuple(ALEXNET)
 HOLD_OUT = tuple(ALEXNET_HOLD_OUT)
+HENDRYCKS = ('elastic_transform', 'pixelate', 'frost')  # of which corruptions.variants has the authors' own way
 
 
 def condition(corruption: str, severity: int, **variant: Value) -> Condition:
+    """variant: further arguments; variant='hendrycks' is said of those alone whose way it changes."""
+    if corruption not in HENDRYCKS:
+        variant.pop('variant', None)
     return Condition(Spec.of(corruption, severity=severity, **variant))
 
 
@@ -150,6 +154,7 @@ def command(table: Table, keys: Iterable[Key], *, run: str | None = None) -> str
     if run is None:
         run = f'python tools/eval_imagenet_c.py {model_flag(table.model)}'
         run += ' --as-published' * any(spec.get('jpeg') is not None for spec in specs)
+        run += ' --variant hendrycks' * any(spec.get('variant') is not None for spec in specs)
     names = dict.fromkeys(spec.name for spec in specs)
     severities = sorted({spec.get('severity') for spec in specs})
     return f'{run} --corruptions {" ".join(names)} --severities {" ".join(map(str, severities))}' if specs else run

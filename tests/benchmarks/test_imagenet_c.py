@@ -10,6 +10,7 @@ from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPT
 from pit_downstream.core.condition import CLEAN
 from pit_downstream.core.records import MissingMeasurement, Record, Table
 from pit_downstream.core.registry import BENCHMARKS
+from pit_downstream.corruptions.base import VARIANTS
 
 # What AugMix, easyrobust, FAN and RVT divide by, six digits
 NORMALISERS = {
@@ -74,6 +75,13 @@ def test_published_variants_do_not_mix():
     assert imagenet_c.summarise(table, jpeg=85)['mCE'] == 1
     with pytest.raises(MissingMeasurement):
         imagenet_c.summarise(table)
+
+
+def test_the_authors_own_way_is_said_where_there_is_one():
+    assert {f'{name}:hendrycks' for name in imagenet_c.HENDRYCKS} == set(VARIANTS)
+    said = [one for one in imagenet_c.conditions(variant='hendrycks') if 'hendrycks' in str(one)]
+    assert len(said) == 15 and str(said[0]) == "frost(severity=1, variant='hendrycks')"
+    assert imagenet_c.summarise(table_of(ALEXNET, ALEXNET_CLEAN, variant='hendrycks'), variant='hendrycks')['mCE'] == 1
 
 
 def test_gaps_are_named_and_never_averaged():
