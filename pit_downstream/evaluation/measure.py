@@ -85,7 +85,10 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
         return
     device = torch.device(getattr(predictor, 'device', 'cpu'))
     size = START.get(device.type, START['cpu']) if batch_size == 'auto' else int(batch_size)
+    if workers < 0 or size < 1:
+        raise ValueError(f'expected workers from 0 up and a batch size from 1 up, got {workers} and {size}')
     walker = _Walker(device, size, halve=batch_size == 'auto')
+    said: dict[int, set[str]] = {}
     counters = [(counter or Tallies)(predictor, one, metrics, seed) for one in plan]
     indices = [[count.wanted[place] for place in dealt(len(count.wanted), 1 if batch_size == 'auto' else size)]
                for count in counters]
@@ -97,7 +100,10 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
             bar.set_description(one.title)
             unreadable, refusal = walker.walk(one, batches, count, bar)
             refuse_together(refusal)
-            _require_readable(gathered(unreadable), allow_missing)
+            missing = gathered(unreadable)
+            _require_readable(missing, allow_missing)
+            if rank() == 0:
+                _name_left_out(missing, said.setdefault(id(one.samples), set()))
             yield [record for condition, values, images in count.values() for record in to_records(
                 values, model=predictor.name, dataset=samples.name, condition=condition, count=images, seed=seed)
                 if (record.condition, record.metric) not in done]
@@ -241,5 +247,11 @@ def _require_readable(unreadable: list[UnreadableImage], allowed: int) -> None:
         more = f' and {len(unreadable) - 8} more' if len(unreadable) > 8 else ''
         raise ValueError(f'expected readable images, got {len(unreadable)} that are not: {shown}{more}; mend them, or '
                          f'leave them out with --allow-missing {len(unreadable)}')
+
+
+def _name_left_out(unreadable: Iterable[UnreadableImage], said: set[str]) -> None:
+    """Each image once, however many passes miss it."""
     for one in unreadable:
-        _log.warning('left out: %s', one)
+        if one.id not in said:
+            _log.warning('left out: %s', one)
+            said.add(one.id)

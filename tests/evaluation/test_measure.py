@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from pit_downstream.benchmarks.imagenet_c import conditions
+from pit_downstream.cli import one_sentence
 from pit_downstream.core.condition import CLEAN, Condition
 from pit_downstream.core.records import ResultStore
 from pit_downstream.core.registry import CORRUPTIONS
@@ -157,6 +159,7 @@ def test_unreadable_images_are_named_and_counted(predictor, tmp_path, caplog):
         records = list(measure(predictor, samples, classification_metrics(), CONDITIONS, batch_size=8, allow_missing=2,
                                workers=1))
     assert {record.count for record in records} == {38} and 'left out: n01443537/05.JPEG' in caplog.text
+    assert caplog.text.count('left out: ') == 2  # once each, not in each of three passes
 
 
 def test_batch_size_auto_halves_when_memory_runs_out(plain, predictor, samples, caplog):
@@ -300,13 +303,58 @@ def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(plain, folder,
     assert store.read_bytes().startswith(left)
 
 
-def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
-    """With the environment that torchrun gives to its processes."""
+class Deadly(PictureSamples):
+    """Its third picture kills whoever reads it."""
+
+    def __getitem__(self, index):
+        return os.kill(os.getpid(), signal.SIGKILL) if index == 2 else super().__getitem__(index)
+
+
+def test_a_killed_worker_gets_one_sentence(predictor, samples):
+    deadly = Deadly(samples.root, samples.ids, samples.targets, view=samples.view, name='deadly')
+    with pytest.raises(ValueError, match='expected the processes that decode to live, .* run with fewer --workers'):
+        list(measure(predictor, deadly, classification_metrics(), [CLEAN], workers=1))
+    for options in ({'workers': -1}, {'batch_size': 0}):
+        with pytest.raises(ValueError, match='expected workers from 0 up and a batch size from 1 up, got'):
+            list(measure(predictor, deadly, classification_metrics(), [CLEAN], **options))
+
+
+def two_ranks():
+    """The environments that torchrun gives to two processes."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         meet = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free.getsockname()[1]), 'WORLD_SIZE': '2'}
-    ranks = [started(folder, tmp_path / 'results.jsonl', 0., meet | {'RANK': str(rank), 'LOCAL_RANK': str(rank)})
-             for rank in range(2)]
+    return [meet | {'RANK': str(rank), 'LOCAL_RANK': str(rank)} for rank in range(2)]
+
+
+def spoken(folder, store, environment, said):
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    with said.open('w', buffering=1) as sys.stderr, one_sentence():
+        fill(folder, store)
+
+
+def test_what_one_rank_refuses_the_first_one_says(tmp_path):
+    """A class that the model does not have lies in the last batch, which is the second rank's."""
+    folder = toy.pictures(tmp_path / 'val')
+    (folder / 'n02123045').mkdir()
+    Image.new('RGB', (48, 40)).save(folder / 'n02123045' / 'z.png')
+    said = [tmp_path / f'said{rank}' for rank in range(2)]
+    ranks = [multiprocessing.get_context('fork').Process(target=spoken, args=(
+        folder, tmp_path / 'results.jsonl', environment, said[rank])) for rank, environment in enumerate(two_ranks())]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(100)
+    assert [process.exitcode for process in ranks] == [2, 2]
+    assert said[1].read_text() == ''
+    assert said[0].read_text() == ('expected labels in 0..7, the classes of the model, got labels in 281..281; give a '
+                                   'model with as many classes as the data has\n')
+
+
+def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
+    """With the environment that torchrun gives to its processes."""
+    ranks = [started(folder, tmp_path / 'results.jsonl', 0., environment) for environment in two_ranks()]
     for process in ranks:
         process.join(100)
     assert [process.exitcode for process in ranks] == [0, 0]
