@@ -51,6 +51,8 @@ def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[
         shown = {name: name.replace('_', ' ') for name in ('mCE', 'relative_mCE', 'mean_accuracy')}
         shown |= {f'mean_accuracy(severity={severity})': f'at severity {severity}' for severity in SEVERITIES}
         lines = [_line(title, summary[name], intervals[name]) for name, title in shown.items() if name in summary]
+        if 'relative_mCE' not in summary:
+            lines.append(f'no relative mCE: {MissingMeasurement(table, [(CLEAN, ERROR)]).args[0]}')
     except MissingMeasurement as missing:
         if set(corruptions) & set(imagenet_c.CORRUPTIONS):
             command = imagenet_c.command(table, missing.keys, run=run)

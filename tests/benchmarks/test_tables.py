@@ -45,6 +45,12 @@ def test_a_set_without_alexnets_errors_has_a_mean_accuracy():
     assert len(lines) == 1 and lines[0].startswith('mean accuracy of the 5 above  0.7000  (95 %: ')
 
 
+def test_without_the_clean_error_there_is_an_mce():
+    lines = tables.summary_text(Table('m', 'd', ALEX.records[1:]), CORRUPTIONS, SEVERITIES).splitlines()
+    assert len(lines) == 8 and lines[0].startswith('mCE            1.0000  (95 %: ')
+    assert lines[-1] == 'no relative mCE: no top1_error of m on d under clean'
+
+
 def test_the_command_of_the_run_is_completed():
     less = Table('m', 'd', [record for record in ALEX.records if record.condition != 'fog(severity=3)'])
     text = tables.summary_text(less, CORRUPTIONS, SEVERITIES, run='python t.py --model m --limit 9')
