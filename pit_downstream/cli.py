@@ -159,6 +159,8 @@ def add_attack_flags(parser: argparse.ArgumentParser) -> None:
     add('--norm', default='Linf', help='Linf, L2 or L1 (default: %(default)s)')
     add('--epsilons', nargs='+', metavar='N/255', help='sizes on the scale of pixels in [0, 1] (default for Linf: '
         '1/255 2/255 4/255 8/255)')
+    add('--source', metavar='MODEL', help="make the images on this model and show them to --model: transfer; with weights "
+        "of its own: \"pit_s(weights='FILE')\"")
     add('--corruptions', nargs='+', default=[], metavar='CORRUPTION', help="also attack images under these: "
         "'fog(severity=3)' 'occlusion(share=0.5)'; without --attacks the corruptions alone are measured")
     add('--import', dest='imports', nargs='+', default=[], metavar='MODULE', help='modules that register attacks or '
@@ -178,13 +180,33 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
     if args.epsilons is None and args.norm != 'Linf':
         raise ValueError(f'expected --epsilons with --norm {args.norm}, got none; write --epsilons 0.5')
     epsilons = adversarial.LEVELS if args.epsilons is None else [_number(text) for text in args.epsilons]
-    corruptions = [Spec.parse(text) for text in args.corruptions]
-    every = adversarial.conditions(map(Spec.parse, args.attacks), epsilons, norms=[args.norm],
-                                   corruptions=[None, *corruptions])
+    every = adversarial.conditions([_attack(text, args.source) for text in args.attacks], epsilons, norms=[args.norm],
+                                   corruptions=[None, *map(Spec.parse, args.corruptions)])
+    args.predictors = _sources(args)
     for condition in every:
         check_corruption(condition.corruption)
-        check_attack(condition.attack)
+        check_attack(condition.attack, args.predictors)
     return every
+
+
+def _attack(text: str, source: str | None):
+    """The attack; on a source where one is given, as far as it asks a model. A patch says that its norm is patch."""
+    from .core.registry import ATTACKS
+    from .core.spec import Spec
+    spec = Spec.parse(text)
+    if ATTACKS[spec.name].norms == ('patch',):
+        spec = Spec.of(spec.name, **{'norm': 'patch', **dict(spec.kwargs)})
+    if source is None or spec.name in ('noise', 'transfer'):
+        return spec
+    return Spec.of('transfer', **{**dict(spec.kwargs), 'attack': spec.name, 'source': source})
+
+
+def _sources(args: argparse.Namespace):
+    """What builds the model that an attack is made on."""
+    from .evaluation.models import classifiers
+    from .evaluation.ranks import start_ranks
+    _look_here()
+    return classifiers(protocol=args.protocol, device=start_ranks(args.device), seed=args.seed)
 
 
 def _number(text: str):

@@ -2,6 +2,7 @@
 
 python tools/eval_adversarial.py --model pit_s --limit 1000 --attacks fgsm 'pgd(steps=20)' autoattack
 python tools/eval_adversarial.py --model pit_s --attacks 'pgd(steps=20)' --norm L2 --epsilons 0.5 1 2 --save images
+python tools/eval_adversarial.py --model pit_s --attacks mim --source resnet50 --epsilons 16/255
 torchrun --nproc-per-node 8 tools/eval_adversarial.py --model pit_s --epsilons 4/255 --amp bf16
 A run that was stopped goes on where it was. --amp is for the search alone: what is fooled is decided in float32.
 """
@@ -30,7 +31,8 @@ def main():
     predictor = cli.attacked_classifier(args)
     samples = cli.pictures(args, predictor)
     found = robustness.keep_robustness(ResultStore(Path(args.store) / 'results.jsonl'), predictor, samples, conditions,
-                                       save=args.save, **cli.measure_options(args, predictor.device))
+                                       save=args.save, predictors=args.predictors,
+                                       **cli.measure_options(args, predictor.device))
     require_counts(found.table, len(samples), allow_missing=args.allow_missing)
     if ranks.rank() == 0:
         print(f'{found.table.model} on {found.table.dataset}, {len(samples)} images\n')

@@ -30,11 +30,12 @@ def main():
     predictor, samples, cfg = cli.detector(args)
     cli.save_corrupted(args, samples, cfg, conditions)
     metrics = config_metrics(cfg, samples)
-    table = keep.keep_measuring(ResultStore(Path(args.store) / 'results.jsonl'), predictor, samples, metrics, conditions,
+    store = ResultStore(Path(args.store) / 'results.jsonl')
+    table = keep.keep_measuring(store, predictor, samples, metrics, conditions,
                                 **cli.measure_options(args, predictor.device))
     require_counts(table, len(samples), allow_missing=args.allow_missing)
     if ranks.rank() == 0:
-        print(f'{table.model} on {table.dataset}\n')
+        print(f'{table.model} on {table.dataset}, AP by {metrics[0].source}\n')
         for metric in metrics:
             print(detection_tables.as_text(table, metric.name, names, args.severities, **variant), end='\n\n')
         print(detection_tables.summary_text(table, names, args.severities, **variant))

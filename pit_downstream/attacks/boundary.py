@@ -29,18 +29,18 @@ def to_plane(points: Tensor, normal: Tensor, height: Tensor, norm: str) -> Tenso
 
 
 def _level(gain: Tensor, limit: Tensor, wanted: Tensor) -> Tensor:
-    """(n,): the level at which sum_i gain_i min(level, limit_i) is what is wanted; infinite where that is never.
+    """(n,): the level at which sum_i gain_i min(level, limit_i) is what is wanted; the largest float where it never is.
 
     Newton's method from 0: the sum is concave and piecewise linear, so it comes from below and ends on the spot. It
     needs a few passes over the values, where sorting them would cost as much as the model.
     """
-    reached, slope = torch.zeros_like(wanted), gain.sum(1)
-    level = wanted / slope.clamp_min(TINY)
+    most = torch.finfo(gain.dtype).max
+    level = wanted / gain.sum(1).clamp_min(TINY)
     for _ in range(ROUNDS):
         free = limit > level[:, None]
         slope = torch.where(free, gain, 0).sum(1)
         reached = torch.where(free, 0, gain * limit).sum(1)
-        higher = torch.where(slope > 0, (wanted - reached) / slope.clamp_min(TINY), torch.inf).maximum(level)
+        higher = torch.where(slope > 0, (wanted - reached) / slope.clamp_min(TINY), most).maximum(level)
         if bool((higher <= level * (1 + 1e-6)).all()):
             break
         level = higher

@@ -1,4 +1,4 @@
-"""COCO-C, the Robust Detection Benchmark (Michaelis et al. 2019, 1907.07484): AP under corruptions, and what is kept."""
+"""COCO-C, the Robust Detection Benchmark (Michaelis et al. 2019, 1907.07484): AP under corruptions and what is left."""
 
 import math
 from collections.abc import Iterable

@@ -8,7 +8,7 @@ Sources: ITU-T T.81; the Independent JPEG Group's jccolor, jcsample, jfdctint, j
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -85,15 +85,17 @@ def compressed(images: Tensor, qualities: Sequence[int]) -> Iterator[Tensor]:
 @contextmanager
 def whole_products(device: torch.device) -> Iterator[None]:
     """Products of float32 without autocast and TensorFloat-32, whose few bits do not hold these whole numbers."""
-    matmul = torch.backends.cuda.matmul
-    name, exact = ('fp32_precision', 'ieee') if hasattr(matmul, 'fp32_precision') else ('allow_tf32', False)  # torch 2.9
-    before = getattr(matmul, name)
-    setattr(matmul, name, exact)
+    try:
+        before, exact, set_precision = torch.get_float32_matmul_precision(), 'highest', torch.set_float32_matmul_precision
+    except RuntimeError:  # it was set through torch.backends, the way of torch 2.9, which must not be mixed with that one
+        matmul = torch.backends.cuda.matmul
+        before, exact, set_precision = matmul.fp32_precision, 'ieee', partial(setattr, matmul, 'fp32_precision')
+    set_precision(exact)
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        setattr(matmul, name, before)
+        set_precision(before)
 
 
 class Spectrum:

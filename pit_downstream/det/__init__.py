@@ -24,7 +24,8 @@ def _bring_up() -> None:
     from . import checkpoint, mmcv_ops
     mmcv_ops.install()
     checkpoint.register()
-    from . import backbones, corrupt, data, hooks, optim, pictures  # noqa: F401  they register with mmdet, which now imports
+    # these register with mmdet, which now imports
+    from . import backbones, corrupt, data, hooks, optim, pictures  # noqa: F401
 
 
 _bring_up()

@@ -25,11 +25,12 @@ BOXES, MASKS = 'bbox', 'segm'
 
 class GatheredMetric:
     """What was found in each image, kept by image id: under torch.distributed all ranks see the images of all, each
-    once, and in one order."""
+    once, and in one order. source: whose code computes the numbers."""
 
     needs_trace = False
     higher_is_better = True
     name: str
+    source: str
 
     def __init__(self):
         self.reset()
@@ -43,7 +44,8 @@ class GatheredMetric:
         for one in outputs.predictions:
             scores = one.pred_instances.scores
             if not scores.isfinite().all():
-                raise ValueError(f'expected finite scores, got NaN or infinity in image {one.img_id}; check the weights')
+                raise ValueError(f'expected finite scores, got NaN or infinity in image {one.img_id}; check the '
+                                 'weights')
             self._found[one.img_id] = self.kept(one)
 
     def compute(self) -> dict[str, float]:
@@ -74,7 +76,7 @@ class CocoAP(GatheredMetric):
                  thresholds: Sequence[float] | None = None):
         self.truth, self.kind, self.most, self.thresholds = truth, kind, list(most), thresholds
         self._prefix = 'mask_' if kind == MASKS else ''
-        self.name = f'{self._prefix}AP'
+        self.name, self.source = f'{self._prefix}AP', coco_tools()[2]
         super().__init__()
 
     def kept(self, one: DetDataSample) -> dict[str, Any]:
@@ -140,7 +142,7 @@ class VocAP(GatheredMetric):
     def __init__(self, cfg: Mapping, about: Mapping):
         self._metric = METRICS.build(dict(cfg))
         self._metric.dataset_meta = dict(about)
-        self.name = 'AP50' if self._metric.iou_thrs == [0.5] else 'AP'
+        self.name, self.source = 'AP50' if self._metric.iou_thrs == [0.5] else 'AP', "mmdet's VOCMetric"
         super().__init__()
 
     def kept(self, one: DetDataSample) -> tuple:
@@ -182,8 +184,8 @@ def _evaluator(cfg: Config) -> dict:
     every = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
     known = [one for one in every if one.type in ('CocoMetric', 'VOCMetric')]
     if not known:
-        raise ValueError(f"expected CocoMetric or VOCMetric as test_evaluator, got {every[0].type}; to measure COCO's AP, "
-                         'give --cfg-options test_evaluator.type=CocoMetric')
+        raise ValueError(f'expected CocoMetric or VOCMetric as test_evaluator, got {every[0].type}; to measure '
+                         "COCO's AP, give --cfg-options test_evaluator.type=CocoMetric")
     return known[0].to_dict()
 
 

@@ -21,8 +21,8 @@ from .quiet import silenced
 class DetectionSamples:
     """The images of a mmdet data set, those without objects too; images of one size follow each other.
 
-    A sample's id is the image id as text, its image is uint8 (3, H, W) in RGB as the config's own loader decodes it, its
-    target is what `TestPipeline.pack` wants to know. limit: how many to take, evenly spread over the data set.
+    A sample's id is the image id as text, its image is uint8 (3, H, W) in RGB as the config's own loader decodes it,
+    its target is what `TestPipeline.pack` wants to know. limit: how many to take, evenly spread over the data set.
     """
 
     def __init__(self, dataset: BaseDataset, pipeline: TestPipeline, *, spec: Spec, limit: int | None = None):

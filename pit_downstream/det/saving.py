@@ -17,7 +17,7 @@ from ..evaluation.ranks import dealt, rank
 from .samples import DetectionSamples
 from .truth import GroundTruth
 
-FORMATS = {'png': {}, 'jpg': {'quality': 95}}  # 95: JPEG is a corruption of its own, so as little of it as Pillow advises
+FORMATS = {'png': {}, 'jpg': {'quality': 95}}  # JPEG is a corruption of its own; 95 is the most that Pillow advises
 
 
 def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Iterable[Condition], folder: str | Path, *,

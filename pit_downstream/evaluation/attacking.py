@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -10,9 +9,10 @@ import torch
 from torch import Tensor
 
 from .. import attacks  # noqa: F401  registers them
-from ..attacks.base import Attack, build_attack
+from ..attacks.base import Attack, Predictors, build_attack
 from ..core.condition import Condition
 from ..core.contracts import Batch, Classifier, Outputs, Predictor
+from ..core.registry import ATTACKS
 from ..core.spec import Spec
 from ..streams.rng import BatchRng
 
@@ -41,29 +41,24 @@ class Settled:
     wrong: Tensor
 
 
-def check_attack(spec: Spec | None) -> None:
-    """Raise LookupError or ValueError unless `spec` names an attack, its epsilon, and nothing unknown."""
-    if spec is None:
-        return
-    if not isinstance(spec.get('epsilon', 0), (int, float, Fraction)):
-        raise ValueError(f'expected a number as epsilon, got {spec}; write {spec.name}(epsilon=8/255)')
-    try:
-        build_attack(spec)
-    except TypeError as error:
-        raise ValueError(f'expected arguments of the types that {spec.name} knows, got {spec}: {error}') from error
+def check_attack(spec: Spec | None, predictors: Predictors | None = None) -> None:
+    """Raise LookupError or ValueError unless `spec` names an attack, its size, and nothing unknown."""
+    if spec is not None:
+        build_attack(spec, predictors=predictors)
 
 
 def attack_curve(predictor: Predictor, batch: Batch, specs: Sequence[Spec], seed: int, *,
-                 settled: Sequence[Settled] | None = None) -> list[Found]:
+                 settled: Sequence[Settled] | None = None, predictors: Predictors | None = None) -> list[Found]:
     """The batch under attacks that differ in epsilon only, in rising order.
 
     Of a classifier every verdict is predict()'s, whatever the attack believed. What is misclassified without an attack
     stays as it is and counts as wrong; what is fooled at an epsilon stays so at all larger ones, and costs no further
     pass. An attack that runs to its end takes every image at every epsilon; where it made a wrong image right, the
     clean one stands. Random draws depend on (seed, id) and the attack, not on epsilon or batch.
-    settled: of each spec; images settled there are left out, and come back as they were.
+    settled: of each spec; images settled there are left out, and come back as they were. predictors: builds the
+    predictor that a text names, for attacks made on another model.
     """
-    searches = [build_attack(spec) for spec in specs]
+    searches = [build_attack(spec, predictors=predictors) for spec in specs]
     if not hasattr(predictor, 'logits'):
         return [_attacked(predictor, batch, attack, seed) for attack in searches]
     clean = _clean(predictor, batch)
@@ -88,7 +83,8 @@ def fools_further(small: Spec, large: Spec) -> bool:
     """Whether what `small` fools counts as fooled under `large`, of the same attack."""
     if small == large:
         return True
-    return radius(small) < radius(large) and not _to_end(build_attack(large))
+    kind = ATTACKS[large.name]
+    return radius(small) < radius(large) and not large.get('run_to_end', getattr(kind, 'run_to_end', False))
 
 
 def _to_end(attack: Attack) -> bool:

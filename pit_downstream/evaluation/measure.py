@@ -4,11 +4,13 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
 
+from ..attacks.base import Predictors
 from ..core.condition import Condition
 from ..core.contracts import Batch, Metric, Outputs, Predictor
 from ..core.records import Record, to_records
@@ -63,6 +65,7 @@ def measure(predictor: Predictor, samples: Samples, metrics: Sequence[Metric], c
 def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Metric], conditions: Iterable[Condition],
                    *, seed: int = 0, done: Collection[tuple[str, str]] = (), batch_size: int | str = 'auto',
                    workers: int = 0, allow_missing: int = 0, show: bool = False,
+                   predictors: Predictors | None = None,
                    counter: 'Callable[[Predictor, Pass, Sequence[Metric], int], Counter] | None' = None
                    ) -> Iterator[list[Record]]:
     """Yield the records of one pass after the other.
@@ -71,6 +74,7 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     one attack. What an image becomes depends on (seed, its id, the condition) alone.
     done: (condition, metric) pairs to leave out (`ResultStore.done`). batch_size: a number, or 'auto', which begins
     large and halves when memory runs out. workers: processes that decode. show: a progress bar, on a terminal.
+    predictors: builds the predictor that a text names, for attacks made on another model (evaluation.models.classifiers).
     counter: what makes of (predictor, pass, metrics, seed) the count of a pass, `Tallies` by default.
     Under torch.distributed every rank takes its share of the samples and yields the same records. With a number as
     batch size it takes whole batches: the same are formed by any number of ranks, and a model's results may differ in
@@ -80,7 +84,7 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     """
     done = frozenset(done)
     plan = plan_passes(samples, [condition for condition in conditions if any(
-        (str(condition), metric.name) not in done for metric in metrics)])
+        (str(condition), metric.name) not in done for metric in metrics)], predictors)
     if not plan:
         return
     device = torch.device(getattr(predictor, 'device', 'cpu'))
@@ -89,7 +93,8 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
         raise ValueError(f'expected workers from 0 up and a batch size from 1 up, got {workers} and {size}')
     walker = _Walker(device, size, halve=batch_size == 'auto')
     said: dict[int, set[str]] = {}
-    counters = [(counter or Tallies)(predictor, one, metrics, seed) for one in plan]
+    counter = counter or partial(Tallies, predictors=predictors)
+    counters = [counter(predictor, one, metrics, seed) for one in plan]
     indices = [[count.wanted[place] for place in dealt(len(count.wanted), 1 if batch_size == 'auto' else size)]
                for count in counters]
     stream = passes([one.samples for one in plan], indices=indices, batch_size=size, workers=workers,
@@ -109,7 +114,7 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
                 if (record.condition, record.metric) not in done]
 
 
-def plan_passes(samples: Samples, conditions: Iterable[Condition]) -> list[Pass]:
+def plan_passes(samples: Samples, conditions: Iterable[Condition], predictors: Predictors | None = None) -> list[Pass]:
     """Conditions that differ in severity only share a pass, and those that differ in the epsilon of their attack, in
     rising order; images that lie on disk corrupted have one each.
 
@@ -119,7 +124,7 @@ def plan_passes(samples: Samples, conditions: Iterable[Condition]) -> list[Pass]
     for condition in dict.fromkeys(conditions):
         source, rest = samples.at(condition)
         check_corruption(rest.corruption)
-        check_attack(rest.attack)
+        check_attack(rest.attack, predictors)
         key = id(source), *_shared(rest)
         before = groups[key].work if key in groups else ()
         groups[key] = Pass(source, tuple(sorted((*before, (condition, rest)), key=_epsilon)))
@@ -193,8 +198,9 @@ class _Walker:
 class Tallies:
     """Metrics of every condition of a pass."""
 
-    def __init__(self, predictor: Predictor, one: Pass, metrics: Sequence[Metric], seed: int):
-        self.predictor, self.seed = predictor, seed
+    def __init__(self, predictor: Predictor, one: Pass, metrics: Sequence[Metric], seed: int, *,
+                 predictors: Predictors | None = None):
+        self.predictor, self.seed, self.predictors = predictor, seed, predictors
         self.wanted = range(len(one.samples))
         self.tallies = {condition: _fresh(metrics) for condition, _ in one.work}
 
@@ -216,7 +222,8 @@ class Tallies:
                   ) -> Iterator[tuple[Condition, Outputs, Batch]]:
         """Nothing is yielded before all is computed, so that running out of memory cannot cut a curve in two."""
         taken = self.predictor.collate(batch.samples(next(corrupted(batch, [work[0][1]], self.seed))))
-        curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed)
+        curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed,
+                             predictors=self.predictors)
         for (condition, _), found in zip(work, curve, strict=True):
             outputs = found.outputs
             if self._traced(condition):

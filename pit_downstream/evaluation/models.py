@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,18 @@ def build_classifier(text: str, *, weights: str | None = None, protocol: str = '
     name = str(Spec.of(spec.name, **{**dict(spec.kwargs), **words}))
     return ClassifierPredictor(named.model.to(device), preparation, name=name, amp=amp, search=search,
                                compiled=compiled)
+
+
+def classifiers(**options: Any) -> Callable[[str], ClassifierPredictor]:
+    """What builds the classifier that a text names, each once, its weights among the arguments: 'pit_s(weights='x.pth')'.
+
+    options: of build_classifier.
+    """
+    @cache
+    def build(text: str) -> ClassifierPredictor:
+        spec = Spec.parse(text)
+        return build_classifier(str(spec.without('weights')), weights=spec.get('weights'), **options)
+    return build
 
 
 def _build(spec: Spec, weights: str | None) -> Named:

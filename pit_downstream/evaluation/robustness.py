@@ -1,15 +1,18 @@
 """A classifier under attacks: its table, the worst cases over them, and what speaks against the numbers."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.adversarial import Rate, worst_cases
+from ..attacks.base import Predictors
+from ..attacks.checks import check_after, check_before
+from ..benchmarks.adversarial import Rate, accuracy, worst_cases
 from ..core.condition import Condition
-from ..core.contracts import Classifier
+from ..core.contracts import Classifier, Sample
 from ..core.records import ResultStore, Table
-from ..datasets.base import Samples
+from ..datasets.base import Samples, UnreadableImage
 from ..metrics.classification import top1_error
 from .gallery import Gallery
 from .keep import keep_measuring
@@ -17,10 +20,13 @@ from .ranks import from_first, rank
 from .verdicts import VerdictStore, keep_attacking
 
 
+FEW = 16  # images that the model is checked on
+
+
 @dataclass(frozen=True)
 class Robustness:
     """table: every condition that was wanted, and what the store held before. worst: accuracy by norm and epsilon over
-    all attacks that were wanted."""
+    all attacks that were wanted. warnings: what speaks against these numbers (attacks.checks)."""
 
     table: Table
     worst: dict[Condition, Rate]
@@ -28,23 +34,49 @@ class Robustness:
 
 
 def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples, conditions: Sequence[Condition], *,
-                    seed: int = 0, save: str | Path | None = None, **options: Any) -> Robustness:
+                    seed: int = 0, save: str | Path | None = None, predictors: Predictors | None = None,
+                    **options: Any) -> Robustness:
     """Measure what `store` does not hold yet of the conditions, those without an attack first.
 
-    save: a folder for the attacked images (evaluation.gallery). options: of measure_passes.
+    save: a folder for the attacked images (evaluation.gallery). predictors, options: of measure_passes.
     """
     attacked = [condition for condition in conditions if condition.attack is not None]
     gallery = Gallery(save, model=predictor.name, dataset=samples.name, seed=seed) if save else None
     still = [condition for condition in conditions if condition.attack is None]
     table = keep_measuring(store, predictor, samples, [top1_error()], still, seed=seed, **options)
     if attacked:
-        table = keep_attacking(store, predictor, samples, attacked, seed=seed, gallery=gallery, **options)
+        table = keep_attacking(store, predictor, samples, attacked, seed=seed, gallery=gallery, predictors=predictors,
+                               **options)
     if gallery and rank() == 0:
         for condition in attacked:
             gallery.sheet(condition, samples.ids)
-    return Robustness(table, from_first(_worst(store, table, attacked, seed) if rank() == 0 else None))
+    worst, warnings = from_first((_worst(store, table, attacked, seed), _warnings(predictor, samples, table, attacked))
+                                 if rank() == 0 else None)
+    return Robustness(table, worst, warnings)
 
 
 def _worst(store: ResultStore, table: Table, attacked: Sequence[Condition], seed: int) -> dict[Condition, Rate]:
     kept = VerdictStore(store.path.parent).read(table.model, table.dataset, seed)
     return worst_cases({condition: kept[str(condition)].right for condition in attacked})
+
+
+def _warnings(predictor: Classifier, samples: Samples, table: Table, attacked: Sequence[Condition]) -> tuple[str, ...]:
+    """Sentences about the model, asked on a few images, and about the accuracies under every corruption."""
+    if not attacked:
+        return ()
+    found = list(check_before(predictor, predictor.collate(_few(samples))))
+    for corruption in dict.fromkeys(condition.corruption for condition in attacked):
+        here = {condition.attack: accuracy(table, condition) for condition in attacked
+                if condition.corruption == corruption}
+        said = check_after({spec: rate.value for spec, rate in here.items()}, min(rate.count for rate in here.values()))
+        found += said if corruption is None else [f'under {corruption}: {sentence}' for sentence in said]
+    return tuple(found)
+
+
+def _few(samples: Samples) -> list[Sample]:
+    """Some readable ones, evenly spread."""
+    found = []
+    for index in sorted({number * len(samples) // FEW for number in range(FEW)}):
+        with suppress(UnreadableImage):
+            found.append(samples[index])
+    return found

@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ..attacks.base import Predictors
 from ..core.condition import Condition
 from ..core.contracts import Batch, Classifier, Metric
 from ..core.lines import JsonLines
@@ -92,12 +94,14 @@ def _parsed(path: Path, number: int, line: bytes) -> Chunk:
 
 
 def keep_attacking(store: ResultStore, predictor: Classifier, samples: Samples, conditions: Sequence[Condition], *,
-                   seed: int = 0, gallery: Gallery | None = None, **options) -> Table:
+                   seed: int = 0, gallery: Gallery | None = None, predictors: Predictors | None = None,
+                   **options: Any) -> Table:
     """As keep_measuring, for a classifier under conditions with an attack.
 
     The records of each are top1_error (1 - robust accuracy, on all images), and forwards and backwards, the passes per
     image. The verdicts beside them grow batch by batch, so a run goes on where it was killed; and an epsilon added to a
-    curve later begins with what smaller ones fooled. gallery: where the images are saved.
+    curve later begins with what smaller ones fooled. gallery: where the images are saved. predictors, options: of
+    `measure_passes`.
     """
     verdicts = VerdictStore(store.path.parent)
     known = from_first(verdicts.read(predictor.name, samples.name, seed) if rank() == 0 else None)
@@ -106,9 +110,10 @@ def keep_attacking(store: ResultStore, predictor: Classifier, samples: Samples, 
         gallery.require({other: list(known[str(other)].right) for other in related})
 
     def judged(predictor: Classifier, one: Pass, metrics: Sequence[Metric], seed: int) -> Judged:
-        return Judged(predictor, one, seed, verdicts=verdicts, known=known, dataset=samples.name, gallery=gallery)
+        return Judged(predictor, one, seed, verdicts=verdicts, known=known, dataset=samples.name, gallery=gallery,
+                      predictors=predictors)
     return keep_measuring(store, predictor, samples, [Named('top1_error'), Named('backwards')], conditions, seed=seed,
-                          counter=judged, **options)
+                          counter=judged, predictors=predictors, **options)
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,10 @@ class Judged:
     """The counter of a pass (evaluation.measure.Counter) whose numbers are those of its verdicts."""
 
     def __init__(self, predictor: Classifier, one: Pass, seed: int, *, verdicts: VerdictStore,
-                 known: Mapping[str, Verdicts], dataset: str, gallery: Gallery | None = None):
+                 known: Mapping[str, Verdicts], dataset: str, gallery: Gallery | None = None,
+                 predictors: Predictors | None = None):
         self.predictor, self.work, self.seed, self.dataset = predictor, one.work, seed, dataset
+        self.predictors = predictors
         self.verdicts, self.known, self.gallery, self.fresh = verdicts, known, gallery, []
         self.family = sorted((other for other in map(Condition.parse, known) if other.attack is not None
                               and same_curve(other, one.work[0][0])), key=lambda one: radius(one.attack))
@@ -133,7 +140,8 @@ class Judged:
     def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
         taken = self.predictor.collate(batch.samples(next(corrupted(batch, [work[0][1]], self.seed))))
         settled = [self._settled(condition, batch.ids) for condition, _ in work]
-        curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed, settled=settled)
+        curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed, settled=settled,
+                             predictors=self.predictors)
         if self.gallery:
             self.gallery.keep(Condition(work[0][0].corruption), taken.images, batch.ids)
             for (condition, _), found, before in zip(work, curve, settled, strict=True):

@@ -28,12 +28,12 @@ def predictor():
 def occluded(predictor, **arguments):
     batch = predictor.collate([Sample(str(number), torch.full((3, 16, 16), 200, dtype=torch.uint8), 0)
                                for number in range(2)])
-    attack = build_attack(Spec.of('occlude_salient', epsilon=1, **{'cells': 4, **arguments}))
+    attack = build_attack(Spec.of('occlude_salient', side=4, **arguments))
     return attack(predictor, batch, BatchRng(0, ['0', '1'])), batch
 
 
 def test_the_salient_quarter_becomes_black(predictor):
-    images, batch = occluded(predictor, share=.25)
+    images, batch = occluded(predictor, count=4)
     wanted = batch.images.clone()
     wanted[:, :, :8, :8] = 0
     assert torch.equal(images, wanted)
@@ -41,15 +41,14 @@ def test_the_salient_quarter_becomes_black(predictor):
 
 
 def test_the_least_salient_three_quarters_leave_the_verdict(predictor):
-    images, batch = occluded(predictor, share=.75, least=True)
+    images, batch = occluded(predictor, count=12, least=True)
     wanted = torch.zeros_like(batch.images)
     wanted[:, :, :8, :8] = batch.images[:, :, :8, :8]
     assert torch.equal(images, wanted)
     assert predictor.predict(images, batch).predictions.argmax(1).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize('arguments, words', [({'share': 0}, 'share is above 0 and at most 1, got 0'),
-                                              ({'cells': 40}, 'cells is 1..32 per side, got 40')])
-def test_arguments_are_checked(predictor, arguments, words):
-    with pytest.raises(ValueError, match=words):
-        occluded(predictor, **arguments)
+def test_what_is_misclassified_is_left(predictor):
+    batch = predictor.collate([Sample('0', torch.full((3, 16, 16), 200, dtype=torch.uint8), 1)])
+    found = build_attack(Spec.of('occlude_salient', side=4))(predictor, batch, BatchRng(0, ['0']))
+    assert torch.equal(found, batch.images)

@@ -1,4 +1,4 @@
-"""COCO-C's summary: the published table of Faster R-CNN in, its published P, mPC and rPC out; and no gap is averaged."""
+"""COCO-C's summary: the published table of Faster R-CNN in, its published summary out; and no gap is averaged."""
 
 import json
 

@@ -36,10 +36,22 @@ def test_half_precision_around_it_changes_nothing():
     torch.set_float32_matmul_precision('high')
     try:
         with whole_products(torch.device('cpu')):
-            assert not torch.backends.cuda.matmul.allow_tf32
-        assert torch.backends.cuda.matmul.allow_tf32 and torch.get_float32_matmul_precision() == 'high'
+            assert torch.get_float32_matmul_precision() == 'highest'
+        assert torch.get_float32_matmul_precision() == 'high'
     finally:
         torch.set_float32_matmul_precision('highest')
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, 'fp32_precision'), reason='torch before 2.9 has one way')
+def test_the_newer_way_to_allow_tf32_is_put_back():
+    matmul = torch.backends.cuda.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, 'tf32'
+    try:
+        with whole_products(torch.device('cpu')):
+            assert matmul.fp32_precision == 'ieee'
+        assert matmul.fp32_precision == 'tf32'
+    finally:
+        matmul.fp32_precision = before
 
 
 @pytest.mark.gpu

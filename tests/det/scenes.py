@@ -1,4 +1,4 @@
-"""Small data sets by hand, in COCO's and VOC's format, and configs that read them: for the tests of det/ and its tools."""
+"""Small data sets by hand, in COCO's and VOC's format, and configs that read them: for the tests of det/."""
 
 import json
 from pathlib import Path

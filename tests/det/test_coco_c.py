@@ -49,7 +49,8 @@ class Constant:
         boxes = torch.tensor([] if dark else KNOWN.get(sample.id, []), dtype=torch.float32).view(-1, 5)
         corners = torch.cat([boxes[:, 1:3], boxes[:, 1:3] + boxes[:, 3:]], dim=1)
         found = DetDataSample(metainfo={'img_id': int(sample.id)})
-        found.pred_instances = InstanceData(bboxes=corners, labels=boxes[:, 0].long(), scores=torch.full((len(boxes),), .9))
+        scores = torch.full((len(boxes),), .9)
+        found.pred_instances = InstanceData(bboxes=corners, labels=boxes[:, 0].long(), scores=scores)
         return found
 
 
@@ -87,7 +88,8 @@ def test_a_shy_detector_loses_what_is_counted_by_hand(cfg, samples):
     assert mean == pytest.approx(.4 * SHARP, abs=1e-12) and table[CLEAN, 'AP'] == pytest.approx(SHARP, abs=1e-12)
 
 
-@pytest.mark.parametrize('options', [{'batch_size': 1}, {'batch_size': 5, 'workers': 2}, {'batch_size': 'auto'}], ids=str)
+@pytest.mark.parametrize('options', [{'batch_size': 1}, {'batch_size': 5, 'workers': 2}, {'batch_size': 'auto'}],
+                         ids=str)
 def test_batches_and_workers_make_no_difference(cfg, samples, options):
     conditions = coco_c.conditions(['toy_dark', 'fog'], [1, 3])
     plain, other = (list(measure(Constant(samples, shy=True), samples, config_metrics(cfg, samples), conditions, **how))

@@ -55,7 +55,8 @@ def test_the_seed_and_the_image_matter():
 
 def test_the_type_of_the_pixels_stays():
     step = TRANSFORMS.build(dict(type='PitCorrupt', corruption='fog', severity=1))
-    levels, floats = (step(dict(img=np.full((40, 40, 3), 90, kind), img_id=7))['img'] for kind in (np.uint8, np.float32))
+    levels, floats = (step(dict(img=np.full((40, 40, 3), 90, kind), img_id=7))['img']
+                      for kind in (np.uint8, np.float32))
     assert (levels.dtype, floats.dtype) == (np.uint8, np.float32) and np.array_equal(levels, floats)
 
 

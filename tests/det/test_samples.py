@@ -86,7 +86,8 @@ def test_several_data_sets_as_one(folder, tmp_path):
 @pytest.mark.parametrize('spoil, words', [
     (lambda pipeline: pipeline.pop(0), 'expected one LoadImageFromFile, or a class below it, in the test pipeline, got '
                                        'Resize, LoadAnnotations, PackDetInputs'),
-    (lambda pipeline: pipeline.insert(1, dict(type='Normalize', mean=[0], std=[1])), 'expected images to be normalised'),
+    (lambda pipeline: pipeline.insert(1, dict(type='Normalize', mean=[0], std=[1])),
+     'expected images to be normalised'),
     (lambda pipeline: pipeline.clear(), 'expected one pipeline in test_dataloader.dataset, got 0'),
 ])
 def test_pipelines_that_cannot_be_cut_are_refused(folder, spoil, words):
@@ -100,8 +101,8 @@ def test_truth_of_a_file_keeps_everything_and_numbers_labels_as_mmdet_does(folde
     truth = GroundTruth.of_file(str(folder / 'annotations.json'), scenes.CLASSES)
     assert truth.category_ids == (7, 3)
     assert truth.content == json.loads((folder / 'annotations.json').read_text())
-    with pytest.raises(ValueError, match='expected the 3 classes of the config among the categories of .*, did not find '
-                                         'plate; correct metainfo.classes'):
+    with pytest.raises(ValueError, match='expected the 3 classes of the config among the categories of .*, did not '
+                                         'find plate; correct metainfo.classes'):
         GroundTruth.of_file(str(folder / 'annotations.json'), (*scenes.CLASSES, 'plate'))
 
 

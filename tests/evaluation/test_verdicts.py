@@ -180,7 +180,7 @@ def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
     assert ResultStore(tmp_path / 'results.jsonl').records() == plain
     assert len(list((tmp_path / 'images').rglob('*.npy'))) == 40 * (len(CONDITIONS) + 2)
     files = [tmp_path / 'verdicts.jsonl', tmp_path / 'verdicts.1.jsonl']
-    assert [file.read_text().count('\n') for file in files] == [3 * len(CONDITIONS)] * 2
+    assert [file.read_text().count('\n') for file in files] == [batches * len(CONDITIONS) for batches in (3, 2)]
     (tmp_path / 'results.jsonl').unlink()
     files[1].write_bytes(files[1].read_bytes()[:-5000])
     assert attacked(folder, tmp_path) == plain

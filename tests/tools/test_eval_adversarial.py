@@ -47,6 +47,7 @@ def names(out):
 def test_a_table_its_files_and_pictures(measured, tmp_path):
     code, out, said = measured(*FEW, '--save', 'images', '--csv', 'out.csv', '--json', 'out.json')
     assert (code, said) == (0, ''), said
+    assert 'warning' not in out
     lines = out.splitlines()
     assert lines[0].startswith("tests.evaluation.toy:classifier(classes=4, weights='own') on folder(files=")
     cells = [line.split() for line in lines[2:10]]
@@ -88,6 +89,33 @@ def test_ones_own_attack(measured, tmp_path):
     code, out, said = measured('--import', 'mine', '--attacks', 'darken', '--norm', 'L2', '--epsilons', '0.5')
     assert (code, said) == (0, ''), said
     assert out.splitlines()[4].split()[:3] == ['darken', 'L2', '0.5']
+
+
+def test_images_made_on_another_model(measured):
+    """On itself the transfer is the attack run to its end."""
+    code, out, said = measured('--attacks', 'pgd(steps=3)', 'noise', '--epsilons', '2/255', '--source', toy.FOUR)
+    assert (code, said) == (0, ''), said
+    assert names(out)[1:3] == [f"transfer(attack='pgd', source='{toy.FOUR}', steps=3)", 'noise']
+    itself = measured('--attacks', 'pgd(run_to_end=True, steps=3)', '--epsilons', '2/255')[1]
+    assert out.splitlines()[4].split()[-7:-3] == itself.splitlines()[4].split()[-7:-3]
+
+
+def test_patches_have_no_epsilon(measured):
+    code, out, said = measured('--attacks', 'occlude_salient(side=8, count=4)', 'occlude_salient(count=16, side=8)')
+    assert (code, said) == (0, ''), said
+    assert names(out) == ['clean', 'occlude_salient(count=4, side=8)', 'occlude_salient(count=16, side=8)']
+    assert out.splitlines()[4].split()[2] == 'patch'
+
+
+def test_masked_gradients_are_said(measured, tmp_path):
+    """A model behind rounded inputs, which gradients do not pass."""
+    (tmp_path / 'masked.py').write_text(
+        'from torch import nn\n\nfrom tests.evaluation import toy\n\n\n'
+        'class Rounded(toy.Toy):\n    def forward(self, images):\n        return super().forward((images * 8).round() / 8)\n'
+        '\n\ndef model():\n    return Rounded(4)\n')
+    code, out, said = measured('--model', 'masked:model', '--attacks', 'pgd(steps=3)', '--epsilons', '1/255', '4/255')
+    assert (code, said) == (0, ''), said
+    assert 'warning: no gradient reaches ' in out
 
 
 def test_search_in_half_precision_is_said(measured):
