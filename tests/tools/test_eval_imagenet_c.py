@@ -102,11 +102,11 @@ def test_the_command_that_is_named_fills_the_gap(measured, tmp_path):
 
 
 def test_published_folders_and_ones_own_corruption(measured, tmp_path):
-    (tmp_path / 'mine.py').write_text(
+    (tmp_path / 'halving.py').write_text(
         'from pit_downstream.core.registry import CORRUPTIONS\n\n\n'
         "@CORRUPTIONS.register('half', group='mine', strengths=(.5,), source='own')\n"
         'def half(images, factor, rng):\n    return images * factor\n')
-    code, out, said = measured('--import', 'mine', '--corruptions', 'half', '--severities', '1')
+    code, out, said = measured('--import', 'halving', '--corruptions', 'half', '--severities', '1')
     assert code == 0, said
     for wnid in toy.WNIDS:
         for path in (tmp_path / 'val' / wnid).iterdir():
