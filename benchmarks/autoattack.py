@@ -80,7 +80,8 @@ def right(model: nn.Module, images: Tensor, labels: Tensor, batch: int) -> Tenso
     return torch.cat([model(part).argmax(1) for part in images.split(batch)]) == labels
 
 
-def measured(method: Method, predictor, images: Tensor, labels: Tensor, args: argparse.Namespace) -> tuple[dict, Tensor]:
+def measured(method: Method, predictor, images: Tensor, labels: Tensor, args: argparse.Namespace
+             ) -> tuple[dict, Tensor]:
     model = Counted(predictor).eval()
     wall, cpu = time.perf_counter(), time.process_time()
     found = method(model, images, labels)

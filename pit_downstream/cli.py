@@ -159,14 +159,15 @@ def add_attack_flags(parser: argparse.ArgumentParser) -> None:
     add('--norm', default='Linf', help='Linf, L2 or L1 (default: %(default)s)')
     add('--epsilons', nargs='+', metavar='N/255', help='sizes on the scale of pixels in [0, 1] (default for Linf: '
         '1/255 2/255 4/255 8/255)')
-    add('--source', metavar='MODEL', help="make the images on this model and show them to --model: transfer; with weights "
-        "of its own: \"pit_s(weights='FILE')\"")
+    add('--source', metavar='MODEL', help="make the images on this model and show them to --model: transfer; with "
+        "weights of its own: \"pit_s(weights='FILE')\"")
     add('--corruptions', nargs='+', default=[], metavar='CORRUPTION', help="also attack images under these: "
         "'fog(severity=3)' 'occlusion(share=0.5)'; without --attacks the corruptions alone are measured")
     add('--import', dest='imports', nargs='+', default=[], metavar='MODULE', help='modules that register attacks or '
         'corruptions of your own')
-    add('--save', metavar='DIR', help='keep every attacked image, and the one before the attack, as DIR/CONDITION/ID.npy '
-        '(NumPy, float32, 3 x H x W in [0, 1], exactly what the model saw), and a sheet DIR/CONDITION.png')
+    add('--save', metavar='DIR', help='keep every attacked image, and the one before the attack, as '
+        'DIR/CONDITION/ID.npy (NumPy, float32, 3 x H x W in [0, 1], exactly what the model saw), and a sheet '
+        'DIR/CONDITION.png')
 
 
 def attack_conditions(args: argparse.Namespace) -> tuple:
@@ -303,8 +304,8 @@ def classifier(args: argparse.Namespace):
 def attacked_classifier(args: argparse.Namespace):
     """As `classifier`, but --amp is for the search of attacks alone: results are in float32."""
     if args.amp == 'fp16':
-        raise ValueError('expected --amp bf16 for attacks, got fp16, which loses small gradients; results are in float32 '
-                         'anyway')
+        raise ValueError('expected --amp bf16 for attacks, got fp16, which loses small gradients; results are in '
+                         'float32 anyway')
     return _classifier(args, search=args.amp)
 
 

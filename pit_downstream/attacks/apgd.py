@@ -96,7 +96,8 @@ class APGD(Search):
         return {'struck': struck, 'found': found, 'fooled': struck & (moves == self.moves).to(struck.device)}
 
 
-@ATTACKS.register('apgd_t', source='Croce & Hein 2020, arXiv 2003.01690: targeted DLR', quick={'steps': 3, 'targets': 2})
+@ATTACKS.register('apgd_t', source='Croce & Hein 2020, arXiv 2003.01690: targeted DLR',
+                  quick={'steps': 3, 'targets': 2})
 @dataclass(frozen=True, kw_only=True)
 class TargetedAPGD(APGD):
     """A search per target: the classes that the clean image is likeliest to be taken for.

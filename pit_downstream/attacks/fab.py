@@ -82,11 +82,11 @@ class FAB(Search):
         return fresh
 
     def _leaves(self, at: Tensor) -> bool:
-        """Whether rows that are fooled need no plane any more; to choose the others, a GPU would have to be waited for."""
+        """Whether rows that are fooled need no plane any more; choosing the others, a GPU has to be waited for."""
         return at.device.type == 'cpu' and not self.run_to_end
 
     def plane(self, objective: ClassifierObjective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """The boundary to another class as the gradient at `at` shows it: height above it (n,) and normal (n, 3, H, W)."""
+        """The boundary to another class as the gradient at `at` shows it: height above it (n,), normal (n, 3, H, W)."""
         return _nearest(objective.towards_rivals(at, state['row']), self.threat.norm)
 
     def _start(self, state: State, rng: 'Rng') -> Tensor:

@@ -1,4 +1,4 @@
-"""The L1 ball where it meets the box [0, 1]: clipping after projecting would leave budget unused (Croce & Hein 2021)."""
+"""The L1 ball where it meets the box [0, 1]: clipping after projecting leaves budget unused (Croce & Hein 2021)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Losses of logits that attacks climb: of the label alone, or towards a goal. Each (n, K), (n,), (n,) or None -> (n,)."""
+"""Losses of logits that attacks climb: of the label, or towards a goal. Each (n, K), (n,), (n,) or None -> (n,)."""
 
 import logging
 from functools import lru_cache

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @ATTACKS.register('occlude_salient', source='ours; salient PatchDrop, Naseer et al. 2021, asks the attention of DINO')
 @dataclass(frozen=True, kw_only=True)
 class OccludeSalient(Attack):
-    """`count` cells of `side` pixels become black: those whose pixels times gradient are largest, or `least` the smallest.
+    """`count` cells of `side` pixels become black: those whose pixels times gradient are largest.
 
-    The gradient is that of the model's own loss. With `least` what the model looks at stays: the control. Images that
-    are misclassified already are left as they are. At 224 pixels PatchDrop's 14 x 14 cells are side=16, and half of
-    them count=98.
+    The gradient is that of the model's own loss. least: those where they are smallest, so that what the model looks at
+    stays: the control. Images that are misclassified already are left as they are. At 224 pixels PatchDrop's 14 x 14
+    cells are side=16, and half of them count=98.
     """
 
     norms: ClassVar[tuple[str, ...]] = ('patch',)

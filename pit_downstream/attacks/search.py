@@ -197,7 +197,7 @@ def pause(moves: int, device: torch.device) -> int:
 
 
 def still_right(objective: Objective, images: Tensor, rough: bool) -> Tensor:
-    """bool (B,): the images of a batch that are not fooled as they are. rough: ask again about those that seem to be."""
+    """bool (B,): the images of a batch that are not fooled as they are. rough: ask again about those that seem so."""
     wrong = objective.already()
     if rough and bool(wrong.any()):
         which = wrong.nonzero().flatten()

@@ -39,7 +39,8 @@ class Square(Search):
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.p_init <= 1 or self.restarts < 1:
-            raise ValueError(f'p_init is a share in (0, 1] and restarts 1 or more, got {self.p_init} and {self.restarts}')
+            raise ValueError(f'p_init is a share in (0, 1] and restarts 1 or more, got {self.p_init} '
+                             f'and {self.restarts}')
 
     @property
     def variants(self) -> int:

@@ -1,4 +1,4 @@
-"""The moves of Square under L2 and L1: what one window of the perturbation holds goes to another, in a fixed pattern."""
+"""The moves of Square under L2 and L1: what one window of the perturbation holds goes to another, in a pattern."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING

@@ -14,8 +14,8 @@ from .adversarial import ERROR, Rate
 from .base import wilson
 from .tables import aligned, number
 
-_COLUMNS = ('model', 'dataset', 'condition', 'corruption', 'attack', 'norm', 'epsilon', 'metric', 'value', 'low', 'high',
-            'count', 'seed')
+_COLUMNS = ('model', 'dataset', 'condition', 'corruption', 'attack', 'norm', 'epsilon', 'metric', 'value', 'low',
+            'high', 'count', 'seed')
 
 
 def as_text(table: Table, conditions: Sequence[Condition], worst: Mapping[Condition, Rate]) -> str:

@@ -23,7 +23,7 @@ SHAPES = ('random', 'centre')
 
 @dataclass(frozen=True)
 class Occluded:
-    """shape: 'random' cells, or a square in the 'centre'. share: of the image, 0..1. cells: per side, for the random."""
+    """shape: 'random' cells, or the 'centre'. share: of the image, in (0, 1]. cells: per side, for the random."""
 
     shape: str = 'random'
     share: float = .5

@@ -21,8 +21,8 @@ from ..streams.rng import BatchRng
 class Found:
     """A batch at one epsilon.
 
-    images: (B, 3, H, W) in [0, 1]. outputs: what the predictor says of them. wrong: bool (B,), of a classifier. forwards,
-    backwards: images that went through the model there and back, in the search and for the verdict.
+    images: (B, 3, H, W) in [0, 1]. outputs: what the predictor says of them. wrong: bool (B,), of a classifier.
+    forwards, backwards: images that went through the model there and back, in the search and for the verdict.
     """
 
     images: Tensor

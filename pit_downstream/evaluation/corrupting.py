@@ -48,8 +48,8 @@ def _strength(spec: Spec) -> Any:
                                        for key, value in own.items()})
     strengths = entry.about['strengths']
     if spec.get('severity') not in range(1, len(strengths) + 1):
-        raise ValueError(f'severity is 1..{len(strengths)}, got {spec.get("severity")} in {spec}; for clean images leave '
-                         'the corruption out')
+        raise ValueError(f'severity is 1..{len(strengths)}, got {spec.get("severity")} in {spec}; for clean images '
+                         'leave the corruption out')
     return strengths[spec.get('severity') - 1]
 
 

@@ -21,7 +21,7 @@ CONTRAST = 10  # by which differences are enlarged
 
 
 class Gallery:
-    """A folder with a folder for each condition, in which every image is a NumPy file (.npy): float32 (3, H, W) in [0, 1].
+    """A folder with a folder for each condition, in which every image is a NumPy file, float32 (3, H, W) in [0, 1].
 
     The images without the attack lie there too. The folder belongs to one model, data set and seed: about.json says
     which. Raises ValueError where it belongs to others.
@@ -47,7 +47,7 @@ class Gallery:
             lacking = sum(not self.path(condition, id).exists() for id in ids)
             if lacking:
                 raise ValueError(f'expected in {self.folder} the images that were attacked before, found {lacking} '
-                                 f'missing of {condition}; to attack them again and save them, begin another --store DIR')
+                                 f'missing of {condition}; to attack and save them again, begin another --store DIR')
 
     def keep(self, condition: Condition, images: Tensor, ids: Sequence[str], *, only: Sequence[bool] | None = None
              ) -> None:
@@ -75,7 +75,8 @@ class Gallery:
         if not shown:
             raise ValueError(f'expected saved images of {condition} in {self.folder}, found none')
         pairs = [(self.read(Condition(condition.corruption), id), self.read(condition, id)) for id in shown]
-        rows = [torch.cat([before, after, (.5 + CONTRAST * (after - before)).clamp(0, 1)], 2) for before, after in pairs]
+        rows = [torch.cat([before, after, (.5 + CONTRAST * (after - before)).clamp(0, 1)], 2)
+                for before, after in pairs]
         larger = -(-WIDTH // pairs[0][0].shape[-1])  # so that there is room for words
         pixels = (torch.cat(rows, 1) * 255).round().byte().permute(1, 2, 0).numpy().repeat(larger, 0).repeat(larger, 1)
         paper = Image.new('RGB', (pixels.shape[1], pixels.shape[0] + MARGIN), 'white')

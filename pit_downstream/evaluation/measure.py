@@ -74,7 +74,7 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     one attack. What an image becomes depends on (seed, its id, the condition) alone.
     done: (condition, metric) pairs to leave out (`ResultStore.done`). batch_size: a number, or 'auto', which begins
     large and halves when memory runs out. workers: processes that decode. show: a progress bar, on a terminal.
-    predictors: builds the predictor that a text names, for attacks made on another model (evaluation.models.classifiers).
+    predictors: builds the predictor that a text names, for attacks made on another model (models.classifiers).
     counter: what makes of (predictor, pass, metrics, seed) the count of a pass, `Tallies` by default.
     Under torch.distributed every rank takes its share of the samples and yields the same records. With a number as
     batch size it takes whole batches: the same are formed by any number of ranks, and a model's results may differ in

@@ -72,7 +72,7 @@ def build_classifier(text: str, *, weights: str | None = None, protocol: str = '
 
 
 def classifiers(**options: Any) -> Callable[[str], ClassifierPredictor]:
-    """What builds the classifier that a text names, each once, its weights among the arguments: 'pit_s(weights='x.pth')'.
+    """What builds the classifier that a text names, each once; its weights stand in the text: "pit_s(weights='x.pth')".
 
     options: of build_classifier.
     """

@@ -49,7 +49,8 @@ def test_an_attack_keeps_its_own_norm_and_epsilon():
     assert list(map(str, once)) == ['clean', "clean + patch(epsilon=1, norm='Linf')"]
     fog = Spec.of('fog', severity=3)
     assert list(map(str, conditions([FGSM], [.5], norms=['L2'], corruptions=[None, fog]))) == [
-        'clean', 'fog(severity=3)', "clean + fgsm(epsilon=0.5, norm='L2')", "fog(severity=3) + fgsm(epsilon=0.5, norm='L2')"]
+        'clean', 'fog(severity=3)', "clean + fgsm(epsilon=0.5, norm='L2')",
+        "fog(severity=3) + fgsm(epsilon=0.5, norm='L2')"]
 
 
 def test_accuracies_with_their_intervals(table):
@@ -57,7 +58,7 @@ def test_accuracies_with_their_intervals(table):
     assert (rate.value, (rate.low, rate.high), rate.count) == (pytest.approx(.45), interval(.45, 20), 20)
     assert adversarial.summarise(table) == {f'accuracy({name})': pytest.approx(1 - error)
                                             for name, error in ERRORS.items()}
-    with pytest.raises(MissingMeasurement, match='no top1_error of m on d under clean; to fill the gap: python tools/ev'):
+    with pytest.raises(MissingMeasurement, match='no top1_error of m on d under clean; to fill the gap: python'):
         adversarial.summarise(Table('m', 'd', table.records[1:]))
 
 

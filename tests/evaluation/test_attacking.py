@@ -75,7 +75,7 @@ def test_what_a_smaller_epsilon_fooled_is_carried(predictor, batch):
 
 
 def test_running_to_the_end_takes_every_image_at_every_epsilon(predictor, batch):
-    curve = attack_curve(predictor, batch, specs('pgd(epsilon={}/255, run_to_end=True, start="clean", step=1, steps=3)'), 0)
+    curve = attack_curve(predictor, batch, specs(STEEP.replace('start', 'run_to_end=True, start')), 0)
     assert [found.wrong.tolist() for found in curve] == [
         [False, False, False, True], [True, False, False, True], [True, True, False, True]]
     assert {(found.forwards, found.backwards) for found in curve} == {(4 * 5, 4 * 3)}  # nothing is looked at before
@@ -201,7 +201,8 @@ def test_the_loop_attacks_clean_and_corrupted_images(folder):
 def test_epsilons_share_a_pass_in_rising_order(folder):
     samples = class_folders(folder, view=View(32, None))
     plan = plan_passes(samples, [*under(None, 'pgd', (8, 1)), *under(Spec.of('toy_dark', severity=1), 'pgd', (2,)),
-                                 *under(Spec.of('toy_dark', severity=2), 'pgd', (2,)), CLEAN, *under(None, 'pgd', (4,))])
+                                 *under(Spec.of('toy_dark', severity=2), 'pgd', (2,)), CLEAN,
+                                 *under(None, 'pgd', (4,))])
     assert [one.title for one in plan] == ['pgd', 'toy_dark + pgd', 'toy_dark + pgd', 'clean']
     assert [float(condition.attack.get('epsilon')) * 255 for condition, _ in plan[0].work] == [1, 4, 8]
 

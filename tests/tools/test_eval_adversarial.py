@@ -75,7 +75,8 @@ def test_corruptions_with_attacks_and_alone(measured):
                                '--limit', '12')
     assert (code, said) == (0, ''), said
     assert names(out) == ['clean', 'fog(severity=2)', 'pgd(steps=2)', 'fog(severity=2) + pgd(steps=2)']
-    code, out, said = measured('--attacks', '--corruptions', 'occlusion(share=0.25)', "occlusion(shape='centre', share=1)")
+    code, out, said = measured('--attacks', '--corruptions', 'occlusion(share=0.25)',
+                               "occlusion(shape='centre', share=1)")
     assert (code, said) == (0, ''), said
     assert names(out) == ['clean', 'occlusion(share=0.25)', "occlusion(shape='centre', share=1)"]
 
@@ -111,7 +112,8 @@ def test_masked_gradients_are_said(measured, tmp_path):
     """A model behind rounded inputs, which gradients do not pass."""
     (tmp_path / 'masked.py').write_text(
         'from torch import nn\n\nfrom tests.evaluation import toy\n\n\n'
-        'class Rounded(toy.Toy):\n    def forward(self, images):\n        return super().forward((images * 8).round() / 8)\n'
+        'class Rounded(toy.Toy):\n    def forward(self, images):\n'
+        '        return super().forward((images * 8).round() / 8)\n'
         '\n\ndef model():\n    return Rounded(4)\n')
     code, out, said = measured('--model', 'masked:model', '--attacks', 'pgd(steps=3)', '--epsilons', '1/255', '4/255')
     assert (code, said) == (0, ''), said
