@@ -187,7 +187,7 @@ class CorruptedFolders:
         self._folders = folders | ({CLEAN: clean} if clean is not None else {})
         words = dict(any_folder.spec.kwargs) | {'pictures': _digest(_same_pictures(self._folders.values()))}
         if clean is not None:
-            other = dict(clean.spec.kwargs) | {'files': clean.files}
+            other = clean.view.words | {'files': clean.files}
             words |= {f'clean_{key}': value for key, value in other.items() if words.get(key) != value}
         self._length = len(any_folder)
         self.name = str(Spec.of(name, **words))

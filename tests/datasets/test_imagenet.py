@@ -257,7 +257,7 @@ def test_a_published_set_is_named_by_its_clean_pictures_too(folder, tmp_path):
         return published_corruptions(tmp_path / 'set', ['fog'], [1], view=View(32, None),
                                      clean=class_folders(place, view=view)).name
     first, second = named(SMALL), named(View(32, 36, 'bicubic'))
-    assert "clean_interpolation='bilinear', clean_resize=40" in first and len({first, second}) == 2
+    assert "clean_interpolation='bilinear', clean_resize=40, images=12" in first and len({first, second}) == 2
     picture(folder / WNIDS[0] / '0.JPEG', seed=9, size=(60, 60))
     assert named(SMALL) != first
     picture(folder / WNIDS[0] / 'more.JPEG')
