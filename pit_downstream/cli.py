@@ -5,13 +5,16 @@ import contextlib
 import difflib
 import importlib
 import os
+import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+VALIDATION = 'data/imagenet/val'  # where data/README.md puts ImageNet's pictures
+CHOOSING = ('--corruptions', '--severities')
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine imports it; setup.py pins it
 
 
@@ -51,12 +54,12 @@ def measured_detector_parser(description: str) -> argparse.ArgumentParser:
     add('--images', metavar='DIR', help='where the images of --ann lie')
     add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
     add('--store', default='work_dirs/records', metavar='DIR', help='where records are kept (default: %(default)s)')
-    add('--allow-missing', type=int, default=0, metavar='N', help='go on with up to N unreadable images')
+    add('--allow-missing', type=whole(0), default=0, metavar='N', help='go on with up to N unreadable images')
     add('--batch-size', type=batch_size, help="a number; or auto, which begins large and halves when memory runs out "
         "(default: the config's)")
-    add('--workers', type=int, help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
+    add('--workers', type=whole(0), help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
     add('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
-    add('--seed', type=int, default=0, help='of the corruptions, and of random weights')
+    add('--seed', type=whole(0), default=0, help='of the corruptions, and of random weights')
     return parser
 
 
@@ -72,6 +75,28 @@ def _config_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def whole(low: int, high: int = 2 ** 63 - 1) -> Callable[[str], int]:
+    """For argparse: a whole number in low..high."""
+    def number(text: str) -> int:
+        if not (text.isdecimal() and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f'expected a whole number from {low} up, got {text!r}')
+        return int(text)
+    return number
+
+
+def require_places(args: argparse.Namespace) -> None:
+    """Raise ValueError, before any work, where results, images or records could not be written."""
+    from .core.outputs import require_file_to_write, require_folder_to_write
+    for names, require in ((('store', 'cache', 'save', 'save_images'), require_folder_to_write),
+                           (('csv', 'json'), require_file_to_write)):
+        for name in names:
+            if place := getattr(args, name, None):
+                require(place, f'--{name.replace("_", "-")}')
+    if (Path(args.store) / 'results.jsonl').is_dir():
+        raise ValueError(f'expected records in {args.store}/results.jsonl, got a folder of that name; name another '
+                         '--store')
+
+
 def require_name(name: str, names: Sequence[str], noun: str) -> None:
     """Raise LookupError with the nearest names unless `name` is one of `names`."""
     if name not in names:
@@ -84,24 +109,24 @@ def classifier_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('--model', required=True, help="a name of timm's or ours, torchvision:NAME or package.module:function; "
-        "arguments in brackets: 'pit_s(num_classes=10)'")
+        "arguments in brackets: 'pit_s(num_classes=10)', which needs --weights FILE")
     add('--weights', help="a checkpoint file; or pretrained (timm's and torchvision's default), random, own")
     add('--protocol', default='model', help='how pictures are prepared: model (as its configuration says), '
         'hendrycks (resize 256, crop 224, ImageNet mean and std), native (as they are)')
-    add('--data', default='data/imagenet/val', help='folder of class folders, or of pictures with --labels (default: '
+    add('--data', default=VALIDATION, help='folder of class folders, or of pictures with --labels (default: '
         '%(default)s)')
     add('--labels', metavar='FILE', help="lines 'picture class' for a flat folder")
     add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
     add('--store', default='work_dirs/records', metavar='DIR', help='where records are kept (default: %(default)s)')
     add('--cache', metavar='DIR', help='keep decoded images in a memory map here, for this and later runs')
-    add('--allow-missing', type=int, default=0, metavar='N', help='go on with up to N unreadable images')
+    add('--allow-missing', type=whole(0), default=0, metavar='N', help='go on with up to N unreadable images')
     add('--batch-size', type=batch_size, default='auto', help='a number; or auto, which begins large and halves when '
         'memory runs out')
-    add('--workers', type=int, help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
+    add('--workers', type=whole(0), help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
     add('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
     add('--amp', choices=['bf16', 'fp16'], help='run the model in half precision; the records say so')
     add('--compile', action='store_true', help='run the model through torch.compile')
-    add('--seed', type=int, default=0)
+    add('--seed', type=whole(0), default=0)
     return parser
 
 
@@ -110,17 +135,18 @@ def add_corruption_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('--as-published', action='store_true', help='save every corrupted image as JPEG of quality 85 and read it '
         'back, as the published files were; the records say so')
+    add('--variant', choices=['hendrycks'], help="take ImageNet-C's own elastic_transform, pixelate and frost where "
+        'imagecorruptions differs; the records say so')
     add('--published', metavar='DIR', help='measure on corrupted pictures from here, DIR/[GROUP/]CORRUPTION/SEVERITY/'
         'CLASS (ImageNet-C, -C-bar, 3DCC); --data has the clean ones')
-    add('--set', default='imagenet_c', metavar='NAME', help='what the published set is called in records (default: '
-        '%(default)s)')
+    add('--set', metavar='NAME', help='what the published set is called in records (default: imagenet_c)')
 
 
 def add_corruption_names(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('--corruptions', nargs='+', default=['benchmark'], metavar='NAME', help='names; or benchmark (the 15, the '
         'default), extra (the 4 hold-outs), all')
-    add('--severities', nargs='+', type=int, default=[1, 2, 3, 4, 5], metavar='1..5')
+    add('--severities', nargs='+', type=int, action=Once, default=[1, 2, 3, 4, 5], metavar='1..5')
     add('--import', dest='imports', nargs='+', default=[], metavar='MODULE', help='modules that register '
         'corruptions of your own')
 
@@ -196,8 +222,13 @@ def _number(text: str):
 
 def chosen_corruptions(args: argparse.Namespace) -> list[str]:
     """The names that --corruptions means. Raises LookupError for one that does not exist."""
-    if args.published and args.as_published:
-        raise ValueError('expected one of --published and --as-published, got both; published files are JPEG already')
+    other = {'--as-published': args.as_published, '--variant': args.variant, '--cache': args.cache}
+    unfit = [flag for flag, given in other.items() if given]
+    if args.published and unfit:
+        raise ValueError(f'expected --published without {unfit[0]}, got both; published files are taken as they are, '
+                         'each read once')
+    if args.set and not args.published:
+        raise ValueError(f'expected --published DIR with --set {args.set}, got none; say where the set lies')
     return corruption_names(args, registered=not args.published)
 
 
@@ -238,6 +269,7 @@ def detection_conditions(args: argparse.Namespace) -> tuple[list[str], dict, tup
 
 def detector(args: argparse.Namespace):
     """The predictor, the samples and the config that the flags name, on this rank's device; joins torchrun's ranks."""
+    require_places(args)
     from .evaluation.ranks import start_ranks
     device = start_ranks(args.device)
     from .det import runs
@@ -278,6 +310,7 @@ def attacked_classifier(args: argparse.Namespace):
 
 
 def _classifier(args: argparse.Namespace, **precision: str | None):
+    require_places(args)
     from .evaluation.models import build_classifier
     from .evaluation.ranks import start_ranks
     _look_here()
@@ -309,9 +342,11 @@ def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequenc
     """The samples of --published, with the clean ones of --data where that folder is there."""
     from .datasets.imagenet import published_corruptions
     from .datasets.shift import as_published
+    if args.data != VALIDATION:
+        require_folder(args.data, '--data')  # what was asked for is not left out without a word
     clean = pictures(args, predictor) if Path(args.data).is_dir() else None
     return published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
-                                 name=args.set, clean=clean, limit=args.limit)
+                                 name=args.set or 'imagenet_c', clean=clean, limit=args.limit)
 
 
 def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) -> tuple:
@@ -319,6 +354,16 @@ def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) 
     from .benchmarks import imagenet_c
     every = imagenet_c.conditions(corruptions, args.severities, **corruption_variant(args))
     return every if Path(args.data).is_dir() else every[1:]
+
+
+def command_without_corruptions() -> str:
+    """The command of this run but for the flags that choose corruptions, to which others can be added."""
+    kept, dropping = ['python'], False
+    for word in sys.argv:
+        dropping = word.split('=')[0] in CHOOSING if word.startswith('--') else dropping
+        if not dropping:
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def add_shift_flags(parser: argparse.ArgumentParser) -> None:
@@ -356,7 +401,8 @@ def clean_pictures(args: argparse.Namespace, predictor):
 
 def corruption_variant(args: argparse.Namespace) -> dict:
     """What the conditions of this run say beside name and severity."""
-    return {'jpeg': 85} if args.as_published else {}  # hendrycks/robustness saved the published files at quality 85
+    jpeg = {'jpeg': 85} if args.as_published else {}  # hendrycks/robustness saved the published files at quality 85
+    return jpeg | ({'variant': args.variant} if args.variant else {})
 
 
 def measure_options(args: argparse.Namespace, device) -> dict:
@@ -366,6 +412,13 @@ def measure_options(args: argparse.Namespace, device) -> dict:
         workers = 1 if device.type == 'cpu' else min(16, os.cpu_count() or 1)
     return {'seed': args.seed, 'batch_size': args.batch_size, 'workers': workers, 'allow_missing': args.allow_missing,
             'show': True}
+
+
+class Once(argparse.Action):
+    """Keeps the values of a flag without repetitions."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, list(dict.fromkeys(values)))
 
 
 def batch_size(text: str) -> int | str:

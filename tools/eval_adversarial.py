@@ -35,13 +35,13 @@ def main():
                                        **cli.measure_options(args, predictor.device))
     require_counts(found.table, len(samples), allow_missing=args.allow_missing)
     if ranks.rank() == 0:
+        print(f'{found.table.model} on {found.table.dataset}, {len(samples)} images\n')
+        print(tables.as_text(found.table, conditions, found.worst))
+        print(*(f'\nwarning: {sentence}' for sentence in found.warnings), sep='', end='')
         for path, text in ((args.csv, tables.as_csv(found.table)),
                            (args.json, tables.as_json(found.table, found.worst, found.warnings))):
             if path:
                 Path(path).write_text(text)
-        print(f'{found.table.model} on {found.table.dataset}, {len(samples)} images\n')
-        print(tables.as_text(found.table, conditions, found.worst))
-        print(*(f'\nwarning: {sentence}' for sentence in found.warnings), sep='', end='')
     ranks.stop_ranks()
 
 

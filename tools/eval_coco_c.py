@@ -35,13 +35,13 @@ def main():
                                 **cli.measure_options(args, predictor.device))
     require_counts(table, len(samples), allow_missing=args.allow_missing)
     if ranks.rank() == 0:
-        for path, text in ((args.csv, tables.as_csv(table)), (args.json, detection_tables.as_json(table, **variant))):
-            if path:
-                Path(path).write_text(text)
         print(f'{table.model} on {table.dataset}, AP by {metrics[0].source}\n')
         for metric in metrics:
             print(detection_tables.as_text(table, metric.name, names, args.severities, **variant), end='\n\n')
         print(detection_tables.summary_text(table, names, args.severities, **variant))
+        for path, text in ((args.csv, tables.as_csv(table)), (args.json, detection_tables.as_json(table, **variant))):
+            if path:
+                Path(path).write_text(text)
     ranks.stop_ranks()
 
 

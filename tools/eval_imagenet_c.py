@@ -35,12 +35,13 @@ def main():
     require_counts(table, len(samples), allow_missing=args.allow_missing)
     if ranks.rank() == 0:
         variant = cli.corruption_variant(args)
-        for path, text in ((args.csv, tables.as_csv(table)), (args.json, tables.as_json(table, **variant))):
+        chosen = names, args.severities
+        print(f'{table.model} on {table.dataset}\n')
+        print(tables.as_text(table, *chosen, **variant), end='\n\n')
+        print(tables.summary_text(table, *chosen, run=cli.command_without_corruptions(), **variant))
+        for path, text in ((args.csv, tables.as_csv(table)), (args.json, tables.as_json(table, *chosen, **variant))):
             if path:
                 Path(path).write_text(text)
-        print(f'{table.model} on {table.dataset}\n')
-        print(tables.as_text(table, names, args.severities, **variant), end='\n\n')
-        print(tables.summary_text(table, names, args.severities, **variant))
     ranks.stop_ranks()
 
 

@@ -31,13 +31,13 @@ def main():
                             cli.clean_pictures(args, predictor), **cli.measure_options(args, predictor.device))
     if ranks.rank() == 0:
         names = list(shifts)
-        for path, text in ((args.csv, shift_tables.as_csv(tables)), (args.json, shift_tables.as_json(tables, names))):
-            if path:
-                Path(path).write_text(text)
         print(f'{predictor.name}\n')
         print(shift_tables.as_text(tables, names))
         if summary := shift_tables.summary_text(tables, names):
             print(f'\n{summary}')
+        for path, text in ((args.csv, shift_tables.as_csv(tables)), (args.json, shift_tables.as_json(tables, names))):
+            if path:
+                Path(path).write_text(text)
     ranks.stop_ranks()
 
 

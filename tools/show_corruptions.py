@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
-from pit_downstream.cli import one_sentence
+from pit_downstream.cli import one_sentence, whole
+from pit_downstream.core.outputs import require_file_to_write
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.corruptions import BatchRng, corrupt_severities
+from pit_downstream.datasets.base import read_picture
 
 MARGIN = 16  # pixels for a row's name
 
@@ -21,19 +23,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('image', type=Path)
     parser.add_argument('--out', type=Path, help='PNG to write (default: <image>_corrupted.png in this folder)')
-    parser.add_argument('--size', type=int, default=224, help='the image is cut to a square of this side')
+    parser.add_argument('--size', type=whole(32), default=224, help='the image is cut to a square of this side')
     parser.add_argument('--corruptions', nargs='+', default=list(CORRUPTIONS), metavar='NAME')
     args = parser.parse_args()
     if not args.image.is_file():
         parser.error(f'expected a picture, did not find {args.image}')
     with one_sentence():
-        sheet(args).save(args.out or f'{args.image.stem}_corrupted.png')
+        out = args.out or Path(f'{args.image.stem}_corrupted.png')
+        require_file_to_write(out, '--out')
+        sheet(args).save(out, 'PNG')
 
 
 def sheet(args: argparse.Namespace) -> Image.Image:
     """A row per corruption: the image itself, then severities 1 to 5."""
-    with Image.open(args.image) as image:
-        pixels = np.array(ImageOps.fit(image.convert('RGB'), (args.size, args.size), Image.Resampling.BICUBIC))
+    image = read_picture(args.image)
+    pixels = np.array(ImageOps.fit(image, (args.size, args.size), Image.Resampling.BICUBIC))
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
     pitch = args.size + MARGIN
     paper = Image.new('RGB', (6 * args.size, len(args.corruptions) * pitch), 'white')

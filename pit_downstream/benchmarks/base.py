@@ -1,11 +1,13 @@
 """Benchmark: conditions, metrics and a summary; and the interval of a measured rate."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..core.condition import Condition
 from ..core.records import Table
+from ..core.spec import Spec
 
 Z = 1.959963984540054  # the 97.5 % quantile of the standard normal: 95 % lie within +-Z
 
@@ -33,6 +35,12 @@ def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None
                              f'{record.count} under {record.condition}; {images - record.count} could not be read when '
                              'it was measured: mend them and remove these records, or accept the gap with '
                              f'--allow-missing {images - record.count}')
+
+
+def model_flag(model: str) -> str:
+    """--model as a shell takes it, for a model's name in records; its weights stand there without their folder."""
+    kwargs = ('weights', 'amp', 'search', 'normalisation')  # what build_classifier adds
+    return f'--model {shlex.quote(str(Spec.parse(model).without(*kwargs)))}'
 
 
 def wilson(rate: float, count: int) -> tuple[float, float]:

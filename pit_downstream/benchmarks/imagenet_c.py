@@ -8,7 +8,7 @@ from ..core.condition import CLEAN, Condition
 from ..core.records import Key, Table
 from ..core.registry import BENCHMARKS
 from ..core.spec import Spec, Value
-from .base import Benchmark, weighted_interval
+from .base import Benchmark, model_flag, weighted_interval
 
 ERROR = 'top1_error'
 METRICS = (ERROR, 'top5_error', 'nll', 'ece')
@@ -39,9 +39,13 @@ ALEXNET_HOLD_OUT = MappingProxyType({'speckle_noise': .8454, 'gaussian_blur': .7
                                      'saturate': .6583})
 CORRUPTIONS = tuple(ALEXNET)
 HOLD_OUT = tuple(ALEXNET_HOLD_OUT)
+HENDRYCKS = ('elastic_transform', 'pixelate', 'frost')  # of which corruptions.variants has the authors' own way
 
 
 def condition(corruption: str, severity: int, **variant: Value) -> Condition:
+    """variant: further arguments; variant='hendrycks' is said of those alone whose way it changes."""
+    if corruption not in HENDRYCKS:
+        variant.pop('variant', None)
     return Condition(Spec.of(corruption, severity=severity, **variant))
 
 
@@ -72,57 +76,88 @@ def mean_accuracy(table: Table, severity: int, corruptions: Sequence[str] = CORR
 def summarise(table: Table, **variant: Value) -> dict[str, float]:
     """mCE, relative mCE, their 15 terms, and mean accuracies; fractions, so 0.767 is the 76.7 of a leaderboard.
 
-    Raises MissingMeasurement that names every absent condition and the command that measures them.
+    A table without the clean error, which only relative CE asks for, has neither of the two. Raises MissingMeasurement
+    that names every absent corruption and severity and the command that measures them.
     """
-    require(table, [(one, ERROR) for one in conditions(**variant)])
+    require(table, [(one, ERROR) for one in conditions(**variant)[1:]])
     ce = {name: corruption_error(table, name, **variant) for name in CORRUPTIONS}
-    relative = {name: relative_corruption_error(table, name, **variant) for name in CORRUPTIONS}
     accuracy = {severity: mean_accuracy(table, severity, **variant) for severity in SEVERITIES}
-    return {
-        'mCE': _mean(ce.values()), 'relative_mCE': _mean(relative.values()),
-        'clean_accuracy': 1 - table[CLEAN, ERROR], 'mean_accuracy': _mean(accuracy.values()),
+    summary = {
+        'mCE': _mean(ce.values()), 'mean_accuracy': _mean(accuracy.values()),
         **{f'mean_accuracy(severity={severity})': value for severity, value in accuracy.items()},
         **{f'CE({name})': value for name, value in ce.items()},
-        **{f'relative_CE({name})': value for name, value in relative.items()},
     }
+    if (CLEAN, ERROR) not in table:
+        return summary
+    relative = {name: relative_corruption_error(table, name, **variant) for name in CORRUPTIONS}
+    return {**summary, 'relative_mCE': _mean(relative.values()), 'clean_accuracy': 1 - table[CLEAN, ERROR],
+            **{f'relative_CE({name})': value for name, value in relative.items()}}
 
 
 def intervals(table: Table, **variant: Value) -> dict[str, tuple[float, float]]:
-    """95 % intervals of mCE, relative mCE and the mean accuracy, which are weighted sums of the measured errors.
+    """95 % intervals of everything that `summarise` gives: all are weighted sums of the measured errors.
 
     The same images stand behind all of them; see weighted_interval for what that means.
     """
-    require(table, [(one, ERROR) for one in conditions(**variant)])
-    errors = {name: [table.record((condition(name, severity, **variant), ERROR)) for severity in SEVERITIES]
-              for name in CORRUPTIONS}
-    clean = table.record((CLEAN, ERROR))
-    share = {name: 1 / len(CORRUPTIONS) / _alexnet_sum(name) for name in CORRUPTIONS}
-    above_clean = {name: 1 / len(CORRUPTIONS) / (_alexnet_sum(name) - len(SEVERITIES) * ALEXNET_CLEAN)
-                   for name in CORRUPTIONS}
-    cells = len(CORRUPTIONS) * len(SEVERITIES)
-
-    def interval(weight: dict[str, float], of_clean: float = 0., offset: float = 0.) -> tuple[float, float]:
-        terms = [(weight[name], one.value, one.count) for name, records in errors.items() for one in records]
-        return weighted_interval([*terms, (of_clean, clean.value, clean.count)], offset)
-    return {
-        'mCE': interval(share),
-        'relative_mCE': interval(above_clean, -len(SEVERITIES) * math.fsum(above_clean.values())),
-        'mean_accuracy': interval(dict.fromkeys(CORRUPTIONS, -1 / cells), offset=1.),
+    require(table, [(one, ERROR) for one in conditions(**variant)[1:]])
+    ce = {name: 1 / _alexnet_sum(name) for name in CORRUPTIONS}
+    severities = {severity: mean_interval(table, CORRUPTIONS, [severity], **variant) for severity in SEVERITIES}
+    found = {
+        'mCE': _interval(table, {name: weight / len(ce) for name, weight in ce.items()}, variant),
+        'mean_accuracy': mean_interval(table, CORRUPTIONS, SEVERITIES, **variant),
+        **{f'mean_accuracy(severity={severity})': interval for severity, interval in severities.items()},
+        **{f'CE({name})': _interval(table, {name: weight}, variant) for name, weight in ce.items()},
     }
+    if (CLEAN, ERROR) not in table:
+        return found
+    above_clean = {name: 1 / (_alexnet_sum(name) - len(SEVERITIES) * ALEXNET_CLEAN) for name in CORRUPTIONS}
+    clean = table.record((CLEAN, ERROR))
+    return {
+        **found,
+        'relative_mCE': _interval(table, {name: weight / len(ce) for name, weight in above_clean.items()}, variant,
+                                  relative=True),
+        'clean_accuracy': weighted_interval([(-1, clean.value, clean.count)], offset=1.),
+        **{f'relative_CE({name})': _interval(table, {name: weight}, variant, relative=True)
+           for name, weight in above_clean.items()},
+    }
+
+
+def mean_interval(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value
+                  ) -> tuple[float, float]:
+    """The 95 % interval of 1 - error, averaged over some corruptions and severities."""
+    records = [table.record((condition(name, severity, **variant), ERROR))
+               for name in corruptions for severity in severities]
+    return weighted_interval([(-1 / len(records), one.value, one.count) for one in records], offset=1.)
+
+
+def _interval(table: Table, weights: dict[str, float], variant: dict[str, Value], *, relative: bool = False
+              ) -> tuple[float, float]:
+    """Of the sum over corruptions and severities of weight * error. relative: of weight * (error - clean error)."""
+    records = {name: [table.record((condition(name, severity, **variant), ERROR)) for severity in SEVERITIES]
+               for name in weights}
+    terms = [(weight, one.value, one.count) for name, weight in weights.items() for one in records[name]]
+    if relative:
+        clean = table.record((CLEAN, ERROR))
+        terms.append((-len(SEVERITIES) * math.fsum(weights.values()), clean.value, clean.count))
+    return weighted_interval(terms)
 
 
 def require(table: Table, keys: Iterable[Key]) -> None:
     """Raise MissingMeasurement for the keys that `table` lacks, with the command that measures them."""
-    missing = [Condition.parse(str(key[0])) for key in keys if key not in table]
-    specs = [one.corruption for one in missing if one.corruption is not None]
-    flags = ''
-    if specs:
-        names, severities = (dict.fromkeys(values) for values in
-                             ([spec.name for spec in specs], [spec.get('severity') for spec in specs]))
-        flags = f' --corruptions {" ".join(names)} --severities {" ".join(map(str, sorted(severities)))}'
-        flags += ' --as-published' * any(spec.get('jpeg') is not None for spec in specs)
-    table.require(keys, command=f'python tools/eval_imagenet_c.py --model {Spec.parse(table.model).name}{flags} '
-                                'and the other flags of the first run')
+    missing = [key for key in keys if key not in table]
+    table.require(missing, command=command(table, missing))
+
+
+def command(table: Table, keys: Iterable[Key], *, run: str | None = None) -> str:
+    """What measures `keys`. run: the command of the run that left them out; without it the model alone is known."""
+    specs = [spec for spec in (Condition.parse(str(key[0])).corruption for key in keys) if spec is not None]
+    if run is None:
+        run = f'python tools/eval_imagenet_c.py {model_flag(table.model)}'
+        run += ' --as-published' * any(spec.get('jpeg') is not None for spec in specs)
+        run += ' --variant hendrycks' * any(spec.get('variant') is not None for spec in specs)
+    names = dict.fromkeys(spec.name for spec in specs)
+    severities = sorted({spec.get('severity') for spec in specs})
+    return f'{run} --corruptions {" ".join(names)} --severities {" ".join(map(str, severities))}' if specs else run
 
 
 def _errors(table: Table, corruption: str, variant: dict[str, Value]) -> list[float]:

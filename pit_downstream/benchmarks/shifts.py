@@ -8,7 +8,7 @@ from ..core.condition import CLEAN
 from ..core.records import Record, Table
 from ..core.registry import BENCHMARKS
 from ..core.spec import Spec
-from .base import Benchmark, weighted_interval
+from .base import Benchmark, model_flag, weighted_interval
 
 ERROR = 'top1_error'
 IMAGENET = 'imagenet'
@@ -92,8 +92,8 @@ def record_at(tables: Tables, place: Place) -> Record:
     model = next(iter(tables.values())).model
     table = tables.get(place.dataset) or Table(model, place.dataset)
     what = '--data DIR with the validation pictures' if place.dataset == IMAGENET else f'--shifts {place.dataset}=DIR'
-    table.require([(CLEAN, place.metric)], command=f'python tools/eval_shifts.py --model {Spec.parse(model).name} '
-                                                   f'{what} and the other flags of the first run')
+    table.require([(CLEAN, place.metric)], command=f'python tools/eval_shifts.py {model_flag(model)} {what} and the '
+                                                   'other flags of the first run')
     return table.record((CLEAN, place.metric))
 
 

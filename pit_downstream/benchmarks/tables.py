@@ -10,8 +10,8 @@ from ..core.condition import CLEAN, Condition
 from ..core.records import MissingMeasurement, Record, Table
 from ..core.spec import Value
 from . import imagenet_c
-from .base import weighted_interval, wilson
-from .imagenet_c import ERROR
+from .base import wilson
+from .imagenet_c import ERROR, SEVERITIES
 
 _COLUMNS = ('model', 'dataset', 'condition', 'corruption', 'severity', 'metric', 'value', 'low', 'high', 'count',
             'seed')
@@ -37,25 +37,29 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
                      for first, *cells in rows)
 
 
-def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
-    """mCE, relative mCE and mean accuracy with their 95 % intervals.
+def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], *, run: str | None = None,
+                 **variant: Value) -> str:
+    """mCE, relative mCE and mean accuracies with their 95 % intervals.
 
     Where the table lacks something for these, the sentence that says what, and the mean accuracy over the conditions
     that were chosen; for a set without AlexNet's errors (ImageNet-C-bar, 3DCC) the latter alone.
+    run: the command that measured the table, for that sentence.
     """
     lines = []
     try:
         summary, intervals = imagenet_c.summarise(table, **variant), imagenet_c.intervals(table, **variant)
-        lines = [_line(name.replace('_', ' '), summary[name], interval) for name, interval in intervals.items()]
+        shown = {name: name.replace('_', ' ') for name in ('mCE', 'relative_mCE', 'mean_accuracy')}
+        shown |= {f'mean_accuracy(severity={severity})': f'at severity {severity}' for severity in SEVERITIES}
+        lines = [_line(title, summary[name], intervals[name]) for name, title in shown.items() if name in summary]
+        if 'relative_mCE' not in summary:
+            lines.append(f'no relative mCE: {MissingMeasurement(table, [(CLEAN, ERROR)]).args[0]}')
     except MissingMeasurement as missing:
         if set(corruptions) & set(imagenet_c.CORRUPTIONS):
-            lines = [f'no mCE: {missing.args[0]}']
-    if set(corruptions) != set(imagenet_c.CORRUPTIONS) or set(severities) != set(imagenet_c.SEVERITIES):
-        records = [table.record((imagenet_c.condition(name, severity, **variant), ERROR))
-                   for name in corruptions for severity in severities]
-        mean = 1 - math.fsum(record.value for record in records) / len(records)
-        interval = weighted_interval([(-1 / len(records), record.value, record.count) for record in records], offset=1.)
-        lines.append(_line(f'mean accuracy of the {len(records)} above', mean, interval))
+            command = imagenet_c.command(table, missing.keys, run=run)
+            lines = [f'no mCE: {MissingMeasurement(table, missing.keys, command).args[0]}']
+    if not _whole(corruptions, severities):
+        mean, interval = _chosen(table, corruptions, severities, variant)
+        lines.append(_line(f'mean accuracy of the {len(corruptions) * len(severities)} above', mean, interval))
     return '\n'.join(lines)
 
 
@@ -73,15 +77,21 @@ def csv_of(records: Iterable[Record]) -> str:
     return out.getvalue()
 
 
-def as_json(table: Table, **variant: Value) -> str:
-    """{'model', 'dataset', 'summary', 'intervals', 'records'}; summary and intervals are null over a gap."""
+def as_json(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
+    """{'model', 'dataset', 'summary', 'intervals', 'chosen', 'records'}; summary and intervals are null over a gap.
+
+    chosen: the mean accuracy over these corruptions and severities, with its interval.
+    """
     try:
         summary, intervals = imagenet_c.summarise(table, **variant), imagenet_c.intervals(table, **variant)
     except MissingMeasurement:
         summary = intervals = None
+    mean, interval = _chosen(table, corruptions, severities, variant)
+    chosen = {'corruptions': list(corruptions), 'severities': list(severities), 'mean_accuracy': mean,
+              'interval': interval}
     rows = [record_row(record) for record in table.records]
     return json.dumps({'model': table.model, 'dataset': table.dataset, 'summary': summary, 'intervals': intervals,
-                       'records': rows}, indent=1) + '\n'
+                       'chosen': chosen, 'records': rows}, indent=1) + '\n'
 
 
 def record_row(record: Record) -> dict:
@@ -96,6 +106,18 @@ def record_row(record: Record) -> dict:
 
 def _line(name: str, value: float, interval: tuple[float, float]) -> str:
     return f'{name:13}  {number(value)}  (95 %: {number(interval[0])} to {number(interval[1])})'
+
+
+def _whole(corruptions: Sequence[str], severities: Sequence[int]) -> bool:
+    return set(corruptions) == set(imagenet_c.CORRUPTIONS) and set(severities) == set(SEVERITIES)
+
+
+def _chosen(table: Table, corruptions: Sequence[str], severities: Sequence[int], variant: dict[str, Value]
+            ) -> tuple[float, tuple[float, float]]:
+    """The mean accuracy over corruptions and severities, and its interval."""
+    accuracies = [imagenet_c.mean_accuracy(table, severity, corruptions, **variant) for severity in severities]
+    return (math.fsum(accuracies) / len(accuracies),
+            imagenet_c.mean_interval(table, corruptions, severities, **variant))
 
 
 def _error(table: Table, name: str, severity: int, variant: dict[str, Value]) -> float | None:

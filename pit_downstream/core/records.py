@@ -125,11 +125,20 @@ class ResultStore:
 
     def _parse(self, number: int, line: bytes) -> Record:
         try:
-            return Record(**json.loads(line))
+            return _checked(Record(**json.loads(line)))
         except (ValueError, TypeError) as error:
             names = ', '.join(field.name for field in fields(Record))
             raise ValueError(f'expected a JSON object with {names} in line {number} of {self.path}, '
                              f'got {line[:80].decode(errors="replace")!r}; remove or mend that line') from error
+
+
+def _checked(record: Record) -> Record:
+    """Raises TypeError unless every field has its type."""
+    for field in fields(Record):
+        value = getattr(record, field.name)
+        if not isinstance(value, (int, float) if field.type is float else field.type):
+            raise TypeError(f'expected {field.type} as {field.name}, got {value!r}')
+    return record
 
 
 def parse_place(name: str) -> tuple[str, str]:

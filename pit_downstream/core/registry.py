@@ -35,8 +35,9 @@ class Registry(Generic[T]):
 
     def entry(self, name: str) -> Entry[T]:
         if name not in self._entries:
-            near = get_close_matches(name, self._entries) or list(self._entries)
-            raise LookupError(f'no {self.noun} named {name!r}; did you mean {", ".join(near)}?')
+            near = get_close_matches(name, self._entries)
+            hint = f'did you mean {", ".join(near)}?' if near else f'there are {", ".join(self._entries)}'
+            raise LookupError(f'no {self.noun} named {name!r}; {hint}')
         return self._entries[name]
 
     def __getitem__(self, name: str) -> T:

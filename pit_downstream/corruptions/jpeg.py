@@ -1,12 +1,14 @@
 """What JPEG does to an image: on a CPU through Pillow's codec, elsewhere without a file, to the same values.
 
-Without a file: colour, half-size chroma, DCT, quantisation, and the way back. Every step is libjpeg-turbo's integer arithmetic (as Pillow uses it: 4:2:0, the accurate integer DCT, smooth chroma
-upsampling), computed on float32 that hold whole numbers. Entropy coding loses nothing and is left out.
+Without a file: colour, half-size chroma, DCT, quantisation, and the way back. Every step is libjpeg-turbo's integer
+arithmetic (as Pillow uses it: 4:2:0, the accurate integer DCT, smooth chroma upsampling), computed on float32 that hold
+whole numbers. Entropy coding loses nothing and is left out.
 Sources: ITU-T T.81; the Independent JPEG Group's jccolor, jcsample, jfdctint, jcdctmgr, jidctint, jdsample, jdcolor.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from contextlib import contextmanager
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +82,22 @@ def compressed(images: Tensor, qualities: Sequence[int]) -> Iterator[Tensor]:
         yield spectrum.at(quality)
 
 
+@contextmanager
+def whole_products(device: torch.device) -> Iterator[None]:
+    """Products of float32 without autocast and TensorFloat-32, whose few bits do not hold these whole numbers."""
+    try:
+        before, exact, set_precision = torch.get_float32_matmul_precision(), 'highest', torch.set_float32_matmul_precision
+    except RuntimeError:  # it was set through torch.backends, the way of torch 2.9, which must not be mixed with that one
+        matmul = torch.backends.cuda.matmul
+        before, exact, set_precision = matmul.fp32_precision, 'ieee', partial(setattr, matmul, 'fp32_precision')
+    set_precision(exact)
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        set_precision(before)
+
+
 class Spectrum:
     """Images ready to be quantised: their DCT coefficients, which all qualities share.
 
@@ -88,14 +106,16 @@ class Spectrum:
 
     def __init__(self, images: Tensor):
         self.size = tuple(images.shape[-2:])
-        planes = ycc(images)
-        self.coefficients = [forward(whole_blocks(planes[:, :1], 16)), forward(halved_chroma(planes[:, 1:]))]
+        with whole_products(images.device):
+            planes = ycc(images)
+            self.coefficients = [forward(whole_blocks(planes[:, :1], 16)), forward(halved_chroma(planes[:, 1:]))]
 
     def at(self, quality: int) -> Tensor:
         """The images compressed at `quality` and decompressed, uint8 (B, 3, H, W)."""
         height, width = self.size
-        luma, chroma = (inverse(quantised(coefficients, quantisation(quality, is_chroma, coefficients.device)))
-                        for coefficients, is_chroma in zip(self.coefficients, (False, True), strict=True))
+        with whole_products(self.coefficients[0].device):
+            luma, chroma = (inverse(quantised(coefficients, quantisation(quality, is_chroma, coefficients.device)))
+                            for coefficients, is_chroma in zip(self.coefficients, (False, True), strict=True))
         chroma = doubled(chroma[..., :(height + 1) // 2, :(width + 1) // 2])
         return rgb(luma[..., :height, :width], chroma[..., :height, :width])
 

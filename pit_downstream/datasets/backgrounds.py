@@ -105,5 +105,6 @@ def challenge(root: str | Path, *, view: View) -> Challenge:
     of_class = dict(zip(class_folders_in(grounds), IN9.values(), strict=True))
     backgrounds = answered(grounds, of_class, 'backgrounds', view)
     ids, targets = zip(*found, strict=True)
-    name = str(Spec.of('in9_challenge', classes=len(IN9), backgrounds=len(backgrounds)))
+    name = str(Spec.of('in9_challenge', classes=len(IN9), backgrounds=len(backgrounds),
+                       background_files=backgrounds.files))
     return Challenge(PictureSamples(pictures, ids, targets, view=view, name=name), masks=masks, backgrounds=backgrounds)

@@ -1,8 +1,11 @@
 """Samples on disk: pictures with their class, cut to the raw image on which a benchmark defines its corruption."""
 
+import hashlib
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -69,7 +72,7 @@ class View:
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """uint8 (3, H, W), RGB."""
-        picture = picture.convert('RGB')
+        picture = _rgb(picture)
         if self.border:
             width, height = picture.size
             picture = picture.crop((self.border, self.border, width - self.border, height - self.border))
@@ -95,11 +98,31 @@ class View:
         return words if self.resize is None or self.mode == 'center' else {**words, 'mode': self.mode}
 
 
+def read_picture(path: str | Path) -> Image.Image:
+    """The picture of a file in RGB. Raises UnreadableImage."""
+    try:
+        with Image.open(path) as picture:
+            return _rgb(picture)
+    except _BROKEN as error:
+        raise UnreadableImage(str(path), f'{error}' or type(error).__name__) from error
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """16 bits of grey become their upper 8, as Pillow takes 16 bits of a colour; convert() would cut them at 255."""
+    if picture.mode.startswith('I;16'):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ('I', 'F'):
+        raise ValueError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {picture.mode}), of which nobody says '
+                         'what is white; convert the picture')
+    return picture.convert('RGB')
+
+
 class PictureSamples:
     """Pictures below `root`, each with its target: a class index, or all the indices that are right.
 
-    name: of its Spec; what the view does and how many images there are is added to it, so that numbers of different
-    views or of a part never pass for each other. ids: paths below `root`, with '/'.
+    name: of its Spec; what the view does, how many images there are and a digest of their files are added to it, so
+    that numbers of different views, of a part or of other pictures never pass for each other. ids: paths below `root`,
+    with '/'.
     """
 
     def __init__(self, root: str | Path, ids: Sequence[str], targets: Sequence[int | tuple[int, ...]], *, view: View,
@@ -110,9 +133,15 @@ class PictureSamples:
         given = Spec.parse(name)
         self.spec = Spec.of(given.name, **{**dict(given.kwargs), 'images': len(ids), **view.words})
 
-    @property
+    @cached_property
     def name(self) -> str:
-        return str(self.spec)
+        return str(Spec.of(self.spec.name, **{**dict(self.spec.kwargs), 'files': self.files}))
+
+    @cached_property
+    def files(self) -> str:
+        """8 digits that belong to the pictures' paths below the root, their sizes and targets; no picture is read."""
+        return _digest(f'{id} {os.stat(f"{self.root}/{id}").st_size} {target}'
+                       for id, target in zip(self.ids, self.targets, strict=True))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -135,7 +164,7 @@ class PictureSamples:
             raise ValueError(f'expected a limit in 1..{len(self)}, the number of images, got {limit}')
         chosen = [index * len(self) // limit for index in range(limit)]
         few = PictureSamples(self.root, [self.ids[i] for i in chosen], [self.targets[i] for i in chosen],
-                             view=self.view, name=self.name)
+                             view=self.view, name=str(self.spec))
         few.spec = Spec.of(self.spec.name, **{**dict(self.spec.kwargs), 'limit': limit})
         return few
 
@@ -143,7 +172,9 @@ class PictureSamples:
 class CorruptedFolders:
     """A published set of corrupted pictures: one data set per condition, and where given the clean one.
 
-    folders: data set by condition; they must have equally many images.
+    folders: data set by condition; they must have equally many images. clean: the same pictures without corruption.
+    The name has a digest of the pictures' names, and says of the clean ones what differs, their view and files: it is
+    the same whichever of the conditions are chosen. Sets of the same pictures, corrupted otherwise, need a name each.
     """
 
     def __init__(self, name: str, folders: dict[Condition, PictureSamples], *, clean: PictureSamples | None = None):
@@ -154,8 +185,12 @@ class CorruptedFolders:
                              f'{max(sizes.values())} elsewhere; complete the folder')
         any_folder = next(iter(folders.values()))
         self._folders = folders | ({CLEAN: clean} if clean is not None else {})
+        words = dict(any_folder.spec.kwargs) | {'pictures': _digest(_same_pictures(self._folders.values()))}
+        if clean is not None:
+            other = clean.view.words | {'files': clean.files}
+            words |= {f'clean_{key}': value for key, value in other.items() if words.get(key) != value}
         self._length = len(any_folder)
-        self.name = str(Spec.of(name, **dict(any_folder.spec.kwargs)))
+        self.name = str(Spec.of(name, **words))
 
     def __len__(self) -> int:
         return self._length
@@ -169,6 +204,32 @@ class CorruptedFolders:
         if here not in self._folders:
             raise LookupError(f'{self.name} has no images under {here}; it has {len(self._folders)} other conditions')
         return self._folders[here], Condition(None, condition.attack)
+
+
+def _same_pictures(folders: Iterable[PictureSamples]) -> list[str]:
+    """Name and target of every picture, sorted. Raises ValueError for a folder that has other ones than the first.
+
+    Suffixes may differ, and the folders in which pictures lie.
+    """
+    first, *others = folders
+    names = _pictures(first)
+    for other in others:
+        strange = set(names) ^ set(_pictures(other))
+        if strange or len(other) != len(first):
+            raise ValueError(f'expected the same pictures in {other.root} as in {first.root}, got {len(other)} and '
+                             f'{len(first)}, and {min(strange, default="one")} not in both; give the clean pictures of '
+                             'this set with --data, or complete the folder')
+    return names
+
+
+def _pictures(samples: PictureSamples) -> list[str]:
+    stems = (id.rsplit('/', 1)[-1].rsplit('.', 1)[0] for id in samples.ids)
+    return sorted(f'{stem} {target}' for stem, target in zip(stems, samples.targets, strict=True))
+
+
+def _digest(lines: Iterable[str]) -> str:
+    """The first 8 digits of the SHA-256 of some lines."""
+    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:8]
 
 
 def pictures_in(folder: Path) -> list[str]:

@@ -1,6 +1,5 @@
 """ImageNet and what is laid out like it: class folders, a flat folder with labels, published corrupted sets."""
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ _DEVKIT = ('it looks like the numbering 1..1000 of the ILSVRC development kit, w
 
 
 def class_folders(root: str | Path, *, view: View, name: str | None = None) -> PictureSamples:
-    """Any root/<class>/*.JPEG. The name is 'imagenet' for WordNet ids, else 'folder' with the end of the path."""
+    """Any root/<class>/*.JPEG. The name is 'imagenet' for all 1000 classes, else 'folder' with the end of the path."""
     root = Path(root)
     indices = class_indices(folders_in(root))
     if not indices and root.is_dir() and pictures_in(root):
@@ -23,13 +22,13 @@ def class_folders(root: str | Path, *, view: View, name: str | None = None) -> P
     found = [(f'{folder}/{picture}', index) for folder, index in indices.items()
              for picture in pictures_in(root / folder)]
     ids, targets = zip(*found, strict=True) if found else ((), ())
-    return PictureSamples(root, ids, targets, view=view, name=name or _name(root, indices))
+    return PictureSamples(root, ids, targets, view=view, name=name or _name(root, set(indices) == wnid_indices().keys()))
 
 
 def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str | None = None) -> PictureSamples:
     """Pictures directly in `root`, their classes in the text file `labels`.
 
-    A line is 'picture label', separated by blanks or a comma, where the label is a class index or a WordNet id and the
+    A line is 'picture label', separated by a comma or else by the last blanks of the line, where the label is a class index or a WordNet id and the
     picture's suffix may be left out (Kaggle's LOC_val_solution.csv is such a file); or a label alone, for the
     pictures in sorted order.
     """
@@ -44,7 +43,7 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
         raise ValueError(f'expected a label for each of the {len(pictures)} pictures in {root}, got none for '
                          f'{len(unnamed)} of them, {", ".join(unnamed[:3])} ...; complete {labels}')
     return PictureSamples(root, pictures, [targets[picture] for picture in pictures], view=view,
-                          name=name or ('imagenet' if max(targets.values()) > 99 else _name(root, ())))
+                          name=name or _name(root, len(set(targets.values())) == 1000))
 
 
 def published_corruptions(root: str | Path, corruptions: Iterable[str], severities: Iterable[int], *, view: View,
@@ -89,7 +88,7 @@ def _published(root: Path, corruption: str) -> Path:
 
 
 def _read_labels(path: Path, pictures: list[str]) -> dict[str, int]:
-    rows = [re.split(r'[,\s]+', line.strip()) for line in path.read_text().splitlines() if line.strip()]
+    rows = [_row(line.strip()) for line in path.read_text().splitlines() if line.strip()]
     rows = [row for row in rows if row[0] not in ('ImageId', 'filename', 'image')]
     if all(len(row) == 1 for row in rows):
         if len(rows) != len(pictures):
@@ -103,10 +102,14 @@ def _read_labels(path: Path, pictures: list[str]) -> dict[str, int]:
     return {stems.get(picture, picture): target for picture, target in targets.items()}
 
 
-def _name(root: Path, names: Iterable[str]) -> str:
-    if any(name in wnid_indices() for name in names):
-        return 'imagenet'
-    return folder_text(root)
+def _row(line: str) -> list[str]:
+    """[label] or [picture, label ...]; a picture's name may hold blanks."""
+    picture, comma, labels = line.partition(',')
+    return [picture.strip(), *labels.split()] if comma else line.rsplit(maxsplit=1)
+
+
+def _name(root: Path, all_classes: bool) -> str:
+    return 'imagenet' if all_classes else folder_text(root)
 
 
 def folder_text(root: str | Path, **kwargs: Value) -> str:

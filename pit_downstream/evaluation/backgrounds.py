@@ -1,7 +1,8 @@
 """The challenge of adversarial backgrounds: which foregrounds lose their class on at least one of many backgrounds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ..datasets.base import Samples
 from ..metrics.answers import answer_errors
 from .keep import note_run
 from .measure import START
-from .ranks import from_first, gathered, rank, world
+from .ranks import from_first, gathered, rank, refuse_together, world
 
 ERROR = 'top1_error'
 
@@ -37,12 +38,22 @@ def keep_challenge(store: ResultStore, predictor: Predictor, challenge: Challeng
         note_run(store, predictor, seed)
         grounds = _images(challenge.backgrounds, range(len(challenge.backgrounds))).to(predictor.device)
     for name in tqdm(missing, unit='class', disable=None if show and rank() == 0 else True):
-        fooled = gathered(run.fooled(run.of_class(name)[rank()::world()], grounds, size))
+        fooled = _of_all_ranks(partial(run.fooled, run.of_class(name)[rank()::world()], grounds, size))
         run.keep(name, sum(fooled), len(fooled))
     if (CLEAN, ERROR) not in table:
         classes = [record for record in run.table().records if record.place]
         run.keep('', sum(round(one.value * one.count) for one in classes), sum(one.count for one in classes))
     return run.table()
+
+
+def _of_all_ranks(own: Callable[[], list[bool]]) -> list[bool]:
+    """What the ranks find, or what one of them refuses, on each of them."""
+    try:
+        found, refusal = own(), None
+    except ValueError as error:
+        found, refusal = [], error
+    refuse_together(refusal)
+    return gathered(found)
 
 
 def fooled_by_any(predictor: Predictor, foregrounds: Tensor, masks: Tensor, backgrounds: Tensor,

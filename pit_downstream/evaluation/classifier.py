@@ -81,8 +81,12 @@ class ClassifierPredictor:
             return Outputs(self._logits(images, self._amp, self.model), seen)
 
     def _logits(self, images: Tensor, amp: torch.dtype | None, forward: nn.Module | None = None) -> Tensor:
-        with torch.autocast(self.device.type, amp, enabled=amp is not None):
-            logits = (forward or self._forward)((images - self._mean) / self._std)
+        try:
+            with torch.autocast(self.device.type, amp, enabled=amp is not None):
+                logits = (forward or self._forward)((images - self._mean) / self._std)
+        except AssertionError as error:  # timm's models of one size refuse others so
+            raise ValueError(f'expected images that {self.name} takes, got {images.shape[-2]} x {images.shape[-1]}: '
+                             f'{error}; choose another --protocol than native') from error
         return logits.float()
 
     def classes(self) -> int:

@@ -51,11 +51,22 @@ def passes(sources: Sequence[Samples], *, indices: Sequence[Sequence[int]], batc
     """
     plan = [[(place, index) for index in chosen[start:start + batch_size]]
             for place, chosen in enumerate(indices) for start in range(0, len(chosen), batch_size)]
-    stream = iter(DataLoader(
+    stream = _told(DataLoader(
         _Sources(sources), batch_sampler=plan, num_workers=workers, collate_fn=_collate, pin_memory=pin,
         prefetch_factor=AHEAD if workers else None))
     for chosen in indices:
         yield chain.from_iterable(islice(stream, -(-len(chosen) // batch_size)))
+
+
+def _told(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
+    """The batches; of a worker that was killed it says what a user can do, not which of torch's options."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if 'DataLoader worker' not in str(error):
+            raise
+        raise ValueError('expected the processes that decode to live, but one was killed, as a rule for want of memory '
+                         '(of /dev/shm in a container); run with fewer --workers, or a smaller --batch-size') from error
 
 
 class _Sources(Dataset):

@@ -19,7 +19,7 @@ from ..datasets.base import Samples, UnreadableImage
 from .attacking import attack_curve, check_attack, radius
 from .corrupting import arguments, check_corruption, corrupted
 from .loading import RawBatch, passes
-from .ranks import dealt, gathered, rank
+from .ranks import dealt, gathered, rank, refuse_together
 
 START = {'cuda': 256, 'cpu': 32}  # batch size 'auto' begins with
 
@@ -89,7 +89,10 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
         return
     device = torch.device(getattr(predictor, 'device', 'cpu'))
     size = START.get(device.type, START['cpu']) if batch_size == 'auto' else int(batch_size)
+    if workers < 0 or size < 1:
+        raise ValueError(f'expected workers from 0 up and a batch size from 1 up, got {workers} and {size}')
     walker = _Walker(device, size, halve=batch_size == 'auto')
+    said: dict[int, set[str]] = {}
     counter = counter or partial(Tallies, predictors=predictors)
     counters = [counter(predictor, one, metrics, seed) for one in plan]
     indices = [[count.wanted[place] for place in dealt(len(count.wanted), 1 if batch_size == 'auto' else size)]
@@ -100,8 +103,12 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     with tqdm(total=total, unit='img', smoothing=0.05, disable=None if show and rank() == 0 else True) as bar:
         for one, batches, count in zip(plan, stream, counters, strict=True):
             bar.set_description(one.title)
-            unreadable = walker.walk(one, batches, count, bar)
-            _require_readable(gathered(unreadable), allow_missing)
+            unreadable, refusal = walker.walk(one, batches, count, bar)
+            refuse_together(refusal)
+            missing = gathered(unreadable)
+            _require_readable(missing, allow_missing)
+            if rank() == 0:
+                _name_left_out(missing, said.setdefault(id(one.samples), set()))
             yield [record for condition, values, images in count.values() for record in to_records(
                 values, model=predictor.name, dataset=samples.name, condition=condition, count=images, seed=seed)
                 if (record.condition, record.metric) not in done]
@@ -142,16 +149,24 @@ class _Walker:
     def __init__(self, device: torch.device, size: int, *, halve: bool):
         self.device, self.size, self.halve = device, size, halve
 
-    def walk(self, one: Pass, batches: Iterable[RawBatch], counter: Counter, bar: tqdm) -> list[UnreadableImage]:
-        """Returns what could not be read."""
+    def walk(self, one: Pass, batches: Iterable[RawBatch], counter: Counter, bar: tqdm
+             ) -> tuple[list[UnreadableImage], ValueError | None]:
+        """Returns what could not be read, and what ended the walk: other ranks must hear of it before it is raised."""
         unreadable: list[UnreadableImage] = []
+        try:
+            self._walk(one, batches, counter, bar, unreadable)
+        except ValueError as refusal:
+            return unreadable, refusal
+        return unreadable, None
+
+    def _walk(self, one: Pass, batches: Iterable[RawBatch], counter: Counter, bar: tqdm,
+              unreadable: list[UnreadableImage]) -> None:
         for batch in batches:
             unreadable += batch.unreadable
             on_device = batch.to(self.device)
             for part in self._parts(on_device):
                 self._part(part, one.work, counter)
             bar.update((len(batch) + len(batch.unreadable)) * len(one.work))
-        return unreadable
 
     def _parts(self, batch: RawBatch) -> Iterator[RawBatch]:
         start = 0
@@ -239,5 +254,11 @@ def _require_readable(unreadable: list[UnreadableImage], allowed: int) -> None:
         more = f' and {len(unreadable) - 8} more' if len(unreadable) > 8 else ''
         raise ValueError(f'expected readable images, got {len(unreadable)} that are not: {shown}{more}; mend them, or '
                          f'leave them out with --allow-missing {len(unreadable)}')
+
+
+def _name_left_out(unreadable: Iterable[UnreadableImage], said: set[str]) -> None:
+    """Each image once, however many passes miss it."""
     for one in unreadable:
-        _log.warning('left out: %s', one)
+        if one.id not in said:
+            _log.warning('left out: %s', one)
+            said.add(one.id)

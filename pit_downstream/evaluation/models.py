@@ -100,7 +100,9 @@ def _timm(spec: Spec, weights: str) -> Named:
         raise LookupError(f'no model named {spec.name!r}; did you mean {", ".join(near)}?')
     kwargs, label = dict(spec.kwargs), weights
     if weights == 'pretrained':
-        model = download(spec.name, lambda: timm.create_model(spec.name, pretrained=True, **kwargs))
+        model = _made(spec, lambda: download(spec.name, lambda: timm.create_model(
+            spec.name, pretrained=True, **kwargs)))
+        _require_published_head(spec, model.num_classes, model.pretrained_cfg.get('num_classes', model.num_classes))
         label = model.pretrained_cfg.get('hf_hub_id') or weights
     elif weights == 'random':
         model = _made(spec, lambda: timm.create_model(spec.name, **kwargs))
@@ -124,7 +126,8 @@ def _torchvision(name: str, spec: Spec, weights: str) -> Named:
         raise ValueError(f'expected a classifier of images, got torchvision:{name}, which is none')
     kwargs, label = dict(spec.kwargs), weights
     if weights == 'pretrained':
-        label = str(published)
+        label, classes = str(published), len(published.meta['categories'])
+        _require_published_head(spec, kwargs.get('num_classes', classes), classes)
         model = download(spec.name, lambda: get_model(name, weights=published, **kwargs))
     else:
         model = _made(spec, lambda: get_model(name, weights=None, **kwargs))
@@ -191,8 +194,16 @@ def _prepare(own: Preparation, protocol: str) -> Preparation:
 def _made(spec: Spec, make: Callable[[], nn.Module]) -> nn.Module:
     try:
         return make()
-    except TypeError as error:
-        raise ValueError(f'expected arguments that {spec.name} knows, got {spec}: {error}') from error
+    except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        raise ValueError(f'expected a name and arguments that can be built, got {spec}: {_first_line(error)}; check '
+                         '--model') from error
+
+
+def _require_published_head(spec: Spec, classes: int, published: int) -> None:
+    """timm leaves out a head that does not fit, and says nothing: a random one would be measured under their name."""
+    if classes != published:
+        raise ValueError(f'expected {published} classes, as the published weights of {spec.name} have, got {classes} in '
+                         f'{spec}; give your own weights with --weights FILE')
 
 
 def _loaded(spec: Spec, path: str, load: Callable[[], Any]) -> Any:

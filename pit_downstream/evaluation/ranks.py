@@ -1,6 +1,7 @@
 """Processes that share the work: under torchrun each takes its part of the samples."""
 
 import os
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -19,13 +20,18 @@ def start_ranks(device: str) -> torch.device:
         chosen = torch.device(kind)
     except RuntimeError as error:
         raise ValueError(f"expected a device like cpu, cuda or cuda:1, got {device!r}") from error
+    if chosen.type not in ('cpu', 'cuda'):
+        raise ValueError(f'expected a device like cpu, cuda or cuda:1, got {device!r}, on which nothing here was tried')
     if chosen.type == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f'expected a GPU for {device}, torch finds none here; run with --device cpu')
+    if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'expected one of the {torch.cuda.device_count()} GPUs here, got {device!r}; the first is cuda:0')
     if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not dist.is_initialized():
         if chosen.type == 'cuda':
             chosen = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
             torch.cuda.set_device(chosen)
-        dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo')
+        # ranks meet at the end of a pass, which one may reach long before the others; torchrun ends them where one dies
+        dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo', timeout=timedelta(days=7))
     return chosen
 
 
@@ -59,6 +65,13 @@ def gathered(items: list[T]) -> list[T]:
     parts: list = [None] * world()
     dist.all_gather_object(parts, items)
     return [item for part in parts for item in part]
+
+
+def refuse_together(refusal: ValueError | None) -> None:
+    """Raise on every rank what one of them has to refuse; a collective. The first rank that speaks is heard."""
+    refusals = gathered([] if refusal is None else [refusal])
+    if refusals:
+        raise refusals[0] if refusal is None else refusal
 
 
 def from_first(item: T) -> T:

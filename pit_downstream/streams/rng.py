@@ -19,9 +19,10 @@ def seed_of(*parts: Hashable) -> int:
 class BatchRng:
     """One stream of random numbers per image of a batch: an `Rng` for `corrupt`.
 
-    seed: of the run. ids: what names each image, an int or a str as a rule, one per image. The k-th draw of an image comes from a
-    generator of its own, seeded by (seed, id, purpose, k): images may be split, mixed or repeated at will. Fields are
-    float32 on `device`; a GPU's numbers differ from a CPU's. The first number of every shape is the number of images.
+    seed: of the run. ids: what names each image, an int or a str as a rule, one per image. The k-th draw of an image
+    comes from a generator of its own, seeded by (seed, id, purpose, k): images may be split, mixed or repeated at will.
+    Fields are float32 on `device`; a GPU's numbers differ from a CPU's. The first number of every shape is the number
+    of images.
     """
 
     def __init__(self, seed: int, ids: Sequence[Hashable], *, device: torch.device | str = 'cpu', purpose: str = ''):

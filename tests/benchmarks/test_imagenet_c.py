@@ -1,5 +1,7 @@
 """AlexNet's own table gives 1 exactly; the normalisers are the published ones; a small table worked by hand."""
 
+import shlex
+
 import pytest
 
 from pit_downstream.benchmarks import imagenet_c
@@ -8,6 +10,7 @@ from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPT
 from pit_downstream.core.condition import CLEAN
 from pit_downstream.core.records import MissingMeasurement, Record, Table
 from pit_downstream.core.registry import BENCHMARKS
+from pit_downstream.corruptions.base import VARIANTS
 
 # What AugMix, easyrobust, FAN and RVT divide by, six digits
 NORMALISERS = {
@@ -74,6 +77,13 @@ def test_published_variants_do_not_mix():
         imagenet_c.summarise(table)
 
 
+def test_the_authors_own_way_is_said_where_there_is_one():
+    assert {f'{name}:hendrycks' for name in imagenet_c.HENDRYCKS} == set(VARIANTS)
+    said = [one for one in imagenet_c.conditions(variant='hendrycks') if 'hendrycks' in str(one)]
+    assert len(said) == 15 and str(said[0]) == "frost(severity=1, variant='hendrycks')"
+    assert imagenet_c.summarise(table_of(ALEXNET, ALEXNET_CLEAN, variant='hendrycks'), variant='hendrycks')['mCE'] == 1
+
+
 def test_gaps_are_named_and_never_averaged():
     errors = dict(ALEXNET)
     del errors['fog']
@@ -84,8 +94,41 @@ def test_gaps_are_named_and_never_averaged():
     assert len(caught.value.keys) == 6
     command = 'python tools/eval_imagenet_c.py --model m'
     assert f'{command} --corruptions snow fog --severities 1 2 3 4 5' in str(caught.value)
-    with pytest.raises(MissingMeasurement, match=f'under clean; to fill the gap: {command}'):
-        imagenet_c.summarise(Table('m', 'd', table_of(ALEXNET, .4).records[1:]))
+
+
+def test_only_relative_mce_needs_the_clean_error():
+    """A published set may lie where there are no clean pictures."""
+    whole = imagenet_c.summarise(table_of(ALEXNET, ALEXNET_CLEAN))
+    rest = Table('m', 'd', table_of(ALEXNET, ALEXNET_CLEAN).records[1:])
+    assert imagenet_c.summarise(rest) == {name: value for name, value in whole.items()
+                                          if 'relative' not in name and 'clean' not in name}
+    assert set(imagenet_c.intervals(rest)) == set(imagenet_c.summarise(rest))
+    with pytest.raises(MissingMeasurement, match='no top1_error of m on d under clean'):
+        imagenet_c.relative_corruption_error(rest, 'fog')
+
+
+def test_the_command_keeps_the_arguments_of_the_model():
+    model = "pit_ti(amp='bf16', normalisation='hendrycks', num_classes=10, weights='x.pth@12345678')"
+    with pytest.raises(MissingMeasurement) as caught:
+        imagenet_c.summarise(Table(model, 'd'))
+    command = str(caught.value).partition('to fill the gap: ')[2]
+    assert shlex.split(command)[:4] == ['python', 'tools/eval_imagenet_c.py', '--model', 'pit_ti(num_classes=10)']
+    assert command.endswith('--severities 1 2 3 4 5')
+
+
+def test_every_number_of_the_summary_has_an_interval_that_holds_it():
+    summary = imagenet_c.summarise(table_of(ALEXNET, ALEXNET_CLEAN))
+    intervals = imagenet_c.intervals(table_of(ALEXNET, ALEXNET_CLEAN, 100))
+    assert set(intervals) == set(summary) and len(summary) == 4 + 5 + 30
+    assert all(intervals[name][0] < value < intervals[name][1] for name, value in summary.items())
+    ends = list(zip(*(wilson(value, 100) for value in ALEXNET['fog']), strict=True))
+    assert intervals['CE(fog)'] == pytest.approx([sum(end) / 5 / NORMALISERS['fog'] for end in ends], rel=1e-6)
+    clean, below = wilson(ALEXNET_CLEAN, 100), 5 * (NORMALISERS['fog'] - ALEXNET_CLEAN)
+    assert intervals['relative_CE(fog)'] == pytest.approx(
+        [(sum(ends[0]) - 5 * clean[1]) / below, (sum(ends[1]) - 5 * clean[0]) / below], rel=1e-5)
+    first = [wilson(values[0], 100) for values in ALEXNET.values()]
+    assert intervals['mean_accuracy(severity=1)'] == pytest.approx(
+        [1 - sum(high for _, high in first) / 15, 1 - sum(low for low, _ in first) / 15])
 
 
 def test_intervals_hold_the_value_and_shrink_with_the_count():

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 
+import pytest
+
 from pit_downstream.benchmarks import tables
 from pit_downstream.benchmarks.base import wilson
 from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS, ERROR, SEVERITIES
@@ -31,7 +33,9 @@ def test_gaps_are_dashes_and_never_averaged():
 
 def test_the_summary_names_value_and_interval():
     lines = tables.summary_text(ALEX, CORRUPTIONS, SEVERITIES).splitlines()
-    assert [line[:21] for line in lines] == ['mCE            1.0000', 'relative mCE   1.0000', 'mean accuracy  0.2110']
+    assert [line[:21] for line in lines] == [
+        'mCE            1.0000', 'relative mCE   1.0000', 'mean accuracy  0.2110', 'at severity 1  0.3709',
+        'at severity 2  0.2660', 'at severity 3  0.1947', 'at severity 4  0.1349', 'at severity 5  0.0885']
     assert all('  (95 %: ' in line for line in lines)
 
 
@@ -41,12 +45,28 @@ def test_a_set_without_alexnets_errors_has_a_mean_accuracy():
     assert len(lines) == 1 and lines[0].startswith('mean accuracy of the 5 above  0.7000  (95 %: ')
 
 
+def test_without_the_clean_error_there_is_an_mce():
+    lines = tables.summary_text(Table('m', 'd', ALEX.records[1:]), CORRUPTIONS, SEVERITIES).splitlines()
+    assert len(lines) == 8 and lines[0].startswith('mCE            1.0000  (95 %: ')
+    assert lines[-1] == 'no relative mCE: no top1_error of m on d under clean'
+
+
+def test_the_command_of_the_run_is_completed():
+    less = Table('m', 'd', [record for record in ALEX.records if record.condition != 'fog(severity=3)'])
+    text = tables.summary_text(less, CORRUPTIONS, SEVERITIES, run='python t.py --model m --limit 9')
+    assert text.splitlines()[0].endswith(
+        'to fill the gap: python t.py --model m --limit 9 --corruptions fog --severities 3')
+
+
 def test_csv_and_json_hold_every_record():
     rows = list(csv.DictReader(io.StringIO(tables.as_csv(ALEX))))
     assert len(rows) == 76 and rows[0]['corruption'] == rows[0]['severity'] == ''
     row = next(row for row in rows if row['condition'] == 'fog(severity=3)')
     assert (row['corruption'], row['severity'], row['metric'], row['count']) == ('fog', '3', ERROR, '50000')
     assert (float(row['low']), float(row['high'])) == wilson(.84378, 50000) and float(row['value']) == .84378
-    whole = json.loads(tables.as_json(ALEX))
+    whole = json.loads(tables.as_json(ALEX, CORRUPTIONS, SEVERITIES))
     assert whole['summary']['mCE'] == 1 and len(whole['records']) == 76 and len(whole['intervals']['mCE']) == 2
-    assert json.loads(tables.as_json(Table('m', 'd')))['summary'] is None
+    part = json.loads(tables.as_json(table_of({'fog': [.1, .2, .3, .4, .5]}, .1, 100), ['fog'], [1, 5]))
+    assert part['summary'] is None and part['chosen']['mean_accuracy'] == pytest.approx(.7)
+    assert part['chosen']['interval'] == pytest.approx([1 - (wilson(.1, 100)[1] + wilson(.5, 100)[1]) / 2,
+                                                        1 - (wilson(.1, 100)[0] + wilson(.5, 100)[0]) / 2])

@@ -73,6 +73,32 @@ def test_pixels_depend_on_the_sample_alone(case):
                                       variant=variant), out[mixed])
 
 
+@pytest.mark.parametrize('size', [SIZE, (224, 224)])
+def test_pixels_do_not_depend_on_the_threads(case, size):
+    name, variant = case
+    images, before = pictures(2, size), torch.get_num_threads()
+    try:
+        one, two = [], []
+        for threads, out in ((1, one), (2, two)):
+            torch.set_num_threads(threads)
+            out.append(corrupt_severities(images, name, (1, 5), BatchRng(0, 'ab'), variant=variant))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(one[0], two[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@pytest.mark.parametrize('size', [SIZE, (224, 224)])
+def test_pixels_depend_on_the_sample_alone_on_a_gpu(case, size):
+    name, variant = case
+    images, ids = pictures(8, size).cuda(), range(8)
+    together = corrupt_images(images, name, 4, ids=ids, variant=variant)
+    for number in ids:
+        alone = corrupt_images(images[number:number + 1], name, 4, ids=[number], variant=variant)
+        assert torch.equal(alone[0], together[number])
+
+
 @pytest.mark.parametrize('size', [(32, 32), (32, 75), (131, 40)])
 def test_odd_sizes(case, size):
     name, variant = case

@@ -31,6 +31,13 @@ def test_records_come_back_as_they_went(store):
         'value': 1 / 3, 'count': 100, 'seed': 0, 'place': ''}
 
 
+def test_a_value_of_another_type_is_refused(store):
+    store.path.parent.mkdir()
+    store.path.write_text(json.dumps({**vars(record()), 'value': '0.25'}) + '\n')
+    with pytest.raises(ValueError, match='expected a JSON object with model, .* in line 1 of .*remove or mend that line'):
+        store.records()
+
+
 def test_done_holds_for_one_model_data_set_and_seed(store):
     store.add(record(), record(FOG, seed=1), record(FOG, model='pit_b'), record(FOG, dataset='imagenet(limit=10)'))
     assert store.done('pit_s', 'imagenet', 0) == {('clean', 'top1_error')}

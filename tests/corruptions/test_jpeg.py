@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pit_downstream.corruptions.jpeg import Spectrum, compressed
+from pit_downstream.corruptions.jpeg import Spectrum, compressed, whole_products
 from tests.corruptions.photographs import photograph
 
 
@@ -24,6 +24,46 @@ def test_equals_pillow(size, quality):
     difference = (ours.int() - pillow(image, quality).int()).abs()
     # float32 holds the DCT's second pass only to 2^24: at fine qualities one value in 10,000 may round the other way
     assert difference.max() <= 1 and (difference > 0).float().mean() < 1e-3
+
+
+def test_half_precision_around_it_changes_nothing():
+    """As of a training loop under autocast; TensorFloat-32 would show on a GPU alone."""
+    images = torch.from_numpy(photograph('coffee', (40, 61))).permute(2, 0, 1)[None]
+    alone = Spectrum(images).at(85)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(Spectrum(images).at(85), alone)
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    torch.set_float32_matmul_precision('high')
+    try:
+        with whole_products(torch.device('cpu')):
+            assert torch.get_float32_matmul_precision() == 'highest'
+        assert torch.get_float32_matmul_precision() == 'high'
+    finally:
+        torch.set_float32_matmul_precision('highest')
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, 'fp32_precision'), reason='torch before 2.9 has one way')
+def test_the_newer_way_to_allow_tf32_is_put_back():
+    matmul = torch.backends.cuda.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, 'tf32'
+    try:
+        with whole_products(torch.device('cpu')):
+            assert matmul.fp32_precision == 'ieee'
+        assert matmul.fp32_precision == 'tf32'
+    finally:
+        matmul.fp32_precision = before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_a_gpu_gives_what_a_cpu_gives():
+    images = torch.from_numpy(photograph('coffee', (40, 61))).permute(2, 0, 1)[None]
+    torch.set_float32_matmul_precision('high')
+    try:
+        ours = Spectrum(images.cuda()).at(85).cpu()
+    finally:
+        torch.set_float32_matmul_precision('highest')
+    assert torch.equal(ours, Spectrum(images).at(85))
 
 
 def test_a_batch_through_the_codec():

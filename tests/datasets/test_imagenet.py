@@ -1,7 +1,9 @@
 """Folders of pictures, made here in every layout, against Pillow, torchvision and timm reading the same files."""
 
+import hashlib
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +42,8 @@ def folder(tmp_path):
 
 def test_wordnet_folders_have_their_place_in_the_thousand(folder):
     samples = class_folders(folder, view=SMALL)
-    assert samples.name == "imagenet(images=12, interpolation='bilinear', resize=40, size=32)"
+    assert str(samples.spec) == "folder(images=12, interpolation='bilinear', resize=40, root='{}/val', size=32)".format(
+        folder.parent.name)
     assert samples.targets == [0] * 3 + [1] * 3 + [281] * 3 + [999] * 3
     assert samples.ids[3] == 'n01443537/0.JPEG'
     assert len(labelsets.wnid_indices()) == 1000
@@ -56,7 +59,7 @@ def test_pixels_are_those_of_torchvision_and_pillow(folder):
     native = class_folders(folder, view=View(None, None))
     with Image.open(folder / 'n01440764' / '0.JPEG') as whole:
         assert torch.equal(native[0].image, torch.from_numpy(np.array(whole)).permute(2, 0, 1))
-    assert native.name == "imagenet(images=12, view='native')"
+    assert native.spec.get('view') == 'native' and native.spec.get('size') is None
 
 
 @pytest.mark.parametrize('config', [
@@ -88,7 +91,40 @@ def test_strange_wordnet_folders_are_refused():
 def test_other_folders_are_named_by_the_end_of_their_path(tmp_path):
     picture(tmp_path / 'mine' / 'val' / 'cat' / '0.png')
     samples = class_folders(tmp_path / 'mine' / 'val', view=View(None, None))
-    assert samples.name == "folder(images=1, root='mine/val', view='native')"
+    assert samples.name == f"folder(files={samples.files!r}, images=1, root='mine/val', view='native')"
+
+
+def test_the_thousand_classes_are_imagenet(tmp_path):
+    for wnid in labelsets.wnid_indices():
+        (tmp_path / 'val' / wnid).mkdir(parents=True)
+    picture(tmp_path / 'val' / 'n01440764' / 'x.JPEG')
+    assert class_folders(tmp_path / 'val', view=SMALL).spec.name == 'imagenet'
+
+
+def test_other_pictures_have_another_name(tmp_path):
+    """The digest is SHA-256 of path, size and target, worked by hand; the place and the times do not matter."""
+    for place in ('here/val', 'there/val'):
+        for name in ('a', 'b'):
+            picture(tmp_path / place / 'cat' / f'{name}.png')
+    here, there = (class_folders(tmp_path / place / 'val', view=SMALL) for place in ('here', 'there'))
+    os.utime(tmp_path / 'there' / 'val' / 'cat' / 'a.png', (1, 1))
+    size = (tmp_path / 'here' / 'val' / 'cat' / 'a.png').stat().st_size
+    by_hand = hashlib.sha256(f'cat/a.png {size} 0\ncat/b.png {size} 0'.encode()).hexdigest()[:8]
+    assert here.files == there.files == by_hand and f'files={by_hand!r}' in here.name
+    assert here.limited(1).name != here.name and len(here.limited(1).files) == 8
+    picture(tmp_path / 'there' / 'val' / 'cat' / 'a.png', size=(40, 40))
+    assert class_folders(tmp_path / 'there' / 'val', view=SMALL).files != by_hand
+    (tmp_path / 'here' / 'val' / 'cat' / 'a.png').rename(tmp_path / 'here' / 'val' / 'cat' / 'c.png')
+    assert class_folders(tmp_path / 'here' / 'val', view=SMALL).files != by_hand
+
+
+def test_other_labels_have_another_name(tmp_path):
+    picture(tmp_path / 'a.png')
+    names = set()
+    for label in '12':
+        (tmp_path / 'labels.txt').write_text(label)
+        names.add(flat_folder(tmp_path, tmp_path / 'labels.txt', view=SMALL).name)
+    assert len(names) == 2
 
 
 @pytest.mark.parametrize('text', [
@@ -101,6 +137,37 @@ def test_a_flat_folder_takes_its_classes_from_a_file(tmp_path, text):
     (tmp_path / 'labels.txt').write_text(text)
     samples = flat_folder(tmp_path / 'val', tmp_path / 'labels.txt', view=SMALL)
     assert (samples.ids, samples.targets) == (['a.JPEG', 'b.JPEG'], [281, 1])
+
+
+def test_a_name_may_hold_blanks(tmp_path):
+    for name in ('b c', 'a'):
+        picture(tmp_path / f'{name}.jpg')
+    for text in ('b c.jpg 4\na.jpg\t5', 'b c.jpg, 4\na,5', 'image label\nb c 4\na 5'):
+        (tmp_path / 'labels.txt').write_text(text)
+        assert flat_folder(tmp_path, tmp_path / 'labels.txt', view=SMALL).targets == [5, 4]
+
+
+def test_nothing_at_all_gets_one_sentence(tmp_path):
+    (tmp_path / 'labels.txt').write_text('')
+    with pytest.raises(ValueError, match='expected pictures .* found none'):
+        flat_folder(tmp_path, tmp_path / 'labels.txt', view=SMALL)
+
+
+def test_deep_pictures_are_scaled_or_refused(tmp_path):
+    """16 bits of grey are 257 times 8 bits of it; 32 bits and floats have no known white."""
+    levels = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
+    (tmp_path / 'cat').mkdir()
+    Image.fromarray(levels).save(tmp_path / 'cat' / 'a.png')
+    Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / 'cat' / 'b.png')
+    Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / 'cat' / 'c.tif')
+    Image.fromarray(levels.astype(np.float32) / 255).save(tmp_path / 'cat' / 'd.tif')
+    Image.fromarray(levels.astype(np.int32)).save(tmp_path / 'cat' / 'e.tif')
+    samples = class_folders(tmp_path, view=View(None, None))
+    assert torch.equal(samples[0].image, torch.from_numpy(levels).expand(3, 40, 50))
+    assert torch.equal(samples[1].image, samples[0].image) and torch.equal(samples[2].image, samples[0].image)
+    for index, mode in ((3, 'F'), (4, 'I')):
+        with pytest.raises(UnreadableImage, match=rf'expected 8 or 16 bits .*got 32 \(mode {mode}\)'):
+            samples[index]
 
 
 @pytest.mark.parametrize('text, words', [
@@ -132,7 +199,7 @@ def test_missing_folders_get_one_sentence(tmp_path):
 def test_a_limit_spreads_over_the_classes(folder):
     few = class_folders(folder, view=SMALL).limited(4)
     assert few.targets == [0, 1, 281, 999]
-    assert few.name == "imagenet(images=12, interpolation='bilinear', limit=4, resize=40, size=32)"
+    assert (few.spec.get('images'), few.spec.get('limit')) == (12, 4) and 'limit=4' in few.name
     for limit in (0, 13):
         with pytest.raises(ValueError, match=rf'expected a limit in 1..12, the number of images, got {limit}'):
             class_folders(folder, view=SMALL).limited(limit)
@@ -166,7 +233,8 @@ def test_published_folders_in_both_layouts(tmp_path, layout):
     assert published_names(tmp_path) == ['fog', 'snow']
     view = View(32, None)
     samples = published_corruptions(tmp_path, ['fog', 'snow'], [1, 2], view=view)
-    assert samples.name == 'imagenet_c(images=4, size=32)' and len(samples) == 4
+    assert re.fullmatch(r"imagenet_c\(images=4, pictures='[0-9a-f]{8}', size=32\)", samples.name) and len(samples) == 4
+    assert published_corruptions(tmp_path, ['snow'], [2], view=view).name == samples.name
     fog = Condition(Spec.of('fog', severity=2))
     here, rest = samples.at(fog)
     assert rest == CLEAN and here.targets == [0, 1, 281, 999]
@@ -177,6 +245,25 @@ def test_published_folders_in_both_layouts(tmp_path, layout):
     with pytest.raises(FileNotFoundError, match='expected the folders .*snow/3, fog/3|fog/3, .*snow/3'):
         published_corruptions(tmp_path, ['fog', 'snow'], [1, 2, 3], view=view)
     assert 'limit=2' in published_corruptions(tmp_path, ['fog'], [1, 2], view=view, limit=2).name
+
+
+def test_a_published_set_is_named_by_its_clean_pictures_too(folder, tmp_path):
+    """Their view and their files: the clean error of one protocol is not that of another."""
+    root = tmp_path / 'set' / 'fog' / '1'
+    for path in folder.rglob('*.JPEG'):
+        picture((root / path.relative_to(folder)).with_suffix('.png'), size=(32, 32))
+
+    def named(view, place=folder):
+        return published_corruptions(tmp_path / 'set', ['fog'], [1], view=View(32, None),
+                                     clean=class_folders(place, view=view)).name
+    first, second = named(SMALL), named(View(32, 36, 'bicubic'))
+    assert "clean_interpolation='bilinear', clean_resize=40, images=12" in first and len({first, second}) == 2
+    picture(folder / WNIDS[0] / '0.JPEG', seed=9, size=(60, 60))
+    assert named(SMALL) != first
+    picture(folder / WNIDS[0] / 'more.JPEG')
+    with pytest.raises(ValueError, match=r'expected the same pictures in .*val as in .*fog/1, got 13 and 12, and more 0 '
+                                         r'not in both; give the clean pictures of this set with --data'):
+        named(SMALL)
 
 
 def test_an_incomplete_published_folder_is_named(tmp_path):
@@ -200,7 +287,33 @@ def test_the_cache_gives_the_same_images_without_reading(folder, tmp_path, monke
         for sample in (first[index], again[index]):
             assert (sample.id, sample.target) == (plain.id, plain.target) and torch.equal(sample.image, plain.image)
     assert {path.suffix: path.stat().st_size for path in (tmp_path / 'cache').iterdir()} == {
-        '.images': 12 * 3 * 32 * 32, '.ready': 12}
+        '.images': 12 * 3 * 32 * 32, '.crc32': 48}
+
+
+def test_the_cache_gives_nothing_that_the_disk_lost(folder, tmp_path):
+    """The checksum reached the disk before a power loss, the image did not, or in part."""
+    samples = class_folders(folder, view=SMALL)
+    for index in range(12):
+        CachedSamples(samples, tmp_path)[index]
+    [path] = tmp_path.glob('*.images')
+    with path.open('r+b') as images:
+        images.write(bytes(3 * 32 * 32))
+        images.seek(5 * 3 * 32 * 32 + 1000)
+        images.write(bytes(500))
+    again = CachedSamples(samples, tmp_path)
+    assert all(torch.equal(again[index].image, samples[index].image) for index in range(12))
+    with path.open('r+b') as images:
+        images.write(bytes(3 * 32 * 32))
+    again[0]
+    assert path.read_bytes()[:3 * 32 * 32] == samples[0].image.numpy().tobytes()
+
+
+def test_a_sparse_cache_still_needs_its_room(folder, tmp_path, monkeypatch):
+    samples = class_folders(folder, view=SMALL)
+    CachedSamples(samples, tmp_path)
+    monkeypatch.setattr('shutil.disk_usage', lambda folder: type('Usage', (), {'free': 100}))
+    with pytest.raises(ValueError, match='expected 0.0 GB of free disk for the cache'):
+        CachedSamples(samples, tmp_path)
 
 
 def test_a_changed_picture_begins_a_new_map(folder, tmp_path):

@@ -59,7 +59,7 @@ def test_two_hundred_classes_and_their_clean_pictures(tmp_path):
     shift = opened('imagenet_a', class_folders(tmp_path, [BOTH, ONLY_A]))
     assert shift.classes == tuple(subset_indices('imagenet_a').values())
     assert shift.samples.targets == [(6,), (6,), (15,), (15,)]
-    assert shift.samples.name == "imagenet_a(classes=200, images=4, interpolation='bilinear', resize=36, size=32)"
+    assert str(shift.samples.spec) == "imagenet_a(classes=200, images=4, interpolation='bilinear', resize=36, size=32)"
     assert [answers(shift, 'imagenet_a_clean_error', target) for target in (6, 15, 1)] == [(6,), (15,), ()]
 
 

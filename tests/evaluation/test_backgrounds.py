@@ -62,8 +62,9 @@ def test_the_verdicts_are_those_of_the_plain_loop(predictor, challenge, tmp_path
     assert table[CLEAN, 'top1_error'] == sum(every) / 18 and table.record((CLEAN, 'top1_error')).count == 18
     assert {name: table[CLEAN, 'top1_error', name] for name in IN9} == {
         name: sum(verdicts) / 2 for name, verdicts in wanted.items()}
-    assert table.dataset == ("in9_challenge(backgrounds=18, classes=9, images=18, interpolation='bilinear', resize=32, "
-                             'size=32)')
+    assert table.dataset == (
+        f"in9_challenge(background_files={challenge.backgrounds.files!r}, backgrounds=18, classes=9, "
+        f"files={challenge.samples.files!r}, images=18, interpolation='bilinear', resize=32, size=32)")
 
 
 def test_a_class_that_is_kept_is_not_measured_again(predictor, challenge, tmp_path):

@@ -121,6 +121,18 @@ def test_amp_and_compile_change_little():
     torch.testing.assert_close(logits(build_classifier(TOY, amp='bf16'), given), wanted, rtol=.1, atol=.1)
 
 
+@pytest.mark.parametrize('name', ['pit_ti', 'torchvision:resnet18'])
+def test_published_weights_keep_their_own_head(name, monkeypatch):
+    """timm would build ten random classes around published weights; here nothing is downloaded."""
+    make = timm.create_model
+    monkeypatch.setattr('timm.create_model', lambda name, pretrained=False, **kwargs: make(name, **kwargs))
+    with pytest.raises(ValueError, match=rf'expected 1000 classes, as the published weights of {name} have, got 10 in '
+                                         rf'{name}\(num_classes=10\); give your own weights with --weights FILE'):
+        build_classifier(f'{name}(num_classes=10)')
+    if name == 'pit_ti':
+        assert build_classifier('pit_ti(num_classes=1000)').name.startswith("pit_ti(num_classes=1000, weights='timm/pit")
+
+
 class Code:
     def __reduce__(self):
         return print, ('ran',)
@@ -133,7 +145,10 @@ class Code:
     ('nowhere.to:find', {}, "no function 'find' in the module 'nowhere.to'"),
     ('tests.evaluation.toy:nothing', {}, "no function 'nothing' in the module 'tests.evaluation.toy'"),
     ('tests.evaluation.toy:no_classifier', {}, 'to return a torch module, got str'),
-    ('pit_ti(colour=3)', {'weights': 'random'}, 'expected arguments that pit_ti knows'),
+    ('pit_ti(colour=3)', {'weights': 'random'}, 'expected a name and arguments that can be built, got pit_ti.*colour'),
+    ('pit_ti(num_classes=-1)', {'weights': 'random'}, r'that can be built, got pit_ti\(num_classes=-1\): '),
+    ('resnet50.nope', {'weights': 'random'}, 'that can be built, got resnet50.nope: .*nope.*; check --model'),
+    ('torchvision:resnet18(num_classes=-1)', {'weights': 'random'}, 'that can be built, got torchvision:resnet18'),
     ('pit_ti', {'weights': 'nowhere.pth'}, 'expected weights in nowhere.pth, found no such file'),
     ('pit_ti', {'weights': 'random', 'protocol': 'mine'}, "protocol is one of model, hendrycks, native, got 'mine'"),
     (TOY, {'amp': 'fp8'}, "amp is one of bf16, fp16, got 'fp8'"),
@@ -168,6 +183,12 @@ def test_what_gives_no_logits_is_refused():
         ClassifierPredictor(torch.nn.Identity(), preparation, name='x').classes()
     with pytest.raises(ValueError, match='expected a classifier of 32 x 32 images, got an error of x: '):
         ClassifierPredictor(torch.nn.Linear(7, 2), preparation, name='x').classes()
+
+
+def test_images_of_a_size_that_the_model_refuses_get_one_sentence():
+    predictor = build_classifier('vit_tiny_patch16_224(img_size=32)', weights='random', protocol='native')
+    with pytest.raises(ValueError, match='expected images that vit_tiny.* takes, got 48 x 48: .*--protocol than native'):
+        logits(predictor, samples(1, 48))
 
 
 def test_a_traced_prediction_has_the_same_logits_and_the_maps():

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from pit_downstream.benchmarks.imagenet_c import conditions
+from pit_downstream.cli import one_sentence
 from pit_downstream.core.condition import CLEAN, Condition
 from pit_downstream.core.records import ResultStore
 from pit_downstream.core.registry import CORRUPTIONS
@@ -23,6 +25,7 @@ from pit_downstream.datasets.base import CorruptedFolders, PictureSamples, View
 from pit_downstream.datasets.cache import CachedSamples
 from pit_downstream.datasets.imagenet import class_folders, published_corruptions
 from pit_downstream.evaluation import measure as loop
+from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.corrupting import corrupted
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.loading import RawBatch
@@ -89,6 +92,23 @@ def test_batches_and_workers_make_no_difference(plain, predictor, samples, optio
     assert list(measure(predictor, samples, classification_metrics(), CONDITIONS, **options)) == plain
 
 
+def test_a_model_in_float32_agrees_to_its_last_bits(samples, predictor):
+    """README says how far: errors exactly, NLL and ECE to about 1e-8. The toy sums in float64, this one does not."""
+    class Single(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.head = torch.nn.Linear(3 * toy.SIDE ** 2, 8)
+
+        def forward(self, images):
+            return self.head(images.flatten(1))
+    single = ClassifierPredictor(Single(), predictor.preparation, name='single')
+    two, nine = (list(measure(single, samples, classification_metrics(), CONDITIONS, batch_size=size))
+                 for size in (2, 9))
+    for one, other in zip(two, nine, strict=True):
+        assert other.value == pytest.approx(one.value, rel=0 if one.metric.endswith('error') else 1e-6, abs=1e-8)
+
+
 def test_the_seed_matters_to_noise_alone(plain, predictor, samples):
     other = list(measure(predictor, samples, classification_metrics(), CONDITIONS, seed=1))
     differing = {one.condition for one, two in zip(plain, other, strict=True) if one.value != two.value}
@@ -139,6 +159,7 @@ def test_unreadable_images_are_named_and_counted(predictor, tmp_path, caplog):
         records = list(measure(predictor, samples, classification_metrics(), CONDITIONS, batch_size=8, allow_missing=2,
                                workers=1))
     assert {record.count for record in records} == {38} and 'left out: n01443537/05.JPEG' in caplog.text
+    assert caplog.text.count('left out: ') == 2  # once each, not in each of three passes
 
 
 def test_batch_size_auto_halves_when_memory_runs_out(plain, predictor, samples, caplog):
@@ -189,7 +210,7 @@ def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, f
     records = list(measure(predictor, published, classification_metrics(), conditions(['toy_dark'], SEVERITIES)))
     wanted = [record for record in plain if 'noise' not in record.condition]
     assert [dataclasses.replace(record, dataset=samples.name) for record in records] == wanted
-    assert records[0].dataset == 'imagenet_c(images=40, size=32)'
+    assert records[0].dataset == published.name != samples.name
 
 
 @pytest.mark.parametrize('condition, words', [
@@ -282,13 +303,58 @@ def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(plain, folder,
     assert store.read_bytes().startswith(left)
 
 
-def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
-    """With the environment that torchrun gives to its processes."""
+class Deadly(PictureSamples):
+    """Its third picture kills whoever reads it."""
+
+    def __getitem__(self, index):
+        return os.kill(os.getpid(), signal.SIGKILL) if index == 2 else super().__getitem__(index)
+
+
+def test_a_killed_worker_gets_one_sentence(predictor, samples):
+    deadly = Deadly(samples.root, samples.ids, samples.targets, view=samples.view, name='deadly')
+    with pytest.raises(ValueError, match='expected the processes that decode to live, .* run with fewer --workers'):
+        list(measure(predictor, deadly, classification_metrics(), [CLEAN], workers=1))
+    for options in ({'workers': -1}, {'batch_size': 0}):
+        with pytest.raises(ValueError, match='expected workers from 0 up and a batch size from 1 up, got'):
+            list(measure(predictor, deadly, classification_metrics(), [CLEAN], **options))
+
+
+def two_ranks():
+    """The environments that torchrun gives to two processes."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         meet = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free.getsockname()[1]), 'WORLD_SIZE': '2'}
-    ranks = [started(folder, tmp_path / 'results.jsonl', 0., meet | {'RANK': str(rank), 'LOCAL_RANK': str(rank)})
-             for rank in range(2)]
+    return [meet | {'RANK': str(rank), 'LOCAL_RANK': str(rank)} for rank in range(2)]
+
+
+def spoken(folder, store, environment, said):
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    with said.open('w', buffering=1) as sys.stderr, one_sentence():
+        fill(folder, store)
+
+
+def test_what_one_rank_refuses_the_first_one_says(tmp_path):
+    """A class that the model does not have lies in the last batch, which is the second rank's."""
+    folder = toy.pictures(tmp_path / 'val')
+    (folder / 'n02123045').mkdir()
+    Image.new('RGB', (48, 40)).save(folder / 'n02123045' / 'z.png')
+    said = [tmp_path / f'said{rank}' for rank in range(2)]
+    ranks = [multiprocessing.get_context('fork').Process(target=spoken, args=(
+        folder, tmp_path / 'results.jsonl', environment, said[rank])) for rank, environment in enumerate(two_ranks())]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(100)
+    assert [process.exitcode for process in ranks] == [2, 2]
+    assert said[1].read_text() == ''
+    assert said[0].read_text() == ('expected labels in 0..7, the classes of the model, got labels in 281..281; give a '
+                                   'model with as many classes as the data has\n')
+
+
+def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
+    """With the environment that torchrun gives to its processes."""
+    ranks = [started(folder, tmp_path / 'results.jsonl', 0., environment) for environment in two_ranks()]
     for process in ranks:
         process.join(100)
     assert [process.exitcode for process in ranks] == [0, 0]

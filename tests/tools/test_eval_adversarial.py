@@ -49,7 +49,7 @@ def test_a_table_its_files_and_pictures(measured, tmp_path):
     assert (code, said) == (0, ''), said
     assert 'warning' not in out
     lines = out.splitlines()
-    assert lines[0].startswith("tests.evaluation.toy:classifier(classes=4, weights='own') on imagenet(images=40, ")
+    assert lines[0].startswith("tests.evaluation.toy:classifier(classes=4, weights='own') on folder(files=")
     cells = [line.split() for line in lines[2:10]]
     assert cells[0] == ['attack', 'norm', 'epsilon', 'accuracy', '95', '%', 'forwards', 'backwards']
     assert cells[1][:2] == ['clean', '0.8000']

@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
@@ -59,10 +60,11 @@ def test_the_whole_benchmark_without_detection_libraries(tool, measured, tmp_pat
     assert done.returncode == 0, done.stderr
     assert done.stderr == ''  # no progress bar without a terminal
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("tests.evaluation.toy:classifier(weights='own') on imagenet(images=40, ")
+    assert lines[0].startswith("tests.evaluation.toy:classifier(weights='own') on folder(files=")
     assert lines[2].split() == ['top-1', 'error', '1', '2', '3', '4', '5', 'mean', 'CE']
     assert [line.split()[0] for line in lines[3:19]] == ['clean', *imagenet_c.CORRUPTIONS]
-    assert [line.split('  ')[0] for line in lines[20:]] == ['mCE', 'relative mCE', 'mean accuracy']
+    assert [line.split('  ')[0] for line in lines[20:]] == [
+        'mCE', 'relative mCE', 'mean accuracy', *(f'at severity {severity}' for severity in range(1, 6))]
     rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
     assert len(rows) == 76 * 4 and {row['count'] for row in rows} == {'40'}
     summary = json.loads((tmp_path / 'out.json').read_text())
@@ -76,7 +78,7 @@ def test_the_whole_benchmark_without_detection_libraries(tool, measured, tmp_pat
 
 
 def test_a_part_is_measured_and_the_rest_is_named(measured, tmp_path):
-    code, out, said = measured('--corruptions', 'gaussian_noise', 'spatter', '--severities', '1', '3', '--limit', '12',
+    code, out, said = measured('--corruptions', 'gaussian_noise', 'spatter', '--severities', '1', '3', '1', '--limit', '12',
                                '--as-published', '--workers', '2', '--cache', 'cache', '--batch-size', '5')
     assert code == 0, said
     lines = out.splitlines()
@@ -89,12 +91,22 @@ def test_a_part_is_measured_and_the_rest_is_named(measured, tmp_path):
         'spatter(jpeg=85, severity=1)', 'spatter(jpeg=85, severity=3)'}
 
 
+def test_the_command_that_is_named_fills_the_gap(measured, tmp_path):
+    few = ('--limit', '8', '--batch-size', '8', '--severities', '1')
+    code, out, said = measured(*few, '--corruptions', 'contrast')
+    assert code == 0, said
+    command = shlex.split(out.partition('to fill the gap: ')[2].splitlines()[0])
+    assert command[:2] == ['python', str(TOOL)] and command.count('--severities') == 1
+    code, out, said = measured(*command[2:])
+    assert code == 0 and '\nmCE ' in out and 'limit=8' in out, said
+
+
 def test_published_folders_and_ones_own_corruption(measured, tmp_path):
-    (tmp_path / 'mine.py').write_text(
+    (tmp_path / 'halving.py').write_text(
         'from pit_downstream.core.registry import CORRUPTIONS\n\n\n'
         "@CORRUPTIONS.register('half', group='mine', strengths=(.5,), source='own')\n"
         'def half(images, factor, rng):\n    return images * factor\n')
-    code, out, said = measured('--import', 'mine', '--corruptions', 'half', '--severities', '1')
+    code, out, said = measured('--import', 'halving', '--corruptions', 'half', '--severities', '1')
     assert code == 0, said
     for wnid in toy.WNIDS:
         for path in (tmp_path / 'val' / wnid).iterdir():
@@ -102,10 +114,12 @@ def test_published_folders_and_ones_own_corruption(measured, tmp_path):
             dark.parent.mkdir(parents=True, exist_ok=True)
             with Image.open(path) as picture:
                 picture.point(lambda level: level // 2).save(dark)
-    code, published, said = measured('--published', 'set', '--set', 'mine', '--corruptions', 'half',
-                                     '--severities', '1')
+    few = ('--published', 'set', '--set', 'mine', '--corruptions', 'half', '--severities', '1')
+    code, _, said = measured(*few, '--data', 'typo')
+    assert code == 2 and said.startswith('expected pictures in typo, found no such folder')
+    code, published, said = measured(*few)
     assert code == 0, said
-    assert ' on mine(images=40, ' in published and 'mean accuracy of the 1 above' in published
+    assert ' on mine(clean_files=' in published and 'mean accuracy of the 1 above' in published
     assert published.splitlines()[2:4] == out.splitlines()[2:4]  # the clean pictures are those of --data in both
 
 
@@ -120,6 +134,27 @@ def test_bad_input_ends_with_one_sentence(measured, tmp_path):
                          (('--device', 'cuda:77' if torch.cuda.is_available() else 'cuda'), 'expected a GPU')):
         code, _, said = measured(*flags)
         assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()
+
+
+def test_places_and_numbers_are_checked_before_any_work(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr('pit_downstream.evaluation.models.build_classifier', None)
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'odd' / 'results.jsonl').mkdir(parents=True)
+    for flags, words in ((('--csv', 'nowhere/x.csv'), 'expected a file to write for --csv in a folder that is there'),
+                         (('--json', '.'), 'expected a file to write for --json, got the folder .'),
+                         (('--store', '/proc/x'), 'expected a folder to write to for --store, got /proc/x'),
+                         (('--store', 'file'), 'expected a folder to write to for --store, got file'),
+                         (('--store', 'odd'), 'expected records in odd/results.jsonl, got a folder'),
+                         (('--cache', '/proc/x'), 'expected a folder to write to for --cache'),
+                         (('--allow-missing', '-1'), 'expected a whole number from 0 up'),
+                         (('--set', 'mine'), 'expected --published DIR with --set mine, got none'),
+                         (('--published', 'val', '--cache', 'c'), 'expected --published without --cache, got both'),
+                         (('--published', 'val', '--variant', 'hendrycks'), 'expected --published without --variant'),
+                         (('--workers', '-1'), 'expected a whole number from 0 up'),
+                         (('--seed', str(2 ** 70)), 'expected a whole number from 0 up'),
+                         (('--device', 'meta'), "expected a device like cpu, cuda or cuda:1, got 'meta'")):
+        code, _, said = measured(*flags)
+        assert code == 2 and words in said and 'Traceback' not in said and not (tmp_path / 'store').exists()
 
 
 def test_unreadable_pictures_stop_the_summary(measured, tmp_path):

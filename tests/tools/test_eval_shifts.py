@@ -72,7 +72,7 @@ def test_whatever_lies_in_data_is_measured(measured, tmp_path):
     assert lines[12].startswith('BG-gap') and len(lines) == 13
     rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
     assert len(rows) == 7 + 4 and {row['condition'] for row in rows} == {'clean'}
-    counts = {row['metric']: int(row['count']) for row in rows if row['dataset'].startswith('imagenet(')}
+    counts = {row['metric']: int(row['count']) for row in rows if row['dataset'].startswith('folder(')}
     assert counts == {'top1_error': 12, 'imagenet_a_clean_error': 8, 'imagenet_real_error': 11,
                       'imagenet_real_clean_error': 11, 'objectnet_clean_error': 6}
     summary = json.loads((tmp_path / 'out.json').read_text())['summary']
@@ -84,7 +84,7 @@ def test_whatever_lies_in_data_is_measured(measured, tmp_path):
 
 
 def test_errors_are_those_of_the_logits(measured, data, tmp_path):
-    """Counted once more from the logits of each picture, by the rule of its data set."""
+    """Counted once more from the logits of each picture, by the rule of its data set; six classes are a 'folder'."""
     assert measured('--batch-size', '7')[0] == 0
     kept = {(record['dataset'].split('(')[0], record['metric']): record['value'] for record in map(
         json.loads, (tmp_path / 'store' / 'results.jsonl').read_text().splitlines())}
@@ -103,7 +103,7 @@ def test_errors_are_those_of_the_logits(measured, data, tmp_path):
     assert 0 < kept['imagenet_a', 'top1_error'] == share(
         [predicted != classes[path.parent.name] for path, predicted in best('imagenet-a', classes.values())]) < 1
     labels = [(predicted, real_labels()[int(path.stem[-8:]) - 1]) for path, predicted in best('imagenet/val')]
-    assert kept['imagenet', 'imagenet_real_error'] == share([one not in right for one, right in labels if right])
+    assert kept['folder', 'imagenet_real_error'] == share([one not in right for one, right in labels if right])
     assert 0 < kept['in9_mixed_rand', 'top1_error'] == share(
         [predicted not in IN9[path.parent.name[3:]] for path, predicted in
          best('bg_challenge/mixed_rand/val', view=View(32, 32))]) < 1
@@ -112,7 +112,7 @@ def test_errors_are_those_of_the_logits(measured, data, tmp_path):
         [predicted not in objects[path.parent.name] for path, predicted in
          best('objectnet-1.0/images', view=replace(predictor.view, border=2)) if path.parent.name in objects])
     clean = [(predicted, path.parent.name) for path, predicted in best('imagenet/val', classes.values())]
-    assert kept['imagenet', 'imagenet_a_clean_error'] == share(
+    assert kept['folder', 'imagenet_a_clean_error'] == share(
         [predicted != classes[wnid] for predicted, wnid in clean if wnid in classes])
 
 

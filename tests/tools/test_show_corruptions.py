@@ -24,6 +24,12 @@ def test_bad_input_gets_one_sentence(tool, tmp_path):
     assert (done.returncode, 'Traceback' in done.stderr) == (2, False)
     assert 'expected a picture, did not find cat.png' in done.stderr
     Image.new('RGB', (40, 40)).save(tmp_path / 'cat.png')
+    (tmp_path / 'dog.png').write_text('no picture')
+    for flags, words in ((['dog.png'], 'dog.png could not be read: cannot identify'),
+                         (['cat.png', '--out', 'nowhere/x.png'], 'in a folder that is there, got nowhere/x.png'),
+                         (['cat.png', '--size', '8'], 'expected a whole number from 32 up')):
+        done = tool('show_corruptions.py', *flags)
+        assert (done.returncode, 'Traceback' in done.stderr) == (2, False) and words in done.stderr
     done = tool('show_corruptions.py', 'cat.png', '--corruptions', 'fogg')
     assert (done.returncode, 'Traceback' in done.stderr) == (2, False)
     assert "no corruption named 'fogg'; did you mean fog" in done.stderr

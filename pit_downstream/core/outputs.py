@@ -1,0 +1,34 @@
+"""Where results go: asked before any work is done, so that none is lost for want of a place."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def require_folder_to_write(folder: str | Path, flag: str) -> None:
+    """Raise ValueError unless files can be made in `folder`, or the folder itself where it is not there yet.
+
+    flag: of the command line, for the message. Nothing is left behind.
+    """
+    folder = Path(folder)
+    there = next(place for place in (folder, *folder.parents, Path()) if place.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(f'expected a folder to write to for {flag}, got {folder}: {error.strerror} in {there}; name '
+                         'another one') from error
+
+
+def require_file_to_write(path: str | Path, flag: str) -> None:
+    """Raise ValueError unless the file `path` can be written, in a folder that is there."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f'expected a file to write for {flag}, got the folder {path}; name a file')
+    if not path.parent.is_dir():
+        raise ValueError(f'expected a file to write for {flag} in a folder that is there, got {path}; make the folder '
+                         f'{path.parent} or name another one')
+    if not path.exists():
+        require_folder_to_write(path.parent, flag)
+    elif not os.access(path, os.W_OK):
+        raise ValueError(f'expected a file to write for {flag}, got {path}, which is read-only; name another one')
