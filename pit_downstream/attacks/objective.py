@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..core.contracts import Batch, Classifier, Predictor
 
 # logits (n, K), labels (n,), goals: classes (n,) or probabilities (n, K) -> (n,), climbed
+KINDS = ('all', 'cls', 'box', 'rpn', 'roi')  # of losses of a detector: det.losses
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 

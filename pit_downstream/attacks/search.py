@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .base import Attack
-from .objective import LOSSES, Objective, objective_of
+from .objective import KINDS, LOSSES, Objective, objective_of
 
 if TYPE_CHECKING:
     from ..core.contracts import Batch, Predictor, Rng, Streams
@@ -46,8 +46,9 @@ class Search(Attack):
         super().__post_init__()
         if self.steps < 1:
             raise ValueError(f'steps is 1 or more, got {self.steps}')
-        if self.loss not in LOSSES:
-            raise ValueError(f'loss is one of {", ".join(LOSSES)}, got {self.loss!r}')
+        if self.loss not in (*LOSSES, *KINDS):
+            raise ValueError(f'loss is one of {", ".join(LOSSES)}, for a detector of {", ".join(KINDS)}, got '
+                             f'{self.loss!r}')
 
     @property
     def moves(self) -> int:

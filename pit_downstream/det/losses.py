@@ -30,7 +30,8 @@ from mmdet.models.roi_heads.base_roi_head import BaseRoIHead
 from mmdet.utils import dist_utils
 from torch import Tensor, nn
 
-KINDS = ('all', 'cls', 'box', 'rpn', 'roi')
+from ..attacks.objective import KINDS
+
 CLS = {'cls', 'obj', 'conf', 'centerness', 'heatmap', 'det', 'qfl'}  # what the score of a detection is made of
 BOX = {'bbox', 'box', 'iou', 'xy', 'wh', 'dfl', 'offset', 'off', 'shape', 'loc', 'reg', 'pts', 'l1'}
 MASK = {'mask', 'masks', 'semantic', 'segm', 'dice'}
@@ -47,7 +48,8 @@ def loss_of(model: nn.Module, data: Mapping[str, Any], kind: str, *, seed: int) 
     data: {'inputs', 'data_samples'} as the model takes them, with gt_instances. seed: of the samplers that pick anchors
     and proposals, so that the loss is one function of the pixels. Raises ValueError where the detector lacks the kind.
     """
-    losses = detector_losses(model, data, seed=seed)
+    with _without_masks(model, wanted=wants_masks(kind)):
+        losses = detector_losses(model, data, seed=seed)
     chosen = [value for key, value in losses.items() if counts(key, kind, losses)]
     if not chosen:
         raise ValueError(f'expected losses of kind {kind} from the detector, got {", ".join(losses)}; take another of '
@@ -76,6 +78,17 @@ def counts(key: str, kind: str, keys: Mapping[str, Any]) -> bool:
     return True
 
 
+def learns_masks(model: nn.Module) -> bool:
+    """Whether a detector's losses ask for masks."""
+    return bool(getattr(model, 'with_mask', False) or hasattr(model, 'panoptic_head')
+                or hasattr(getattr(model, 'bbox_head', None), 'mask_head'))
+
+
+def wants_masks(kind: str) -> bool:
+    """Whether losses of masks are among those of `kind`."""
+    return kind in ('all', 'roi')
+
+
 @contextmanager
 def telling_losses(model: nn.Module) -> Iterator[None]:
     """Heads return what their losses need, as in training; dropout, batch norm and all else evaluate."""
@@ -87,6 +100,37 @@ def telling_losses(model: nn.Module) -> Iterator[None]:
     finally:
         for module in asking:
             module.training = False
+
+
+def mend_batch_norms(model: nn.Module) -> None:
+    """Make the gradients right that pass a batch norm with one image on a CPU.
+
+    Where they come from tokens, as in DETR, their strides are (C, 1, W C, C), and PyTorch's kernel (2.14) takes their
+    numbers for those of a contiguous tensor: what it returns points anywhere. A contiguous copy does no harm elsewhere.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.register_forward_hook(_contiguous_gradient)
+
+
+def _contiguous_gradient(module: nn.Module, inputs: Any, out: Tensor) -> None:
+    if out.requires_grad:
+        out.register_hook(Tensor.contiguous)
+
+
+@contextmanager
+def _without_masks(model: nn.Module, *, wanted: bool) -> Iterator[None]:
+    """The mask head of a detector in two stages costs more than all the rest; it is not asked in vain."""
+    parts = getattr(getattr(model, 'roi_head', None), '_modules', {})
+    head = parts.get('mask_head')
+    if wanted or head is None:
+        yield
+        return
+    parts['mask_head'] = None
+    try:
+        yield
+    finally:
+        parts['mask_head'] = head
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ..streams.rng import seed_of
 from .checkpoint import load
 from .data import dicts_in
 from .instances import Instances, picture, set_truth
-from .losses import KINDS, loss_of
+from .losses import KINDS, learns_masks, loss_of, mend_batch_norms, wants_masks
 from .pipeline import TestPipeline
 from .quiet import silenced
 from .samples import file_label, test_pipeline
@@ -48,6 +48,7 @@ class DetectorPredictor:
     def __init__(self, model: nn.Module, pipeline: TestPipeline, *, name: str, seed: int = 0):
         self.model, self.pipeline, self.name = model.eval().requires_grad_(False), pipeline, name
         self.seed = seed
+        mend_batch_norms(self.model)
         self.device = next(tensor.device for tensor in model.parameters())
         self._white = torch.tensor(255., device=self.device)  # a GPU divides exactly by a tensor, not by a number
 
@@ -74,15 +75,8 @@ class DetectorPredictor:
     def _loss_of(self, image: Tensor, part: Batch, kind: str, truth: Instances | None) -> Tensor:
         known = part.samples[0].target.instances if truth is None else truth
         (_, data), = self.model_inputs(image, part)
-        set_truth(data['data_samples'][0], known, self.device, masks=self.masks)
+        set_truth(data['data_samples'][0], known, self.device, masks=learns_masks(self.model) and wants_masks(kind))
         return loss_of(self.model, data, kind, seed=seed_of(self.seed, part.samples[0].id, 'loss'))
-
-    @property
-    def masks(self) -> bool:
-        """Whether its losses want masks."""
-        model = self.model
-        return bool(getattr(model, 'with_mask', False) or hasattr(model, 'panoptic_head')
-                    or hasattr(getattr(model, 'bbox_head', None), 'mask_head'))
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
@@ -101,11 +95,16 @@ class DetectorPredictor:
         sizes: dict[tuple[int, int], list[int]] = defaultdict(list)
         for place, sample in enumerate(batch.samples):
             sizes[sample.target.network_shape].append(place)
-        for (height, width), places in sizes.items():
-            levels = images[places, :, :height, :width] * self._white
-            turned = levels.flip(1) if self.pipeline.order == 'bgr' else levels
+        for places in sizes.values():
+            levels = [self.levels(images[place], batch.samples[place]) for place in places]
+            turned = [one.flip(0) for one in levels] if self.pipeline.order == 'bgr' else levels
             fresh = [batch.samples[place].target.new() for place in places]  # mmdet writes into them
-            yield places, self.model.data_preprocessor({'inputs': list(turned), 'data_samples': fresh}, False)
+            yield places, self.model.data_preprocessor({'inputs': turned, 'data_samples': fresh}, False)
+
+    def levels(self, image: Tensor, sample: Sample) -> Tensor:
+        """An image (3, H, W) of a batch as the pipeline would hand it to the model: (3, h, w), levels 0..255, RGB."""
+        height, width = sample.target.network_shape
+        return image[:, :height, :width] * self._white
 
     def _traced(self, images: Tensor, batch: Batch) -> Outputs:
         from ..attention.trace import trace_attention

@@ -159,11 +159,6 @@ def test_attention_under_any_condition(retinanet, few_shapes):
     assert 'stage1.block1' in outputs.trace.maps['softmax'] and len(outputs.predictions) == 1
 
 
-def test_a_loss_is_not_there_yet(retinanet):
-    with pytest.raises(NotImplementedError, match='has no loss to attack; measure it without an attack'):
-        retinanet.loss(None, None)
-
-
 def test_names_say_weights_and_settings(few_shapes, tmp_path, retinanet):
     cfg = bundled('retinanet_pit_ti.py', few_shapes)
     assert retinanet.name.startswith("retinanet_pit_ti(config='") and retinanet.name.endswith("weights='random@0')")

@@ -1,0 +1,51 @@
+"""A detector attacked at the original size of its images, through a differentiable resize."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..core.contracts import Batch, Sample
+from ..core.spec import Spec
+from .instances import picture
+from .predictor import DetectorPredictor
+
+
+class OriginalSizePredictor(DetectorPredictor):
+    """As DetectorPredictor, but a batch holds the raw images as they are, in [0, 1]: an attack perturbs these.
+
+    The pipeline runs once, for what it pads and says of an image; the picture in it is made from the raw image by a
+    bilinear resize without antialiasing, as mmdet's pipelines do by default with OpenCV, except that nothing is
+    rounded to whole levels. So clean results differ a little, and the name says so. In the batch a sample's image is
+    what the pipeline made, levels (3, h, w).
+    """
+
+    def __init__(self, predictor: DetectorPredictor):
+        spec = Spec.parse(predictor.name)
+        super().__init__(predictor.model, predictor.pipeline, seed=predictor.seed,
+                         name=str(Spec.of(spec.name, **dict(spec.kwargs), at='original')))
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        seen = super().collate(samples)
+        sides = [max(sample.image.shape[axis] for sample in samples) for axis in (1, 2)]
+        images = torch.zeros(len(samples), 3, *sides, device=self.device)
+        valid = torch.zeros(len(samples), 1, *sides, dtype=torch.bool, device=self.device)
+        for place, sample in enumerate(samples):
+            height, width = sample.image.shape[1:]
+            images[place, :, :height, :width] = sample.image.to(self.device).float() / self._white
+            valid[place, :, :height, :width] = True
+        rows = zip(seen.samples, seen.images * self._white, strict=True)
+        return Batch(images, valid, tuple(replace(sample, image=levels) for sample, levels in rows))
+
+    def levels(self, image: Tensor, sample: Sample) -> Tensor:
+        height, width = sample.target.network_shape
+        rows, columns = picture(sample.target, height, width)
+        above, left = sample.target.ori_shape[:2]
+        raw = image[None, :, :above, :left] * self._white
+        size = rows.stop - rows.start, columns.stop - columns.start
+        resized = raw if size == raw.shape[2:] else F.interpolate(raw, size=size, mode='bilinear', align_corners=False)
+        made = sample.image[:, :height, :width].clone()
+        made[:, rows, columns] = resized[0]
+        return made
