@@ -24,8 +24,8 @@ def _bring_up() -> None:
     from . import checkpoint, mmcv_ops
     mmcv_ops.install()
     checkpoint.register()
-    # these register with mmdet, which now imports
-    from . import backbones, corrupt, data, hooks, optim, pictures  # noqa: F401
+    # these register, most with mmdet, which now imports
+    from . import backbones, corrupt, dag, data, hooks, optim, patch, pictures, tog  # noqa: F401
 
 
 _bring_up()

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..attacks.base import Predictors
 from ..attacks.checks import check_after, check_before
+from ..benchmarks import adversarial_tables
 from ..benchmarks.adversarial import Rate, accuracy, worst_cases
 from ..core.condition import Condition
 from ..core.contracts import Classifier, Sample
@@ -31,6 +32,15 @@ class Robustness:
     table: Table
     worst: dict[Condition, Rate]
     warnings: tuple[str, ...] = ()
+
+    def text(self, conditions: Sequence[Condition]) -> str:
+        return adversarial_tables.as_text(self.table, conditions, self.worst)
+
+    def csv(self) -> str:
+        return adversarial_tables.as_csv(self.table)
+
+    def json(self) -> str:
+        return adversarial_tables.as_json(self.table, self.worst, self.warnings)
 
 
 def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples, conditions: Sequence[Condition], *,

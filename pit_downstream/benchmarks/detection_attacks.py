@@ -1,0 +1,76 @@
+"""AP of a detector under attack, on the same images as without: curves over epsilon as text and JSON."""
+
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+
+from ..core.condition import Condition
+from ..core.records import Table
+from ..core.spec import Value, spelled
+from . import coco_c
+from .tables import aligned, number
+
+Curve = list[tuple[float, float]]  # (epsilon, value) in rising order
+
+
+def as_text(table: Table, conditions: Sequence[Condition]) -> str:
+    """For each AP a line without an attack and one for every attack, with a column for every epsilon; '-' where none
+    was wanted."""
+    return '\n\n'.join(_metric_text(table, metric, conditions) for metric in _chief(table))
+
+
+def as_json(table: Table) -> str:
+    """{'model', 'dataset', 'clean', 'curves', 'records'}: clean by metric; curves by metric, then by condition without
+    its epsilon, pairs [epsilon, value]."""
+    metrics = coco_c.measured(table)
+    clean = {metric: {str(condition): table[condition, metric] for condition in _conditions(table)
+                      if condition.attack is None and (condition, metric) in table} for metric in metrics}
+    return json.dumps({'model': table.model, 'dataset': table.dataset, 'clean': clean,
+                       'curves': {metric: curves(table, metric) for metric in metrics},
+                       'records': [vars(record) for record in table.records]}, indent=1) + '\n'
+
+
+def curves(table: Table, metric: str) -> dict[str, Curve]:
+    """A metric over epsilon, by the condition without it."""
+    found: dict[str, Curve] = {}
+    for condition in _conditions(table):
+        epsilon = condition.attack.get('epsilon') if condition.attack else None
+        if isinstance(epsilon, (int, float, Fraction)) and (condition, metric) in table:
+            found.setdefault(str(_still(condition)), []).append((float(epsilon), table[condition, metric]))
+    return {name: sorted(points) for name, points in found.items()}
+
+
+def _metric_text(table: Table, metric: str, conditions: Sequence[Condition]) -> str:
+    epsilons = sorted({one.attack.get('epsilon') for one in conditions if one.attack}, key=_size)
+    rows = [[metric, 'no attack', *map(_spelled, epsilons)]]
+    for condition in conditions:
+        if condition.attack is None:
+            rows.append([str(condition), number(table[condition, metric]), *[''] * len(epsilons)])
+    for still in dict.fromkeys(_still(one) for one in conditions if one.attack):
+        cells = [Condition(still.corruption, still.attack.of(
+            still.attack.name, **{**dict(still.attack.kwargs), 'epsilon': epsilon})) for epsilon in epsilons]
+        rows.append([str(still), '', *(number(table[cell, metric] if (cell, metric) in table else None)
+                                       for cell in cells)])
+    return aligned(rows)
+
+
+def _chief(table: Table) -> list[str]:
+    """The metrics that a table of text shows: AP of boxes and of masks, or AP50 where there is no AP."""
+    measured = coco_c.measured(table)
+    return [metric for metric in measured if metric in ('AP', 'mask_AP')] or list(measured[:1])
+
+
+def _conditions(table: Table) -> list[Condition]:
+    return list(dict.fromkeys(Condition.parse(record.condition) for record in table.records))
+
+
+def _still(condition: Condition) -> Condition:
+    return Condition(condition.corruption, condition.attack.without('epsilon'))
+
+
+def _size(epsilon: Value) -> float:
+    return float(epsilon) if isinstance(epsilon, (int, float, Fraction)) else float('inf')
+
+
+def _spelled(epsilon: Value) -> str:
+    return '' if epsilon is None else spelled(epsilon)

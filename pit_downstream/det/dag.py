@@ -1,0 +1,121 @@
+"""DAG: every target of a detector is led to a wrong label of its own (Xie et al. 2017, arXiv 1703.08603)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from mmdet.models.detectors.base_detr import DetectionTransformer
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.structures.bbox import bbox2roi
+from torch import Tensor, nn
+
+from ..attacks.base import Attack
+from ..core.registry import ATTACKS
+from .tog import classes_of, require_detector
+
+if TYPE_CHECKING:
+    from ..core.contracts import Batch, Streams
+    from .predictor import DetectorPredictor
+
+SURE = 0.1  # least score of a target on the clean image: cihangxie/DAG
+Inputs = dict[str, object]  # what the model takes: 'inputs' (1, 3, H, W) and 'data_samples'
+
+
+@ATTACKS.register('dag', source='Xie et al. 2017, arXiv 1703.08603; cihangxie/DAG', of='detectors')
+@dataclass(frozen=True, kw_only=True)
+class DAG(Attack):
+    """In every step the logits of all targets that still have their label fall, and those of wrong labels rise.
+
+    Targets are what the final scores are made of: of detectors in two stages the proposals for the clean image (which
+    stay where they are), of DETR and its kin the queries, of detectors in one stage all anchors or points. Their
+    labels are what the clean image makes of them, if its score is over 0.1 (Xie et al. take those of the annotations
+    where both agree); the wrong one of each is drawn once. With a single class it is the background.
+    A step has the length `step` in its largest value, in pixel scale; the search ends without targets. The original
+    has no bound on the sum of its steps: say epsilon=1 for none.
+    """
+
+    steps: int = 150  # for detection: Xie et al. 2017
+    step: float = 0.5 / 255  # gamma of Xie et al. 2017
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.steps < 1 or self.step <= 0:
+            raise ValueError(f'steps is 1 or more and step more than 0, got {self.steps} and {self.step}')
+
+    def run(self, predictor: 'DetectorPredictor', batch: 'Batch', rng: 'Streams') -> Tensor:
+        require_detector(predictor, 'dag')
+        return torch.cat([self._led_astray(predictor, batch.part([row]), rng.rows([row], [0], 'dag', 'cpu'))
+                          for row in range(len(batch.images))])
+
+    def _led_astray(self, predictor: 'DetectorPredictor', part: 'Batch', rng: 'Streams') -> Tensor:
+        """One image (1, 3, H, W)."""
+        (_, data), = predictor.model_inputs(part.images, part)
+        logits_of = target_logits(predictor.model, data)
+        clean = logits_of(data)
+        labels, targets = _labels(clean, classes_of(predictor.model))
+        if not targets.any():
+            return part.images
+        wrong = _wrong_labels(labels, clean.shape[1], classes_of(predictor.model), rng)
+        found = part.images
+        for _ in range(self.steps):
+            with torch.enable_grad():
+                asked = found.detach().requires_grad_()
+                (_, data), = predictor.model_inputs(asked, part)
+                logits = logits_of(data)
+                active = targets & (_labels(logits.detach(), classes_of(predictor.model))[0] == labels)
+                if not active.any():
+                    break
+                aim = (_of(logits, wrong) - _of(logits, labels))[active].sum()
+                slope = torch.autograd.grad(aim, asked)[0] * part.valid
+            longest = slope.abs().amax()
+            if longest == 0:
+                break
+            found = self.threat.within(part.images, found + self.step * slope / longest, part.valid)
+        return found
+
+
+def target_logits(model: nn.Module, clean: Inputs) -> Callable[[Inputs], Tensor]:
+    """A function from inputs to logits (targets, classes), with a last column for the background where the model has
+    one. Raises ValueError for detectors of other kinds."""
+    if isinstance(getattr(model, 'roi_head', None), StandardRoIHead) and model.with_rpn:
+        proposals = model.rpn_head.predict(model.extract_feat(clean['inputs']), clean['data_samples'], rescale=False)
+        rois = bbox2roi([one.bboxes for one in proposals])
+        return lambda data: model.roi_head._bbox_forward(model.extract_feat(data['inputs']), rois)['cls_score']
+    if isinstance(model, DetectionTransformer):
+        return lambda data: model(**data, mode='tensor')[0][-1][0]
+    width = getattr(getattr(model, 'bbox_head', None), 'cls_out_channels', None)
+    if width is None or hasattr(model, 'roi_head'):
+        raise ValueError(f'expected a detector in one or two stages or a DETR for dag, got {type(model).__name__}; '
+                         'choose another attack')
+    return lambda data: torch.cat([_flat(level, width) for level in model(**data, mode='tensor')[0]])
+
+
+def _flat(level: Tensor, width: int) -> Tensor:
+    """Scores (1, A * width, H, W) of a level of the pyramid as (targets, width)."""
+    if level.shape[1] % width:
+        raise ValueError(f'expected scores apart from boxes for dag, got {level.shape[1]} channels for {width} '
+                         'classes; choose another attack')
+    return level[0].permute(1, 2, 0).reshape(-1, width)
+
+
+def _labels(logits: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The label of each target, and whether its score makes it one; `classes` is the background's."""
+    if logits.shape[1] > classes:
+        scores, labels = logits.softmax(1).max(1)
+        return labels, (scores > SURE) & (labels < classes)
+    scores, labels = logits.sigmoid().max(1)
+    return torch.where(scores > SURE, labels, classes), scores > SURE
+
+
+def _wrong_labels(labels: Tensor, width: int, classes: int, rng: 'Streams') -> Tensor:
+    if classes == 1:
+        return torch.full_like(labels, classes)
+    ahead = rng.integers(1, classes, (1, len(labels)))[0].to(labels)
+    return (labels + ahead) % classes
+
+
+def _of(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logit of each target's label; that of a background which has no column is 0."""
+    padded = torch.cat([logits, logits.new_zeros(len(logits), 1)], 1)
+    return padded.gather(1, labels[:, None])[:, 0]

@@ -1,0 +1,112 @@
+"""DPatch: one patch that spoils what a detector finds in any image (Liu et al. 2018, arXiv 1806.02299)."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attacks.base import Attack
+from ..core.contracts import Batch, Sample
+from ..core.registry import ATTACKS
+from ..streams.rng import BatchRng
+from .tog import require_detector
+
+if TYPE_CHECKING:
+    from ..core.contracts import Streams
+    from .predictor import DetectorPredictor
+
+SIDE, SHARE = 120, 120 / 416  # pixels; of the shorter side of the picture: veralauee/DPatch, cfgs/config.py
+PLACES = ('corner', 'centre')
+
+
+@ATTACKS.register('dpatch', source='Liu et al. 2018, arXiv 1806.02299', of='detectors')
+@dataclass(frozen=True, kw_only=True)
+class DPatch(Attack):
+    """A trained patch, the same for all images, pasted where the picture begins or in its centre.
+
+    file: what `save_patch` wrote; without one the patch is random noise, the control for what it covers. share: its
+    side as part of the shorter side of the picture. place: 'corner' (upper left, as in the original) or 'centre'.
+    A threat of epsilon=1 under Linf lets it be itself; a smaller one fades it.
+    """
+
+    norms = ('Linf',)
+
+    file: str = ''
+    share: float = SHARE
+    place: str = 'corner'
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.place not in PLACES or not 0 < self.share <= 1:
+            raise ValueError(f'expected place as one of {", ".join(PLACES)} and share in 0..1, got {self.place!r} and '
+                             f'{self.share}')
+        if self.file and not Path(self.file).is_file():
+            raise ValueError(f'expected a patch in {self.file}, found no such file; make one with tools/train_patch.py')
+
+    def run(self, predictor: 'DetectorPredictor', batch: Batch, rng: 'Streams') -> Tensor:
+        require_detector(predictor, 'dpatch')
+        patch = torch.from_numpy(np.load(self.file)) if self.file else random_patch(getattr(rng, 'seed', 0))
+        return paste(batch, patch.to(batch.images), share=self.share, place=self.place)
+
+
+def train_patch(predictor: 'DetectorPredictor', batches: Iterable[Batch], *, share: float = SHARE,
+                place: str = 'corner', step: float = 5 / 255, kind: str = 'all', seed: int = 0) -> Iterator[Tensor]:
+    """Yield the patch (3, SIDE, SIDE) in [0, 1] after each batch, as it climbs the losses of `kind`.
+
+    The step along the sign of the gradient, 5 levels, is that of ART's DPatch, which takes 500 batches of 16 images.
+    """
+    patch = random_patch(seed).to(predictor.device)
+    for batch in batches:
+        with torch.enable_grad():
+            asked = patch.detach().requires_grad_()
+            loss = predictor.loss(paste(batch, asked, share=share, place=place), batch, kind).sum()
+            slope, = torch.autograd.grad(loss, asked)
+        patch = (patch + step * slope.sign()).clamp(0, 1)
+        yield patch
+
+
+def random_patch(seed: int) -> Tensor:
+    return BatchRng(seed, ['dpatch']).uniform((1, 3, SIDE, SIDE))[0]
+
+
+def paste(batch: Batch, patch: Tensor, *, share: float = SHARE, place: str = 'corner') -> Tensor:
+    """The images of a batch, each with the patch, resized, in its picture; differentiable in the patch."""
+    return torch.stack([_pasted(image, valid[0], patch, share, place)
+                        for image, valid in zip(batch.images, batch.valid, strict=True)])
+
+
+def _pasted(image: Tensor, valid: Tensor, patch: Tensor, share: float, place: str) -> Tensor:
+    rows, columns = valid.any(1).nonzero().flatten(), valid.any(0).nonzero().flatten()
+    side = max(1, round(share * min(len(rows), len(columns))))
+    top, left = int(rows[0]), int(columns[0])
+    if place == 'centre':
+        top, left = top + (len(rows) - side) // 2, left + (len(columns) - side) // 2
+    small = F.interpolate(patch[None], size=(side, side), mode='bilinear', align_corners=False, antialias=True)[0]
+    height, width = image.shape[1:]
+    around = (left, width - left - side, top, height - top - side)
+    return torch.where(F.pad(torch.ones_like(small), around) > 0, F.pad(small, around), image)
+
+
+def save_patch(patch: Tensor, folder: str | Path) -> Path:
+    """Write a patch under a name that says its content, so that records of two patches never mix."""
+    values = patch.detach().float().cpu().numpy()
+    path = Path(folder) / f'dpatch_{hashlib.sha256(values.tobytes()).hexdigest()[:8]}.npy'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, values)
+    return path
+
+
+def drawn(predictor: 'DetectorPredictor', samples: Sequence[Sample], *, count: int, size: int, seed: int = 0
+          ) -> Iterator[Batch]:
+    """`count` batches of `size` samples drawn at random."""
+    if count < 1:
+        raise ValueError(f'expected 1 step or more, got {count}')
+    for step in range(count):
+        chosen = BatchRng(seed, [('dpatch', step)]).integers(0, len(samples), (1, size))[0].tolist()
+        yield predictor.collate([samples[index] for index in chosen])

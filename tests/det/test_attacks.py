@@ -1,0 +1,250 @@
+"""Attacks on detectors: inside the ball and off the padding, each towards its own aim, further than noise."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+
+import pit_downstream.det  # noqa: F401
+from mmengine.structures import InstanceData
+from pit_downstream.attacks.base import build_attack
+from pit_downstream.benchmarks import detection_attacks
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.records import ResultStore
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.core.spec import Spec
+from pit_downstream.det import patch
+from pit_downstream.det.dag import SURE, target_logits
+from pit_downstream.det.instances import Instances, instances_of
+from pit_downstream.det.metric import config_metrics
+from pit_downstream.det.panels import heading, panels
+from pit_downstream.det.robustness import keep_robustness
+from pit_downstream.det.tog import AIMS, renamed, unthresholded
+from pit_downstream.streams.rng import BatchRng
+from tests.det import scenes, tiny
+
+EPSILON = 8 / 255
+SPECS = ["pgd(epsilon=8/255, loss='cls', steps=2)", "pgd(epsilon=1, loss='box', norm='L2', steps=2)",
+         'dag(epsilon=8/255, steps=2)',
+         *(f"tog(confidence=0.0, epsilon=8/255, mode='{mode}', steps=2)" for mode in AIMS)]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return scenes.coco_folder(tmp_path_factory.mktemp('coco') / 'data')
+
+
+@pytest.fixture(scope='module')
+def detectors(folder):
+    """detectors(family) is (predictor, samples), made once."""
+    return cache(lambda family: tiny.detector(folder, family))
+
+
+def batch_of(predictor, samples, *places):
+    return predictor.collate([samples[place] for place in places or range(len(samples))])
+
+
+def attacked(text, predictor, batch, seed=0):
+    streams = BatchRng(seed, [sample.id for sample in batch.samples])
+    return build_attack(Spec.parse(text))(predictor, batch, streams)
+
+
+def test_detectors_attacks_say_so():
+    for name in ('tog', 'dag', 'dpatch'):
+        assert ATTACKS.entry(name).about['of'] == 'detectors' and 'arXiv' in ATTACKS.entry(name).about['source']
+
+
+@pytest.mark.parametrize('family, text', [
+    *(('retinanet', text) for text in SPECS),
+    ('mask_rcnn', 'dag(epsilon=8/255, steps=2)'), ('detr', 'dag(epsilon=8/255, steps=2)'),
+    ('mask_rcnn', "tog(confidence=0.3, epsilon=8/255, mode='untargeted', steps=2)"),
+    ('detr', "tog(confidence=0.0, epsilon=8/255, mode='mislabelling_ml', steps=2)")])
+def test_the_contract(detectors, family, text):
+    predictor, samples = detectors(family)
+    batch = batch_of(predictor, samples, 0, 1)
+    before = {name: value.clone() for name, value in predictor.model.state_dict().items()}
+    clean = batch.images.clone()
+    found = attacked(text, predictor, batch)
+    threat = build_attack(Spec.parse(text)).threat
+    assert torch.equal(batch.images, clean) and 0 <= found.min() and found.max() <= 1
+    assert (threat.size(found - clean) <= threat.epsilon * (1 + 1e-5)).all() and not torch.equal(found, clean)
+    assert torch.equal(found[~batch.valid.expand_as(found)], clean[~batch.valid.expand_as(clean)])
+    assert all(torch.equal(before[name], value) for name, value in predictor.model.state_dict().items())
+    alone = batch_of(predictor, samples, 1)
+    again = attacked(text, predictor, alone)[0]
+    assert torch.equal(attacked(text, predictor, alone)[0], again)
+
+
+def moved(predictor, batch, text, kind, truth=None):
+    """By how much noise and an attack move the losses of a kind."""
+    clean, noise, found = (predictor.loss(images, batch, kind, truth) for images in (
+        batch.images, attacked('noise(epsilon=8/255)', predictor, batch), attacked(text, predictor, batch)))
+    return noise - clean, found - clean
+
+
+@pytest.mark.parametrize('text, kind, empty, sign', [
+    ("pgd(epsilon=8/255, loss='all', steps=5)", 'all', False, 1),
+    ("pgd(epsilon=8/255, loss='cls', steps=5)", 'cls', False, 1),
+    ("tog(epsilon=8/255, mode='fabrication', steps=5)", 'cls', True, 1),
+    ("tog(epsilon=8/255, mode='vanishing', steps=5)", 'cls', True, -1)])
+@pytest.mark.parametrize('family', ['retinanet', 'detr'])
+def test_each_aim_is_approached_further_than_by_noise(detectors, family, text, kind, empty, sign):
+    predictor, samples = detectors(family)
+    batch = batch_of(predictor, samples, 1, 4)
+    noise, found = moved(predictor, batch, text, kind, [Instances()] * 2 if empty else None)
+    assert (sign * found > 2 * noise.abs()).all() and (sign * found > 0).all()
+
+
+@pytest.mark.parametrize('mode, sign', [('untargeted', 1), ('mislabelling_ml', -1), ('mislabelling_ll', -1)])
+def test_tog_aims_at_what_the_detector_says_itself(detectors, mode, sign):
+    predictor, samples = detectors('retinanet')
+    batch = batch_of(predictor, samples, 1, 4)
+    seen = [one.pred_instances for one in predictor.predict(batch.images, batch).predictions]
+    least = min(one.scores[:3].min().item() for one in seen)
+    attack = build_attack(Spec.parse(f"tog(confidence={least!r}, epsilon=8/255, mode='{mode}', steps=5)"))
+    truth = [instances_of(one, least=least) for one in seen]
+    if sign < 0:  # two classes: the likeliest other class is the least likely, too
+        truth = [Instances({**one, 'bbox_label': 1 - one['bbox_label']} for one in image) for image in truth]
+    assert attack._truth(predictor, batch) == truth and all(truth)
+    noise, found = moved(predictor, batch, str(Spec.of('tog', confidence=least, epsilon=EPSILON, mode=mode, steps=5)),
+                         'all', truth)
+    assert (sign * found > noise.abs()).all()
+
+
+def test_other_labels_by_hand():
+    """Two boxes overlap the detection by more than half: of class 2 with .3 and of class 0 with .1; class 3 is seen
+    elsewhere, class 1 is its own."""
+    seen = Instances([{'bbox': [0., 0., 10., 10.], 'bbox_label': 1, 'ignore_flag': 0}])
+    boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 10, 8], [1, 0, 10, 10], [5, 5, 15, 15], [0, 0, 10, 9]])
+    every = InstanceData(bboxes=boxes, labels=torch.tensor([1, 2, 0, 3, 2]),
+                         scores=torch.tensor([.9, .3, .1, .8, .2]))
+    assert [one['bbox_label'] for one in renamed(seen, every, 4, likeliest=True)] == [2]
+    assert [one['bbox_label'] for one in renamed(seen, every, 4, likeliest=False)] == [3]
+    with pytest.raises(ValueError, match='expected two classes or more for mislabelling, got a detector of one'):
+        renamed(seen, every, 1, likeliest=True)
+
+
+def test_thresholds_come_back(folder):
+    predictor, _ = tiny.detector(folder, 'mask_rcnn', **{'model.test_cfg.rcnn.score_thr': .7})
+    settings = predictor.model.roi_head.test_cfg
+    with unthresholded(predictor.model):
+        assert settings.score_thr == 0
+    assert settings.score_thr == .7
+
+
+@pytest.mark.parametrize('family', ['retinanet', 'mask_rcnn', 'detr', 'dino'])
+def test_dag_leads_targets_away_from_their_labels(detectors, family):
+    predictor, samples = detectors(family)
+    batch = batch_of(predictor, samples, 1)
+    (_, clean), = predictor.model_inputs(batch.images, batch)
+    logits_of = target_logits(predictor.model, clean)
+    with torch.no_grad():
+        before = logits_of(clean)
+        found = attacked('dag(epsilon=8/255, steps=10)', predictor, batch)
+        (_, data), = predictor.model_inputs(found, batch)
+        after = logits_of(data)
+        (_, data), = predictor.model_inputs(attacked('noise(epsilon=8/255)', predictor, batch), batch)
+        noise = logits_of(data)
+    scores = before.softmax(1)[:, :2] if before.shape[1] == 3 else before.sigmoid()
+    best, labels = scores.max(1)
+    targets = best > SURE
+    if before.shape[1] == 3:
+        targets &= before.argmax(1) < 2
+    assert targets.any()
+
+    def gap(logits):  # of the own label over the other one, which is the wrong one of two classes
+        return (logits.gather(1, labels[:, None]) - logits.gather(1, 1 - labels[:, None]))[targets].mean()
+    assert gap(before) - gap(after) > 2 * abs(gap(before) - gap(noise))
+
+
+@pytest.mark.parametrize('text, words', [
+    ("tog(epsilon=8/255, mode='hiding')", 'mode is one of untargeted, vanishing, .*, got .hiding'),
+    ('tog(epsilon=8/255, confidence=2)', 'confidence is 0..1, got 2'),
+    ('dag(epsilon=8/255, steps=0)', 'steps is 1 or more and step more than 0, got 0')])
+def test_impossible_attacks_are_refused(text, words):
+    with pytest.raises(ValueError, match=words):
+        build_attack(Spec.parse(text))
+
+
+def test_classifiers_are_refused():
+    class Classifier:
+        name, logits = 'pit', None
+    for text in ('tog(epsilon=8/255)', 'dag(epsilon=8/255)'):
+        with pytest.raises(ValueError, match='expected a detector for .*, got pit; give --config and a checkpoint'):
+            build_attack(Spec.parse(text)).run(Classifier(), None, None)
+
+
+def test_through_the_loop_to_a_table(detectors, folder, tmp_path):
+    """The same images with and without attack, kept, and not measured twice; a curve in rising order."""
+    predictor, samples = detectors('retinanet')
+    metrics = config_metrics(tiny.config(folder, 'retinanet'), samples)
+    wanted = [CLEAN, *(Condition(None, Spec.parse(f'{name}epsilon={level}/255, norm=\'Linf\')'))
+                       for name in ('noise(', 'pgd(steps=1, ') for level in (8, 2))]
+    store = ResultStore(tmp_path / 'results.jsonl')
+    found = keep_robustness(store, predictor, samples, wanted, metrics=metrics, batch_size=2)
+    assert {record.count for record in found.table.records} == {5}
+    assert {record.condition for record in found.table.records} == set(map(str, wanted))
+    lines = found.text(wanted).splitlines()
+    assert lines[0].split() == ['AP', 'no', 'attack', '2/255', '8/255'] and len(lines) == 4
+    assert float(lines[1].split()[1]) == round(found.table[CLEAN, 'AP'], 4) and lines[3].startswith('clean + pgd(')
+    size = store.path.stat().st_size
+    again = keep_robustness(store, predictor, samples, wanted, metrics=metrics, batch_size=3)
+    assert store.path.stat().st_size == size and again.text(wanted) == found.text(wanted)
+    curve = detection_attacks.curves(found.table, 'AP')["clean + pgd(norm='Linf', steps=1)"]
+    assert [epsilon for epsilon, _ in curve] == [2 / 255, 8 / 255] and '"curves"' in found.json()
+    with pytest.raises(ValueError, match='expected --save with a classifier, got it with a detector'):
+        keep_robustness(store, predictor, samples, wanted, metrics=metrics, save='images')
+
+
+def test_pictures_side_by_side(detectors):
+    predictor, samples = detectors('retinanet')
+    conditions = [CLEAN, Condition(Spec.of('brightness', severity=5)),
+                  Condition(None, Spec.parse('pgd(epsilon=8/255, steps=1)'))]
+    assert list(map(heading, conditions)) == ['clean', 'brightness 5', 'pgd 8/255']
+    sample = samples[1]  # 64 x 48, enlarged twice to 128 x 96
+    paper = panels(predictor, sample, conditions, samples.classes, score_thr=1., least=128)
+    assert paper.size == (3 * 128 + 2 * 8, 96 + 16)
+    pixels = torch.tensor(list(paper.crop((0, 16, 128, 112)).getdata())).view(96, 128, 3).permute(2, 0, 1)
+    raw = sample.image.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert (pixels - raw).abs().float().mean() < 12  # once to network size and back
+    mean = [torch.tensor(list(paper.crop((136 * place, 16, 136 * place + 128, 112)).getdata())).float().mean()
+            for place in range(3)]
+    assert mean[1] > mean[0] + 30 and abs(mean[2] - mean[0]) < 8
+
+
+@pytest.mark.parametrize('place, top, left', [('corner', 0, 0), ('centre', 16, 28)])
+def test_where_a_patch_is_pasted(detectors, place, top, left):
+    """Image 10 is 72 x 96 (height x width) in the network; its middle begins at (72 - 40) / 2, (96 - 40) / 2."""
+    predictor, samples = detectors('retinanet')
+    batch = batch_of(predictor, samples, 1, 4)
+    batch = replace(batch, images=batch.images * .5)
+    found = patch.paste(batch, torch.ones(3, 120, 120), share=40 / 72, place=place)
+    size = batch.samples[0].target.network_shape
+    assert size == (72, 96)
+    changed = (found[0] != batch.images[0]).any(0)
+    assert changed.sum() == 40 * 40 and changed[top:top + 40, left:left + 40].all()
+    torch.testing.assert_close(found[0][:, changed], torch.ones(3, 1600))
+    assert not (found != batch.images)[~batch.valid.expand_as(found)].any()
+
+
+def test_a_patch_is_trained_kept_and_pasted(detectors, tmp_path):
+    """On two images it climbs further than noise of its size does."""
+    predictor, samples = detectors('retinanet')
+    batch = batch_of(predictor, samples, 1, 4)
+    batches = list(patch.drawn(predictor, [samples[1], samples[4]], count=6, size=2))
+    *_, found = patch.train_patch(predictor, batches, step=.1)
+    path = patch.save_patch(found, tmp_path)
+    assert patch.save_patch(found, tmp_path) == path and found.shape == (3, 120, 120)
+    assert 0 <= found.min() <= found.max() <= 1
+    clean, noise, trained = (predictor.loss(images, batch).sum() for images in (
+        batch.images, attacked('dpatch(epsilon=1)', predictor, batch),
+        attacked(f"dpatch(epsilon=1, file='{path}')", predictor, batch)))
+    assert trained > noise and trained > clean
+    assert torch.equal(attacked(f"dpatch(epsilon=1, file='{path}')", predictor, batch), patch.paste(batch, found))
+    with pytest.raises(ValueError, match='expected a patch in nowhere.npy, found no such file; make one with'):
+        build_attack(Spec.parse("dpatch(epsilon=1, file='nowhere.npy')"))
+    with pytest.raises(ValueError, match='expected place as one of corner, centre and share in 0..1, got .side.'):
+        build_attack(Spec.parse("dpatch(epsilon=1, place='side')"))
+    with pytest.raises(ValueError, match='norm is one of Linf for DPatch, got .L2.|norm is one of Linf for dpatch'):
+        build_attack(Spec.parse("dpatch(epsilon=1, norm='L2')"))
