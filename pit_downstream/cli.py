@@ -151,6 +151,24 @@ def add_corruption_names(parser: argparse.ArgumentParser) -> None:
         'corruptions of your own')
 
 
+def attack_parser(description: str) -> argparse.ArgumentParser:
+    """The flags of attacks on a classifier; with --config those of attacks on a detector."""
+    if '--config' not in sys.argv[1:]:
+        parser = classifier_parser(description)
+        parser.add_argument('--config', dest='detector', action='store_false', default=False, help='--config CONFIG '
+                            'CHECKPOINT attacks a detector of mmdet; --config --help says how')
+        add_attack_flags(parser)
+        return parser
+    parser = measured_detector_parser(description)
+    add_attack_flags(parser)
+    add = parser.add_argument
+    add('--config', dest='detector', action='store_true', help='CONFIG and CHECKPOINT name a detector')
+    add('--at', choices=['network', 'original'], default='network', help='the size of image that is perturbed '
+        '(default: %(default)s)')
+    parser.set_defaults(attacks=['noise', 'pgd(steps=10)'])
+    return parser
+
+
 def add_attack_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('--attacks', nargs='*', default=['noise', 'fgsm', 'pgd(steps=20)', 'autoattack'], metavar='ATTACK',
@@ -176,6 +194,8 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
     from .core.spec import Spec
     for module in args.imports:
         _import(module)
+    if args.detector:
+        from . import det  # noqa: F401  registers the attacks on detectors
     from .evaluation.attacking import check_attack
     from .evaluation.corrupting import check_corruption
     if args.epsilons is None and args.norm != 'Linf':
@@ -183,11 +203,36 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
     epsilons = adversarial.LEVELS if args.epsilons is None else [_number(text) for text in args.epsilons]
     every = adversarial.conditions([_attack(text, args.source) for text in args.attacks], epsilons, norms=[args.norm],
                                    corruptions=[None, *map(Spec.parse, args.corruptions)])
-    args.predictors = _sources(args)
+    if args.detector and args.source:
+        raise ValueError('expected --source with a classifier, got it with a detector; leave it out')
+    args.predictors = None if args.detector else _sources(args)
     for condition in every:
         check_corruption(condition.corruption)
         check_attack(condition.attack, args.predictors)
     return every
+
+
+def shown_conditions(texts: Sequence[str]) -> list:
+    """Each 'clean', the name of a corruption or of an attack, with its arguments. Raises LookupError or ValueError for
+    one that does not exist."""
+    from . import corruptions, det  # noqa: F401  register corruptions and attacks
+    from .core.condition import CLEAN, Condition
+    from .core.registry import CORRUPTIONS
+    from .core.spec import Spec
+    from .evaluation.attacking import check_attack
+    from .evaluation.corrupting import check_corruption
+    found = []
+    for spec in map(Spec.parse, texts):
+        corrupts = spec.name in CORRUPTIONS
+        (check_corruption if corrupts else check_attack)(None if spec.name == 'clean' else spec)
+        found.append(CLEAN if spec.name == 'clean' else Condition(spec) if corrupts else Condition(None, spec))
+    return found
+
+
+def chosen_image(samples, index: int):
+    if not 0 <= index < len(samples):
+        raise ValueError(f'expected an image of 0..{len(samples) - 1}, got {index}; give another --image N')
+    return samples[index]
 
 
 def _attack(text: str, source: str | None):
@@ -307,6 +352,22 @@ def attacked_classifier(args: argparse.Namespace):
         raise ValueError('expected --amp bf16 for attacks, got fp16, which loses small gradients; results are in '
                          'float32 anyway')
     return _classifier(args, search=args.amp)
+
+
+def attacked(args: argparse.Namespace) -> tuple:
+    """What keeps the robustness, the predictor and the samples that the flags name: of a classifier or a detector."""
+    from functools import partial
+    if not args.detector:
+        require_folder(args.data, '--data')
+        from .evaluation.robustness import keep_robustness
+        predictor = attacked_classifier(args)
+        return keep_robustness, predictor, pictures(args, predictor)
+    predictor, samples, cfg = detector(args)
+    from .det import robustness
+    from .det.metric import config_metrics
+    from .det.original import OriginalSizePredictor
+    seen = OriginalSizePredictor(predictor) if args.at == 'original' else predictor
+    return partial(robustness.keep_robustness, metrics=config_metrics(cfg, samples)), seen, samples
 
 
 def _classifier(args: argparse.Namespace, **precision: str | None):

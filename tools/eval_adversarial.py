@@ -1,9 +1,11 @@
-"""Measure a classifier under adversarial attacks; print its accuracy on all images, attack by attack.
+"""Measure a classifier or a detector under adversarial attacks; print its accuracy or AP on all images, by attack.
 
 python tools/eval_adversarial.py --model pit_s --limit 1000 --attacks fgsm 'pgd(steps=20)' autoattack
 python tools/eval_adversarial.py --model pit_s --attacks 'pgd(steps=20)' --norm L2 --epsilons 0.5 1 2 --save images
 python tools/eval_adversarial.py --model pit_s --attacks mim --source resnet50 --epsilons 16/255
 torchrun --nproc-per-node 8 tools/eval_adversarial.py --model pit_s --epsilons 4/255 --amp bf16
+python tools/eval_adversarial.py --config configs/retinanet_pit_ti.py work_dirs/retinanet_pit_ti --bundled \\
+    --attacks noise "pgd(steps=10, loss='cls')" "tog(mode='vanishing')" dag
 A run that was stopped goes on where it was. --amp is for the search alone: what is fooled is decided in float32.
 """
 
@@ -13,9 +15,8 @@ from pit_downstream import cli
 
 
 def parse_args():
-    parser = cli.classifier_parser(__doc__)
-    cli.add_attack_flags(parser)
-    parser.add_argument('--csv', metavar='FILE', help='write every number with its interval and count')
+    parser = cli.attack_parser(__doc__)
+    parser.add_argument('--csv', metavar='FILE', help='write every number with its count')
     parser.add_argument('--json', metavar='FILE', help='write the summary, curves, worst cases and every number')
     return parser.parse_args()
 
@@ -23,23 +24,18 @@ def parse_args():
 def main():
     args = parse_args()
     conditions = cli.attack_conditions(args)
-    cli.require_folder(args.data, '--data')
-    from pit_downstream.benchmarks import adversarial_tables as tables
+    keep, predictor, samples = cli.attacked(args)
     from pit_downstream.benchmarks.base import require_counts
     from pit_downstream.core.records import ResultStore
-    from pit_downstream.evaluation import ranks, robustness
-    predictor = cli.attacked_classifier(args)
-    samples = cli.pictures(args, predictor)
-    found = robustness.keep_robustness(ResultStore(Path(args.store) / 'results.jsonl'), predictor, samples, conditions,
-                                       save=args.save, predictors=args.predictors,
-                                       **cli.measure_options(args, predictor.device))
+    from pit_downstream.evaluation import ranks
+    found = keep(ResultStore(Path(args.store) / 'results.jsonl'), predictor, samples, conditions, save=args.save,
+                 predictors=args.predictors, **cli.measure_options(args, predictor.device))
     require_counts(found.table, len(samples), allow_missing=args.allow_missing)
     if ranks.rank() == 0:
         print(f'{found.table.model} on {found.table.dataset}, {len(samples)} images\n')
-        print(tables.as_text(found.table, conditions, found.worst))
+        print(found.text(conditions))
         print(*(f'\nwarning: {sentence}' for sentence in found.warnings), sep='', end='')
-        for path, text in ((args.csv, tables.as_csv(found.table)),
-                           (args.json, tables.as_json(found.table, found.worst, found.warnings))):
+        for path, text in ((args.csv, found.csv()), (args.json, found.json())):
             if path:
                 Path(path).write_text(text)
     ranks.stop_ranks()

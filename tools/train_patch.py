@@ -1,0 +1,41 @@
+"""Train one patch that spoils what a detector finds in any image, DPatch; tools/eval_adversarial.py measures it.
+
+python tools/train_patch.py configs/retinanet_pit_ti.py work_dirs/retinanet_pit_ti --data data/coco \\
+    --ann data/coco/annotations/instances_train2017.json --images data/coco/train2017
+python tools/eval_adversarial.py --config configs/retinanet_pit_ti.py work_dirs/retinanet_pit_ti --data data/coco \\
+    --epsilons 1 --attacks "dpatch(file='patches/dpatch_0123abcd.npy')" dpatch
+Train on other images than those of the evaluation: --ann and --images name them. The control is a patch of noise.
+"""
+
+from pit_downstream import cli
+
+
+def parse_args():
+    parser = cli.measured_detector_parser(__doc__)
+    add = parser.add_argument
+    add('--steps', type=int, default=500, help='batches, drawn at random (default: %(default)s)')
+    add('--step', type=float, default=5., help='length of a step in levels of 255 (default: %(default)s)')
+    add('--share', type=float, default=120 / 416, help='its side, of the shorter side of a picture (default: 120/416)')
+    add('--place', choices=['corner', 'centre'], default='corner', help='where it is pasted (default: %(default)s)')
+    add('--loss', choices=['all', 'cls', 'box', 'rpn', 'roi'], default='all', help='it climbs this (default: '
+        '%(default)s)')
+    add('--out', default='patches', metavar='DIR', help='where the patch is written (default: %(default)s)')
+    parser.set_defaults(batch_size=16)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    predictor, samples, _ = cli.detector(args)
+    from pit_downstream.det import patch
+    from tqdm import tqdm
+    batches = patch.drawn(predictor, samples, count=args.steps, size=args.batch_size, seed=args.seed)
+    for found in patch.train_patch(predictor, tqdm(batches, total=args.steps, disable=None), share=args.share,
+                                   place=args.place, step=args.step / 255, kind=args.loss, seed=args.seed):
+        pass
+    print(patch.save_patch(found, args.out))
+
+
+if __name__ == '__main__':
+    with cli.one_sentence():
+        main()
