@@ -98,7 +98,7 @@ class Training:
 
 @torch.inference_mode()
 def accuracy(predictor: ClassifierPredictor, images: Tensor, labels: Tensor) -> float:
-    hits = [(predictor._logits(part.float() / 255).argmax(1) == want).float()
+    hits = [(predictor.logits(part.float() / 255).argmax(1) == want).float()
             for part, want in zip(images.split(100), labels.split(100), strict=True)]
     return float(np.mean(torch.cat(hits).numpy()))
 
