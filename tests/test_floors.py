@@ -27,7 +27,7 @@ LIBRARIES = {  # third-party imports of a room; a room not named here may import
     'report': {'matplotlib', 'jinja2'},
 }
 PRINTERS = {  # what is run as `python -m`, and the sentence with which every tool ends on bad input
-    'check.py': 'main', 'datasets/shapes.py': 'main', 'cli.py': 'one_sentence'}
+    'check.py': 'main', 'datasets/shapes.py': 'main', 'cli/sentences.py': 'one_sentence'}
 
 
 class Import(NamedTuple):

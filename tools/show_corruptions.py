@@ -26,8 +26,6 @@ def main() -> None:
     parser.add_argument('--size', type=whole(32), default=224, help='the image is cut to a square of this side')
     parser.add_argument('--corruptions', nargs='+', default=list(CORRUPTIONS), metavar='NAME')
     args = parser.parse_args()
-    if not args.image.is_file():
-        parser.error(f'expected a picture, did not find {args.image}')
     with one_sentence():
         out = args.out or Path(f'{args.image.stem}_corrupted.png')
         require_file_to_write(out, '--out')
@@ -36,9 +34,8 @@ def main() -> None:
 
 def sheet(args: argparse.Namespace) -> Image.Image:
     """A row per corruption: the image itself, then severities 1 to 5."""
-    image = read_picture(args.image)
-    pixels = np.array(ImageOps.fit(image, (args.size, args.size), Image.Resampling.BICUBIC))
-    batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+    cut = np.array(ImageOps.fit(read_picture(args.image), (args.size, args.size)))  # bicubic
+    batch = torch.from_numpy(cut).permute(2, 0, 1)[None].contiguous()
     pitch = args.size + MARGIN
     paper = Image.new('RGB', (6 * args.size, len(args.corruptions) * pitch), 'white')
     for row, name in enumerate(args.corruptions):

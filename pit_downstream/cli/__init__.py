@@ -1,0 +1,38 @@
+"""What the tools share: flags, what is built from them, and one sentence for bad input."""
+
+import warnings
+
+from .attacks import add_attack_flags, attack_conditions, attack_parser, attacked, attacked_classifier, shown_conditions
+from .classifiers import classifier, classifier_parser, clean_pictures, measure_options, pictures, published_pictures
+from .corruptions import (
+    add_corruption_flags,
+    add_corruption_names,
+    chosen_corruptions,
+    command_without_corruptions,
+    corruption_conditions,
+    corruption_names,
+    corruption_variant,
+)
+from .detectors import (
+    add_detection_corruption_flags,
+    chosen_image,
+    detection_conditions,
+    detector,
+    detector_parser,
+    measured_detector_parser,
+    save_corrupted,
+)
+from .sentences import one_sentence, require_folder, require_name, require_places
+from .shifts import add_shift_flags, shifts
+from .values import Once, batch_size, whole
+
+warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine imports it; setup.py pins it
+
+__all__ = [
+    'Once', 'add_attack_flags', 'add_corruption_flags', 'add_corruption_names', 'add_detection_corruption_flags',
+    'add_shift_flags', 'attack_conditions', 'attack_parser', 'attacked', 'attacked_classifier', 'batch_size',
+    'chosen_corruptions', 'chosen_image', 'classifier', 'classifier_parser', 'clean_pictures',
+    'command_without_corruptions', 'corruption_conditions', 'corruption_names', 'corruption_variant',
+    'detection_conditions', 'detector', 'detector_parser', 'measure_options', 'measured_detector_parser',
+    'one_sentence', 'pictures', 'published_pictures', 'require_folder', 'require_name', 'require_places',
+    'save_corrupted', 'shifts', 'shown_conditions', 'whole']

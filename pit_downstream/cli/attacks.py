@@ -1,0 +1,133 @@
+"""Flags that choose attacks."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .classifiers import classifier_parser, pictures, predictor_of
+from .detectors import detector, measured_detector_parser
+from .modules import import_own, look_here
+from .sentences import require_folder
+from .values import number
+
+
+def attack_parser(description: str) -> argparse.ArgumentParser:
+    """The flags of attacks on a classifier; with --config those of attacks on a detector."""
+    if '--config' not in sys.argv[1:]:
+        parser = classifier_parser(description)
+        parser.add_argument('--config', dest='detector', action='store_false', default=False, help='--config CONFIG '
+                            'CHECKPOINT attacks a detector of mmdet; --config --help says how')
+        add_attack_flags(parser)
+        return parser
+    parser = measured_detector_parser(description)
+    add_attack_flags(parser)
+    add = parser.add_argument
+    add('--config', dest='detector', action='store_true', help='CONFIG and CHECKPOINT name a detector')
+    add('--at', choices=['network', 'original'], default='network', help='the size of image that is perturbed '
+        '(default: %(default)s)')
+    parser.set_defaults(attacks=['noise', 'pgd(steps=10)'])
+    return parser
+
+
+def add_attack_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--attacks', nargs='*', default=['noise', 'fgsm', 'pgd(steps=20)', 'autoattack'], metavar='ATTACK',
+        help="names with arguments: 'pgd(steps=20, restarts=5)'; an attack that says its own norm or epsilon keeps it "
+        '(default: %(default)s)')
+    add('--norm', default='Linf', help='Linf, L2 or L1 (default: %(default)s)')
+    add('--epsilons', nargs='+', metavar='N/255', help='sizes on the scale of pixels in [0, 1] (default for Linf: '
+        '1/255 2/255 4/255 8/255)')
+    add('--source', metavar='MODEL', help="make the images on this model and show them to --model: transfer; with "
+        "weights of its own: \"pit_s(weights='FILE')\"")
+    add('--corruptions', nargs='+', default=[], metavar='CORRUPTION', help="also attack images under these: "
+        "'fog(severity=3)' 'occlusion(share=0.5)'; without --attacks the corruptions alone are measured")
+    add('--import', dest='imports', nargs='+', default=[], metavar='MODULE', help='modules that register attacks or '
+        'corruptions of your own')
+    add('--save', metavar='DIR', help='keep every attacked image, and the one before the attack, as '
+        'DIR/CONDITION/ID.npy (NumPy, float32, 3 x H x W in [0, 1], exactly what the model saw), and a sheet '
+        'DIR/CONDITION.png')
+
+
+def attack_conditions(args: argparse.Namespace) -> tuple:
+    """The conditions that the flags mean. Raises LookupError or ValueError for those that cannot be."""
+    from ..benchmarks import adversarial
+    from ..core.spec import Spec
+    for module in args.imports:
+        import_own(module)
+    if args.detector:
+        from .. import det  # noqa: F401  registers the attacks on detectors
+    from ..evaluation.attacking import check_attack
+    from ..evaluation.corrupting import check_corruption
+    if args.epsilons is None and args.norm != 'Linf':
+        raise ValueError(f'expected --epsilons with --norm {args.norm}, got none; write --epsilons 0.5')
+    epsilons = adversarial.LEVELS if args.epsilons is None else [number(text) for text in args.epsilons]
+    every = adversarial.conditions([_attack(text, args.source) for text in args.attacks], epsilons, norms=[args.norm],
+                                   corruptions=[None, *map(Spec.parse, args.corruptions)])
+    if args.detector and args.source:
+        raise ValueError('expected --source with a classifier, got it with a detector; leave it out')
+    args.predictors = None if args.detector else _sources(args)
+    for condition in every:
+        check_corruption(condition.corruption)
+        check_attack(condition.attack, args.predictors)
+    return every
+
+
+def shown_conditions(texts: Sequence[str]) -> list:
+    """Each 'clean', the name of a corruption or of an attack, with its arguments. Raises LookupError or ValueError for
+    one that does not exist."""
+    from .. import corruptions, det  # noqa: F401  register corruptions and attacks
+    from ..core.condition import CLEAN, Condition
+    from ..core.registry import CORRUPTIONS
+    from ..core.spec import Spec
+    from ..evaluation.attacking import check_attack
+    from ..evaluation.corrupting import check_corruption
+    found = []
+    for spec in map(Spec.parse, texts):
+        corrupts = spec.name in CORRUPTIONS
+        (check_corruption if corrupts else check_attack)(None if spec.name == 'clean' else spec)
+        found.append(CLEAN if spec.name == 'clean' else Condition(spec) if corrupts else Condition(None, spec))
+    return found
+
+
+def _attack(text: str, source: str | None):
+    """The attack; on a source where one is given, as far as it asks a model. A patch says that its norm is patch."""
+    from ..core.registry import ATTACKS
+    from ..core.spec import Spec
+    spec = Spec.parse(text)
+    if ATTACKS[spec.name].norms == ('patch',):
+        spec = Spec.of(spec.name, **{'norm': 'patch', **dict(spec.kwargs)})
+    if source is None or spec.name in ('noise', 'transfer'):
+        return spec
+    return Spec.of('transfer', **{**dict(spec.kwargs), 'attack': spec.name, 'source': source})
+
+
+def _sources(args: argparse.Namespace):
+    """What builds the model that an attack is made on."""
+    from ..evaluation.models import classifiers
+    from ..evaluation.ranks import start_ranks
+    look_here()
+    return classifiers(protocol=args.protocol, device=start_ranks(args.device), seed=args.seed)
+
+
+def attacked_classifier(args: argparse.Namespace):
+    """As `classifier`, but --amp is for the search of attacks alone: results are in float32."""
+    if args.amp == 'fp16':
+        raise ValueError('expected --amp bf16 for attacks, got fp16, which loses small gradients; results are in '
+                         'float32 anyway')
+    return predictor_of(args, search=args.amp)
+
+
+def attacked(args: argparse.Namespace) -> tuple:
+    """What keeps the robustness, the predictor and the samples that the flags name: of a classifier or a detector."""
+    from functools import partial
+    if not args.detector:
+        require_folder(args.data, '--data')
+        from ..evaluation.robustness import keep_robustness
+        predictor = attacked_classifier(args)
+        return keep_robustness, predictor, pictures(args, predictor)
+    predictor, samples, cfg = detector(args)
+    from ..det import robustness
+    from ..det.metric import config_metrics
+    from ..det.original import OriginalSizePredictor
+    seen = OriginalSizePredictor(predictor) if args.at == 'original' else predictor
+    return partial(robustness.keep_robustness, metrics=config_metrics(cfg, samples)), seen, samples

@@ -1,0 +1,96 @@
+"""Flags of the tools that measure classifiers, and what is built from them."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .modules import look_here
+from .sentences import require_folder, require_places
+from .values import batch_size, whole
+
+VALIDATION = 'data/imagenet/val'  # where data/README.md puts ImageNet's pictures
+
+
+def classifier_parser(description: str) -> argparse.ArgumentParser:
+    """The flags that all tools share which measure a classifier."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('--model', required=True, help="a name of timm's or ours, torchvision:NAME or package.module:function; "
+        "arguments in brackets: 'pit_s(num_classes=10)', which needs --weights FILE")
+    add('--weights', help="a checkpoint file; or pretrained (timm's and torchvision's default), random, own")
+    add('--protocol', default='model', help='how pictures are prepared: model (as its configuration says), '
+        'hendrycks (resize 256, crop 224, ImageNet mean and std), native (as they are)')
+    add('--data', default=VALIDATION, help='folder of class folders, or of pictures with --labels (default: '
+        '%(default)s)')
+    add('--labels', metavar='FILE', help="lines 'picture class' for a flat folder")
+    add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
+    add('--store', default='work_dirs/records', metavar='DIR', help='where records are kept (default: %(default)s)')
+    add('--cache', metavar='DIR', help='keep decoded images in a memory map here, for this and later runs')
+    add('--allow-missing', type=whole(0), default=0, metavar='N', help='go on with up to N unreadable images')
+    add('--batch-size', type=batch_size, default='auto', help='a number; or auto, which begins large and halves when '
+        'memory runs out')
+    add('--workers', type=whole(0), help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
+    add('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
+    add('--amp', choices=['bf16', 'fp16'], help='run the model in half precision; the records say so')
+    add('--compile', action='store_true', help='run the model through torch.compile')
+    add('--seed', type=whole(0), default=0)
+    return parser
+
+
+def classifier(args: argparse.Namespace):
+    """The predictor that the flags name, on this rank's device; joins torchrun's ranks."""
+    return predictor_of(args, amp=args.amp)
+
+
+def predictor_of(args: argparse.Namespace, **precision: str | None):
+    require_places(args)
+    from ..evaluation.models import build_classifier
+    from ..evaluation.ranks import start_ranks
+    look_here()
+    return build_classifier(args.model, weights=args.weights, protocol=args.protocol, device=start_ranks(args.device),
+                            compiled=args.compile, seed=args.seed, **precision)
+
+
+def pictures(args: argparse.Namespace, predictor):
+    """The samples of --data as `predictor` views them; refuses classes that it does not know."""
+    from ..datasets.cache import CachedSamples
+    from ..datasets.imagenet import class_folders, flat_folder
+    view = predictor.view
+    samples = flat_folder(args.data, args.labels, view=view) if args.labels else class_folders(args.data, view=view)
+    if max(samples.targets) >= predictor.classes():
+        raise ValueError(f'expected data of the {predictor.classes()} classes that {predictor.name} knows, got class '
+                         f'{max(samples.targets)} in {samples.name}; give another --model or other --data')
+    if args.limit is not None:
+        samples = samples.limited(args.limit)
+    return CachedSamples(samples, args.cache) if args.cache else samples
+
+
+def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequence[str]):
+    """The samples of --published, with the clean ones of --data where that folder is there."""
+    from ..datasets.imagenet import published_corruptions
+    from ..datasets.shift import as_published
+    if args.data != VALIDATION:
+        require_folder(args.data, '--data')  # what was asked for is not left out without a word
+    clean = pictures(args, predictor) if Path(args.data).is_dir() else None
+    return published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
+                                 name=args.set or 'imagenet_c', clean=clean, limit=args.limit)
+
+
+def clean_pictures(args: argparse.Namespace, predictor):
+    """ImageNet's validation pictures in --data, None where there is no such folder."""
+    from ..datasets.shift import require_imagenet
+    if not Path(args.data).is_dir():
+        return None
+    if not args.labels:
+        require_imagenet(Path(args.data))
+    return pictures(args, predictor)
+
+
+def measure_options(args: argparse.Namespace, device) -> dict:
+    """What the flags say about how `measure` goes about its work."""
+    workers = args.workers
+    if workers is None:
+        workers = 1 if device.type == 'cpu' else min(16, os.cpu_count() or 1)
+    return {'seed': args.seed, 'batch_size': args.batch_size, 'workers': workers, 'allow_missing': args.allow_missing,
+            'show': True}

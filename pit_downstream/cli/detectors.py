@@ -1,0 +1,101 @@
+"""Flags of the tools for detectors, and what is built from them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from .corruptions import add_corruption_names, corruption_names
+from .sentences import require_places
+from .values import batch_size, whole
+
+
+def detector_parser(description: str) -> argparse.ArgumentParser:
+    """The flags that training and testing a detector share, as mmdet's users know them."""
+    parser = _config_parser(description)
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def measured_detector_parser(description: str) -> argparse.ArgumentParser:
+    """The flags that all tools share which measure a detector."""
+    parser = _config_parser(description)
+    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint file, a work dir for its latest, or random')
+    add('--ann', metavar='FILE', help='measure on the images of this annotation file in COCO format, with --images')
+    add('--images', metavar='DIR', help='where the images of --ann lie')
+    add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
+    add('--store', default='work_dirs/records', metavar='DIR', help='where records are kept (default: %(default)s)')
+    add('--allow-missing', type=whole(0), default=0, metavar='N', help='go on with up to N unreadable images')
+    add('--batch-size', type=batch_size, help="a number; or auto, which begins large and halves when memory runs out "
+        "(default: the config's)")
+    add('--workers', type=whole(0), help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
+    add('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
+    add('--seed', type=whole(0), default=0, help='of the corruptions, and of random weights')
+    return parser
+
+
+def _config_parser(description: str) -> argparse.ArgumentParser:
+    from mmengine.config import DictAction
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('config', help="config file; mmdet's own are mmdet::FOLDER/FILE.py")
+    add('--bundled', action='store_true', help='use the data set that comes with the project')
+    add('--data', metavar='DIR', help='where the data set lies, in place of the data_root of the config')
+    add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_dataloader.batch_size=4')
+    return parser
+
+
+def chosen_image(samples, index: int):
+    if not 0 <= index < len(samples):
+        raise ValueError(f'expected an image of 0..{len(samples) - 1}, got {index}; give another --image N')
+    return samples[index]
+
+
+def add_detection_corruption_flags(parser: argparse.ArgumentParser) -> None:
+    add_corruption_names(parser)
+    add = parser.add_argument
+    add('--bgr', action='store_true', help="corrupt with red and blue exchanged, as mmdet's robustness tool does; the "
+        'records say so')
+    add('--save-images', metavar='DIR', help='also write the corrupted images there, with one annotation file for all')
+    add('--image-format', choices=['png', 'jpg'], default='png', help='of these (default: %(default)s)')
+
+
+def detection_conditions(args: argparse.Namespace) -> tuple[list[str], dict, tuple]:
+    """The corruptions that the flags mean ('none' is none), what their conditions say besides, and all conditions."""
+    from ..benchmarks import coco_c
+    names = [] if args.corruptions == ['none'] else corruption_names(args)
+    variant = {'order': 'bgr'} if args.bgr else {}
+    return names, variant, coco_c.conditions(names, args.severities, **variant)
+
+
+def detector(args: argparse.Namespace):
+    """The predictor, the samples and the config that the flags name, on this rank's device; joins torchrun's ranks."""
+    require_places(args)
+    from ..evaluation.ranks import start_ranks
+    device = start_ranks(args.device)
+    from ..det import runs
+    from ..det.predictor import build_detector
+    from ..det.samples import detection_samples
+    if bool(args.ann) != bool(args.images):
+        raise ValueError('expected --ann FILE and --images DIR together, got one of them')
+    if args.ann:
+        runs.set_annotations(args)
+    cfg = runs.read_config(args, loaders=('test_dataloader',))
+    checkpoint = args.checkpoint if args.checkpoint == 'random' else runs.checkpoint_file(args.checkpoint)
+    samples = detection_samples(cfg, limit=args.limit)
+    predictor = build_detector(cfg, checkpoint, config=Path(args.config).stem, device=device, seed=args.seed)
+    args.batch_size = args.batch_size or cfg.test_dataloader.get('batch_size', 1)
+    return predictor, samples, cfg
+
+
+def save_corrupted(args: argparse.Namespace, samples, cfg, conditions: Sequence) -> None:
+    """Write the corrupted images that --save-images asks for."""
+    if args.save_images:
+        from ..det.metric import config_truth
+        from ..det.saving import save_images
+        save_images(samples, config_truth(cfg, samples), conditions, args.save_images, format=args.image_format,
+                    seed=args.seed, workers=args.workers or 0)

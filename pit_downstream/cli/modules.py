@@ -1,0 +1,20 @@
+"""Modules of the user, found where Python was started."""
+
+import importlib
+import sys
+
+
+def look_here() -> None:
+    """Let Python find modules in the current folder, where `python -m` would find them."""
+    if '' not in sys.path:
+        sys.path.insert(0, '')
+
+
+def import_own(module: str) -> None:
+    look_here()
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not module.startswith(error.name):
+            raise
+        raise LookupError(f'no module {module!r} for --import; run where Python finds it, or set PYTHONPATH') from error

@@ -1,0 +1,37 @@
+"""What flags take, for argparse."""
+
+import argparse
+from collections.abc import Callable
+
+
+def whole(low: int, high: int = 2 ** 63 - 1) -> Callable[[str], int]:
+    """For argparse: a whole number in low..high."""
+    def number(text: str) -> int:
+        if not (text.isdecimal() and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f'expected a whole number from {low} up, got {text!r}')
+        return int(text)
+    return number
+
+
+def number(text: str):
+    from fractions import Fraction
+
+    from ..core.spec import Spec
+    value = Spec.parse(f'size(epsilon={text})').get('epsilon')
+    if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)):
+        raise ValueError(f'expected a number like 8/255 or 0.5 as epsilon, got {text!r}')
+    return value
+
+
+class Once(argparse.Action):
+    """Keeps the values of a flag without repetitions."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, list(dict.fromkeys(values)))
+
+
+def batch_size(text: str) -> int | str:
+    """For argparse: 'auto' or a whole number from 1 up."""
+    if text != 'auto' and not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f'expected auto or a number from 1 up, got {text!r}')
+    return text if text == 'auto' else int(text)
