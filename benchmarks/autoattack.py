@@ -105,7 +105,7 @@ def compare(epsilon: Fraction, args: argparse.Namespace, predictor, images: Tens
     for name in rows.keys() - {'ours'}:
         rows[name] |= {'times_ours': round(rows[name]['cpu_s'] / rows['ours']['cpu_s'], 2),
                        'verdicts_that_differ': int((standing[name] != standing['ours']).sum())}
-    return {'norm': args.norm, 'epsilon': str(epsilon), **rows}
+    return {'norm': args.norm, 'epsilon': f'{epsilon * 255}/255', **rows}
 
 
 def main() -> None:
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument('--norm', default='Linf')
     parser.add_argument('--epsilons', type=Fraction, nargs='+', default=[Fraction(2, 255), Fraction(8, 255)])
     parser.add_argument('--batch', type=int, default=250)
-    parser.add_argument('--rows', type=int, help='searches side by side in ours, the default of the function unless given')
+    parser.add_argument('--rows', type=int, help='searches side by side in ours, if not the default')
     args = parser.parse_args()
     torch.set_num_threads(1)
     predictor = build_classifier(args.model, weights=args.weights)
