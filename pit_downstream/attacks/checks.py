@@ -146,8 +146,8 @@ def check_cascade(left: Iterable[tuple[str, int]]) -> tuple[str, ...]:
 
     One image is none. After auto-attack's check_square_sr, which counts over a whole data set.
     """
-    return tuple(f'{name} sees no gradient and fools images that stood all attacks before it: gradients are masked, and '
-                 'the robust accuracy is likely lower still'
+    return tuple(f'{name} sees no gradient and fools images that stood all attacks before it: gradients are masked, '
+                 'and the robust accuracy is likely lower still'
                  for (_, before), (name, after) in pairwise(left) if name in BLACK_BOX and before - after > 1)
 
 

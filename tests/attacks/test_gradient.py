@@ -131,7 +131,7 @@ def test_adam_is_torchs():
     (lambda threat: PGD(threat, start='clean', restarts=2), "restarts is 1 or more, and 1 where start is 'clean'"),
     (lambda threat: PGD(threat, optimiser='sgd'), "optimiser is 'steepest' or 'adam', got 'sgd'"),
     (lambda threat: PGD(threat, step=-.1), 'step is 0 or more on the scale of pixels'),
-    (lambda threat: PGD(threat, loss='hinge'), "loss is one of ce, margin, dlr for PGD, for a detector .*, got 'hinge'"),
+    (lambda threat: PGD(threat, loss='hinge'), "loss is one of ce, margin, dlr for PGD, .*, got 'hinge'"),
     (lambda threat: PGD(threat, loss='dlr_t'), "loss is one of ce, margin, dlr for PGD, .*, got 'dlr_t'"),
     (lambda threat: Square(threat, loss='kl'), "loss is one of ce, margin, dlr for Square, .*, got 'kl'"),
     (lambda threat: TargetedAPGD(threat, loss='dlr'), "is one of dlr_t, ce_t, margin_t for TargetedAPGD, got 'dlr'"),
