@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @ATTACKS.register('apgd', source='Croce & Hein 2020, arXiv 2003.01690', quick={'steps': 3})
 @dataclass(frozen=True, kw_only=True)
 class APGD(Search):
-    """loss: 'ce' or 'dlr'. restarts: searches per image, each from another random start.
+    """loss: 'ce', 'dlr' or 'margin'. restarts: searches per image, each from another random start.
 
     rho: share of the steps between two checkpoints that have to gain, or the step is halved. eot: passes over which a
     gradient is averaged, for models with chance in them; then no row leaves early, for one lucky draw fools nobody.
@@ -106,6 +106,7 @@ class TargetedAPGD(APGD):
     """
 
     needs_logits: ClassVar[bool] = True
+    losses: ClassVar[tuple[str, ...]] = ('dlr_t', 'ce_t', 'margin_t')
 
     loss: str = 'dlr_t'
     targets: int = 9

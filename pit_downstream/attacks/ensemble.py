@@ -16,6 +16,7 @@ from ..core.registry import ATTACKS
 from ..streams.rng import BatchRng
 from .apgd import APGD, TargetedAPGD
 from .base import Attack
+from .checks import check_cascade
 from .fab import FAB, TargetedFAB
 from .losses import say
 from .objective import LOSSES, ClassifierObjective
@@ -36,6 +37,8 @@ ROWS = {'cpu': 64, 'cuda': 256}  # searches side by side: more cost a CPU's cach
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
     """An image is robust when no member fools it. Images that are left are returned as they came.
+
+    Where Square, which sees no gradient, fools images of a batch that all before it left, a warning is logged.
 
     version: 'standard'; 'plus' with APGD-DLR, untargeted FAB and five restarts; 'rand' for models with chance in them.
     effort: share of the official steps and queries, in (0, 1]; only 1 is AutoAttack. width: searches side by side, as
@@ -78,8 +81,9 @@ class AutoAttack(Attack):
         rough = getattr(predictor, 'rough', False)
         objective = ClassifierObjective(predictor, batch, LOSSES['ce'], width=self.width)
         found, left = batch.images.clone(), still_right(objective, batch.images, rough)
+        standing = [('clean', int(left.sum()))]
         for member in self.members():
-            if not bool(left.any()):
+            if not standing[-1][1]:
                 break
             images, fooled = member.hunt(objective.climbing(member.loss), batch.images, rng, among=left,
                                          width=self.width, rough=rough)
@@ -90,8 +94,10 @@ class AutoAttack(Attack):
                 fooled[fooled.clone()] = objective.confirm(images[fooled], fooled.nonzero().flatten())
             found[fooled] = images[fooled]
             left &= ~fooled
+            standing.append(('square' if isinstance(member, Square) else type(member).__name__, int(left.sum())))
+        for sentence in check_cascade(standing):
+            say(sentence)
         return found
-
 
     def _brought_in(self, objective: ClassifierObjective, images: Tensor, rest: Tensor, fooled: Tensor) -> Tensor:
         """FAB's nearest images may lie outside the ball and fool still when brought into it.
@@ -128,8 +134,8 @@ def autoattack(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
     valid = torch.ones((), dtype=torch.bool, device=images.device).expand(len(images), 1, *images.shape[-2:])
     batch = Batch(images, valid, tuple(map(Sample, map(str, range(len(images))), images, labels)))
     attack = AutoAttack(ThreatModel(norm, float(epsilon)), version=version, width=width)
-    return attack(_Plain(model, labels.to(images.device)), batch, BatchRng(seed, range(len(images)),
-                                                                           device=images.device))
+    classifier = _Plain(model, labels.to(images.device, torch.long))
+    return attack(classifier, batch, BatchRng(seed, range(len(images)), device=images.device))
 
 
 class _Plain:

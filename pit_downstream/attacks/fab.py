@@ -35,6 +35,7 @@ class FAB(Search):
     """
 
     needs_logits: ClassVar[bool] = True
+    losses: ClassVar[tuple[str, ...]] = ('margin',)
 
     steps: int = 100
     restarts: int = 1
@@ -118,6 +119,8 @@ class TargetedFAB(FAB):
 
     targets: how many, all other classes where there are fewer.
     """
+
+    losses: ClassVar[tuple[str, ...]] = ('margin_t',)
 
     loss: str = 'margin_t'
     targets: int = 9

@@ -135,6 +135,7 @@ class TPGD(PGD):
     """
 
     needs_logits: ClassVar[bool] = True
+    losses: ClassVar[tuple[str, ...]] = ('kl',)
     starts: ClassVar[tuple[str, ...]] = ('normal',)
 
     steps: int = 10

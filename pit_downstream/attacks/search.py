@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .base import Attack
-from .objective import KINDS, LOSSES, Objective, objective_of
+from .objective import KINDS, Objective, objective_of
 
 if TYPE_CHECKING:
     from ..core.contracts import Batch, Predictor, Rng, Streams
@@ -37,6 +37,7 @@ class Search(Attack):
     """
 
     needs_logits: ClassVar[bool] = False  # True: cannot work on a predictor's loss alone
+    losses: ClassVar[tuple[str, ...]] = ('ce', 'margin', 'dlr')  # what it may climb: others need goals it has not
 
     steps: int = 20
     loss: str = 'ce'
@@ -46,8 +47,10 @@ class Search(Attack):
         super().__post_init__()
         if self.steps < 1:
             raise ValueError(f'steps is 1 or more, got {self.steps}')
-        if self.loss not in (*LOSSES, *KINDS):
-            raise ValueError(f'loss is one of {", ".join(LOSSES)}, for a detector of {", ".join(KINDS)}, got '
+        kinds = () if self.needs_logits else KINDS
+        if self.loss not in (*self.losses, *kinds):
+            others = f', for a detector of {", ".join(kinds)}' if kinds else ''
+            raise ValueError(f'loss is one of {", ".join(self.losses)} for {type(self).__name__}{others}, got '
                              f'{self.loss!r}')
 
     @property

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Transfer(Attack):
     """What fools `source` is shown to the attacked model, which is asked for nothing.
 
+    Images that fool at an epsilon stay at larger ones, also where the attack on the source runs to its end.
+
     attack: with which the images are made on the source, in the same ball. source: takes images of the same size and
     knows the same labels.
     """

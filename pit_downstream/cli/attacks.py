@@ -61,11 +61,12 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
     if args.epsilons is None and args.norm != 'Linf':
         raise ValueError(f'expected --epsilons with --norm {args.norm}, got none; write --epsilons 0.5')
     epsilons = adversarial.LEVELS if args.epsilons is None else [number(text) for text in args.epsilons]
-    every = adversarial.conditions([_attack(text, args.source) for text in args.attacks], epsilons, norms=[args.norm],
-                                   corruptions=[None, *map(Spec.parse, args.corruptions)])
     if args.detector and args.source:
         raise ValueError('expected --source with a classifier, got it with a detector; leave it out')
     args.predictors = None if args.detector else _sources(args)
+    attacks = [_named(_attack(text, args.source), args.predictors) for text in args.attacks]
+    every = adversarial.conditions(attacks, epsilons, norms=[args.norm],
+                                   corruptions=[None, *map(Spec.parse, args.corruptions)])
     for condition in every:
         check_corruption(condition.corruption)
         check_attack(condition.attack, args.predictors)
@@ -99,6 +100,14 @@ def _attack(text: str, source: str | None):
     if source is None or spec.name in ('noise', 'transfer'):
         return spec
     return Spec.of('transfer', **{**dict(spec.kwargs), 'attack': spec.name, 'source': source})
+
+
+def _named(spec, predictors):
+    """A transfer with the name of its source, which says what is in a file of weights: records must not mix two."""
+    source = spec.get('source')
+    if predictors is None or spec.name != 'transfer' or not isinstance(source, str):
+        return spec
+    return type(spec).of(spec.name, **{**dict(spec.kwargs), 'source': predictors(source).name})
 
 
 def _sources(args: argparse.Namespace):

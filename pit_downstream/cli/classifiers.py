@@ -70,21 +70,27 @@ def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequenc
     """The samples of --published, with the clean ones of --data where that folder is there."""
     from ..datasets.imagenet import published_corruptions
     from ..datasets.shift import as_published
-    if args.data != VALIDATION:
-        require_folder(args.data, '--data')  # what was asked for is not left out without a word
+    _require_named(args)
     clean = pictures(args, predictor) if Path(args.data).is_dir() else None
     return published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
                                  name=args.set or 'imagenet_c', clean=clean, limit=args.limit)
 
 
 def clean_pictures(args: argparse.Namespace, predictor):
-    """ImageNet's validation pictures in --data, None where there is no such folder."""
+    """ImageNet's validation pictures in --data, None where no folder was named and there is none."""
+    _require_named(args)
     from ..datasets.shift import require_imagenet
     if not Path(args.data).is_dir():
         return None
     if not args.labels:
         require_imagenet(Path(args.data))
     return pictures(args, predictor)
+
+
+def _require_named(args: argparse.Namespace) -> None:
+    """What was asked for is not left out without a word."""
+    if args.data != VALIDATION:
+        require_folder(args.data, '--data')
 
 
 def measure_options(args: argparse.Namespace, device) -> dict:

@@ -83,8 +83,9 @@ def fools_further(small: Spec, large: Spec) -> bool:
     """Whether what `small` fools counts as fooled under `large`, of the same attack."""
     if small == large:
         return True
-    kind = ATTACKS[large.name]
-    return radius(small) < radius(large) and not large.get('run_to_end', getattr(kind, 'run_to_end', False))
+    kind = ATTACKS[large.name]  # a transfer hands run_to_end on to the attack on its source; itself it has none
+    to_end = hasattr(kind, 'run_to_end') and large.get('run_to_end', kind.run_to_end)
+    return radius(small) < radius(large) and not to_end
 
 
 def _to_end(attack: Attack) -> bool:

@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +73,17 @@ def build_classifier(text: str, *, weights: str | None = None, protocol: str = '
 def classifiers(**options: Any) -> Callable[[str], ClassifierPredictor]:
     """What builds the classifier that a text names, each once; its weights stand in the text: "pit_s(weights='x.pth')".
 
+    The name of one that was built, which says of a file of weights what is in it, serves as well.
     options: of build_classifier.
     """
-    @cache
+    built: dict[str, ClassifierPredictor] = {}
+
     def build(text: str) -> ClassifierPredictor:
-        spec = Spec.parse(text)
-        return build_classifier(str(spec.without('weights')), weights=spec.get('weights'), **options)
+        if text not in built:
+            spec = Spec.parse(text)
+            found = build_classifier(str(spec.without('weights')), weights=spec.get('weights'), **options)
+            built[text] = built.setdefault(found.name, found)
+        return built[text]
     return build
 
 

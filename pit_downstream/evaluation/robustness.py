@@ -54,15 +54,15 @@ def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples,
     gallery = Gallery(save, model=predictor.name, dataset=samples.name, seed=seed) if save else None
     still = [condition for condition in conditions if condition.attack is None]
     table = keep_measuring(store, predictor, samples, [top1_error()], still, seed=seed, **options)
+    before = _before(predictor, samples) if attacked else ()
     if attacked:
         table = keep_attacking(store, predictor, samples, attacked, seed=seed, gallery=gallery, predictors=predictors,
                                **options)
     if gallery and rank() == 0:
         for condition in attacked:
             gallery.sheet(condition, samples.ids)
-    worst, warnings = from_first((_worst(store, table, attacked, seed), _warnings(predictor, samples, table, attacked))
-                                 if rank() == 0 else None)
-    return Robustness(table, worst, warnings)
+    worst, after = from_first((_worst(store, table, attacked, seed), _after(table, attacked)) if rank() == 0 else None)
+    return Robustness(table, worst, (*before, *after))
 
 
 def _worst(store: ResultStore, table: Table, attacked: Sequence[Condition], seed: int) -> dict[Condition, Rate]:
@@ -70,11 +70,14 @@ def _worst(store: ResultStore, table: Table, attacked: Sequence[Condition], seed
     return worst_cases({condition: kept[str(condition)].right for condition in attacked})
 
 
-def _warnings(predictor: Classifier, samples: Samples, table: Table, attacked: Sequence[Condition]) -> tuple[str, ...]:
-    """Sentences about the model, asked on a few images, and about the accuracies under every corruption."""
-    if not attacked:
-        return ()
-    found = list(check_before(predictor, predictor.collate(_few(samples))))
+def _before(predictor: Classifier, samples: Samples) -> tuple[str, ...]:
+    """Sentences about the model, asked on a few images before hours are spent on it; every rank asks its own."""
+    return check_before(predictor, predictor.collate(_few(samples)))
+
+
+def _after(table: Table, attacked: Sequence[Condition]) -> tuple[str, ...]:
+    """Sentences about the accuracies under every corruption."""
+    found = []
     for corruption in dict.fromkeys(condition.corruption for condition in attacked):
         here = {condition.attack: accuracy(table, condition) for condition in attacked
                 if condition.corruption == corruption}

@@ -100,7 +100,8 @@ def keep_attacking(store: ResultStore, predictor: Classifier, samples: Samples, 
 
     The records of each are top1_error (1 - robust accuracy, on all images), and forwards and backwards, the passes per
     image. The verdicts beside them grow batch by batch, so a run goes on where it was killed; and an epsilon added to a
-    curve later begins with what smaller ones fooled. gallery: where the images are saved. predictors, options: of
+    curve later begins with what smaller ones fooled. Records are never rewritten: one added below others may fool an
+    image that a larger one, measured before, left right. gallery: where the images are saved. predictors, options: of
     `measure_passes`.
     """
     verdicts = VerdictStore(store.path.parent)

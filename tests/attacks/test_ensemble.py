@@ -68,6 +68,22 @@ def test_each_member_gets_what_the_one_before_left(monkeypatch):
     assert torch.equal(found[2], images[2]) and fooled(model, found, batch).sum() >= 7
 
 
+def test_what_square_alone_fools_is_a_warning(caplog):
+    """Behind rounding no gradient reaches the image: the members that follow one find nothing."""
+    class Rounded(torch.nn.Module):
+        def forward(self, images):
+            return trained()((images * 15).round() / 15)
+    say.cache_clear()
+    batch = batch_of(*pictures(8, seed=13))
+    with caplog.at_level(logging.WARNING):
+        attacked(quick(), predictor(), batch)
+        assert not any('sees no gradient' in words for words in caplog.messages)
+        whole = AutoAttack(ThreatModel('Linf', .1), effort=.02)
+        found = attacked(whole, predictor(Rounded().eval()), batch)
+    assert fooled(predictor(Rounded().eval()), found, batch).sum() > 1
+    assert sum(words.startswith('square sees no gradient and fools images') for words in caplog.messages) == 1
+
+
 @pytest.mark.parametrize('classes', [2, 3, 6])
 def test_few_classes(classes, caplog):
     say.cache_clear()

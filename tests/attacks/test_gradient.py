@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from pit_downstream.attacks.apgd import TargetedAPGD
+from pit_downstream.attacks.fab import TargetedFAB
 from pit_downstream.attacks.gradient import BIM, FGSM, MIM, PGD, TPGD
+from pit_downstream.attacks.square import Square
 from pit_downstream.attacks.threat import ThreatModel
 from tests.attacks.toys import Linear, Replay, attacked, batch_of, fooled, pictures, predictor, trained
 
@@ -128,7 +131,11 @@ def test_adam_is_torchs():
     (lambda threat: PGD(threat, start='clean', restarts=2), "restarts is 1 or more, and 1 where start is 'clean'"),
     (lambda threat: PGD(threat, optimiser='sgd'), "optimiser is 'steepest' or 'adam', got 'sgd'"),
     (lambda threat: PGD(threat, step=-.1), 'step is 0 or more on the scale of pixels'),
-    (lambda threat: PGD(threat, loss='hinge'), "loss is one of ce, margin.*, got 'hinge'")])
+    (lambda threat: PGD(threat, loss='hinge'), "loss is one of ce, margin, dlr for PGD, .*, got 'hinge'"),
+    (lambda threat: PGD(threat, loss='dlr_t'), "loss is one of ce, margin, dlr for PGD, .*, got 'dlr_t'"),
+    (lambda threat: Square(threat, loss='kl'), "loss is one of ce, margin, dlr for Square, .*, got 'kl'"),
+    (lambda threat: TargetedAPGD(threat, loss='dlr'), "is one of dlr_t, ce_t, margin_t for TargetedAPGD, got 'dlr'"),
+    (lambda threat: TargetedFAB(threat, loss='margin'), "loss is one of margin_t for TargetedFAB, got 'margin'")])
 def test_wrong_arguments_get_one_sentence(make, words):
     with pytest.raises(ValueError, match=words):
         make(ThreatModel('Linf', EPSILON))

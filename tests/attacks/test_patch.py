@@ -1,5 +1,7 @@
 """Patches: where they are put, that they fool, and that Patch-Fool's draws attention."""
 
+from math import ceil, floor
+
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -7,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from pit_downstream.attacks.patch import Patch, PatchFool, without_conflict
 from pit_downstream.attacks.threat import Patches
 from pit_downstream.attention.trace import trace_attention
+from pit_downstream.evaluation.models import build_classifier
 from tests.attacks.toys import SIDE, Linear, attacked, batch_of, fooled, pictures, predictor, streams
 
 CELL = Patches(count=1, side=4)  # one of 3 x 3
@@ -126,6 +129,25 @@ def test_patches_fool_a_transformer_more_than_random_ones(transformer, batch):
     noise = fooled(transformer, attacked(Noise(CELL), transformer, batch), batch).sum()
     for attack in (Patch(CELL, steps=30), PatchFool(CELL, steps=30, layer=2)):
         assert fooled(transformer, attacked(attack, transformer, batch), batch).sum() > noise
+
+
+def test_patch_fool_on_a_pit():
+    """Its fifth block has 2 x 2 tokens in every cell; tokens of a PiT lie behind one class token."""
+    pit = build_classifier('pit_ti(img_size=64, num_classes=4)', weights='random')
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(6))
+    with torch.no_grad(), pit.tracing() as trace:
+        one = batch_of(image, pit.logits(image).argmax(1))
+    place, attention = list(trace.maps['softmax'].items())[4]
+    received = attention.mean((1, 2))[0, 1:].view(trace.grids[place]).double().numpy()
+    share = len(received) / 4  # tokens along a cell's side
+    cells = Patches(side=16)
+    wanted = max(((row, column) for row in range(4) for column in range(4)), key=lambda at: received[
+        floor(at[0] * share):ceil((at[0] + 1) * share), floor(at[1] * share):ceil((at[1] + 1) * share)].mean())
+    found = attacked(PatchFool(cells, steps=2, run_to_end=True), pit, one)
+    assert cells.cells((found - image).abs())[0].nonzero().tolist() == [list(wanted)]
+    assert torch.equal(found, attacked(PatchFool(cells, steps=2, run_to_end=True), pit, one))
+    without = attacked(PatchFool(cells, steps=2, attention=0, run_to_end=True), pit, one)
+    assert not torch.equal(found, without)  # the attention has its say
 
 
 def test_wrong_arguments_get_one_sentence(transformer, batch):

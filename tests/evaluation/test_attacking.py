@@ -14,7 +14,7 @@ from pit_downstream.core.registry import ATTACKS
 from pit_downstream.core.spec import Spec
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.imagenet import class_folders
-from pit_downstream.evaluation.attacking import Counted, Settled, attack_curve
+from pit_downstream.evaluation.attacking import Counted, Settled, attack_curve, fools_further
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.evaluation.measure import measure, plan_passes
 from pit_downstream.evaluation.models import build_classifier
@@ -81,6 +81,14 @@ def test_running_to_the_end_takes_every_image_at_every_epsilon(predictor, batch)
     assert {(found.forwards, found.backwards) for found in curve} == {(4 * 5, 4 * 3)}  # nothing is looked at before
     darker = [(batch.images - found.images).amax((1, 2, 3)) * 255 for found in curve]
     assert torch.stack(darker, 1).allclose(torch.tensor(LEVELS).float().expand(4, 3), atol=1e-4)
+
+
+@pytest.mark.parametrize('text, further', [
+    ('pgd(epsilon={})', True), ('pgd(epsilon={}, run_to_end=True)', False), ('noise(epsilon={})', True),
+    ("transfer(source='m', epsilon={})", True), ("transfer(source='m', run_to_end=True, epsilon={})", True)])
+def test_what_is_carried_in_one_run_is_carried_to_the_next(text, further):
+    small, large = (Spec.parse(text.format(epsilon)) for epsilon in ('4/255', '8/255'))
+    assert fools_further(small, large) is further and fools_further(large, large) and not fools_further(large, small)
 
 
 def test_what_is_settled_is_not_attacked(predictor, batch):

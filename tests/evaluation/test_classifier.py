@@ -12,7 +12,7 @@ import pit_downstream.backbones  # noqa: F401
 from pit_downstream.core.contracts import Sample
 from pit_downstream.datasets.base import View
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
-from pit_downstream.evaluation.models import build_classifier
+from pit_downstream.evaluation.models import build_classifier, classifiers
 from tests.evaluation import toy
 
 TOY = 'tests.evaluation.toy:classifier'
@@ -27,6 +27,18 @@ def samples(count=2, side=224):
 def logits(predictor, given):
     batch = predictor.collate(given)
     return predictor.predict(batch.images, batch).predictions
+
+
+def test_a_name_that_says_the_weights_names_the_classifier_that_was_built(tmp_path):
+    """Records keep the name: other weights in a file of the same name make another."""
+    names = []
+    for bias in (0., 1.):
+        state = toy.classifier(4).state_dict() | {'head.bias': torch.full((4,), bias, dtype=torch.float64)}
+        torch.save(state, tmp_path / 'own.pth')
+        build, text = classifiers(), f"{TOY}(classes=4, weights='{tmp_path / 'own.pth'}')"
+        assert build(text) is build(text) is build(build(text).name)
+        names.append(build(text).name)
+    assert names[0] != names[1] and all('own.pth@' in name for name in names)
 
 
 def test_our_models_and_timms_by_name_and_file(tmp_path):

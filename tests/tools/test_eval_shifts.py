@@ -116,8 +116,18 @@ def test_errors_are_those_of_the_logits(measured, data, tmp_path):
         [predicted != classes[wnid] for predicted, wnid in clean if wnid in classes])
 
 
+def no_imagenet(data, tmp_path):
+    """data/ with all but ImageNet's validation pictures."""
+    (tmp_path / 'data').unlink()
+    (tmp_path / 'data').mkdir()
+    for folder in data.iterdir():
+        if folder.name != 'imagenet':
+            (tmp_path / 'data' / folder.name).symlink_to(folder)
+
+
 def test_a_part_without_clean_pictures(measured, data, tmp_path):
-    code, out, said = measured('--shifts', 'imagenet_a', 'in9', '--data', 'nowhere', '--limit', '6', '--cache', 'cache')
+    no_imagenet(data, tmp_path)
+    code, out, said = measured('--shifts', 'imagenet_a', 'in9', '--limit', '6', '--cache', 'cache')
     assert code == 0, said
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[3:7]] == [
@@ -153,13 +163,16 @@ def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
                          (('--shifts', 'imagenet_sketch'), 'expected a folder at data/imagenet-sketch, found none'),
                          (('--data', 'wrong'), "expected ImageNet's validation pictures in folders of the 1000 classes in "
                           'wrong; this looks like ImageNet-R: 200'),
-                         (('--shifts', 'imagenet_real', '--data', 'nowhere'),
-                          'expected the validation pictures of ImageNet for imagenet_real, got none')):
+                         (('--shifts', 'imagenet_a', '--data', 'nowhere'),
+                          'expected pictures in nowhere, found no such folder; name another with --data DIR')):
         code, _, said = measured(*flags)
         assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()
-    code, _, said = measured('--data', 'nowhere', model=toy.NAME)
+    no_imagenet(data, tmp_path)
+    code, _, said = measured('--shifts', 'imagenet_real')
+    assert code == 2 and 'expected the validation pictures of ImageNet for imagenet_real, got none' in said
+    code, _, said = measured(model=toy.NAME)
     assert code == 2 and 'expected a classifier of the 1000 classes of ImageNet, got 8 classes of' in said
-    (tmp_path / 'data').unlink()
+    (tmp_path / 'data').rename(tmp_path / 'elsewhere')
     code, _, said = measured()
     assert code == 2 and said.startswith('expected a shifted data set in data/, found none; put one where')
 
@@ -168,7 +181,8 @@ def test_unreadable_pictures_stop_the_table(measured, data, tmp_path):
     shift_folders.make('imagenet_r', tmp_path / 'r')
     broken = sorted((tmp_path / 'r').rglob('*.jpg'))[0]
     broken.write_bytes(b'broken')
-    few = ('--shifts', 'imagenet_r=r', '--data', 'nowhere')
+    no_imagenet(data, tmp_path)
+    few = ('--shifts', 'imagenet_r=r')
     code, _, said = measured(*few)
     assert code == 2 and f'got 1 that are not: {broken.parent.name}/0.jpg (' in said
     assert measured(*few, '--allow-missing', '1')[0] == 0
