@@ -35,13 +35,13 @@ class Counted(nn.Module):
 
     def __init__(self, predictor):
         super().__init__()
-        self.inner, self.mean, self.std = predictor.model, predictor._mean, predictor._std
+        self.inner, self.logits = predictor.model, predictor.logits
         self.forward_images = self.backward_images = 0
 
     def forward(self, images: Tensor) -> Tensor:
         self.forward_images += len(images)
         self.backward_images += len(images) * (torch.is_grad_enabled() and images.requires_grad)
-        return self.inner((images - self.mean) / self.std)
+        return self.logits(images)
 
 
 def ours(args: argparse.Namespace, epsilon: float) -> Method:

@@ -1,7 +1,8 @@
 """Train a small classifier on CIFAR-10, for the tables of corruptions and attacks that want a model which has learnt.
 
 python -m benchmarks.cifar10 --data DIR --out work_dirs/pit_ti_cifar10.pth
-python -m benchmarks.cifar10 --data DIR --out work_dirs/deepvit_16_cifar10.pth --model 'deepvit_16(img_size=64,num_classes=10)' --epochs 4 --lr 5e-4 --bf16
+python -m benchmarks.cifar10 --data DIR --out work_dirs/deepvit_16_cifar10.pth \\
+    --model 'deepvit_16(img_size=64,num_classes=10)' --epochs 4 --lr 5e-4 --bf16
 
 --data: a folder per class under train/ and test/. --out: the weights, a plain state dict; beside it FILE.state, from
 which a killed run goes on. Every tool then takes them with --model MODEL --weights FILE. Pictures are seen as the tools
@@ -9,7 +10,6 @@ see them (the model's own configuration), in training at a random place and half
 """
 
 import argparse
-import math
 import os
 import time
 from pathlib import Path
@@ -19,15 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.collapse import groups, learning_rate_factor
 from pit_downstream.datasets.base import PictureSamples, View
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.models import build_classifier
 
-WEIGHT_DECAY = 0.05
 SMOOTHING = 0.1  # of the labels
 CLIP = 1.0  # norm of the gradient
-WARM_UP = 0.1  # share of the steps
 
 
 def read(samples: PictureSamples) -> tuple[Tensor, Tensor]:
@@ -44,23 +43,13 @@ def augmented(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     return torch.where(mirror[:, None, None, None], parts.flip(-1), parts).float().div_(255)
 
 
-def factor(step: int, steps: int) -> float:
-    """Of the learning rate: linear warm-up, then a cosine to 0."""
-    warm = WARM_UP * steps
-    return (step + 1) / warm if step < warm else (1 + math.cos(math.pi * (step - warm) / (steps - warm))) / 2
-
-
 class Training:
     """A run that can be killed after any epoch."""
 
     def __init__(self, predictor: ClassifierPredictor, args: argparse.Namespace):
         self.model, self.args = predictor.model, args
         self.normalise = lambda images: (images - predictor._mean) / predictor._std
-        still = self.model.no_weight_decay()
-        plain = [p for name, p in self.model.named_parameters() if p.ndim < 2 or name in still]
-        decayed = [p for name, p in self.model.named_parameters() if p.ndim >= 2 and name not in still]
-        self.optim = torch.optim.AdamW([{'params': decayed, 'weight_decay': WEIGHT_DECAY},
-                                        {'params': plain, 'weight_decay': 0.0}], args.lr)
+        self.optim = torch.optim.AdamW(groups(self.model), args.lr)
         self.epoch, self.kept = 0, args.out.with_suffix('.state')
         if self.kept.exists():
             state = torch.load(self.kept, weights_only=True)
@@ -76,7 +65,7 @@ class Training:
             for step in range(steps):
                 chosen = order[step * size:(step + 1) * size]
                 for group in self.optim.param_groups:
-                    group['lr'] = self.args.lr * factor(epoch * steps + step, self.args.epochs * steps)
+                    group['lr'] = self.args.lr * learning_rate_factor(epoch * steps + step, self.args.epochs * steps)
                 total += self._learn(augmented(images[chosen], side, generator), labels[chosen])
             print(f'epoch {epoch + 1} loss {total / steps:.3f} in {time.time() - start:.0f} s', flush=True)
             self._save(epoch + 1)

@@ -91,7 +91,7 @@ class Training:
     def __init__(self, args: argparse.Namespace):
         self.args, self.path = args, args.out / 'checkpoint.pth'
         self.models = build(args)
-        self.optims = {name: torch.optim.AdamW(_groups(model), LR) for name, model in self.models.items()}
+        self.optims = {name: torch.optim.AdamW(groups(model), LR) for name, model in self.models.items()}
         self.step, self.losses, self.seconds = 0, {name: [] for name in NAMES}, dict.fromkeys(NAMES, 0.0)
         self.measured: dict[str, dict] = {}
 
@@ -140,7 +140,7 @@ class Training:
             setattr(self, name, state[name])
 
 
-def _groups(model: nn.Module) -> list[dict]:
+def groups(model: nn.Module) -> list[dict]:
     """No decay on norms, biases, class token and position embedding."""
     still = model.no_weight_decay()
     decayed = {True: [], False: []}

@@ -15,6 +15,7 @@ from .losses import say
 from .objective import ClassifierObjective, Examined, Objective
 from .pace import Halving, Pace, Sparse
 from .search import Search, State
+from .threat import choose
 
 if TYPE_CHECKING:
     from ..core.contracts import Rng
@@ -71,7 +72,7 @@ class APGD(Search):
         slope = state['slope'] if seen.gradient is None else seen.gradient
         better = (seen.loss > state['loss']) | self.pace.opens(age, at.device)
         fresh = {'old': state['at'], 'at': at, 'slope': slope, 'loss': torch.where(better, seen.loss, state['loss']),
-                 'best': _where(better, at, state['best']), 'best_slope': _where(better, slope, state['best_slope'])}
+                 'best': choose(better, at, state['best']), 'best_slope': choose(better, slope, state['best_slope'])}
         fresh |= self._verdict(state | fresh, seen, age + 1)
         return fresh | self.pace.check(state | fresh, seen.loss, age)
 
@@ -90,9 +91,9 @@ class APGD(Search):
             return {'fooled': seen.fooled, 'found': state['best']}
         strikes = seen.fooled & self.pace.counts(moves, seen.fooled.device)
         if self.eot == 1:
-            return {'fooled': strikes, 'found': _where(strikes, state['at'], state['best'])}
+            return {'fooled': strikes, 'found': choose(strikes, state['at'], state['best'])}
         struck = state['struck'] | strikes
-        found = _where(strikes, state['at'], _where(state['struck'], state['found'], state['best']))
+        found = choose(strikes, state['at'], choose(state['struck'], state['found'], state['best']))
         return {'struck': struck, 'found': found, 'fooled': struck & (moves == self.moves).to(struck.device)}
 
 
@@ -134,7 +135,3 @@ def goals_of(objective: ClassifierObjective, state: State, restarts: int) -> Ten
     """The target class of each row (n,): restarts of one target before the next, the likeliest first."""
     rank = torch.div(state['variant'], restarts, rounding_mode='floor')
     return objective.rivals(state['row']).gather(1, rank[:, None]).squeeze(1)
-
-
-def _where(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    return torch.where(rows[:, None, None, None], yes, no)

@@ -16,6 +16,7 @@ from .apgd import goals_of, targets_of
 from .boundary import TINY, to_plane
 from .objective import ClassifierObjective
 from .search import Search, State
+from .threat import choose
 
 if TYPE_CHECKING:
     from ..core.contracts import Rng
@@ -72,9 +73,9 @@ class FAB(Search):
         over = objective.examine(at, state['row'], goals=state.get('goal'), gradient=False).fooled
         nearness = -self.threat.size(at - clean)
         nearer = over & (nearness > state['loss'])
-        fresh = {'loss': torch.where(nearer, nearness, state['loss']), 'found': _where(nearer, at, state['found'])}
+        fresh = {'loss': torch.where(nearer, nearness, state['loss']), 'found': choose(nearer, at, state['found'])}
         fresh['fooled'] = -fresh['loss'] <= self.threat.epsilon
-        fresh['at'] = _where(over, clean + self.back * (at - clean), at)
+        fresh['at'] = choose(over, clean + self.back * (at - clean), at)
         if not last:
             todo = (~fresh['fooled']).nonzero().flatten() if self._leaves(at) else slice(None)
             fresh |= {key: state[key].clone() for key in ('height', 'slope')}
@@ -97,7 +98,7 @@ class FAB(Search):
             return clean
         draw = 2 * rng.uniform(clean.shape) - 1 if self.threat.norm == 'Linf' else rng.normal(clean.shape)
         away = draw * (self.threat.epsilon / 2 / self.threat.size(draw).clamp_min(TINY))[:, None, None, None]
-        return _where(again, (clean + away).clamp(0, 1), clean)
+        return choose(again, (clean + away).clamp(0, 1), clean)
 
     def _over(self, state: State) -> Tensor:
         """Beyond the plane, between the ways that lead there from where a row is and from its clean image."""
@@ -149,10 +150,6 @@ def _nearest(planes: Iterable[tuple[Tensor, Tensor]], norm: str) -> tuple[Tensor
             height, normal, distance = high, slope, far
             continue
         nearer = far < distance
-        height, normal = torch.where(nearer, high, height), _where(nearer, slope, normal)
+        height, normal = torch.where(nearer, high, height), choose(nearer, slope, normal)
         distance = torch.minimum(far, distance)
     return height, normal
-
-
-def _where(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    return torch.where(rows[:, None, None, None], yes, no)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .l1ball import project_into_box
-from .threat import ThreatModel
+from .threat import ThreatModel, choose
 
 if TYPE_CHECKING:
     from ..core.contracts import Rng
@@ -133,7 +133,7 @@ class Sparse:
         place = ((1 - state['share']) * values).clamp(0, values - 1).long()
         steps = slope.sign() * (slope.abs() >= ordered.gather(1, place[:, None]))
         steps = steps / (steps.abs().sum(1, keepdim=True) + 1e-10) * state['size'][:, None]
-        there = _where(opens, state['best'], state['at'] + steps.view_as(clean))
+        there = choose(opens, state['best'], state['at'] + steps.view_as(clean))
         return clean + project_into_box(clean, there - clean, self._radius[age].to(clean.device))
 
     def opens(self, age: Tensor, device: torch.device) -> Tensor:
@@ -172,15 +172,11 @@ def checkpoints(steps: int) -> Tensor:
 
 def _back(state: State, rows: Tensor) -> State:
     """These rows go back to their best image. What they moved last stays their momentum, as in the original."""
-    return {'at': _where(rows, state['best'], state['at']), 'slope': _where(rows, state['best_slope'], state['slope'])}
+    return {'at': choose(rows, state['best'], state['at']), 'slope': choose(rows, state['best_slope'], state['slope'])}
 
 
 def _values_changed(at: Tensor, clean: Tensor) -> Tensor:
     return (at != clean).flatten(1).sum(1).to(at)
-
-
-def _where(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    return torch.where(rows[:, None, None, None], yes, no)
 
 
 def _wide(values: Tensor) -> Tensor:

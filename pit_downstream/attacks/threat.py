@@ -162,3 +162,8 @@ def _project_l1(delta: Tensor, epsilon: float) -> Tensor:
     kept = (ordered > excess).sum(1, keepdim=True).clamp_min(1)
     threshold = excess.gather(1, kept - 1).clamp_min(0).to(delta.dtype)  # 0: it is within the ball already
     return (lengths - threshold).clamp_min(0).view_as(delta) * delta.sign()
+
+
+def choose(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Image by image, `yes` where rows (B,) is True, else `no`, both (B, 3, H, W)."""
+    return torch.where(rows[:, None, None, None], yes, no)

@@ -273,22 +273,11 @@ def fill(folder, store, pause=0., environment=()):
     stop_ranks()
 
 
-def child(*args):
-    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-    fill(*args)
-
-
-def started(*args):
-    process = multiprocessing.get_context('fork').Process(target=child, args=args)
-    process.start()
-    return process
-
-
 @pytest.mark.parametrize('lines', [0, 4, 16])
 def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(plain, folder, tmp_path, lines):
     """kill -9 as soon as the store has that many lines, at whatever the process is then doing."""
     store = tmp_path / 'results.jsonl'
-    process = started(folder, store, 0.02)
+    process = toy.started(fill, folder, store, 0.02)
     deadline = time.monotonic() + 60
     while process.is_alive() and not (store.exists() and store.read_bytes().count(b'\n') >= lines):
         assert time.monotonic() < deadline
@@ -354,7 +343,7 @@ def test_what_one_rank_refuses_the_first_one_says(tmp_path):
 
 def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
     """With the environment that torchrun gives to its processes."""
-    ranks = [started(folder, tmp_path / 'results.jsonl', 0., environment) for environment in two_ranks()]
+    ranks = [toy.started(fill, folder, tmp_path / 'results.jsonl', 0., environment) for environment in two_ranks()]
     for process in ranks:
         process.join(100)
     assert [process.exitcode for process in ranks] == [0, 0]

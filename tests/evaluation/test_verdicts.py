@@ -1,7 +1,6 @@
 """Verdicts of attacks are kept image by image: same records whatever the batches, ranks, stops and earlier curves."""
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -137,22 +136,11 @@ def fill(folder, store, pause=0., environment=(), save=None):
     stop_ranks()
 
 
-def child(*args):
-    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-    fill(*args)
-
-
-def started(*args):
-    process = multiprocessing.get_context('fork').Process(target=child, args=args)
-    process.start()
-    return process
-
-
 @pytest.mark.parametrize('lines', [1, 16, 33])
 def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(plain, folder, tmp_path, lines):
     """kill -9 as soon as there are that many lines of verdicts, at whatever the process is then doing."""
     verdicts = tmp_path / 'verdicts.jsonl'
-    process = started(folder, tmp_path, 0.02)
+    process = toy.started(fill, folder, tmp_path, 0.02)
     deadline = time.monotonic() + 60
     while process.is_alive() and not (verdicts.exists() and verdicts.read_bytes().count(b'\n') >= lines):
         assert time.monotonic() < deadline
@@ -172,7 +160,8 @@ def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         meet = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free.getsockname()[1]), 'WORLD_SIZE': '2'}
-    ranks = [started(folder, tmp_path, 0., meet | {'RANK': str(rank), 'LOCAL_RANK': str(rank)}, tmp_path / 'images')
+    ranks = [toy.started(fill, folder, tmp_path, 0., meet | {'RANK': str(rank), 'LOCAL_RANK': str(rank)},
+                         tmp_path / 'images')
              for rank in range(2)]
     for process in ranks:
         process.join(100)

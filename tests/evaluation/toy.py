@@ -1,6 +1,7 @@
 """A tiny classifier by `tests.evaluation.toy:classifier`, and a folder of tiny pictures, for the loop's tests."""
 
 import math
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,15 @@ def recognised(folder: Path, count: int = 40) -> Path:
         target.mkdir(exist_ok=True)
         (folder / id).rename(target / Path(id).name)
     return folder
+
+
+def started(work, *args):
+    """A process of its own that does work(*args)."""
+    process = multiprocessing.get_context('fork').Process(target=_alone, args=(work, *args))
+    process.start()
+    return process
+
+
+def _alone(work, *args):
+    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+    work(*args)
