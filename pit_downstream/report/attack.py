@@ -12,7 +12,7 @@ from . import charts
 from .commands import classifier_command
 from .grids import lacking
 from .measured import Group, Measured, One, sources
-from .parts import Cell, Figure, Gap, Part, Section, Sheet, number, percent, words
+from .parts import Cell, Figure, Gap, Heading, Part, Section, Sheet, number, percent, words
 
 TRANSFER = 'transfer'
 WORST = 'worst_case'
@@ -35,7 +35,8 @@ def attacks_section(measured: Measured) -> Section:
     """Robust accuracy of classifiers by attack and epsilon."""
     parts: list[Part] = []
     for group in measured.groups(lambda one: one.holds(white_box, ERROR)):
-        parts += [*_over(measured, group, 'epsilon'), *_over(measured, group, 'steps'), _accuracies(measured, group)]
+        parts += [Heading(group.name), *_over(measured, group, 'epsilon'), *_over(measured, group, 'steps'),
+                  _accuracies(measured, group)]
     gaps = [Gap(f'{one.label}: no accuracy under attack',
                 classifier_command(measured.kept, 'eval_adversarial.py', one.model))
             for one in lacking(measured, lambda one: one.classifies, lambda one: one.holds(white_box, ERROR))]
@@ -54,8 +55,7 @@ def worst_cases(measured: Measured, one: One, *, least: int = 1) -> dict[Conditi
     groups: dict[Condition, list[Condition]] = {}
     for condition in one.conditions(ERROR):
         if white_box(condition):
-            size = {key: value for key, value in condition.attack.kwargs if key in adversarial.SIZE}
-            groups.setdefault(Condition(condition.corruption, Spec.of(WORST, **size)), []).append(condition)
+            groups.setdefault(_size(condition), []).append(condition)
     found: dict[Condition, Rate] = {}
     for worst, several in groups.items():
         images = {frozenset(kept.get(str(condition), ())) for condition in several}
@@ -63,6 +63,16 @@ def worst_cases(measured: Measured, one: One, *, least: int = 1) -> dict[Conditi
             found[worst] = adversarial.accuracy(one.table, several[0])
         elif len(several) >= least and len(images) == 1 and images != {frozenset()}:
             found |= adversarial.worst_cases({condition: kept[str(condition)] for condition in several})
+    return found
+
+
+def single_attacks(one: One) -> dict[Condition, Rate]:
+    """By norm and epsilon the accuracy under the one white-box attack that was the strongest there."""
+    found: dict[Condition, Rate] = {}
+    for condition in filter(white_box, one.conditions(ERROR)):
+        rate, size = adversarial.accuracy(one.table, condition), _size(condition)
+        if size not in found or rate.value < found[size].value:
+            found[size] = rate
     return found
 
 
@@ -145,15 +155,23 @@ def _worst_curves(worst: Mapping[Condition, Rate]) -> dict[Condition, Curve]:
 
 def _curve(measured: Measured, group: Group, rest: Condition, argument: str, series: Mapping[One, Curve], name: str
            ) -> Figure:
-    attack, norm, _ = adversarial_tables.words(rest)
+    attack, norm, size = adversarial_tables.words(rest)
+    said = f'{attack}, {norm} {size}'.rstrip()
     xs = sorted({x for points in series.values() for x, _ in points})
     drawn = {one.label: [(x, rate.value, rate.low, rate.high) for x, rate in points] for one, points in series.items()}
-    drawing = charts.curves(f'{attack}, {norm}', drawn, measured.numbers, ylabel='accuracy, %',
+    drawing = charts.curves(said, drawn, measured.numbers, ylabel='accuracy, %',
                             xlabel=axis(argument, xs), ticks=ticks(xs))
     points = tuple({'model': one.label, 'attack': str(rest), argument: x, 'value': rate.value, 'low': rate.low,
                     'high': rate.high} for one, points in series.items() for x, rate in points)
-    return Figure(name, f'Accuracy under {attack} ({norm}) on {group.name}, over {argument}, with 95 % intervals '
-                  f'(Wilson). {sources(list(series))}', drawing, points)
+    under = 'in the worst case' if rest.attack.name == WORST else f'under {attack}'
+    return Figure(name, f'Accuracy {under} ({said.partition(", ")[2]}) on {group.name}, over {argument}, with 95 % '
+                  f'intervals (Wilson). {sources(list(series))}', drawing, points)
+
+
+def _size(condition: Condition) -> Condition:
+    """The worst case of attacks of this norm and epsilon."""
+    size = {key: value for key, value in condition.attack.kwargs if key in adversarial.SIZE}
+    return Condition(condition.corruption, Spec.of(WORST, **size))
 
 
 def _levels(xs: Sequence[float]) -> bool:

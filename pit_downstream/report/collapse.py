@@ -9,7 +9,7 @@ from ..core.registry import SECTIONS
 from . import charts
 from .grids import lacking
 from .measured import Group, Measured, One, sources
-from .parts import Figure, Gap, Part, Section, Sheet, number, percent, slug, words
+from .parts import Figure, Gap, Heading, Part, Section, Sheet, number, percent, slug, words
 
 KINDS = {'softmax': 'softmax', 'reattention': 'Re-attention'}
 PROFILE = {  # measures of metrics.attention.AttentionCollapse, and what they are in a figure
@@ -28,6 +28,7 @@ def collapse_section(measured: Measured) -> Section:
     """Heat maps, profiles, and the number of similar blocks."""
     parts: list[Part] = []
     for group in measured.groups(_traced):
+        parts.append(Heading(group.name))
         parts += [figure for one in group.ones for figure in _similarities(one, group.short)]
         parts += _profiles(measured, group)
         parts.append(_counts(group))

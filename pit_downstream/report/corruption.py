@@ -13,7 +13,7 @@ from . import charts
 from .commands import classifier_command
 from .grids import Grid, Variant, corrupts, grids, heat, lacking, what
 from .measured import ALEXNET, Measured, One, sources
-from .parts import Cell, Figure, Gap, Part, Section, Sheet, missing, percent, readable, words
+from .parts import Cell, Figure, Gap, Heading, Part, Section, Sheet, missing, percent, readable, words
 
 ONLY_IMAGENET = ("AlexNet's errors are those on ImageNet: on other pictures CE compares models with each other, and "
                  'says nothing about AlexNet.')
@@ -27,6 +27,7 @@ def imagenet_c_section(measured: Measured) -> Section:
     parts: list[Part] = []
     gaps: list[Gap] = []
     for grid in grids(measured, lambda one: one.classifies):
+        parts.append(Heading(f'{grid.name}{grid.said}'))
         parts += [heat(grid, one, ERROR, f'errors{grid.short}', noun='top-1 error') for one in grid.ones]
         parts += [*_ce(measured, grid), _errors(grid)]
         gaps += _gaps(measured, grid)

@@ -12,7 +12,7 @@ from .attack import attack_cells, attacked, axis, ticks
 from .commands import detector_command
 from .grids import Grid, choosing, corrupts, grids, heat, lacking, what
 from .measured import Group, Measured, One, sources
-from .parts import Figure, Gap, Part, Section, Sheet, percent, readable, words
+from .parts import Figure, Gap, Heading, Part, Section, Sheet, percent, readable, words
 
 CHIEF = ('AP', 'mask_AP')  # of the metrics of detection, those that are drawn
 SHOWN = ('AP', 'AP50', 'AP75', 'mask_AP')  # those in the table of attacks
@@ -24,6 +24,7 @@ def coco_c_section(measured: Measured) -> Section:
     parts: list[Part] = []
     gaps: list[Gap] = []
     for grid in grids(measured, lambda one: one.detects):
+        parts.append(Heading(f'{grid.name}{grid.said}'))
         for metric in _chief(grid.ones):
             have = [one for one in grid.ones if metric in one.metrics]
             top = max((one.table[key] for one in have for key in grid.cells(one, metric).values()), default=0) or 1
@@ -44,6 +45,7 @@ def detection_section(measured: Measured) -> Section:
     """AP of detectors over epsilon."""
     parts: list[Part] = []
     for group in measured.groups(lambda one: one.detects and one.holds(attacked)):
+        parts.append(Heading(group.name))
         for metric in _chief(group.ones):
             parts += _curves(measured, group, metric)
         parts.append(_attacks(group))

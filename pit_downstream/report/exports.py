@@ -76,8 +76,19 @@ def as_latex(sheet: Sheet) -> str:
                       lines[0], r'\midrule', *lines[1:], r'\bottomrule', r'\end{tabular}', r'\end{table}', ''])
 
 
-def write_figures(report: Report, folder: str | Path) -> list[Path]:
-    """Every figure as NAME.svg and NAME.png; returns the files."""
+def write_report(report: Report, out: str | Path, *, html: str) -> list[Path]:
+    """The page, and its numbers beside it as JSON and CSV; returns the files."""
+    files = {Path(out): html, Path(out).with_suffix('.json'): as_json(report),
+             Path(out).with_suffix('.csv'): as_csv(report)}
+    for path, text in files.items():
+        path.write_text(text)
+    return list(files)
+
+
+def write_figures(report: Report, folder: str | Path | None) -> list[Path]:
+    """Every figure as NAME.svg and NAME.png; returns the files. Without a folder none."""
+    if folder is None:
+        return []
     files = []
     Path(folder).mkdir(parents=True, exist_ok=True)
     for figure in report.parts(Figure):
@@ -88,8 +99,10 @@ def write_figures(report: Report, folder: str | Path) -> list[Path]:
     return files
 
 
-def write_tables(report: Report, folder: str | Path) -> list[Path]:
-    """Every table as NAME.tex and NAME.md; returns the files."""
+def write_tables(report: Report, folder: str | Path | None) -> list[Path]:
+    """Every table as NAME.tex and NAME.md; returns the files. Without a folder none."""
+    if folder is None:
+        return []
     files = []
     Path(folder).mkdir(parents=True, exist_ok=True)
     for sheet in report.parts(Sheet):

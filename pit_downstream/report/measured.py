@@ -1,7 +1,7 @@
 """The kept records as sections want them: by what was measured on the same pictures, with a name for every model."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from ..benchmarks import coco_c
 from ..benchmarks.imagenet_c import ERROR
 from ..core.condition import Condition
 from ..core.records import Table
+from ..core.spec import Spec
 from .inputs import Kept, Key
-from .names import dataset_label, identity, model_labels, same_pictures
+from .names import VIEW, dataset_label, identity, model_labels, same_pictures
 from .parts import Cell
 
 ALEXNET = 'AlexNet'
@@ -84,7 +85,7 @@ class Measured:
             model, _, seed = key
             said = f', seed {seed}' if len(seeds[identity(model)]) > 1 else ''
             found.append(One(key, table, labels[model] + said, order.index(identity(model)), self.kept.sources[key]))
-        return tuple(found)
+        return tuple(_told_apart(one, found) for one in found)
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -111,7 +112,6 @@ class Measured:
         return next((one for one in ones if one.label == self.reference), ones[0])
 
 
-
 @lru_cache(maxsize=None)
 def _parsed(text: str) -> Condition:
     return Condition.parse(text)
@@ -121,3 +121,13 @@ def sources(ones: Sequence[One]) -> str:
     """Where the numbers of some tables come from, for a caption."""
     files = list(dict.fromkeys(f'{path.parent.name}/{path.name}' for one in ones for path in one.files))
     return f'From {", ".join(files[:4])}{" …" if len(files) > 4 else ""}.'
+
+
+def _told_apart(one: One, every: Sequence[One]) -> One:
+    """With what is said of the view in its label, where the same model has seen the same pictures otherwise."""
+    spec = Spec.parse(one.table.dataset)
+    twins = [other for other in every if other.label == one.label and other.key != one.key
+             and same_pictures(other.table.dataset) == str(spec.without(*VIEW))]
+    said = [f'{key}={spec.get(key)}' for key in VIEW if any(
+        Spec.parse(twin.table.dataset).get(key) != spec.get(key) for twin in twins)]
+    return replace(one, label=f'{one.label}, {", ".join(said)}') if said else one

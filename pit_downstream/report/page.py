@@ -1,12 +1,13 @@
 """A report as one HTML file that needs nothing else: style, script, figures and pictures are in it."""
 
+import re
 from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import __version__
 from ..core.provenance import commit
 from . import drawing
-from .parts import Cell, Report, Section, Sheet
+from .parts import Cell, Heading, Report, Section, Sheet
 
 FILES = Path(__file__).parent / 'page_files'
 
@@ -19,7 +20,7 @@ def as_html(report: Report, *, made: str = '') -> str:
     engine.globals.update(kind=kind, groups=groups, colours=len(drawing.SERIES), numeric=numeric, folded=folded,
                           svg=lambda figure: drawing.svg(figure.drawing, figure.name, themed=True),
                           data_url=lambda picture: drawing.data_url(picture.data, picture.kind),
-                          interval=interval, first_sentence=lambda text: text.partition('. ')[0].partition(': ')[0])
+                          interval=interval, opening=opening)
     return engine.get_template('page.html').render(
         report=report, made=made, style=(FILES / 'page.css').read_text(),
         script=(FILES / 'page.js').read_text())
@@ -39,9 +40,14 @@ def groups(section: Section) -> list[list]:
     """The parts in their order, figures and pictures that follow each other together: they stand side by side."""
     found: list[list] = []
     for part in section.parts:
-        same = found and kind(found[-1][0]) == kind(part) and not isinstance(part, Sheet)
+        same = found and kind(found[-1][0]) == kind(part) and not isinstance(part, (Heading, Sheet))
         found[-1].append(part) if same else found.append([part])
     return found
+
+
+def opening(caption: str) -> str:
+    """What a table is about: the beginning of its caption."""
+    return re.split(r'[,:;]|\. ', caption)[0]
 
 
 def numeric(sheet: Sheet, column: int) -> bool:

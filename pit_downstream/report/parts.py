@@ -1,7 +1,7 @@
 """What a report is made of: sections of tables, figures, pictures and gaps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Union
 
 if TYPE_CHECKING:
@@ -67,7 +67,14 @@ class Gap:
     command: str
 
 
-Part = Union[Sheet, Figure, Picture]
+@dataclass(frozen=True)
+class Heading:
+    """What the parts that follow are about, where a section has several."""
+
+    text: str
+
+
+Part = Union[Heading, Sheet, Figure, Picture]
 
 
 @dataclass(frozen=True)
@@ -83,13 +90,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """about: what stands under the title. sections: in their order on the page, none of them empty."""
+    """about: what stands under the title. sections: in their order on the page, none of them empty. models: their names
+    by their numbers."""
 
     title: str
     about: str
     sections: tuple[Section, ...]
     models: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def gaps(self) -> tuple[Gap, ...]:

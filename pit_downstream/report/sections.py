@@ -22,6 +22,7 @@ from . import (  # noqa: F401  register sections
 )
 from .inputs import Kept, read
 from .measured import ALEXNET, Measured
+from .names import model_labels
 from .parts import Report, Section
 
 ORDER = ('headline', 'differences', 'imagenet_c', 'strengths', 'coco_c', 'attacks', 'transfer', 'detection_attacks',
@@ -47,7 +48,7 @@ def report_of(kept: Kept, *, reference: str = ALEXNET, title: str = TITLE) -> Re
     names = [*ORDER, *(name for name in SECTIONS if name not in ORDER)]
     sections = [SECTIONS[name](measured) for name in names]
     return Report(title, overview.summary_line(measured), tuple(filter(_says_something, sections)),
-                  tuple(dict.fromkeys(one.label for one in sorted(measured.ones, key=lambda one: one.number))))
+                  tuple(dict.fromkeys(model_labels(model for model, _, _ in kept.tables).values())))
 
 
 def _says_something(section: Section) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from pit_downstream.core.records import ResultStore
 from pit_downstream.report import inputs, training
 from pit_downstream.report.commands import as_source, classifier_command, detector_command, flags
+from pit_downstream.report.measured import Measured
 from pit_downstream.report.names import dataset_label, identity, same_pictures
 from pit_downstream.report.training import read_log
 from tests.report import stores
@@ -137,3 +138,12 @@ def test_an_own_store_stays_as_it_was(tmp_path):
     before = store.read_bytes()
     inputs.read([store])
     assert store.read_bytes() == before and len(ResultStore(store).records()) == 76
+
+
+def test_one_model_on_two_views_has_two_labels(tmp_path):
+    small = DATA.replace('224', '64')
+    store = stores.write_store(tmp_path, [*stores.corrupted(ALEX), *stores.corrupted(ALEX, .5, data=small)])
+    measured = Measured(inputs.read([store]))
+    assert [one.label for one in measured.ones] == ['alex, size=224', 'alex, size=64']
+    (group,) = measured.groups(lambda one: one.classifies)
+    assert group.name == 'data/val, 1000 images' and len(group.ones) == 2

@@ -62,7 +62,7 @@ def test_robust_accuracies_and_the_worst_case(told):
     assert [row for row in attacks if row[1] == 'worst case'] == [
         ('alex', 'worst case', '4/255', '40.0'), ('alex', 'worst case', '8/255', '0.0'),
         ('half', 'worst case', '4/255', '40.0'), ('half', 'worst case', '8/255', '20.0')]
-    glance = told.rows('classifiers')['half', 'data/val, 10 of 1000 images', 'Linf 4/255']
+    glance = told.rows('classifiers')['half', 'data/val, 10 of 1000 images', 'the worst case, Linf 4/255']
     low, high = wilson(.4, 10)
     assert (glance['robust accuracy'].text, glance['robust accuracy'].interval) == (
         '40.0', f'{100 * low:.1f} to {100 * high:.1f}')
@@ -211,3 +211,13 @@ def test_a_label_tells_models_apart(tmp_path):
     records = [*stores.corrupted(HALF, .5), *stores.corrupted(twin, .6)]
     found = sections.make_report([stores.write_store(tmp_path, records)])
     assert found.models == ('half (half@0123)', 'half (half@9876)')
+
+
+def test_without_verdicts_the_strongest_attack_is_quoted(tmp_path):
+    """Records alone do not say which images an attack fooled, so no worst case can be told from two attacks."""
+    store = stores.write_store(tmp_path, stores.attacked(HALF))
+    (tmp_path / 'verdicts.jsonl').unlink()
+    told = Page(page.as_html(sections.make_report([store])))
+    assert told.rows('classifiers')['half', 'data/val, 10 of 1000 images', 'the strongest attack, Linf 4/255'][
+        'robust accuracy'].text == '40.0'
+    assert not [row for row in told.rows('attacks') if 'worst case' in row]

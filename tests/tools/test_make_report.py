@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pit_downstream.core.registry import SECTIONS
 from tests.report import stores
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_report.py'
@@ -44,7 +45,8 @@ def test_figures_and_tables_alone(run, tmp_path):
     stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
     code, out, err = run('store/results.jsonl', 'store', '--figures', 'store/figures', '--tables', 'tables',
                          '--title', 'Mine')
-    assert (code, err) == (0, '') and out.splitlines()[-3:] == ['report.html', 'report.json', 'report.csv']
+    assert (code, err) == (0, '') and out.splitlines()[-5:] == ['report.html', 'report.json', 'report.csv',
+                                                              'store/figures', 'tables']
     figures = json.loads(Path('report.json').read_text())['sections']['attacks']['figures']
     for name in figures:
         assert (tmp_path / f'store/figures/{name}.svg').read_text().count('#0b66b0') > 0
@@ -72,3 +74,22 @@ def test_a_reference_that_was_not_measured(run, tmp_path):
     stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
     code, _, err = run('store', '--reference', 'alix')
     assert code == 2 and err == "no one model named 'alix' in these records; did you mean 'alex'?\n"
+
+
+def test_a_section_of_ones_own(run, tmp_path, monkeypatch):
+    """One function under a name; it comes after the project's own."""
+    monkeypatch.setattr(SECTIONS, '_entries', SECTIONS._entries.copy())
+    monkeypatch.setattr('sys.path', sys.path.copy())
+    stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
+    (tmp_path / 'my_sections.py').write_text('''
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.report.parts import Section, Sheet, whole
+
+@SECTIONS.register('mine')
+def mine(measured):
+    sheet = Sheet('count', 'Tables.', ('tables',), ((whole(len(measured.ones)),),))
+    return Section('mine', 'Mine', 'A lead.', (sheet,))
+''')
+    assert run('store', '--import', 'my_sections')[0] == 0
+    found = json.loads(Path('report.json').read_text())['sections']
+    assert list(found)[-1] == 'mine' and found['mine']['tables']['count']['rows'] == [[{'text': '1', 'value': 1}]]
