@@ -4,6 +4,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 DEMO := work_dirs/demo
+WORKERS ?= 2
 
 .PHONY: help install test demo bench clean
 
@@ -22,8 +23,9 @@ $(STAMP): setup.py requirements/constraints.txt
 	@$(PY) -m pip install --quiet --no-deps torchattacks==3.5.1  # an oracle of tests; its requests~=2.25 is not ours
 	@touch $@
 
+# A process per core; each test file stays in one of them. More of them need more memory: some 3 GiB each.
 test: $(STAMP)
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 # Trains the PiT detector of the bundled data set, tests it, paints what it found; then some steps of DETR.
 demo: $(STAMP)
