@@ -52,7 +52,7 @@ class DeepViT(DetectionBackbone, DeepVitTrunk):
         self.out_channels = self.pyramid.out_channels
         self._settle(frozen_stages)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
         outputs, size = self.run_blocks(images, keep=self.out_indices)
         maps = self.pyramid([
             getattr(self, f'norm{i}')(tokens[:, 1:]).transpose(1, 2).unflatten(2, size).contiguous()

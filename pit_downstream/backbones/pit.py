@@ -194,7 +194,7 @@ class PiT(DetectionBackbone, PitTrunk):
             self.add_module(f'norm{i}', nn.LayerNorm(self.arch.widths[i], eps=1e-6) if out_norm else nn.Identity())
         self._settle(frozen_stages)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
         stages = self.run_stages(images)
         return tuple(self._normalise(i, stages[i][0]) for i in self.out_indices)
 
