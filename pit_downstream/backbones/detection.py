@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from .sizes import each_alone, sizes_of
 from .weights import Family
 
+EMBEDDINGS = ('patch_embed', 'pos_embed', 'cls_token')  # layer 0 of every backbone here
+
 
 class DetectionBackbone(BaseModule):
     """Put before a trunk among the bases of a class, whose __init__ ends with `self._settle(frozen_stages)`.
@@ -19,7 +21,7 @@ class DetectionBackbone(BaseModule):
     Its `_maps` are those of images of one size. Where a data preprocessor told more than one (sizes.py), each size runs
     alone, and is a batch of its own for batch norms in training.
     family: the checkpoints that it takes. added: how the names of those parameters begin that only detection needs, and
-    no classifier's checkpoint has. `_frozen` says what frozen_stages freeze.
+    no classifier's checkpoint has. `_frozen` says what frozen_stages freeze, `_layers` what is as deep as what.
     """
 
     family: ClassVar[Family]
@@ -45,6 +47,15 @@ class DetectionBackbone(BaseModule):
         else:
             super().init_weights()
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """(layer, number of layers) of the parameter `param_name`, which begins with `prefix`: mmpretrain's convention.
+
+        Layer 0 is the stem with the embeddings, then comes one for each block, and last what only detection needs.
+        """
+        layers, name = self._layers(), param_name.removeprefix(prefix) + '.'
+        found = (i for i, starts in enumerate(layers) if any(name.startswith(f'{start}.') for start in starts))
+        return next(found, len(layers)), len(layers) + 1
+
     def train(self, mode: bool = True) -> 'DetectionBackbone':
         super().train(mode)
         self._freeze()
@@ -61,6 +72,10 @@ class DetectionBackbone(BaseModule):
         self.frozen_stages = frozen_stages
         self.register_load_state_dict_pre_hook(_adopt_checkpoint)
         self.train()  # what is frozen or still, is so from the start
+
+    def _layers(self) -> list[tuple[str, ...]]:
+        """The parts of each layer, from the stem to the last block, by their names."""
+        raise NotImplementedError
 
     def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
         raise NotImplementedError
