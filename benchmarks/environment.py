@@ -10,7 +10,8 @@ import torch
 def environment() -> dict:
     """{'torch': ..., 'device': ..., 'threads': ..., 'commit': ...}; commit ends in '+' when files were changed."""
     def git(*args: str) -> str:
-        return subprocess.run(['git', *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+        done = subprocess.run(['git', *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
     cuda = torch.cuda.is_available()
     return {
         'python': platform.python_version(), 'torch': torch.__version__,

@@ -34,7 +34,8 @@ def build(config: str):
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model)
     model.init_weights()
-    return model.train().to('cuda' if torch.cuda.is_available() else 'cpu'), build_optim_wrapper(model, cfg.optim_wrapper)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return model.train().to(device), build_optim_wrapper(model, cfg.optim_wrapper)
 
 
 def one_image(height: int, width: int) -> dict:
@@ -69,7 +70,8 @@ def measure(config: str, height: int, width: int, steps: int = 2) -> dict:
 
 
 def in_its_own_process(config: str, height: int, width: int) -> dict:
-    command = [sys.executable, '-m', 'benchmarks.training_step', config, '--shape', str(height), str(width), '--measure']
+    command = [sys.executable, '-m', 'benchmarks.training_step', config, '--shape', str(height), str(width),
+               '--measure']
     done = subprocess.run(command, cwd=OUT.parents[1], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import total_ordering
-from typing import Union
 
-Value = Union[None, bool, int, float, Fraction, str, tuple['Value', ...]]
+Value = bool | int | float | Fraction | str | tuple['Value', ...] | None
 
 _NAME = re.compile(r'[A-Za-z_][\w.:/@-]*')  # 'fog', 'pit_s_224.in1k', 'torchvision:resnet50', 'package.module:function'
 _EXPECTED = "a name with arguments like pgd(epsilon=8/255, norm='Linf')"

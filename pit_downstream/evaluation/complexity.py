@@ -1,7 +1,7 @@
 """What one forward pass of a model costs by arithmetic: parameters, MACs, FLOPs, activations, and which part has them.
 
-FLOPs are those of torch's FlopCounterMode: two for every multiply-add of convolutions, linear layers and attention. MACs
-are half of them: what timm and torchvision print, and many papers as "FLOPs". Beside them stand the elementwise
+FLOPs are those of torch's FlopCounterMode: two for every multiply-add of convolutions, linear layers and attention.
+MACs are half of them: what timm and torchvision print, and many papers as "FLOPs". Beside them stand the elementwise
 operations (see ValueCounter), which neither counts: with one for each, MACs become the FLOPs of the PiT paper. Nothing
 counts pooling, interpolation, the sampling of deformable attention, or NMS.
 """

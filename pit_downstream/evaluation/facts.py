@@ -50,7 +50,7 @@ class Facts:
         yield f'FLOPs        {billions(cost.flops)}  two for each; what many papers print as FLOPs are the MACs'
         yield (f'elementwise  {billions(cost.elementwise)}  biases, sums, norms, activation functions, softmax; with '
                f'them the MACs are {(cost.macs + cost.elementwise) / 1e9:.3f} G')
-        yield f'activations  {millions(cost.activations)}  values put out by what the MACs count, attention maps included'
+        yield f'activations  {millions(cost.activations)}  values put out by what MACs count, attention maps too'
         if self.note:
             yield f'             {self.note}'
         if self.timings:
