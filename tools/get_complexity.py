@@ -11,8 +11,12 @@ from pathlib import Path
 from pit_downstream import cli
 
 
+def parse_args():
+    return cli.facts_parser(__doc__).parse_args()
+
+
 def main():
-    args = cli.facts_parser(__doc__).parse_args()
+    args = parse_args()
     facts = cli.facts(args)
     print(facts.as_text())
     if args.json:
