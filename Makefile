@@ -37,10 +37,10 @@ demo: $(STAMP)
 	    --show-dir $(DEMO)/pictures
 	@echo 'pictures: $(DEMO)/pictures (true boxes left, found ones right)'
 
+# Every speed claim against its peer, and benchmarks/README.md. QUICK=1: minutes, to see that it runs; nothing is written
+# beside the scripts. BENCH='--imagenet DIR --coco-c CONFIG CHECKPOINT DIR': on real pictures and trained weights.
 bench: $(STAMP)
-	$(PY) -m benchmarks.attention_memory
-	$(PY) -m benchmarks.reattention
-	$(PY) -m benchmarks.corruption_speed
+	$(PY) -m benchmarks.run $(if $(QUICK),--quick) $(BENCH)
 
 clean:
 	rm -rf build dist .pytest_cache
