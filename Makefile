@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 DEMO := work_dirs/demo
 WORKERS ?= 2
 
-.PHONY: help install test demo bench clean
+.PHONY: help install lint test demo bench clean
 
 help:
-	@echo 'make install | test | demo | bench | clean   (PYTHON=python3.12 picks the interpreter of a new $(VENV))'
+	@echo 'make install | lint | test | demo | bench | clean   (PYTHON=python3.12 picks the interpreter of a new $(VENV))'
 
 install: $(STAMP)
 
@@ -22,6 +22,11 @@ $(STAMP): setup.py requirements/constraints.txt
 	@$(PY) -m pip install --quiet --constraint requirements/constraints.txt --editable '.[lite,report,test]'
 	@$(PY) -m pip install --quiet --no-deps torchattacks==3.5.1  # an oracle of tests; its requests~=2.25 is not ours
 	@touch $@
+
+# ruff's rules are in ruff.toml, mypy's in setup.cfg.
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m mypy
 
 # A process per core; each test file stays in one of them. More of them need more memory: some 3 GiB each.
 test: $(STAMP)
@@ -43,5 +48,5 @@ bench: $(STAMP)
 	$(PY) -m benchmarks.run $(if $(QUICK),--quick) $(BENCH)
 
 clean:
-	rm -rf build dist .pytest_cache
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
