@@ -122,6 +122,12 @@ def intervals(table: Table, **variant: Value) -> dict[str, tuple[float, float]]:
     }
 
 
+def corruption_interval(table: Table, corruption: str, **variant: Value) -> tuple[float, float]:
+    """The 95 % interval of corruption_error."""
+    require(table, [(condition(corruption, severity, **variant), ERROR) for severity in SEVERITIES])
+    return _interval(table, {corruption: 1 / _alexnet_sum(corruption)}, variant)
+
+
 def mean_interval(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value
                   ) -> tuple[float, float]:
     """The 95 % interval of 1 - error, averaged over some corruptions and severities."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core.contracts import Batch, Outputs, Sample
 from ..core.spec import Spec
 from ..streams.rng import seed_of
-from .checkpoint import load
+from ..training.checkpoint import load
 from .data import dicts_in
 from .instances import Instances, picture, set_truth
 from .losses import KINDS, learns_masks, loss_of, mend_batch_norms, wants_masks

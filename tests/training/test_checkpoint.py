@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader, save_checkpoint
 
 import pit_downstream.det  # noqa: F401  registers the loaders
-from pit_downstream.det import checkpoint
+from pit_downstream.training import checkpoint
 
 
 class Toy(BaseModel):
