@@ -52,7 +52,8 @@ class LoadImageOrSkip(LoadImageFromFile):
     def _tell(self, path: str, fault: str) -> None:
         if path not in self._told:
             self._told.add(path)
-            print_log(f'{path} is broken ({fault}): {_VERDICT[self.on_broken]}', logger='current', level=logging.WARNING)
+            print_log(f'{path} is broken ({fault}): {_VERDICT[self.on_broken]}', logger='current',
+                      level=logging.WARNING)
 
 
 _VERDICT = {'skip': 'another image is trained on in its place', 'keep': 'what decodes of it is evaluated'}

@@ -110,7 +110,7 @@ def renamed(seen: Instances, every: InstanceData, classes: int, *, likeliest: bo
 
 def classes_of(model: nn.Module) -> int:
     """How many classes of objects a detector tells apart."""
-    head = getattr(getattr(model, 'roi_head', model), 'bbox_head')
+    head = getattr(model, 'roi_head', model).bbox_head
     return (head[-1] if isinstance(head, nn.ModuleList) else head).num_classes
 
 

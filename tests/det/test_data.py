@@ -67,10 +67,12 @@ def test_evaluation_refuses_what_does_not_decode(tmp_path):
 
 
 def config(root):
+    load = dict(type='LoadImageFromFile')
+
     def loader(split):
         return dict(dataset=dict(
             type='CocoDataset', data_root=root, ann_file=f'annotations/{split}.json', data_prefix=dict(img=f'{split}/'),
-            pipeline=[dict(type='LoadImageFromFile'), dict(type='Other', transforms=[[dict(type='LoadImageFromFile')]])]))
+            pipeline=[load, dict(type='Other', transforms=[[load]])]))
     evaluator = dict(type='CocoMetric', ann_file=f'{root}annotations/val.json')
     return Config(dict(train_dataloader=loader('train'), val_dataloader=loader('val'), test_dataloader=loader('val'),
                        val_evaluator=evaluator, test_evaluator=evaluator))
