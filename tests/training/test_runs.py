@@ -54,7 +54,7 @@ def train(cfg):
 
 @pytest.fixture(scope='module')
 def recipe(few_shapes, tmp_path_factory):
-    """PiT-S' whole recipe but for its size: RandAugment, erasing, mixing, AdamP, averaging; two epochs of three steps."""
+    """PiT-S' whole recipe but for its size: RandAugment, erasing, mixing, AdamP, averaging; 2 epochs of 3 steps."""
     return train(read('imagenet_pit_s.py', '--data', few_shapes / 'classification', '--work-dir',
                       tmp_path_factory.mktemp('recipe'), options=SHORT))
 
@@ -149,9 +149,9 @@ def test_two_processes_evaluate_every_picture_once(few_shapes, tmp_path):
 @pytest.mark.parametrize('flags, options, words', [
     (('--data', 'none'), (), 'expected a folder of pictures for each class in none/train, found none; put them'),
     (('--data', 'FEW'), ('model.network.name=pit_xl',), "no model named 'pit_xl'; did you mean"),
-    (('--data', 'FEW'), ('model.network.num_classes=3',), r'a network of 4 classes for .*\.num_classes=3; leave it out'),
+    (('--data', 'FEW'), ('model.network.num_classes=3',), r'of 4 classes for .*\.num_classes=3; leave it out'),
     (('--data', 'FEW'), ('train_dataloader.batch_size=3',), 'expected an even batch, got 3; change'),
-    (('--data', 'FEW'), ('train_cfg.max_epochs=5',), 'a schedule for 5 epochs, got a CosineAnnealingLR that begins later'),
+    (('--data', 'FEW'), ('train_cfg.max_epochs=5',), 'for 5 epochs, got a CosineAnnealingLR that begins later'),
     (('--data', 'FEW', '--resume', 'none.pth'), (), 'expected a checkpoint, found none at none.pth'),
 ])
 def test_bad_input_gets_one_sentence(few_shapes, flags, options, words):
