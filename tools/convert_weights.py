@@ -1,7 +1,7 @@
 """Write the weights of a PiT, DeepViT or ViT in any checkpoint (official, timm, DDP, EMA, detector) to a plain file.
 
 python tools/convert_weights.py SOURCE.pth OUT.pth --model pit_s
-python tools/convert_weights.py epoch_14.pth OUT.pth --model 'pit_ti(num_classes=10)' --average epoch_13.pth epoch_12.pth
+python tools/convert_weights.py epoch_3.pth OUT.pth --model 'pit_ti(num_classes=10)' --average epoch_2.pth epoch_1.pth
 The source may also be timm://NAME, e.g. timm://pit_s_224.in1k, which downloads. What was taken and left is printed.
 """
 
@@ -16,7 +16,7 @@ def parse_args():
     parser.add_argument('out', help='file to write: a plain state dict')
     parser.add_argument('--model', default='pit_s', help='pit_{ti,xs,s,b}[_distilled], deepvit_{16,24,32,s,l,l_384} or '
                         'vit_{16,24,32,s}, arguments in brackets')
-    parser.add_argument('--average', nargs='+', default=[], metavar='FILE', help='write the mean of the source and these')
+    parser.add_argument('--average', nargs='+', default=[], metavar='FILE', help='write the mean of source and these')
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""What the classification recipes share: DeiT's augmentation, schedule and averaging (facebookresearch/deit, main.py)."""
+"""What the classification recipes share: DeiT's augmentation, schedule, averaging (facebookresearch/deit, main.py)."""
 custom_imports = dict(imports=['pit_downstream.training.parts'], allow_failed_imports=False)
 model = dict(
     type='TrainedClassifier', network=dict(drop_path_rate=0.1),
@@ -27,5 +27,6 @@ auto_scale_lr = dict(enable=True, base_batch_size=512)
 default_hooks = dict(logger=dict(type='LoggerHook', interval=50), checkpoint=dict(
     type='CheckpointHook', interval=1, max_keep_ckpts=3))
 custom_hooks = [
-    dict(type='EMAHook', momentum=1 - 0.99996, update_buffers=True), dict(type='EpochSeedHook'), dict(type='WeightsHook')]
+    dict(type='EMAHook', momentum=1 - 0.99996, update_buffers=True), dict(type='EpochSeedHook'),
+    dict(type='WeightsHook')]
 randomness = dict(seed=0)

@@ -1,4 +1,4 @@
-"""DeepViT's recipe (zhoudaquan/dvit_repo, scripts/DeepViT_24B_pure_transformer.yaml): 300 epochs, 10 at the lowest rate.
+"""DeepViT's recipe (zhoudaquan/dvit_repo, scripts/DeepViT_24B_pure_transformer.yaml): 300 epochs and 10 at the end.
 
 Its rate belongs to batches of 32 on each GPU; on how many its authors trained is not known, so nothing scales it.
 """

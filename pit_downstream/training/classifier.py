@@ -27,8 +27,9 @@ def cosine_penalty(maps: Sequence[Tensor]) -> Tensor:
 
 @MODELS.register_module()
 class TrainedClassifier(BaseModel):
-    """network: `name` and other arguments of timm.create_model. distillation: of `Distillation`, for networks with two heads.
+    """network: `name` and other arguments of timm.create_model.
 
+    distillation: arguments of `Distillation`, for networks with two heads.
     regulariser: dict(pairs=, weight=), DeepViT's penalty on the likeness of the first `pairs` successive pairs of maps,
     of those that multiply the values: its weight in the loss, and None for no penalty.
     """

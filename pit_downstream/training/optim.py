@@ -11,7 +11,7 @@ OPTIMIZERS.register_module(module=AdamP)
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TimmGroupsConstructor(DefaultOptimWrapperConstructor):
-    """Two groups, as timm and DeiT have them: no decay of biases, norms and what the network's no_weight_decay() names."""
+    """timm's two groups, as DeiT has them: no decay of biases, norms and what no_weight_decay() names."""
 
     def __call__(self, model: nn.Module):
         network = (model.module if is_model_wrapper(model) else model).network

@@ -123,7 +123,7 @@ def training_summary(runner: Runner) -> str:
 def _classes(root: str) -> dict[str, int]:
     """Class index by folder name."""
     if not Path(root).is_dir() or not folders_in(Path(root)):
-        raise FileNotFoundError(f'expected a folder of pictures for each class in {root}, found none; put them there as '
-                                'data/README.md says, name another folder with --data DIR, or run with --bundled, which '
-                                'needs no data set')
+        raise FileNotFoundError(
+            f'expected a folder of pictures for each class in {root}, found none; put them there as data/README.md '
+            'says, name another folder with --data DIR, or run with --bundled, which needs no data set')
     return class_indices(folders_in(Path(root)))

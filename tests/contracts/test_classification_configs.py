@@ -42,8 +42,9 @@ def test_builds_at_no_cost_and_knows_its_pictures(name):
         assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
     view = network_preparation(cfg.model.network).view
     assert view.size == (224 if name in IMAGENET else 64) and view.interpolation == 'bicubic'
+    hooks = [(HOOKS, hook) for hook in cfg.custom_hooks]
     for registry, part in ((OPTIMIZERS, cfg.optim_wrapper.optimizer), (METRICS, cfg.val_evaluator),
-                           (DATA_SAMPLERS, cfg.train_dataloader.sampler), *((HOOKS, hook) for hook in cfg.custom_hooks)):
+                           (DATA_SAMPLERS, cfg.train_dataloader.sampler), *hooks):
         assert registry.get(part.type) is not None
 
 

@@ -40,7 +40,7 @@ def test_training_mixes_pictures_with_their_targets():
     data = batch()
     preprocessor = ClassifierPreprocessor(mean=MEAN, std=STD, num_classes=3, mixing=dict(mixup_alpha=0.8))
     out = preprocessor(data, training=True)
-    share, clean = out['targets'][1, 1].item(), normalised(data['images'])  # classes 0, 1, 2, 0: the second and third differ
+    share, clean = out['targets'][1, 1].item(), normalised(data['images'])  # of classes 0, 1, 2, 0 the second
     assert 0 < share < 1 and torch.allclose(out['targets'].sum(1), torch.ones(4))
     assert torch.allclose(out['images'], share * clean + (1 - share) * clean.flip(0), atol=1e-5)
 
