@@ -1,5 +1,7 @@
 """The facts about a detector: its backbone and the whole of it, from a config alone."""
 
+from pathlib import Path
+
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -18,7 +20,7 @@ def detector_facts(cfg: Config, shape: tuple[int, int], *, config: str, device: 
     config: what it is called. The arithmetic is that of one real pass over noise, since the number of proposals of a
     two-stage detector depends on data. Raises ValueError for images that the detector cannot take.
     """
-    predictor = build_detector(cfg, RANDOM, config=config, device=device)
+    predictor = build_detector(cfg, RANDOM, config=Path(config).stem, device=device)
     model = predictor.model
 
     def data(count: int) -> dict:
