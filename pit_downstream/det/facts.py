@@ -1,5 +1,6 @@
 """The facts about a detector: its backbone and the whole of it, from a config alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,18 +23,18 @@ def detector_facts(cfg: Config, shape: tuple[int, int], *, config: str, device: 
     """
     predictor = build_detector(cfg, RANDOM, config=Path(config).stem, device=device)
     model = predictor.model
-
-    def data(count: int) -> dict:
-        return model.data_preprocessor(noise(shape, count), False)
-    first = data(1)
+    data = model.data_preprocessor(noise(shape, 1), False)
     try:
-        cost = complexity(model, lambda: model(**first, mode='tensor'), split=('backbone',))
+        cost = complexity(model, lambda: model(**data, mode='tensor'), split=('backbone',))
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f'expected images that {config} takes, got {shape[0]} x {shape[1]}: '
-                         f'{str(error).splitlines()[0]}; give another --shape') from error
-    height, width = first['inputs'].shape[-2:]
-    facts = Facts(config, (height, width), cost, device_name(predictor.device), note=NOTE)
-    return measured(facts, lambda count: lambda: model(**data(count), mode='predict'), batch_size,
+                         f'{(str(error) or type(error).__name__).splitlines()[0]}; give another --shape') from error
+    height, width = data['inputs'].shape[-2:]
+
+    def passes(count: int) -> Callable[[], list[DetDataSample]]:
+        images = noise(shape, count)
+        return lambda: model(**model.data_preprocessor(images, False), mode='predict')
+    return measured(Facts(config, (height, width), cost, device_name(predictor.device), note=NOTE), passes, batch_size,
                     device=predictor.device, repeats=repeats)
 
 
