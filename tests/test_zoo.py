@@ -1,4 +1,4 @@
-"""model-index.yml and the page made of it: configs exist and all have a row, numbers are those of README and code."""
+"""model-index.yml and the page made of it: configs exist and all have a row, sources are named, costs are counted."""
 
 import pytest
 
@@ -29,15 +29,6 @@ def test_what_is_not_ours_has_a_source_and_what_is_has_a_command():
     for model in MODELS:
         assert ('Command' in model) == ('Results' in model) == ('Published' not in model)
         assert all(one['Source'] for one in model.get('Published', ()))
-
-
-def test_readme_says_the_same_of_what_was_trained():
-    """Fractions there, percent here."""
-    readme = (zoo.ROOT / 'README.md').read_text()
-    for model in MODELS:
-        for result in model.get('Results', ()):
-            for value in result['Metrics'].values():
-                assert f'{value / 100:.{4 if value == 62.75 else 3}f}' in readme, model['Name']
 
 
 @pytest.mark.parametrize('name', ['pit_ti', 'pit_s', 'deepvit_s', 'vit_s'])

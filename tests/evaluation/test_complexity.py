@@ -12,8 +12,8 @@ from pit_downstream.backbones.reattention import ReAttention
 from pit_downstream.evaluation.complexity import REST, Part, classifier_complexity, complexity
 from pit_downstream.evaluation.facts import Facts, groups, together
 
-# Heo et al. 2021 as printed in naver-ai/pit's README: 'FLOPs' and parameters. timm's CSV of a CPU
-# (results/benchmark-infer-fp32-nchw-pt240-cpu-i7_12700h-dynamo.csv at aa4b5850): activations in millions.
+# 'FLOPs' in G and parameters in M as naver-ai/pit's README prints them; only of PiT-Ti it prints 4.9 where its code
+# has 4.85. Activations in M: timm, results/benchmark-infer-fp32-nchw-pt240-cpu-i7_12700h-dynamo.csv at aa4b5850.
 PIT = {'pit_ti': ('0.71', '4.8', 6.19), 'pit_xs': ('1.4', '10.6', 7.71), 'pit_s': ('2.9', '23.5', 11.56),
        'pit_b': ('12.5', '73.8', 32.94)}
 # Sizes of naver-ai/pit's pit.py: patch, width, heads do not count, grids, depths
