@@ -18,7 +18,8 @@ LEAD = '''# What was trained, and what was not
 
 No weights are published. Percentages; what stands in "published" are other people's numbers, by their recipes, and
 say nothing of this code. The data are in [model-index.yml](../model-index.yml), every config in configs/ has a row, and
-this page is made by `python -m benchmarks.zoo`; edit nothing here.
+this page is made by `python -m benchmarks.zoo`; edit nothing here. MACs are those of `tools/get_complexity.py` at the
+native size.
 '''
 
 
@@ -32,12 +33,12 @@ def page() -> str:
     trained, others = ([one for one in models if bool(one.get('Results')) is kind] for kind in (True, False))
     known = {one.get('Config') for one in models if one['Metadata'].get('Training Data') != BUNDLED}
     rest = [path for path in sorted((ROOT / 'configs').glob('*.py')) if f'configs/{path.name}' not in known]
-    return '\n'.join([
-        LEAD, '## Trained here', '', *table(('model', 'config', 'data', 'result', 'cost', 'command'),
-                                            map(trained_row, trained)),
-        '', '## Classifiers of ImageNet', '', 'MACs at the native size, counted by `tools/get_complexity.py`.', '',
-        *table(('model', 'config', 'parameters', 'MACs', 'here', 'published', 'source'), map(other_row, others)),
-        '', '## Every other config, on its own data', '', *table(('config', 'what it is', 'here'), map(config_row, rest))]) + '\n'
+    parts = {
+        'Trained here': table(('model', 'config', 'data', 'result', 'cost', 'command'), map(trained_row, trained)),
+        'Classifiers of ImageNet': table(
+            ('model', 'config', 'parameters', 'MACs', 'here', 'published', 'source'), map(other_row, others)),
+        'Every other config, on its own data': table(('config', 'what it is', 'here'), map(config_row, rest))}
+    return '\n'.join([LEAD, *('\n'.join([f'## {name}', '', *lines, '']) for name, lines in parts.items())])
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

@@ -51,7 +51,7 @@ def bars(title: str, rows: Sequence[str], series: Mapping[str, Mapping[int, tupl
         places = [row - .4 + thick * (index + .5) for row in values]
         widths = [value for value, _, _ in values.values()]
         axes.barh(places, widths, thick * .86, color=colour(numbers[name]), label=name, linewidth=0)
-        for place, (value, low, high) in zip(places, values.values(), strict=True):
+        for place, (_, low, high) in zip(places, values.values(), strict=True):
             if low is not None and high is not None:
                 axes.plot([low, high], [place, place], color=MUTED, linewidth=.9, solid_capstyle='butt')
     if line is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -67,7 +67,7 @@ class Gap:
     command: str
 
 
-Part = Union[Sheet, Figure, Picture]
+Part = Sheet | Figure | Picture
 
 
 @dataclass(frozen=True)
