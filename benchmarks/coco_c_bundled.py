@@ -11,12 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
+import pit_downstream.det  # noqa: F401  before anything of mmdet's
 from benchmarks import coco_c_speed
 from benchmarks.environment import bench_parser
-from benchmarks.rows import QUICK
+from mmdet.registry import MODELS
 from pit_downstream.det import runs
 from pit_downstream.det.bundled import ROOT
 
@@ -40,13 +40,10 @@ def main() -> None:
     parser.add_argument('--config', default='configs/retinanet_pit_ti.py')
     parser.add_argument('--limit', type=int, default=20)
     args = parser.parse_args()
-    corruptions = ['--corruptions', 'contrast'] if args.quick else []
-    QUICK.mkdir(parents=True, exist_ok=True)
-    coco_c_speed.OUT = QUICK / 'coco_c_speed.json'
     with tempfile.TemporaryDirectory() as folder:
         config, checkpoint = prepare(args.config, Path(folder))
-        sys.argv[1:] = [str(config), str(checkpoint), '--data', ROOT, '--limit', str(4 if args.quick else args.limit),
-                        '--threads', str(args.threads), *corruptions]
+        sys.argv[1:] = [str(config), str(checkpoint), '--data', ROOT, '--limit', str(args.limit), '--aside',
+                        '--threads', str(args.threads), *(['--quick'] if args.quick else [])]
         coco_c_speed.main()
 
 

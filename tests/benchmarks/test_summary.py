@@ -65,7 +65,7 @@ def test_turns_warm_up_and_alternate():
         'a': 2, 'b': 2}
 
 
-@pytest.mark.parametrize('name', [name for name in run.SCRIPTS if name != 'coco_c_speed'])
+@pytest.mark.parametrize('name', run.SCRIPTS)
 def test_every_script_has_a_quick_way_and_a_reader(name):
     text = (rows.HERE / f'{name}.py').read_text()
     assert 'bench_parser(__doc__)' in text and 'args.quick' in text and re.search(rf"keep\('{name}', ", text)
