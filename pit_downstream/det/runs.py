@@ -25,6 +25,8 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     setup_cache_size_limit_of_dynamo()
     cfg = Config.fromfile(path)
+    if not cfg.get('model'):
+        raise ValueError(f'expected the config of a detector, found no model in {args.config}; name a whole config')
     cfg.launcher = args.launcher
     if args.bundled:
         use_bundled(cfg, args.data or ROOT)
