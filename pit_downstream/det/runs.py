@@ -24,7 +24,9 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     setup_cache_size_limit_of_dynamo()
     cfg = Config.fromfile(path)
-    if cfg.get('model', {}).get('type') == 'TrainedClassifier':
+    if not cfg.get('model'):
+        raise ValueError(f'expected the config of a detector, found no model in {args.config}; name a whole config')
+    if cfg.model.get('type') == 'TrainedClassifier':
         raise ValueError(f'expected the config of a detector, got {args.config}; train classifiers with '
                          'tools/train_classifier.py')
     cfg.launcher = args.launcher
