@@ -3,6 +3,7 @@
 python tools/get_complexity.py pit_s [--shape 224 224]
 python tools/get_complexity.py configs/retinanet_pit_s.py --shape 800 1333 --repeats 0
 Weights are random: the costs do not depend on them. A classifier is counted without memory, on torch's meta device.
+Nothing counts pooling, interpolation, the sampling of deformable attention, and what comes after a detector's heads.
 """
 
 import json

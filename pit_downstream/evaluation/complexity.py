@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -64,18 +65,22 @@ class Complexity:
 
 
 def classifier_complexity(model: nn.Module, height: int, width: int) -> Complexity:
-    """Of a module of images (1, 3, height, width). It runs as a copy on the meta device: no memory, no arithmetic.
+    """Of a module of images (1, 3, height, width). It runs as a copy on the meta device, without memory or arithmetic.
 
-    Raises ValueError where the model does not take images of this size.
+    A model that asks for values, which that device has not, runs on a CPU. Raises ValueError where it takes no images
+    of this size.
     """
-    shapes = deepcopy(model).eval().requires_grad_(False).to('meta')
-    images = torch.empty(1, 3, height, width, device='meta')
-    try:
-        shapes(images)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f'expected a size that the model takes, got {height} x {width}: '
-                         f'{(str(error) or type(error).__name__).splitlines()[0]}; give another --shape') from error
-    return complexity(shapes, lambda: shapes(images))
+    for device in ('meta', 'cpu'):
+        copied = deepcopy(model).eval().requires_grad_(False).to(device)
+        images = torch.zeros(1, 3, height, width, device=device)
+        try:
+            copied(images)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            refused = error
+        else:
+            return complexity(copied, partial(copied, images))
+    raise ValueError(f'expected a size that the model takes, got {height} x {width}: '
+                     f'{(str(refused) or type(refused).__name__).splitlines()[0]}; give another --shape') from refused
 
 
 def complexity(model: nn.Module, run: Callable[[], Any], *, split: tuple[str, ...] = ()) -> Complexity:

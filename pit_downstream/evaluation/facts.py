@@ -15,7 +15,10 @@ from .speed import Memory, Timing, peak_memory, timing
 
 @dataclass(frozen=True)
 class Facts:
-    """shape: height and width of the images. passes: what was timed, '' where nothing was. note: for the reader."""
+    """shape: height and width of the images that the model sees. note: what a reader has to know of these numbers.
+
+    memory, timings: None and empty where nothing was measured.
+    """
 
     model: str
     shape: tuple[int, int]
@@ -56,7 +59,7 @@ class Facts:
         if self.timings:
             yield f'memory       {self.memory}'
             yield from (f'time         {one}' for one in self.timings)
-            yield (f'             on {self.device}, {torch.get_num_threads()} threads, float32, torch '
+            yield (f'             on {self.device}, threads: {torch.get_num_threads()}, float32, torch '
                    f'{torch.__version__}')
 
 

@@ -140,6 +140,17 @@ def test_parts_add_up_however_they_are_called():
     assert split.parts[0].name == 'inner.0' and split.macs == found.macs
 
 
+class Asking(nn.Linear):
+    """Wants to know a value."""
+
+    def forward(self, images):
+        return super().forward(images) * (1 if images.sum().item() >= 0 else 2)
+
+
+def test_a_model_that_the_meta_device_cannot_run():
+    assert classifier_complexity(Asking(65, 7), 48, 65).macs == 3 * 48 * 65 * 7
+
+
 def test_a_size_that_the_model_refuses():
     with pytest.raises(ValueError, match='expected a size that the model takes, got 48 x 65: .* give another --shape'):
         classifier_complexity(without_weights('vit_tiny_patch16_224'), 48, 65)
