@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from ..datasets.shapes import write_shapes
 from .bundled import ROOT, use_bundled
 from .data import dicts_in, require_data, set_data_root, survive_broken_images
+from .precision import set_bf16
 
 
 def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config:
@@ -45,9 +46,11 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
 def set_training(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/train.py to `cfg`, in place, and make sure that its weights lie where it says."""
     _require_weights(cfg)
-    if args.amp:
+    if args.amp == 'bf16':
+        set_bf16(cfg)
+    elif args.amp:
         if not torch.cuda.is_available():
-            raise ValueError('--amp needs a GPU, and there is none; leave it out')
+            raise ValueError('--amp fp16 needs a GPU, and there is none; take --amp bf16, or leave it out')
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
@@ -69,6 +72,8 @@ def set_annotations(args: argparse.Namespace) -> None:
 def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/test.py to `cfg`, in place."""
     cfg.load_from = str(checkpoint_file(args.checkpoint))
+    if args.amp:
+        set_bf16(cfg)
     if args.show_dir:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='PictureHook', out_dir=args.show_dir)]
     if args.out:
