@@ -13,6 +13,7 @@ from ..datasets.shapes import write_shapes
 from ..training.launch import checkpoint_file, config_file, join_processes, set_flags, summary
 from .bundled import ROOT, use_bundled
 from .data import dicts_in, require_data, set_data_root, survive_broken_images
+from .precision import set_bf16
 
 
 def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config:
@@ -49,6 +50,8 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
 def set_training(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/train.py to `cfg`, in place, and make sure that its weights lie where it says."""
     _require_weights(cfg)
+    if args.amp == 'bf16':
+        set_bf16(cfg)
     set_flags(cfg, args)
 
 
@@ -63,6 +66,8 @@ def set_annotations(args: argparse.Namespace) -> None:
 def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/test.py to `cfg`, in place."""
     cfg.load_from = str(checkpoint_file(args.checkpoint))
+    if args.amp:
+        set_bf16(cfg)
     if args.show_dir:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='PictureHook', out_dir=args.show_dir)]
     if args.out:

@@ -35,10 +35,10 @@ def checkpoint_file(path: str) -> Path:
 
 
 def set_flags(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply --amp, --auto-scale-lr and --resume to `cfg`, in place."""
-    if args.amp:
+    """Apply --amp (fp16's; bf16 is the caller's), --auto-scale-lr and --resume to `cfg`, in place."""
+    if args.amp and args.amp != 'bf16':
         if not torch.cuda.is_available():
-            raise ValueError('--amp needs a GPU, and there is none; leave it out')
+            raise ValueError('--amp fp16 needs a GPU, and there is none; leave it out, or take bf16 for a detector')
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
