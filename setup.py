@@ -32,6 +32,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['pit_downstream', 'pit_downstream.*']),
     include_package_data=True,
+    package_data={'pit_downstream.report': ['page_files/*']},
     install_requires=CORE,
     extras_require={
         'lite': LITE,

@@ -29,7 +29,8 @@ def main():
     from pit_downstream.report import drawing, exports, page, sections
     drawing.require_matplotlib()
     exports.require_places(args.out, figures=args.figures, tables=args.tables)
-    report = sections.make_report(args.paths, reference=args.reference, title=args.title)
+    own = [folder for folder in (args.figures, args.tables) if folder]
+    report = sections.make_report(args.paths, reference=args.reference, title=args.title, apart_from=own)
     out = Path(args.out)
     out.write_text(page.as_html(report, made=page.made_now()))
     files = [out, out.with_suffix('.json'), out.with_suffix('.csv')]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .drawing import COLD, HEAT, INK, MARKERS, MUTED, canvas, colour, styled
+from .drawing import COLD, HEAT, INK, MARKERS, MUTED, PAPER, canvas, colour, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,8 @@ def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Map
                                          alpha=round(depth, 3), linewidth=0))
             if shown:
                 axes.text(column, row, '–' if value is None else f'{100 * value:.1f}', ha='center',
-                          va='center_baseline', fontsize=8.5, color='#ffffff' if depth > LEGIBLE else INK)
+                          va='center_baseline', fontsize=8.5, color='#ffffff' if depth > LEGIBLE else INK,
+                          in_layout=False)
     axes.set(xlim=(-.5, len(columns) - .5), ylim=(len(rows) - .5, -.5), xlabel=xlabel, ylabel=ylabel)
     step = max(1, -(-len(rows) // 16))
     axes.set_xticks(range(0, len(columns), 1 if shown else step), columns[::1 if shown else step])
@@ -98,7 +99,7 @@ def forest(title: str, rows: Sequence[str], values: Sequence[tuple[float, float,
         axes.plot([low, high], [row, row], color=hue, linewidth=1.3, solid_capstyle='butt', zorder=2)
         axes.plot(value, row, 'o', color=hue, zorder=3)
         if not whole:
-            axes.plot(value, row, 'o', color='white', markersize=2, zorder=4)
+            axes.plot(value, row, 'o', color=PAPER, markersize=2, zorder=4)
     axes.axvline(0, color=INK, linewidth=1)
     axes.set(ylim=(len(rows) - .5, -.5), xlabel=xlabel)
     axes.set_yticks(range(len(rows)), rows)

@@ -61,9 +61,10 @@ def _ce(measured: Measured, grid: Grid) -> list[Part]:
     base = next((one for one in grid.ones if one.label == measured.reference), None)
     rows = {one: {name: ratio for name in grid.names if (ratio := _ratio(one, base, name, grid.variant))}
             for one in grid.ones}
-    shown = [name for name in grid.names if any(name in ratios for ratios in rows.values())]
-    if not shown:
+    if not any(rows.values()):
         return []
+    known = {*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT}.union(*rows.values())
+    shown = [name for name in grid.names if name in known]  # over a gap there is a dash
     against = base.label if base else ALEXNET
     foreign = base is None and not grid.name.startswith('imagenet')
     caption = (f'CE in per cent of {against}{grid.said}, on {grid.name}: below 100 is better than {against}.'

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID = '#1c2128', '#5b6572', '#d9dee4'
+PAPER = '#fefefe'
 SERIES = ('#0b66b0', '#d1590a', '#0a8a63', '#a8488f', '#8a6d00', '#5560c8', '#4d7f1f', '#b23a48')
 HEAT, COLD = '#2467ad', '#c4570f'  # cells of heat maps, with an opacity; the second for what is below zero
 MARKERS = 'osD^vPX*'
 # What the page calls the colours that the dark exchanges; page.css gives the values
-_VARIABLES = {INK: 'ink', MUTED: 'muted', GRID: 'grid', **{hue: f's{index}' for index, hue in enumerate(SERIES)}}
+_VARIABLES = {INK: 'ink', MUTED: 'muted', GRID: 'grid', PAPER: 'paper',
+              **{hue: f's{index}' for index, hue in enumerate(SERIES)}}
 WIDTH = 3.9  # inches of a figure; 72 units of the page each
 _STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'pit_downstream', 'font.family': 'DejaVu Sans', 'font.size': 9,
           'text.color': INK, 'axes.edgecolor': GRID, 'axes.labelcolor': MUTED, 'axes.titlecolor': INK,
@@ -68,7 +70,7 @@ def svg(figure: 'Figure', name: str, *, themed: bool = False) -> str:
     themed: its colours are variables of the page, its letters the page's; ids begin with `name`, which must be unique.
     """
     out = io.StringIO()
-    figure.savefig(out, format='svg', transparent=themed, metadata={'Date': None, 'Creator': None})
+    _save(figure, out, format='svg', transparent=themed, metadata={'Date': None, 'Creator': None})
     text = out.getvalue()
     return _themed(text, name) if themed else text
 
@@ -76,12 +78,17 @@ def svg(figure: 'Figure', name: str, *, themed: bool = False) -> str:
 @styled
 def png(figure: 'Figure', *, dpi: int = 200) -> bytes:
     out = io.BytesIO()
-    figure.savefig(out, format='png', dpi=dpi, metadata={'Software': None})
+    _save(figure, out, format='png', dpi=dpi, metadata={'Software': None})
     return out.getvalue()
 
 
 def data_url(data: bytes, kind: str) -> str:
     return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+
+
+def _save(figure: 'Figure', out: Any, **options: Any) -> None:
+    figure.savefig(out, **options)
+    figure.set_layout_engine('none')  # everything has its place now; the next file need not look for it again
 
 
 def _themed(text: str, name: str) -> str:

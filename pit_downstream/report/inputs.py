@@ -48,15 +48,19 @@ class Kept:
     pictures: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
 
 
-def read(paths: Iterable[str | Path]) -> Kept:
-    """Read files and folders. Raises ValueError where there is nothing to report, FileNotFoundError for a path that is
-    not there, and ValueError for a line that cannot be read or two values of one number."""
+def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) -> Kept:
+    """Read files and folders, but for what lies in the folders `apart_from`.
+
+    Raises FileNotFoundError for a path that is not there; ValueError where there is nothing to report, for a line that
+    cannot be read and for two values of one number.
+    """
     paths = list(map(Path, paths))
     absent = [path for path in paths if not path.exists()]
     if absent:
         raise FileNotFoundError(f'expected results, logs or folders of them, found nothing at {absent[0]}; name what '
                                 'is there')
-    files = list(find(paths))
+    own = [Path(folder).resolve() for folder in apart_from]
+    files = [path for path in find(paths) if not set(own) & set(path.resolve().parents)]
     speeds, summaries = {}, {}
     for path in files:
         if path.suffix == '.json' and path.parent.name != 'vis_data':

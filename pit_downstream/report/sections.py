@@ -16,6 +16,7 @@ from . import (  # noqa: F401  register sections
     overview,
     shift,
     speed,
+    strength,
     training,
     transfer,
 )
@@ -23,17 +24,20 @@ from .inputs import Kept, read
 from .measured import ALEXNET, Measured
 from .parts import Report, Section
 
-ORDER = ('headline', 'differences', 'imagenet_c', 'coco_c', 'attacks', 'transfer', 'detection_attacks', 'shifts',
-         'collapse', 'training', 'speed', 'pictures', 'provenance')
+ORDER = ('headline', 'differences', 'imagenet_c', 'strengths', 'coco_c', 'attacks', 'transfer', 'detection_attacks',
+         'shifts', 'collapse', 'training', 'speed', 'pictures', 'provenance')
 TITLE = 'Robustness report'
 
 
-def make_report(paths: Iterable[str | Path], *, reference: str = ALEXNET, title: str = TITLE) -> Report:
+def make_report(paths: Iterable[str | Path], *, reference: str = ALEXNET, title: str = TITLE,
+                apart_from: Iterable[str | Path] = ()) -> Report:
     """The report of the files and folders `paths`. reference: the model that CE and differences compare with.
+
+    apart_from: folders that are written to, whose pictures are figures of an earlier report.
 
     Raises ValueError where there is nothing to report, LookupError for a reference that was not measured.
     """
-    return report_of(read(paths), reference=reference, title=title)
+    return report_of(read(paths, apart_from=apart_from), reference=reference, title=title)
 
 
 def report_of(kept: Kept, *, reference: str = ALEXNET, title: str = TITLE) -> Report:
