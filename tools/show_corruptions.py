@@ -1,7 +1,4 @@
-"""Paint a contact sheet: every corruption at every severity.
-
-python tools/show_corruptions.py photo.jpg --out photo_corrupted.png
-"""
+"""Paint every corruption at every severity on a sheet: python tools/show_corruptions.py photo.jpg"""
 
 import argparse
 from pathlib import Path
@@ -40,8 +37,8 @@ def sheet(args: argparse.Namespace) -> Image.Image:
     paper = Image.new('RGB', (6 * args.size, len(args.corruptions) * (args.size + MARGIN)), 'white')
     for top, name in zip(range(0, paper.height, args.size + MARGIN), args.corruptions, strict=True):
         severities = corrupt_severities(batch, name, range(1, 6), BatchRng(0, [args.image.name]))
-        row = torch.cat((batch, severities[:, 0])).permute(1, 2, 0, 3).flatten(2)
-        paper.paste(to_pil_image(row), (0, top + MARGIN))
+        strip = torch.cat((batch, severities[:, 0])).permute(1, 2, 0, 3).flatten(2)  # (3, side, 6 sides)
+        paper.paste(to_pil_image(strip), (0, top + MARGIN))
         ImageDraw.Draw(paper).text((2, top + 2), name, fill='black')
     return paper
 
