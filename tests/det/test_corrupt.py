@@ -97,8 +97,8 @@ def test_copies_stay_in_the_folder_and_apart(folder, tmp_path, first, second):
     cfg = scenes.coco_config(folder)
     truth = copy.deepcopy(config_truth(cfg, detection_samples(cfg)).content)
     truth['images'][0]['file_name'], truth['images'][1]['file_name'] = first, second
-    assert save_images(detection_samples(cfg), GroundTruth(truth, [7, 3]), conditions(['fog'], [2]), tmp_path) == 5
-    assert sorted(path.name for path in (tmp_path / 'fog/2').iterdir()) == [f'{id}.png' for id in range(10, 15)]
+    assert save_images(detection_samples(cfg), GroundTruth(truth, [7, 3]), conditions(['contrast'], [2]), tmp_path) == 5
+    assert sorted(path.name for path in (tmp_path / 'contrast/2').iterdir()) == [f'{id}.png' for id in range(10, 15)]
     said = json.loads((tmp_path / 'annotations.json').read_text())['images']
     assert {image['id']: image['file_name'] for image in said} == {id: f'{id}.png' for id in range(10, 15)}
 
