@@ -38,6 +38,6 @@ setup(
         'lite': LITE,
         'report': ['jinja2', 'matplotlib'],
         # torchattacks, too, but it pins requests 2.25: `make install` adds it without its requirements; its tests skip
-        'test': ['pytest', 'pytest-timeout', 'foolbox'],
+        'test': ['pytest', 'pytest-timeout', 'pytest-xdist', 'foolbox', 'ruff', 'mypy'],
     },
 )

@@ -12,6 +12,7 @@ def parse_args():
     parser = cli.detector_parser(__doc__)
     parser.add_argument('checkpoint', help='checkpoint file, or a work dir for its latest')
     parser.add_argument('--show-dir', help='write each image with true boxes (left) and found ones (right) here')
+    parser.add_argument('--amp', choices=['bf16'], help='test in bfloat16')
     parser.add_argument('--out', metavar='FILE.pkl', help='keep the predictions, as mmdet does')
     return parser.parse_args()
 

@@ -10,7 +10,8 @@ from pit_downstream import cli
 
 def parse_args():
     parser = cli.detector_parser(__doc__)
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument('--amp', nargs='?', const='fp16', choices=['bf16', 'fp16'],
+                        help='mixed precision: bf16 for training and validation, fp16 (if none is named) for training')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from a checkpoint; without one, from the latest of the work dir')

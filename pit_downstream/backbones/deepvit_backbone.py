@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 
 from .deepvit import DeepVitTrunk, find_arch
-from .detection import DetectionBackbone, require_frozen, require_outputs
+from .detection import EMBEDDINGS, DetectionBackbone, require_frozen, require_outputs
 from .pyramid import SimpleFeaturePyramid, StagePyramid, require_strides
 from .weights import DEEPVIT
 
@@ -52,7 +52,7 @@ class DeepViT(DetectionBackbone, DeepVitTrunk):
         self.out_channels = self.pyramid.out_channels
         self._settle(frozen_stages)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
         outputs, size = self.run_blocks(images, keep=self.out_indices)
         maps = self.pyramid([
             getattr(self, f'norm{i}')(tokens[:, 1:]).transpose(1, 2).unflatten(2, size).contiguous()
@@ -70,6 +70,9 @@ class DeepViT(DetectionBackbone, DeepVitTrunk):
     def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
         yield from (self.pos_embed, self.cls_token, self.patch_embed, self.pos_drop)
         yield from self.blocks[:self.frozen_stages]
+
+    def _layers(self) -> list[tuple[str, ...]]:
+        return [EMBEDDINGS, *((f'blocks.{i}',) for i in range(len(self.blocks)))]
 
 
 def _require_pyramid(pyramid: str, out_indices: tuple[int, ...], out_strides: tuple[int, ...]) -> None:

@@ -1,25 +1,42 @@
-"""What every backbone owes a detector besides its maps: loading of any checkpoint, freezing, norms per level."""
+"""What every backbone owes a detector besides its maps: images kept apart, loading of any checkpoint, freezing."""
 
 from collections.abc import Iterator
 from typing import ClassVar
 
+from mmengine import dist
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
-from torch import nn
+from torch import Tensor, nn
 
+from .sizes import each_alone, sizes_of
 from .weights import Family
+
+EMBEDDINGS = ('patch_embed', 'pos_embed', 'cls_token')  # layer 0 of every backbone here
 
 
 class DetectionBackbone(BaseModule):
     """Put before a trunk among the bases of a class, whose __init__ ends with `self._settle(frozen_stages)`.
 
+    Its `_maps` are those of images of one size. Where a data preprocessor told more than one (sizes.py), each size runs
+    alone, and is a batch of its own for batch norms in training.
     family: the checkpoints that it takes. added: how the names of those parameters begin that only detection needs, and
-    no classifier's checkpoint has. `_frozen` says what frozen_stages freeze.
+    no classifier's checkpoint has. `_frozen` says what frozen_stages freeze, `_layers` what is as deep as what.
     """
 
     family: ClassVar[Family]
     added: ClassVar[tuple[str, ...]] = ('norm',)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """images: (B, 3, H, W), normalised. Returns (B, C_i, h_i, w_i) for each of `out_channels`."""
+        sizes = sizes_of(images)
+        if sizes is None:
+            return self._maps(images)
+        self._require_norms_that_wait_for_nobody()
+        return each_alone(self._maps, images, sizes)
+
+    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        raise NotImplementedError
 
     def init_weights(self) -> None:
         """Load `init_cfg`'s checkpoint whole, so that averaged weights are found before the raw ones beside them."""
@@ -30,15 +47,35 @@ class DetectionBackbone(BaseModule):
         else:
             super().init_weights()
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """(layer, number of layers) of the parameter `param_name`, which begins with `prefix`: mmpretrain's convention.
+
+        Layer 0 is the stem with the embeddings, then comes one for each block, and last what only detection needs.
+        """
+        layers, name = self._layers(), param_name.removeprefix(prefix) + '.'
+        found = (i for i, starts in enumerate(layers) if any(name.startswith(f'{start}.') for start in starts))
+        return next(found, len(layers)), len(layers) + 1
+
     def train(self, mode: bool = True) -> 'DetectionBackbone':
         super().train(mode)
         self._freeze()
         return self
 
+    def _require_norms_that_wait_for_nobody(self) -> None:
+        """Raise ValueError where ranks would wait for each other: they see different numbers of sizes."""
+        synced = (norm for norm in self.modules() if isinstance(norm, nn.SyncBatchNorm) and norm.training)
+        if next(synced, None) is not None and dist.get_world_size() > 1:
+            raise ValueError('expected batch norms of one process where each size of image runs alone, got '
+                             "SyncBatchNorm; set norm_eval=True, or data_preprocessor.type='DetDataPreprocessor'")
+
     def _settle(self, frozen_stages: int) -> None:
         self.frozen_stages = frozen_stages
         self.register_load_state_dict_pre_hook(_adopt_checkpoint)
         self.train()  # what is frozen or still, is so from the start
+
+    def _layers(self) -> list[tuple[str, ...]]:
+        """The parts of each layer, from the stem to the last block, by their names."""
+        raise NotImplementedError
 
     def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
         raise NotImplementedError

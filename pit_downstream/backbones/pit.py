@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .detection import DetectionBackbone, require_frozen, require_outputs
+from .detection import EMBEDDINGS, DetectionBackbone, require_frozen, require_outputs
 from .layers import Block, GridCache, forget_grids
 from .weights import PIT
 
@@ -194,7 +194,7 @@ class PiT(DetectionBackbone, PitTrunk):
             self.add_module(f'norm{i}', nn.LayerNorm(self.arch.widths[i], eps=1e-6) if out_norm else nn.Identity())
         self._settle(frozen_stages)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
         stages = self.run_stages(images)
         return tuple(self._normalise(i, stages[i][0]) for i in self.out_indices)
 
@@ -208,3 +208,12 @@ class PiT(DetectionBackbone, PitTrunk):
         yield from (self.pos_embed, self.cls_token, self.patch_embed, self.pos_drop)
         yield from self.transformers[:self.frozen_stages]
         yield from self.pools[:max(self.frozen_stages - 1, 0)]
+
+    def _layers(self) -> list[tuple[str, ...]]:
+        """A pool belongs to the block that it feeds."""
+        layers = [EMBEDDINGS]
+        for i, stage in enumerate(self.transformers):
+            layers += [(f'transformers.{i}.blocks.{j}',) for j in range(len(stage.blocks))]
+            if i:
+                layers[-len(stage.blocks)] += (f'pools.{i - 1}',)
+        return layers

@@ -9,9 +9,12 @@ from .sentences import require_places
 from .values import batch_size, whole
 
 
-def detector_parser(description: str) -> argparse.ArgumentParser:
-    """The flags that training and testing a detector share, as mmdet's users know them."""
-    parser = _config_parser(description)
+MMDET = "config file; mmdet's own are mmdet::FOLDER/FILE.py"
+
+
+def detector_parser(description: str, *, config: str = MMDET) -> argparse.ArgumentParser:
+    """The flags that training and testing share, as mmdet's users know them. config: help for the config file."""
+    parser = _config_parser(description, config)
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -37,11 +40,11 @@ def measured_detector_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _config_parser(description: str) -> argparse.ArgumentParser:
+def _config_parser(description: str, config: str = MMDET) -> argparse.ArgumentParser:
     from mmengine.config import DictAction
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('config', help="config file; mmdet's own are mmdet::FOLDER/FILE.py")
+    add('config', help=config)
     add('--bundled', action='store_true', help='use the data set that comes with the project')
     add('--data', metavar='DIR', help='where the data set lies, in place of the data_root of the config')
     add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',

@@ -21,11 +21,12 @@ def require_stack() -> None:
 
 def _bring_up() -> None:
     require_stack()
-    from . import checkpoint, mmcv_ops
+    from ..training import checkpoint
+    from . import mmcv_ops
     mmcv_ops.install()
     checkpoint.register()
     # these register, most with mmdet, which now imports
-    from . import backbones, corrupt, dag, data, hooks, optim, patch, pictures, tog  # noqa: F401
+    from . import backbones, corrupt, dag, data, hooks, optim, patch, pictures, precision, preprocess, tog  # noqa: F401
 
 
 _bring_up()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from ..benchmarks import coco_c
@@ -112,7 +112,7 @@ class Measured:
         return next((one for one in ones if one.label == self.reference), ones[0])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parsed(text: str) -> Condition:
     return Condition.parse(text)
 

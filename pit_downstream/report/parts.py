@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -74,7 +74,7 @@ class Heading:
     text: str
 
 
-Part = Union[Heading, Sheet, Figure, Picture]
+Part = Heading | Sheet | Figure | Picture
 
 
 @dataclass(frozen=True)
