@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..core.condition import CLEAN
 from ..core.registry import SECTIONS
 from . import charts
+from .commands import attention_command
 from .grids import lacking
 from .measured import Group, Measured, One, sources
 from .parts import Figure, Gap, Heading, Part, Section, Sheet, number, percent, slug, words
@@ -32,8 +33,7 @@ def collapse_section(measured: Measured) -> Section:
         parts += [figure for one in group.ones for figure in _similarities(one, group.short)]
         parts += _profiles(measured, group)
         parts.append(_counts(group))
-    gaps = [Gap(f'{one.label}: no measures of its attention', 'python tools/analyze_attention.py --model '
-                f'{one.table.model.partition("(")[0]} --weights FILE --images DIR --out DIR')
+    gaps = [Gap(f'{one.label}: no measures of its attention', attention_command(measured.kept, one.model))
             for one in lacking(measured, lambda one: one.classifies, _traced)]
     lead = ('Cross-layer similarity: the cosine between the attention maps of two blocks, mean over heads, tokens and '
             'images (Zhou et al. 2021). Attention collapses where it tends to 1 with depth. Measured on clean images.')

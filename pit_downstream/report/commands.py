@@ -52,6 +52,16 @@ def detector_command(kept: Kept, tool: str, model: str, *more: str) -> str:
     return shlex.join([*words, *(_kept(given, run, tool, DETECTOR, more) if run else ()), *more])
 
 
+def attention_command(kept: Kept, model: str) -> str:
+    """How the attention of a classifier is analysed: with the weights and the pictures of the last run on it."""
+    run, spec = _last(kept, '', lambda given: _is_classifier(given, model)), Spec.parse(model)
+    given = flags(run.argv[1:]) if run else {}
+    size = spec.get('img_size')
+    words = ['--model', spec.name, '--weights', *(given.get('--weights') or ['FILE'])[:1], '--images',
+             *(given.get('--data') or ['DIR'])[:1], *(['--img-size', str(size)] if size else []), '--out', 'DIR']
+    return shlex.join(['python', 'tools/analyze_attention.py', *words])
+
+
 def as_source(kept: Kept, model: str) -> str:
     """What --source takes for a model of the records, whose weights stand there without their folder."""
     run = _last(kept, '', lambda given: _is_classifier(given, model))

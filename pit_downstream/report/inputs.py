@@ -108,7 +108,7 @@ def _read_json(path: Path, *, named: bool) -> Any:
     if not named and path.stat().st_size > LARGEST_JSON:
         return None
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         if named:
             raise ValueError(f'expected JSON in {path}, got none: {error}; leave it out or mend it') from error

@@ -22,14 +22,15 @@ def as_html(report: Report, *, made: str = '') -> str:
                           data_url=lambda picture: drawing.data_url(picture.data, picture.kind),
                           interval=interval, opening=opening)
     return engine.get_template('page.html').render(
-        report=report, made=made, style=(FILES / 'page.css').read_text(),
-        script=(FILES / 'page.js').read_text())
+        report=report, made=made, style=(FILES / 'page.css').read_text(encoding='utf-8'),
+        script=(FILES / 'page.js').read_text(encoding='utf-8'))
 
 
 def made_now() -> str:
     """For the foot of a page."""
-    at = f' at commit {commit()}' if commit() else ''
-    return f'Made on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by pit_downstream {__version__}{at}.'
+    at = commit()
+    return (f'Made on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by pit_downstream {__version__}'
+            f'{at and f" at commit {at}"}.')
 
 
 def kind(part: object) -> str:

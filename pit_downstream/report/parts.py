@@ -122,15 +122,14 @@ def percent(value: float | None, interval: Sequence[float] | None = None) -> Cel
     """A fraction as a percentage with one decimal; '–' for None."""
     if value is None:
         return missing()
-    return Cell(f'{100 * value + 0:.1f}'.replace('-0.0', '0.0'), value, *(interval or (None, None)))
+    return Cell(_minus(f'{100 * value:.1f}'), value, *(interval or (None, None)))
 
 
 def points(value: float | None, interval: Sequence[float] | None = None) -> Cell:
     """A difference of fractions in percentage points, with its sign."""
     if value is None:
         return missing()
-    return Cell(f'{100 * value:+.1f}'.replace('-0.0', '0.0').replace('+0.0', '0.0').replace('-', '−'), value,
-                *(interval or (None, None)))
+    return Cell(_minus(f'{100 * value:+.1f}').replace('+0.0', '0.0'), value, *(interval or (None, None)))
 
 
 def number(value: float | None, digits: int = 3) -> Cell:
@@ -150,3 +149,8 @@ def readable(name: str) -> str:
 
 def slug(label: str) -> str:
     return ''.join(letter if letter.isalnum() else '_' for letter in label).strip('_')
+
+
+def _minus(text: str) -> str:
+    """A number with a true minus, and without one where it is rounded to zero."""
+    return '0.0' if text == '-0.0' else text.replace('-', '−')

@@ -34,7 +34,7 @@ def speed_section(measured: Measured) -> Section:
 
 def _summary(path: Path, name: str) -> Sheet | None:
     """The first table of a Markdown file that has a column of times."""
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = path.read_text(encoding='utf-8').splitlines() if path.is_file() else []
     tables = [index for index, line in enumerate(lines) if line.startswith('|') and TIMES in _split(line)]
     if not tables:
         return None

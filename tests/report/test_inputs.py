@@ -7,7 +7,7 @@ import pytest
 
 from pit_downstream.core.records import ResultStore
 from pit_downstream.report import inputs, training
-from pit_downstream.report.commands import as_source, classifier_command, detector_command, flags
+from pit_downstream.report.commands import as_source, attention_command, classifier_command, detector_command, flags
 from pit_downstream.report.measured import Measured
 from pit_downstream.report.names import dataset_label, identity, same_pictures
 from pit_downstream.report.training import read_log
@@ -106,6 +106,8 @@ def test_commands_are_those_of_the_last_run(tmp_path):
         "python tools/eval_imagenet_c.py --weights w/half.pth --model half --data 'a b' --amp bf16 --as-published")
     assert classifier_command(kept, 'eval_adversarial.py', HALF, '--limit', '5') == (
         "python tools/eval_adversarial.py --weights w/half.pth --model half --data 'a b' --limit 5")
+    assert attention_command(kept, HALF) == (
+        "python tools/analyze_attention.py --model half --weights w/half.pth --images 'a b' --out DIR")
     assert as_source(kept, HALF) == "half(weights='w/half.pth')"
     other = HALF.replace('half.pth', 'other.pth')  # of other weights than the run had
     assert classifier_command(kept, 'eval_shifts.py', other) == (
