@@ -2,7 +2,7 @@
 
 python -m benchmarks.padding [--shape 800 1333] [--smaller 800 1066] [--repeat 5] [--forward-only]
 
-padded: both at the larger size, attention sees the padding. alone: each at its own size (pit_downstream.backbones.sizes).
+padded: both at the larger size, attention sees the padding. alone: each at its own size (backbones/sizes.py).
 masked: as padded, with a boolean mask of the padding handed to PyTorch's fused attention. Writes padding.json.
 """
 

@@ -11,7 +11,7 @@ from .values import batch_size, whole
 
 def detector_parser(description: str) -> argparse.ArgumentParser:
     """The flags that training and testing a detector share, as mmdet's users know them."""
-    parser = _config_parser(description)
+    parser = config_parser(description)
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -20,7 +20,7 @@ def detector_parser(description: str) -> argparse.ArgumentParser:
 
 def measured_detector_parser(description: str) -> argparse.ArgumentParser:
     """The flags that all tools share which measure a detector."""
-    parser = _config_parser(description)
+    parser = config_parser(description)
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     add = parser.add_argument
     add('checkpoint', help='checkpoint file, a work dir for its latest, or random')
@@ -37,11 +37,13 @@ def measured_detector_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _config_parser(description: str) -> argparse.ArgumentParser:
+def config_parser(description: str, *, model: str = "config file; mmdet's own are mmdet::FOLDER/FILE.py"
+                  ) -> argparse.ArgumentParser:
+    """The flags of whatever takes a config. model: what help says of the first argument."""
     from mmengine.config import DictAction
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('config', help="config file; mmdet's own are mmdet::FOLDER/FILE.py")
+    add('config', help=model)
     add('--bundled', action='store_true', help='use the data set that comes with the project')
     add('--data', metavar='DIR', help='where the data set lies, in place of the data_root of the config')
     add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
