@@ -4,11 +4,16 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 DEMO := work_dirs/demo
+DETECTOR := configs/retinanet_pit_ti.py $(DEMO)/retinanet
+SMALL := 'pit_ti(img_size=64,num_classes=4)'
+CLASSIFIER := --model $(SMALL) --weights $(DEMO)/classifier/weights.pth --data data/shapes/classification/val
+KEPT := --store $(DEMO)/records
+WORKERS ?= 2
 
-.PHONY: help install test demo bench clean
+.PHONY: help install lint test demo bench clean
 
 help:
-	@echo 'make install | test | demo | bench | clean   (PYTHON=python3.12 picks the interpreter of a new $(VENV))'
+	@echo 'make install | lint | test | demo | bench | clean   (PYTHON=python3.12 picks the interpreter of a new $(VENV))'
 
 install: $(STAMP)
 
@@ -22,24 +27,36 @@ $(STAMP): setup.py requirements/constraints.txt
 	@$(PY) -m pip install --quiet --no-deps torchattacks==3.5.1  # an oracle of tests; its requests~=2.25 is not ours
 	@touch $@
 
-test: $(STAMP)
-	$(PY) -m pytest
+# ruff's rules are in ruff.toml, mypy's in setup.cfg.
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m mypy
 
-# Trains the PiT detector of the bundled data set, tests it, paints what it found; then some steps of DETR.
+# A process per core; each test file stays in one of them. More of them need more memory: some 3 GiB each.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
+
+# Trains a detector and a classifier on drawn pictures, measures both, and writes a page about them.
 demo: $(STAMP)
 	$(PY) -m pit_downstream.datasets.shapes data/shapes
-	$(PY) tools/train.py configs/retinanet_pit_ti.py --bundled --work-dir $(DEMO)/retinanet
-	$(PY) tools/train.py configs/detr_pit_s.py --bundled --work-dir $(DEMO)/detr --cfg-options \
-	    train_cfg.max_epochs=1 train_cfg.val_interval=2 train_dataloader.dataset.indices=480
-	$(PY) tools/test.py configs/retinanet_pit_ti.py $(DEMO)/retinanet --bundled --work-dir $(DEMO)/test \
-	    --show-dir $(DEMO)/pictures
-	@echo 'pictures: $(DEMO)/pictures (true boxes left, found ones right)'
+	$(PY) tools/train.py configs/retinanet_pit_ti.py --bundled --work-dir $(DEMO)/retinanet --resume
+	$(PY) tools/test.py $(DETECTOR) --bundled --work-dir $(DEMO)/test --show-dir $(DEMO)/pictures
+	$(PY) tools/eval_coco_c.py $(DETECTOR) --bundled --limit 30 --corruptions gaussian_noise fog --severities 1 3 5 $(KEPT)
+	$(PY) tools/eval_adversarial.py --config $(DETECTOR) --bundled --limit 10 --attacks noise 'pgd(steps=10)' \
+	    --epsilons 4/255 8/255 16/255 $(KEPT)
+	$(PY) tools/show_detections.py $(DETECTOR) --bundled --image 4 --out $(DEMO)/pictures/robust_detections.png
+	$(PY) tools/train_classifier.py configs/cifar10_pit_ti.py --bundled --work-dir $(DEMO)/classifier --resume
+	$(PY) tools/eval_imagenet_c.py $(CLASSIFIER) --corruptions gaussian_noise fog contrast $(KEPT)
+	$(PY) tools/eval_adversarial.py $(CLASSIFIER) --limit 40 --attacks noise fgsm 'pgd(steps=20)' apgd $(KEPT)
+	$(PY) tools/analyze_attention.py --model $(SMALL) --weights $(DEMO)/classifier/weights.pth --bundled --limit 32 \
+	    --out $(DEMO)/attention
+	$(PY) tools/make_report.py $(DEMO) --title 'Two PiTs trained on drawn pictures' --out $(DEMO)/report.html
 
+# Every speed claim against its peer, and benchmarks/README.md. QUICK=1: minutes, to see that it runs; nothing is written
+# beside the scripts. BENCH='--imagenet DIR --coco-c CONFIG CHECKPOINT DIR': on real pictures and trained weights.
 bench: $(STAMP)
-	$(PY) -m benchmarks.attention_memory
-	$(PY) -m benchmarks.reattention
-	$(PY) -m benchmarks.corruption_speed
+	$(PY) -m benchmarks.run $(if $(QUICK),--quick) $(BENCH)
 
 clean:
-	rm -rf build dist .pytest_cache
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

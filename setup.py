@@ -34,12 +34,13 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['pit_downstream', 'pit_downstream.*']),
     include_package_data=True,
+    package_data={'pit_downstream.report': ['page_files/*']},
     install_requires=CORE,
     extras_require={
         'lite': LITE,
         'report': ['jinja2', 'matplotlib'],
         'export': EXPORT,
         # torchattacks, too, but it pins requests 2.25: `make install` adds it without its requirements; its tests skip
-        'test': ['pytest', 'pytest-timeout', 'foolbox', *EXPORT],
+        'test': ['pytest', 'pytest-timeout', 'pytest-xdist', 'foolbox', 'ruff', 'mypy', *EXPORT],
     },
 )

@@ -1,6 +1,6 @@
 """Peak memory and time of one PiT-S stage-1 block, forward + backward: our fused attention against the explicit map.
 
-python -m benchmarks.attention_memory [--shape 800 1333] [--repeat 3]
+python -m benchmarks.attention_memory [--shape 800 1333] [--repeat 3] [--threads 2] [--quick]
 
 Every measurement is a process of its own, so that the peak resident memory (ru_maxrss) belongs to it alone; the same
 process without the block is subtracted. On a GPU, torch's peak allocation is taken. Writes attention_memory.json.
@@ -13,16 +13,14 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.environment import environment
+from benchmarks.environment import bench_parser, keep
+from benchmarks.rows import HERE
 from pit_downstream.backbones.layers import Attention, Block
 from pit_downstream.backbones.pit import ARCHS
-
-OUT = Path(__file__).with_suffix('.json')
 
 
 class ExplicitAttention(Attention):
@@ -63,16 +61,19 @@ def measure(kind: str, tokens: int) -> dict:
     return {'seconds': seconds, 'bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, 'sum': total}
 
 
-def in_its_own_process(kind: str, tokens: int) -> dict:
-    command = [sys.executable, '-m', 'benchmarks.attention_memory', '--measure', kind, str(tokens)]
-    done = subprocess.run(command, cwd=OUT.parents[1], capture_output=True, text=True, check=True)
+def in_its_own_process(kind: str, tokens: int, threads: int) -> dict:
+    command = [sys.executable, '-m', 'benchmarks.attention_memory', '--measure', kind, str(tokens),
+               '--threads', str(threads)]
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
-def compare(height: int, width: int, repeat: int) -> dict:
+def compare(height: int, width: int, *, repeat: int, threads: int) -> dict:
     tokens = token_count(height, width)
-    runs = {kind: [in_its_own_process(kind, tokens) for _ in range(repeat)]
-            for kind in ('nothing', 'fused', 'explicit')}
+    runs: dict[str, list[dict]] = {'nothing': [], 'fused': [], 'explicit': []}
+    for _ in range(repeat):  # in turns, so that a busy minute hits all
+        for kind in runs:
+            runs[kind].append(in_its_own_process(kind, tokens, threads))
     peak = {kind: statistics.median(run['bytes'] for run in kind_runs) for kind, kind_runs in runs.items()}
     seconds = {kind: [run['seconds'] for run in kind_runs] for kind, kind_runs in runs.items()}
     extra = {kind: peak[kind] - peak['nothing'] for kind in ('fused', 'explicit')}
@@ -87,18 +88,21 @@ def compare(height: int, width: int, repeat: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument('--shape', nargs=2, type=int, default=[800, 1333], metavar=('H', 'W'))
     parser.add_argument('--repeat', type=int, default=3)
     parser.add_argument('--measure', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     if args.measure:
         print(json.dumps(measure(args.measure[0], int(args.measure[1]))))
         return
-    result = {**compare(*args.shape, args.repeat), 'environment': environment()}
-    OUT.write_text(json.dumps(result, indent=1) + '\n')
+    if args.quick:
+        args.shape, args.repeat = (224, 224), 1
+    result = compare(*args.shape, repeat=args.repeat, threads=args.threads)
     print(f'{result["tokens"]} tokens: fused {result["extra_gib"]["fused"]} GiB, explicit '
-          f'{result["extra_gib"]["explicit"]} GiB (x{result["memory_ratio"]}); time x{result["time_ratio"]}; {OUT}')
+          f'{result["extra_gib"]["explicit"]} GiB (x{result["memory_ratio"]}); time x{result["time_ratio"]}')
+    print(keep('attention_memory', [result], quick=args.quick))
 
 
 if __name__ == '__main__':

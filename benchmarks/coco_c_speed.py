@@ -1,6 +1,7 @@
 """What COCO-C costs beside the clean passes, and against mmdet's test_robustness.py, on the same images and model.
 
 python -m benchmarks.coco_c_speed CONFIG CHECKPOINT --data DIR [--limit 20] [--corruptions fog ...] [--threads 2]
+    [--quick]
 
 Three things are timed one after the other on the first images of the config's test set: 76 clean passes over them
 (decode, resize, detect, count; a few are run and scaled up), the whole benchmark as tools/eval_coco_c.py runs it, and
@@ -26,7 +27,7 @@ import torch
 from mmengine.config import Config
 
 import pit_downstream.det  # noqa: F401  before anything of mmdet's
-from benchmarks.environment import environment
+from benchmarks.environment import bench_parser, keep
 from mmdet.datasets.transforms import transforms
 from pit_downstream.benchmarks import coco_c
 from pit_downstream.core.condition import CLEAN
@@ -38,7 +39,6 @@ from pit_downstream.det.samples import detection_samples
 from pit_downstream.evaluation.measure import measure
 from tests.reference.imagecorruptions_mended import reference
 
-OUT = Path(__file__).with_suffix('.json')
 MMDET = Path(importlib.util.find_spec('mmdet').origin).parent / '.mim'
 CLEAN_PASSES = 3  # of the 76 that are run; the time is scaled up
 
@@ -104,16 +104,18 @@ def differences(names: list[str], right: Table, bgr: Table, mmdet: dict) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--data', required=True)
     parser.add_argument('--limit', type=int, default=20)
     parser.add_argument('--corruptions', nargs='+', default=list(coco_c.CORRUPTIONS))
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--workers', type=int, default=1)
+    parser.add_argument('--aside', action='store_true', help=argparse.SUPPRESS)  # of coco_c_bundled.py
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.quick:
+        args.limit, args.corruptions = 4, ['contrast']
     names = args.corruptions
     conditions = coco_c.conditions(names)
     with tempfile.TemporaryDirectory() as folder:
@@ -127,10 +129,9 @@ def main() -> None:
         'clean_passes_alone_seconds': round(one_pass * len(conditions), 2), 'ours_seconds': round(whole, 2),
         'mmdet_seconds': round(slow, 2), 'ours_to_clean_passes': round(whole / one_pass / len(conditions), 3),
         'mmdet_to_ours': round(slow / whole, 2), 'AP': differences(names, table, bgr, mmdet)}
-    OUT.write_text(json.dumps({'results': [result], 'environment': environment()}, indent=1) + '\n')
     print('{ours_seconds} s for everything: x{ours_to_clean_passes} of the clean passes alone; mmdet took '
           '{mmdet_seconds} s, x{mmdet_to_ours} of ours'.format(**result))
-    print(OUT)
+    print(keep('coco_c_speed', [result], quick=args.quick or args.aside))
 
 
 if __name__ == '__main__':

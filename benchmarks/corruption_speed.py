@@ -1,6 +1,7 @@
 """Milliseconds per image and severity of every corruption, against imagecorruptions 1.1.2, same images, one run.
 
 python -m benchmarks.corruption_speed [--sizes 224x224 480x640] [--batch 32] [--images 1] [--repeat 3] [--threads 2]
+    [--quick]
 
 Ours: the five severities of a batch together, divided by five and by the batch. The reference: image by image, the
 mean over the severities, mended to run on today's numpy and scikit-image (tests/reference/imagecorruptions_mended.py);
@@ -9,17 +10,15 @@ a quiet machine. Writes corruption_speed.json.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from benchmarks.environment import environment
+from benchmarks.environment import bench_parser, keep
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.corruptions import BatchRng, corrupt_severities
 from pit_downstream.corruptions.base import REFERENCE
@@ -27,7 +26,6 @@ from tests.corruptions.photographs import NAMES, photograph
 from tests.reference.imagecorruptions_mended import reference
 
 REFERENCED = [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['source'] == REFERENCE]
-OUT = Path(__file__).with_suffix('.json')
 SEVERITIES = (1, 2, 3, 4, 5)
 # imagecorruptions' unreleased master with numba at 224x224 on a core of the same kind of machine, milliseconds
 MASTER = {'zoom_blur': 48, 'brightness': 14.3, 'glass_blur': 9.3, 'shot_noise': 8.7, 'elastic_transform': 8.0,
@@ -78,23 +76,23 @@ def summary(rows: dict[str, dict]) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument('--sizes', nargs='+', default=['224x224', '480x640'])
     parser.add_argument('--batch', type=int, default=32)
     parser.add_argument('--images', type=int, default=1, help='for the reference')
     parser.add_argument('--repeat', type=int, default=3)
-    parser.add_argument('--threads', type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
+    if args.quick:
+        args.sizes, args.batch, args.repeat = ['64x64'], 4, 1
     results = []
     for size in args.sizes:
         results.append(compare(tuple(int(side) for side in size.split('x')), args))
-        OUT.write_text(json.dumps({'results': results, 'master_at_224_ms': MASTER, 'master_sum_of_15_ms': 115,
-                                   'environment': environment()}, indent=1) + '\n')
+        path = keep('corruption_speed', results, quick=args.quick, master_at_224_ms=MASTER, master_sum_of_15_ms=115)
         print('{height}x{width}: the fifteen {sum_of_15_ours_ms} ms against {sum_of_15_reference_ms} ms, x{times}'
               .format(**results[-1]), flush=True)
-    print(OUT)
+    print(path)
 
 
 if __name__ == '__main__':

@@ -1,19 +1,102 @@
-"""What a measurement ran on: versions, device, commit. Kept beside every number in this folder."""
+"""What a measurement ran on, how its sides take turns, and its rows with both written down."""
 
+import argparse
+import json
+import os
 import platform
+import statistics
 import subprocess
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from benchmarks.rows import HERE, QUICK, kept_rows
+
+LIBRARIES = ('torchvision', 'timm', 'numpy', 'mmengine', 'mmdet', 'imagecorruptions', 'torchattacks')
 
 
 def environment() -> dict:
     """{'torch': ..., 'device': ..., 'threads': ..., 'commit': ...}; commit ends in '+' when files were changed."""
     def git(*args: str) -> str:
-        return subprocess.run(['git', *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+        done = subprocess.run(['git', *args], cwd=HERE, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
     cuda = torch.cuda.is_available()
     return {
-        'python': platform.python_version(), 'torch': torch.__version__,
-        'device': torch.cuda.get_device_name() if cuda else platform.machine(), 'threads': torch.get_num_threads(),
+        'python': platform.python_version(), 'torch': torch.__version__, 'versions': versions(),
+        'device': torch.cuda.get_device_name() if cuda else platform.machine(), 'cpu': processor(),
+        'cores': os.cpu_count(), 'threads': torch.get_num_threads(), 'load': round(os.getloadavg()[0], 2),
         'commit': git('rev-parse', '--short', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else ''),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that stand on one side or the other."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def processor() -> str:
+    """The CPU's name where the system says it, else its architecture."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), platform.machine())
+
+
+def bench_parser(description: str) -> argparse.ArgumentParser:
+    """With the flags that every script here has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--quick', action='store_true', help='small and short, to see that it runs; written to '
+                        'work_dirs/bench, not beside this file')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    return parser
+
+
+def keep(name: str, rows: list[dict], *, quick: bool, **more: Any) -> Path:
+    """Write the rows, each with the environment of this run, to NAME.json; rows of other devices in it stay."""
+    here = environment()
+    path = (QUICK if quick else HERE) / f'{name}.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    others = [row for row in kept_rows(path) if row['environment']['device'] != here['device']]
+    rows = [{**row, 'environment': here} for row in rows]
+    path.write_text(json.dumps({'results': [*rows, *others], **more, 'environment': here}, indent=1) + '\n')
+    return path
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Wall time of `work`, the device's included."""
+    wait()
+    start = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - start
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def in_turns(sides: Mapping[str, Callable[[], Any]], repeat: int) -> dict[str, list[float]]:
+    """Seconds of every side `repeat` times, after one pass that warms up; in turns, so that a busy minute hits all."""
+    for work in sides.values():
+        work()
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeat):
+        for name, work in sides.items():
+            times[name].append(seconds(work))
+    return times
+
+
+def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(one) for name, one in times.items()}

@@ -1,15 +1,16 @@
 """What ImageNet-C costs beside the model's own forward passes, end to end.
 
-python -m benchmarks.imagenet_c_overhead --data DIR [--model pit_s] [--batch-size 25] [--threads 2] [--forwards 76]
+python -m benchmarks.imagenet_c_overhead [--data DIR] [--model pit_s] [--batch-size 25] [--threads 2]
+    [--forwards 76] [--quick]
 
-The whole benchmark, clean and 15 corruptions x 5 severities, is run as tools/eval_imagenet_c.py runs it: pictures decoded
-by a worker, corrupted, shown to the model, counted, kept in a store. Before and after it the model alone sees batches of
-the same images, already prepared, half of `--forwards` times each; with fewer than 76 that time is scaled up. Weights are
-random: this is about time. Writes imagenet_c_overhead.json with the ratio and where the rest of the time goes.
+The whole benchmark, clean and 15 corruptions x 5 severities, is run as tools/eval_imagenet_c.py runs it: pictures
+decoded by a worker, corrupted, shown to the model, counted, kept in a store. Before and after it the model alone sees
+batches of the same images, already prepared, half of `--forwards` times each; with fewer than 76 that time is scaled
+up. Weights are random: this is about time. Without --data the pictures are the bundled ones. Writes
+imagenet_c_overhead.json, or with bundled pictures work_dirs/bench/imagenet_c_overhead.json, with the ratio and where
+the rest of the time goes.
 """
 
-import argparse
-import json
 import os
 import tempfile
 import time
@@ -20,20 +21,21 @@ from typing import Any
 
 import torch
 
-from benchmarks.environment import environment
+from benchmarks.environment import bench_parser, keep
 from pit_downstream.benchmarks import imagenet_c
 from pit_downstream.core.contracts import Batch
 from pit_downstream.core.records import ResultStore
 from pit_downstream.datasets.base import PictureSamples
 from pit_downstream.datasets.cache import CachedSamples
 from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.shapes import write_shapes
 from pit_downstream.evaluation import measure
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.metrics.classification import ClassificationMetric, classification_metrics
 
-OUT = Path(__file__).with_suffix('.json')
+BUNDLED = 'data/shapes'
 PASSES = len(imagenet_c.conditions())  # 76
 
 
@@ -98,11 +100,10 @@ def watch(clock: Clock, predictor: ClassifierPredictor) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', required=True)
+    parser = bench_parser(__doc__)
+    parser.add_argument('--data', metavar='DIR', help='a folder per class')
     parser.add_argument('--model', default='pit_s')
     parser.add_argument('--batch-size', type=int, default=25)
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--workers', type=int, default=1)
     parser.add_argument('--forwards', type=int, default=PASSES)
     parser.add_argument('--limit', type=int)
@@ -111,8 +112,11 @@ def main() -> None:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.quick:
+        args.model, args.limit, args.batch_size, args.forwards = 'pit_ti', 2, 2, 2
     predictor = build_classifier(args.model, weights='random', device=args.device, amp=args.amp)
-    samples = class_folders(args.data, view=predictor.view)
+    data = args.data or write_shapes(BUNDLED) / 'classification' / 'val'
+    samples = class_folders(data, view=predictor.view)
     samples = samples if args.limit is None else samples.limited(args.limit)
     clock = Clock(predictor.device)
     batches = batches_of(predictor, samples, args.batch_size)
@@ -130,10 +134,9 @@ def main() -> None:
               'cache': args.cache, 'passes': PASSES, 'forward_passes_measured': args.forwards,
               'forward_alone_seconds': round(alone, 2), 'whole_seconds': round(whole, 2),
               'ratio': round(whole / alone, 3), 'whole_by_part': parts, 'load_before': os.getloadavg()[0]}
-    OUT.write_text(json.dumps({'results': [result], 'environment': environment()}, indent=1) + '\n')
     print('{whole_seconds} s for everything, {forward_alone_seconds} s for the forward passes alone: x{ratio}; '
           '{whole_by_part}'.format(**result))
-    print(OUT)
+    print(keep('imagenet_c_overhead', [result], quick=args.quick or not args.data))
 
 
 if __name__ == '__main__':

@@ -1,28 +1,23 @@
 """What it costs that padding does not leak: PiT-S on two images of different sizes, by three ways of batching them.
 
-python -m benchmarks.padding [--shape 800 1333] [--smaller 800 1066] [--repeat 5] [--forward-only]
+python -m benchmarks.padding [--shape 800 1333] [--smaller 800 1066] [--repeat 5] [--forward-only] [--quick]
 
-padded: both at the larger size, attention sees the padding. alone: each at its own size (backbones/sizes.py).
-masked: as padded, with a boolean mask of the padding handed to PyTorch's fused attention. Writes padding.json.
+padded: both at the larger size, attention sees the padding. alone: pit_downstream.backbones.sizes, each at its own
+size. masked: as padded, with a boolean mask of the padding handed to PyTorch's fused attention. Writes padding.json.
 """
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.environment import environment
+from benchmarks.environment import bench_parser, keep
 from pit_downstream.backbones import PiT
 from pit_downstream.backbones.sizes import each_alone
-
-OUT = Path(__file__).with_suffix('.json')
 
 
 @contextmanager
@@ -70,7 +65,7 @@ def compare(shape: tuple[int, int], smaller: tuple[int, int], repeat: int, backw
         image[:, :height, :width] = torch.randn(3, height, width, device=device)
     ways = {'padded': lambda: backbone(images), 'alone': lambda: each_alone(backbone._maps, images, sizes)}
     runs = {name: [] for name in (*ways, 'masked')}
-    for turn in range(repeat + 1):  # the first warms up
+    for _ in range(repeat + 1):  # the first warms up
         for name, way in ways.items():
             runs[name].append(seconds(way, backward))
         with masked_attention(backbone, images, sizes):
@@ -81,16 +76,19 @@ def compare(shape: tuple[int, int], smaller: tuple[int, int], repeat: int, backw
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     add = parser.add_argument
     add('--shape', nargs=2, type=int, default=[800, 1333], metavar=('H', 'W'))
     add('--smaller', nargs=2, type=int, default=[800, 1066], metavar=('H', 'W'), help='of the second image')
     add('--repeat', type=int, default=5)
     add('--forward-only', action='store_true', help='no backward pass')
     args = parser.parse_args()
-    result = compare(args.shape, args.smaller, args.repeat, not args.forward_only) | {'environment': environment()}
-    OUT.write_text(json.dumps(result, indent=1) + '\n')
-    print(f'{result["sizes"]}: {result["median"]} s, against padded {result["ratio"]}; {OUT}')
+    torch.set_num_threads(args.threads)
+    if args.quick:
+        args.shape, args.smaller, args.repeat = (128, 160), (128, 128), 1
+    rows = [compare(args.shape, args.smaller, args.repeat, not args.forward_only)]
+    print(f'{rows[0]["sizes"]}: {rows[0]["median"]} s, against padded {rows[0]["ratio"]}')
+    print(keep('padding', rows, quick=args.quick))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Peak memory and time of one Re-attention, streaming against the official formula: 12 heads of 32.
 
-python -m benchmarks.reattention [--eval-tokens 4150] [--train-tokens 2101] [--repeat 3] [--threads 2]
+python -m benchmarks.reattention [--eval-tokens 4150] [--train-tokens 2101] [--repeat 3] [--threads 2] [--quick]
 
 eval: forward without gradients. train: forward and backward with batch statistics. Every measurement is a process of
 its own, so that the peak resident memory (ru_maxrss) belongs to it alone; the same process without the attention is
@@ -15,15 +15,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.environment import environment
+from benchmarks.environment import bench_parser, keep
+from benchmarks.rows import HERE
 from pit_downstream.backbones.reattention import ReAttention
 
-OUT = Path(__file__).with_suffix('.json')
 HEADS, HEAD_DIM = 12, 32
 PASSES = 4  # in each process, the first of which warms up
 
@@ -75,7 +74,7 @@ def timed(work: Callable[[], float]) -> tuple[float, list[float]]:
 def in_its_own_process(kind: str, mode: str, tokens: int, threads: int) -> dict:
     command = [sys.executable, '-m', 'benchmarks.reattention', '--measure', kind, mode, str(tokens),
                '--threads', str(threads)]
-    done = subprocess.run(command, cwd=OUT.parents[1], capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
@@ -101,11 +100,10 @@ def compare(mode: str, tokens: int, *, repeat: int, threads: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument('--eval-tokens', type=int, default=4150, help='800 x 1333 pixels')
     parser.add_argument('--train-tokens', type=int, default=2101)
     parser.add_argument('--repeat', type=int, default=3)
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--measure', nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -113,13 +111,14 @@ def main() -> None:
         kind, mode, tokens = args.measure
         print(json.dumps(measure(kind, mode, int(tokens))))
         return
+    if args.quick:
+        args.eval_tokens, args.train_tokens, args.repeat = 197, 197, 1
     results = [compare(mode, tokens, repeat=args.repeat, threads=args.threads)
                for mode, tokens in (('eval', args.eval_tokens), ('train', args.train_tokens))]
-    OUT.write_text(json.dumps({'results': results, 'environment': environment()}, indent=1) + '\n')
     for result in results:
         print('{mode} at {tokens} tokens: seconds {median_seconds}, time x{time_ratio}; MiB {extra_mib}, '
               'memory x{memory_ratio}; sums differ by {relative_difference:.0e}'.format(**result))
-    print(OUT)
+    print(keep('reattention', results, quick=args.quick))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Time and peak memory of one training step of a detector at full COCO size, batch 1, from random weights.
 
-python -m benchmarks.training_step [CONFIG ...] [--shape 800 1333]
+python -m benchmarks.training_step [CONFIG ...] [--shape 800 1333] [--threads 2] [--quick]
 
 Every config is a process of its own, so that the peak (resident memory on a CPU, torch's allocation on a GPU) belongs
 to it alone, libraries included. A step is forward, backward and AdamW. Writes training_step.json.
@@ -12,13 +12,12 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 
-from benchmarks.environment import environment
+from benchmarks.environment import bench_parser, keep
+from benchmarks.rows import HERE
 
-OUT = Path(__file__).with_suffix('.json')
 CONFIGS = ['configs/mask_rcnn_deepvit_s.py', 'configs/mask_rcnn_vit_s.py', 'configs/mask_rcnn_pit_s.py']
 
 
@@ -34,7 +33,8 @@ def build(config: str):
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model)
     model.init_weights()
-    return model.train().to('cuda' if torch.cuda.is_available() else 'cpu'), build_optim_wrapper(model, cfg.optim_wrapper)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return model.train().to(device), build_optim_wrapper(model, cfg.optim_wrapper)
 
 
 def one_image(height: int, width: int) -> dict:
@@ -68,26 +68,31 @@ def measure(config: str, height: int, width: int, steps: int = 2) -> dict:
     return {'seconds': round(seconds, 2), 'peak_gib': round(peak / 2 ** 30, 2), 'loss': loss}
 
 
-def in_its_own_process(config: str, height: int, width: int) -> dict:
-    command = [sys.executable, '-m', 'benchmarks.training_step', config, '--shape', str(height), str(width), '--measure']
-    done = subprocess.run(command, cwd=OUT.parents[1], stdout=subprocess.PIPE, text=True, check=True)
+def in_its_own_process(config: str, height: int, width: int, threads: int) -> dict:
+    command = [sys.executable, '-m', 'benchmarks.training_step', config, '--shape', str(height), str(width),
+               '--threads', str(threads), '--measure']
+    done = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument('configs', nargs='*', default=CONFIGS)
     parser.add_argument('--shape', nargs=2, type=int, default=[800, 1333], metavar=('H', 'W'))
     parser.add_argument('--measure', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     if args.measure:
         print(json.dumps(measure(args.configs[0], *args.shape)))
         return
-    result = {'image': args.shape, 'batch': 1, 'dtype': 'float32', 'configs': {}, 'environment': environment()}
+    if args.quick:
+        args.configs, args.shape = CONFIGS[-1:], (160, 224)
+    rows = []
     for config in args.configs:
-        result['configs'][config] = found = in_its_own_process(config, *args.shape)
+        found = in_its_own_process(config, *args.shape, args.threads)
+        rows.append({'config': config, 'image': list(args.shape), 'batch': 1, 'dtype': 'float32', **found})
         print(f'{config}: {found["seconds"]} s, peak {found["peak_gib"]} GiB, loss {found["loss"]:.2f}', flush=True)
-    OUT.write_text(json.dumps(result, indent=1) + '\n')
+    print(keep('training_step', rows, quick=args.quick))
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ _base_ = './retinanet_pit_ti.py'
 data_root, metainfo = 'data/bccd/', dict(classes=('RBC', 'WBC', 'Platelets'))
 norm = dict(type='GN', num_groups=16)  # from scratch, neck and head need norms (He et al. 2019, 1811.08883)
 model = dict(
-    backbone=dict(init_cfg=None), neck=dict(out_channels=128, norm_cfg=norm), bbox_head=dict(
+    backbone=dict(init_cfg=dict(_delete_=True)), neck=dict(out_channels=128, norm_cfg=norm), bbox_head=dict(
         num_classes=3, in_channels=128, feat_channels=128, stacked_convs=2, norm_cfg=norm,
         anchor_generator=dict(octave_base_scale=2)))  # from 16 px: at this size half the platelets are below 22
 load, truth = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)

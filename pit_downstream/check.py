@@ -118,7 +118,7 @@ class _Payload:
 def _refuse_code() -> str:
     import torch
 
-    from .det import checkpoint
+    from .training import checkpoint
     with tempfile.TemporaryDirectory() as folder:
         marker = Path(folder) / 'ran'
         path = Path(folder) / 'harmful.pth'

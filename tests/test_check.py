@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pit_downstream import check
-from pit_downstream.det import checkpoint, require_stack
+from pit_downstream.det import require_stack
+from pit_downstream.training import checkpoint
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,8 @@ from pit_downstream import cli
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', required=True, help='timm name of a PiT, DeepViT or ViT: pit_s, deepvit_s')
+    parser.add_argument('--model', required=True, help='timm name of a PiT, DeepViT or ViT, with arguments or not: '
+                        "pit_s, 'pit_ti(img_size=64)'")
     parser.add_argument('--weights', help="checkpoint file, or 'timm' to download; without, the weights are random")
     parser.add_argument('--compare', metavar='MODEL', help='a second model for the same figures')
     parser.add_argument('--compare-weights', metavar='WEIGHTS', help='its weights')

@@ -7,6 +7,8 @@ python tools/eval_adversarial.py --config configs/retinanet_pit_ti.py work_dirs/
 Train on other images than those of the evaluation: --ann and --images name them. The control is a patch of noise.
 """
 
+from collections import deque
+
 from pit_downstream import cli
 
 
@@ -30,10 +32,9 @@ def main():
     from pit_downstream.det import patch
     from tqdm import tqdm
     batches = patch.drawn(predictor, samples, count=args.steps, size=args.batch_size, seed=args.seed)
-    for found in patch.train_patch(predictor, tqdm(batches, total=args.steps, disable=None), share=args.share,
-                                   place=args.place, step=args.step / 255, kind=args.loss, seed=args.seed):
-        pass
-    print(patch.save_patch(found, args.out))
+    steps = patch.train_patch(predictor, tqdm(batches, total=args.steps, disable=None), share=args.share,
+                              place=args.place, step=args.step / 255, kind=args.loss, seed=args.seed)
+    print(patch.save_patch(deque(steps, maxlen=1).pop(), args.out))
 
 
 if __name__ == '__main__':

@@ -4,8 +4,8 @@ After fra31/auto-attack a392200, whose oddities that change numbers are kept and
 """
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from functools import cached_property, reduce
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class APGD(Search):
         fresh = self.goals(objective, state)
         at = self.pace.start(state['clean'], rng)
         seen = self._look(objective, at, state | fresh, gradient=True)
-        fresh |= {'at': at, 'old': at, 'slope': seen.gradient, 'best': at, 'best_slope': seen.gradient,
+        fresh |= {'at': at, 'old': at, 'slope': seen.slope, 'best': at, 'best_slope': seen.slope,
                   'loss': seen.loss, 'struck': torch.zeros_like(seen.fooled), 'found': at}
         fresh |= self.pace.begin(state['clean'], at, seen.loss)
         return fresh | self._verdict(fresh, seen, torch.zeros(len(at), dtype=torch.long))
@@ -82,7 +82,7 @@ class APGD(Search):
                   for _ in range(self.eot)]
         if self.eot == 1 or not gradient:
             return passes[-1]
-        mean = sum(one.gradient for one in passes) / self.eot
+        mean = reduce(torch.add, (one.slope for one in passes)) / self.eot
         return Examined(passes[-1].loss, passes[-1].fooled, mean, passes[-1].logits)
 
     def _verdict(self, state: State, seen: Examined, moves: Tensor) -> State:
@@ -123,15 +123,15 @@ class TargetedAPGD(APGD):
         return {'goal': goals_of(objective, state, self.restarts)}
 
 
-def targets_of(objective: ClassifierObjective, wanted: int) -> int:
-    """How many target classes there are, at most as many as wanted."""
-    if objective.classes - 1 < wanted:
-        say(f'{wanted} target classes were wanted, the model has {objective.classes} classes: '
-            f'{objective.classes - 1} targets are tried')
-    return min(wanted, objective.classes - 1)
+def targets_of(objective: Objective, wanted: int) -> int:
+    """How many target classes a classifier has, at most as many as wanted."""
+    classes = cast(ClassifierObjective, objective).classes
+    if classes - 1 < wanted:
+        say(f'{wanted} target classes were wanted, the model has {classes} classes: {classes - 1} targets are tried')
+    return min(wanted, classes - 1)
 
 
-def goals_of(objective: ClassifierObjective, state: State, restarts: int) -> Tensor:
+def goals_of(objective: Objective, state: State, restarts: int) -> Tensor:
     """The target class of each row (n,): restarts of one target before the next, the likeliest first."""
     rank = torch.div(state['variant'], restarts, rounding_mode='floor')
-    return objective.rivals(state['row']).gather(1, rank[:, None]).squeeze(1)
+    return cast(ClassifierObjective, objective).rivals(state['row']).gather(1, rank[:, None]).squeeze(1)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import Field, dataclass, fields
 from fractions import Fraction
 from types import NoneType
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -83,18 +83,19 @@ def threat_of(given: dict[str, Value], norms: Sequence[str], name: str) -> Threa
     if norm not in norms:
         raise ValueError(f'norm is one of {", ".join(norms)} for {name}, got {norm!r}')
     if norm == 'patch':
-        return Patches(**{key: given.pop(key) for key in ARGUMENTS['patch'] if key in given})
+        counts: dict[str, Any] = {key: given.pop(key) for key in ARGUMENTS['patch'] if key in given}
+        return Patches(**counts)
     epsilon = given.pop('epsilon', None)
     if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float, Fraction)):
         raise ValueError(f'expected a number as epsilon of {name}, got {"none" if epsilon is None else repr(epsilon)}; '
                          f'write {name}(epsilon=8/255)')
-    return ThreatModel(norm, float(epsilon))
+    return ThreatModel(str(norm), float(epsilon))
 
 
 def _argument(field: Field, value: Value, name: str) -> Value:
     """The value as the type that the field has; fields of other types than numbers and texts take any."""
     kinds = get_args(field.type) or (field.type,)
-    if float in kinds and type(value) in (int, Fraction):
+    if float in kinds and isinstance(value, (int, Fraction)) and not isinstance(value, bool):
         value = float(value)
     if set(kinds) <= {int, float, str, bool, NoneType} and type(value) not in kinds:
         expected = ' or '.join('None' if kind is NoneType else kind.__name__ for kind in kinds)

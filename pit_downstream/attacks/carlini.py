@@ -64,8 +64,8 @@ class CarliniWagner(Search):
         seen = objective.examine(_image(point), rows)
         each = clean.new_ones(len(rows))
         none = torch.zeros_like(each, dtype=torch.bool)
-        return {'point': point, 'gradient': seen.gradient, 'margin': seen.loss, **at_start(clean),
-                'first': point, 'first_gradient': seen.gradient, 'first_margin': seen.loss,
+        return {'point': point, 'gradient': seen.slope, 'margin': seen.loss, **at_start(clean),
+                'first': point, 'first_gradient': seen.slope, 'first_margin': seen.loss,
                 'constant': self.constant * each, 'low': 0 * each, 'high': math.inf * each, 'hit': none,
                 'found': clean, 'fooled': none, 'loss': -math.inf * each}
 
@@ -74,7 +74,7 @@ class CarliniWagner(Search):
         moved = {'point': state['point'] - self.rate * move, **memory}
         images = _image(moved['point'])
         seen = objective.examine(images, state['row'], gradient=not last)
-        moved |= {'gradient': state['gradient'] if last else seen.gradient, 'margin': seen.loss}
+        moved |= {'gradient': state['gradient'] if last else seen.slope, 'margin': seen.loss}
         moved |= self._compare(state, images, seen.fooled & (seen.loss >= self.confidence))
         done = (age + 1) % self.steps == 0
         return moved | self._bisect(state | moved, done.to(images.device)) if bool(done.any()) else moved

@@ -6,6 +6,7 @@ After auto-attack's checks.py and the signs of Athalye et al. 2018 (arXiv 1802.0
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,13 +93,13 @@ def _gradients(predictor: 'Classifier', batch: 'Batch') -> Iterator[str]:
                'nothing there, which is no robustness; trust square and transfer, or attack through a smooth stand-in')
     if (flat & ~cut).any():
         yield (f'the cross-entropy of {int((flat & ~cut).sum())} of {count} images has no gradient, since the logits '
-               f'are too large (up to {entropy.logits.abs().max():.3g}): attacks on it see nothing there, which is no '
+               f'are too large (up to {entropy.scores.abs().max():.3g}): attacks on it see nothing there, which is no '
                "robustness; trust loss='margin', loss='dlr', fab and square")
 
 
 def _vanishing(seen: Examined) -> Tensor:
     """bool (n,): where half of the gradient's values or more are exactly 0. Padding and a black border are less."""
-    return (seen.gradient == 0).flatten(1).double().mean(1) > .5
+    return (seen.slope == 0).flatten(1).double().mean(1) > .5
 
 
 def check_after(accuracies: Mapping[Spec, float], count: int) -> tuple[str, ...]:
@@ -129,8 +130,9 @@ def _over_epsilon(accuracies: Mapping[Spec, float], slack: float) -> Iterator[st
     """Where an attack gains nothing, though epsilon is at least doubled and images are left to fool."""
     curves: dict[Spec, list[tuple[float, float]]] = {}
     for spec, accuracy in accuracies.items():
-        if spec.name not in BLIND and spec.get('epsilon') is not None:
-            curves.setdefault(spec.without('epsilon'), []).append((float(spec.get('epsilon')), accuracy))
+        epsilon = spec.get('epsilon')
+        if spec.name not in BLIND and isinstance(epsilon, (int, float, Fraction)):
+            curves.setdefault(spec.without('epsilon'), []).append((float(epsilon), accuracy))
     for spec, curve in curves.items():
         for (small, before), (large, after) in pairwise(sorted(curve)):
             if after > before + slack:

@@ -6,7 +6,7 @@ Croce & Hein 2020, arXiv 2003.01690; order and settings of fra31/auto-attack a39
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from .square import Square
 from .threat import ThreatModel
 
 if TYPE_CHECKING:
-    from ..core.contracts import Classifier, Streams
+    from ..core.contracts import Classifier, Predictor, Streams
 
 VERSIONS = ('standard', 'plus', 'rand')
 EOT = 20  # passes over which 'rand' averages a gradient
@@ -73,13 +73,13 @@ class AutoAttack(Attack):
                     targeted_fab)
         return apgd('ce', 5 if l1 else 1), targeted, targeted_fab, square
 
-    def run(self, predictor: 'Classifier', batch: Batch, rng: 'Streams') -> Tensor:
+    def run(self, predictor: 'Predictor', batch: Batch, rng: 'Streams') -> Tensor:
         if not hasattr(predictor, 'logits'):
             raise ValueError('expected a classifier for autoattack, got a predictor without logits; choose pgd')
         if self.effort < 1:
             say(f'autoattack with an effort of {self.effort:g} is weaker than AutoAttack: report it by another name')
         rough = getattr(predictor, 'rough', False)
-        objective = ClassifierObjective(predictor, batch, LOSSES['ce'], width=self.width)
+        objective = ClassifierObjective(cast('Classifier', predictor), batch, LOSSES['ce'], width=self.width)
         found, left = batch.images.clone(), still_right(objective, batch.images, rough)
         standing = [('clean', int(left.sum()))]
         for member in self.members():
@@ -135,7 +135,7 @@ def autoattack(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
     batch = Batch(images, valid, tuple(map(Sample, map(str, range(len(images))), images, labels)))
     attack = AutoAttack(ThreatModel(norm, float(epsilon)), version=version, width=width)
     classifier = _Plain(model, labels.to(images.device, torch.long))
-    return attack(classifier, batch, BatchRng(seed, range(len(images)), device=images.device))
+    return attack(cast('Predictor', classifier), batch, BatchRng(seed, range(len(images)), device=images.device))
 
 
 class _Plain:

@@ -6,7 +6,7 @@ Croce & Hein 2020, arXiv 1907.02044, after fra31/auto-attack a392200, fab_base.p
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..core.registry import ATTACKS
 from .apgd import goals_of, targets_of
 from .boundary import TINY, to_plane
-from .objective import ClassifierObjective
+from .objective import ClassifierObjective, Objective
 from .search import Search, State
 from .threat import choose
 
@@ -54,13 +54,13 @@ class FAB(Search):
     def variants(self) -> int:
         return self.restarts
 
-    def jobs(self, objective: ClassifierObjective) -> int:
+    def jobs(self, objective: Objective) -> int:
         return self.restarts * min(1, targets_of(objective, 1))
 
-    def goals(self, objective: ClassifierObjective, state: State) -> State:
+    def goals(self, objective: Objective, state: State) -> State:
         return {}
 
-    def begin(self, objective: ClassifierObjective, state: State, rng: 'Rng') -> State:
+    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
         fresh = self.goals(objective, state)
         at = self._start(state, rng)
         fresh |= dict(zip(('height', 'slope'), self.plane(objective, at, state | fresh), strict=True))
@@ -68,7 +68,7 @@ class FAB(Search):
         return fresh | {'at': at, 'fooled': none, 'found': state['clean'],
                         'loss': torch.full_like(fresh['height'], -math.inf)}  # minus the distance of what is found
 
-    def advance(self, objective: ClassifierObjective, state: State, age: Tensor, *, last: bool) -> State:
+    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
         at, clean = self._over(state), state['clean']
         over = objective.examine(at, state['row'], goals=state.get('goal'), gradient=False).fooled
         nearness = -self.threat.size(at - clean)
@@ -87,9 +87,9 @@ class FAB(Search):
         """Whether rows that are fooled need no plane any more; choosing the others, a GPU has to be waited for."""
         return at.device.type == 'cpu' and not self.run_to_end
 
-    def plane(self, objective: ClassifierObjective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    def plane(self, objective: Objective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """The boundary to another class as the gradient at `at` shows it: height above it (n,), normal (n, 3, H, W)."""
-        return _nearest(objective.towards_rivals(at, state['row']), self.threat.norm)
+        return _nearest(cast(ClassifierObjective, objective).towards_rivals(at, state['row']), self.threat.norm)
 
     def _start(self, state: State, rng: 'Rng') -> Tensor:
         """The clean image; in a restart a random one, half of epsilon away."""
@@ -130,25 +130,27 @@ class TargetedFAB(FAB):
     def variants(self) -> int:
         return self.restarts * self.targets
 
-    def jobs(self, objective: ClassifierObjective) -> int:
+    def jobs(self, objective: Objective) -> int:
         return self.restarts * targets_of(objective, self.targets)
 
-    def goals(self, objective: ClassifierObjective, state: State) -> State:
+    def goals(self, objective: Objective, state: State) -> State:
         return {'goal': goals_of(objective, state, self.restarts)}
 
-    def plane(self, objective: ClassifierObjective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    def plane(self, objective: Objective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
         seen = objective.examine(at, state['row'], goals=state['goal'])
-        return seen.loss, seen.gradient
+        return seen.loss, seen.slope
 
 
 def _nearest(planes: Iterable[tuple[Tensor, Tensor]], norm: str) -> tuple[Tensor, Tensor]:
     """Of planes (height, normal) the one that is nearest to each row."""
-    height = normal = distance = None
-    for high, slope in planes:
-        far = high.abs() / (TINY + torch.linalg.vector_norm(slope.flatten(1), ord=DUAL[norm], dim=1))
-        if distance is None:
-            height, normal, distance = high, slope, far
-            continue
+    def distance_to(high: Tensor, slope: Tensor) -> Tensor:
+        return high.abs() / (TINY + torch.linalg.vector_norm(slope.flatten(1), ord=DUAL[norm], dim=1))
+
+    others = iter(planes)  # each costs a backward pass and is let go of
+    first = next(others)
+    (height, normal), distance = first, distance_to(*first)
+    for high, slope in others:
+        far = distance_to(high, slope)
         nearer = far < distance
         height, normal = torch.where(nearer, high, height), choose(nearer, slope, normal)
         distance = torch.minimum(far, distance)

@@ -144,7 +144,7 @@ class TPGD(PGD):
 
     def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
         clean = state['clean']
-        goals = objective.examine(clean, state['row'], gradient=False).logits.softmax(1)
+        goals = objective.examine(clean, state['row'], gradient=False).scores.softmax(1)
         images = self.threat.within(clean, clean + TRADES_START * rng.normal(clean.shape))
         return self._look(objective, state | {'goals': goals}, images, gradient=True) | self._memory(images) | {
             'goals': goals}

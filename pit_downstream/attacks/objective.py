@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # logits (n, K), labels (n,), goals: classes (n,) or probabilities (n, K) -> (n,), climbed
 KINDS = ('all', 'cls', 'box', 'rpn', 'roi')  # of losses of a detector: det.losses
-Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Loss = Callable[[Tensor, Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,18 @@ class Examined:
     fooled: Tensor
     gradient: Tensor | None = None
     logits: Tensor | None = None
+
+    @property
+    def slope(self) -> Tensor:
+        """The gradient, of a look that wanted it."""
+        assert self.gradient is not None
+        return self.gradient
+
+    @property
+    def scores(self) -> Tensor:
+        """The logits, of a classifier."""
+        assert self.logits is not None
+        return self.logits
 
 
 class Objective(Protocol):
@@ -149,7 +161,7 @@ def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective
         return LossObjective(predictor, batch, *([loss if loss in kinds else kinds[0]] if kinds else []))
     if loss not in LOSSES:
         raise ValueError(f'loss is one of {", ".join(LOSSES)}, got {loss!r}')
-    return ClassifierObjective(predictor, batch, LOSSES[loss])
+    return ClassifierObjective(cast('Classifier', predictor), batch, LOSSES[loss])
 
 
 def _unpadded(images: Tensor, batch: 'Batch', rows: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..core.registry import ATTACKS
 from .base import Attack
 from .objective import objective_of
+from .threat import as_patches
 
 if TYPE_CHECKING:
     from ..core.contracts import Batch, Predictor, Streams
@@ -31,6 +32,7 @@ class OccludeSalient(Attack):
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         images = batch.images
         seen = objective_of(predictor, batch, 'ce').examine(images, torch.arange(len(images), device=images.device))
-        weights = self.threat.cells((seen.gradient * images).abs())
-        chosen = self.threat.top(-weights if self.least else weights) & ~seen.fooled[:, None, None]
-        return images * ~self.threat.mask(chosen, images.shape)
+        patches = as_patches(self.threat)
+        weights = patches.cells((seen.slope * images).abs())
+        chosen = patches.top(-weights if self.least else weights) & ~seen.fooled[:, None, None]
+        return images * ~patches.mask(chosen, images.shape)

@@ -1,7 +1,7 @@
 """Adversarial patches: a few square cells whose pixels may become anything."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ..core.registry import ATTACKS
 from .adam import adam, at_start
-from .objective import Objective
+from .objective import ClassifierObjective, Objective
 from .search import Search, State
-from .threat import SMALLEST
+from .threat import SMALLEST, as_patches
 
 if TYPE_CHECKING:
-    from ..core.contracts import Batch, Predictor, Rng, Streams
+    from ..core.contracts import Batch, Predictor, Rng, Streams, Traceable
 
 RATE = .05  # Patch-Fool's 0.22 is in units of ImageNet's standard deviation, which is 0.225
 SLOWER = (10, .95)  # after so many steps the rate falls by this factor: GATECH-EIC/Patch-Fool, main.py
@@ -46,9 +46,10 @@ class Patch(Search):
 
     def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
         clean = state['clean']
-        chance = rng.uniform((len(clean), *self.threat.cells(clean[:1]).shape[1:]))
-        cells = self.threat.top(self._scores(objective, state, chance))
-        mask = self.threat.mask(cells, clean.shape)
+        patches = as_patches(self.threat)
+        chance = rng.uniform((len(clean), *patches.cells(clean[:1]).shape[1:]))
+        cells = patches.top(self._scores(objective, state, chance))
+        mask = patches.mask(cells, clean.shape)
         images = torch.where(mask, rng.uniform(clean.shape), clean)
         return {'mask': mask} | at_start(clean) | self._look(objective, state | {'mask': mask}, images, gradient=True)
 
@@ -67,7 +68,7 @@ class Patch(Search):
         if self.place == 'random':
             return chance
         if self.place == 'salient':
-            return self.threat.cells(objective.examine(state['clean'], state['row']).gradient.abs())
+            return as_patches(self.threat).cells(objective.examine(state['clean'], state['row']).slope.abs())
         rows, columns = (torch.arange(count, device=chance.device) - (self.place == 'centre') * (count - 1) / 2
                          for count in chance.shape[1:])
         return -(rows[:, None] ** 2 + columns ** 2).expand_as(chance)
@@ -111,24 +112,26 @@ class PatchFool(Patch):
     def _scores(self, objective: Objective, state: State, chance: Tensor) -> Tensor:
         if self.place != 'attention':
             return super()._scores(objective, state, chance)
-        with objective.predictor.tracing() as trace:
-            objective.predictor.logits(state['clean'])
+        predictor = _traceable(objective)
+        with predictor.tracing() as trace:
+            predictor.logits(state['clean'])
         maps = trace.maps['softmax']
         if self.layer >= len(maps):
             raise ValueError(f'layer is 0..{len(maps) - 1} in this model, got {self.layer}')
         place, attention = list(maps.items())[self.layer]
         received = attention.mean((1, 2))[:, trace.prefix(place):].unflatten(1, trace.grids[place])
-        return F.adaptive_avg_pool2d(received[:, None], chance.shape[1:]).squeeze(1)
+        rows, columns = chance.shape[1:]
+        return F.adaptive_avg_pool2d(received[:, None], (rows, columns)).squeeze(1)
 
     def _look(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
         seen = super()._look(objective, state, images, gradient=gradient)
         if gradient and self.attention:
             slope = seen['gradient'] * state['mask']
-            pull = self._pull(objective.predictor, images, state['mask']) * state['mask']
+            pull = self._pull(_traceable(objective), images, state['mask']) * state['mask']
             seen['gradient'] = slope + self.attention * without_conflict(pull, slope)
         return seen
 
-    def _pull(self, predictor: 'Predictor', images: Tensor, mask: Tensor) -> Tensor:
+    def _pull(self, predictor: 'Traceable', images: Tensor, mask: Tensor) -> Tensor:
         """The gradient (n, 3, H, W) of the log of the attention that the patch gets."""
         with torch.enable_grad(), predictor.tracing() as trace:
             asked = images.detach().requires_grad_()
@@ -140,6 +143,11 @@ class PatchFool(Patch):
                 received = attention.mean(1)[:, :, trace.prefix(place):] @ cover[:, :, None]
                 total = total + received.clamp_min(SMALLEST).log().mean((1, 2))
             return torch.autograd.grad(total.sum(), asked)[0]
+
+
+def _traceable(objective: Objective) -> 'Traceable':
+    """Whom the objective asks; run() has made sure that it can be traced."""
+    return cast('Traceable', cast(ClassifierObjective, objective).predictor)
 
 
 def without_conflict(pull: Tensor, slope: Tensor) -> Tensor:

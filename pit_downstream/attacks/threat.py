@@ -150,6 +150,12 @@ class Patches(ThreatModel):
         return wide[:, None, :shape[2], :shape[3]]
 
 
+def as_patches(threat: ThreatModel) -> Patches:
+    """The same, of an attack whose only norm is 'patch'."""
+    assert isinstance(threat, Patches)
+    return threat
+
+
 def _per_image(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 

@@ -88,7 +88,7 @@ def draw_profile(models: Mapping[str, Values], path: Path, *, caption: str = '')
     figure = _figure(13, 6.4, caption)
     panels = figure.subplots(2, 4).flat
     for panel, (metric, label) in zip(panels, PROFILE.items()):
-        for colour, (name, values) in enumerate(models.items()):
+        for colour, values in enumerate(models.values()):
             for kind in KINDS if '{kind}' in metric else ('softmax',):
                 _draw_lines(panel, _by_depth(values, metric, kind), f'C{colour}', kind)
         panel.set_title(label, fontsize=9)

@@ -4,7 +4,7 @@ Architecture and parameter names are those of the official repository, github.co
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -95,6 +95,11 @@ def fill_up(images: Tensor) -> Tensor:
     return F.pad(images, (0, -width % PATCH, 0, -height % PATCH)) if height % PATCH or width % PATCH else images
 
 
+def both_passes(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """For torch's checkpoint: the context of the forward pass, and of the one that recomputes it."""
+    return nullcontext(), StillStatistics(block)
+
+
 class AdjustedBlock(Block):
     """A block whose branches see `adjust` times the tokens and give 1 / adjust times their output."""
 
@@ -149,8 +154,7 @@ class DeepVitTrunk(BaseModule):
         outputs = []
         for i, block in enumerate(self.blocks):
             if self.with_cp and self.training:
-                again = StillStatistics(block)
-                tokens = checkpoint(block, tokens, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
+                tokens = checkpoint(block, tokens, use_reentrant=False, context_fn=partial(both_passes, block))
             else:
                 tokens = block(tokens)
             if i in keep:

@@ -4,6 +4,7 @@ The maps, BatchNorm2d(Conv2d(softmax(q k^T / sqrt(d)))), are never stored, neith
 batch statistics: the norm is linear once the mixed maps' mean and variance are known, and those are sums over rows.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -146,7 +147,7 @@ def update_running(norm: nn.Module, mean: Tensor, var: Tensor, entries: int | Te
     norm.running_var.add_(factor * (unbiased.to(norm.running_var.dtype) - norm.running_var))
 
 
-class StillStatistics:
+class StillStatistics(AbstractContextManager):
     """While entered, the running statistics of the norms in `module` stand still, and the batch's are used as before.
 
     For the second forward pass of a checkpointed block, which would count every batch twice.

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -128,6 +128,27 @@ class Family:
 
 PIT = Family('PiT', 'patch_embed.conv.weight', 'arch and distilled agree', timm_to_official)
 DEEPVIT = Family('DeepViT or ViT', 'patch_embed.proj.weight', 'arch agrees')  # and DeiT, which has the names of timm
+
+
+def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of state dicts of one module, summed in float64; of counters, which are whole numbers, the last one's.
+
+    Raises ValueError where the names or the shapes of their tensors differ.
+    """
+    first, *others = states
+    for other in others:
+        strange = [name for name in {**first, **other} if name not in first or name not in other
+                   or first[name].shape != other[name].shape]
+        if strange:
+            raise ValueError(f'expected checkpoints of one model, got some that differ in {_listed(strange)}; average '
+                             'those of one run')
+    return {name: _mean([state[name] for state in states]) for name in first}
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    if not values[0].is_floating_point():
+        return values[-1]
+    return (sum(value.double() for value in values) / len(values)).to(values[0].dtype)
 
 
 def at_size(state: Mapping[str, Tensor], pos_embed: Tensor) -> dict[str, Tensor]:

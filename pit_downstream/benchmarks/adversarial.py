@@ -73,9 +73,10 @@ def curves(table: Table, argument: str = 'epsilon') -> dict[str, list[tuple[floa
     """
     found: dict[str, list[tuple[float, Rate]]] = {}
     for condition in attacks_in(table):
-        value = condition.attack.get(argument)
-        if isinstance(value, (int, float, Fraction)):
-            rest = Condition(condition.corruption, condition.attack.without(argument))
+        attack = condition.attack
+        value = attack.get(argument) if attack else None
+        if attack and isinstance(value, (int, float, Fraction)):
+            rest = Condition(condition.corruption, attack.without(argument))
             found.setdefault(str(rest), []).append((float(value), accuracy(table, condition)))
     return {name: sorted(points, key=lambda point: point[0]) for name, points in found.items() if len(points) > 1}
 

@@ -24,8 +24,8 @@ def as_text(table: Table, conditions: Sequence[Condition], worst: Mapping[Condit
     for condition in conditions:
         cost = [f'{table[condition, metric]:.1f}' if (condition, metric) in table else ''
                 for metric in ('forwards', 'backwards')]
-        rows.append([*_words(condition), *_cells(adversarial.accuracy(table, condition)), *cost])
-    rows += [[*_words(condition), *_cells(rate), '', ''] for condition, rate in worst.items()]
+        rows.append([*words(condition), *_cells(adversarial.accuracy(table, condition)), *cost])
+    rows += [[*words(condition), *_cells(rate), '', ''] for condition, rate in worst.items()]
     return aligned(rows)
 
 
@@ -52,7 +52,7 @@ def as_json(table: Table, worst: Mapping[Condition, Rate], warnings: Sequence[st
                       indent=1) + '\n'
 
 
-def _words(condition: Condition) -> list[str]:
+def words(condition: Condition) -> list[str]:
     """What is done to the images, without norm and epsilon; the norm; the epsilon."""
     attack = condition.attack
     if attack is None:

@@ -25,7 +25,7 @@ def measured(table: Table) -> tuple[str, ...]:
 
 
 def performance_under_corruption(table: Table, metric: str, corruptions: Iterable[str] = CORRUPTIONS,
-                                 severities: Iterable[int] = SEVERITIES, **variant: Value) -> float:
+                                 severities: Iterable[int] = SEVERITIES, /, **variant: Value) -> float:
     """The mean of `metric` over corruptions and severities: mPC for the fifteen and the five."""
     keys = [(condition(name, severity, **variant), metric) for name in corruptions for severity in severities]
     require(table, keys)
@@ -40,7 +40,7 @@ def summarise(table: Table, **variant: Value) -> dict[str, float]:
     """
     metrics = measured(table)
     require(table, [(one, metric) for metric in metrics for one in conditions(**variant)])
-    summary = {}
+    summary: dict[str, float] = {}
     for metric in metrics:
         clean, mean = table[CLEAN, metric], performance_under_corruption(table, metric, **variant)
         summary |= {f'P({metric})': clean, f'mPC({metric})': mean}
@@ -48,7 +48,7 @@ def summarise(table: Table, **variant: Value) -> dict[str, float]:
         summary |= {f'mPC({metric}, {name})': performance_under_corruption(table, metric, [name], **variant)
                     for name in CORRUPTIONS}
         summary |= {f'mPC({metric}, severity={severity})': performance_under_corruption(
-            table, metric, severities=[severity], **variant) for severity in SEVERITIES}
+            table, metric, CORRUPTIONS, [severity], **variant) for severity in SEVERITIES}
     return summary
 
 
@@ -59,8 +59,8 @@ def require(table: Table, keys: Iterable[Key]) -> None:
     flags = ''
     if specs:
         names = dict.fromkeys(spec.name for spec in specs)
-        severities = sorted({spec.get('severity') for spec in specs})
-        flags = f' --corruptions {" ".join(names)} --severities {" ".join(map(str, severities))}'
+        severities = sorted({str(spec.get('severity')) for spec in specs})
+        flags = f' --corruptions {" ".join(names)} --severities {" ".join(severities)}'
         flags += ' --bgr' * any(spec.get('order') == 'bgr' for spec in specs)
     table.require(keys, command=f'python tools/eval_coco_c.py CONFIG CHECKPOINT{flags} and the other flags of the '
                                 'first run')

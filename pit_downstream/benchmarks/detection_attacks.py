@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from ..core.condition import Condition
 from ..core.records import Table
-from ..core.spec import Value, spelled
+from ..core.spec import Spec, Value, spelled
 from . import coco_c
 from .tables import aligned, number
 
@@ -47,8 +47,7 @@ def _metric_text(table: Table, metric: str, conditions: Sequence[Condition]) -> 
         if condition.attack is None:
             rows.append([str(condition), number(table[condition, metric]), *[''] * len(epsilons)])
     for still in dict.fromkeys(_still(one) for one in conditions if one.attack):
-        cells = [Condition(still.corruption, still.attack.of(
-            still.attack.name, **{**dict(still.attack.kwargs), 'epsilon': epsilon})) for epsilon in epsilons]
+        cells = [_sized(still, epsilon) for epsilon in epsilons]
         rows.append([str(still), '', *(number(table[cell, metric] if (cell, metric) in table else None)
                                        for cell in cells)])
     return aligned(rows)
@@ -65,7 +64,13 @@ def _conditions(table: Table) -> list[Condition]:
 
 
 def _still(condition: Condition) -> Condition:
-    return Condition(condition.corruption, condition.attack.without('epsilon'))
+    return Condition(condition.corruption, condition.attack and condition.attack.without('epsilon'))
+
+
+def _sized(still: Condition, epsilon: Value) -> Condition:
+    """The condition of which `still` says everything but epsilon."""
+    attack = still.attack
+    return Condition(still.corruption, attack and Spec.of(attack.name, **{**dict(attack.kwargs), 'epsilon': epsilon}))
 
 
 def _size(epsilon: Value) -> float:

@@ -1,14 +1,13 @@
 """COCO-C's table as text and JSON; its CSV is that of any corruption benchmark."""
 
 import json
-import math
 from collections.abc import Sequence
 
 from ..core.condition import CLEAN
 from ..core.records import MissingMeasurement, Table
 from ..core.spec import Value
 from . import coco_c
-from .tables import aligned, number, record_row
+from .tables import aligned, number, record_row, whole_mean
 
 
 def as_text(table: Table, metric: str, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
@@ -20,10 +19,10 @@ def as_text(table: Table, metric: str, corruptions: Sequence[str], severities: S
         rows.append(['clean', *[''] * len(severities), number(table[CLEAN, metric])])
     for name in corruptions:
         row = [cells[name, severity] for severity in severities]
-        rows.append([name, *map(number, [*row, _mean(row)])])
+        rows.append([name, *map(number, [*row, whole_mean(row)])])
     if len(corruptions) > 1:
         columns = [[cells[name, severity] for name in corruptions] for severity in severities]
-        rows.append(['mean', *map(number, [*map(_mean, columns), _mean(list(cells.values()))])])
+        rows.append(['mean', *map(number, [*map(whole_mean, columns), whole_mean(list(cells.values()))])])
     return aligned(rows)
 
 
@@ -63,7 +62,3 @@ def as_json(table: Table, **variant: Value) -> str:
 def _cell(table: Table, metric: str, name: str, severity: int, variant: dict[str, Value]) -> float | None:
     key = coco_c.condition(name, severity, **variant), metric
     return table[key] if key in table else None
-
-
-def _mean(values: list[float | None]) -> float | None:
-    return None if None in values or not values else math.fsum(values) / len(values)

@@ -49,8 +49,8 @@ def condition(corruption: str, severity: int, **variant: Value) -> Condition:
     return Condition(Spec.of(corruption, severity=severity, **variant))
 
 
-def conditions(corruptions: Iterable[str] = CORRUPTIONS, severities: Iterable[int] = SEVERITIES, **variant: Value
-               ) -> tuple[Condition, ...]:
+def conditions(corruptions: Iterable[str] = CORRUPTIONS, severities: Iterable[int] = SEVERITIES, /,
+               **variant: Value) -> tuple[Condition, ...]:
     """The clean condition and every corruption at every severity. variant: further arguments of each, e.g. jpeg=85."""
     severities = tuple(severities)
     return (CLEAN, *(condition(name, severity, **variant) for name in corruptions for severity in severities))
@@ -68,7 +68,7 @@ def relative_corruption_error(table: Table, corruption: str, **variant: Value) -
             / (_alexnet_sum(corruption) - len(SEVERITIES) * ALEXNET_CLEAN))
 
 
-def mean_accuracy(table: Table, severity: int, corruptions: Sequence[str] = CORRUPTIONS, **variant: Value) -> float:
+def mean_accuracy(table: Table, severity: int, corruptions: Sequence[str] = CORRUPTIONS, /, **variant: Value) -> float:
     """1 - error, averaged over the corruptions at one severity."""
     return 1 - math.fsum(table[condition(name, severity, **variant), ERROR] for name in corruptions) / len(corruptions)
 
@@ -122,6 +122,12 @@ def intervals(table: Table, **variant: Value) -> dict[str, tuple[float, float]]:
     }
 
 
+def corruption_interval(table: Table, corruption: str, **variant: Value) -> tuple[float, float]:
+    """The 95 % interval of corruption_error."""
+    require(table, [(condition(corruption, severity, **variant), ERROR) for severity in SEVERITIES])
+    return _interval(table, {corruption: 1 / _alexnet_sum(corruption)}, variant)
+
+
 def mean_interval(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value
                   ) -> tuple[float, float]:
     """The 95 % interval of 1 - error, averaged over some corruptions and severities."""
@@ -156,8 +162,8 @@ def command(table: Table, keys: Iterable[Key], *, run: str | None = None) -> str
         run += ' --as-published' * any(spec.get('jpeg') is not None for spec in specs)
         run += ' --variant hendrycks' * any(spec.get('variant') is not None for spec in specs)
     names = dict.fromkeys(spec.name for spec in specs)
-    severities = sorted({spec.get('severity') for spec in specs})
-    return f'{run} --corruptions {" ".join(names)} --severities {" ".join(map(str, severities))}' if specs else run
+    severities = sorted({str(spec.get('severity')) for spec in specs})
+    return f'{run} --corruptions {" ".join(names)} --severities {" ".join(severities)}' if specs else run
 
 
 def _errors(table: Table, corruption: str, variant: dict[str, Value]) -> list[float]:

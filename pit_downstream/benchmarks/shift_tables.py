@@ -48,6 +48,8 @@ def as_csv(tables: Tables) -> str:
 
 def as_json(tables: Tables, names: Sequence[str]) -> str:
     """{'model', 'summary', 'intervals', 'records'}; summary and intervals are null over a gap."""
+    summary: dict[str, float] | None
+    intervals: dict[str, tuple[float, float]] | None
     try:
         summary, intervals = shifts.summarise(tables, names), shifts.intervals(tables, names)
     except MissingMeasurement:

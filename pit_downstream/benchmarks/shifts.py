@@ -99,8 +99,9 @@ def record_at(tables: Tables, place: Place) -> Record:
 
 def gap(tables: Tables, shift: str) -> tuple[float, tuple[float, float]]:
     """How much higher the error of the shift is than the matching clean one, with its 95 % interval."""
-    error, clean = (record_at(tables, place) for place in (place_of(shift), clean_of(shift)))
-    return _difference(error, clean)
+    clean = clean_of(shift)
+    assert clean is not None
+    return _difference(record_at(tables, place_of(shift)), record_at(tables, clean))
 
 
 def bg_gap(tables: Tables) -> tuple[float, tuple[float, float]]:

@@ -24,9 +24,14 @@ def as_text(table: Table, corruptions: Sequence[str], severities: Sequence[int],
         rows.append(['clean', *[''] * len(severities), number(table[CLEAN, ERROR]), ''])
     for name in corruptions:
         errors = [_error(table, name, severity, variant) for severity in severities]
-        mean = None if None in errors else math.fsum(errors) / len(errors)
-        rows.append([name, *map(number, [*errors, mean, _ce(table, name, variant)])])
+        rows.append([name, *map(number, [*errors, whole_mean(errors), _ce(table, name, variant)])])
     return aligned(rows)
+
+
+def whole_mean(values: Sequence[float | None]) -> float | None:
+    """The mean, or None where a value is missing."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -46,6 +51,8 @@ def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[
     run: the command that measured the table, for that sentence.
     """
     lines = []
+    summary: dict[str, float] | None
+    intervals: dict[str, tuple[float, float]] | None
     try:
         summary, intervals = imagenet_c.summarise(table, **variant), imagenet_c.intervals(table, **variant)
         shown = {name: name.replace('_', ' ') for name in ('mCE', 'relative_mCE', 'mean_accuracy')}
@@ -82,6 +89,8 @@ def as_json(table: Table, corruptions: Sequence[str], severities: Sequence[int],
 
     chosen: the mean accuracy over these corruptions and severities, with its interval.
     """
+    summary: dict[str, float] | None
+    intervals: dict[str, tuple[float, float]] | None
     try:
         summary, intervals = imagenet_c.summarise(table, **variant), imagenet_c.intervals(table, **variant)
     except MissingMeasurement:

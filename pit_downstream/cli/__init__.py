@@ -23,6 +23,7 @@ from .detectors import (
     save_corrupted,
 )
 from .export import backbone, export_parser
+from .facts import facts, facts_parser
 from .sentences import one_sentence, require_folder, require_name, require_places
 from .shifts import add_shift_flags, shifts
 from .values import Once, batch_size, whole
@@ -34,6 +35,6 @@ __all__ = [
     'add_shift_flags', 'attack_conditions', 'attack_parser', 'attacked', 'attacked_classifier', 'backbone',
     'batch_size', 'chosen_corruptions', 'chosen_image', 'classifier', 'classifier_parser', 'clean_pictures',
     'command_without_corruptions', 'corruption_conditions', 'corruption_names', 'corruption_variant',
-    'detection_conditions', 'detector', 'detector_parser', 'export_parser', 'measure_options',
+    'detection_conditions', 'detector', 'detector_parser', 'export_parser', 'facts', 'facts_parser', 'measure_options',
     'measured_detector_parser', 'one_sentence', 'pictures', 'published_pictures', 'require_folder', 'require_name',
     'require_places', 'save_corrupted', 'shifts', 'shown_conditions', 'whole']

@@ -91,12 +91,13 @@ def shown_conditions(texts: Sequence[str]) -> list:
 
 
 def _attack(text: str, source: str | None):
-    """The attack; on a source where one is given, as far as it asks a model. A patch says that its norm is patch."""
+    """The attack, with its usual arguments; on a source where one is given, as far as it asks a model."""
     from ..core.registry import ATTACKS
     from ..core.spec import Spec
     spec = Spec.parse(text)
-    if ATTACKS[spec.name].norms == ('patch',):
-        spec = Spec.of(spec.name, **{'norm': 'patch', **dict(spec.kwargs)})
+    kind = ATTACKS[spec.name]
+    usual = {'norm': 'patch'} if kind.norms == ('patch',) else getattr(kind, 'usual', {})
+    spec = Spec.of(spec.name, **{**usual, **dict(spec.kwargs)})
     if source is None or spec.name in ('noise', 'transfer'):
         return spec
     return Spec.of('transfer', **{**dict(spec.kwargs), 'attack': spec.name, 'source': source})

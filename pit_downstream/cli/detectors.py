@@ -9,9 +9,12 @@ from .sentences import require_places
 from .values import batch_size, whole
 
 
-def detector_parser(description: str) -> argparse.ArgumentParser:
-    """The flags that training and testing a detector share, as mmdet's users know them."""
-    parser = config_parser(description)
+MMDET = "config file; mmdet's own are mmdet::FOLDER/FILE.py"
+
+
+def detector_parser(description: str, *, config: str = MMDET) -> argparse.ArgumentParser:
+    """The flags that training and testing share, as mmdet's users know them. config: help for the config file."""
+    parser = config_parser(description, config)
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -37,13 +40,12 @@ def measured_detector_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def config_parser(description: str, *, model: str = "config file; mmdet's own are mmdet::FOLDER/FILE.py"
-                  ) -> argparse.ArgumentParser:
-    """The flags of whatever takes a config. model: what help says of the first argument."""
+def config_parser(description: str, config: str = MMDET) -> argparse.ArgumentParser:
+    """The flags of whatever takes a config. config: help for the config file."""
     from mmengine.config import DictAction
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('config', help=model)
+    add('config', help=config)
     add('--bundled', action='store_true', help='use the data set that comes with the project')
     add('--data', metavar='DIR', help='where the data set lies, in place of the data_root of the config')
     add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',

@@ -9,8 +9,8 @@ from .values import whole
 
 
 def export_parser(description: str) -> argparse.ArgumentParser:
-    parser = config_parser(description, model="config file of a detector; or a backbone, such as pit_s, deepvit_s, "
-                           "vit_s or 'pit_s(out_indices=(2,))'")
+    parser = config_parser(description, "config file of a detector; or a backbone, such as pit_s, deepvit_s, vit_s or "
+                           "'pit_s(out_indices=(2,))'")
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     add = parser.add_argument
     add('checkpoint', help="a detector's: file, or a work dir for its latest; a backbone's: any classifier's or "

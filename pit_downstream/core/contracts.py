@@ -4,6 +4,7 @@ Core imports the standard library alone, so a tensor is Any here; shapes and typ
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -64,8 +65,8 @@ class Rng(Protocol):
     def poisson(self, rate: Tensor, index: Tensor | None = None) -> Tensor:
         """Counts with the means `rate` (B, ...), or with means rate[index] for a few rates (K,) and index (B, ...)."""
 
-    def integers(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
-        """Values in low..high - 1, int64."""
+    def integers(self, low: int, high: int | Tensor, shape: Sequence[int]) -> Tensor:
+        """Values in low..high - 1, int64. high: one for all, or one for each image (B,)."""
 
 
 class Predictor(Protocol):
@@ -99,6 +100,13 @@ class Classifier(Predictor, Protocol):
 
     def labels(self, batch: Batch) -> Tensor:
         """The true classes (B,), int64, on the device of the model."""
+
+
+class Traceable(Classifier, Protocol):
+    """A classifier whose attention can be watched."""
+
+    def tracing(self) -> AbstractContextManager:
+        """Entered, it gives what every pass shows (attention.trace.Trace), differentiable where the pass is."""
 
 
 class Streams(Rng, Protocol):

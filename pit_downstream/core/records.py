@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from .condition import Condition
 from .lines import JsonLines
@@ -136,7 +137,8 @@ def _checked(record: Record) -> Record:
     """Raises TypeError unless every field has its type."""
     for field in fields(Record):
         value = getattr(record, field.name)
-        if not isinstance(value, (int, float) if field.type is float else field.type):
+        kind: Any = (int, float) if field.type is float else field.type
+        if not isinstance(value, kind):
             raise TypeError(f'expected {field.type} as {field.name}, got {value!r}')
     return record
 

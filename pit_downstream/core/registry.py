@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar('T')
+Given = TypeVar('Given')  # a thing with its own type, which may say more than the registry's
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Registry(Generic[T]):
         self.noun = noun
         self._entries: dict[str, Entry[T]] = {}
 
-    def register(self, name: str, **about: Any) -> Callable[[T], T]:
+    def register(self, name: str, **about: Any) -> Callable[[Given], Given]:
         """A decorator that puts what it decorates under `name` and returns it unchanged."""
-        def keep(thing: T) -> T:
+        def keep(thing: Given) -> Given:
             if name in self._entries:
                 raise ValueError(f'there is a {self.noun} named {name!r} already; choose another name')
-            self._entries[name] = Entry(thing, MappingProxyType(about))
+            self._entries[name] = Entry(cast(T, thing), MappingProxyType(about))
             return thing
         return keep
 
@@ -53,9 +54,10 @@ class Registry(Generic[T]):
         return len(self._entries)
 
 
-CORRUPTIONS = Registry('corruption')
-ATTACKS = Registry('attack')
-METRICS = Registry('metric')
-DATASETS = Registry('data set')
-BENCHMARKS = Registry('benchmark')
-SECTIONS = Registry('section')
+# Core knows no types of the floors above; those who look a name up do
+CORRUPTIONS: Registry[Callable[..., Any]] = Registry('corruption')
+ATTACKS: Registry[Any] = Registry('attack')
+METRICS: Registry[Any] = Registry('metric')
+DATASETS: Registry[Any] = Registry('data set')
+BENCHMARKS: Registry[Any] = Registry('benchmark')
+SECTIONS: Registry[Any] = Registry('section')

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import total_ordering
-from typing import Union
 
-Value = Union[None, bool, int, float, Fraction, str, tuple['Value', ...]]
+Value = bool | int | float | Fraction | str | tuple['Value', ...] | None
 
 _NAME = re.compile(r'[A-Za-z_][\w.:/@-]*')  # 'fog', 'pit_s_224.in1k', 'torchvision:resnet50', 'package.module:function'
 _EXPECTED = "a name with arguments like pgd(epsilon=8/255, norm='Linf')"
@@ -52,9 +51,10 @@ class Spec:
         # a name or a second call behind the bracket makes another node, or a call of something else than '_'
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
             raise ValueError(f'expected {_EXPECTED}, got {text!r}')
-        if any(word.arg is None for word in tree.keywords):
+        words = [(word.arg, word.value) for word in tree.keywords if word.arg is not None]
+        if len(words) < len(tree.keywords):
             raise ValueError(f'expected {_EXPECTED}, got ** in {text!r}')
-        return cls(name, tuple((word.arg, _literal(word.value, text)) for word in tree.keywords))
+        return cls(name, tuple((key, _literal(value, text)) for key, value in words))
 
     def get(self, key: str, default: Value = None) -> Value:
         return dict(self.kwargs).get(key, default)

@@ -1,4 +1,5 @@
-"""The 15 corruptions of ImageNet-C, its 4 hold-outs, and occlusion: uint8 batches in RGB, any size from 32 up, any device.
+"""The 15 corruptions of ImageNet-C, its 4 hold-outs, and occlusion: uint8 batches in RGB, any size from 32 px, any
+device.
 
 Names, groups and strengths stand in `core.registry.CORRUPTIONS`, which importing this fills.
 """

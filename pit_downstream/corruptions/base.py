@@ -53,7 +53,8 @@ def corrupt_severities(images: Tensor, name: str, severities: Sequence[int], rng
     strengths = entry_of(name, variant).about['strengths']
     wrong = [severity for severity in severities if severity not in range(1, len(strengths) + 1)]
     if wrong:
-        raise ValueError(f'severity is 1..{len(strengths)}, got {wrong[0]!r}; for clean images leave the corruption out')
+        raise ValueError(f'severity is 1..{len(strengths)}, got {wrong[0]!r}; for clean images leave the corruption '
+                         'out')
     return corrupt_strengths(images, name, [strengths[severity - 1] for severity in severities], rng, variant=variant)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, tiles, together, truncated
 from pit_downstream.corruptions.glass import sources
-from pit_downstream.corruptions.kernels import Padded, centred, disk, gaussian_blurred, motion_kernels
+from pit_downstream.corruptions.kernels import Padded, centred, disk, gaussian_blurred, motion_kernels, sides
 from pit_downstream.corruptions.zoom import zoom_extent, zoomed
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def glass_blur(images: Tensor, strength: tuple[float, int, int], rng: 'Rng') -> 
     blurred = truncated(gaussian_blurred(images.float(), (sigma, sigma))).float()
     inner = [length - 2 * farthest for length in images.shape[-2:]]
     steps = rng.integers(-farthest, farthest, (len(images), passes, *inner, 2))
-    source = sources(images.shape[-2:], farthest, steps)
+    source = sources(sides(images), farthest, steps)
     shuffled = blurred.flatten(2).gather(2, source[:, None].expand(-1, 3, -1)).view_as(blurred)
     return gaussian_blurred(shuffled, (sigma, sigma))
 
@@ -60,7 +60,7 @@ def motion_blur(images: Tensor, streaks: Sequence[tuple[int, float]], rng: 'Rng'
     margin = (side, side, 0, LONGEST_STREAK)
     spectral = Padded(images, margin, 'replicate')
     for radius, sigma in streaks:
-        kernels = motion_kernels(angles, radius, sigma, size=images.shape[-2:], margin=margin)
+        kernels = motion_kernels(angles, radius, sigma, size=sides(images), margin=margin)
         yield spectral.filtered(spectral.kernel_spectrum(kernels))
 
 
@@ -71,7 +71,7 @@ def zoom_blur(images: Tensor, zooms: Sequence[tuple[int, float]], rng: 'Rng') ->
 
     An enlargement that several severities need is made once.
     """
-    planes, size = images.flatten(0, 1), images.shape[-2:]
+    planes, size = images.flatten(0, 1), sides(images)
     needed: dict[tuple, list[int]] = {}  # by extents of rows and columns: which of `zooms`, as often as they want it
     for which, (count, step) in enumerate(zooms):
         for number in range(count):

@@ -86,8 +86,9 @@ def compressed(images: Tensor, qualities: Sequence[int]) -> Iterator[Tensor]:
 def whole_products(device: torch.device) -> Iterator[None]:
     """Products of float32 without autocast and TensorFloat-32, whose few bits do not hold these whole numbers."""
     try:
-        before, exact, set_precision = torch.get_float32_matmul_precision(), 'highest', torch.set_float32_matmul_precision
-    except RuntimeError:  # it was set through torch.backends, the way of torch 2.9, which must not be mixed with that one
+        set_precision = torch.set_float32_matmul_precision
+        before, exact = torch.get_float32_matmul_precision(), 'highest'
+    except RuntimeError:  # it was set through torch.backends, torch 2.9's way, which must not be mixed with that one
         matmul = torch.backends.cuda.matmul
         before, exact, set_precision = matmul.fp32_precision, 'ieee', partial(setattr, matmul, 'fp32_precision')
     set_precision(exact)

@@ -48,6 +48,12 @@ class Padded:
         return torch.fft.rfft2(kernels, s=self.size)
 
 
+def sides(images: Tensor) -> tuple[int, int]:
+    """Height and width of images (..., H, W)."""
+    height, width = images.shape[-2:]
+    return height, width
+
+
 def padded(images: Tensor, margin: tuple[int, int, int, int], border: str) -> Tensor:
     top, bottom, left, right = margin
     if border != 'symmetric':

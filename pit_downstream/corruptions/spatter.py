@@ -49,6 +49,7 @@ def relief(liquid: Tensor) -> Tensor:
 
 def muddied(images: Tensor, liquid: Tensor, drops: Drops) -> Tensor:
     """Covers the images where the mud is thick enough. liquid: (B, H, W)."""
+    assert drops.mud is not None
     mud = gaussian_blurred((liquid > drops.threshold).float()[:, None], (drops.mud, drops.mud))
     mud = torch.where(mud < THIN, 0, mud)
     return images * (1 - mud) + mud * torch.tensor(MUD, device=images.device).view(3, 1, 1)

@@ -17,7 +17,7 @@ FILES = ('frost1.png', 'frost2.png', 'frost3.png', 'frost4.jpg', 'frost5.jpg')  
 def frost_texture(index: int) -> Tensor:
     """One texture, uint8 (3, H, W) in RGB. LookupError where it is not installed."""
     spec = find_spec('imagecorruptions')  # finds the folder; importing the package would need pkg_resources
-    path = Path(spec.origin).parent / 'frost' / FILES[index] if spec else None
+    path = Path(spec.origin).parent / 'frost' / FILES[index] if spec and spec.origin else None
     if path is None or not path.is_file():
         raise LookupError(f'frost needs the texture {FILES[index]} of the package imagecorruptions, did not find it; '
                           'pip install --no-deps imagecorruptions, or leave frost out')

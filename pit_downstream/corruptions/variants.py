@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pit_downstream.corruptions.base import VARIANTS
 from pit_downstream.corruptions.digital import box_rows, sampled, sampling_grid
-from pit_downstream.corruptions.kernels import gaussian_blurred
+from pit_downstream.corruptions.kernels import gaussian_blurred, sides
 from pit_downstream.corruptions.textures import FILES, frost_texture
 from pit_downstream.corruptions.weather import random_pieces
 
@@ -79,7 +79,7 @@ def pixelate(images: Tensor, share: float, rng: 'Rng') -> Tensor:
                    strengths=((1, .4), (.8, .6), (.7, .7), (.65, .7), (.6, .75)))  # weights of image and texture
 def frost(images: Tensor, weights: tuple[float, float], rng: 'Rng') -> Tensor:
     """Add a random piece of a photograph of frost, at its own size. images: uint8 (B, 3, H, W)."""
-    size = tuple(images.shape[-2:])
+    size = sides(images)
     textures = [frost_texture(index).to(images.device)
                 for index in rng.integers(0, len(FILES), (len(images),)).tolist()]
     if any(own <= side for texture in textures for own, side in zip(texture.shape[1:], size, strict=True)):

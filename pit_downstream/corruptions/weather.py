@@ -1,6 +1,7 @@
 """Weather: snow, frost, fog, brightness."""
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, together
-from pit_downstream.corruptions.kernels import Padded, motion_kernels
+from pit_downstream.corruptions.kernels import Padded, motion_kernels, sides
 from pit_downstream.corruptions.plasma import plasma
 from pit_downstream.corruptions.textures import FILES, fitted_texture
 from pit_downstream.corruptions.zoom import zoom_extent, zoomed
@@ -46,7 +47,7 @@ def snow(images: Tensor, snows: Sequence[Snow], rng: 'Rng') -> Iterator[Tensor]:
     size = images.shape[-2:]
     noise = rng.normal((len(images), *size))
     angles = rng.uniform((len(images),)) * 90 - 135
-    grey = sum(weight * images[:, channel] for channel, weight in enumerate(GREY))
+    grey = reduce(torch.add, (weight * images[:, channel] for channel, weight in enumerate(GREY)))
     white = torch.maximum(images, (grey * 1.5 + .5)[:, None])
     for strength in snows:
         layer = torch.round(flakes(noise, angles, strength) * 255) / 255
@@ -62,7 +63,7 @@ def flakes(noise: Tensor, angles: Tensor, strength: Snow) -> Tensor:
     side = round(LONGEST_FLAKE * .71)  # sin(45 degrees), rounded up
     margin = (LONGEST_FLAKE, 0, side, side)
     spectral = Padded(layer, margin, 'replicate')
-    kernels = motion_kernels(angles, strength.radius, strength.sigma, size=layer.shape[-2:], margin=margin)
+    kernels = motion_kernels(angles, strength.radius, strength.sigma, size=sides(layer), margin=margin)
     return spectral.filtered(spectral.kernel_spectrum(kernels))
 
 
@@ -78,7 +79,7 @@ def frost(images: Tensor, weights: Sequence[tuple[float, float]], rng: 'Rng') ->
 
 def random_textures(images: Tensor, rng: 'Rng') -> Tensor:
     """One piece of a texture per image, uint8, of the images' shape."""
-    size = tuple(images.shape[-2:])
+    size = sides(images)
     return random_pieces([fitted_texture(index, size, images.device)
                           for index in rng.integers(0, len(FILES), (len(images),)).tolist()], size, rng)
 
@@ -103,7 +104,7 @@ class Fog(NamedTuple):
 @together
 def fog(images: Tensor, fogs: Sequence[Fog], rng: 'Rng') -> Iterator[Tensor]:
     """Add a plasma and scale back to the image's maximum. images: (B, 3, H, W) in [0, 1]."""
-    size = tuple(images.shape[-2:])
+    size = sides(images)
     side = 1 << (max(size) - 1).bit_length()
     noise = rng.uniform((len(images), side * side - 1))
     peak = images.amax((1, 2, 3), keepdim=True)

@@ -112,8 +112,8 @@ def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith('I;16'):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ('I', 'F'):
-        raise ValueError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {picture.mode}), of which nobody says '
-                         'what is white; convert the picture')
+        raise ValueError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {picture.mode}), of which nobody '
+                         'says what is white; convert the picture')
     return picture.convert('RGB')
 
 

@@ -22,15 +22,16 @@ def class_folders(root: str | Path, *, view: View, name: str | None = None) -> P
     found = [(f'{folder}/{picture}', index) for folder, index in indices.items()
              for picture in pictures_in(root / folder)]
     ids, targets = zip(*found, strict=True) if found else ((), ())
-    return PictureSamples(root, ids, targets, view=view, name=name or _name(root, set(indices) == wnid_indices().keys()))
+    thousand = set(indices) == wnid_indices().keys()
+    return PictureSamples(root, ids, targets, view=view, name=name or _name(root, thousand))
 
 
 def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str | None = None) -> PictureSamples:
     """Pictures directly in `root`, their classes in the text file `labels`.
 
-    A line is 'picture label', separated by a comma or else by the last blanks of the line, where the label is a class index or a WordNet id and the
-    picture's suffix may be left out (Kaggle's LOC_val_solution.csv is such a file); or a label alone, for the
-    pictures in sorted order.
+    A line is 'picture label', separated by a comma or else by the last blanks of the line, where the label is a class
+    index or a WordNet id and the picture's suffix may be left out (Kaggle's LOC_val_solution.csv is such a file); or a
+    label alone, for the pictures in sorted order.
     """
     root, labels = Path(root), Path(labels)
     if not labels.is_file():

@@ -56,7 +56,8 @@ def require_folders(root: Path, fits: bool, expected: str) -> None:
 
 def require_imagenet(root: Path) -> None:
     """Raise ValueError unless `root` has class folders as ImageNet's: ImageNet-A would have no gap to itself."""
-    require_folders(root, of_thousand(folders_in(root)), "ImageNet's validation pictures in folders of the 1000 classes")
+    require_folders(root, of_thousand(folders_in(root)),
+                    "ImageNet's validation pictures in folders of the 1000 classes")
 
 
 def of_thousand(names: list[str]) -> bool:

@@ -21,7 +21,8 @@ def require_stack() -> None:
 
 def _bring_up() -> None:
     require_stack()
-    from . import checkpoint, mmcv_ops
+    from ..training import checkpoint
+    from . import mmcv_ops
     mmcv_ops.install()
     checkpoint.register()
     # these register, most with mmdet, which now imports

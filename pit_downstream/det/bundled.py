@@ -139,7 +139,7 @@ def _fit_schedule(cfg: Config, preset: Preset) -> None:
         type='EpochBasedTrainLoop', max_epochs=preset.epochs, val_interval=max(1, preset.epochs // 6))
     cfg.param_scheduler = [
         ConfigDict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-        ConfigDict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True, begin=0)]  # to the end of training
+        ConfigDict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True, begin=0)]  # to the last epoch
     cfg.auto_scale_lr = ConfigDict(enable=False, base_batch_size=preset.batch_size)
     cfg.default_hooks.checkpoint = ConfigDict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_optimizer=True)
     cfg.default_hooks.logger = ConfigDict(type='LoggerHook', interval=20)

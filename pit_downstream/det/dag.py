@@ -51,19 +51,19 @@ class DAG(Attack):
     def _led_astray(self, predictor: 'DetectorPredictor', part: 'Batch', rng: 'Streams') -> Tensor:
         """One image (1, 3, H, W)."""
         (_, data), = predictor.model_inputs(part.images, part)
-        logits_of = target_logits(predictor.model, data)
+        logits_of, classes = target_logits(predictor.model, data), classes_of(predictor.model)
         clean = logits_of(data)
-        labels, targets = _labels(clean, classes_of(predictor.model))
+        labels, targets = _labels(clean, classes)
         if not targets.any():
             return part.images
-        wrong = _wrong_labels(labels, clean.shape[1], classes_of(predictor.model), rng)
+        wrong = _wrong_labels(labels, classes, rng)
         found = part.images
         for _ in range(self.steps):
             with torch.enable_grad():
                 asked = found.detach().requires_grad_()
                 (_, data), = predictor.model_inputs(asked, part)
                 logits = logits_of(data)
-                active = targets & (_labels(logits.detach(), classes_of(predictor.model))[0] == labels)
+                active = targets & (_labels(logits.detach(), classes)[0] == labels)
                 if not active.any():
                     break
                 aim = (_of(logits, wrong) - _of(logits, labels))[active].sum()
@@ -108,7 +108,7 @@ def _labels(logits: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     return torch.where(scores > SURE, labels, classes), scores > SURE
 
 
-def _wrong_labels(labels: Tensor, width: int, classes: int, rng: 'Streams') -> Tensor:
+def _wrong_labels(labels: Tensor, classes: int, rng: 'Streams') -> Tensor:
     if classes == 1:
         return torch.full_like(labels, classes)
     ahead = rng.integers(1, classes, (1, len(labels)))[0].to(labels)

@@ -12,7 +12,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.fileio import get
 from mmengine.logging import print_log
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 CHECKED = ('cv2', 'pillow', 'turbojpeg')  # decoders of the formats that PIL reads, too
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -52,7 +52,8 @@ class LoadImageOrSkip(LoadImageFromFile):
     def _tell(self, path: str, fault: str) -> None:
         if path not in self._told:
             self._told.add(path)
-            print_log(f'{path} is broken ({fault}): {_VERDICT[self.on_broken]}', logger='current', level=logging.WARNING)
+            print_log(f'{path} is broken ({fault}): {_VERDICT[self.on_broken]}', logger='current',
+                      level=logging.WARNING)
 
 
 _VERDICT = {'skip': 'another image is trained on in its place', 'keep': 'what decodes of it is evaluated'}
@@ -75,7 +76,8 @@ def _decodable_part(content: bytes) -> np.ndarray | None:
     """uint8 (H, W, 3) in mmcv's BGR order, grey where the file ends too early; None when there is no image in it."""
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
     try:
-        return np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))[..., ::-1].copy()
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))  # as OpenCV turns whole ones
+        return np.asarray(upright.convert('RGB'))[..., ::-1].copy()
     except (OSError, SyntaxError, ValueError):
         return None
     finally:
@@ -105,11 +107,13 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def require_data(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Raise FileNotFoundError, with what to do, unless the annotation files and image folders of `loaders` exist.
+    """Raise FileNotFoundError, with what to do, unless the annotation files and image folders of `loaders`, and of
+    the evaluators that belong to them, exist.
 
     A loader that the config does not have, and data on a remote file system, are not looked for.
     """
-    datasets = [part for part in dicts_in([cfg.get(loader) for loader in loaders]) if part.get('ann_file')]
+    named = [name for loader in loaders for name in (loader, loader.replace('dataloader', 'evaluator'))]
+    datasets = [part for part in dicts_in([cfg.get(name) for name in named]) if part.get('ann_file')]
     missing = sorted({str(path) for dataset in datasets for path in _paths(dataset) if not path.exists()})
     if missing:
         root = datasets[0].get('data_root') or '.'

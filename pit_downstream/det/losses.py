@@ -48,7 +48,7 @@ def loss_of(model: nn.Module, data: Mapping[str, Any], kind: str, *, seed: int) 
     data: {'inputs', 'data_samples'} as the model takes them, with gt_instances. seed: of the samplers that pick anchors
     and proposals, so that the loss is one function of the pixels. Raises ValueError where the detector lacks the kind.
     """
-    with _without_masks(model, wanted=wants_masks(kind)):
+    with _without_masks(model, wanted=wants_masks(model, kind)):
         losses = detector_losses(model, data, seed=seed)
     chosen = [value for key, value in losses.items() if counts(key, kind, losses)]
     if not chosen:
@@ -59,7 +59,7 @@ def loss_of(model: nn.Module, data: Mapping[str, Any], kind: str, *, seed: int) 
 
 def detector_losses(model: nn.Module, data: Mapping[str, Any], *, seed: int) -> dict[str, Tensor]:
     """Every number that loss() of the model returns, by name; what it returns per level of its pyramid is added up."""
-    with telling_losses(model), _drawn_from(seed, data['inputs'].device), _alone(), _buffers_kept(model):
+    with telling_losses(model), _drawn_from(seed, data['inputs'].device), _alone(), _nothing_kept(model):
         found = model(**data, mode='loss')
     return {key: sum(one.mean() for one in value) if isinstance(value, (list, tuple)) else value.mean()
             for key, value in found.items()}
@@ -84,9 +84,9 @@ def learns_masks(model: nn.Module) -> bool:
                 or hasattr(getattr(model, 'bbox_head', None), 'mask_head'))
 
 
-def wants_masks(kind: str) -> bool:
-    """Whether losses of masks are among those of `kind`."""
-    return kind in ('all', 'roi')
+def wants_masks(model: nn.Module, kind: str) -> bool:
+    """Whether the losses of `kind` ask for masks; a mask head on proposals is left out where its own do not count."""
+    return learns_masks(model) and (kind in ('all', 'roi') or not hasattr(model, 'roi_head'))
 
 
 @contextmanager
@@ -150,11 +150,16 @@ def _alone() -> Iterator[None]:
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Some losses count what they have seen (SeesawLoss); they forget it again."""
+def _nothing_kept(model: nn.Module) -> Iterator[None]:
+    """Some losses count what they have seen, in buffers (SeesawLoss) or lists (DynamicRoIHead, which after 100 images
+    sets its thresholds by them); they forget it again."""
     counting = [(module, name, buffer.clone()) for module in model.modules() if not isinstance(
         module, nn.modules.batchnorm._NormBase) for name, buffer in module._buffers.items() if buffer is not None]
+    listing = [(kept, len(kept)) for module in model.modules() for kept in vars(module).values()
+               if isinstance(kept, list)]
     yield
+    for kept, length in listing:
+        del kept[length:]
     for module, name, before in counting:
         if not torch.equal(module._buffers[name], before):
             module._buffers[name] = before

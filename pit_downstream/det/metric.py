@@ -81,8 +81,11 @@ class CocoAP(GatheredMetric):
 
     def kept(self, one: DetDataSample) -> dict[str, Any]:
         """Arrays of n: boxes (left, top, right, bottom), scores, labels; for masks their run lengths."""
-        found = one.pred_instances
+        found, classes = one.pred_instances, len(self.truth.category_ids)
         kept = {'labels': found.labels.cpu().numpy(), 'scores': found.scores.cpu().numpy()}
+        if (kept['labels'] >= classes).any():
+            raise ValueError(f'expected labels of the {classes} classes of the data set, got {kept["labels"].max()}; '
+                             'set metainfo.classes of test_dataloader.dataset, or take another checkpoint')
         if self.kind == BOXES:
             return kept | {'boxes': found.bboxes.cpu().numpy()}
         if 'masks' not in found:
@@ -95,11 +98,6 @@ class CocoAP(GatheredMetric):
         return kept | {'masks': lengths}
 
     def values(self, found: Mapping[Any, dict[str, Any]]) -> dict[str, float]:
-        classes = len(self.truth.category_ids)
-        highest = max((one['labels'].max() for one in found.values() if len(one['labels'])), default=0)
-        if highest >= classes:
-            raise ValueError(f'expected labels of the {classes} classes of the data set, got {highest}; set '
-                             'metainfo.classes of test_dataloader.dataset, or take another checkpoint')
         numbers = self._evaluated(found)
         if numbers[PLACES['AP']] < 0:
             raise ValueError(f'expected objects in the {len(found)} images, found none; check the annotation file')
@@ -168,6 +166,8 @@ def config_metrics(cfg: Config, samples: DetectionSamples) -> list[GatheredMetri
         return [VocAP(chosen, samples.dataset.metainfo)]
     kinds = chosen.get('metric', BOXES)
     wanted = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind in (BOXES, MASKS)]
+    if not wanted:
+        raise ValueError(f'expected {BOXES} or {MASKS} in test_evaluator.metric, got {kinds}; add one of them')
     options = {'most': chosen.get('proposal_nums', MOST), 'thresholds': chosen.get('iou_thrs')}
     truth = config_truth(cfg, samples)
     return [CocoAP(truth, kind, **options) for kind in wanted]
@@ -181,10 +181,12 @@ def config_truth(cfg: Config, samples: DetectionSamples) -> GroundTruth:
 
 def _evaluator(cfg: Config) -> dict:
     """The first CocoMetric or VOCMetric of the config, as a plain dict."""
-    every = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
+    given = cfg.get('test_evaluator') or []
+    every = given if isinstance(given, (list, tuple)) else [given]
     known = [one for one in every if one.type in ('CocoMetric', 'VOCMetric')]
     if not known:
-        raise ValueError(f'expected CocoMetric or VOCMetric as test_evaluator, got {every[0].type}; to measure '
+        got = ', '.join(one.type for one in every) or 'none'
+        raise ValueError(f'expected CocoMetric or VOCMetric as test_evaluator, got {got}; to measure '
                          "COCO's AP, give --cfg-options test_evaluator.type=CocoMetric")
     return known[0].to_dict()
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class DPatch(Attack):
     """
 
     norms = ('Linf',)
+    usual: ClassVar[dict] = {'norm': 'Linf', 'epsilon': 1}  # in the tool, whose --epsilons are those of perturbations
 
     file: str = ''
     share: float = SHARE
@@ -43,9 +44,7 @@ class DPatch(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.place not in PLACES or not 0 < self.share <= 1:
-            raise ValueError(f'expected place as one of {", ".join(PLACES)} and share in 0..1, got {self.place!r} and '
-                             f'{self.share}')
+        _check(self.place, self.share)
         if self.file and not Path(self.file).is_file():
             raise ValueError(f'expected a patch in {self.file}, found no such file; make one with tools/train_patch.py')
 
@@ -61,6 +60,9 @@ def train_patch(predictor: 'DetectorPredictor', batches: Iterable[Batch], *, sha
 
     The step along the sign of the gradient, 5 levels, is that of ART's DPatch, which takes 500 batches of 16 images.
     """
+    _check(place, share)
+    if not step > 0:
+        raise ValueError(f'expected a step of more than 0, got {step}')
     patch = random_patch(seed).to(predictor.device)
     for batch in batches:
         with torch.enable_grad():
@@ -69,6 +71,11 @@ def train_patch(predictor: 'DetectorPredictor', batches: Iterable[Batch], *, sha
             slope, = torch.autograd.grad(loss, asked)
         patch = (patch + step * slope.sign()).clamp(0, 1)
         yield patch
+
+
+def _check(place: str, share: float) -> None:
+    if place not in PLACES or not 0 < share <= 1:
+        raise ValueError(f'expected place as one of {", ".join(PLACES)} and share in 0..1, got {place!r} and {share}')
 
 
 def random_patch(seed: int) -> Tensor:
@@ -105,8 +112,8 @@ def save_patch(patch: Tensor, folder: str | Path) -> Path:
 def drawn(predictor: 'DetectorPredictor', samples: Sequence[Sample], *, count: int, size: int, seed: int = 0
           ) -> Iterator[Batch]:
     """`count` batches of `size` samples drawn at random."""
-    if count < 1:
-        raise ValueError(f'expected 1 step or more, got {count}')
+    if count < 1 or not isinstance(size, int):
+        raise ValueError(f'expected 1 step or more and a number as batch size, got {count} and {size}')
     for step in range(count):
         chosen = BatchRng(seed, [('dpatch', step)]).integers(0, len(samples), (1, size))[0].tolist()
         yield predictor.collate([samples[index] for index in chosen])

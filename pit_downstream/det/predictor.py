@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from ..core.contracts import Batch, Outputs, Sample
 from ..core.spec import Spec
 from ..streams.rng import seed_of
-from .checkpoint import load
+from ..training.checkpoint import load
 from .data import dicts_in
 from .instances import Instances, picture, set_truth
-from .losses import KINDS, learns_masks, loss_of, mend_batch_norms, wants_masks
+from .losses import KINDS, loss_of, mend_batch_norms, wants_masks
 from .pipeline import TestPipeline
 from .quiet import silenced
-from .samples import file_label, test_pipeline
+from .samples import counting, file_label, test_pipeline
 
 RANDOM = 'random'
 
@@ -75,7 +75,7 @@ class DetectorPredictor:
     def _loss_of(self, image: Tensor, part: Batch, kind: str, truth: Instances | None) -> Tensor:
         known = part.samples[0].target.instances if truth is None else truth
         (_, data), = self.model_inputs(image, part)
-        set_truth(data['data_samples'][0], known, self.device, masks=learns_masks(self.model) and wants_masks(kind))
+        set_truth(data['data_samples'][0], known, self.device, masks=wants_masks(self.model, kind))
         return loss_of(self.model, data, kind, seed=seed_of(self.seed, part.samples[0].id, 'loss'))
 
     @torch.no_grad()
@@ -118,8 +118,9 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
                    seed: int = 0) -> DetectorPredictor:
     """The detector of `cfg` with the weights of a file, or 'random' ones drawn from `seed`, ready to be measured.
 
-    config: what records call the config. They also say a digest of its model and test pipeline, for options change
-    numbers. Raises ValueError where the weights are of another model; nothing in the file is executed.
+    config: what records call the config. They also say a digest of what changes numbers: its model and what trains it,
+    for losses depend on that, its test pipeline, classes and evaluator.
+    Raises ValueError where the weights are of another model; nothing in the file is executed.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg, pipeline = cfg.model.to_dict(), test_pipeline(cfg)
@@ -129,7 +130,7 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
         else:
             model = MODELS.build(ConfigDict(_without(model_cfg, 'init_cfg')))  # heads read it by attributes
             label = _load_weights(model, Path(checkpoint))
-    content = json.dumps([_without(model_cfg, 'init_cfg', 'train_cfg'), pipeline], sort_keys=True, default=str)
+    content = json.dumps([_without(model_cfg, 'init_cfg'), pipeline, counting(cfg)], sort_keys=True, default=str)
     name = Spec.of(config, weights=label, config=hashlib.sha256(content.encode()).hexdigest()[:8])
     return DetectorPredictor(model.to(device), TestPipeline(pipeline), name=str(name), seed=seed)
 

@@ -1,16 +1,20 @@
 """A detector under attacks: its table, beside the clean AP and that under noise, on the same images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..attacks.base import build_attack
 from ..benchmarks import adversarial_tables, detection_attacks
 from ..core.condition import Condition
 from ..core.contracts import Metric
 from ..core.records import ResultStore, Table
 from ..datasets.base import Samples
 from ..evaluation.keep import keep_measuring
+from ..evaluation.ranks import from_first, rank
+from ..evaluation.robustness import few
+from ..streams.rng import BatchRng
 from .predictor import DetectorPredictor
 
 
@@ -41,4 +45,18 @@ def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: S
     if save:
         raise ValueError('expected --save with a classifier, got it with a detector; tools/show_detections.py makes '
                          'pictures of attacked images')
+    done = from_first(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
+    _try(predictor, samples, [one for one in conditions if any(
+        (str(one), metric.name) not in done for metric in metrics)], seed)
     return DetectorRobustness(keep_measuring(store, predictor, samples, metrics, conditions, seed=seed, **options))
+
+
+def _try(predictor: DetectorPredictor, samples: Samples, conditions: Sequence[Condition], seed: int) -> None:
+    """Each attack once, for one step on one image, so that one which cannot work on this detector says so before hours
+    are spent on the others."""
+    attacks = {one.attack.without('epsilon'): build_attack(one.attack) for one in conditions if one.attack}
+    for sample in few(samples)[:1] if attacks else []:
+        batch = predictor.collate([sample])
+        for attack in attacks.values():
+            short = replace(attack, steps=1) if getattr(attack, 'steps', 1) > 1 else attack
+            short(predictor, batch, BatchRng(seed, [sample.id], device=batch.images.device))

@@ -1,17 +1,16 @@
 """A detector's run: from the tools' flags to a mmengine config, and what came of it in one line."""
 
 import argparse
-import importlib.util
 import os
 from pathlib import Path
 
-import torch
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine import dist
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..datasets.shapes import write_shapes
+from ..training.launch import checkpoint_file, config_file, join_processes, set_flags, summary
 from .bundled import ROOT, use_bundled
 from .data import dicts_in, require_data, set_data_root, survive_broken_images
 from .precision import set_bf16
@@ -22,10 +21,15 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
 
     Raises FileNotFoundError or ValueError, in one sentence, before any work is done.
     """
-    path = _config_file(args.config)
+    path = config_file(args.config)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     setup_cache_size_limit_of_dynamo()
     cfg = Config.fromfile(path)
+    if not cfg.get('model'):
+        raise ValueError(f'expected the config of a detector, found no model in {args.config}; name a whole config')
+    if cfg.model.get('type') == 'TrainedClassifier':
+        raise ValueError(f'expected the config of a detector, got {args.config}; train classifiers with '
+                         'tools/train_classifier.py')
     cfg.launcher = args.launcher
     if args.bundled:
         use_bundled(cfg, args.data or ROOT)
@@ -33,7 +37,7 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
         set_data_root(cfg, args.data)
     cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    _distribute(cfg)
+    join_processes(cfg)
     if args.bundled and not args.data:
         if dist.is_main_process():
             write_shapes(ROOT)
@@ -48,17 +52,7 @@ def set_training(cfg: Config, args: argparse.Namespace) -> None:
     _require_weights(cfg)
     if args.amp == 'bf16':
         set_bf16(cfg)
-    elif args.amp:
-        if not torch.cuda.is_available():
-            raise ValueError('--amp fp16 needs a GPU, and there is none; take --amp bf16, or leave it out')
-        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
-    if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise ValueError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config, which has none')
-        cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else str(checkpoint_file(args.resume))
+    set_flags(cfg, args)
 
 
 def set_annotations(args: argparse.Namespace) -> None:
@@ -84,44 +78,7 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def training_summary(runner: Runner) -> str:
-    """One line: the mean loss over the first and the last tenth of the run, and the last score of every AP."""
-    scalars = runner.message_hub.log_scalars
-    text = f'{runner.iter} iterations'
-    if 'train/loss' in scalars:
-        losses = scalars['train/loss'].data[0]
-        tenth = max(1, len(losses) // 10)
-        text += f', loss {losses[:tenth].mean():.3f} -> {losses[-tenth:].mean():.3f}'
-    for name in scalars:
-        if name.startswith('val/') and name.endswith(('mAP', 'mAP_50', 'AP50')):
-            text += f', {name.removeprefix("val/")} {scalars[name].current():.3f}'
-    return f'{text}; checkpoints in {runner.work_dir}'
-
-
-def _distribute(cfg: Config) -> None:
-    """Join the other processes, over gloo where there is no GPU: mmengine by itself knows NCCL's way only."""
-    if cfg.launcher == 'none' or dist.is_distributed():
-        return
-    if torch.cuda.is_available():
-        dist.init_dist(cfg.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {'backend': 'nccl'}))
-        return
-    if cfg.launcher != 'pytorch' or 'RANK' not in os.environ:
-        raise ValueError(f'without a GPU several processes start through torchrun with --launcher pytorch, got '
-                         f'--launcher {cfg.launcher}{"" if "RANK" in os.environ else " outside torchrun"}')
-    torch.distributed.init_process_group('gloo')
-    wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict(
-        type='MMDistributedDataParallel', broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False)))
-    wrapper.device_ids = None
-
-
-def _config_file(text: str) -> Path:
-    """The file at `text`; 'mmdet::fcos/x.py' is one that came with mmdet, as in a config's _base_."""
-    package, colons, name = text.partition('::')
-    installed = importlib.util.find_spec(package) if colons else None
-    path = Path(installed.origin).parent / '.mim' / 'configs' / name if installed else Path(text)
-    if not path.is_file():
-        raise FileNotFoundError(f'expected a config file, found none at {text}; configs/ holds ours')
-    return path
+    return summary(runner, scores=('mAP', 'mAP_50', 'AP50'))
 
 
 def _require_weights(cfg: Config) -> None:
@@ -133,16 +90,3 @@ def _require_weights(cfg: Config) -> None:
             raise FileNotFoundError(
                 f'expected pretrained weights, found none at {path}; put them there as data/README.md says, or train '
                 f'from scratch with --cfg-options model.backbone.init_cfg=None{norms}')
-
-
-def checkpoint_file(path: str) -> Path:
-    """The checkpoint file at `path`, or the latest one when it is a work dir."""
-    found = Path(path)
-    if found.is_dir():
-        pointer = found / 'last_checkpoint'
-        if not pointer.is_file():
-            raise FileNotFoundError(f'expected a checkpoint, found no finished one in {path}; train there first')
-        found = found / Path(pointer.read_text().strip()).name
-    if not found.is_file():
-        raise FileNotFoundError(f'expected a checkpoint, found none at {found}; train first or check the path')
-    return found

@@ -17,6 +17,9 @@ from .data import dicts_in
 from .pipeline import TestPipeline
 from .quiet import silenced
 
+# Settings of evaluators that change no number: each metric has a name of its own, files are named by their content
+UNCOUNTED = ('metric', 'ann_file', 'backend_args', 'classwise', 'format_only', 'outfile_prefix')
+
 
 class DetectionSamples:
     """The images of a mmdet data set, those without objects too; images of one size follow each other.
@@ -63,27 +66,38 @@ class DetectionSamples:
 def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamples:
     """Build the data set of `cfg.test_dataloader`, once. Its name says the annotation files and a digest of each."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    dataset_cfg = cfg.test_dataloader.dataset.to_dict()
-    pipeline = TestPipeline(test_pipeline(cfg))
+    pipeline, dataset_cfg = TestPipeline(test_pipeline(cfg)), cfg.test_dataloader.dataset.to_dict()
     for part in dicts_in(dataset_cfg):
         if 'pipeline' in part or 'ann_file' in part:
             part.update(pipeline=[], test_mode=True, filter_cfg=None)  # AP wants the images without objects, too
     with silenced():
         dataset = DATASETS.build(dataset_cfg)
-    files = tuple(file_label(Path(part.get('data_root') or '', part['ann_file']))
-                  for part in dicts_in(dataset_cfg) if part.get('ann_file'))
+    files = [file_label(Path(part.get('data_root') or '', part['ann_file']))
+             for part in dicts_in(dataset_cfg) if part.get('ann_file')]
+    truth = [file_label(part['ann_file']) for part in dicts_in(cfg.get('test_evaluator')) if part.get('ann_file')]
+    files += [label for label in truth if label not in files]
     kind = dataset_cfg['type'].removesuffix('Dataset').lower()
-    spec = Spec.of(kind, annotations=files[0] if len(files) == 1 else files)
+    spec = Spec.of(kind, annotations=files[0] if len(files) == 1 else tuple(files))
     return DetectionSamples(dataset, pipeline, spec=spec, limit=limit)
 
 
 def test_pipeline(cfg: Config) -> list[dict]:
     """The one test pipeline of `cfg`, as plain dicts."""
+    if not cfg.get('test_dataloader'):
+        raise ValueError('expected test_dataloader in the config, got none; name a config that says its data')
     dataset = cfg.test_dataloader.dataset.to_dict()
     found = [part['pipeline'] for part in dicts_in(dataset) if part.get('pipeline')]
     if not found or any(other != found[0] for other in found):
         raise ValueError(f'expected one pipeline in test_dataloader.dataset, got {len(found)}; give all parts the same')
     return found[0]
+
+
+def counting(cfg: Config) -> list:
+    """What of `cfg` changes an AP beside model, pipeline and files: the classes and the evaluator's settings."""
+    classes = [dict(part['metainfo']) for part in dicts_in(cfg.get('test_dataloader')) if part.get('metainfo')]
+    settings = [{key: value for key, value in part.items() if key not in UNCOUNTED}
+                for part in dicts_in(cfg.get('test_evaluator'))]
+    return [classes, settings]
 
 
 def file_label(path: str | Path) -> str:

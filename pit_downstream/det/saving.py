@@ -30,7 +30,7 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
     if format not in FORMATS:
         raise ValueError(f'format is one of {", ".join(FORMATS)}, got {format!r}')
     folder, plan = Path(folder), [one for one in plan_passes(samples, conditions) if one.work[0][1].corruption]
-    names = {image['id']: str(Path(image['file_name']).with_suffix(f'.{format}')) for image in truth.content['images']}
+    names = _names(truth, format)
     if rank() == 0:
         _write_annotations(folder, truth, names, {samples.info(index)['img_id'] for index in range(len(samples))})
     missing = [[index for index in dealt(len(samples))
@@ -41,6 +41,15 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
         for batch in batches:
             _save_batch(batch, one, folder, names, seed)
     return sum(len(chosen) * len(one.work) for one, chosen in zip(plan, missing, strict=True))
+
+
+def _names(truth: GroundTruth, format: str) -> dict[Any, str]:
+    """By image id what a copy is called: as the original, or, where some of these would share a file or lie outside of
+    the folder, all as their ids."""
+    names = {image['id']: Path(image['file_name']).with_suffix(f'.{format}') for image in truth.content['images']}
+    fit = len(set(names.values())) == len(names) and not any(
+        name.is_absolute() or '..' in name.parts for name in names.values())
+    return {id: str(name) if fit else f'{id}.{format}' for id, name in names.items()}
 
 
 def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, str], seed: int) -> None:

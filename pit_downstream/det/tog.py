@@ -109,9 +109,14 @@ def renamed(seen: Instances, every: InstanceData, classes: int, *, likeliest: bo
 
 
 def classes_of(model: nn.Module) -> int:
-    """How many classes of objects a detector tells apart."""
-    head = getattr(getattr(model, 'roi_head', model), 'bbox_head')
-    return (head[-1] if isinstance(head, nn.ModuleList) else head).num_classes
+    """How many classes of objects a detector tells apart. Raises ValueError for one that does not say it."""
+    inner = getattr(model, 'roi_head', model)
+    head = getattr(inner, 'bbox_head', None) or getattr(inner, 'mask_head', None)
+    found = getattr(head[-1] if isinstance(head, nn.ModuleList) else head, 'num_classes', None)
+    if found is None:
+        raise ValueError(f'expected a detector with a number of classes, got {type(model).__name__}; choose another '
+                         'attack or mode')
+    return found
 
 
 @contextmanager

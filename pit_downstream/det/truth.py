@@ -1,12 +1,13 @@
 """The objects that are there, in COCO's format: read from the file that the config names, or made from the data set."""
 
 import importlib.util
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import metadata
 from typing import Any
 
-from mmengine.fileio import load
+from mmengine.fileio import get
 
 from .quiet import silenced
 from .samples import DetectionSamples
@@ -49,7 +50,7 @@ class GroundTruth:
     @classmethod
     def of_file(cls, path: str, classes: Sequence[str]) -> 'GroundTruth':
         """Labels follow the order of the categories in the file, as mmdet's CocoDataset numbers them."""
-        content = load(path)
+        content = json.loads(get(path))
         found = [category for category in content['categories'] if category['name'] in classes]
         if len(found) != len(classes):
             lacking = sorted(set(classes) - {category['name'] for category in found})

@@ -69,8 +69,9 @@ def list_images(folder: str | Path, *, limit: int | None = None, apart_from: Pat
 
 
 def build_model(name: str, weights: str | None = None, *, img_size: int | None = None, seed: int = 0) -> nn.Module:
-    """A model that timm knows by `name`. weights: a file, 'timm' for what timm publishes, None for random ones.
+    """A model that timm knows, by a Spec: 'pit_s', 'pit_ti(img_size=64)'.
 
+    weights: a file, which knows the number of classes; 'timm' for what timm publishes; None for random ones.
     img_size: side of the images it will be given. PiT and DeepViT take any with weights of every size; timm's ViTs
     only with weights of that size. Raises ValueError where the weights do not fit, LookupError for an unknown name.
     """
@@ -109,7 +110,8 @@ def analyse_models(chosen: Sequence[tuple[str, str | None]], paths: Sequence[Pat
             raise ValueError(f'expected different models to compare, got {text} twice; give other weights')
         with trace_attention(model):
             models[text] = model  # whatever cannot be built or traced is refused before the work on the first
-    return {text: analyse(model, paths, img_size=img_size, **how) for text, model in models.items()}
+    return {text: analyse(model, paths, img_size=Spec.parse(text).get('img_size'), **how)
+            for text, model in models.items()}
 
 
 def chosen_models(model: str, weights: str | None, compare: str | None, compare_weights: str | None
@@ -170,36 +172,40 @@ def summary(model: str, analysis: Analysis) -> str:
     return f'{model}, {analysis.count} images: similar blocks ({threshold}): {", ".join(counts)}'
 
 
-def _build(name: str, weights: str | None, *, img_size: int | None, seed: int) -> tuple[nn.Module, str]:
+def _build(text: str, weights: str | None, *, img_size: int | None, seed: int) -> tuple[nn.Module, str]:
     """The model, and what records call it: "deepvit_s(weights='w.pth@0123abcd')", or "deepvit_s(seed=0)" if random."""
-    size = {'img_size': img_size} if img_size else {}
-    if name not in timm.list_models():
-        near = get_close_matches(name, timm.list_models()) or ['pit_s', 'deepvit_s', 'vit_s']
-        raise LookupError(f'no model named {name!r}; did you mean {", ".join(near)}?')
+    spec = Spec.parse(text)
+    if img_size:
+        spec = Spec.of(spec.name, **{**dict(spec.kwargs), 'img_size': img_size})
+    if spec.name not in timm.list_models():
+        near = get_close_matches(spec.name, timm.list_models()) or ['pit_s', 'deepvit_s', 'vit_s']
+        raise LookupError(f'no model named {spec.name!r}; did you mean {", ".join(near)}?')
+    kwargs = dict(spec.kwargs)
     if weights == 'timm':
-        model, origin = download(name, lambda: timm.create_model(name, pretrained=True, **size)), {'weights': 'timm'}
+        model = download(spec.name, lambda: timm.create_model(spec.name, pretrained=True, **kwargs))
+        origin = {'weights': 'timm'}
     elif weights:
         state, label = _read_weights(Path(weights))
-        model, origin = _with_weights(name, state, size, weights), {'weights': label}
+        model, origin = _with_weights(spec, state, weights), {'weights': label}
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model, origin = timm.create_model(name, **size), {'seed': seed}
-    return model, str(Spec.of(name, **origin, **size))
+            model, origin = timm.create_model(spec.name, **kwargs), {'seed': seed}
+    return model, str(Spec.of(spec.name, **kwargs, **origin))
 
 
-def _with_weights(name: str, state: Mapping[str, Tensor], size: Mapping[str, int], path: str) -> nn.Module:
-    """Built for images of `size` only where the stored position embedding is; the head may be lacking."""
-    classes = len(state['head.weight']) if 'head.weight' in state else 0
-    model = timm.create_model(name, num_classes=classes)
-    if size and model.pos_embed.shape != state['pos_embed'].shape:
-        model = timm.create_model(name, num_classes=classes, **size)
+def _with_weights(spec: Spec, state: Mapping[str, Tensor], path: str) -> nn.Module:
+    """Built for images of its `img_size` only where the stored position embedding is; the head may be lacking."""
+    kwargs = {**dict(spec.kwargs), 'num_classes': len(state['head.weight']) if 'head.weight' in state else 0}
+    model = timm.create_model(spec.name, **{key: value for key, value in kwargs.items() if key != 'img_size'})
+    if 'img_size' in kwargs and model.pos_embed.shape != state['pos_embed'].shape:
+        model = timm.create_model(spec.name, **kwargs)
     if hasattr(model, 'pools'):  # our PiT; timm's has its pools elsewhere
         state = timm_to_official(state)
     target = model.state_dict()
     fitted, report = fit(state, target, optional=[key for key in target if key.startswith(HEADS)])
     if report.missing or any(key.startswith(TRUNK) for key in report.left):
-        raise ValueError(f'expected the weights of {name} in {path}, got others: {report}')
+        raise ValueError(f'expected the weights of {spec.name} in {path}, got others: {report}')
     model.load_state_dict(fitted, strict=False)
     return model
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.condition import Condition
 from ..core.spec import Spec
-from ..corruptions.base import corrupt_strengths, entry_of
+from ..corruptions.base import SMALLEST, corrupt_strengths, entry_of
 from ..corruptions.jpeg import compressed
 from ..streams.rng import BatchRng
 from .loading import RawBatch
@@ -63,6 +63,10 @@ def corrupted(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> It
     if specs[0] is None:
         yield from (batch.images for _ in conditions)
         return
+    if len(batch) and min(batch.images.shape[-2:]) < SMALLEST:
+        height, width = batch.images.shape[-2:]
+        raise ValueError(f'expected images of {SMALLEST} pixels a side or more under a corruption, got {height} x '
+                         f'{width} in {batch.ids[0]}; take it out of the data set, or measure without corruptions')
     backwards = specs[0].get('order') == 'bgr'
     seen = batch.images.flip(1) if backwards else batch.images
     together = corrupt_strengths(seen, specs[0].name, list(map(_strength, specs)), BatchRng(seed, batch.ids),

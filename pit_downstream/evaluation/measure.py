@@ -101,7 +101,8 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
                     pin=device.type == 'cuda')
     total = sum(len(chosen) * len(one.work) for one, chosen in zip(plan, indices, strict=True))
     with tqdm(total=total, unit='img', smoothing=0.05, disable=None if show and rank() == 0 else True) as bar:
-        for one, batches, count in zip(plan, stream, counters, strict=True):
+        for one, batches in zip(plan, stream, strict=True):
+            count = counters.pop(0)  # what a pass found is forgotten with it: of a detector that is gigabytes
             bar.set_description(one.title)
             unreadable, refusal = walker.walk(one, batches, count, bar)
             refuse_together(refusal)

@@ -206,8 +206,8 @@ def _made(spec: Spec, make: Callable[[], nn.Module]) -> nn.Module:
 def _require_published_head(spec: Spec, classes: int, published: int) -> None:
     """timm leaves out a head that does not fit, and says nothing: a random one would be measured under their name."""
     if classes != published:
-        raise ValueError(f'expected {published} classes, as the published weights of {spec.name} have, got {classes} in '
-                         f'{spec}; give your own weights with --weights FILE')
+        raise ValueError(f'expected {published} classes, as the published weights of {spec.name} have, got {classes} '
+                         f'in {spec}; give your own weights with --weights FILE')
 
 
 def _loaded(spec: Spec, path: str, load: Callable[[], Any]) -> Any:

@@ -25,7 +25,8 @@ def start_ranks(device: str) -> torch.device:
     if chosen.type == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f'expected a GPU for {device}, torch finds none here; run with --device cpu')
     if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f'expected one of the {torch.cuda.device_count()} GPUs here, got {device!r}; the first is cuda:0')
+        raise ValueError(f'expected one of the {torch.cuda.device_count()} GPUs here, got {device!r}; the first is '
+                         'cuda:0')
     if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not dist.is_initialized():
         if chosen.type == 'cuda':
             chosen = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))

@@ -72,7 +72,7 @@ def _worst(store: ResultStore, table: Table, attacked: Sequence[Condition], seed
 
 def _before(predictor: Classifier, samples: Samples) -> tuple[str, ...]:
     """Sentences about the model, asked on a few images before hours are spent on it; every rank asks its own."""
-    return check_before(predictor, predictor.collate(_few(samples)))
+    return check_before(predictor, predictor.collate(few(samples)))
 
 
 def _after(table: Table, attacked: Sequence[Condition]) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ def _after(table: Table, attacked: Sequence[Condition]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _few(samples: Samples) -> list[Sample]:
+def few(samples: Samples) -> list[Sample]:
     """Some readable ones, evenly spread."""
     found = []
     for index in sorted({number * len(samples) // FEW for number in range(FEW)}):

@@ -36,7 +36,8 @@ def test_a_radius_decides_what_is_found(share, wanted):
     model = predictor(Linear())
     images = pictures(4, seed=5)[0] * .2 + .4
     weights = model.model.weight.detach()
-    images = images + ((30 - model.logits(images)[:, 1])[:, None] * weights / (weights @ weights)).float().view_as(images)
+    steps = (30 - model.logits(images)[:, 1])[:, None] * weights / (weights @ weights)
+    images = images + steps.float().view_as(images)
     batch = batch_of(images, torch.ones(4))
     threat = ThreatModel('Linf', float(share * 30 / weights.abs().sum()))
     assert fooled(model, attacked(FAB(threat, steps=30), model, batch), batch).sum() == wanted

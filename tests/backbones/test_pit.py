@@ -94,5 +94,6 @@ def test_data_config_is_the_papers():
 
 
 def test_drop_path_follows_the_official_rule():
-    rates = [block.drop_path.drop_prob for stage in PiT('s', drop_path_rate=0.12).transformers for block in stage.blocks]
+    stages = PiT('s', drop_path_rate=0.12).transformers
+    rates = [block.drop_path.drop_prob for stage in stages for block in stage.blocks]
     assert rates == [pytest.approx(0.12 * i / 12) for i in range(12)]

@@ -103,7 +103,8 @@ def test_report_says_what_came_and_what_was_left(logged):
 @pytest.mark.parametrize('checkpoint, words', [
     ({}, 'got no tensors'),
     ({'conv1.weight': torch.ones(1)}, 'expected a checkpoint with PiT weights .* got conv1.weight'),
-    ({k: v for k, v in OFFICIAL.items() if 'pools.0' not in k}, 'expected all 156 tensors, got 152; lacking pools.0.conv.weight'),
+    ({k: v for k, v in OFFICIAL.items() if 'pools.0' not in k},
+     'expected all 156 tensors, got 152; lacking pools.0.conv.weight'),
     (formula.weights(formula.SHAPES['pit_xs']), 'lacking .*64.* check that arch and distilled agree'),
 ])
 def test_uncovered_backbones_are_refused_by_every_loader(checkpoint, words, tmp_path):

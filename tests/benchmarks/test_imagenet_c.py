@@ -121,6 +121,8 @@ def test_every_number_of_the_summary_has_an_interval_that_holds_it():
     intervals = imagenet_c.intervals(table_of(ALEXNET, ALEXNET_CLEAN, 100))
     assert set(intervals) == set(summary) and len(summary) == 4 + 5 + 30
     assert all(intervals[name][0] < value < intervals[name][1] for name, value in summary.items())
+    assert all(imagenet_c.corruption_interval(table_of(ALEXNET, ALEXNET_CLEAN, 100), name) == intervals[f'CE({name})']
+               for name in CORRUPTIONS)
     ends = list(zip(*(wilson(value, 100) for value in ALEXNET['fog']), strict=True))
     assert intervals['CE(fog)'] == pytest.approx([sum(end) / 5 / NORMALISERS['fog'] for end in ends], rel=1e-6)
     clean, below = wilson(ALEXNET_CLEAN, 100), 5 * (NORMALISERS['fog'] - ALEXNET_CLEAN)

@@ -34,7 +34,8 @@ def test_records_come_back_as_they_went(store):
 def test_a_value_of_another_type_is_refused(store):
     store.path.parent.mkdir()
     store.path.write_text(json.dumps({**vars(record()), 'value': '0.25'}) + '\n')
-    with pytest.raises(ValueError, match='expected a JSON object with model, .* in line 1 of .*remove or mend that line'):
+    with pytest.raises(ValueError,
+                       match='expected a JSON object with model, .* in line 1 of .*remove or mend that line'):
         store.records()
 
 

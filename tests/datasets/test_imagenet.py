@@ -42,8 +42,8 @@ def folder(tmp_path):
 
 def test_wordnet_folders_have_their_place_in_the_thousand(folder):
     samples = class_folders(folder, view=SMALL)
-    assert str(samples.spec) == "folder(images=12, interpolation='bilinear', resize=40, root='{}/val', size=32)".format(
-        folder.parent.name)
+    root = f'{folder.parent.name}/val'
+    assert str(samples.spec) == f"folder(images=12, interpolation='bilinear', resize=40, root='{root}', size=32)"
     assert samples.targets == [0] * 3 + [1] * 3 + [281] * 3 + [999] * 3
     assert samples.ids[3] == 'n01443537/0.JPEG'
     assert len(labelsets.wnid_indices()) == 1000
@@ -261,8 +261,8 @@ def test_a_published_set_is_named_by_its_clean_pictures_too(folder, tmp_path):
     picture(folder / WNIDS[0] / '0.JPEG', seed=9, size=(60, 60))
     assert named(SMALL) != first
     picture(folder / WNIDS[0] / 'more.JPEG')
-    with pytest.raises(ValueError, match=r'expected the same pictures in .*val as in .*fog/1, got 13 and 12, and more 0 '
-                                         r'not in both; give the clean pictures of this set with --data'):
+    with pytest.raises(ValueError, match=r'expected the same pictures in .*val as in .*fog/1, got 13 and 12, and more '
+                                         r'0 not in both; give the clean pictures of this set with --data'):
         named(SMALL)
 
 

@@ -129,12 +129,12 @@ def test_two_ranks_give_what_one_gives(cfg, samples, tmp_path):
         free.bind(('127.0.0.1', 0))
         meet = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free.getsockname()[1]), 'WORLD_SIZE': '2'}
     fork = multiprocessing.get_context('fork')
-    ranks = [fork.Process(target=child, args=(
+    ranks = [fork.Process(target=child, daemon=True, args=(
         cfg, tmp_path / 'results.jsonl', meet | {'RANK': str(rank), 'LOCAL_RANK': str(rank)})) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(60)
+        process.join(240)
     assert [process.exitcode for process in ranks] == [0, 0]
     assert ResultStore(tmp_path / 'results.jsonl').records() == list(measure(
         Constant(samples, shy=True), samples, config_metrics(cfg, samples),

@@ -1,5 +1,6 @@
 """Corruptions inside a mmdet pipeline, and corrupted data sets on disk: the pixels that the measuring loop shows."""
 
+import copy
 import json
 
 import numpy as np
@@ -16,6 +17,7 @@ from pit_downstream.det import saving
 from pit_downstream.det.metric import config_truth
 from pit_downstream.det.samples import detection_samples
 from pit_downstream.det.saving import save_images
+from pit_downstream.det.truth import GroundTruth
 from tests.det import scenes
 
 
@@ -87,6 +89,18 @@ def test_saved_images_are_what_the_loop_shows_and_are_written_once(folder, tmp_p
     monkeypatch.setattr(saving, '_write', lambda image, path: written.append(path))
     assert save_images(samples, truth, chosen, tmp_path / 'c', seed=3) == 2  # the severities of one image together
     assert tmp_path / 'c/fog/4/b.png' in written and len(written) == 2
+
+
+@pytest.mark.parametrize('first, second', [('/away/a.png', 'b.png'), ('../a.png', 'b.png'), ('x/a.jpg', 'x/a.png')])
+def test_copies_stay_in_the_folder_and_apart(folder, tmp_path, first, second):
+    """Names that are absolute, lead out of the folder or differ in their suffix alone give way to ids."""
+    cfg = scenes.coco_config(folder)
+    truth = copy.deepcopy(config_truth(cfg, detection_samples(cfg)).content)
+    truth['images'][0]['file_name'], truth['images'][1]['file_name'] = first, second
+    assert save_images(detection_samples(cfg), GroundTruth(truth, [7, 3]), conditions(['contrast'], [2]), tmp_path) == 5
+    assert sorted(path.name for path in (tmp_path / 'contrast/2').iterdir()) == [f'{id}.png' for id in range(10, 15)]
+    said = json.loads((tmp_path / 'annotations.json').read_text())['images']
+    assert {image['id']: image['file_name'] for image in said} == {id: f'{id}.png' for id in range(10, 15)}
 
 
 def test_saved_sets_are_read_by_mmdet_and_jpeg_is_possible(folder, tmp_path):

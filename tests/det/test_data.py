@@ -59,6 +59,17 @@ def test_evaluation_keeps_what_decodes(truncated, logged):
     assert results['img'].shape == (40, 50, 3) and len(logged) == 1
 
 
+def test_what_decodes_of_a_turned_picture_is_turned(tmp_path):
+    """As OpenCV turns it when it is whole; the boxes are those of the turned one."""
+    turned, content = Image.Exif(), io.BytesIO()
+    turned[0x0112] = 6
+    Image.new('RGB', (50, 40)).save(content, 'JPEG', exif=turned)
+    for length in (len(content.getvalue()), len(content.getvalue()) - 2):
+        path = tmp_path / f'{length}.jpg'
+        path.write_bytes(content.getvalue()[:length])
+        assert data.LoadImageOrSkip(on_broken='keep')(dict(img_path=str(path)))['img'].shape == (50, 40, 3)
+
+
 def test_evaluation_refuses_what_does_not_decode(tmp_path):
     path = tmp_path / 'none.jpg'
     path.write_bytes(b'nothing')
@@ -67,10 +78,12 @@ def test_evaluation_refuses_what_does_not_decode(tmp_path):
 
 
 def config(root):
+    load = dict(type='LoadImageFromFile')
+
     def loader(split):
         return dict(dataset=dict(
             type='CocoDataset', data_root=root, ann_file=f'annotations/{split}.json', data_prefix=dict(img=f'{split}/'),
-            pipeline=[dict(type='LoadImageFromFile'), dict(type='Other', transforms=[[dict(type='LoadImageFromFile')]])]))
+            pipeline=[load, dict(type='Other', transforms=[[load]])]))
     evaluator = dict(type='CocoMetric', ann_file=f'{root}annotations/val.json')
     return Config(dict(train_dataloader=loader('train'), val_dataloader=loader('val'), test_dataloader=loader('val'),
                        val_evaluator=evaluator, test_evaluator=evaluator))
@@ -94,6 +107,9 @@ def test_data_root_moves_everything(tmp_path):
         (tmp_path / 'annotations').mkdir(exist_ok=True)
         (tmp_path / 'annotations' / f'{name}.json').write_text('{}')
     data.require_data(cfg, data.LOADERS)
+    cfg.test_evaluator.ann_file = 'nowhere/val.json'
+    with pytest.raises(FileNotFoundError, match='did not find nowhere/val.json; put it there'):
+        data.require_data(cfg, ('test_dataloader',))
 
 
 def test_loader_is_exchanged_wherever_it_stands():

@@ -1,6 +1,5 @@
 """Losses of a detector under attack, against those with which mmdet trains, and the state of the model around them."""
 
-from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +14,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from pit_downstream.attacks.objective import LossObjective, objective_of
 from pit_downstream.det.instances import Instances, instances_of, set_truth
-from pit_downstream.det.losses import KINDS, counts, detector_losses
+from pit_downstream.det.losses import KINDS, counts, detector_losses, wants_masks
 from pit_downstream.det.original import OriginalSizePredictor
 from pit_downstream.streams.rng import seed_of
 from tests.det import scenes, tiny
@@ -34,17 +33,6 @@ KEYS = {  # by family: every loss that mmdet returns, and those that each kind c
 }
 NEVER = {'mask_rcnn': {'acc'}, 'detr': {f'd0.{key}' for key in AUXILIARY},
          'dino': {f'{layer}{dn}{key}' for layer in ('', 'd0.') for dn in ('', 'dn_') for key in AUXILIARY} - AUXILIARY}
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    return scenes.coco_folder(tmp_path_factory.mktemp('coco') / 'data')
-
-
-@pytest.fixture(scope='module')
-def detectors(folder):
-    """detectors(family) is (predictor, samples), made once."""
-    return cache(lambda family: tiny.detector(folder, family))
 
 
 @pytest.fixture(params=tiny.FAMILIES)
@@ -151,6 +139,14 @@ def test_an_images_loss_is_its_own_and_the_same_every_time(detectors, family):
     torch.manual_seed(3)
     assert torch.equal(torch.rand(2), drawn)  # nobody's numbers were taken
     torch.testing.assert_close(predictor.loss(alone.images, alone)[0], first[2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('parts, kinds', [
+    (dict(with_mask=True), KINDS),  # CondInst, SOLO: one loss() asks for all that there is
+    (dict(with_mask=True, roi_head=None), ('all', 'roi')), (dict(with_mask=False), ())])
+def test_masks_are_asked_for_where_losses_need_them(parts, kinds):
+    model = SimpleNamespace(**parts)
+    assert tuple(kind for kind in KINDS if wants_masks(model, kind)) == kinds
 
 
 def test_samplers_follow_the_seed(detectors):

@@ -23,11 +23,6 @@ FRACTIONS = {1: 101, .75: 76, .5: 51, .25: 26}  # of the 101 points of recall, h
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    return scenes.coco_folder(tmp_path_factory.mktemp('coco') / 'data')
-
-
-@pytest.fixture(scope='module')
 def truth(folder):
     return GroundTruth.of_file(str(folder / 'annotations.json'), scenes.CLASSES)
 
@@ -97,7 +92,7 @@ def test_scores_that_are_no_numbers_and_unknown_labels_are_refused(truth):
     with pytest.raises(ValueError, match='expected finite scores, got NaN or infinity in image 10; check the weights'):
         CocoAP(truth).update(Outputs([found(10, [(0, 0, 9, 9)], [0], [float('nan')])]), None)
     with pytest.raises(ValueError, match='expected labels of the 2 classes of the data set, got 79; set metainfo'):
-        computed(CocoAP(truth), [found(10, [(0, 0, 9, 9)], [79], [.5])])
+        CocoAP(truth).update(Outputs([found(10, [(0, 0, 9, 9)], [79], [.5])]), None)  # at the first image that has one
 
 
 def test_masks(truth):
@@ -152,6 +147,18 @@ def test_the_evaluators_own_counts_and_thresholds_are_taken(folder):
     values = computed(boxes, guesses(1))
     assert values['AP'] == values['AP50']
     assert copy.deepcopy(boxes).truth is boxes.truth  # the loop copies metrics for every condition
+
+
+@pytest.mark.parametrize('evaluator, words', [
+    (dict(type='CocoMetric', metric=['proposal']), 'expected bbox or segm in test_evaluator.metric, got .*proposal'),
+    ([dict(type='LVISMetric'), dict(type='DumpResults')], 'expected CocoMetric or VOCMetric as test_evaluator, got '
+                                                          'LVISMetric, DumpResults; to measure'),
+    (None, 'expected CocoMetric or VOCMetric as test_evaluator, got none')])
+def test_evaluators_that_measure_no_ap_are_refused(folder, evaluator, words):
+    cfg = scenes.coco_config(folder)
+    cfg.test_evaluator = evaluator
+    with pytest.raises(ValueError, match=words):
+        config_metrics(cfg, detection_samples(cfg))
 
 
 def test_without_an_annotation_file_the_data_set_is_asked(folder):

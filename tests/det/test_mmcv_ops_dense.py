@@ -121,7 +121,8 @@ def test_ms_deform_attn_gradcheck():
     locations = torch.rand(1, 2, 2, 2, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     inputs = [randn(1, 16, 2, 2), locations * 1.4 - 0.2, randn(1, 2, 2, 2, 2, seed=1)]  # some points outside
     assert torch.autograd.gradcheck(
-        lambda v, l, w: MultiScaleDeformableAttnFunction.apply(v, shapes, start, l, w, 64),
+        lambda values, places, weights: MultiScaleDeformableAttnFunction.apply(
+            values, shapes, start, places, weights, 64),
         [tensor.requires_grad_() for tensor in inputs])
 
 

@@ -40,7 +40,8 @@ def test_masks_are_tinted():
 def test_hook_writes_truth_beside_what_was_found(tmp_path):
     Image.fromarray(np.full((20, 30, 3), 128, np.uint8)).save(tmp_path / 'a.png')
     unsure = instances(scores=torch.tensor([0.4]))
-    sample = DetDataSample(gt_instances=instances(), pred_instances=unsure, metainfo=dict(img_path=str(tmp_path / 'a.png')))
+    sample = DetDataSample(gt_instances=instances(), pred_instances=unsure,
+                           metainfo=dict(img_path=str(tmp_path / 'a.png')))
     runner = type('Runner', (), dict(visualizer=type('V', (), dict(dataset_meta=dict(classes=('cell',))))))
     PictureHook(str(tmp_path / 'out'), least=60).after_test_iter(runner, 0, outputs=[sample])
     picture = np.asarray(Image.open(tmp_path / 'out' / 'a.png'))

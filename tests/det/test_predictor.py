@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from pit_downstream.det.bundled import use_bundled
 from pit_downstream.det.predictor import DetectorPredictor, build_detector
 from pit_downstream.det.samples import detection_samples
-from tests.det import scenes
+from tests.det import scenes, tiny
 
 ROOT = Path(__file__).parents[2] / 'configs'
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of mmdet's ImageNet configs, RGB
@@ -60,7 +60,7 @@ def test_uint8_levels_survive_the_way_to_one_and_back():
     ('mask_rcnn_pit_s.py', {'model.test_cfg.rcnn.score_thr': 0., 'model.test_cfg.rpn.nms_pre': 50,
                             'model.test_cfg.rpn.max_per_img': 20, 'model.backbone.arch': 'ti',
                             'model.neck.in_channels': [64, 128, 256]}),
-    ('detr_pit_s.py', {}),
+    ('detr_pit_s.py', {'model.backbone.arch': 'ti', 'model.neck.in_channels': [128]}),
 ])
 def test_finds_bit_for_bit_what_mmdets_test_step_finds(few_shapes, name, changes):
     """The oracle goes mmdet's way: its data set with the whole pipeline, its collate, its test_step."""
@@ -159,24 +159,25 @@ def test_attention_under_any_condition(retinanet, few_shapes):
     assert 'stage1.block1' in outputs.trace.maps['softmax'] and len(outputs.predictions) == 1
 
 
-def test_names_say_weights_and_settings(few_shapes, tmp_path, retinanet):
-    cfg = bundled('retinanet_pit_ti.py', few_shapes)
-    assert retinanet.name.startswith("retinanet_pit_ti(config='") and retinanet.name.endswith("weights='random@0')")
-    torch.save({'state_dict': {f'module.{name}': value for name, value in retinanet.model.state_dict().items()}},
+def test_names_say_weights_and_settings(folder, tmp_path):
+    cfg = tiny.config(folder, 'retinanet')
+    drawn = build_detector(cfg, 'random', config='retina-tiny')
+    assert drawn.name.startswith("retina-tiny(config='") and drawn.name.endswith("weights='random@0')")
+    torch.save({'state_dict': {f'module.{name}': value for name, value in drawn.model.state_dict().items()}},
                tmp_path / 'w.pth')
-    loaded = build_detector(cfg, tmp_path / 'w.pth', config='retinanet_pit_ti')
+    loaded = build_detector(cfg, tmp_path / 'w.pth', config='retina-tiny')
     assert "weights='w.pth@" in loaded.name
     state = loaded.model.state_dict()
-    assert all(torch.equal(state[name], value) for name, value in retinanet.model.state_dict().items())
-    names = {build_detector(one, 'random', config='x').name for one in (
-        cfg, bundled('retinanet_pit_ti.py', few_shapes, **{'model.test_cfg.score_thr': .1}),
-        bundled('retinanet_pit_ti.py', few_shapes, **{'test_dataloader.dataset.pipeline.1.scale': (96, 96)}))}
-    assert len(names) == 3
+    assert all(torch.equal(state[name], value) for name, value in drawn.model.state_dict().items())
+    changes = ({}, {'model.test_cfg.score_thr': .1}, {'test_dataloader.dataset.pipeline.1.scale': (96, 96)},
+               {'test_evaluator.iou_thrs': [.5]}, {'model.train_cfg.assigner.pos_iou_thr': .6})
+    names = {build_detector(tiny.config(folder, 'retinanet', **one), 'random', config='x').name for one in changes}
+    assert len(names) == 5
     assert build_detector(cfg, 'random', config='x', seed=1).name not in names
 
 
-def test_random_weights_come_from_the_seed_and_disturb_no_other(few_shapes):
-    cfg = bundled('retinanet_pit_ti.py', few_shapes)
+def test_random_weights_come_from_the_seed_and_disturb_no_other(folder):
+    cfg = tiny.config(folder, 'retinanet')
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
@@ -191,12 +192,12 @@ def test_random_weights_come_from_the_seed_and_disturb_no_other(few_shapes):
     (lambda state: state.pop('bbox_head.retina_cls.weight'), 'which lacks 1 of .*: bbox_head.retina_cls.weight'),
     (lambda state: state.update({'bbox_head.retina_cls.weight': torch.zeros(3, 3)}), 'got other ones: .*retina_cls'),
 ])
-def test_weights_of_another_model_are_refused(few_shapes, retinanet, tmp_path, spoil, words):
-    state = retinanet.model.state_dict()
+def test_weights_of_another_model_are_refused(folder, detectors, tmp_path, spoil, words):
+    state = detectors('retinanet')[0].model.state_dict()
     spoil(state)
     torch.save(state, tmp_path / 'w.pth')
     with pytest.raises(ValueError, match=f'expected weights of the config in .*w.pth, {words}'):
-        build_detector(bundled('retinanet_pit_ti.py', few_shapes), tmp_path / 'w.pth', config='x')
+        build_detector(tiny.config(folder, 'retinanet'), tmp_path / 'w.pth', config='x')
 
 
 def test_collate_looks_at_the_image_it_is_given(retinanet, few_shapes):

@@ -10,14 +10,9 @@ from PIL import Image
 import pit_downstream.det  # noqa: F401
 from pit_downstream.core.condition import CLEAN
 from pit_downstream.datasets.base import UnreadableImage
-from pit_downstream.det.samples import detection_samples
+from pit_downstream.det.samples import counting, detection_samples
 from pit_downstream.det.truth import GroundTruth
 from tests.det import scenes
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    return scenes.coco_folder(tmp_path_factory.mktemp('coco') / 'data')
 
 
 def test_images_come_at_full_size_in_rgb_grouped_by_size(folder):
@@ -50,9 +45,24 @@ def test_the_name_says_annotations_and_limit(folder, tmp_path):
     content['annotations'].pop()
     (other / 'annotations.json').write_text(json.dumps(content))
     assert detection_samples(scenes.coco_config(other)).name != name
+    cfg = scenes.coco_config(folder)
+    cfg.test_evaluator.ann_file = str(other / 'annotations.json')  # then AP rests on this file, too
+    assert detection_samples(cfg).name.count('annotations.json@') == 2
     for limit in (0, 6):
         with pytest.raises(ValueError, match=f'expected a limit in 1..5, the number of images, got {limit}'):
             detection_samples(scenes.coco_config(folder), limit=limit)
+
+
+def test_what_changes_an_ap_is_told_apart_and_nothing_else(folder, tmp_path):
+    """A digest of it stands in the records: those of other classes or IoUs must not be taken for these."""
+    cfg, elsewhere = scenes.coco_config(folder), scenes.coco_config(tmp_path)
+    elsewhere.test_evaluator.update(metric=['bbox', 'segm'], classwise=True)
+    assert counting(cfg) == counting(elsewhere)
+    for part, change in ((cfg.test_dataloader.dataset, dict(metainfo=dict(classes=('cup', 'plate')))),
+                         (cfg.test_evaluator, dict(iou_thrs=[.5])), (cfg.test_evaluator, dict(type='VOCMetric'))):
+        before = counting(cfg)
+        part.update(change)
+        assert counting(cfg) != before
 
 
 @pytest.mark.parametrize('content', [b'', b'no image at all', None])
@@ -94,6 +104,9 @@ def test_pipelines_that_cannot_be_cut_are_refused(folder, spoil, words):
     cfg = scenes.coco_config(folder)
     spoil(cfg.test_dataloader.dataset.pipeline)
     with pytest.raises(ValueError, match=words):
+        detection_samples(cfg)
+    cfg.pop('test_dataloader')
+    with pytest.raises(ValueError, match='expected test_dataloader in the config, got none'):
         detection_samples(cfg)
 
 

@@ -7,9 +7,10 @@ from pit_downstream.det.samples import detection_samples
 from tests.det import scenes
 
 MEAN_STD = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
-BACKBONE = dict(type='ResNet', depth=18, base_channels=8, norm_cfg=dict(type='BN'))
-NECK = dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=16, num_outs=4)
-ANCHORS = dict(type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32])
+BACKBONE = dict(type='ResNet', depth=18, base_channels=8, norm_cfg=dict(type='BN'), num_stages=2, strides=(1, 2),
+                dilations=(1, 1), out_indices=(0, 1))
+NECK = dict(type='FPN', in_channels=[8, 16], out_channels=16, num_outs=2)
+ANCHORS = dict(type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8])
 CODER = dict(type='DeltaXYWHBBoxCoder')
 L1 = dict(type='L1Loss', loss_weight=1.0)
 SIGMOID = dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0)
@@ -37,13 +38,13 @@ def fcos():
     return dict(
         type='FCOS', backbone=BACKBONE, neck=NECK,
         bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=16, feat_channels=16, stacked_convs=1,
-                       strides=[4, 8, 16, 32], regress_ranges=((-1, 16), (16, 32), (32, 64), (64, 1e8)),
+                       strides=[4, 8], regress_ranges=((-1, 32), (32, 1e8)),
                        norm_cfg=dict(type='GN', num_groups=4)),
         test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=0., nms=NMS, max_per_img=20))
 
 
 def mask_rcnn():
-    pooled = dict(type='SingleRoIExtractor', out_channels=16, featmap_strides=[4, 8, 16, 32])
+    pooled = dict(type='SingleRoIExtractor', out_channels=16, featmap_strides=[4, 8])
     return dict(
         type='MaskRCNN', backbone=BACKBONE, neck=NECK,
         rpn_head=dict(type='RPNHead', in_channels=16, feat_channels=16, anchor_generator=ANCHORS, bbox_coder=CODER,
@@ -71,8 +72,8 @@ def detr():
     layer = dict(self_attn_cfg=dict(embed_dims=16, num_heads=2, dropout=.1),
                  ffn_cfg=dict(embed_dims=16, feedforward_channels=16, num_fcs=2, ffn_drop=.1))
     return dict(
-        type='DETR', num_queries=6, backbone=BACKBONE | dict(out_indices=(3,)),
-        neck=dict(type='ChannelMapper', in_channels=[64], kernel_size=1, out_channels=16, num_outs=1, act_cfg=None,
+        type='DETR', num_queries=6, backbone=BACKBONE | dict(out_indices=(1,)),
+        neck=dict(type='ChannelMapper', in_channels=[16], kernel_size=1, out_channels=16, num_outs=1, act_cfg=None,
                   norm_cfg=dict(type='BN')),
         encoder=dict(num_layers=1, layer_cfg=layer),
         decoder=dict(num_layers=2, return_intermediate=True,
@@ -92,7 +93,7 @@ def dino():
     deformable = dict(embed_dims=256, num_heads=2, num_levels=2, num_points=2, dropout=0.)
     return dict(
         type='DINO', num_queries=8, with_box_refine=True, as_two_stage=True, num_feature_levels=2,
-        backbone=BACKBONE | dict(out_indices=(2, 3)),
+        backbone=BACKBONE | dict(num_stages=4, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1), out_indices=(2, 3)),
         neck=dict(type='ChannelMapper', in_channels=[32, 64], kernel_size=1, out_channels=256, num_outs=2,
                   act_cfg=None),
         encoder=dict(num_layers=1, layer_cfg=layer | dict(self_attn_cfg=deformable)),

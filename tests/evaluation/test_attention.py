@@ -100,6 +100,17 @@ def test_figures_are_not_measured_again(folder):
     assert len(attention.list_images(folder, apart_from=folder / 'a')) == 3
 
 
+def test_arguments_stand_in_the_name_as_for_every_tool(folder, tmp_path):
+    built = attention.build_model('pit_ti(img_size=64,num_classes=4)', seed=1)
+    torch.save(built.state_dict(), tmp_path / 'w.pth')
+    chosen = [('pit_ti(img_size=64,num_classes=4)', str(tmp_path / 'w.pth')), ('pit_ti', str(tmp_path / 'w.pth'))]
+    analyses = attention.analyse_models(chosen, attention.list_images(folder, limit=2))
+    named, plain = analyses
+    assert named.startswith("pit_ti(img_size=64, num_classes=4, weights='w.pth@")
+    assert plain.startswith("pit_ti(weights='w.pth@")
+    assert [one.images.shape[-1] for one in analyses.values()] == [64, 224]
+
+
 def test_random_weights_follow_the_seed_alone():
     first = attention.build_model('pit_ti', seed=1).state_dict()
     torch.rand(3)

@@ -142,7 +142,8 @@ def test_published_weights_keep_their_own_head(name, monkeypatch):
                                          rf'{name}\(num_classes=10\); give your own weights with --weights FILE'):
         build_classifier(f'{name}(num_classes=10)')
     if name == 'pit_ti':
-        assert build_classifier('pit_ti(num_classes=1000)').name.startswith("pit_ti(num_classes=1000, weights='timm/pit")
+        name = build_classifier('pit_ti(num_classes=1000)').name
+        assert name.startswith("pit_ti(num_classes=1000, weights='timm/pit")
 
 
 class Code:
@@ -199,7 +200,8 @@ def test_what_gives_no_logits_is_refused():
 
 def test_images_of_a_size_that_the_model_refuses_get_one_sentence():
     predictor = build_classifier('vit_tiny_patch16_224(img_size=32)', weights='random', protocol='native')
-    with pytest.raises(ValueError, match='expected images that vit_tiny.* takes, got 48 x 48: .*--protocol than native'):
+    with pytest.raises(ValueError,
+                       match='expected images that vit_tiny.* takes, got 48 x 48: .*--protocol than native'):
         logits(predictor, samples(1, 48))
 
 

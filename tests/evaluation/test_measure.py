@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.corrupting import corrupted
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.loading import RawBatch
-from pit_downstream.evaluation.measure import measure, plan_passes
+from pit_downstream.evaluation.measure import measure, measure_passes, plan_passes
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.evaluation.ranks import start_ranks, stop_ranks
 from pit_downstream.metrics.classification import CLASSIFICATION, classification_metrics
@@ -160,6 +161,32 @@ def test_unreadable_images_are_named_and_counted(predictor, tmp_path, caplog):
                                workers=1))
     assert {record.count for record in records} == {38} and 'left out: n01443537/05.JPEG' in caplog.text
     assert caplog.text.count('left out: ') == 2  # once each, not in each of three passes
+
+
+def test_what_a_pass_found_goes_with_it(predictor, samples):
+    """A detector's metrics hold everything that was found; of 76 conditions at once that is gigabytes."""
+    class Heavy:
+        name, needs_trace, higher_is_better, count = 'heavy', False, True, 1
+        alive = weakref.WeakSet()
+
+        def reset(self):
+            self.alive.add(self)
+
+        def update(self, outputs, batch):
+            pass
+
+        def compute(self):
+            return {'heavy': 0.}
+    run = measure_passes(predictor, samples, [Heavy()], [CLEAN, *conditions(NAMES, [1])[1:]], batch_size=40)
+    alive = [len(Heavy.alive) for _ in run]
+    assert alive == [3, 2, 1]
+
+
+def test_images_too_small_to_corrupt_are_named(predictor):
+    batch = RawBatch(torch.zeros(2, 3, 8, 40, dtype=torch.uint8), ('first', 'second'), (0, 0))
+    with pytest.raises(ValueError, match='32 pixels a side or more under a corruption, got 8 x 40 in first; take it'):
+        next(corrupted(batch, conditions(['toy_noise'], [1])[1:], 0))
+    assert next(corrupted(batch, [CLEAN], 0)) is batch.images
 
 
 def test_batch_size_auto_halves_when_memory_runs_out(plain, predictor, samples, caplog):

@@ -9,7 +9,7 @@ def shares(monkeypatch, count, size, world):
     monkeypatch.setattr(ranks, 'world', lambda: world)
     taken = []
     for rank in range(world):
-        monkeypatch.setattr(ranks, 'rank', lambda: rank)
+        monkeypatch.setattr(ranks, 'rank', lambda rank=rank: rank)
         taken.append(ranks.dealt(count, size))
     return taken
 

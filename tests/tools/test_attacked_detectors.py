@@ -1,6 +1,7 @@
 """tools/eval_adversarial.py --config, show_detections.py and train_patch.py on a few bundled pictures."""
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -68,12 +69,12 @@ def test_a_detector_that_is_not_ours_is_attacked(run, config, at):
     (('--attacks', 'tig'), 'no attack named .tig.; did you mean tog'),
     (('--attacks', "pgd(loss='none')"), "loss is one of .*for a detector of all, cls, box, rpn, roi, got 'none'"),
     (('--attacks', "pgd(loss='rpn', steps=1)"), 'expected losses of kind rpn from the detector'),
+    (('--attacks', 'noise', 'fab'), 'expected a classifier for FAB, got fcos_tiny'),
     (('--attacks', 'noise', '--save', 'images'), 'expected --save with a classifier, got it with a detector')])
-def test_what_cannot_be_is_one_sentence(run, config, flags, words):
+def test_what_cannot_be_is_one_sentence_before_anything_is_measured(run, config, flags, words):
     code, _, said = run('eval_adversarial.py', '--config', config, 'random', *FEW, *flags)
     assert code == 2 and len(said.strip().splitlines()) == 1
-    import re
-    assert re.search(words, said)
+    assert re.search(words, said) and not Path('work_dirs/records').exists()
 
 
 def test_help_knows_both(run):
@@ -95,6 +96,12 @@ def test_a_patch(run, config):
     assert code == 0, said
     path = out.strip()
     assert path.startswith('patches/dpatch_')
-    code, out, said = run('eval_adversarial.py', '--config', config, 'random', *FEW, '--epsilons', '1', '--attacks',
-                          'dpatch', f"dpatch(file='{path}')")
-    assert code == 0 and path in out, said
+    code, out, said = run('eval_adversarial.py', '--config', config, 'random', *FEW, '--epsilons', '2/255', '--attacks',
+                          'noise', 'dpatch', f"dpatch(file='{path}')")
+    assert code == 0, said
+    lines = out.splitlines()[2:]
+    assert lines[0].split() == ['AP', 'no', 'attack', '2/255', '1'] and path in lines[4]  # patches are not faded
+    for flags, words in ((('--batch-size', 'auto'), 'a number as batch size'), (('--share', '2'), 'share in 0..1'),
+                         (('--step', '0'), 'expected a step of more than 0'), (('--steps', '0'), 'expected 1 step')):
+        code, _, said = run('train_patch.py', config, 'random', *FEW, *flags)
+        assert code == 2 and words in said

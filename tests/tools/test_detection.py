@@ -19,7 +19,7 @@ def test_without_coco_one_sentence_says_what_to_do(tool):
     done = tool('train.py', 'configs/detr_pit_s.py')
     assert done.returncode == 2 and done.stdout == ''
     sentence = done.stderr.strip().splitlines()[-1]
-    assert sentence.startswith('expected the data set under data/coco/, did not find data/coco/annotations/instances_tr')
+    assert sentence.startswith('expected the data set under data/coco/, did not find data/coco/annotations/instances_t')
     assert '--bundled' in sentence and 'data/README.md' in sentence and 'Traceback' not in done.stderr
 
 
@@ -75,7 +75,8 @@ def test_killed_and_resumed(tool, few_shapes, tmp_path):
 def test_two_processes_train_as_one_model(tool, few_shapes):
     """DistributedDataParallel over gloo, without find_unused_parameters."""
     done = tool('train.py', 'configs/detr_pit_s.py', '--bundled', '--data', few_shapes, '--launcher', 'pytorch', *SMALL,
-                'train_cfg.max_epochs=1', start=(sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2'))
+                'train_cfg.max_epochs=1',
+                start=(sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2'))
     assert done.returncode == 0, done.stderr[-3000:]
     assert '2 iterations, loss' in done.stdout  # 16 images, 4 in each of two processes
     assert 'find_unused_parameters=True' not in done.stdout

@@ -127,11 +127,14 @@ def test_mmdets_colour_order_is_another_condition(measured, weights, few_shapes)
     assert 'limit=3' in out.splitlines()[0] and '--bgr' in out
 
 
-@pytest.mark.parametrize('config', ['mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
-                                    'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'])
-def test_a_detector_that_is_not_ours(measured, few_shapes, config):
+@pytest.mark.parametrize('config, smaller', [
+    ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', ('model.backbone.depth=18', 'model.backbone.style=pytorch',
+                                                           'model.neck.in_channels=64,128,256,512')),
+    ('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py', ())])
+def test_a_detector_that_is_not_ours(measured, few_shapes, config, smaller):
     code, out, said = measured('eval_coco_c.py', config, 'random', '--bundled', '--data', few_shapes,
-                               '--corruptions', 'fog', '--severities', '3', '--limit', '2', '--batch-size', '2')
+                               '--corruptions', 'fog', '--severities', '3', '--limit', '2', '--batch-size', '2',
+                               *(('--cfg-options', *smaller) if smaller else ()))
     assert code == 0, said
     assert out.splitlines()[0].startswith(config.split('/')[1].removesuffix('.py') + "(config='")
     assert {record['condition'] for record in records()} == {'clean', 'fog(severity=3)'}

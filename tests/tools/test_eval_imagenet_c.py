@@ -78,8 +78,8 @@ def test_the_whole_benchmark_without_detection_libraries(tool, measured, tmp_pat
 
 
 def test_a_part_is_measured_and_the_rest_is_named(measured, tmp_path):
-    code, out, said = measured('--corruptions', 'gaussian_noise', 'spatter', '--severities', '1', '3', '1', '--limit', '12',
-                               '--as-published', '--workers', '2', '--cache', 'cache', '--batch-size', '5')
+    code, out, said = measured('--corruptions', 'gaussian_noise', 'spatter', '--severities', '1', '3', '1', '--limit',
+                               '12', '--as-published', '--workers', '2', '--cache', 'cache', '--batch-size', '5')
     assert code == 0, said
     lines = out.splitlines()
     assert 'limit=12' in lines[0] and [line.split()[0] for line in lines[3:6]] == ['clean', 'gaussian_noise', 'spatter']

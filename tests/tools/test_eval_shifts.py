@@ -161,8 +161,8 @@ def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
     for flags, words in ((('--shifts', 'imagenet_a=wrong'), 'this looks like ImageNet-R: 200 folders named by WordNet'),
                          (('--shifts', 'imagenet_q'), "no data set named 'imagenet_q'; did you mean imagenet_"),
                          (('--shifts', 'imagenet_sketch'), 'expected a folder at data/imagenet-sketch, found none'),
-                         (('--data', 'wrong'), "expected ImageNet's validation pictures in folders of the 1000 classes in "
-                          'wrong; this looks like ImageNet-R: 200'),
+                         (('--data', 'wrong'), "expected ImageNet's validation pictures in folders of the 1000 classes "
+                          'in wrong; this looks like ImageNet-R: 200'),
                          (('--shifts', 'imagenet_a', '--data', 'nowhere'),
                           'expected pictures in nowhere, found no such folder; name another with --data DIR')):
         code, _, said = measured(*flags)

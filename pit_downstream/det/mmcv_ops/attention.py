@@ -2,7 +2,7 @@
 
 mmcv calls the extension on CUDA only; on the CPU it has a pure-PyTorch form of its own.
 """
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F

@@ -2,7 +2,7 @@
 
 mmcv has a fast and a naive kernel for the same function; here both names lead to one loop over the k * k taps.
 """
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch.nn.functional as F
 from torch import Tensor

@@ -3,7 +3,8 @@
 `mmcv.utils.ext_loader` asks at import for some 150 names, most of them for 3-D, rotated boxes and video; those we
 do not compute answer with a function that raises NotImplementedError when it is called.
 """
-from typing import Callable, NoReturn
+from typing import NoReturn
+from collections.abc import Callable
 
 import torch
 import torchvision

@@ -1,6 +1,7 @@
 """What every substituted op has around it: no autograd, no autocast, at least float32, bounded memory."""
 from functools import wraps
-from typing import Callable, Iterator, TypeVar
+from typing import TypeVar
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor

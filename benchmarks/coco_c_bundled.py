@@ -1,0 +1,51 @@
+"""COCO-C against mmdet's script on the bundled pictures: what coco_c_speed.py measures, without a data set at hand.
+
+python -m benchmarks.coco_c_bundled [--config configs/retinanet_pit_ti.py] [--limit 20] [--threads 2] [--quick]
+
+The weights are random: this is about time. Writes work_dirs/bench/coco_c_speed.json.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from mmengine.registry import init_default_scope
+
+import pit_downstream.det  # noqa: F401  before anything of mmdet's
+from benchmarks import coco_c_speed
+from benchmarks.environment import bench_parser
+from mmdet.registry import MODELS
+from pit_downstream.det import runs
+from pit_downstream.det.bundled import ROOT
+
+
+def prepare(config: str, folder: Path) -> tuple[Path, Path]:
+    """The config as it is on the bundled data, and a checkpoint of random weights, as files in `folder`."""
+    cfg = runs.read_config(SimpleNamespace(config=config, launcher='none', local_rank=0, bundled=True, data=None,
+                                           cfg_options={}, work_dir=str(folder)), loaders=())
+    cfg.model.backbone.init_cfg = None
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    files = folder / Path(config).name, folder / 'random.pth'
+    cfg.dump(files[0])
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, files[1])
+    return files
+
+
+def main() -> None:
+    parser = bench_parser(__doc__)
+    parser.add_argument('--config', default='configs/retinanet_pit_ti.py')
+    parser.add_argument('--limit', type=int, default=20)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        config, checkpoint = prepare(args.config, Path(folder))
+        sys.argv[1:] = [str(config), str(checkpoint), '--data', ROOT, '--limit', str(args.limit), '--aside',
+                        '--threads', str(args.threads), *(['--quick'] if args.quick else [])]
+        coco_c_speed.main()
+
+
+if __name__ == '__main__':
+    main()

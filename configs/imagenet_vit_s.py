@@ -1,0 +1,8 @@
+"""DeiT-S on ImageNet by DeiT's recipe: PiT-S' twin.
+
+python tools/train_classifier.py configs/imagenet_vit_s.py [--bundled]
+79.8 % top-1 in the PiT authors' README; not measured here.
+"""
+_base_ = './_base_/classification.py'
+model = dict(network=dict(name='vit_s'))
+train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatedAugmentation', num_repeats=3))

@@ -1,0 +1,52 @@
+"""Flags of the tool that says what a model costs."""
+
+import argparse
+from types import SimpleNamespace
+
+from .modules import look_here
+from .values import whole
+
+COCO = (800, 1333)  # pixels to which mmdet's configs bring COCO's images
+
+
+def facts_parser(description: str) -> argparse.ArgumentParser:
+    from mmengine.config import DictAction
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('name', metavar='CONFIG|MODEL', help="a detector's config file; or a classifier as --model of the other tools "
+        "takes it: a name of timm's or ours, torchvision:NAME, package.module:function")
+    add('--shape', nargs=2, type=whole(1), metavar=('H', 'W'), help="pixels of an image (default: a classifier's own; "
+        f'{COCO[0]} {COCO[1]} for a detector)')
+    add('--batch-size', type=whole(1), help='images of the second timing (default: 8 for a classifier, 1 for a '
+        'detector)')
+    add('--repeats', type=whole(0), default=10, help='timed passes; 0 leaves out time and memory (default: '
+        '%(default)s)')
+    add('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
+    add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='override settings of the '
+        'config')
+    add('--json', metavar='FILE', help='write every number there')
+    return parser
+
+
+def facts(args: argparse.Namespace):
+    """What the flags ask for. Raises LookupError or ValueError for names and shapes that do not exist."""
+    from ..core.outputs import require_file_to_write
+    if args.json:
+        require_file_to_write(args.json, '--json')
+    from ..evaluation.ranks import start_ranks
+    device, shape = start_ranks(args.device), args.shape and tuple(args.shape)
+    if not args.name.endswith('.py') and '::' not in args.name:
+        if args.cfg_options:
+            raise ValueError(f'expected --cfg-options with a config, got them with the model {args.name}; write '
+                             "arguments of a model in brackets: 'pit_s(num_classes=10)'")
+        from ..evaluation.facts import classifier_facts
+        from ..evaluation.models import build_classifier
+        look_here()
+        predictor = build_classifier(args.name, weights='random', device=device)
+        return classifier_facts(predictor, shape, batch_size=args.batch_size or 8, repeats=args.repeats)
+    from ..det import runs
+    from ..det.facts import detector_facts
+    flags = SimpleNamespace(config=args.name, launcher='none', local_rank=0, bundled=False, data=None, work_dir=None,
+                            cfg_options=args.cfg_options)
+    return detector_facts(runs.read_config(flags, loaders=()), shape or COCO, config=args.name, device=device,
+                          batch_size=args.batch_size or 1, repeats=args.repeats)

@@ -1,0 +1,47 @@
+"""The facts about a detector: its backbone and the whole of it, from a config alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+
+from ..evaluation.complexity import complexity
+from ..evaluation.facts import Facts, device_name, measured
+from .predictor import RANDOM, build_detector
+
+NOTE = 'second stages see what random weights propose; post-processing is timed, not counted'
+
+
+def detector_facts(cfg: Config, shape: tuple[int, int], *, config: str, device: str | torch.device = 'cpu',
+                   batch_size: int = 1, repeats: int = 5) -> Facts:
+    """Of the detector of `cfg` with random weights, for images of shape (height, width) before padding.
+
+    config: what it is called. The arithmetic is that of one real pass over noise, since the number of proposals of a
+    two-stage detector depends on data. Raises ValueError for images that the detector cannot take.
+    """
+    predictor = build_detector(cfg, RANDOM, config=Path(config).stem, device=device)
+    model = predictor.model
+    data = model.data_preprocessor(noise(shape, 1), False)
+    try:
+        cost = complexity(model, lambda: model(**data, mode='tensor'), split=('backbone',))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(f'expected images that {config} takes, got {shape[0]} x {shape[1]}: '
+                         f'{(str(error) or type(error).__name__).splitlines()[0]}; give another --shape') from error
+    height, width = data['inputs'].shape[-2:]
+
+    def passes(count: int) -> Callable[[], list[DetDataSample]]:
+        images = noise(shape, count)
+        return lambda: model(**model.data_preprocessor(images, False), mode='predict')
+    return measured(Facts(config, (height, width), cost, device_name(predictor.device), note=NOTE), passes, batch_size,
+                    device=predictor.device, repeats=repeats)
+
+
+def noise(shape: tuple[int, int], count: int) -> dict:
+    """So many images as mmdet's loaders hand them to a model."""
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=generator) for _ in range(count)]
+    samples = [DetDataSample(metainfo={'img_id': number, 'img_shape': shape, 'ori_shape': shape,
+                                       'scale_factor': (1.0, 1.0)}) for number in range(count)]
+    return {'inputs': images, 'data_samples': samples}

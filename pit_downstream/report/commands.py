@@ -1,0 +1,101 @@
+"""The commands that would fill gaps, made from those that measured the rest."""
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..benchmarks.base import model_flag
+from ..core.spec import Spec
+from .inputs import Kept, Run
+
+SWITCHES = ('--bundled', '--compile', '--bgr', '--as-published')  # flags that take no value
+CLASSIFIER = ('--model', '--weights', '--protocol', '--data', '--labels', '--limit', '--allow-missing', '--batch-size',
+              '--workers', '--device', '--seed', '--store', '--import')
+DETECTOR = ('--bundled', '--data', '--ann', '--images', '--limit', '--allow-missing', '--batch-size', '--workers',
+            '--device', '--seed', '--store', '--cfg-options', '--import')
+CORRUPTED = ('--as-published', '--variant', '--published', '--set', '--bgr', '--amp')  # kept for the same tool alone
+
+Flags = dict[str, list[str]]
+
+
+def flags(argv: Sequence[str]) -> Flags:
+    """The words of a command by flag; '' has those that stand before any flag or behind one that takes none."""
+    found: Flags = {'': []}
+    here = ''
+    for word in argv:
+        if word.startswith('--'):
+            here, equals, value = word.partition('=')
+            found[here] = [value] if equals else []
+            here = '' if here in SWITCHES or equals else here
+        else:
+            found[here].append(word)
+    return found
+
+
+def classifier_command(kept: Kept, tool: str, model: str, *more: str) -> str:
+    """How `tool` measures a classifier, as the last run on it went where one is known. more: further words."""
+    run = _last(kept, tool, lambda given: _is_classifier(given, model))
+    if run is None:
+        weights = Spec.parse(model).get('weights')
+        file = ['--weights', 'FILE' if '@' in str(weights) else str(weights)] if weights else []
+        return f'python tools/{tool} {model_flag(model)} {shlex.join([*file, *more])}'.strip()
+    given = flags(run.argv[1:])
+    return shlex.join(['python', f'tools/{tool}', *_kept(given, run, tool, CLASSIFIER, more), *more])
+
+
+def detector_command(kept: Kept, tool: str, model: str, *more: str) -> str:
+    """As classifier_command, for a detector."""
+    run = _last(kept, tool, lambda given: _is_detector(given, model))
+    given = flags(run.argv[1:]) if run else {}
+    places = _places(given)[:2] if run else [f'configs/{Spec.parse(model).name}.py', 'CHECKPOINT']
+    words = ['python', f'tools/{tool}', *['--config'] * (tool == 'eval_adversarial.py'), *places]
+    return shlex.join([*words, *(_kept(given, run, tool, DETECTOR, more) if run else ()), *more])
+
+
+def as_source(kept: Kept, model: str) -> str:
+    """What --source takes for a model of the records, whose weights stand there without their folder."""
+    run = _last(kept, '', lambda given: _is_classifier(given, model))
+    given = flags(run.argv[1:]) if run else {}
+    spec = Spec.parse(given['--model'][-1] if run else model)
+    weights = given.get('--weights') or ['FILE' if '@' in str(spec.get('weights')) else '']
+    named = {'weights': weights[-1]} if weights[-1] else {}
+    return str(Spec.of(spec.name, **{**dict(spec.without('amp', 'search').kwargs), **named}))
+
+
+def _last(kept: Kept, tool: str, fits: Callable[[Flags], bool]) -> Run | None:
+    """The last run that fits, one of the same tool before those of others."""
+    runs = [run for run in kept.runs if run.argv and fits(flags(run.argv[1:]))]
+    return max([run for run in runs if _is(run, tool)] or runs, key=lambda run: run.started, default=None)
+
+
+def _kept(given: Flags, run: Run, tool: str, kind: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The flags of a run that hold for `tool`, too, and are not given anew."""
+    holding = (*kind, *CORRUPTED) if _is(run, tool) else kind
+    return [word for flag, values in given.items() if flag in holding and flag not in more for word in (flag, *values)]
+
+
+def _is(run: Run, tool: str) -> bool:
+    return Path(run.argv[0]).name == tool
+
+
+def _is_classifier(given: Flags, model: str) -> bool:
+    """Whether a run with these flags measured `model`, as far as its name in the records says."""
+    spec, asked = Spec.parse(model), (given.get('--model') or [''])[-1]
+    try:
+        known = Spec.parse(asked)
+    except ValueError:
+        return False
+    file = Path((given.get('--weights') or [str(known.get('weights'))])[-1]).name
+    return (known.name == spec.name
+            and all(spec.get(key) == value for key, value in known.kwargs if key != 'weights')
+            and ('@' not in str(spec.get('weights')) or str(spec.get('weights')).partition('@')[0] == file))
+
+
+def _is_detector(given: Flags, model: str) -> bool:
+    config = (_places(given) or [''])[0]
+    return '--model' not in given and config.endswith('.py') and Path(config).stem == Spec.parse(model).name
+
+
+def _places(given: Flags) -> list[str]:
+    """Config and checkpoint, wherever they stood."""
+    return [*given.get('--config', []), *given.get('', [])]

@@ -1,0 +1,128 @@
+"""Section on the corruptions of ImageNet-C: errors by severity, and CE against a reference."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from ..benchmarks import imagenet_c
+from ..benchmarks.base import wilson
+from ..benchmarks.imagenet_c import ERROR, SEVERITIES
+from ..core.condition import CLEAN
+from ..core.records import MissingMeasurement
+from ..core.registry import SECTIONS
+from . import charts
+from .commands import classifier_command
+from .grids import Grid, Variant, corrupts, grids, heat, lacking, what
+from .measured import ALEXNET, Measured, One, sources
+from .parts import Cell, Figure, Gap, Heading, Part, Section, Sheet, missing, percent, readable, words
+
+ONLY_IMAGENET = ("AlexNet's errors are those on ImageNet: on other pictures CE compares models with each other, and "
+                 'says nothing about AlexNet.')
+
+Ratio = tuple[float, float | None, float | None]  # CE and the ends of its interval, where it has one
+
+
+@SECTIONS.register('imagenet_c')
+def imagenet_c_section(measured: Measured) -> Section:
+    """Top-1 errors by corruption and severity, and CE against the reference."""
+    parts: list[Part] = []
+    gaps: list[Gap] = []
+    for grid in grids(measured, lambda one: one.classifies):
+        parts.append(Heading(f'{grid.name}{grid.said}'))
+        parts += [heat(grid, one, ERROR, f'errors{grid.short}', noun='top-1 error') for one in grid.ones]
+        parts += [*_ce(measured, grid), _errors(grid)]
+        gaps += _gaps(measured, grid)
+    gaps += [Gap(f'{one.label}: no errors under the corruptions of ImageNet-C',
+                 classifier_command(measured.kept, 'eval_imagenet_c.py', one.model))
+             for one in lacking(measured, lambda one: one.classifies, lambda one: one.holds(corrupts, ERROR))]
+    lead = ('Top-1 error in per cent under fifteen corruptions at five severities (Hendrycks & Dietterich 2019); the '
+            'deeper the colour, the more errors. CE is the error summed over the severities, divided by that of the '
+            'reference.')
+    return Section('imagenet_c', 'ImageNet-C', lead, tuple(parts), tuple(gaps))
+
+
+def _errors(grid: Grid) -> Sheet:
+    """A row for every model and corruption."""
+    rows = []
+    for one in grid.ones:
+        for name in grid.names:
+            keys = [(imagenet_c.condition(name, severity, **grid.variant), ERROR) for severity in SEVERITIES]
+            records = [one.table.record(key) if key in one.table else None for key in keys]
+            mean = None if None in records else math.fsum(record.value for record in records) / len(records)
+            rows.append((one.cell, words(readable(name)), *(
+                missing() if record is None else percent(record.value, wilson(record.value, record.count))
+                for record in records), percent(mean)))
+    caption = (f'Top-1 error{grid.said} on {grid.name}, in per cent with 95 % intervals (Wilson). The mean over the '
+               f'severities is there only where all five were measured. {sources(grid.ones)}')
+    columns = ('model', 'corruption', *(f'severity {severity}' for severity in SEVERITIES), 'mean')
+    return Sheet(f'errors{grid.short}', caption, columns, tuple(rows), folded=True)
+
+
+def _ce(measured: Measured, grid: Grid) -> list[Part]:
+    """CE of every corruption that has one, and mCE, against AlexNet or a model on the same pictures."""
+    base = next((one for one in grid.ones if one.label == measured.reference), None)
+    rows = {one: {name: ratio for name in grid.names if (ratio := _ratio(one, base, name, grid.variant))}
+            for one in grid.ones}
+    if not any(rows.values()):
+        return []
+    known = {*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT}.union(*rows.values())
+    shown = [name for name in grid.names if name in known]  # over a gap there is a dash
+    against = base.label if base else ALEXNET
+    foreign = base is None and not grid.name.startswith('imagenet')
+    caption = (f'CE in per cent of {against}{grid.said}, on {grid.name}: below 100 is better than {against}.'
+               f'{"" if base else " Lines are 95 % intervals."}{f" {ONLY_IMAGENET}" if foreign else ""} '
+               f'{sources(grid.ones)}')
+    body = [(words(readable(name)), *(_cell(rows[one].get(name)) for one in grid.ones)) for name in shown]
+    body.append((words('mCE of the fifteen'), *(_mce(one, base, grid.variant) for one in grid.ones)))
+    columns = ('corruption', *(one.label for one in grid.ones))
+    sheet = Sheet(f'ce{grid.short}', caption, columns, tuple(body), folded=True)
+    drawn = {one: ratios for one, ratios in rows.items() if one is not base and ratios}
+    return [*([_bars(measured, grid, drawn, shown, caption, against)] if drawn else []), sheet]
+
+
+def _bars(measured: Measured, grid: Grid, rows: Mapping[One, Mapping[str, Ratio]], shown: list[str], caption: str,
+          against: str) -> Figure:
+    found = {one.label: {shown.index(name): tuple(None if end is None else 100 * end for end in ratio)
+                         for name, ratio in ratios.items()} for one, ratios in rows.items()}
+    drawing = charts.bars(f'CE against {against}', list(map(readable, shown)), found, measured.numbers,
+                          xlabel=f'CE, % of {against}', line=100)
+    points = tuple({'model': one.label, 'corruption': name, 'reference': against, 'value': ratio[0], 'low': ratio[1],
+                    'high': ratio[2]} for one, ratios in rows.items() for name, ratio in ratios.items())
+    return Figure(f'ce{grid.short}', caption, drawing, points)
+
+
+def _ratio(one: One, base: One | None, name: str, variant: Variant) -> Ratio | None:
+    """CE with its interval; of another reference than AlexNet the quotient, which has none. None over a gap."""
+    try:
+        ce = imagenet_c.corruption_error(one.table, name, **variant)
+        if base is None:
+            return ce, *imagenet_c.corruption_interval(one.table, name, **variant)
+        return ce / imagenet_c.corruption_error(base.table, name, **variant), None, None
+    except (LookupError, ZeroDivisionError):  # a severity is missing, AlexNet's error not known, a reference perfect
+        return None
+
+
+def _cell(ratio: Ratio | None) -> Cell:
+    return missing() if ratio is None else percent(ratio[0], ratio[1:])
+
+
+def _mce(one: One, base: One | None, variant: Variant) -> Cell:
+    """Of all fifteen, or a dash."""
+    try:
+        if base is None:
+            return percent(imagenet_c.summarise(one.table, **variant)['mCE'],
+                           imagenet_c.intervals(one.table, **variant)['mCE'])
+    except MissingMeasurement:
+        return missing()
+    ratios = [_ratio(one, base, name, variant) for name in imagenet_c.CORRUPTIONS]
+    return missing() if None in ratios else percent(math.fsum(ratio[0] for ratio in ratios) / len(ratios))
+
+
+def _gaps(measured: Measured, grid: Grid) -> Iterable[Gap]:
+    """What keeps a table from an mCE."""
+    for one in grid.ones:
+        keys = [(condition, ERROR) for condition in imagenet_c.conditions(**grid.variant)
+                if (condition, ERROR) not in one.table]
+        if keys:
+            run = classifier_command(measured.kept, 'eval_imagenet_c.py', one.model)
+            lost = 'no relative mCE' if [key[0] for key in keys] == [CLEAN] else 'no mCE'
+            yield Gap(what(one, keys, 'errors', lost), imagenet_c.command(one.table, keys, run=run))

@@ -1,0 +1,110 @@
+"""How figures look: one palette, one size of letters, and colours that a page may exchange for those of the dark."""
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID = '#1c2128', '#5b6572', '#d9dee4'
+PAPER = '#fefefe'
+SERIES = ('#0b66b0', '#d1590a', '#0a8a63', '#a8488f', '#8a6d00', '#5560c8', '#4d7f1f', '#b23a48')
+HEAT, COLD = '#2467ad', '#c4570f'  # cells of heat maps, with an opacity; the second for what is below zero
+MARKERS = 'osD^vPX*'
+# What the page calls the colours that the dark exchanges; page.css gives the values
+_VARIABLES = {INK: 'ink', MUTED: 'muted', GRID: 'grid', PAPER: 'paper',
+              **{hue: f's{index}' for index, hue in enumerate(SERIES)}}
+WIDTH = 3.9  # inches of a figure; 72 units of the page each
+_STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'pit_downstream', 'font.family': 'DejaVu Sans', 'font.size': 9,
+          'text.color': INK, 'axes.edgecolor': GRID, 'axes.labelcolor': MUTED, 'axes.titlecolor': INK,
+          'axes.titlesize': 9.5, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left', 'axes.labelsize': 8.5,
+          'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'axes.axisbelow': True,
+          'grid.color': GRID, 'grid.linewidth': .7, 'xtick.color': MUTED, 'ytick.color': MUTED, 'xtick.labelsize': 8,
+          'ytick.labelsize': 8, 'xtick.major.size': 0, 'ytick.major.size': 0, 'xtick.minor.size': 0,
+          'ytick.minor.size': 0, 'lines.linewidth': 1.6, 'lines.markersize': 4, 'legend.frameon': False,
+          'legend.fontsize': 8, 'figure.facecolor': 'white'}
+
+
+def require_matplotlib() -> None:
+    """Raise ImportError with what to do where matplotlib or jinja2 is missing."""
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"a report needs matplotlib and jinja2, found no {error.name}; install them with "
+                          "pip install 'pit_downstream[report]'") from None
+
+
+def colour(number: int) -> str:
+    return SERIES[number % len(SERIES)]
+
+
+def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that draws, made to draw in the style of this module."""
+    @wraps(draw)
+    def drawn(*args: Any, **options: Any) -> Any:
+        import matplotlib
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **options)
+    return drawn
+
+
+def canvas(title: str = '', *, height: float = 2.9, width: float = WIDTH) -> 'tuple[Figure, Axes]':
+    """A figure of one panel; called from a styled function."""
+    from matplotlib.figure import Figure
+    figure = Figure((width, height), layout='constrained')
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    return figure, axes
+
+
+@styled
+def svg(figure: 'Figure', name: str, *, themed: bool = False) -> str:
+    """An SVG element or, not `themed`, a file of its own on white paper.
+
+    themed: its colours are variables of the page, its letters the page's; ids begin with `name`, which must be unique.
+    """
+    out = io.StringIO()
+    _save(figure, out, format='svg', transparent=themed, metadata={'Date': None, 'Creator': None})
+    text = out.getvalue()
+    return _themed(text, name) if themed else text
+
+
+@styled
+def png(figure: 'Figure', *, dpi: int = 200) -> bytes:
+    out = io.BytesIO()
+    _save(figure, out, format='png', dpi=dpi, metadata={'Software': None})
+    return out.getvalue()
+
+
+def data_url(data: bytes, kind: str) -> str:
+    return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+
+
+def _save(figure: 'Figure', out: Any, **options: Any) -> None:
+    figure.savefig(out, **options)
+    figure.set_layout_engine('none')  # everything has its place now; the next file need not look for it again
+
+
+def _themed(text: str, name: str) -> str:
+    text = text[text.index('<svg'):]
+    text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.DOTALL)
+    text = re.sub(r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>', _head, text, count=1, flags=re.DOTALL)
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else '', text)
+    text = re.sub(r'(url\(#|href="#)', rf'\g<1>{name}-', text)
+    text = re.sub(r"font: ([\w ]*?)([\d.]+)px [^;\"]*", r'font-size: \2px; \1', text)
+    for hue, variable in _VARIABLES.items():
+        text = text.replace(hue, f'var(--{variable})')
+    return text.strip()
+
+
+def _head(found: re.Match) -> str:
+    width, height = float(found[1]), float(found[2])
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="0 0 {width:g} {height:g}" style="max-width: {1.35 * width:.0f}px">')

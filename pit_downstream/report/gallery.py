@@ -1,0 +1,33 @@
+"""Section of pictures: what lay as PNG or JPEG in the given folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..core.registry import SECTIONS
+from .inputs import PICTURES
+from .measured import Measured
+from .parts import Gap, Picture, Section
+
+SHOWN = 6  # of a folder
+LARGEST = 3 << 20  # bytes of a picture: the page holds them all
+COMMANDS = (('corrupted pictures', 'python tools/show_corruptions.py PHOTO.jpg --out DIR/corruptions.png'),
+            ('found boxes', 'python tools/show_detections.py CONFIG CHECKPOINT --out DIR/detections.png'))
+
+
+@SECTIONS.register('pictures')
+def pictures_section(measured: Measured) -> Section:
+    """A few of every folder, evenly spread."""
+    parts = [picture for number, (folder, files) in enumerate(measured.kept.pictures.items(), 1)
+             for picture in _some(folder, files, number)]
+    gaps = () if parts else tuple(Gap(f'no {what}', command) for what, command in COMMANDS)
+    return Section('pictures', 'Pictures', 'As they lay in the given folders.', tuple(parts), gaps)
+
+
+def _some(folder: Path, files: Sequence[Path], number: int) -> list[Picture]:
+    """Evenly spread. number: of the folder, since two may have pictures of one name."""
+    small = [path for path in files if path.stat().st_size <= LARGEST]
+    count = min(SHOWN, len(small))
+    chosen = [small[index * len(small) // count] for index in range(count)]
+    left = f' ({count} of {len(files)} in this folder)' if count < len(files) else ''
+    return [Picture(f'picture_{number}_{index}', f'{folder.name}/{path.name}{left}', path.read_bytes(),
+                    PICTURES[path.suffix.lower()]) for index, path in enumerate(chosen, 1)]

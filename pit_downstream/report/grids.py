@@ -1,0 +1,116 @@
+"""Corruption by severity: what was measured on the same pictures, for every way of corrupting that was used."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..benchmarks import imagenet_c
+from ..benchmarks.imagenet_c import SEVERITIES
+from ..core.condition import CLEAN, Condition
+from ..core.records import Key
+from ..core.spec import Value, spelled
+from . import charts
+from .measured import Measured, One, sources
+from .names import dataset_label
+from .parts import Figure, readable, slug
+
+Variant = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """name: of the pictures. short: a part of file names. variant: what the corruptions say beside their severity."""
+
+    name: str
+    short: str
+    ones: tuple[One, ...]
+    variant: Variant
+
+    @property
+    def said(self) -> str:
+        """' (jpeg=85)', for captions; '' of the plain way."""
+        words = ', '.join(f'{key}={spelled(value)}' for key, value in self.variant.items())
+        return f' ({words})' if words else ''
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The corruptions of which any of the tables holds a number, in the order of the benchmark."""
+        held = dict.fromkeys(condition.corruption.name for one in self.ones for condition in one.conditions()
+                             if corrupts(condition) and condition == imagenet_c.condition(
+                                 condition.corruption.name, condition.corruption.get('severity'), **self.variant))
+        known = [name for name in (*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT) if name in held]
+        return *known, *(name for name in held if name not in known)
+
+    def cells(self, one: One, metric: str) -> dict[tuple[int, int], Key]:
+        """Where a table has a number: by (row, column)."""
+        keys = {(row, column): (imagenet_c.condition(name, severity, **self.variant), metric)
+                for row, name in enumerate(self.names) for column, severity in enumerate(SEVERITIES)}
+        return {place: key for place, key in keys.items() if key in one.table}
+
+
+def grids(measured: Measured, kind: Callable[[One], bool]) -> Iterator[Grid]:
+    """For the tables of a kind, one for each set of pictures and each way of corrupting."""
+    for group in measured.groups(lambda one: kind(one) and one.holds(corrupts)):
+        every = [way for one in group.ones for way in variants(one)]
+        ways = [way for index, way in enumerate(every) if way not in every[:index]]
+        for index, way in enumerate(ways, 1):
+            short = group.short + (f'_way{index}' if len(ways) > 1 else '')
+            yield Grid(group.name, short, tuple(one for one in group.ones if way in variants(one)), way)
+
+
+def corrupts(condition: Condition) -> bool:
+    """A corruption of some severity, and no attack."""
+    return condition.attack is None and condition.corruption is not None and bool(condition.corruption.get('severity'))
+
+
+def variants(one: One) -> list[Variant]:
+    """What the corruptions of a table say beside their severity: {}, {'jpeg': 85}, {'variant': 'hendrycks'} ...
+
+    Of the authors' own way only three corruptions say that it is theirs; the others belong to either.
+    """
+    specs = [condition.corruption for condition in one.conditions() if corrupts(condition)]
+    found: list[Variant] = []
+    for base in dict.fromkeys(spec.without('severity', 'variant').kwargs for spec in specs):
+        here = [spec for spec in specs if spec.without('severity', 'variant').kwargs == base]
+        telling = [spec for spec in here if spec.name in imagenet_c.HENDRYCKS] or here
+        ways = dict.fromkeys(spec.get('variant') for spec in telling)
+        found += [dict(base) | ({'variant': way} if way else {}) for way in ways]
+    return found
+
+
+def lacking(measured: Measured, kind: Callable[[One], bool], has: Callable[[One], bool]) -> list[One]:
+    """A table of every model of a kind that has nothing of something, wherever it was measured."""
+    having = {one.number for one in measured.ones if has(one)}
+    first: dict[int, One] = {}
+    for one in measured.ones:
+        if kind(one) and one.number not in having:
+            first.setdefault(one.number, one)
+    return list(first.values())
+
+
+def heat(grid: Grid, one: One, metric: str, name: str, *, noun: str = '', high: float = 1.) -> Figure:
+    """The heat map of one table. noun: what the metric is called in the caption."""
+    cells = grid.cells(one, metric)
+    clean = f', clean {100 * one.table[CLEAN, metric]:.1f}' if (CLEAN, metric) in one.table else ''
+    drawing = charts.heat_map(one.label + clean, list(map(readable, grid.names)), list(map(str, SEVERITIES)),
+                              {place: one.table[key] for place, key in cells.items()}, high=high, xlabel='severity')
+    points = tuple({'model': one.label, 'corruption': grid.names[row], 'severity': SEVERITIES[column],
+                    metric: one.table[key]} for (row, column), key in cells.items())
+    gaps = ' A dash was not measured.' if len(cells) < len(grid.names) * len(SEVERITIES) else ''
+    return Figure(f'{name}_{slug(one.label)}', f'{one.label} on {dataset_label(one.table.dataset)}: {noun or metric}'
+                  f'{grid.said} in per cent by corruption and severity.{gaps} {sources([one])}', drawing, points)
+
+
+def what(one: One, keys: Sequence[Key], noun: str, therefore: str) -> str:
+    """A gap in words. keys: what is not there."""
+    names = list(dict.fromkeys('clean' if key[0] == CLEAN else key[0].corruption.name for key in keys))
+    few = ', '.join(map(readable, names[:4])) + (f' and {len(names) - 4} more' if len(names) > 4 else '')
+    return (f'{one.label} on {dataset_label(one.table.dataset)}: no {noun} under {len(keys)} '
+            f'condition{"s" * (len(keys) > 1)} ({few}), hence {therefore}')
+
+
+def choosing(keys: Sequence[Key]) -> list[str]:
+    """The flags that choose the corruptions and severities of `keys`."""
+    specs = [key[0].corruption for key in keys if key[0].corruption]
+    return ['--corruptions', *dict.fromkeys(spec.name for spec in specs), '--severities',
+            *sorted({str(spec.get('severity')) for spec in specs})] if specs else []

@@ -1,0 +1,185 @@
+"""What was kept: the files that a report is made of, found under the paths that the user names, and read."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..benchmarks.adversarial import Verdicts
+from ..core.lines import JsonLines
+from ..core.records import Record, ResultStore, Table
+
+LARGEST_JSON = 8 << 20  # bytes; what is larger in a folder is an annotation file or a dump, and no summary
+PICTURES = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg'}
+_FIELDS = ('model', 'dataset', 'condition', 'metric', 'value', 'count', 'seed')
+
+Key = tuple[str, str, int]  # model, data set, seed
+
+
+@dataclass(frozen=True)
+class Run:
+    """A line of runs.jsonl: what one run of a tool was. folder: the store that it wrote to."""
+
+    folder: Path
+    argv: tuple[str, ...]
+    started: str
+    device: str
+    commit: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Everything that was found.
+
+    tables: one for each model, data set and seed. sources: the files of each. verdicts: by condition, then by image,
+    whether the model stood. logs: mmengine's scalars.json by work dir. speeds: benchmark JSONs by file. pictures: files
+    by folder.
+    """
+
+    tables: Mapping[Key, Table] = field(default_factory=dict)
+    sources: Mapping[Key, tuple[Path, ...]] = field(default_factory=dict)
+    verdicts: Mapping[Key, Mapping[str, Verdicts]] = field(default_factory=dict)
+    runs: tuple[Run, ...] = ()
+    logs: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
+    speeds: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
+    pictures: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
+
+
+def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) -> Kept:
+    """Read files and folders, but for what lies in the folders `apart_from`.
+
+    Raises FileNotFoundError for a path that is not there; ValueError where there is nothing to report, for a line that
+    cannot be read and for two values of one number.
+    """
+    paths = list(map(Path, paths))
+    absent = [path for path in paths if not path.exists()]
+    if absent:
+        raise FileNotFoundError(f'expected results, logs or folders of them, found nothing at {absent[0]}; name what '
+                                'is there')
+    own = [Path(folder).resolve() for folder in apart_from]
+    files = [path for path in find(paths) if not set(own) & set(path.resolve().parents)]
+    speeds, summaries = {}, {}
+    for path in files:
+        if path.suffix == '.json' and path.parent.name != 'vis_data':
+            content = _read_json(path, named=path in paths)
+            if rows := list(_record_rows(content)):
+                summaries[path] = rows
+            elif isinstance(content, dict) and isinstance(content.get('environment'), dict):
+                speeds[path] = content
+    stores = [path for path in files if path.suffix == '.jsonl' and not path.name.startswith(('verdicts', 'runs'))]
+    tables, sources = _tables([*((path, ResultStore(path).records()) for path in stores), *summaries.items()])
+    beside = list(dict.fromkeys(path.parent for path in stores))
+    kept = Kept(tables, sources, _verdicts(beside), tuple(_runs(beside)), _grouped(
+        [path for path in files if path.suffix == '.json' and path.parent.name == 'vis_data'], up=2), speeds,
+        _grouped([path for path in files if path.suffix.lower() in PICTURES]))
+    if not (kept.tables or kept.logs or kept.speeds or kept.pictures):
+        raise ValueError('expected records, logs, benchmarks or pictures in '
+                         f'{", ".join(map(str, paths)) or "no path"}, found none; name results.jsonl files, folders '
+                         'that hold them, or work dirs')
+    return kept
+
+
+def find(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files among `paths` and in their folders, each once, sorted within a folder; nothing hidden."""
+    seen = set()
+    for path in paths:
+        for file in [path] if path.is_file() else _walk(path):
+            if file.resolve() not in seen:
+                seen.add(file.resolve())
+                yield file
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(('.', '__pycache__')))
+        for name in sorted(names):
+            path = Path(place, name)
+            log = path.parent.name == 'vis_data'
+            if not name.startswith('.') and (name == 'scalars.json' or not (log and path.suffix == '.json')) \
+                    and not (path.suffix == '.jsonl' and not name.startswith('results')):
+                yield path
+
+
+def _read_json(path: Path, *, named: bool) -> Any:
+    """None for what is not meant for a report; one that the user has named must be JSON."""
+    if not named and path.stat().st_size > LARGEST_JSON:
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        if named:
+            raise ValueError(f'expected JSON in {path}, got none: {error}; leave it out or mend it') from error
+        return None
+
+
+def _record_rows(content: Any) -> Iterator[Record]:
+    """The records in a summary that a tool wrote with --json, or in several summaries."""
+    if isinstance(content, dict) and isinstance(content.get('records'), list):
+        about = {key: content.get(key) for key in ('model', 'dataset')}
+        for row in content['records']:
+            row = {**about, **row} if isinstance(row, dict) else {}
+            if all(name in row for name in _FIELDS):
+                yield Record(*(row[name] for name in _FIELDS), place=row.get('place', ''))
+    elif isinstance(content, (dict, list)):
+        for inner in content.values() if isinstance(content, dict) else content:
+            if isinstance(inner, (dict, list)):
+                yield from _record_rows(inner)
+
+
+def _tables(found: Iterable[tuple[Path, Sequence[Record]]]) -> tuple[dict[Key, Table], dict[Key, tuple[Path, ...]]]:
+    """Records of several files as tables; a number that is there twice counts once."""
+    first: dict[tuple, tuple[Path, Record]] = {}
+    sources: dict[Key, dict[Path, None]] = {}
+    grouped: dict[Key, list[Record]] = {}
+    for path, records in found:
+        for record in records:
+            key = record.model, record.dataset, record.seed
+            where, kept = first.setdefault((key, record.key), (path, record))
+            if (kept.value, kept.count) != (record.value, record.count):
+                raise ValueError(f'expected one value of {record.metric} of {record.model} on {record.dataset} under '
+                                 f'{record.condition}, got {kept.value} in {where} and {record.value} in {path}; leave '
+                                 'one of the files out')
+            sources.setdefault(key, {})[path] = None
+            if kept is record:
+                grouped.setdefault(key, []).append(record)
+    return ({key: Table(key[0], key[1], records) for key, records in grouped.items()},
+            {key: tuple(paths) for key, paths in sources.items()})
+
+
+def _verdicts(folders: Iterable[Path]) -> dict[Key, dict[str, dict[str, bool]]]:
+    """From verdicts*.jsonl; of an image that is there twice the first counts, as in the records."""
+    found: dict[Key, dict[str, dict[str, bool]]] = {}
+    for path in (path for folder in folders for path in sorted(folder.glob('verdicts*.jsonl'))):
+        for number, line in enumerate(JsonLines(path).read(), 1):
+            try:
+                chunk = json.loads(line)
+                key = chunk['model'], chunk['dataset'], chunk['seed']
+                right = dict(zip(chunk['ids'], (letter == '1' for letter in chunk['right']), strict=True))
+                condition = chunk['condition']
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f'expected the verdicts of some images in line {number} of {path}, got '
+                                 f'{line[:80].decode(errors="replace")!r}; remove or mend that line') from error
+            here = found.setdefault(key, {}).setdefault(condition, {})
+            here |= {id: stood for id, stood in right.items() if id not in here}
+    return found
+
+
+def _runs(folders: Iterable[Path]) -> Iterator[Run]:
+    for folder in folders:
+        for line in JsonLines(folder / 'runs.jsonl').read():
+            try:
+                run = json.loads(line)
+                yield Run(folder, tuple(run['argv']), run['started'], run['device'], run['commit'], run['versions'])
+            except (ValueError, KeyError, TypeError):  # of another version; the records stand without it
+                continue
+
+
+def _grouped(paths: Iterable[Path], *, up: int = 0) -> dict[Path, tuple[Path, ...]]:
+    """By their folder, or the folder so many levels above it."""
+    found: dict[Path, list[Path]] = {}
+    for path in paths:
+        found.setdefault([path.parent, *path.parent.parents][up], []).append(path)
+    return {folder: tuple(sorted(files)) for folder, files in found.items()}

@@ -1,0 +1,133 @@
+"""The kept records as sections want them: by what was measured on the same pictures, with a name for every model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+from ..benchmarks import coco_c
+from ..benchmarks.imagenet_c import ERROR
+from ..core.condition import Condition
+from ..core.records import Table
+from ..core.spec import Spec
+from .inputs import Kept, Key
+from .names import VIEW, dataset_label, identity, model_labels, same_pictures
+from .parts import Cell
+
+ALEXNET = 'AlexNet'
+
+
+@dataclass(frozen=True)
+class One:
+    """The table of one model on one set of pictures. number: of the model, for its colour. label: its short name."""
+
+    key: Key
+    table: Table
+    label: str
+    number: int
+    files: tuple[Path, ...]
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(self.label, model=self.number)
+
+    @property
+    def model(self) -> str:
+        return self.table.model
+
+    def holds(self, wanted: Callable[[Condition], bool], metric: str | None = None) -> bool:
+        """Whether there is a record of such a condition, and of this metric."""
+        return any(wanted(condition) for condition in self.conditions(metric))
+
+    def conditions(self, metric: str | None = None) -> list[Condition]:
+        """In the order of the table."""
+        return list(dict.fromkeys(_parsed(record.condition) for record in self.table.records
+                                  if metric in (None, record.metric)))
+
+    @cached_property
+    def metrics(self) -> frozenset[str]:
+        return frozenset(record.metric for record in self.table.records)
+
+    @property
+    def classifies(self) -> bool:
+        return ERROR in self.metrics
+
+    @property
+    def detects(self) -> bool:
+        return bool(self.metrics & set(coco_c.METRICS))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tables that were measured on the same pictures. name: of the data set. short: a part of file names."""
+
+    name: str
+    short: str
+    ones: tuple[One, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """kept: the files' contents. reference: label of a model, or AlexNet, that others are compared with."""
+
+    kept: Kept
+    reference: str = ALEXNET
+
+    @cached_property
+    def ones(self) -> tuple[One, ...]:
+        """One for each model, data set and seed."""
+        labels = model_labels(model for model, _, _ in self.kept.tables)
+        order = list(dict.fromkeys(identity(model) for model, _, _ in self.kept.tables))
+        seeds = {identity(model): {key[2] for key in self.kept.tables if identity(key[0]) == identity(model)}
+                 for model, _, _ in self.kept.tables}
+        found = []
+        for key, table in self.kept.tables.items():
+            model, _, seed = key
+            said = f', seed {seed}' if len(seeds[identity(model)]) > 1 else ''
+            found.append(One(key, table, labels[model] + said, order.index(identity(model)), self.kept.sources[key]))
+        return tuple(_told_apart(one, found) for one in found)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each model by its label."""
+        return {one.label: one.number for one in self.ones}
+
+    def groups(self, wanted: Callable[[One], bool]) -> Iterator[Group]:
+        """The tables that are `wanted`, by the pictures they were measured on."""
+        found: dict[str, list[One]] = {}
+        for one in self.ones:
+            if wanted(one):
+                found.setdefault(same_pictures(one.table.dataset), []).append(one)
+        for index, (pictures, ones) in enumerate(found.items(), 1):
+            yield Group(dataset_label(pictures), f'_{index}' if len(found) > 1 else '', tuple(ones))
+
+    def label_of(self, model: str) -> str:
+        """The label of a model that is named inside a condition; of one that was not measured itself, its name."""
+        wanted = identity(model)
+        return next((one.label for one in self.ones if identity(one.model) == wanted),
+                    model_labels([model])[model])
+
+    def baseline(self, ones: Sequence[One]) -> One:
+        """Whom the others are compared with: the reference where it is among them, the first otherwise."""
+        return next((one for one in ones if one.label == self.reference), ones[0])
+
+
+@cache
+def _parsed(text: str) -> Condition:
+    return Condition.parse(text)
+
+
+def sources(ones: Sequence[One]) -> str:
+    """Where the numbers of some tables come from, for a caption."""
+    files = list(dict.fromkeys(f'{path.parent.name}/{path.name}' for one in ones for path in one.files))
+    return f'From {", ".join(files[:4])}{" …" if len(files) > 4 else ""}.'
+
+
+def _told_apart(one: One, every: Sequence[One]) -> One:
+    """With what is said of the view in its label, where the same model has seen the same pictures otherwise."""
+    spec = Spec.parse(one.table.dataset)
+    twins = [other for other in every if other.label == one.label and other.key != one.key
+             and same_pictures(other.table.dataset) == str(spec.without(*VIEW))]
+    said = [f'{key}={spec.get(key)}' for key in VIEW if any(
+        Spec.parse(twin.table.dataset).get(key) != spec.get(key) for twin in twins)]
+    return replace(one, label=f'{one.label}, {", ".join(said)}') if said else one

@@ -1,0 +1,55 @@
+"""What models and data sets are called on the page: short where that is clear, their whole Spec where they are told."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..core.spec import Spec, spelled
+
+VIEW = ('size', 'resize', 'interpolation', 'mode', 'border', 'view')  # how a model looks at a picture (datasets.base)
+SHAPE = ('img_size', 'num_classes')  # what a file of weights says itself
+
+
+def identity(model: str) -> str:
+    """The same for every spelling of one model: tools differ in what they say beside a file of weights."""
+    spec = Spec.parse(model)
+    return str(spec.without(*SHAPE) if '@' in str(spec.get('weights')) else spec)
+
+
+def same_pictures(dataset: str) -> str:
+    """The same for one set of pictures, however a model looks at them."""
+    return str(Spec.parse(dataset).without(*VIEW))
+
+
+def model_labels(models: Iterable[str]) -> dict[str, str]:
+    """A short name for each, by its Spec text: its own where no other model has it, with what tells them apart else."""
+    models = list(dict.fromkeys(models))
+    identities = {model: Spec.parse(identity(model)) for model in models}
+    labels = {}
+    for model, spec in identities.items():
+        rivals = {other for other in identities.values() if other.name == spec.name and other != spec}
+        differing = [(key, value) for key, value in spec.kwargs if any(other.get(key) != value for other in rivals)]
+        labels[model] = _short(spec, differing) if rivals else spec.name
+    return labels
+
+
+def dataset_label(dataset: str) -> str:
+    """'cifar10/test, 100 of 2000 images', from what a Spec says."""
+    spec = Spec.parse(dataset)
+    name = spec.name
+    if isinstance(spec.get('root'), str):
+        name = spec.get('root')
+    elif isinstance(spec.get('annotations'), str):
+        name = f'{spec.name} {Path(spec.get("annotations").partition("@")[0]).stem}'
+    images, limit = spec.get('images'), spec.get('limit')
+    count = f'{limit} of {images} images' if limit and images else f'{limit or images} images'
+    return f'{name}, {count}' if images or limit else name
+
+
+def _short(spec: Spec, differing: list[tuple]) -> str:
+    """The name with these arguments; of a file of weights its name and a part of its digest."""
+    words = []
+    for key, value in differing:
+        file, at, digest = str(value).partition('@')
+        words.append(f'{Path(file).stem}@{digest[:4]}' if at else value if isinstance(value, str)
+                     else f'{key}={spelled(value)}')
+    return f'{spec.name} ({", ".join(map(str, words))})' if words else f'{spec.name} (plain)'

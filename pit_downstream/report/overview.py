@@ -1,0 +1,127 @@
+"""The first and the last section: the numbers that sum the models up, and what was measured on what."""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ..benchmarks import adversarial, coco_c, imagenet_c
+from ..benchmarks.adversarial import Rate
+from ..benchmarks.imagenet_c import ERROR
+from ..core.condition import CLEAN, Condition
+from ..core.records import MissingMeasurement
+from ..core.registry import SECTIONS
+from ..core.spec import spelled
+from .attack import rate_cell, single_attacks, worst_cases
+from .detection import kept_share
+from .grids import variants
+from .measured import Measured, One, sources
+from .names import dataset_label
+from .parts import MISSING, Cell, Part, Section, Sheet, missing, percent, whole, words
+
+USUAL = ('Linf 4/255', 'Linf 8/255')  # what a headline quotes first, as most papers do
+LIBRARIES = ('pit_downstream', 'torch', 'timm', 'mmdet')  # whose versions are shown
+
+
+@SECTIONS.register('headline')
+def headline_section(measured: Measured) -> Section:
+    """One row for every model and data set."""
+    classifiers, detectors = ([one for one in measured.ones if kind(one)] for kind in
+                              (lambda one: one.classifies, lambda one: one.detects))
+    parts: list[Part] = [*([_classifiers(measured, classifiers)] if classifiers else []),
+                         *([_detectors(detectors)] if detectors else [])]
+    lead = ('In per cent, with 95 % intervals where a number is a rate of images. What was not measured is a dash, and '
+            'listed at the end with the command that measures it.')
+    return Section('headline', 'At a glance', lead, tuple(parts))
+
+
+@SECTIONS.register('provenance')
+def provenance_section(measured: Measured) -> Section:
+    """What was measured on what, and by which runs."""
+    rows = tuple((one.cell, words(one.model), words(one.table.dataset), whole(one.key[2]),
+                  whole(max(record.count for record in one.table.records)), whole(len(one.conditions())),
+                  whole(len(one.table)), words(', '.join(f'{path.parent.name}/{path.name}' for path in one.files)))
+                 for one in measured.ones)
+    runs = tuple((words(run.started.replace('T', ' ')[:16]), words(run.device), words(run.commit or MISSING),
+                  words(', '.join(f'{name} {run.versions[name]}' for name in LIBRARIES if name in run.versions)),
+                  words(_command(run.argv))) for run in measured.kept.runs if run.argv)
+    sheets = []
+    if rows:
+        columns = ('model', 'in the records', 'data', 'seed', 'images', 'conditions', 'records', 'files')
+        sheets.append(Sheet('records', 'What was measured on what, as the records name it.', columns, rows))
+    if runs:
+        columns = ('started, UTC', 'device', 'commit', 'versions', 'command')
+        sheets.append(Sheet('runs', 'The runs that measured it, from runs.jsonl beside the records.', columns, runs,
+                            folded=True))
+    return Section('provenance', 'Provenance', 'Where every number comes from: one line of a results.jsonl each.',
+                   tuple(sheets))
+
+
+def summary_line(measured: Measured) -> str:
+    """'2 models, 3 data sets, 804 records'."""
+    counts = {'model': len({one.number for one in measured.ones}),
+              'data set': len({dataset_label(one.table.dataset) for one in measured.ones}),
+              'record': sum(len(one.table) for one in measured.ones), 'training log': len(measured.kept.logs),
+              'benchmark': len(measured.kept.speeds),
+              'picture': sum(map(len, measured.kept.pictures.values()))}
+    return ', '.join(f'{count} {noun}{"s" * (count != 1)}' for noun, count in counts.items() if count)
+
+
+def _command(argv: Sequence[str]) -> str:
+    tool, *rest = argv
+    return shlex.join(['python', f'tools/{Path(tool).name}', *rest])
+
+
+def _classifiers(measured: Measured, ones: Iterable[One]) -> Sheet:
+    ones, rows = list(ones), []
+    for one in ones:
+        clean = rate_cell(adversarial.accuracy(one.table, CLEAN)) if (CLEAN, ERROR) in one.table else missing()
+        attack, robust = _quoted(worst_cases(measured, one), single_attacks(one))
+        rows.append((one.cell, words(dataset_label(one.table.dataset)), clean, *_corrupted(one), robust,
+                     words(attack)))
+    columns = ('model', 'data', 'clean accuracy', 'accuracy, corrupted', 'mCE', 'relative mCE', 'robust accuracy',
+               'robust against')
+    caption = ("mCE is relative to AlexNet's errors on ImageNet; it and the accuracy under corruption are there only "
+               f'where all 75 conditions were measured. {sources(ones)}')
+    return Sheet('classifiers', caption, columns, tuple(rows))
+
+
+def _corrupted(one: One) -> list[Cell]:
+    """Of the first way of corrupting that is whole."""
+    for variant in variants(one):
+        try:
+            summary, ends = (take(one.table, **variant) for take in (imagenet_c.summarise, imagenet_c.intervals))
+        except MissingMeasurement:
+            continue
+        return [percent(summary.get(name), ends.get(name)) for name in ('mean_accuracy', 'mCE', 'relative_mCE')]
+    return [missing()] * 3
+
+
+def _quoted(worst: Mapping[Condition, Rate], single: Mapping[Condition, Rate]) -> tuple[str, Cell]:
+    """What a headline quotes: Linf at 4/255 or 8/255 where there is one, else the largest epsilon; the worst case over
+    the attacks or, where it was not kept which images each fooled, the strongest of them."""
+    still = {condition: rate for condition, rate in single.items() if condition.corruption is None}
+    if not still:
+        return MISSING, missing()
+    sizes = {_size(condition): condition for condition in still}
+    largest = max(still, key=lambda condition: condition.attack)
+    chosen = next((sizes[size] for size in USUAL if size in sizes), largest)
+    if chosen in worst:
+        return f'the worst case, {_size(chosen)}', rate_cell(worst[chosen])
+    return f'the strongest attack, {_size(chosen)}', rate_cell(still[chosen])
+
+
+def _size(condition: Condition) -> str:
+    """'Linf 8/255'; of a patch 'patch'."""
+    norm, epsilon = condition.attack.get('norm', 'Linf'), condition.attack.get('epsilon')
+    return f'{norm} {spelled(epsilon)}' if epsilon is not None else str(norm)
+
+
+def _detectors(ones: Iterable[One]) -> Sheet:
+    ones, rows = list(ones), []
+    for one in ones:
+        metric = coco_c.measured(one.table)[0]
+        summary = kept_share(one, **next(iter(variants(one)), {}))
+        rows.append((one.cell, words(dataset_label(one.table.dataset)), words(metric),
+                     *(percent(summary.get(f'{name}({metric})')) for name in ('P', 'mPC', 'rPC'))))
+    caption = f'P: clean; mPC: mean over 75 corrupted conditions; rPC: mPC / P. {sources(ones)}'
+    return Sheet('detectors', caption, ('model', 'data', 'metric', 'P', 'mPC', 'rPC'), tuple(rows))

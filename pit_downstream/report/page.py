@@ -1,0 +1,67 @@
+"""A report as one HTML file that needs nothing else: style, script, figures and pictures are in it."""
+
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+
+from .. import __version__
+from ..core.provenance import commit
+from . import drawing
+from .parts import Cell, Heading, Report, Section, Sheet
+
+FILES = Path(__file__).parent / 'page_files'
+
+
+def as_html(report: Report, *, made: str = '') -> str:
+    """made: when and from what commit, for the foot of the page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    engine = Environment(loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                         lstrip_blocks=True)
+    engine.globals.update(kind=kind, groups=groups, colours=len(drawing.SERIES), numeric=numeric, folded=folded,
+                          svg=lambda figure: drawing.svg(figure.drawing, figure.name, themed=True),
+                          data_url=lambda picture: drawing.data_url(picture.data, picture.kind),
+                          interval=interval, opening=opening)
+    return engine.get_template('page.html').render(
+        report=report, made=made, style=(FILES / 'page.css').read_text(),
+        script=(FILES / 'page.js').read_text())
+
+
+def made_now() -> str:
+    """For the foot of a page."""
+    at = f' at commit {commit()}' if commit() else ''
+    return f'Made on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by pit_downstream {__version__}{at}.'
+
+
+def kind(part: object) -> str:
+    return type(part).__name__.lower()
+
+
+def groups(section: Section) -> list[list]:
+    """The parts in their order, figures and pictures that follow each other together: they stand side by side."""
+    found: list[list] = []
+    for part in section.parts:
+        same = found and kind(found[-1][0]) == kind(part) and not isinstance(part, (Heading, Sheet))
+        found[-1].append(part) if same else found.append([part])
+    return found
+
+
+def opening(caption: str) -> str:
+    """What a table is about: the beginning of its caption."""
+    return re.split(r'[,:;]|\. ', caption)[0]
+
+
+def numeric(sheet: Sheet, column: int) -> bool:
+    """Whether a column holds numbers, which stand to the right."""
+    return any(row[column].value is not None for row in sheet.rows)
+
+
+def folded(sheet: Sheet) -> bool:
+    return sheet.folded or len(sheet.rows) > 40
+
+
+def interval(cell: Cell) -> str:
+    """The interval of a percentage, '60.6 to 64.9'."""
+    if cell.low is None or cell.high is None:
+        return ''
+    ends = (f'{100 * end:+.1f}' if cell.text[0] in '+−' else f'{100 * end:.1f}' for end in (cell.low, cell.high))
+    return ' to '.join(end.replace('-', '−') for end in ends)

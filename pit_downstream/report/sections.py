@@ -1,0 +1,69 @@
+"""The sections of a report in their order on the page, and the report of what was kept."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from ..core.registry import SECTIONS
+from . import (  # noqa: F401  register sections
+    attack,
+    collapse,
+    corruption,
+    detection,
+    difference,
+    gallery,
+    overview,
+    shift,
+    speed,
+    strength,
+    training,
+    transfer,
+)
+from .inputs import Kept, read
+from .measured import ALEXNET, Measured
+from .names import model_labels
+from .parts import Report, Section
+
+ORDER = ('headline', 'differences', 'imagenet_c', 'strengths', 'coco_c', 'attacks', 'transfer', 'detection_attacks',
+         'shifts', 'collapse', 'training', 'speed', 'pictures', 'provenance')
+TITLE = 'Robustness report'
+
+
+def make_report(paths: Iterable[str | Path], *, reference: str = ALEXNET, title: str = TITLE,
+                apart_from: Iterable[str | Path] = ()) -> Report:
+    """The report of the files and folders `paths`. reference: the model that CE and differences compare with.
+
+    apart_from: folders that are written to, whose pictures are figures of an earlier report.
+
+    Raises ValueError where there is nothing to report, LookupError for a reference that was not measured.
+    """
+    return report_of(read(paths, apart_from=apart_from), reference=reference, title=title)
+
+
+def report_of(kept: Kept, *, reference: str = ALEXNET, title: str = TITLE) -> Report:
+    """The report of what was read. Sections of your own, registered in SECTIONS, come after those of ORDER."""
+    measured = Measured(kept)
+    measured = replace(measured, reference=_chosen(measured, reference))
+    names = [*ORDER, *(name for name in SECTIONS if name not in ORDER)]
+    sections = [SECTIONS[name](measured) for name in names]
+    return Report(title, overview.summary_line(measured), tuple(filter(_says_something, sections)),
+                  tuple(dict.fromkeys(model_labels(model for model, _, _ in kept.tables).values())))
+
+
+def _says_something(section: Section) -> bool:
+    return bool(section.parts or section.gaps)
+
+
+def _chosen(measured: Measured, reference: str) -> str:
+    """The label of the model that `reference` names: by its label, by the name of its Spec, or by all of it."""
+    if reference == ALEXNET:
+        return reference
+    found = {one.label for one in measured.ones
+             if reference in (one.label, one.table.model, one.table.model.partition('(')[0])}
+    if len(found) != 1:
+        labels = [ALEXNET, *dict.fromkeys(one.label for one in measured.ones)]
+        near = sorted(found) or difflib.get_close_matches(reference, labels, cutoff=.4) or labels
+        raise LookupError(f'no one model named {reference!r} in these records; did you mean '
+                          f'{", ".join(map(repr, near))}?')
+    return found.pop()

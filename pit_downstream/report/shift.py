@@ -1,0 +1,107 @@
+"""Section on shifted data sets: errors beside those on the matching clean pictures."""
+
+from collections.abc import Iterable
+
+from ..benchmarks import shifts
+from ..benchmarks.base import wilson
+from ..benchmarks.shifts import IMAGENET, Tables
+from ..core.condition import CLEAN
+from ..core.records import MissingMeasurement
+from ..core.registry import SECTIONS
+from ..core.spec import Spec
+from . import charts
+from .commands import classifier_command
+from .measured import Measured, One, sources
+from .names import identity
+from .parts import Figure, Gap, Part, Section, Sheet, percent, points, slug, whole, words
+
+PREFIXES = ('imagenet', 'objectnet', 'in9_')
+
+
+@SECTIONS.register('shifts')
+def shifts_section(measured: Measured) -> Section:
+    """A row for every model and shift; two dots for every shift: clean and shifted."""
+    models = list(_by_model(measured))
+    gaps = [Gap(sentence.partition('; to fill')[0], sentence.partition('to fill the gap: ')[2])
+            for _, tables, _ in models for sentence in _missing(tables)]
+    if not models:
+        gaps += [Gap(f'{one.label}: no shifted data sets',
+                     classifier_command(measured.kept, 'eval_shifts.py', one.model)) for one in _of_imagenet(measured)]
+        gaps = gaps or [Gap('no shifted data sets (ImageNet-A, -R, -V2, -Sketch, ReaL, ObjectNet, IN-9), which need a '
+                            "classifier of ImageNet's 1000 classes", 'python tools/eval_shifts.py --model pit_s')]
+    parts: list[Part] = [figure for one, tables, files in models for figure in _dots(one, tables, files)]
+    lead = ('Top-1 error in per cent on other pictures of the same classes, beside the error on the matching clean '
+            'ones; the gap is how much higher it is. Its interval holds however the two are correlated.')
+    return Section('shifts', 'Shifts', lead, (*parts, *([_sheet(models)] if models else [])), tuple(gaps))
+
+
+def _by_model(measured: Measured) -> Iterable[tuple[One, Tables, list[One]]]:
+    """For every model and limit its tables by name, of several of one name the one with the most numbers."""
+    found: dict[tuple, dict[str, One]] = {}
+    for one in measured.ones:
+        spec = Spec.parse(one.table.dataset)
+        if spec.name.startswith(PREFIXES) and (CLEAN, shifts.ERROR) in one.table and spec.name != 'imagenet_c':
+            places = found.setdefault((identity(one.model), spec.get('limit'), one.key[2]), {})
+            if spec.name not in places or len(one.table) > len(places[spec.name].table):
+                places[spec.name] = one
+    for places in found.values():
+        tables = {name: one.table for name, one in places.items()}
+        if shifts.held(tables):
+            yield next(iter(places.values())), tables, list(places.values())
+
+
+def _missing(tables: Tables) -> list[str]:
+    """A sentence for every clean error that is not there."""
+    found = []
+    for name in shifts.held(tables):
+        try:
+            if shifts.clean_of(name):
+                shifts.gap(tables, name)
+        except MissingMeasurement as absent:
+            found.append(absent.args[0])
+    return list(dict.fromkeys(found))
+
+
+def _of_imagenet(measured: Measured) -> list[One]:
+    """One table of every classifier of ImageNet's classes."""
+    return list({one.number: one for one in measured.ones if one.classifies
+                 and Spec.parse(one.table.dataset).name == IMAGENET}.values())
+
+
+def _clean(tables: Tables, name: str) -> float | None:
+    place = shifts.clean_of(name)
+    try:
+        return None if place is None else shifts.record_at(tables, place).value
+    except MissingMeasurement:
+        return None
+
+
+def _sheet(models: list[tuple[One, Tables, list[One]]]) -> Sheet:
+    rows = []
+    for one, tables, _ in models:
+        known = shifts.published(one.model)
+        for name in [*([IMAGENET] if IMAGENET in tables else []), *shifts.held(tables)]:
+            record = shifts.record_at(tables, shifts.place_of(name))
+            clean = None if name == IMAGENET else _clean(tables, name)
+            gap = (None, None) if clean is None else shifts.gap(tables, name)
+            rows.append((one.cell, words(name), whole(record.count),
+                         percent(record.value, wilson(record.value, record.count)), percent(clean), points(*gap),
+                         percent(known.get(name))))
+    columns = ('model', 'data set', 'images', 'error', 'matching clean error', 'gap, points', "timm's error")
+    caption = ('Top-1 error in per cent with 95 % intervals (Wilson). '
+               f'{sources([one for _, _, ones in models for one in ones])}')
+    published = any(row[-1].value is not None for row in rows)
+    return Sheet('shifts', caption, columns if published else columns[:-1],
+                 tuple(rows if published else [row[:-1] for row in rows]))
+
+
+def _dots(one: One, tables: Tables, ones: list[One]) -> list[Figure]:
+    names = list(shifts.held(tables))
+    values = {row: (_clean(tables, name), shifts.record_at(tables, shifts.place_of(name)).value)
+              for row, name in enumerate(names)}
+    drawing = charts.pairs(one.label, names, values, one.number, names=('matching clean pictures', 'shifted pictures'),
+                           xlabel='top-1 error, %')
+    shown = tuple({'model': one.label, 'shift': names[row], 'clean': before, 'error': after}
+                  for row, (before, after) in values.items())
+    return [Figure(f'shifts_{slug(one.label)}', f'{one.label}: top-1 error in per cent on shifted data sets and on the '
+                   f'matching clean pictures. {sources(ones)}', drawing, shown)]

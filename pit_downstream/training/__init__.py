@@ -1,0 +1,1 @@
+"""Training on mmengine's Runner: what detectors and classifiers share, and classifiers by their papers' recipes."""

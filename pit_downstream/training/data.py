@@ -1,0 +1,95 @@
+"""Pictures for training and for evaluation in mmengine's loaders, and in which order, how often they come."""
+
+import logging
+from pathlib import Path
+
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.logging import print_log
+from mmengine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
+from timm.data import create_transform
+from timm.data.distributed_sampler import RepeatAugSampler
+from torch.utils.data import Dataset
+
+from ..datasets.base import UnreadableImage, View, folders_in, read_picture
+from ..datasets.imagenet import class_folders
+
+
+class FolderPictures(Dataset):
+    """root/<class>/*, its classes numbered as everywhere here (datasets.labelsets.class_indices).
+
+    An item is {'images': uint8 (3, H, W), 'labels': class index}. metainfo is for mmengine, which keeps it.
+    """
+
+    def __init__(self, root: str, view: dict):
+        self.samples = class_folders(root, view=View(**view))
+        self.metainfo = {'classes': tuple(folders_in(Path(root)))}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+@DATASETS.register_module()
+class EvaluationPictures(FolderPictures):
+    """Each picture as the measuring tools view it. view: arguments of View. Raises UnreadableImage."""
+
+    def __getitem__(self, index: int) -> dict:
+        sample = self.samples[index]
+        return {'images': sample.image, 'labels': sample.target}
+
+
+@DATASETS.register_module()
+class TrainingPictures(FolderPictures):
+    """Each picture at random, by timm's transforms for ImageNet.
+
+    transform: arguments of timm.data.create_transform: scale, ratio, hflip, auto_augment, color_jitter, interpolation.
+    A broken picture is named in the log, and the next one stands in its place.
+    """
+
+    def __init__(self, root: str, transform: dict):
+        super().__init__(root, {})
+        self.transform = create_transform(is_training=True, use_prefetcher=True, **transform)  # which leaves bytes
+        self._told: set[str] = set()
+
+    def __getitem__(self, index: int) -> dict:
+        for place in (*range(index, len(self)), *range(index)):
+            path = self.samples.root / self.samples.ids[place]
+            try:
+                picture = read_picture(path)
+            except UnreadableImage as error:
+                self._tell(error)
+                continue
+            return {'images': torch.as_tensor(self.transform(picture)), 'labels': self.samples.targets[place]}
+        raise ValueError(f'expected pictures in {self.samples.root}, got {len(self)} files of which none decodes')
+
+    def _tell(self, error: UnreadableImage) -> None:
+        if error.id not in self._told:
+            self._told.add(error.id)
+            print_log(f'{error}: another picture is trained on in its place', logger='current', level=logging.WARNING)
+
+
+@DATA_SAMPLERS.register_module()
+class RepeatedAugmentation(RepeatAugSampler):
+    """timm's sampler for repeated augmentation (Hoffer et al. 2020, Berman et al. 2019) on mmengine's ranks.
+
+    Every chosen picture comes `num_repeats` times, each time augmented anew; an epoch is as long as without. timm
+    orders every run's first epoch alike, here the order also depends on `seed`.
+    options: of timm's sampler, e.g. selected_round=0 for sets that 256 does not divide.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int | None = None, num_repeats: int = 3, **options):
+        rank, world = get_dist_info()
+        super().__init__(dataset, world, rank, num_repeats=num_repeats, **options)
+        self._seed = seed or 0
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(self._seed + epoch)
+
+
+@FUNCTIONS.register_module()
+def leave_seeds_to_torch(worker: int) -> None:
+    """In place of mmengine's worker_init_fn, which would give workers the same seeds in every epoch.
+
+    torch seeds random, numpy and itself in each worker from a number that it draws anew for every epoch.
+    """

@@ -1,0 +1,21 @@
+"""Parameter groups and optimisers that the classification recipes name."""
+
+from mmengine.model import is_model_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from timm.optim import AdamP, param_groups_weight_decay
+from torch import nn
+
+OPTIMIZERS.register_module(module=AdamP)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class TimmGroupsConstructor(DefaultOptimWrapperConstructor):
+    """timm's two groups, as DeiT has them: no decay of biases, norms and what no_weight_decay() names."""
+
+    def __call__(self, model: nn.Module):
+        network = (model.module if is_model_wrapper(model) else model).network
+        still = network.no_weight_decay() if hasattr(network, 'no_weight_decay') else ()
+        groups = param_groups_weight_decay(network, self.base_wd or 0.0, no_weight_decay_list=still)
+        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, 'params': groups})
+        return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg, default_args={'optimizer': optimizer})

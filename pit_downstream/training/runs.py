@@ -1,0 +1,129 @@
+"""A classifier's run: from the tool's flags to a mmengine config that knows its data and its network."""
+
+import argparse
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from mmengine import dist
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from ..core.spec import Spec
+from ..datasets.base import folders_in
+from ..datasets.labelsets import class_indices
+from ..datasets.shapes import write_shapes
+from ..evaluation.classifier import Preparation
+from ..evaluation.models import build_classifier
+from . import checkpoint
+from .bundled import ROOT, use_bundled
+from .hooks import WEIGHTS
+from .launch import config_file, join_processes, set_flags, summary
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Read `args.config`, apply the flags, and fill in what follows from the data and the network.
+
+    Raises FileNotFoundError, LookupError or ValueError, in one sentence, before any work is done.
+    """
+    checkpoint.register()
+    path = config_file(args.config)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(path)
+    if cfg.get('model', {}).get('type') != 'TrainedClassifier':
+        raise ValueError(f'expected the config of a classifier, got {args.config}; train detectors with tools/train.py')
+    cfg.launcher = args.launcher
+    if args.bundled:
+        use_bundled(cfg, args.data or ROOT)
+    elif args.data:
+        set_data_root(cfg, args.data)
+    cfg.merge_from_dict(args.cfg_options)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    join_processes(cfg)
+    if args.bundled and not args.data:
+        if dist.is_main_process():
+            write_shapes(ROOT)
+        dist.barrier()
+    require_schedule(cfg)
+    set_classes(cfg)
+    set_preparation(cfg)
+    set_flags(cfg, args)
+    return cfg
+
+
+def require_schedule(cfg: Config) -> None:
+    """Raise ValueError where a part of the schedule would begin after the last epoch."""
+    epochs = cfg.train_cfg.max_epochs
+    late = [part.type for part in cfg.param_scheduler if part.get('by_epoch', True) and part.get('begin', 0) >= epochs]
+    if late:
+        raise ValueError(f'expected a schedule for {epochs} epochs, got a {late[0]} that begins later; give '
+                         'param_scheduler.0.end and param_scheduler.1.begin with --cfg-options, too')
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Train on root/train and evaluate on root/val, or where there is none on root/test, in place."""
+    val = next((name for name in ('val', 'test') if Path(root, name).is_dir()), 'val')
+    for loader, name in (('train', 'train'), ('val', val), ('test', val)):
+        cfg[f'{loader}_dataloader'].dataset.root = str(Path(root, name))
+
+
+def set_classes(cfg: Config) -> None:
+    """Give the network as many classes as the training pictures have, in place, unless the config says how many.
+
+    Raises FileNotFoundError without the folders, ValueError where those for evaluation have other classes.
+    """
+    train, val = (cfg[f'{part}_dataloader'].dataset.root for part in ('train', 'val'))
+    known, asked = (_classes(root) for root in (train, val))
+    strange = [name for name, index in asked.items() if known.get(name) != index]
+    if strange:
+        raise ValueError(f'expected the classes of {train} in {val}, got {", ".join(strange[:4])}; both need the same '
+                         'folders')
+    count, network = max(known.values()) + 1, cfg.model.network
+    if network.setdefault('num_classes', count) < count:
+        raise ValueError(f'expected a network of {count} classes for {train}, got model.network.num_classes='
+                         f'{network.num_classes}; leave it out')
+
+
+def set_preparation(cfg: Config) -> None:
+    """Let the loaders and the preprocessor make of a picture what the measuring tools make of it, in place."""
+    preparation, preprocessor = network_preparation(cfg.model.network), cfg.model.data_preprocessor
+    preprocessor.update(mean=preparation.mean, std=preparation.std, num_classes=cfg.model.network.num_classes)
+    cfg.train_dataloader.dataset.transform.update(input_size=preparation.view.size, mean=preparation.mean)
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.view = asdict(preparation.view)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.setdefault('pin_memory', torch.cuda.is_available())
+    if preprocessor.get('mixing') and cfg.train_dataloader.batch_size % 2:
+        raise ValueError(f'mixup and cutmix mix pictures in pairs: expected an even batch, got '
+                         f'{cfg.train_dataloader.batch_size}; change train_dataloader.batch_size, or leave them out '
+                         'with model.data_preprocessor.mixing=None')
+
+
+def network_preparation(network: dict) -> Preparation:
+    """How a network wants its pictures. network: arguments of timm.create_model. No memory is taken for weights."""
+    named = {key: value for key, value in network.items() if not key.startswith('pretrained')}
+    with torch.device('meta'):
+        return build_classifier(str(Spec.of(**named)), weights='random', device='meta').preparation
+
+
+def require_batches(runner: Runner) -> None:
+    """Raise ValueError where an epoch would have no batch."""
+    loader = runner.train_dataloader
+    if not len(loader):
+        raise ValueError(f'expected pictures for one batch at least on each of {runner.world_size} processes, got '
+                         f'{len(loader.dataset)} in all for batches of {loader.batch_size}; lower '
+                         'train_dataloader.batch_size')
+
+
+def training_summary(runner: Runner) -> str:
+    return f'{summary(runner, scores=("top1", "top5"))}; the network alone in {Path(runner.work_dir, WEIGHTS)}'
+
+
+def _classes(root: str) -> dict[str, int]:
+    """Class index by folder name."""
+    if not Path(root).is_dir() or not folders_in(Path(root)):
+        raise FileNotFoundError(
+            f'expected a folder of pictures for each class in {root}, found none; put them there as data/README.md '
+            'says, name another folder with --data DIR, or run with --bundled, which needs no data set')
+    return class_indices(folders_in(Path(root)))

@@ -1,0 +1,54 @@
+"""What README and docs/ print can be typed: flags that exist, Python that parses, links that lead somewhere.
+
+Whether the commands work is seen by running them: python -m tests.readme.
+"""
+
+import ast
+import re
+import runpy
+import shlex
+import sys
+
+import pytest
+
+from tests.readme import PAGES, ROOT, Step, steps
+
+STEPS = [step for page in PAGES for step in steps(page.read_text())]
+TOOLS = [step for step in STEPS if re.search(r'tools/\w+\.py', step.text) and step.language == 'sh']
+
+
+def anchors(page):
+    heads = re.findall(r'^#+ (.*)$', page.read_text(), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', head).lower().replace(' ', '-') for head in heads}
+
+
+def test_commands_are_read_with_their_comments():
+    text = "```sh\nrun a \\\n    --b 'c  d'   # needs COCO\n\nmake demo   # by hand\n```\n```python\nx = 1\n\n```\n"
+    assert list(steps(text)) == [Step('sh', "run a --b 'c d'", ' needs COCO'), Step('sh', 'make demo', ' by hand'),
+                                 Step('python', 'x = 1\n\n')]
+    assert [step.needs for step in steps(text)] == ['COCO', '', '']
+    assert [step.runs() for step in steps(text)] == [True, False, True]
+
+
+@pytest.mark.parametrize('step', TOOLS, ids=lambda step: step.text[:70])
+def test_every_flag_exists(step, monkeypatch):
+    words = shlex.split(step.text)
+    place = next(i for i, word in enumerate(words) if word.startswith('tools/'))
+    tool = runpy.run_path(str(ROOT / words[place]), run_name='tool')
+    monkeypatch.setattr(sys, 'argv', words[place:])
+    tool['parse_args']()
+
+
+def test_python_parses():
+    blocks = [step.text for step in STEPS if step.language == 'python']
+    assert blocks and all(ast.parse(block) for block in blocks)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r'\]\((?!http)([^)\s]+)\)', text):
+        path, _, anchor = link.partition('#')
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link

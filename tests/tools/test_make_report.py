@@ -1,0 +1,95 @@
+"""tools/make_report.py as its user runs it: quick, without torch, and with one sentence for bad input."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pit_downstream.core.registry import SECTIONS
+from tests.report import stores
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'make_report.py'
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """run(*flags) -> (exit code, stdout, stderr), in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def ran(*flags):
+        monkeypatch.setattr('sys.argv', [str(TOOL), *map(str, flags)])
+        code = 0
+        try:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+    return ran
+
+
+def test_a_report_without_torch(tmp_path):
+    stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
+    script = ('import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__"); '
+              'print(sorted({"torch", "mmengine", "mmdet", "PIL.ImageTk"} & set(sys.modules)))')
+    done = subprocess.run([sys.executable, '-c', script, str(TOOL), 'store', '--out', 'page.html'], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=280, check=True,
+                          env={'PYTHONPATH': str(TOOL.parents[1]), 'PATH': '/usr/bin:/bin', 'HOME': str(tmp_path)})
+    assert done.stdout.splitlines()[-4:] == ['page.html', 'page.json', 'page.csv', '[]']
+    assert done.stdout.startswith('missing: alex: no errors under the corruptions of ImageNet-C\n    python')
+
+
+def test_figures_and_tables_alone(run, tmp_path):
+    stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
+    code, out, err = run('store/results.jsonl', 'store', '--figures', 'store/figures', '--tables', 'tables',
+                         '--title', 'Mine')
+    assert (code, err) == (0, '') and out.splitlines()[-5:] == ['report.html', 'report.json', 'report.csv',
+                                                              'store/figures', 'tables']
+    figures = json.loads(Path('report.json').read_text())['sections']['attacks']['figures']
+    for name in figures:
+        assert (tmp_path / f'store/figures/{name}.svg').read_text().count('#0b66b0') > 0
+        assert (tmp_path / f'store/figures/{name}.png').read_bytes().startswith(b'\x89PNG')
+    assert (tmp_path / 'tables/attacks.tex').read_text().startswith(r'\begin{table}')
+    assert '| alex | fgsm | Linf | 4/255 | 50.0 (' in (tmp_path / 'tables/attacks.md').read_text()
+    assert '<title>Mine</title>' in Path('report.html').read_text()
+    assert run('store', '--figures', 'store/figures')[0] == 0  # its own figures are no pictures of the next report
+    assert '<img' not in Path('report.html').read_text()
+
+
+@pytest.mark.parametrize('flags, sentence', [
+    (['absent'], 'expected results, logs or folders of them, found nothing at absent; name what is there'),
+    (['.'], 'expected records, logs, benchmarks or pictures in ., found none; name results.jsonl files, folders that '
+            'hold them, or work dirs'),
+    (['.', '--out', 'report.json'], 'expected an HTML file for --out, got report.json; name one like report.html'),
+    (['.', '--out', 'no/report.html'], 'expected a file to write for --out in a folder that is there, got '
+                                       'no/report.html; make the folder no or name another one'),
+])
+def test_one_sentence_for_bad_input(run, flags, sentence):
+    assert run(*flags) == (2, '', sentence + '\n')
+
+
+def test_a_reference_that_was_not_measured(run, tmp_path):
+    stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
+    code, _, err = run('store', '--reference', 'alix')
+    assert code == 2 and err == "no one model named 'alix' in these records; did you mean 'alex'?\n"
+
+
+def test_a_section_of_ones_own(run, tmp_path, monkeypatch):
+    """One function under a name; it comes after the project's own."""
+    monkeypatch.setattr(SECTIONS, '_entries', SECTIONS._entries.copy())
+    monkeypatch.setattr('sys.path', sys.path.copy())
+    stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
+    (tmp_path / 'my_sections.py').write_text('''
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.report.parts import Section, Sheet, whole
+
+@SECTIONS.register('mine')
+def mine(measured):
+    sheet = Sheet('count', 'Tables.', ('tables',), ((whole(len(measured.ones)),),))
+    return Section('mine', 'Mine', 'A lead.', (sheet,))
+''')
+    assert run('store', '--import', 'my_sections')[0] == 0
+    found = json.loads(Path('report.json').read_text())['sections']
+    assert list(found)[-1] == 'mine' and found['mine']['tables']['count']['rows'] == [[{'text': '1', 'value': 1}]]

@@ -1,0 +1,76 @@
+"""Pictures and the order in which they come."""
+
+import shutil
+from collections import Counter
+
+import pytest
+import torch
+
+from pit_downstream.datasets.base import UnreadableImage, View
+from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.training import data
+from pit_downstream.training.data import EvaluationPictures, RepeatedAugmentation, TrainingPictures
+
+VIEW = dict(size=32, resize=35, interpolation='bicubic')
+TRANSFORM = dict(input_size=32, auto_augment='rand-m9-mstd0.5-inc1', interpolation='bicubic')
+
+
+@pytest.fixture
+def folder(few_shapes, tmp_path):
+    return shutil.copytree(few_shapes / 'classification' / 'train', tmp_path / 'train')
+
+
+def test_evaluation_sees_what_the_measuring_tools_see(folder):
+    pictures, samples = EvaluationPictures(str(folder), VIEW), class_folders(folder, view=View(**VIEW))
+    assert len(pictures) == len(samples) == 6
+    assert pictures.metainfo == {'classes': ('circle', 'cross', 'ring', 'square')}
+    for index in range(6):
+        assert torch.equal(pictures[index]['images'], samples[index].image)
+        assert pictures[index]['labels'] == samples[index].target
+
+
+def test_training_augments_anew_every_time(folder):
+    pictures = TrainingPictures(str(folder), TRANSFORM)
+    first, again = pictures[0], pictures[0]
+    assert first['images'].shape == (3, 32, 32) and first['images'].dtype == torch.uint8
+    assert first['labels'] == again['labels'] == 0 and not torch.equal(first['images'], again['images'])
+
+
+def test_a_broken_picture_is_named_and_replaced(folder, logged):
+    broken = sorted(folder.glob('*/*.png'))[0]
+    broken.write_bytes(broken.read_bytes()[:200])
+    pictures = TrainingPictures(str(folder), TRANSFORM)
+    assert pictures[0]['labels'] == class_folders(folder, view=View(**VIEW)).targets[1] and pictures[0]['images'].any()
+    assert [message for message in logged if broken.name in message and 'another picture is trained on' in message]
+    assert len(logged) == 1  # once
+    with pytest.raises(UnreadableImage):
+        EvaluationPictures(str(folder), VIEW)[0]
+
+
+def test_no_picture_that_decodes(folder):
+    for picture in folder.glob('*/*.png'):
+        picture.write_bytes(b'')
+    with pytest.raises(ValueError, match='got 6 files of which none decodes'):
+        TrainingPictures(str(folder), TRANSFORM)[3]
+
+
+def test_repeated_augmentation_counts():
+    """Of 12 pictures 4 come, each three times; another seed and another epoch choose others."""
+    def epoch(number, **options):
+        sampler = RepeatedAugmentation(range(12), selected_round=0, **options)
+        sampler.set_epoch(number)
+        return list(sampler)
+    chosen = epoch(0, seed=5)
+    assert len(chosen) == 12 and set(Counter(chosen).values()) == {3}
+    assert chosen == epoch(0, seed=5) and chosen != epoch(1, seed=5) and chosen != epoch(0, seed=6)
+    assert epoch(1, seed=5) == epoch(0, seed=6)  # as mmengine's own sampler adds them up
+    assert set(Counter(epoch(0, seed=5, num_repeats=2)).values()) == {2}
+
+
+def test_repeats_go_to_different_ranks(monkeypatch):
+    """DeiT's point: with three ranks each sees every chosen picture once, augmented its own way."""
+    parts = []
+    for rank in range(3):
+        monkeypatch.setattr(data, 'get_dist_info', lambda rank=rank: (rank, 3))
+        parts.append(list(RepeatedAugmentation(range(12), seed=0, selected_round=0)))
+    assert parts[0] == parts[1] == parts[2] and len(set(parts[0])) == len(parts[0]) == 4

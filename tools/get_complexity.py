@@ -1,0 +1,29 @@
+"""Say what a model costs: parameters, MACs and FLOPs, activations, the share of each part; memory and time, measured.
+
+python tools/get_complexity.py pit_s [--shape 224 224]
+python tools/get_complexity.py configs/retinanet_pit_s.py --shape 800 1333 --repeats 0
+Weights are random: the costs do not depend on them. A classifier is counted without memory, on torch's meta device.
+Nothing counts pooling, interpolation, the sampling of deformable attention, and what comes after a detector's heads.
+"""
+
+import json
+from pathlib import Path
+
+from pit_downstream import cli
+
+
+def parse_args():
+    return cli.facts_parser(__doc__).parse_args()
+
+
+def main():
+    args = parse_args()
+    facts = cli.facts(args)
+    print(facts.as_text())
+    if args.json:
+        Path(args.json).write_text(json.dumps(facts.as_dict(), indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    with cli.one_sentence():
+        main()
