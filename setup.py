@@ -24,6 +24,8 @@ LITE = [
     'mmcv-lite>=2.1,<2.2',  # mmdet 3.3.0 refuses 2.2
 ]
 
+EXPORT = ['onnx', 'onnxscript', 'onnxruntime']  # the last only compares the file with the backbone
+
 setup(
     name='pit_downstream',
     description='PiT and DeepViT backbones in mmdet, and measuring their robustness',
@@ -37,7 +39,8 @@ setup(
     extras_require={
         'lite': LITE,
         'report': ['jinja2', 'matplotlib'],
+        'export': EXPORT,
         # torchattacks, too, but it pins requests 2.25: `make install` adds it without its requirements; its tests skip
-        'test': ['pytest', 'pytest-timeout', 'pytest-xdist', 'foolbox', 'ruff', 'mypy'],
+        'test': ['pytest', 'pytest-timeout', 'pytest-xdist', 'foolbox', 'ruff', 'mypy', *EXPORT],
     },
 )

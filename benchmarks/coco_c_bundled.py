@@ -26,6 +26,7 @@ def prepare(config: str, folder: Path) -> tuple[Path, Path]:
     cfg = runs.read_config(SimpleNamespace(config=config, launcher='none', local_rank=0, bundled=True, data=None,
                                            cfg_options={}, work_dir=str(folder)), loaders=())
     cfg.model.backbone.init_cfg = None
+    cfg.model.test_cfg.update(score_thr=0.0, nms_pre=100)  # mmdet's script cannot count where nothing is found
     init_default_scope('mmdet')
     model = MODELS.build(cfg.model)
     model.init_weights()

@@ -2,8 +2,8 @@
 
 python -m benchmarks.padding [--shape 800 1333] [--smaller 800 1066] [--repeat 5] [--forward-only] [--quick]
 
-padded: both at the larger size, attention sees the padding. alone: pit_downstream.backbones.sizes, each at its own
-size. masked: as padded, with a boolean mask of the padding handed to PyTorch's fused attention. Writes padding.json.
+padded: both at the larger size, attention sees the padding. alone: each at its own size (backbones/sizes.py).
+masked: as padded, with a boolean mask of the padding handed to PyTorch's fused attention. Writes padding.json.
 """
 
 import statistics

@@ -167,7 +167,7 @@ class DeepVitTrunk(BaseModule):
         size = tuple(grid.shape[-2:])
         stored = self.pos_embed[:, 1:].transpose(1, 2).unflatten(2, (self.side, self.side))  # a view, for the cache
         grid = grid + self._grids.get(stored, size)
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(images), -1, -1)
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(images.shape[0], -1, -1)
         return self.pos_drop(torch.cat((cls, grid.flatten(2).transpose(1, 2)), dim=1)), size
 
     def _block(self, attention: type[nn.Module] | partial, **kwargs) -> Block:

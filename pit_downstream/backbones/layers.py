@@ -114,8 +114,8 @@ class GridCache:
         self._resized.clear()
 
     def get(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
-        """`resize_grid(grid, size)`, computed anew whenever a gradient may flow into `grid`."""
-        if grid.requires_grad and torch.is_grad_enabled():
+        """`resize_grid(grid, size)`, computed anew whenever a gradient may flow into `grid`, or a compiler looks on."""
+        if torch.compiler.is_compiling() or grid.requires_grad and torch.is_grad_enabled():
             return resize_grid(grid, size)
         key = (size, grid.data_ptr(), grid._version, grid.dtype, torch.is_inference_mode_enabled())
         if key not in self._resized:

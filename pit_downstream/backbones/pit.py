@@ -150,12 +150,12 @@ class PitTrunk(BaseModule):
     def run_stages(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
         """images: (B, 3, H, W), normalised. Returns per stage the grid (B, C, h, w) and class tokens (B, T, C)."""
         smallest = self.arch.patch_size
-        if self.patch_embed.padding == 'valid' and min(images.shape[-2:]) < smallest:
+        if self.patch_embed.padding == 'valid' and any(side < smallest for side in images.shape[-2:]):
             raise ValueError(f'expected images of at least {smallest}x{smallest} pixels, got '
                              f'{images.shape[-2]}x{images.shape[-1]}; enlarge them or use stem_padding="same"')
         grid = self.patch_embed(images)
         grid = self.pos_drop(grid + self._grids.get(self.pos_embed, tuple(grid.shape[-2:])))
-        cls = self.cls_token.expand(len(images), -1, -1)
+        cls = self.cls_token.expand(images.shape[0], -1, -1)
         outputs = []
         for i, stage in enumerate(self.transformers):
             if i:

@@ -22,6 +22,7 @@ from .detectors import (
     measured_detector_parser,
     save_corrupted,
 )
+from .export import backbone, export_parser
 from .facts import facts, facts_parser
 from .sentences import one_sentence, require_folder, require_name, require_places
 from .shifts import add_shift_flags, shifts
@@ -31,9 +32,9 @@ warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmen
 
 __all__ = [
     'Once', 'add_attack_flags', 'add_corruption_flags', 'add_corruption_names', 'add_detection_corruption_flags',
-    'add_shift_flags', 'attack_conditions', 'attack_parser', 'attacked', 'attacked_classifier', 'batch_size',
-    'chosen_corruptions', 'chosen_image', 'classifier', 'classifier_parser', 'clean_pictures',
+    'add_shift_flags', 'attack_conditions', 'attack_parser', 'attacked', 'attacked_classifier', 'backbone',
+    'batch_size', 'chosen_corruptions', 'chosen_image', 'classifier', 'classifier_parser', 'clean_pictures',
     'command_without_corruptions', 'corruption_conditions', 'corruption_names', 'corruption_variant',
-    'detection_conditions', 'detector', 'detector_parser', 'facts', 'facts_parser', 'measure_options',
+    'detection_conditions', 'detector', 'detector_parser', 'export_parser', 'facts', 'facts_parser', 'measure_options',
     'measured_detector_parser', 'one_sentence', 'pictures', 'published_pictures', 'require_folder', 'require_name',
     'require_places', 'save_corrupted', 'shifts', 'shown_conditions', 'whole']

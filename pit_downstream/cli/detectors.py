@@ -14,7 +14,7 @@ MMDET = "config file; mmdet's own are mmdet::FOLDER/FILE.py"
 
 def detector_parser(description: str, *, config: str = MMDET) -> argparse.ArgumentParser:
     """The flags that training and testing share, as mmdet's users know them. config: help for the config file."""
-    parser = _config_parser(description, config)
+    parser = config_parser(description, config=config)
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -23,7 +23,7 @@ def detector_parser(description: str, *, config: str = MMDET) -> argparse.Argume
 
 def measured_detector_parser(description: str) -> argparse.ArgumentParser:
     """The flags that all tools share which measure a detector."""
-    parser = _config_parser(description)
+    parser = config_parser(description)
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     add = parser.add_argument
     add('checkpoint', help='checkpoint file, a work dir for its latest, or random')
@@ -40,7 +40,8 @@ def measured_detector_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _config_parser(description: str, config: str = MMDET) -> argparse.ArgumentParser:
+def config_parser(description: str, *, config: str = MMDET) -> argparse.ArgumentParser:
+    """The flags of whatever takes a config. config: what help says of it."""
     from mmengine.config import DictAction
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument

@@ -98,14 +98,14 @@ def test_text_has_a_line_for_each_shift():
     assert shift_tables.summary_text(pit_s(), names) == ''
 
 
-def test_the_example_in_the_readme():
+def test_the_example_in_the_docs():
     """With the published numbers of pictures, 10,000 of them clean ones of the two hundred classes."""
     counts = {'imagenet': 50000, 'imagenet_a': 7500, 'imagenet_r': 30000, 'imagenet_sketch': 50000,
               'imagenet_v2_matched_frequency': 10000}
     tables = {name: Table(PIT_S, name, [replace(record, count=counts[name]) for record in table.records])
               for name, table in pit_s().items()}
     text = shift_tables.as_text(tables, list(counts)[1:])
-    assert text in (Path(__file__).parents[2] / 'README.md').read_text()
+    assert text in (Path(__file__).parents[2] / 'docs' / 'robustness.md').read_text()
 
 
 def test_text_without_clean_pictures_says_so():

@@ -21,7 +21,7 @@ from pit_downstream.det.panels import heading, panels
 from pit_downstream.det.robustness import keep_robustness
 from pit_downstream.det.tog import AIMS, renamed, unthresholded
 from pit_downstream.streams.rng import BatchRng
-from tests.det import scenes, tiny
+from tests.det import tiny
 
 EPSILON = 8 / 255
 SPECS = ["pgd(epsilon=8/255, loss='cls', steps=2)", "pgd(epsilon=1, loss='box', norm='L2', steps=2)",

@@ -14,7 +14,7 @@ def tool(tmp_path):
     """tool('train.py', 'configs/x.py', ...) -> CompletedProcess, run in an empty folder that has our configs."""
     (tmp_path / 'configs').symlink_to(REPO / 'configs')
 
-    def run(name, *args, start=(sys.executable,), timeout=280):
+    def run(name, *args, start=(sys.executable,), timeout=560):
         command = [*start, str(REPO / 'tools' / name), *map(str, args)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout)
     return run

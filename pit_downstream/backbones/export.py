@@ -1,0 +1,106 @@
+"""A detection backbone as an ONNX file whose height and width, and number of images, stay open."""
+
+import contextlib
+import copy
+import importlib.util
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import MethodType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .detection import DetectionBackbone
+from .reattention import ReAttention
+
+OPSET = 20  # with Gelu, and with Resize and LayerNormalization as torch means them
+MULTIPLE = 32  # of which sides are multiples: what FPN detectors pad to
+
+
+def export_onnx(backbone: DetectionBackbone, path: str | Path, *, opset: int = OPSET) -> None:
+    """Write `backbone`, in evaluation mode, to `path`: 'images' (B, 3, H, W), normalised -> 'map0', 'map1' ...
+
+    B, H and W are dynamic, H and W multiples of 32. Re-attention is exported by its formula, whose maps take
+    B x heads x N x N numbers while it runs. A position embedding that shrinks is not antialiased, so that sides below
+    those of the training images differ a little from the module's own.
+    Raises ImportError without the package onnxscript.
+    """
+    _require_onnxscript()
+    names = [f'map{i}' for i in range(len(backbone.out_channels))]
+    rows, columns = (MULTIPLE * torch.export.Dim(name, min=1, max=256) for name in ('rows', 'columns'))
+    sides = {0: torch.export.Dim('batch', min=1, max=4096), 2: rows, 3: columns}
+    images = torch.zeros(2, 3, 3 * MULTIPLE, 4 * MULTIPLE)
+    with _quiet(), torch.no_grad():
+        torch.onnx.export(_Maps(exportable(backbone)), (images,), str(path), input_names=['images'], output_names=names,
+                          dynamic_shapes=(sides,), opset_version=opset, dynamo=True, external_data=False, verbose=False)
+
+
+def differences(backbone: DetectionBackbone, path: str | Path, sizes: Iterable[tuple[int, int]]
+                ) -> dict[tuple[int, int], float]:
+    """By size, how far onnxruntime's maps of the file are from the backbone's own, over the largest value in a map.
+
+    For one image of normal noise per size. Empty without the package onnxruntime.
+    """
+    if importlib.util.find_spec('onnxruntime') is None:
+        return {}
+    import onnxruntime
+    session, backbone = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider']), backbone.eval()
+    found = {}
+    for size in sizes:
+        images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            wanted = backbone(images)
+        pairs = zip(map(torch.from_numpy, session.run(None, {'images': images.numpy()})), wanted, strict=True)
+        found[tuple(size)] = max(((one - own).abs().max() / own.abs().max()).item() for one, own in pairs)
+    return found
+
+
+class _Maps(nn.Module):
+    """The maps of images of one size, with nothing else around them."""
+
+    def __init__(self, backbone: DetectionBackbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.backbone._maps(images)
+
+
+def exportable(backbone: DetectionBackbone) -> DetectionBackbone:
+    """A copy in evaluation mode without what depends on Python's numbers: caches and chunks."""
+    backbone = copy.deepcopy(backbone).cpu().eval().requires_grad_(False)
+    backbone._grids = _Resampling()
+    for module in backbone.modules():
+        if isinstance(module, ReAttention):
+            module.attend = MethodType(_by_formula, module)
+    return backbone
+
+
+class _Resampling:
+    """In the place of GridCache: always resampled, which leaves a grid of the right size as it is."""
+
+    def get(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.interpolate(grid, size=size, mode='bicubic', align_corners=False)
+
+    def clear(self) -> None:
+        pass
+
+
+def _by_formula(attention: ReAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """q, k, v: (B, H, N, d). Returns (B, H, N, d) through the whole map (B, H, N, N)."""
+    return attention.maps(q, k)['reattention'] @ v
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
+
+
+def _require_onnxscript() -> None:
+    if importlib.util.find_spec('onnxscript') is None:
+        raise ImportError('export needs the package onnxscript, which is not there; install it with '
+                          "`pip install -e '.[export]'`")

@@ -1,0 +1,55 @@
+"""Flags of the tool that exports backbones, and what is built from them."""
+
+import argparse
+from pathlib import Path
+
+from .detectors import config_parser
+from .sentences import require_name
+from .values import whole
+
+
+def export_parser(description: str) -> argparse.ArgumentParser:
+    parser = config_parser(description, config="config file of a detector; or a backbone, such as pit_s, deepvit_s, "
+                           "vit_s or 'pit_s(out_indices=(2,))'")
+    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
+    add = parser.add_argument
+    add('checkpoint', help="a detector's: file, or a work dir for its latest; a backbone's: any classifier's or "
+        "detector's; or random")
+    add('--out', default='backbone.onnx', metavar='FILE', help='the file to write (default: %(default)s)')
+    add('--opset', type=whole(18), default=20, help='of ONNX (default: %(default)s)')
+    return parser
+
+
+def backbone(args: argparse.Namespace):
+    """The backbone that the flags name, with its weights. Raises ValueError or LookupError where there is none."""
+    from ..core.outputs import require_file_to_write
+    require_file_to_write(args.out, '--out')
+    return _of_detector(args) if args.config.endswith('.py') else _by_name(args.config, args.checkpoint)
+
+
+def _of_detector(args: argparse.Namespace):
+    from ..backbones.detection import DetectionBackbone
+    from ..det import runs
+    from ..det.predictor import build_detector
+    cfg = runs.read_config(args, loaders=())
+    checkpoint = args.checkpoint if args.checkpoint == 'random' else runs.checkpoint_file(args.checkpoint)
+    found = build_detector(cfg, checkpoint, config=Path(args.config).stem).model.backbone
+    if not isinstance(found, DetectionBackbone):
+        raise ValueError(f'expected a detector on PiT or DeepViT, got one on {type(found).__name__}; export that with '
+                         'its own tools')
+    return found
+
+
+def _by_name(text: str, weights: str):
+    from ..backbones import DeepViT, PiT, deepvit, pit
+    from ..core.spec import Spec
+    from ..evaluation.models import read_weights
+    spec = Spec.parse(text)
+    known = {f'pit_{arch}': (PiT, arch) for arch in pit.ARCHS} | {
+        arch if arch.startswith('vit_') else f'deepvit_{arch}': (DeepViT, arch) for arch in deepvit.ARCHS}
+    require_name(spec.name, list(known), 'backbone')
+    kind, arch = known[spec.name]
+    found = kind(arch, **dict(spec.kwargs))
+    if weights != 'random':
+        found.load_state_dict(read_weights(weights)[0])
+    return found

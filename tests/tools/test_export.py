@@ -1,0 +1,41 @@
+"""tools/export.py: whose backbone it takes; the export itself is tested in backbones/test_compiled.py."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pit_downstream import cli
+from pit_downstream.backbones import DeepViT, PiT
+
+ROOT = Path(__file__).parents[2] / 'configs'
+
+
+def asked(*flags):
+    return cli.backbone(cli.export_parser('').parse_args([*map(str, flags)]))
+
+
+def test_a_backbone_by_its_name_with_a_classifiers_weights(tmp_path):
+    own = PiT('ti', out_indices=(0,))
+    torch.save(own.state_dict(), tmp_path / 'weights.pth')
+    found = asked('pit_ti(out_indices=(0,))', tmp_path / 'weights.pth', '--out', tmp_path / 'x.onnx')
+    assert isinstance(found, PiT) and found.out_indices == (0,)
+    assert torch.equal(found.pos_embed, own.pos_embed)
+    vit = asked('vit_s(out_indices=(0,), out_strides=(16,))', 'random', '--out', tmp_path / 'x.onnx')
+    assert isinstance(vit, DeepViT) and len(vit.blocks) == 1
+
+
+def test_a_detectors_own(tmp_path):
+    found = asked(ROOT / 'retinanet_pit_ti.py', 'random', '--bundled', '--data', tmp_path, '--out', tmp_path / 'x.onnx',
+                  '--cfg-options', 'model.backbone.out_indices=(0,)', 'model.neck.in_channels=[64]')
+    assert isinstance(found, PiT) and found.out_indices == (0,)
+
+
+@pytest.mark.parametrize('flags, words', [
+    (('pit_m', 'random'), "no backbone named 'pit_m'; did you mean pit_"),
+    (('pit_ti', 'nowhere.pth'), 'nowhere.pth'),
+    ((ROOT / 'detr_r50.py', 'random', '--bundled'), 'expected a detector on PiT or DeepViT, got one on ResNet'),
+    ((ROOT / 'retinanet_pit_ti.py', 'nowhere.pth', '--bundled'), 'expected a checkpoint, found none at nowhere.pth')])
+def test_refuses_what_it_cannot_export(flags, words, tmp_path):
+    with pytest.raises((ValueError, LookupError, OSError), match=words):
+        asked(*flags, '--data', tmp_path, '--out', tmp_path / 'x.onnx')
