@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 LEGIBLE = .75  # of a cell's opacity, above which white letters are easier to read on it than dark ones
 
+
 @styled
 def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[int, int], float], *,
              high: float = 1., shown: bool = True, xlabel: str = '', ylabel: str = '') -> 'Figure':

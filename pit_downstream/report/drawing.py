@@ -98,10 +98,15 @@ def _themed(text: str, name: str) -> str:
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else '', text)
     text = re.sub(r'(url\(#|href="#)', rf'\g<1>{name}-', text)
-    text = re.sub(r"font: ([\w ]*?)([\d.]+)px [^;\"]*", r'font-size: \2px; \1', text)
+    text = re.sub(r"font: (?:(\w+) )?([\d.]+)px [^;\"]*", _font, re.sub(r'font-family: [^;"]*; ?', '', text))
     for hue, variable in _VARIABLES.items():
         text = text.replace(hue, f'var(--{variable})')
     return text.strip()
+
+
+def _font(found: re.Match) -> str:
+    """Older releases of matplotlib say weight, size and family in one."""
+    return f'font-weight: {found[1] or 400}; font-size: {found[2]}px'
 
 
 def _head(found: re.Match) -> str:

@@ -139,6 +139,7 @@ def test_every_figure_shows_something(report, told):
 def test_the_page_asks_nobody_for_anything(html, told):
     assert [link for link in told.links if not link.startswith(('#', 'data:'))] == []
     assert '@import' not in html and 'url(http' not in html
+    assert "font-family: 'DejaVu" not in html and 'font-weight: 700; font-size: 9.5px; text-anchor' in html
     assert told.links.count('data:,') == 1 and sum(link.startswith('data:image/png') for link in told.links) == 1
 
 
