@@ -4,7 +4,7 @@ python tools/train.py configs/faster_rcnn_deepvit_16.py [--bundled]
 Needs COCO and weights of DeepViT-16 (data/README.md: none were published); --bundled needs nothing. COCO AP: not yet
 measured.
 """
-_base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', './_base_/runtime.py']
+_base_ = './_base_/faster_rcnn.py'
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # as DeepViT was trained
     backbone=dict(
@@ -13,7 +13,4 @@ model = dict(
     neck=dict(
         _delete_=True, type='ChannelMapper', in_channels=[256] * 4, out_channels=256, kernel_size=1, act_cfg=None,
         num_outs=5))
-optim_wrapper = dict(
-    constructor='PitOptimWrapperConstructor',
-    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05))
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay=0.8))  # ViTDet: 0.7 for 12 blocks after MAE

@@ -3,14 +3,10 @@
 python tools/train.py configs/mask_rcnn_deepvit_s.py [--bundled]
 Needs COCO and DeepViT-S's weights (data/README.md); --bundled needs nothing. COCO AP: not yet measured.
 """
-_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', './_base_/runtime.py']
+_base_ = './_base_/mask_rcnn.py'
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # as DeepViT was trained
     backbone=dict(
         _delete_=True, type='DeepViT', arch='s', drop_path_rate=0.1, norm_eval=True,
         init_cfg=dict(type='Pretrained', checkpoint='data/weights/deepvit_s.pth')),
     neck=dict(in_channels=[396, 396, 396, 396]))
-optim_wrapper = dict(
-    constructor='PitOptimWrapperConstructor',
-    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05))
-auto_scale_lr = dict(enable=False, base_batch_size=16)

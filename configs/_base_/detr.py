@@ -1,5 +1,6 @@
 """DETR by mmdet's recipe (150 epochs, batch 16), with the weight decay where it belongs."""
 _base_ = ['mmdet::detr/detr_r50_8xb2-150e_coco.py', './runtime.py']
+model = dict(data_preprocessor=dict(type='PitDataPreprocessor'))
 optim_wrapper = dict(
     constructor='PitOptimWrapperConstructor',
     paramwise_cfg=dict(_delete_=True, lr_mult={'backbone': 0.1}))

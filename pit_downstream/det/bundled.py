@@ -32,18 +32,18 @@ class Preset:
 NORM = dict(type='GN', num_groups=16)
 
 
-def _detr(queries: int, encoder: int, decoder: int, width: int = 1024) -> dict:
-    """As many queries as the pictures need, fewer layers, no dropout. width: of the hidden layer after attention.
+def _detr(queries: int, encoder: int, decoder: int, width: int = 1024, dropout: str = 'dropout') -> dict:
+    """As many queries as the pictures need, fewer layers, no dropout. width: of the hidden layer after attention;
+    dropout: what the decoder calls its attention's.
 
     With more layers or dropout DETR's queries all answer the same for thousands of steps on a set this small.
     BN in the neck takes away what all places of a map have in common, which hides what is at one of them.
     """
-    still = dict(dropout=0.0)
-    quiet = dict(self_attn_cfg=still, ffn_cfg=dict(ffn_drop=0.0, feedforward_channels=width))
+    ffn, still = dict(ffn_drop=0.0, feedforward_channels=width), {dropout: 0.0}
     return dict(
         neck=dict(norm_cfg=dict(_delete_=True, type='BN')), num_queries=queries, test_cfg=dict(max_per_img=queries),
-        encoder=dict(num_layers=encoder, layer_cfg=quiet),
-        decoder=dict(num_layers=decoder, layer_cfg=dict(**quiet, cross_attn_cfg=still)))
+        encoder=dict(num_layers=encoder, layer_cfg=dict(self_attn_cfg=dict(dropout=0.0), ffn_cfg=ffn)),
+        decoder=dict(num_layers=decoder, layer_cfg=dict(self_attn_cfg=still, cross_attn_cfg=still, ffn_cfg=ffn)))
 
 
 def _two_stage(width: int) -> dict:
@@ -60,14 +60,34 @@ def _two_stage(width: int) -> dict:
         roi_head=roi_head, train_cfg=train, test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)))
 
 
+def _cascade(width: int) -> dict:
+    """The same for each of the three heads in a row."""
+    slim = _two_stage(width)
+    roi, train = slim['roi_head'], slim['train_cfg']
+    roi['bbox_head'] = {str(i): roi['bbox_head'] for i in range(3)}  # mmengine reaches into lists like this
+    train['rcnn'] = {str(i): train['rcnn'] for i in range(3)}
+    return slim
+
+
+def _dense(**neck) -> dict:
+    """Half as wide, fewer convolutions in the head. neck: what else is other than in the model for COCO."""
+    head = dict(in_channels=128, feat_channels=128, stacked_convs=2, norm_cfg=NORM)
+    return dict(neck=dict(out_channels=128, **neck), bbox_head=head)
+
+
 PRESETS = {
+    'ATSS': Preset(model=_dense(norm_cfg=NORM)),
+    'CascadeRCNN': Preset(model=_cascade(128)),
+    'ConditionalDETR': Preset(
+        epochs=50, batch_size=16, lr=4e-4, model=_detr(24, encoder=1, decoder=2, dropout='attn_drop')),
+    'DABDETR': Preset(epochs=50, batch_size=16, lr=4e-4, model=_detr(24, encoder=1, decoder=2, dropout='attn_drop')),
     'DETR': Preset(epochs=100, batch_size=16, lr=4e-4, model=_detr(12, encoder=1, decoder=2)),
     'DeformableDETR': Preset(epochs=30, lr=2e-4, clip=0.1, model=_detr(40, encoder=3, decoder=3)),
     'DINO': Preset(epochs=30, lr=2e-4, clip=0.1, model=_detr(40, encoder=3, decoder=3)),
+    'FCOS': Preset(model=_dense(norm_cfg=NORM)),
     'MaskRCNN': Preset(model=_two_stage(128)),
-    'RetinaNet': Preset(model=dict(
-        neck=dict(out_channels=128, norm_cfg=NORM),
-        bbox_head=dict(in_channels=128, feat_channels=128, stacked_convs=2, norm_cfg=NORM))),
+    'RetinaNet': Preset(model=_dense(norm_cfg=NORM)),
+    'RTMDet': Preset(model=_dense()),
 }
 
 
@@ -94,12 +114,15 @@ def _fit_model(cfg: Config, preset: Preset) -> None:
             backbone[key] = free
     if backbone.type == 'ResNet':
         backbone.norm_cfg = ConfigDict(type='BN', requires_grad=True)
-    if cfg.model.type == 'DETR':
+    if cfg.model.type in ('DETR', 'ConditionalDETR', 'DABDETR'):
         _take_finer_map(cfg.model)
 
 
 def _take_finer_map(model: ConfigDict) -> None:
     """DETR's one map from a stage earlier: at stride 32 several of the drawn objects share each of 4 x 4 places."""
+    if model.backbone.type == 'DeepViT':
+        model.backbone.out_strides = (16,)
+        return
     stage = model.backbone.out_indices[-1] - 1
     model.backbone.out_indices = (stage,)
     model.neck.in_channels = [channels // 2 for channels in model.neck.in_channels]  # in PiT and in ResNet
@@ -141,5 +164,6 @@ def _fit_schedule(cfg: Config, preset: Preset) -> None:
         ConfigDict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
         ConfigDict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True, begin=0)]  # to the last epoch
     cfg.auto_scale_lr = ConfigDict(enable=False, base_batch_size=preset.batch_size)
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type != 'PipelineSwitchHook']
     cfg.default_hooks.checkpoint = ConfigDict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_optimizer=True)
     cfg.default_hooks.logger = ConfigDict(type='LoggerHook', interval=20)

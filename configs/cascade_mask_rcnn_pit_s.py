@@ -1,0 +1,11 @@
+"""Cascade Mask R-CNN on PiT-S, 12 epochs.
+
+python tools/train.py configs/cascade_mask_rcnn_pit_s.py [--bundled]
+Needs COCO (data/README.md) and timm's weights of PiT-S; --bundled needs nothing. COCO AP: not yet measured.
+"""
+_base_ = './_base_/cascade_mask_rcnn_stride_8.py'
+model = dict(
+    backbone=dict(
+        _delete_=True, type='PiT', arch='s', stem_padding='same', drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint='timm://pit_s_224.in1k')),
+    neck=dict(in_channels=[144, 288, 576]))

@@ -1,0 +1,15 @@
+"""Mask R-CNN on PiT-B, 12 epochs.
+
+python tools/train.py configs/mask_rcnn_pit_b.py [--bundled]
+Needs COCO (data/README.md) and timm's weights of PiT-B; --bundled needs nothing. COCO AP: not yet measured.
+"""
+_base_ = './_base_/mask_rcnn_stride_8.py'
+model = dict(
+    backbone=dict(
+        _delete_=True, type='PiT', arch='b', stem_padding='same', drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint='timm://pit_b_224.in1k')),
+    neck=dict(in_channels=[256, 512, 1024]),
+    rpn_head=dict(anchor_generator=dict(strides=[7, 14, 28, 56, 112])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(featmap_strides=[7, 14, 28], finest_scale=98),
+        mask_roi_extractor=dict(featmap_strides=[7, 14, 28], finest_scale=98)))

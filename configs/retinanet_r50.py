@@ -1,0 +1,9 @@
+"""The ResNet-50 twin of retinanet_pit_s.py: the same recipe, mmdet's backbone.
+
+python tools/train.py configs/retinanet_r50.py [--bundled]
+Needs COCO (data/README.md) and torchvision's weights; --bundled needs nothing. COCO AP: not yet measured.
+"""
+_base_ = './_base_/retinanet.py'
+model = dict(
+    backbone=dict(out_indices=(1, 2, 3)),
+    neck=dict(in_channels=[512, 1024, 2048]))
