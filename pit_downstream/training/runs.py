@@ -10,6 +10,7 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from ..core.outputs import require_folder_to_write
 from ..core.spec import Spec
 from ..datasets.base import folders_in
 from ..datasets.labelsets import class_indices
@@ -40,6 +41,7 @@ def read_config(args: argparse.Namespace) -> Config:
         set_data_root(cfg, args.data)
     cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    require_folder_to_write(cfg.work_dir, '--work-dir')
     join_processes(cfg)
     if args.bundled and not args.data:
         if dist.is_main_process():

@@ -6,7 +6,7 @@ import torch
 from mmengine.runner import load_checkpoint
 
 from pit_downstream.backbones import PiT
-from pit_downstream.backbones.weights import PIT, strip_prefix, unwrap
+from pit_downstream.backbones.weights import PIT, average, strip_prefix, unwrap
 from tests.reference import formula
 
 OFFICIAL = formula.weights(formula.SHAPES['pit_ti'])
@@ -136,3 +136,19 @@ def test_strip_prefix_takes_the_outermost():
     state = {'a.w.x': 1, 'a.b.w.x': 2, 'a.other': 3, 'else': 4}
     assert strip_prefix(state, 'w.x') == {'w.x': 1, 'b.w.x': 2, 'other': 3}
     assert strip_prefix(state, 'nothing') == {}
+
+
+def test_the_mean_of_checkpoints_by_hand():
+    """Of counters, which are whole numbers, the last one's; halves keep their type."""
+    states = [{'weight': torch.tensor([1., 4.]), 'half': torch.tensor([value], dtype=torch.float16),
+               'count': torch.tensor(count)} for value, count in ((1., 3), (2., 4), (6., 9))]
+    states[2]['weight'] = torch.tensor([4., 1.])
+    mean = average(states)
+    assert mean['weight'].tolist() == [2., 3.] and mean['count'].item() == 9
+    assert mean['half'].item() == 3 and mean['half'].dtype == torch.float16
+
+
+@pytest.mark.parametrize('other', [{'weight': torch.zeros(2)}, {'bias': torch.zeros(1)}])
+def test_checkpoints_of_different_models_have_no_mean(other):
+    with pytest.raises(ValueError, match='expected checkpoints of one model, got some that differ in weight'):
+        average([{'weight': torch.zeros(1)}, other])

@@ -1,5 +1,9 @@
 """tools/convert_weights.py: the written file loads strictly, and bad input gets one sentence."""
 
+import runpy
+import sys
+from pathlib import Path
+
 import timm
 import torch
 
@@ -33,3 +37,19 @@ def test_bad_input_gets_one_sentence(tool, tmp_path):
     done = tool('convert_weights.py', 'ti.pth', 'out.pth', '--model', 'pit_s')
     assert (done.returncode, 'Traceback' in done.stderr) == (2, False) and 'check that arch' in done.stderr
     assert not (tmp_path / 'out.pth').exists()
+
+
+def test_checkpoints_are_averaged_with_their_heads(tmp_path, monkeypatch, capsys):
+    model = timm.create_model('pit_ti', num_classes=3, img_size=32)
+    states = [{name: torch.full_like(value, number) for name, value in model.state_dict().items()}
+              for number in (1., 2., 6.)]
+    files = [str(tmp_path / f'epoch_{number}.pth') for number in range(3)]
+    for file, state in zip(files, states):
+        torch.save({'state_dict': {f'network.{name}': value for name, value in state.items()}}, file)
+    out = str(tmp_path / 'mean.pth')
+    monkeypatch.setattr(sys, 'argv', [
+        'convert_weights.py', files[0], out, '--model', 'pit_ti(num_classes=3,img_size=32)', '--average', *files[1:]])
+    runpy.run_path(str(Path(__file__).parents[2] / 'tools' / 'convert_weights.py'))['main']()
+    model.load_state_dict(torch.load(out))
+    assert all((value == 3).all() for value in model.state_dict().values())
+    assert capsys.readouterr().out.strip().endswith('mean.pth: 160 of 160 tensors loaded')

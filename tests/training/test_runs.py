@@ -1,6 +1,8 @@
 """Runs of a classifier: read, trained, stopped and resumed, taken into other tools. Tiny pictures, PiT-Ti at 32 px."""
 
+import os
 import shutil
+import socket
 
 import pytest
 import torch
@@ -121,11 +123,10 @@ def test_bundled_pictures(few_shapes, tmp_path):
     assert 0 < abs(runner.message_hub.get_scalar('train/loss_likeness').current()) <= 0.1
 
 
-def rank_of_two(rank, data, work):
+def rank_of_two(rank, port, data, work):
     """One of two processes: an epoch of one step, and five pictures evaluated, of which one rank has three."""
-    import os
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
-                       MASTER_PORT='29517')
+                       MASTER_PORT=str(port))
     train(read('cifar10_pit_ti.py', '--data', data, '--work-dir', work, '--launcher', 'pytorch', options=(
         *TINY, 'train_cfg.max_epochs=1', 'param_scheduler.1.begin=0')))
 
@@ -133,7 +134,10 @@ def rank_of_two(rank, data, work):
 def test_two_processes_evaluate_every_picture_once(few_shapes, tmp_path):
     data, work = shutil.copytree(few_shapes / 'classification', tmp_path / 'data'), tmp_path / 'work'
     sorted((data / 'val').glob('*/*.png'))[0].unlink()
-    ranks = [started(rank_of_two, rank, data, work) for rank in range(2)]
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    ranks = [started(rank_of_two, rank, port, data, work) for rank in range(2)]
     for process in ranks:
         process.join(120)
     assert [process.exitcode for process in ranks] == [0, 0]
@@ -151,6 +155,7 @@ def test_two_processes_evaluate_every_picture_once(few_shapes, tmp_path):
     (('--data', 'FEW'), ('model.network.num_classes=3',), r'of 4 classes for .*\.num_classes=3; leave it out'),
     (('--data', 'FEW'), ('train_dataloader.batch_size=3',), 'expected an even batch, got 3; change'),
     (('--data', 'FEW'), ('train_cfg.max_epochs=5',), 'for 5 epochs, got a CosineAnnealingLR that begins later'),
+    (('--data', 'FEW', '--work-dir', __file__), (), 'expected a folder to write to for --work-dir'),
     (('--data', 'FEW', '--resume', 'none.pth'), (), 'expected a checkpoint, found none at none.pth'),
 ])
 def test_bad_input_gets_one_sentence(few_shapes, flags, options, words):
