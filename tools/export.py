@@ -10,8 +10,12 @@ from pit_downstream import cli
 SIZES = [(256, 320), (224, 416)]
 
 
+def parse_args():
+    return cli.export_parser(__doc__).parse_args()
+
+
 def main():
-    args = cli.export_parser(__doc__).parse_args()
+    args = parse_args()
     backbone = cli.backbone(args)
     from pit_downstream.backbones.export import differences, export_onnx
     export_onnx(backbone, args.out, opset=args.opset)
