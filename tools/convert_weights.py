@@ -28,15 +28,17 @@ def main():
 
     from pit_downstream import backbones
     from pit_downstream.backbones.weights import DEEPVIT, PIT, average
-    from pit_downstream.core.spec import Spec
+    from pit_downstream.core import outputs, spec
+    from pit_downstream.evaluation.models import made
     from pit_downstream.training import checkpoint
     checkpoint.register()  # loads without running code, and knows timm://
-    spec = Spec.parse(args.model)
-    cli.require_name(spec.name, [name for name in backbones.__all__ if name[0].islower()], 'model')
-    model = timm.create_model(spec.name, **dict(spec.kwargs))
+    outputs.require_file_to_write(args.out, 'OUT')
+    named = spec.Spec.parse(args.model)
+    cli.require_name(named.name, [name for name in backbones.__all__ if name[0].islower()], 'model')
+    model = made(named, lambda: timm.create_model(named.name, **dict(named.kwargs)))
     target, depth = model.state_dict(), len(getattr(model, 'blocks', [])) or None
     heads = [name for name in target if name.startswith(('norm.', 'head'))]
-    family = PIT if spec.name.startswith('pit_') else DEEPVIT
+    family = PIT if named.name.startswith('pit_') else DEEPVIT
     found = [family.convert(CheckpointLoader.load_checkpoint(source, 'cpu'), target, optional=heads, depth=depth)
              for source in (args.source, *args.average)]
     torch.save(average([state for state, _ in found]), args.out)

@@ -43,13 +43,13 @@ def _of_detector(args: argparse.Namespace):
 def _by_name(text: str, weights: str):
     from ..backbones import DeepViT, PiT, deepvit, pit
     from ..core.spec import Spec
-    from ..evaluation.models import read_weights
+    from ..evaluation.models import made, read_weights
     spec = Spec.parse(text)
     known = {f'pit_{arch}': (PiT, arch) for arch in pit.ARCHS} | {
         arch if arch.startswith('vit_') else f'deepvit_{arch}': (DeepViT, arch) for arch in deepvit.ARCHS}
     require_name(spec.name, list(known), 'backbone')
     kind, arch = known[spec.name]
-    found = kind(arch, **dict(spec.kwargs))
+    found = made(spec, lambda: kind(arch, **dict(spec.kwargs)))
     if weights != 'random':
         found.load_state_dict(read_weights(weights)[0])
     return found

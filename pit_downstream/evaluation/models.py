@@ -104,15 +104,15 @@ def _timm(spec: Spec, weights: str) -> Named:
         raise LookupError(f'no model named {spec.name!r}; did you mean {", ".join(near)}?')
     kwargs, label = dict(spec.kwargs), weights
     if weights == 'pretrained':
-        model = _made(spec, lambda: download(spec.name, lambda: timm.create_model(
+        model = made(spec, lambda: download(spec.name, lambda: timm.create_model(
             spec.name, pretrained=True, **kwargs)))
         _require_published_head(spec, model.num_classes, model.pretrained_cfg.get('num_classes', model.num_classes))
         label = model.pretrained_cfg.get('hf_hub_id') or weights
     elif weights == 'random':
-        model = _made(spec, lambda: timm.create_model(spec.name, **kwargs))
+        model = made(spec, lambda: timm.create_model(spec.name, **kwargs))
     else:
         state, label = read_weights(weights)
-        model = _made(spec, lambda: timm.create_model(spec.name, **kwargs))
+        model = made(spec, lambda: timm.create_model(spec.name, **kwargs))
         overlay = {'state_dict': state, 'num_classes': model.num_classes, 'label_offset': 0}
         model = _loaded(spec, weights, lambda: timm.create_model(
             spec.name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs))
@@ -134,7 +134,7 @@ def _torchvision(name: str, spec: Spec, weights: str) -> Named:
         _require_published_head(spec, kwargs.get('num_classes', classes), classes)
         model = download(spec.name, lambda: get_model(name, weights=published, **kwargs))
     else:
-        model = _made(spec, lambda: get_model(name, weights=None, **kwargs))
+        model = made(spec, lambda: get_model(name, weights=None, **kwargs))
         if weights != 'random':
             state, label = read_weights(weights)
             _loaded(spec, weights, lambda: model.load_state_dict(state))
@@ -195,7 +195,8 @@ def _prepare(own: Preparation, protocol: str) -> Preparation:
     return own if protocol == 'model' else HENDRYCKS
 
 
-def _made(spec: Spec, make: Callable[[], nn.Module]) -> nn.Module:
+def made(spec: Spec, make: Callable[[], nn.Module]) -> nn.Module:
+    """What `make` returns, a model with the arguments of `spec`. Raises ValueError where it refuses them."""
     try:
         return make()
     except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:

@@ -4,13 +4,19 @@ import runpy
 import sys
 from pathlib import Path
 
+import pytest
 import timm
 import torch
 
 import pit_downstream.backbones  # noqa: F401
 from tests.reference import formula
 
+TOOL = Path(__file__).parents[2] / 'tools' / 'convert_weights.py'
 OFFICIAL = formula.weights(formula.SHAPES['pit_ti'])
+
+
+def main():
+    runpy.run_path(str(TOOL))['main']()
 
 
 def test_detector_checkpoint_becomes_official(tool, tmp_path):
@@ -39,6 +45,15 @@ def test_bad_input_gets_one_sentence(tool, tmp_path):
     assert not (tmp_path / 'out.pth').exists()
 
 
+@pytest.mark.parametrize('out, model, words', [
+    ('nowhere/out.pth', 'pit_ti', 'for OUT in a folder that is there'), ('.', 'pit_ti', 'for OUT, got the folder'),
+    ('out.pth', 'pit_ti(colour=1)', 'arguments that can be built, got pit_ti')])
+def test_what_could_not_be_written_or_built_is_said_first(out, model, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['convert_weights.py', 'nowhere.pth', str(tmp_path / out), '--model', model])
+    with pytest.raises(ValueError, match=words):
+        main()
+
+
 def test_checkpoints_are_averaged_with_their_heads(tmp_path, monkeypatch, capsys):
     model = timm.create_model('pit_ti', num_classes=3, img_size=32)
     states = [{name: torch.full_like(value, number) for name, value in model.state_dict().items()}
@@ -49,7 +64,7 @@ def test_checkpoints_are_averaged_with_their_heads(tmp_path, monkeypatch, capsys
     out = str(tmp_path / 'mean.pth')
     monkeypatch.setattr(sys, 'argv', [
         'convert_weights.py', files[0], out, '--model', 'pit_ti(num_classes=3,img_size=32)', '--average', *files[1:]])
-    runpy.run_path(str(Path(__file__).parents[2] / 'tools' / 'convert_weights.py'))['main']()
+    main()
     model.load_state_dict(torch.load(out))
     assert all((value == 3).all() for value in model.state_dict().values())
     assert capsys.readouterr().out.strip().endswith('mean.pth: 160 of 160 tensors loaded')

@@ -34,6 +34,8 @@ def test_a_detectors_own(tmp_path):
 @pytest.mark.parametrize('flags, words', [
     (('pit_m', 'random'), "no backbone named 'pit_m'; did you mean pit_"),
     (('pit_ti', 'nowhere.pth'), 'nowhere.pth'),
+    (('pit_ti(colour=1)', 'random'), 'arguments that can be built, got pit_ti'),
+    (('pit_ti(out_indices=(7,))', 'random'), 'arguments that can be built, got pit_ti'),
     ((ROOT / 'detr_r50.py', 'random', '--bundled'), 'expected a detector on PiT or DeepViT, got one on ResNet'),
     ((ROOT / 'retinanet_pit_ti.py', 'nowhere.pth', '--bundled'), 'expected a checkpoint, found none at nowhere.pth')])
 def test_refuses_what_it_cannot_export(flags, words, tmp_path):
