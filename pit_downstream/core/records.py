@@ -126,14 +126,14 @@ class ResultStore:
 
     def _parse(self, number: int, line: bytes) -> Record:
         try:
-            return _checked(Record(**json.loads(line)))
+            return checked(Record(**json.loads(line)))
         except (ValueError, TypeError) as error:
             names = ', '.join(field.name for field in fields(Record))
             raise ValueError(f'expected a JSON object with {names} in line {number} of {self.path}, '
                              f'got {line[:80].decode(errors="replace")!r}; remove or mend that line') from error
 
 
-def _checked(record: Record) -> Record:
+def checked(record: Record) -> Record:
     """Raises TypeError unless every field has its type."""
     for field in fields(Record):
         value = getattr(record, field.name)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..benchmarks.adversarial import Verdicts
 from ..core.lines import JsonLines
-from ..core.records import Record, ResultStore, Table
+from ..core.records import Record, ResultStore, Table, checked
 
 LARGEST_JSON = 8 << 20  # bytes; what is larger in a folder is an annotation file or a dump, and no summary
 PICTURES = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg'}
@@ -65,7 +65,7 @@ def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) 
     for path in files:
         if path.suffix == '.json' and path.parent.name != 'vis_data':
             content = _read_json(path, named=path in paths)
-            if rows := list(_record_rows(content)):
+            if rows := _summary_rows(path, content):
                 summaries[path] = rows
             elif isinstance(content, dict) and isinstance(content.get('environment'), dict):
                 speeds[path] = content
@@ -115,6 +115,13 @@ def _read_json(path: Path, *, named: bool) -> Any:
         return None
 
 
+def _summary_rows(path: Path, content: Any) -> list[Record]:
+    try:
+        return list(_record_rows(content))
+    except TypeError as error:
+        raise ValueError(f'expected records of numbers in {path}: {error}; leave it out or mend it') from error
+
+
 def _record_rows(content: Any) -> Iterator[Record]:
     """The records in a summary that a tool wrote with --json, or in several summaries."""
     if isinstance(content, dict) and isinstance(content.get('records'), list):
@@ -122,7 +129,7 @@ def _record_rows(content: Any) -> Iterator[Record]:
         for row in content['records']:
             row = {**about, **row} if isinstance(row, dict) else {}
             if all(name in row for name in _FIELDS):
-                yield Record(*(row[name] for name in _FIELDS), place=row.get('place', ''))
+                yield checked(Record(*(row[name] for name in _FIELDS), place=row.get('place', '')))
     elif isinstance(content, (dict, list)):
         for inner in content.values() if isinstance(content, dict) else content:
             if isinstance(inner, (dict, list)):

@@ -56,6 +56,10 @@ def test_what_cannot_be_read_is_said(tmp_path, caplog):
     (tmp_path / 'bad.json').write_text('{')
     with pytest.raises(ValueError, match='expected JSON in .*bad.json, got none'):
         inputs.read([tmp_path / 'bad.json'])
+    row = {**vars(stores.corrupted(ALEX)[0]), 'value': 'high'}
+    (tmp_path / 'bad.json').write_text(json.dumps({'records': [row]}))
+    with pytest.raises(ValueError, match="numbers in .*bad.json: expected .*float.* as value, got 'high'; "):
+        inputs.read([tmp_path / 'bad.json'])
 
 
 def test_summaries_hold_records_too(tmp_path):
