@@ -39,13 +39,15 @@ test: $(STAMP)
 # Trains a detector and a classifier on drawn pictures, measures both, and writes a page about them.
 demo: $(STAMP)
 	$(PY) -m pit_downstream.datasets.shapes data/shapes
-	$(PY) tools/train.py configs/retinanet_pit_ti.py --bundled --work-dir $(DEMO)/retinanet --resume
+	$(PY) tools/train.py configs/retinanet_pit_ti.py --bundled --work-dir $(DEMO)/retinanet --resume \
+	    --cfg-options train_cfg.max_epochs=12
 	$(PY) tools/test.py $(DETECTOR) --bundled --work-dir $(DEMO)/test --show-dir $(DEMO)/pictures
 	$(PY) tools/eval_coco_c.py $(DETECTOR) --bundled --limit 30 --corruptions gaussian_noise fog --severities 1 3 5 $(KEPT)
 	$(PY) tools/eval_adversarial.py --config $(DETECTOR) --bundled --limit 10 --attacks noise 'pgd(steps=10)' \
 	    --epsilons 4/255 8/255 16/255 $(KEPT)
 	$(PY) tools/show_detections.py $(DETECTOR) --bundled --image 4 --out $(DEMO)/pictures/robust_detections.png
-	$(PY) tools/train_classifier.py configs/cifar10_pit_ti.py --bundled --work-dir $(DEMO)/classifier --resume
+	$(PY) tools/train_classifier.py configs/cifar10_pit_ti.py --bundled --work-dir $(DEMO)/classifier --resume \
+	    --cfg-options train_cfg.max_epochs=12
 	$(PY) tools/eval_imagenet_c.py $(CLASSIFIER) --corruptions gaussian_noise fog contrast $(KEPT)
 	$(PY) tools/eval_adversarial.py $(CLASSIFIER) --limit 40 --attacks noise fgsm 'pgd(steps=20)' apgd $(KEPT)
 	$(PY) tools/analyze_attention.py --model $(SMALL) --weights $(DEMO)/classifier/weights.pth --bundled --limit 32 \
