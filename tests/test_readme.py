@@ -52,3 +52,11 @@ def test_links_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_rows_of_a_table_have_as_many_cells_as_its_head(page):
+    text = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
+    for rows in re.findall(r'(?:^\|.*\n)+', text, re.MULTILINE):
+        head, *rest = rows.splitlines()
+        assert [row for row in rest if row.count('|') != head.count('|')] == []
