@@ -53,8 +53,13 @@ def trained_row(model: dict) -> Iterator[str]:
     yield from (model['Name'], link(model))
     yield '; '.join(result['Dataset'] for result in model['Results'])
     yield '; '.join(said(result['Metrics']) for result in model['Results'])
-    yield f'{about["Epochs"]} epochs, {about["Training Time"]} on {about["Training Resources"]}'
+    yield f'{about["Epochs"]} epochs, {spent(about["Training Time"])} on {about["Training Resources"]}'
     yield f'`{model["Command"]}`' if model['Command'].startswith('python') else model['Command']
+
+
+
+def spent(time: str) -> str:
+    return 'time not measured,' if time == 'not measured' else time
 
 
 def other_row(model: dict) -> Iterator[str]:

@@ -32,6 +32,10 @@ def test_what_is_not_ours_has_a_source_and_what_is_has_a_command():
         assert all(one['Source'] for one in model.get('Published', ()))
 
 
+def test_a_time_that_is_not_known_reads_as_such():
+    assert (zoo.spent('not measured'), zoo.spent('7 min')) == ('time not measured,', '7 min')
+
+
 @pytest.mark.parametrize('name', ['pit_xs', 'vit_s'])
 def test_costs_are_counted(name):
     about = next(model['Metadata'] for model in MODELS if model['Name'] == name)
