@@ -32,6 +32,13 @@ def test_losses_are_marked_and_bounds_are_none(folder):
     assert 'Each corruption' not in text
 
 
+def test_padding_that_leaks_is_a_peer_and_no_bound(tmp_path):
+    row = {'sizes': [[8, 8], [8, 4]], 'backward': False, 'median': {'alone': 2., 'masked': 3., 'padded': 1.}}
+    (tmp_path / 'padding.json').write_text(json.dumps({'results': [row], 'environment': RAN}))
+    text = summary.text_of(tmp_path)
+    assert '| padded attention, which leaks | 1.00 s | 0.50 **loss** |' in text and 'bound' not in text
+
+
 @pytest.mark.parametrize('value, unit, text', [
     (0.0123, 's', '12.3 ms'), (0.45, 's', '0.450 s'), (422.18, 's', '422 s'), (5130.9, 's', '5131 s'),
     (0.0439, 'GiB', '0.0439 GiB')])
