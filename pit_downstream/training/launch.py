@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 def config_file(text: str) -> Path:
     """The file at `text`; 'mmdet::fcos/x.py' is one that came with mmdet, as in a config's _base_."""
     package, colons, name = text.partition('::')
-    installed = importlib.util.find_spec(package) if colons else None
+    installed = importlib.util.find_spec(package) if colons and package.isidentifier() else None
     path = Path(installed.origin).parent / '.mim' / 'configs' / name if installed else Path(text)
     if not path.is_file():
         raise FileNotFoundError(f'expected a config file, found none at {text}; configs/ holds ours')
