@@ -57,8 +57,8 @@ def test_they_reach_the_backbone_of_a_detector():
     init_default_scope('mmdet')
     torch.manual_seed(0)
     parts = tiny.retinanet()
-    parts.update(backbone=dict(type='PiT', arch='ti'), data_preprocessor=dict(
-        type='PitDataPreprocessor', pad_size_divisor=32), neck=parts['neck'] | dict(in_channels=[64, 128, 256]))
+    parts.update(backbone=dict(type='PiT', arch='ti', out_indices=(1, 2)), data_preprocessor=dict(
+        type='PitDataPreprocessor', pad_size_divisor=32), neck=parts['neck'] | dict(in_channels=[128, 256]))
     detector, maps = MODELS.build(ConfigDict(parts)).eval(), []
     detector.backbone.register_forward_hook(lambda backbone, args, out: maps.append(out))
     data = batch()
