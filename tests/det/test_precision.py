@@ -37,7 +37,7 @@ def loss_of(predictor, batch, *, kind=''):
 
 
 def test_losses_and_predictions_agree(detector):
-    """To bfloat16's 8 bits, through some ten layers. What follows proposals is another sum where one of them differs."""
+    """To bfloat16's 8 bits, through some ten layers; what follows proposals is another sum where one differs."""
     predictor, batch = detector
     kind = 'rpn' if getattr(predictor.model, 'with_rpn', False) else ''
     plain, found = loss_of(predictor, batch, kind=kind), predictor.predict(batch.images, batch).predictions[0]
