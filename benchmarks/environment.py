@@ -5,43 +5,28 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.rows import HERE, QUICK, kept_rows
+from pit_downstream.core.provenance import commit, versions
 
 LIBRARIES = ('torchvision', 'timm', 'numpy', 'mmengine', 'mmdet', 'imagecorruptions', 'torchattacks')
 
 
 def environment() -> dict:
     """{'torch': ..., 'device': ..., 'threads': ..., 'commit': ...}; commit ends in '+' when files were changed."""
-    def git(*args: str) -> str:
-        done = subprocess.run(['git', *args], cwd=HERE, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
     cuda = torch.cuda.is_available()
     return {
-        'python': platform.python_version(), 'torch': torch.__version__, 'versions': versions(),
+        'python': platform.python_version(), 'torch': torch.__version__, 'versions': versions(LIBRARIES),
         'device': torch.cuda.get_device_name() if cuda else platform.machine(), 'cpu': processor(),
         'cores': os.cpu_count(), 'threads': torch.get_num_threads(), 'load': round(os.getloadavg()[0], 2),
-        'commit': git('rev-parse', '--short', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else ''),
+        'commit': commit(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that stand on one side or the other."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def processor() -> str:

@@ -35,10 +35,10 @@ def write_provenance(path: str | Path, run: dict) -> None:
         file.write(json.dumps(run) + '\n')
 
 
-def versions() -> dict[str, str]:
-    """Version of each of LIBRARIES that pip knows here."""
+def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """Version of each of them that pip knows here."""
     found = {}
-    for name in LIBRARIES:
+    for name in libraries:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
