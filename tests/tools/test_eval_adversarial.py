@@ -2,7 +2,6 @@
 
 import csv
 import json
-import runpy
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ FEW = ('--attacks', 'noise', 'pgd(steps=3)', '--epsilons', '1/255', '4/255')
 
 
 @pytest.fixture
-def measured(tmp_path, monkeypatch, capsys):
+def measured(tmp_path, monkeypatch, in_process):
     """measured(*flags) runs the tool in this process where val/ has forty pictures: (exit code, stdout, stderr)."""
     toy.recognised(tmp_path / 'val')
     monkeypatch.chdir(tmp_path)
@@ -29,13 +28,7 @@ def measured(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(registry, '_entries', registry._entries.copy())
 
     def run(*flags):
-        monkeypatch.setattr('sys.argv', [str(TOOL), *FLAGS, *flags])
-        code = 0
-        try:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
+        return in_process(TOOL.name, *FLAGS, *flags)
     return run
 
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import pickle
-import runpy
 import sys
 from pathlib import Path
 
@@ -26,22 +25,13 @@ LOW = 'model.test_cfg.score_thr=0.0'
 
 
 @pytest.fixture
-def measured(tmp_path, monkeypatch, capsys):
+def measured(tmp_path, monkeypatch, in_process):
     """measured(tool, *flags) runs a tool in this process: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('sys.path', sys.path.copy())
     monkeypatch.setattr(CORRUPTIONS, '_entries', CORRUPTIONS._entries.copy())
 
-    def run(tool, *flags):
-        path = str(REPO / 'tools' / tool)
-        monkeypatch.setattr('sys.argv', [path, *map(str, flags)])
-        code = 0
-        try:
-            runpy.run_path(path, run_name='__main__')
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-    return run
+    return in_process
 
 
 @pytest.fixture(scope='module')

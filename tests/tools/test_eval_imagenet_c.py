@@ -2,7 +2,6 @@
 
 import csv
 import json
-import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -34,7 +33,7 @@ TOOL = REPO / 'tools' / 'eval_imagenet_c.py'
 
 
 @pytest.fixture
-def measured(tmp_path, monkeypatch, capsys):
+def measured(tmp_path, monkeypatch, in_process):
     """measured(*flags) runs the tool in this process where val/ has forty pictures: (exit code, stdout, stderr)."""
     toy.pictures(tmp_path / 'val')
     monkeypatch.chdir(tmp_path)
@@ -42,13 +41,7 @@ def measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(CORRUPTIONS, '_entries', CORRUPTIONS._entries.copy())
 
     def run(*flags):
-        monkeypatch.setattr('sys.argv', [str(TOOL), *FLAGS, *flags])
-        code = 0
-        try:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
+        return in_process(TOOL.name, *FLAGS, *flags)
     return run
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -43,20 +42,14 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def measured(data, tmp_path, monkeypatch, capsys):
+def measured(data, tmp_path, monkeypatch, in_process):
     """measured(*flags) runs the tool in this process where data/ lies: (exit code, stdout, stderr)."""
     (tmp_path / 'data').symlink_to(data)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('sys.path', sys.path.copy())
 
     def run(*flags, model=MODEL):
-        monkeypatch.setattr('sys.argv', [str(TOOL), '--model', model, '--store', 'store', '--workers', '0', *flags])
-        code = 0
-        try:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
+        return in_process(TOOL.name, '--model', model, '--store', 'store', '--workers', '0', *flags)
     return run
 
 

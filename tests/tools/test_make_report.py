@@ -1,7 +1,6 @@
 """tools/make_report.py as its user runs it: quick, without torch, and with one sentence for bad input."""
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,18 +14,12 @@ TOOL = Path(__file__).parents[2] / 'tools' / 'make_report.py'
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, in_process):
     """run(*flags) -> (exit code, stdout, stderr), in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def ran(*flags):
-        monkeypatch.setattr('sys.argv', [str(TOOL), *map(str, flags)])
-        code = 0
-        try:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
+        return in_process(TOOL.name, *flags)
     return ran
 
 
