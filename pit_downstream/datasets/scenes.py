@@ -43,11 +43,11 @@ class Cutout:
     radius: float
 
 
-def draw_scene(seed: int, split: str, index: int, *, size: int = 128) -> Scene:
+def draw_scene(seed: int, split: str, index: int, *, size: int = 128, contrast: float = 1.0) -> Scene:
     """Draw the detection picture `index` of a split: 3 to 7 objects, later ones over earlier ones.
 
-    size: height and width in pixels, at least 96. The same arguments give the same bits in any order, process or
-    machine.
+    size: height and width in pixels, at least 96. contrast: in (0, 1], what is left of every value's distance to
+    mid-grey. The same arguments give the same bits in any order, process or machine.
     """
     if size < 96:
         raise ValueError(f'a scene is at least 96 pixels wide, got {size}; raise size')
@@ -75,13 +75,13 @@ def draw_scene(seed: int, split: str, index: int, *, size: int = 128) -> Scene:
         areas.append(int(cutout.mask.sum()))
         places.append((*place, radius))
     masks = owner[None] == np.arange(len(labels))[:, None, None]
-    return Scene(_finish(canvas, rng), masks, np.array(labels, np.int64))
+    return Scene(_finish(canvas, contrast, rng), masks, np.array(labels, np.int64))
 
 
-def draw_object(seed: int, split: str, index: int, *, size: int = 64) -> tuple[Array, int]:
+def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: float = 1.0) -> tuple[Array, int]:
     """Draw the classification picture `index` of a split: one dominant shape on a ground of two textures.
 
-    Returns the image, uint8 (size, size, 3) RGB, and its label, `index` modulo the number of classes, so that any
+    size, contrast: as of a scene, at least 32 pixels. Returns the image, uint8 (size, size, 3) RGB, and its label, `index` modulo the number of classes, so that any
     run of indices is balanced.
     """
     if size < 32:
@@ -94,7 +94,7 @@ def draw_object(seed: int, split: str, index: int, *, size: int = 64) -> tuple[A
     slack = 0.55 * size - radius
     place = tuple(int(size / 2 + uniform(rng, -slack, slack)) for _ in 'yx')
     _put(canvas, cutout, place)
-    return _finish(canvas, rng), label
+    return _finish(canvas, contrast, rng), label
 
 
 def _stream(seed: int, split: str, index: int, *, first: int) -> np.random.Generator:
@@ -201,9 +201,12 @@ def _put(canvas: Array, cutout: Cutout, place: tuple[int, int]) -> None:
             canvas[picture] += (cutout.colours[part] - canvas[picture]) * cutout.cover[part][..., None]
 
 
-def _finish(canvas: Array, rng: np.random.Generator) -> Array:
-    """Light that falls off towards one side; then uint8."""
+def _finish(canvas: Array, contrast: float, rng: np.random.Generator) -> Array:
+    """Light that falls off towards one side; everything that much nearer to mid-grey; then uint8."""
     x, y = grid(*canvas.shape[:2])
     u, _ = turned(x, y, direction(rng))
     light = 1 - uniform(rng, 0.0, 0.25) * (0.5 + u / (1.5 * len(canvas)))
-    return (np.clip(canvas * light[..., None], 0, 1) * 255 + 0.5).astype(np.uint8)
+    picture = np.clip(canvas * light[..., None], 0, 1)
+    if contrast != 1:
+        picture = 0.5 + contrast * (picture - 0.5)
+    return (picture * 255 + 0.5).astype(np.uint8)

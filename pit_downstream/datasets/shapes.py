@@ -1,6 +1,7 @@
 """The bundled data set on disk: COCO-format detection and a folder per class for classification.
 
     python -m pit_downstream.datasets.shapes data/shapes
+    python -m pit_downstream.datasets.shapes data/shapes_faint --contrast 0.3
 
 Pixels and annotations depend on the parameters alone; the bytes of a PNG file also on the version of zlib.
 """
@@ -11,8 +12,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,21 +27,24 @@ __all__ = ['CLASSES', 'Scene', 'draw_object', 'draw_scene', 'write_shapes']
 VERSION = 3  # raise it when any picture changes, so that sets on disk are drawn again
 STAMP = 'shapes.json'
 OBJECT_SIZE = 64
+Parameters = dict[str, Any]  # seed, sizes and numbers of pictures, and the contrast
 LEAST = {'version': 0, 'seed': 0, 'size': 96, 'train': 1, 'val': 1,
          'classification_train': len(CLASSES), 'classification_val': len(CLASSES)}
 
 
 def write_shapes(root: str | Path, *, train: int = 800, val: int = 150, size: int = 128,
-                 classification_train: int = 1200, classification_val: int = 300, seed: int = 0) -> Path:
+                 classification_train: int = 1200, classification_val: int = 300, seed: int = 0,
+                 contrast: float = 1.0) -> Path:
     """Draw the data set into `root` and return it; at once when the same set lies there already.
 
     The set appears whole or not at all: it is drawn into a sibling folder and then renamed. Another set of ours in
     `root` is replaced file by file, and files that are not ours stay. Raises ValueError when `root` holds something
-    else.
+    else. contrast: in (0, 1], of all pictures, see draw_scene.
     """
     root = Path(root)
-    parameters = {'version': VERSION, 'seed': seed, 'size': size, 'train': train, 'val': val,
-                  'classification_train': classification_train, 'classification_val': classification_val}
+    parameters: Parameters = {'version': VERSION, 'seed': seed, 'size': size, 'train': train, 'val': val,
+                  'classification_train': classification_train, 'classification_val': classification_val,
+                  'contrast': contrast}
     _check(parameters)
     old = _read_stamp(root)
     if old == parameters:
@@ -58,13 +63,15 @@ def write_shapes(root: str | Path, *, train: int = 800, val: int = 150, size: in
     return root
 
 
-def _check(parameters: Mapping[str, int]) -> None:
-    for name, value in parameters.items():
-        if value < LEAST[name]:
-            raise ValueError(f'{name} is at least {LEAST[name]}, got {value}; raise it')
+def _check(parameters: Parameters) -> None:
+    for name, least in LEAST.items():
+        if parameters[name] < least:
+            raise ValueError(f'{name} is at least {least}, got {parameters[name]}; raise it')
+    if not 0 < parameters['contrast'] <= 1:
+        raise ValueError(f"contrast is in (0, 1], got {parameters['contrast']}; 1 is the pictures as they are drawn")
 
 
-def _read_stamp(root: Path) -> dict[str, int] | None:
+def _read_stamp(root: Path) -> Parameters | None:
     """The parameters of the set in `root`; None where there is nothing."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return None
@@ -72,13 +79,13 @@ def _read_stamp(root: Path) -> dict[str, int] | None:
         stamp = json.loads((root / STAMP).read_text())
     except (OSError, json.JSONDecodeError):
         stamp = {}
-    if set(stamp) != set(LEAST):
+    if not set(LEAST) <= set(stamp):
         raise ValueError(f'expected no folder, an empty one or one with our {STAMP} at {root}, got something that was '
                          f'not drawn here; choose another root or move it away')
-    return stamp
+    return {'contrast': 1.0} | stamp  # sets drawn before there was a choice have none
 
 
-def _files(parameters: Mapping[str, int]) -> Iterator[str]:
+def _files(parameters: Parameters) -> Iterator[str]:
     """Every file of a set but its stamp, relative to the root."""
     for split in ('train', 'val'):
         yield f'annotations/instances_{split}.json'
@@ -94,7 +101,7 @@ def _object_file(split: str, index: int) -> str:
     return f'classification/{split}/{CLASSES[index % len(CLASSES)]}/{index:06d}.png'
 
 
-def _appear(drawn: Path, root: Path, parameters: Mapping[str, int]) -> None:
+def _appear(drawn: Path, root: Path, parameters: Parameters) -> None:
     try:
         drawn.replace(root)
     except OSError:  # another process, say a rank of the same run, may have put the same set there first
@@ -102,13 +109,13 @@ def _appear(drawn: Path, root: Path, parameters: Mapping[str, int]) -> None:
             raise
 
 
-def _replace(drawn: Path, root: Path, old: Mapping[str, int], new: Mapping[str, int]) -> None:
+def _replace(drawn: Path, root: Path, old: Parameters, new: Parameters) -> None:
     """Take the old set's files away and move the new ones in.
 
     Until the last step the stamp lists the larger of both sets and no version, so that a run killed in between
     leaves a folder that the next one knows as ours and draws again.
     """
-    either = {name: max(old[name], new[name]) for name in new} | {'version': 0}
+    either = new | {name: max(old[name], new[name]) for name in LEAST} | {'version': 0}
     (root / STAMP).write_text(json.dumps(either, indent=1) + '\n')
     for name in _files(either):
         (root / name).unlink(missing_ok=True)
@@ -117,10 +124,10 @@ def _replace(drawn: Path, root: Path, old: Mapping[str, int], new: Mapping[str, 
         (drawn / name).replace(root / name)
 
 
-def _write_detection(root: Path, split: str, parameters: Mapping[str, int]) -> None:
+def _write_detection(root: Path, split: str, parameters: Parameters) -> None:
     images, annotations = [], []
     for index in range(parameters[split]):
-        scene = draw_scene(parameters['seed'], split, index, size=parameters['size'])
+        scene = draw_scene(parameters['seed'], split, index, size=parameters['size'], contrast=parameters['contrast'])
         _save(scene.image, root / _scene_file(split, index))
         height, width = scene.image.shape[:2]
         images.append({'id': index, 'file_name': f'{index:06d}.png', 'height': height, 'width': width})
@@ -144,9 +151,9 @@ def _annotations(scene: Scene) -> Iterator[dict]:
                'iscrowd': 0, 'segmentation': {'size': code['size'], 'counts': code['counts'].decode()}}
 
 
-def _write_classification(root: Path, split: str, parameters: Mapping[str, int]) -> None:
+def _write_classification(root: Path, split: str, parameters: Parameters) -> None:
     for index in range(parameters[f'classification_{split}']):
-        image, _ = draw_object(parameters['seed'], split, index, size=OBJECT_SIZE)
+        image, _ = draw_object(parameters['seed'], split, index, size=OBJECT_SIZE, contrast=parameters['contrast'])
         _save(image, root / _object_file(split, index))
 
 
@@ -158,9 +165,12 @@ def _save(image: np.ndarray, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description='Draw the bundled data set.')
     parser.add_argument('root', nargs='?', default='data/shapes', help='folder to write, by default %(default)s')
+    parser.add_argument('--contrast', type=float, default=1.0, help='in (0, 1]; 0.3 leaves three tenths of every '
+                        "value's distance to mid-grey (default: %(default)s)")
+    args = parser.parse_args()
     start = time.perf_counter()
     try:
-        root = write_shapes(parser.parse_args().root)
+        root = write_shapes(args.root, contrast=args.contrast)
     except ValueError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None

@@ -187,6 +187,14 @@ def test_bad_arguments_are_refused_with_words(call, words):
         call()
 
 
+def test_contrast_is_what_is_left_of_the_distance_to_mid_grey():
+    for draw, part in ((draw_scene, lambda scene: scene.image), (draw_object, lambda drawn: drawn[0])):
+        strong, faint = (part(draw(0, 'val', 3, contrast=contrast)).astype(float) for contrast in (1.0, 0.25))
+        assert np.abs(faint - (127.5 + 0.25 * (strong - 127.5))).max() <= 0.5 + 0.25 * 0.5 + 1e-6  # both are rounded
+    strong, faint = draw_scene(0, 'val', 3), draw_scene(0, 'val', 3, contrast=0.25)
+    assert (strong.masks == faint.masks).all() and (strong.labels == faint.labels).all()
+
+
 # Object pictures
 
 def test_object_pictures_are_balanced():
@@ -239,6 +247,30 @@ def test_other_parameters_redraw_ours_and_leave_the_rest(tmp_path):
     assert sorted(os.listdir(root / 'train')) == ['000000.png', '000001.png', 'mine.txt']
     assert (np.asarray(Image.open(root / 'train/000000.png')) == draw_scene(1, 'train', 0).image).all()
     assert json.loads((root / 'shapes.json').read_text())['seed'] == 1
+
+
+def test_a_set_of_other_contrast_is_another_set(tmp_path):
+    root = write_shapes(tmp_path / 'shapes', **SMALL)
+    write_shapes(root, **SMALL, contrast=0.5)
+    assert json.loads((root / 'shapes.json').read_text())['contrast'] == 0.5
+    assert (np.asarray(Image.open(root / 'val/000001.png')) == draw_scene(0, 'val', 1, contrast=0.5).image).all()
+
+
+def test_a_set_from_before_there_was_a_contrast_stays(tmp_path):
+    root = write_shapes(tmp_path / 'shapes', **SMALL)
+    stamp = json.loads((root / 'shapes.json').read_text())
+    del stamp['contrast']
+    (root / 'shapes.json').write_text(json.dumps(stamp))
+    before = snapshot(root)
+    write_shapes(root, **SMALL)
+    assert snapshot(root) == before
+
+
+@pytest.mark.parametrize('contrast', [0.0, 1.5, float('nan')])
+def test_a_contrast_that_is_none_is_refused_before_any_work(tmp_path, contrast):
+    with pytest.raises(ValueError, match=r'contrast is in \(0, 1\], got'):
+        write_shapes(tmp_path / 'shapes', **SMALL, contrast=contrast)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize('name', ['holiday.jpg', 'shapes.json'])
