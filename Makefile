@@ -39,6 +39,7 @@ test: $(STAMP)
 # Trains a detector and a classifier on drawn pictures, measures both, and writes a page about them.
 demo: $(STAMP)
 	$(PY) -m pit_downstream.datasets.shapes data/shapes
+	$(PY) -m pit_downstream.datasets.shapes data/shapes_faint --contrast 0.3
 	$(PY) tools/train.py configs/retinanet_pit_ti.py --bundled --work-dir $(DEMO)/retinanet --resume \
 	    --cfg-options train_cfg.max_epochs=12
 	$(PY) tools/test.py $(DETECTOR) --bundled --work-dir $(DEMO)/test --show-dir $(DEMO)/pictures
@@ -49,6 +50,7 @@ demo: $(STAMP)
 	$(PY) tools/train_classifier.py configs/cifar10_pit_ti.py --bundled --work-dir $(DEMO)/classifier --resume \
 	    --cfg-options train_cfg.max_epochs=12
 	$(PY) tools/eval_imagenet_c.py $(CLASSIFIER) --corruptions gaussian_noise fog contrast $(KEPT)
+	$(PY) tools/eval_shifts.py $(CLASSIFIER) --shifts shift_faint=data/shapes_faint/classification/val $(KEPT)
 	$(PY) tools/eval_adversarial.py $(CLASSIFIER) --limit 40 --attacks noise fgsm 'pgd(steps=20)' apgd $(KEPT)
 	$(PY) tools/analyze_attention.py --model $(SMALL) --weights $(DEMO)/classifier/weights.pth --bundled --limit 32 \
 	    --out $(DEMO)/attention

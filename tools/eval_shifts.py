@@ -2,6 +2,7 @@
 
 python tools/eval_shifts.py --model pit_s --shifts imagenet_a=DIR imagenet_r=DIR in9=DIR imagenet_real
 python tools/eval_shifts.py --model pit_s              # every set that lies in data/ as data/README.md says
+python tools/eval_shifts.py --model MODEL --weights FILE --data DIR --shifts shift_fog=DIR     # a set of your own
 --data has ImageNet's validation pictures, for ReaL and for the clean error of the same classes (default:
 data/imagenet/val). A run that was stopped goes on where it was; one that is complete prints its table at once.
 """
@@ -28,7 +29,7 @@ def main():
     predictor = cli.classifier(args)
     shifts = cli.shifts(args, predictor)
     tables = measure_shifts(ResultStore(Path(args.store) / 'results.jsonl'), predictor, shifts,
-                            cli.clean_pictures(args, predictor), **cli.measure_options(args, predictor.device))
+                            cli.clean_pictures(args, predictor, shifts), **cli.measure_options(args, predictor.device))
     if ranks.rank() == 0:
         names = list(shifts)
         print(f'{predictor.name}\n')

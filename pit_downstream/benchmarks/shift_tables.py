@@ -11,7 +11,7 @@ from .tables import aligned, csv_of, number, record_row
 
 
 def as_text(tables: Tables, names: Sequence[str]) -> str:
-    """A line for ImageNet, where it was measured, and for every shift: error, its interval, clean error, gap.
+    """A line for the clean pictures, where there are any, and for every shift: error, its interval, clean error, gap.
 
     Where timm publishes errors of the same weights, they stand in a last column. '-' is what was not measured.
     """
@@ -20,8 +20,8 @@ def as_text(tables: Tables, names: Sequence[str]) -> str:
     for name in [*([IMAGENET] if IMAGENET in tables else []), *names]:
         record = shifts.record_at(tables, shifts.place_of(name))
         interval = ' to '.join(map(number, wilson(record.value, record.count)))
-        rows.append([name, str(record.count), number(record.value), interval, *_clean_and_gap(tables, name, record),
-                     number(known.get(name))])
+        rows.append([shifts.title_of(name, names), str(record.count), number(record.value), interval,
+                     *_clean_and_gap(tables, name, record), number(known.get(name))])
     return aligned(rows if known else [cells[:-1] for cells in rows])
 
 

@@ -1,4 +1,4 @@
-"""Data set shifts: top-1 error on other pictures of ImageNet's classes, and the gap to the matching clean ones."""
+"""Data set shifts: top-1 error on other pictures of the same classes, and the gap to the matching clean ones."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ IMAGENET = 'imagenet'
 IN9 = 'in9_original'
 SAME, RANDOM = 'in9_mixed_same', 'in9_mixed_rand'
 CHALLENGE = 'in9_challenge'
+OWN = 'shift_'  # in front of the name of a data set of one's own
 SUBSETS = ('imagenet_a', 'imagenet_r', 'objectnet')  # compared with the clean pictures of their own classes
 REAL = 'imagenet_real'
 
-Tables = Mapping[str, Table]  # by name of the data set: 'imagenet', 'imagenet_a' ...
+Tables = Mapping[str, Table]  # by name of the data set: 'imagenet', 'imagenet_a' ...; 'imagenet' is what is clean
 
 # Accuracies in percent, as timm publishes them (huggingface/pytorch-image-models aa4b5850, results/*.csv): 224 px, crop
 # 0.9, bicubic, and for resnet50.tv_in1k 0.875, bilinear.
@@ -63,11 +64,16 @@ def place_of(shift: str) -> Place:
 
 def clean_of(shift: str) -> Place | None:
     """Where the matching clean error stands: the same question, asked about the clean pictures of the same classes."""
-    if shift in (*SUBSETS, REAL):
+    if shift in (*SUBSETS, REAL) or shift.startswith(OWN):
         return Place(IMAGENET, f'{shift}_clean_error')
     if shift.startswith('in9_'):
         return None if shift == IN9 else Place(IN9)
     return None if shift == IMAGENET else Place(IMAGENET)
+
+
+def title_of(name: str, beside: Iterable[str]) -> str:
+    """What a row is called: the clean pictures beside data sets of one's own alone need not be ImageNet's."""
+    return 'clean' if name == IMAGENET and all(shift.startswith(OWN) for shift in beside) else name
 
 
 def published(model: str) -> Mapping[str, float]:
@@ -91,7 +97,7 @@ def record_at(tables: Tables, place: Place) -> Record:
     """Raises MissingMeasurement with the command that measures it."""
     model = next(iter(tables.values())).model
     table = tables.get(place.dataset) or Table(model, place.dataset)
-    what = '--data DIR with the validation pictures' if place.dataset == IMAGENET else f'--shifts {place.dataset}=DIR'
+    what = '--data DIR with the clean pictures' if place.dataset == IMAGENET else f'--shifts {place.dataset}=DIR'
     table.require([(CLEAN, place.metric)], command=f'python tools/eval_shifts.py {model_flag(model)} {what} and the '
                                                    'other flags of the first run')
     return table.record((CLEAN, place.metric))

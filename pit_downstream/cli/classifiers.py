@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .modules import look_here
@@ -76,13 +76,17 @@ def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequenc
                                  name=args.set or 'imagenet_c', clean=clean, limit=args.limit)
 
 
-def clean_pictures(args: argparse.Namespace, predictor):
-    """ImageNet's validation pictures in --data, None where no folder was named and there is none."""
+def clean_pictures(args: argparse.Namespace, predictor, shifts: Iterable[str]):
+    """The clean pictures in --data, None where no folder was named and there is none.
+
+    shifts: names; for others than one's own these must be ImageNet's validation pictures.
+    """
     _require_named(args)
     from ..datasets.shift import require_imagenet
+    from ..datasets.shifts import is_own
     if not Path(args.data).is_dir():
         return None
-    if not args.labels:
+    if not args.labels and not all(map(is_own, shifts)):
         require_imagenet(Path(args.data))
     return pictures(args, predictor)
 

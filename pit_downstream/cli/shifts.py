@@ -5,7 +5,8 @@ import argparse
 
 def add_shift_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--shifts', nargs='+', default=[], metavar='NAME[=DIR]', help='which data sets, and where they '
-                        'lie; in9 stands for every variation of the Backgrounds Challenge (default: all that lie where '
+                        'lie; in9 stands for every variation of the Backgrounds Challenge, shift_ANYTHING=DIR is '
+                        'one of your own with the class folders of --data (default: all that lie where '
                         'data/README.md says)')
 
 
@@ -19,7 +20,7 @@ def shifts(args: argparse.Namespace, predictor) -> dict:
     if not places:
         raise FileNotFoundError('expected a shifted data set in data/, found none; put one where data/README.md says, '
                                 'or name it: --shifts imagenet_a=DIR')
-    opened = open_shifts(places, view=predictor.view, limit=args.limit)
+    opened = open_shifts(places, view=predictor.view, clean=args.data, limit=args.limit)
     if not args.cache:
         return opened
     return {name: replace(shift, samples=shift.samples and CachedSamples(shift.samples, args.cache))

@@ -81,8 +81,8 @@ def draw_scene(seed: int, split: str, index: int, *, size: int = 128, contrast: 
 def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: float = 1.0) -> tuple[Array, int]:
     """Draw the classification picture `index` of a split: one dominant shape on a ground of two textures.
 
-    size, contrast: as of a scene, at least 32 pixels. Returns the image, uint8 (size, size, 3) RGB, and its label, `index` modulo the number of classes, so that any
-    run of indices is balanced.
+    size, contrast: as of a scene, at least 32 pixels. Returns the image, uint8 (size, size, 3) RGB, and its label,
+    `index` modulo the number of classes, so that any run of indices is balanced.
     """
     if size < 32:
         raise ValueError(f'an object picture is at least 32 pixels wide, got {size}; raise size')

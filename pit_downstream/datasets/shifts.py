@@ -12,6 +12,7 @@ from pathlib import Path
 from ..core.registry import DATASETS
 from . import backgrounds, imagenet_shifts, objectnet  # noqa: F401  registers them
 from .base import View, folders_in
+from .own_shift import PREFIX, own_shift
 from .shift import IN9_VARIATIONS, Shift, is_validation, require_folders
 
 IN9 = 'in9_original'  # says where all variations lie
@@ -22,9 +23,9 @@ _log = logging.getLogger(__name__)
 def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str | None]:
     """Where the shifts of a command line lie, by name; None for what needs no files of its own.
 
-    given: texts NAME or NAME=PLACE, where 'in9' stands for every variation that lies in its place; empty for all whose
-    folder is there, ImageNet's relatives first and IN-9 last. imagenet: folder of the validation pictures, for ReaL.
-    Raises LookupError for an unknown name.
+    given: texts NAME or NAME=PLACE, where 'in9' stands for every variation that lies in its place and a name with
+    'shift_' in front is a data set of one's own; empty for all whose folder is there, ImageNet's relatives first and
+    IN-9 last. imagenet: folder of the validation pictures, for ReaL. Raises LookupError for an unknown name.
     """
     if not given:
         names = sorted(DATASETS, key=lambda name: (not name.startswith('imagenet_'), name.startswith('in9_')))
@@ -33,6 +34,11 @@ def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str |
     chosen: dict[str, str | None] = {}
     for text in given:
         name, _, place = text.partition('=')
+        if is_own(name):
+            if not place:
+                raise ValueError(f'expected the place of {name}, got none; say --shifts {name}=DIR')
+            chosen[name] = place
+            continue
         usual = DATASETS.entry(IN9 if name == 'in9' else name).about['place']
         if place and usual is None:
             raise ValueError(f'expected {name} without a place, got {text}; it is measured on the pictures of --data')
@@ -40,15 +46,23 @@ def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str |
     return chosen
 
 
-def open_shifts(places: Mapping[str, str | None], *, view: View, limit: int | None = None) -> dict[str, Shift]:
+def open_shifts(places: Mapping[str, str | None], *, view: View, clean: str | Path,
+                limit: int | None = None) -> dict[str, Shift]:
     """Every shift of `places`, its pictures as `view` shows them. limit: at most so many of each, evenly spread.
 
-    Raises ValueError for more pictures than were published; fewer are a warning.
+    clean: folder of the clean pictures, whose classes those of one's own data sets are. Raises ValueError for more
+    pictures than were published; fewer are a warning.
     """
-    shifts = {name: DATASETS[name](place, view=view) for name, place in places.items()}
+    shifts = {name: own_shift(name, place, clean, view=view) if is_own(name) else DATASETS[name](place, view=view)
+              for name, place in places.items()}
     for name, shift in shifts.items():
         _compare(name, shift)
     return {name: _limited(shift, limit) for name, shift in shifts.items()}
+
+
+def is_own(name: str) -> bool:
+    """Whether a shift is a data set of one's own, of whatever classes the clean pictures have."""
+    return name.startswith(PREFIX)
 
 
 def _variations(place: str) -> dict[str, str]:
@@ -66,6 +80,8 @@ def _is_there(name: str, place: str | None, imagenet: Path) -> bool:
 
 def _compare(name: str, shift: Shift) -> None:
     """The number of pictures with that of the published set."""
+    if is_own(name):
+        return
     published, title = (DATASETS.entry(name).about[key] for key in ('images', 'title'))
     if shift.samples is None or published in (None, len(shift.samples)):
         return

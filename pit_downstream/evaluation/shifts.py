@@ -10,6 +10,7 @@ from ..core.records import ResultStore, Table
 from ..datasets.backgrounds import Challenge
 from ..datasets.base import Samples
 from ..datasets.shift import Shift
+from ..datasets.shifts import is_own
 from ..metrics.answers import AnswerError, Answers
 from ..metrics.classification import top1_error
 from .backgrounds import keep_challenge
@@ -20,13 +21,13 @@ def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str
                    allow_missing: int = 0, **options: Any) -> dict[str, Table]:
     """The table of every data set by its name, 'imagenet' among them where `imagenet`, its clean pictures, is given.
 
-    These are passed once, however many shifts ask about their part of them. Raises ValueError for a classifier of
-    other classes than ImageNet's 1000, and where ReaL is asked for without ImageNet's pictures.
-    options: of `keep_measuring`.
+    These, of other classes where all shifts are one's own, are passed once, however many shifts ask about their part
+    of them. Raises ValueError for a classifier of other classes than ImageNet's 1000 where a published shift is asked
+    for, and where ReaL is asked for without ImageNet's pictures. options: of `keep_measuring`.
     """
-    if predictor.classes() != 1000:
+    if predictor.classes() != 1000 and not all(map(is_own, shifts)):
         raise ValueError(f'expected a classifier of the 1000 classes of ImageNet, got {predictor.classes()} classes of '
-                         f'{predictor.name}; give another --model')
+                         f'{predictor.name}; give another --model, or pictures of its classes: --shifts shift_NAME=DIR')
     homeless = [name for name, shift in shifts.items() if shift.samples is None]
     if homeless and imagenet is None:
         raise ValueError(f'expected the validation pictures of ImageNet for {", ".join(homeless)}, got none; say where '

@@ -15,7 +15,7 @@ from .measured import Measured, One, sources
 from .names import identity
 from .parts import Figure, Gap, Part, Section, Sheet, percent, points, slug, whole, words
 
-PREFIXES = ('imagenet', 'objectnet', 'in9_')
+PREFIXES = ('imagenet', 'objectnet', 'in9_', shifts.OWN)
 
 
 @SECTIONS.register('shifts')
@@ -28,7 +28,8 @@ def shifts_section(measured: Measured) -> Section:
         gaps += [Gap(f'{one.label}: no shifted data sets',
                      classifier_command(measured.kept, 'eval_shifts.py', one.model)) for one in _of_imagenet(measured)]
         gaps = gaps or [Gap('no shifted data sets (ImageNet-A, -R, -V2, -Sketch, ReaL, ObjectNet, IN-9), which need a '
-                            "classifier of ImageNet's 1000 classes", 'python tools/eval_shifts.py --model pit_s')]
+                            "classifier of ImageNet's 1000 classes; nor one of your own (--shifts shift_NAME=DIR)",
+                            'python tools/eval_shifts.py --model pit_s')]
     parts: list[Part] = [figure for one, tables, files in models for figure in _dots(one, tables, files)]
     lead = ('Top-1 error in per cent on other pictures of the same classes, beside the error on the matching clean '
             'ones; the gap is how much higher it is. Its interval holds however the two are correlated.')
@@ -40,14 +41,20 @@ def _by_model(measured: Measured) -> Iterable[tuple[One, Tables, list[One]]]:
     found: dict[tuple, dict[str, One]] = {}
     for one in measured.ones:
         spec = Spec.parse(one.table.dataset)
-        if spec.name.startswith(PREFIXES) and (CLEAN, shifts.ERROR) in one.table and spec.name != 'imagenet_c':
+        name = IMAGENET if _beside_own(one) else spec.name
+        if name.startswith(PREFIXES) and (CLEAN, shifts.ERROR) in one.table and name != 'imagenet_c':
             places = found.setdefault((identity(one.model), spec.get('limit'), one.key[2]), {})
-            if spec.name not in places or len(one.table) > len(places[spec.name].table):
-                places[spec.name] = one
+            if name not in places or len(one.table) > len(places[name].table):
+                places[name] = one
     for places in found.values():
         tables = {name: one.table for name, one in places.items()}
         if shifts.held(tables):
             yield next(iter(places.values())), tables, list(places.values())
+
+
+def _beside_own(one: One) -> bool:
+    """Whether these are the clean pictures that a data set of one's own was compared with."""
+    return any(record.metric.startswith(shifts.OWN) for record in one.table.records)
 
 
 def _missing(tables: Tables) -> list[str]:
@@ -84,7 +91,8 @@ def _sheet(models: list[tuple[One, Tables, list[One]]]) -> Sheet:
             record = shifts.record_at(tables, shifts.place_of(name))
             clean = None if name == IMAGENET else _clean(tables, name)
             gap = (None, None) if clean is None else shifts.gap(tables, name)
-            rows.append((one.cell, words(name), whole(record.count),
+            title = shifts.title_of(name, shifts.held(tables))
+            rows.append((one.cell, words(title), whole(record.count),
                          percent(record.value, wilson(record.value, record.count)), percent(clean), points(*gap),
                          percent(known.get(name))))
     columns = ('model', 'data set', 'images', 'error', 'matching clean error', 'gap, points', "timm's error")

@@ -50,6 +50,12 @@ def test_bg_gap_is_the_published_one(original, same, random, wanted):
     assert (low, high) == (pytest.approx(ends[0][0] - ends[1][1]), pytest.approx(ends[0][1] - ends[1][0]))
 
 
+def test_the_gap_of_a_set_of_ones_own_is_to_the_clean_pictures_of_its_classes():
+    tables = tables_of({('imagenet', 'top1_error'): .1, ('imagenet', 'shift_fog_clean_error'): .25,
+                        ('shift_fog', 'top1_error'): .75})
+    assert shifts.summarise(tables) == {'shift_fog_error': .75, 'shift_fog_gap': .5}
+
+
 def test_gaps_are_to_the_clean_pictures_of_the_same_classes():
     """PiT-S: 21.080 % on ImageNet-A, 94.660 % on the clean pictures of its classes; 43.893 and 94.600 % for -R."""
     summary = shifts.summarise(pit_s())
@@ -67,7 +73,7 @@ def test_a_gap_without_its_clean_error_is_refused():
     tables = pit_s()
     only_top1 = Table(PIT_S, 'imagenet', [tables['imagenet'].record((CLEAN, 'top1_error'))])
     with pytest.raises(MissingMeasurement, match='no imagenet_a_clean_error of .* on imagenet under clean; to fill '
-                       'the gap: python tools/eval_shifts.py --model pit_s --data DIR with the validation pictures'):
+                       'the gap: python tools/eval_shifts.py --model pit_s --data DIR with the clean pictures'):
         shifts.gap(tables | {'imagenet': only_top1}, 'imagenet_a')
     del tables['imagenet']
     with pytest.raises(MissingMeasurement, match='no top1_error of .* on imagenet under clean'):

@@ -8,6 +8,7 @@ import pytest
 from pit_downstream.benchmarks.base import wilson
 from pit_downstream.benchmarks.differences import mcnemar, paired_interval
 from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS
+from pit_downstream.core.records import Record
 from pit_downstream.core.registry import SECTIONS
 from pit_downstream.report import exports, page, sections
 from pit_downstream.report.parts import Figure, Sheet
@@ -97,6 +98,19 @@ def test_shifts_have_their_clean_counterparts(told):
     assert (row['error'].text, row['matching clean error'].text, row['gap, points'].text) == ('45.0', '30.0', '+15.0')
     low, high = wilson(.45, 200)[0] - wilson(.3, 500)[1], wilson(.45, 200)[1] - wilson(.3, 500)[0]
     assert row['gap, points'].interval == f'{100 * low:+.1f} to {100 * high:+.1f}'
+
+
+def test_a_shift_of_ones_own_stands_beside_its_clean_pictures(tmp_path):
+    """A folder is no ImageNet; it is the clean side here since it has been asked about the classes of the shift."""
+    folder, fog = "folder(images=80, root='mine/val')", "shift_fog(images=40, root='mine/fog')"
+    other = Record(HALF, "folder(images=90, root='else/val')", 'clean', stores.ERROR, .9, 90, 0)
+    stores.write_store(tmp_path, [
+        Record(HALF, folder, 'clean', stores.ERROR, .1, 80, 0), Record(HALF, fog, 'clean', stores.ERROR, .75, 40, 0),
+        Record(HALF, folder, 'clean', 'shift_fog_clean_error', .25, 40, 0), other])
+    rows = Page(page.as_html(sections.make_report([tmp_path]), made='')).rows('shifts')
+    assert rows['half', 'clean']['error'].text == '10.0'
+    row = rows['half', 'shift_fog']
+    assert [row[name].text for name in ('error', 'matching clean error', 'gap, points')] == ['75.0', '25.0', '+50.0']
 
 
 def test_detectors_and_what_they_lack(told, report):

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -51,6 +52,18 @@ def measured(data, tmp_path, monkeypatch, in_process):
     def run(*flags, model=MODEL):
         return in_process(TOOL.name, '--model', model, '--store', 'store', '--workers', '0', *flags)
     return run
+
+
+@pytest.fixture
+def pictures_of():
+    """pictures_of(root, classes, count, first=0) writes pictures that differ into a folder for each class."""
+    def write(root, classes, count, first=0):
+        for place, (folder, index) in enumerate((folder, index) for folder in classes for index in range(count)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(first + place).integers(0, 256, (toy.SIDE, toy.SIDE, 3), np.uint8)
+            Image.fromarray(pixels).save(root / folder / f'{index}.png')
+        return root
+    return write
 
 
 def test_whatever_lies_in_data_is_measured(measured, tmp_path):
@@ -129,6 +142,44 @@ def test_a_part_without_clean_pictures(measured, data, tmp_path):
     assert lines[-1].startswith('no gap of imagenet_a: no imagenet_a_clean_error of ')
     stored = [json.loads(line)['dataset'] for line in (tmp_path / 'store' / 'results.jsonl').read_text().splitlines()]
     assert all('limit=6' in dataset for dataset in stored) and list((tmp_path / 'cache').iterdir())
+
+
+def test_a_set_of_ones_own(measured, tmp_path, pictures_of):
+    """Two of three classes are shifted: the clean error is that on these two, by a classifier of eight classes."""
+    clean = pictures_of(tmp_path / 'clean', ('ant', 'bee', 'cow'), 4)
+    pictures_of(tmp_path / 'fog', ('bee', 'cow'), 3, first=50)
+    flags = ('--data', str(clean), '--shifts', 'shift_fog=fog')
+    code, out, said = measured(*flags, '--json', 'out.json', model=toy.NAME)
+    assert code == 0, said
+    rows = [line.split() for line in out.splitlines()[3:]]
+    assert [row[:2] for row in rows] == [['clean', '12'], ['shift_fog', '6']]
+    kept = {(one['dataset'].split('(')[0], one['metric']): one for one in map(
+        json.loads, (tmp_path / 'store' / 'results.jsonl').read_text().splitlines())}
+    predictor = build_classifier(toy.NAME, weights='own')
+
+    def share(root, folders):
+        wrong = [predictor.predict(predictor.view(Image.open(path))[None].float() / 255, None).predictions.argmax()
+                 != index for folder, index in folders.items() for path in sorted((tmp_path / root / folder).iterdir())]
+        return sum(map(int, wrong)) / len(wrong)
+    assert kept['shift_fog', 'top1_error']['value'] == share('fog', {'bee': 1, 'cow': 2})
+    assert kept['folder', 'shift_fog_clean_error']['value'] == share('clean', {'bee': 1, 'cow': 2})
+    assert kept['folder', 'shift_fog_clean_error']['count'] == 8
+    gap = json.loads((tmp_path / 'out.json').read_text())['summary']['shift_fog_gap']
+    assert gap == kept['shift_fog', 'top1_error']['value'] - kept['folder', 'shift_fog_clean_error']['value']
+
+
+@pytest.mark.parametrize('shift, words', [
+    ('shift_fog', 'expected the place of shift_fog, got none; say --shifts shift_fog=DIR'),
+    ('shift_Fog=fog', "expected a name such as shift_fog, of small letters, digits and _, got 'shift_Fog'"),
+    ('shift_fog=fog', 'expected in fog folders named by the classes of clean, which looks like 2 folders (ant, bee); '
+     'this looks like 2 folders (bee, cow)'),
+    ('shift_same=clean', 'expected other pictures than the clean ones for shift_same, got clean for both'),
+    ('shift_gone=gone', 'expected a folder at gone, found none')])
+def test_a_set_of_ones_own_that_does_not_fit(measured, tmp_path, pictures_of, shift, words):
+    pictures_of(tmp_path / 'clean', ('ant', 'bee'), 1)
+    pictures_of(tmp_path / 'fog', ('bee', 'cow'), 1)
+    code, _, said = measured('--data', 'clean', '--shifts', shift, model=toy.NAME)
+    assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()
 
 
 @pytest.mark.slow
