@@ -47,8 +47,7 @@ demo: $(STAMP)
 	$(PY) tools/eval_adversarial.py --config $(DETECTOR) --bundled --limit 10 --attacks noise 'pgd(steps=10)' \
 	    --epsilons 4/255 8/255 16/255 $(KEPT)
 	$(PY) tools/show_detections.py $(DETECTOR) --bundled --image 4 --out $(DEMO)/pictures/robust_detections.png
-	$(PY) tools/train_classifier.py configs/cifar10_pit_ti.py --bundled --work-dir $(DEMO)/classifier --resume \
-	    --cfg-options train_cfg.max_epochs=12
+	$(PY) tools/train_classifier.py configs/cifar10_pit_ti.py --bundled --work-dir $(DEMO)/classifier --resume
 	$(PY) tools/eval_imagenet_c.py $(CLASSIFIER) --corruptions gaussian_noise fog contrast $(KEPT)
 	$(PY) tools/eval_shifts.py $(CLASSIFIER) --shifts shift_faint=data/shapes_faint/classification/val $(KEPT)
 	$(PY) tools/eval_adversarial.py $(CLASSIFIER) --limit 40 --attacks noise fgsm 'pgd(steps=20)' apgd $(KEPT)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .classifiers import classifier_parser, pictures, predictor_of
+from .classifiers import classifier_parser, pictures, predictor_of, require_classes
 from .detectors import detector, measured_detector_parser
 from .modules import import_own, look_here
 from .sentences import require_folder
@@ -63,6 +63,8 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
     epsilons = adversarial.LEVELS if args.epsilons is None else [number(text) for text in args.epsilons]
     if args.detector and args.source:
         raise ValueError('expected --source with a classifier, got it with a detector; leave it out')
+    if args.source:
+        require_folder(args.data, '--data')  # before weights are downloaded
     args.predictors = None if args.detector else _sources(args)
     attacks = [_named(_attack(text, args.source), args.predictors) for text in args.attacks]
     every = adversarial.conditions(attacks, epsilons, norms=[args.norm],
@@ -134,7 +136,10 @@ def attacked(args: argparse.Namespace) -> tuple:
         require_folder(args.data, '--data')
         from ..evaluation.robustness import keep_robustness
         predictor = attacked_classifier(args)
-        return keep_robustness, predictor, pictures(args, predictor)
+        samples = pictures(args, predictor)
+        if args.source:
+            require_classes(samples.targets, args.predictors(args.source))
+        return keep_robustness, predictor, samples
     predictor, samples, cfg = detector(args)
     from ..det import robustness
     from ..det.metric import config_metrics

@@ -58,12 +58,17 @@ def pictures(args: argparse.Namespace, predictor):
     from ..datasets.imagenet import class_folders, flat_folder
     view = predictor.view
     samples = flat_folder(args.data, args.labels, view=view) if args.labels else class_folders(args.data, view=view)
-    if max(samples.targets) >= predictor.classes():
-        raise ValueError(f'expected data of the {predictor.classes()} classes that {predictor.name} knows, got class '
-                         f'{max(samples.targets)} in {samples.name}; give another --model or other --data')
+    require_classes(samples.targets, predictor)
     if args.limit is not None:
         samples = samples.limited(args.limit)
     return CachedSamples(samples, args.cache) if args.cache else samples
+
+
+def require_classes(targets: Iterable[int], predictor) -> None:
+    """Raise ValueError unless `predictor` knows every class."""
+    if (largest := max(targets)) >= predictor.classes():
+        raise ValueError(f'expected data of the {predictor.classes()} classes that {predictor.name} knows, got class '
+                         f'{largest}; give another model or other --data')
 
 
 def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequence[str]):

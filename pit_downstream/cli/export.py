@@ -16,7 +16,7 @@ def export_parser(description: str) -> argparse.ArgumentParser:
     add('checkpoint', help="a detector's: file, or a work dir for its latest; a backbone's: any classifier's or "
         "detector's; or random")
     add('--out', default='backbone.onnx', metavar='FILE', help='the file to write (default: %(default)s)')
-    add('--opset', type=whole(18), default=20, help='of ONNX (default: %(default)s)')
+    add('--opset', type=whole(1), default=20, help='of ONNX (default: %(default)s)')
     return parser
 
 
@@ -24,7 +24,7 @@ def backbone(args: argparse.Namespace):
     """The backbone that the flags name, with its weights. Raises ValueError or LookupError where there is none."""
     from ..core.outputs import require_file_to_write
     require_file_to_write(args.out, '--out')
-    return _of_detector(args) if args.config.endswith('.py') else _by_name(args.config, args.checkpoint)
+    return _of_detector(args) if args.config.endswith('.py') else _by_name(args)
 
 
 def _of_detector(args: argparse.Namespace):
@@ -40,16 +40,22 @@ def _of_detector(args: argparse.Namespace):
     return found
 
 
-def _by_name(text: str, weights: str):
+def _by_name(args: argparse.Namespace):
     from ..backbones import DeepViT, PiT, deepvit, pit
     from ..core.spec import Spec
     from ..evaluation.models import made, read_weights
+    text, weights = args.config, args.checkpoint
     spec = Spec.parse(text)
+    if args.bundled or args.data or args.cfg_options:
+        raise ValueError(f'expected --bundled, --data, --cfg-options with a config, got them with the backbone {text}; '
+                         "write its arguments in brackets: 'pit_s(out_indices=(2,))'")
     known = {f'pit_{arch}': (PiT, arch) for arch in pit.ARCHS} | {
         arch if arch.startswith('vit_') else f'deepvit_{arch}': (DeepViT, arch) for arch in deepvit.ARCHS}
     require_name(spec.name, list(known), 'backbone')
     kind, arch = known[spec.name]
     found = made(spec, lambda: kind(arch, **dict(spec.kwargs)))
     if weights != 'random':
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f'expected weights in {weights}, found no such file; give a file, or random')
         found.load_state_dict(read_weights(weights)[0])
     return found

@@ -98,11 +98,9 @@ class ResultStore:
         return self._lines.path
 
     def add(self, *records: Record) -> None:
-        """Append all in one write and wait until they are on the disk. Raises ValueError for what is no number."""
+        """Append all in one write and wait until they are on the disk; none where one of them is not `checked`."""
         for record in records:
-            if not math.isfinite(record.value):
-                raise ValueError(f'expected a finite number, got {record.value} as {record.metric} of {record.model} '
-                                 f'under {record.condition}; nothing was stored')
+            checked(record)
         self._lines.append(map(asdict, records))
 
     def records(self) -> list[Record]:
@@ -134,12 +132,15 @@ class ResultStore:
 
 
 def checked(record: Record) -> Record:
-    """Raises TypeError unless every field has its type."""
+    """Raises TypeError unless every field has its type, ValueError where the value is no number."""
     for field in fields(Record):
         value = getattr(record, field.name)
         kind: Any = (int, float) if field.type is float else field.type
         if not isinstance(value, kind):
             raise TypeError(f'expected {field.type} as {field.name}, got {value!r}')
+    if not math.isfinite(record.value):
+        raise ValueError(f'expected a finite number, got {record.value} as {record.metric} of {record.model} under '
+                         f'{record.condition}')
     return record
 
 

@@ -118,7 +118,7 @@ def _read_json(path: Path, *, named: bool) -> Any:
 def _summary_rows(path: Path, content: Any) -> list[Record]:
     try:
         return list(_record_rows(content))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f'expected records of numbers in {path}: {error}; leave it out or mend it') from error
 
 

@@ -122,6 +122,8 @@ def test_search_in_half_precision_is_said(measured):
 
 @pytest.mark.parametrize('flags, words', [
     (('--attacks', 'pdg'), "no attack named 'pdg'; did you mean pgd"),
+    (('--attacks', 'pgd(steps=1)', '--source', f'{toy.NAME}(classes=2)'), 'expected data of the 2 classes that'),
+    (('--attacks', 'pgd(steps=1)', '--source', 'resnet50', '--data', 'nowhere'), 'expected pictures in nowhere, found'),
     (('--attacks', 'pgd(mood=3)'), 'as arguments of pgd, got mood'),
     (('--attacks', 'pgd', '--norm', 'L7', '--epsilons', '1'), "norm is one of Linf, L2, L1"),
     (('--attacks', 'pgd', '--norm', 'L2'), 'expected --epsilons with --norm L2, got none; write --epsilons 0.5'),

@@ -33,11 +33,14 @@ def test_a_detectors_own(tmp_path):
 
 @pytest.mark.parametrize('flags, words', [
     (('pit_m', 'random'), "no backbone named 'pit_m'; did you mean pit_"),
-    (('pit_ti', 'nowhere.pth'), 'nowhere.pth'),
+    (('pit_ti', 'nowhere.pth'), 'expected weights in nowhere.pth, found no such file; give a file, or random'),
+    (('pit_ti', 'random', '--bundled'), "got them with the backbone pit_ti; write its arguments in brackets"),
+    (('pit_ti', 'random', '--cfg-options', 'model.x=1'), "got them with the backbone pit_ti; write its arguments in"),
     (('pit_ti(colour=1)', 'random'), 'arguments that can be built, got pit_ti'),
     (('pit_ti(out_indices=(7,))', 'random'), 'arguments that can be built, got pit_ti'),
     ((ROOT / 'detr_r50.py', 'random', '--bundled'), 'expected a detector on PiT or DeepViT, got one on ResNet'),
     ((ROOT / 'retinanet_pit_ti.py', 'nowhere.pth', '--bundled'), 'expected a checkpoint, found none at nowhere.pth')])
 def test_refuses_what_it_cannot_export(flags, words, tmp_path):
     with pytest.raises((ValueError, LookupError, OSError), match=words):
-        asked(*flags, '--data', tmp_path, '--out', tmp_path / 'x.onnx')
+        data = ('--data', tmp_path) if '--bundled' in flags and str(flags[0]).endswith('.py') else ()
+        asked(*flags, *data, '--out', tmp_path / 'x.onnx')
