@@ -35,6 +35,8 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
         use_bundled(cfg, args.data or ROOT)
     elif args.data:
         set_data_root(cfg, args.data)
+    if getattr(args, 'ann', None):
+        _require_coco(cfg)
     cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     join_processes(cfg)
@@ -61,6 +63,15 @@ def set_annotations(args: argparse.Namespace) -> None:
     args.cfg_options = {
         **args.cfg_options, f'{dataset}data_root': '', f'{dataset}ann_file': args.ann,
         f'{dataset}data_prefix.img': args.images, 'test_evaluator.ann_file': args.ann}
+
+
+def _require_coco(cfg: Config) -> None:
+    """Raise ValueError unless `cfg` is tested on annotations in COCO's format."""
+    evaluator = cfg.get('test_evaluator')
+    metrics = [part.get('type') for part in dicts_in(evaluator) if 'type' in part]
+    if not isinstance(evaluator, dict) or metrics != ['CocoMetric']:
+        raise ValueError(f'expected --ann with a config whose test_evaluator is one CocoMetric, got '
+                         f'{", ".join(map(str, metrics)) or "none"}; name the data set in the config instead')
 
 
 def set_testing(cfg: Config, args: argparse.Namespace) -> None:

@@ -143,6 +143,8 @@ def test_bad_input_ends_with_one_sentence(measured, weights, few_shapes, tmp_pat
             ((*few, '--severities', '6'), 'severity is 1..5, got 6'),
             ((*few, '--limit', '9'), 'expected a limit in 1..4, the number of images, got 9'),
             ((*few, '--ann', 'x.json'), 'expected --ann FILE and --images DIR together, got one of them'),
+            (('mmdet::pascal_voc/retinanet_r50_fpn_1x_voc0712.py', 'random', '--ann', 'x.json', '--images', '.'),
+             'expected --ann with a config whose test_evaluator is one CocoMetric, got VOCMetric; name the data set'),
             ((*few, '--device', 'gpu'), 'expected a device like cpu')):
         code, _, said = measured('eval_coco_c.py', *flags)
         assert code == 2 and words in said.strip().splitlines()[-1], said
