@@ -23,7 +23,7 @@ def parse_args():
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where results and figures go')
     parser.add_argument('--limit', type=int, help='take so many images, spread over all of them')
     parser.add_argument('--batch-size', type=int, default=8)
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
     parser.add_argument('--img-size', type=int, help="side of the network's images (default: the model's own)")
     parser.add_argument('--threshold', type=float, default=0.9, help='cosine above which a block is similar')
     parser.add_argument('--seed', type=int, default=0, help='of random weights')
@@ -32,14 +32,14 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pit_downstream.evaluation import attention
+    from pit_downstream.evaluation import attention, ranks
     attention.figures.require_matplotlib()  # before the work, not after it
     images = attention.bundled_images() if args.bundled else args.images
     chosen = attention.chosen_models(args.model, args.weights, args.compare, args.compare_weights)
     paths = attention.list_images(images, limit=args.limit, apart_from=args.out)
     analyses = attention.analyse_models(
-        chosen, paths, seed=args.seed, img_size=args.img_size, batch_size=args.batch_size, device=args.device,
-        threshold=args.threshold)
+        chosen, paths, seed=args.seed, img_size=args.img_size, batch_size=args.batch_size, threshold=args.threshold,
+        device=ranks.start_ranks(args.device))
     files = attention.write_analyses(analyses, args.out, dataset=attention.dataset_text(images, limit=args.limit),
                                      seed=args.seed)
     print(*(attention.summary(*one) for one in analyses.items()), *files, sep='\n')
