@@ -23,7 +23,7 @@ LIBRARIES = {  # third-party imports of a room; a room not named here may import
     'core': set(),
     'benchmarks': set(),
     'streams': {'torch'},
-    'backbones': {'torch', 'timm', 'mmengine', 'onnx', 'onnxruntime'},  # these check what is exported
+    'backbones': {'torch', 'timm', 'mmengine', 'onnxruntime'},  # which checks what is exported
     'corruptions': {'torch', 'imagecorruptions', 'numpy', 'PIL'},  # frost's textures lie in imagecorruptions
     'attacks': {'torch'},
     'report': {'matplotlib', 'jinja2'},

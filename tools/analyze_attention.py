@@ -34,14 +34,14 @@ def main():
     args = parse_args()
     from pit_downstream.evaluation import attention, ranks
     attention.figures.require_matplotlib()  # before the work, not after it
+    device = ranks.device_of(args.device)
     images = attention.bundled_images() if args.bundled else args.images
-    chosen = attention.chosen_models(args.model, args.weights, args.compare, args.compare_weights)
     paths = attention.list_images(images, limit=args.limit, apart_from=args.out)
     analyses = attention.analyse_models(
-        chosen, paths, seed=args.seed, img_size=args.img_size, batch_size=args.batch_size, threshold=args.threshold,
-        device=ranks.start_ranks(args.device))
-    files = attention.write_analyses(analyses, args.out, dataset=attention.dataset_text(images, limit=args.limit),
-                                     seed=args.seed)
+        attention.chosen_models(args.model, args.weights, args.compare, args.compare_weights), paths,
+        seed=args.seed, img_size=args.img_size, batch_size=args.batch_size, device=device, threshold=args.threshold)
+    dataset = attention.dataset_text(images, limit=args.limit)
+    files = attention.write_analyses(analyses, args.out, dataset=dataset, seed=args.seed)
     print(*(attention.summary(*one) for one in analyses.items()), *files, sep='\n')
 
 

@@ -27,9 +27,9 @@ def main():
     from pit_downstream.evaluation import ranks
     from pit_downstream.evaluation.shifts import measure_shifts
     predictor = cli.classifier(args)
-    shifts = cli.shifts(args, predictor)
-    tables = measure_shifts(ResultStore(Path(args.store) / 'results.jsonl'), predictor, shifts,
-                            cli.clean_pictures(args, predictor, shifts), **cli.measure_options(args, predictor.device))
+    shifts, clean = cli.shifts(args, predictor)
+    tables = measure_shifts(ResultStore(Path(args.store) / 'results.jsonl'), predictor, shifts, clean,
+                            **cli.measure_options(args, predictor.device))
     if ranks.rank() == 0:
         names = list(shifts)
         print(f'{predictor.name}\n')

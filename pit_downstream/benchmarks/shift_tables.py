@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ..core.records import MissingMeasurement, Record
 from . import shifts
 from .base import wilson
-from .shifts import IMAGENET, Tables
+from .shifts import Tables
 from .tables import aligned, csv_of, number, record_row
 
 
@@ -17,10 +17,10 @@ def as_text(tables: Tables, names: Sequence[str]) -> str:
     """
     known = shifts.published(next(iter(tables.values())).model)
     rows = [['top-1 error', 'images', 'error', '95 %', 'clean', 'gap', 'timm']]
-    for name in [*([IMAGENET] if IMAGENET in tables else []), *names]:
+    for name in [*shifts.clean_names(tables), *names]:
         record = shifts.record_at(tables, shifts.place_of(name))
         interval = ' to '.join(map(number, wilson(record.value, record.count)))
-        rows.append([shifts.title_of(name, names), str(record.count), number(record.value), interval,
+        rows.append([name, str(record.count), number(record.value), interval,
                      *_clean_and_gap(tables, name, record), number(known.get(name))])
     return aligned(rows if known else [cells[:-1] for cells in rows])
 
@@ -59,7 +59,8 @@ def as_json(tables: Tables, names: Sequence[str]) -> str:
 
 
 def _records(tables: Tables) -> list[Record]:
-    return [record for table in tables.values() for record in table.records]
+    """Each once: 'imagenet' and 'clean' may be the same table."""
+    return list(dict.fromkeys(record for table in tables.values() for record in table.records))
 
 
 def _clean_and_gap(tables: Tables, name: str, record: Record) -> tuple[str, str]:

@@ -16,10 +16,11 @@ IN9 = 'in9_original'
 SAME, RANDOM = 'in9_mixed_same', 'in9_mixed_rand'
 CHALLENGE = 'in9_challenge'
 OWN = 'shift_'  # in front of the name of a data set of one's own
+CLEAN_OF_OWN = 'clean'  # the name of the pictures that these are compared with
 SUBSETS = ('imagenet_a', 'imagenet_r', 'objectnet')  # compared with the clean pictures of their own classes
 REAL = 'imagenet_real'
 
-Tables = Mapping[str, Table]  # by name of the data set: 'imagenet', 'imagenet_a' ...; 'imagenet' is what is clean
+Tables = Mapping[str, Table]  # by name of the data set: 'imagenet', 'imagenet_a' ..., 'clean', 'shift_fog'
 
 # Accuracies in percent, as timm publishes them (huggingface/pytorch-image-models aa4b5850, results/*.csv): 224 px, crop
 # 0.9, bicubic, and for resnet50.tv_in1k 0.875, bilinear.
@@ -64,16 +65,18 @@ def place_of(shift: str) -> Place:
 
 def clean_of(shift: str) -> Place | None:
     """Where the matching clean error stands: the same question, asked about the clean pictures of the same classes."""
-    if shift in (*SUBSETS, REAL) or shift.startswith(OWN):
+    if shift.startswith(OWN):
+        return Place(CLEAN_OF_OWN)
+    if shift in (*SUBSETS, REAL):
         return Place(IMAGENET, f'{shift}_clean_error')
     if shift.startswith('in9_'):
         return None if shift == IN9 else Place(IN9)
-    return None if shift == IMAGENET else Place(IMAGENET)
+    return None if shift in (IMAGENET, CLEAN_OF_OWN) else Place(IMAGENET)
 
 
-def title_of(name: str, beside: Iterable[str]) -> str:
-    """What a row is called: the clean pictures beside data sets of one's own alone need not be ImageNet's."""
-    return 'clean' if name == IMAGENET and all(shift.startswith(OWN) for shift in beside) else name
+def clean_names(tables: Tables) -> tuple[str, ...]:
+    """The names of the clean pictures that `tables` hold."""
+    return tuple(name for name in (IMAGENET, CLEAN_OF_OWN) if name in tables)
 
 
 def published(model: str) -> Mapping[str, float]:
@@ -97,7 +100,8 @@ def record_at(tables: Tables, place: Place) -> Record:
     """Raises MissingMeasurement with the command that measures it."""
     model = next(iter(tables.values())).model
     table = tables.get(place.dataset) or Table(model, place.dataset)
-    what = '--data DIR with the clean pictures' if place.dataset == IMAGENET else f'--shifts {place.dataset}=DIR'
+    clean = place.dataset in (IMAGENET, CLEAN_OF_OWN)
+    what = '--data DIR with the clean pictures' if clean else f'--shifts {place.dataset}=DIR'
     table.require([(CLEAN, place.metric)], command=f'python tools/eval_shifts.py {model_flag(model)} {what} and the '
                                                    'other flags of the first run')
     return table.record((CLEAN, place.metric))
@@ -133,7 +137,8 @@ def intervals(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, 
 
 def held(tables: Tables) -> tuple[str, ...]:
     """The shifts of which `tables` hold the error."""
-    names = (*(name for name in tables if name != IMAGENET), *([REAL] if IMAGENET in tables else []))
+    shifted = [name for name in tables if name not in (IMAGENET, CLEAN_OF_OWN)]
+    names = [*shifted, *([REAL] if IMAGENET in tables else [])]
     return tuple(name for name in names if (CLEAN, place_of(name).metric) in tables[place_of(name).dataset])
 
 

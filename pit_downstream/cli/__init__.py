@@ -3,7 +3,7 @@
 import warnings
 
 from .attacks import add_attack_flags, attack_conditions, attack_parser, attacked, attacked_classifier, shown_conditions
-from .classifiers import classifier, classifier_parser, clean_pictures, measure_options, pictures, published_pictures
+from .classifiers import classifier, classifier_parser, measure_options, pictures, published_pictures
 from .corruptions import (
     add_corruption_flags,
     add_corruption_names,
@@ -33,7 +33,7 @@ warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmen
 __all__ = [
     'Once', 'add_attack_flags', 'add_corruption_flags', 'add_corruption_names', 'add_detection_corruption_flags',
     'add_shift_flags', 'attack_conditions', 'attack_parser', 'attacked', 'attacked_classifier', 'backbone',
-    'batch_size', 'chosen_corruptions', 'chosen_image', 'classifier', 'classifier_parser', 'clean_pictures',
+    'batch_size', 'chosen_corruptions', 'chosen_image', 'classifier', 'classifier_parser',
     'command_without_corruptions', 'corruption_conditions', 'corruption_names', 'corruption_variant',
     'detection_conditions', 'detector', 'detector_parser', 'export_parser', 'facts', 'facts_parser', 'measure_options',
     'measured_detector_parser', 'one_sentence', 'pictures', 'published_pictures', 'require_folder', 'require_name',

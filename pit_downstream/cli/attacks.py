@@ -63,10 +63,11 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
     epsilons = adversarial.LEVELS if args.epsilons is None else [number(text) for text in args.epsilons]
     if args.detector and args.source:
         raise ValueError('expected --source with a classifier, got it with a detector; leave it out')
-    if args.source:
-        require_folder(args.data, '--data')  # before weights are downloaded
+    if not args.detector:
+        require_folder(args.data, '--data')  # before weights of a source are downloaded
     args.predictors = None if args.detector else _sources(args)
     attacks = [_named(_attack(text, args.source), args.predictors) for text in args.attacks]
+    args.sources = {attack.get('source') for attack in attacks if attack.name == 'transfer'}
     every = adversarial.conditions(attacks, epsilons, norms=[args.norm],
                                    corruptions=[None, *map(Spec.parse, args.corruptions)])
     for condition in every:
@@ -137,8 +138,8 @@ def attacked(args: argparse.Namespace) -> tuple:
         from ..evaluation.robustness import keep_robustness
         predictor = attacked_classifier(args)
         samples = pictures(args, predictor)
-        if args.source:
-            require_classes(samples.targets, args.predictors(args.source))
+        for source in sorted(args.sources):
+            require_classes(samples.targets, args.predictors(source))
         return keep_robustness, predictor, samples
     predictor, samples, cfg = detector(args)
     from ..det import robustness

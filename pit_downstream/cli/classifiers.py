@@ -81,17 +81,16 @@ def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequenc
                                  name=args.set or 'imagenet_c', clean=clean, limit=args.limit)
 
 
-def clean_pictures(args: argparse.Namespace, predictor, shifts: Iterable[str]):
+def clean_pictures(args: argparse.Namespace, predictor, *, of_imagenet: bool):
     """The clean pictures in --data, None where no folder was named and there is none.
 
-    shifts: names; for others than one's own these must be ImageNet's validation pictures.
+    of_imagenet: refuse others than ImageNet's validation pictures.
     """
     _require_named(args)
     from ..datasets.shift import require_imagenet
-    from ..datasets.shifts import is_own
     if not Path(args.data).is_dir():
         return None
-    if not args.labels and not all(map(is_own, shifts)):
+    if of_imagenet and not args.labels:
         require_imagenet(Path(args.data))
     return pictures(args, predictor)
 

@@ -86,8 +86,6 @@ def detector(args: argparse.Namespace):
     from ..det.samples import detection_samples
     if bool(args.ann) != bool(args.images):
         raise ValueError('expected --ann FILE and --images DIR together, got one of them')
-    if args.ann:
-        runs.set_annotations(args)
     cfg = runs.read_config(args, loaders=('test_dataloader',))
     checkpoint = args.checkpoint if args.checkpoint == 'random' else runs.checkpoint_file(args.checkpoint)
     samples = detection_samples(cfg, limit=args.limit)

@@ -24,6 +24,8 @@ def backbone(args: argparse.Namespace):
     """The backbone that the flags name, with its weights. Raises ValueError or LookupError where there is none."""
     from ..core.outputs import require_file_to_write
     require_file_to_write(args.out, '--out')
+    from ..backbones.export import require_export
+    require_export(args.opset)
     return _of_detector(args) if args.config.endswith('.py') else _by_name(args)
 
 
@@ -44,18 +46,19 @@ def _by_name(args: argparse.Namespace):
     from ..backbones import DeepViT, PiT, deepvit, pit
     from ..core.spec import Spec
     from ..evaluation.models import made, read_weights
-    text, weights = args.config, args.checkpoint
-    spec = Spec.parse(text)
-    if args.bundled or args.data or args.cfg_options:
-        raise ValueError(f'expected --bundled, --data, --cfg-options with a config, got them with the backbone {text}; '
-                         "write its arguments in brackets: 'pit_s(out_indices=(2,))'")
+    spec = Spec.parse(args.config)
     known = {f'pit_{arch}': (PiT, arch) for arch in pit.ARCHS} | {
         arch if arch.startswith('vit_') else f'deepvit_{arch}': (DeepViT, arch) for arch in deepvit.ARCHS}
     require_name(spec.name, list(known), 'backbone')
+    given = [flag for flag in ('bundled', 'data', 'cfg_options') if getattr(args, flag)]
+    if given:
+        raise ValueError(f'expected --{given[0].replace("_", "-")} with the config of a detector, got it with the '
+                         f"backbone {args.config}; write its arguments in brackets: 'pit_s(out_indices=(2,))'")
+    random = args.checkpoint == 'random'
+    if not random and not Path(args.checkpoint).is_file():
+        raise FileNotFoundError(f'expected weights in {args.checkpoint}, found no such file; give a file, or random')
     kind, arch = known[spec.name]
     found = made(spec, lambda: kind(arch, **dict(spec.kwargs)))
-    if weights != 'random':
-        if not Path(weights).is_file():
-            raise FileNotFoundError(f'expected weights in {weights}, found no such file; give a file, or random')
-        found.load_state_dict(read_weights(weights)[0])
+    if not random:
+        found.load_state_dict(read_weights(args.checkpoint)[0])
     return found

@@ -1,6 +1,9 @@
-"""Flags that choose shifted data sets."""
+"""Flags that choose shifted data sets, and what they name."""
 
 import argparse
+from pathlib import Path
+
+from .classifiers import clean_pictures
 
 
 def add_shift_flags(parser: argparse.ArgumentParser) -> None:
@@ -10,18 +13,26 @@ def add_shift_flags(parser: argparse.ArgumentParser) -> None:
                         'data/README.md says)')
 
 
-def shifts(args: argparse.Namespace, predictor) -> dict:
-    """The data sets that --shifts names, opened, by name."""
+def shifts(args: argparse.Namespace, predictor) -> tuple:
+    """The data sets that --shifts names, opened, by name; and the clean pictures of --data, None where there are none.
+    """
     from dataclasses import replace
 
     from ..datasets.cache import CachedSamples
-    from ..datasets.shifts import chosen_places, open_shifts
+    from ..datasets.own_shift import Clean
+    from ..datasets.shifts import chosen_places, is_own, open_shifts
     places = chosen_places(args.shifts, args.data)
     if not places:
         raise FileNotFoundError('expected a shifted data set in data/, found none; put one where data/README.md says, '
                                 'or name it: --shifts imagenet_a=DIR')
-    opened = open_shifts(places, view=predictor.view, clean=args.data, limit=args.limit)
-    if not args.cache:
-        return opened
-    return {name: replace(shift, samples=shift.samples and CachedSamples(shift.samples, args.cache))
-            for name, shift in opened.items()}
+    own = [name for name in places if is_own(name)]
+    if own and args.labels:
+        raise ValueError(f'expected clean pictures in class folders beside {own[0]}, got --labels; leave it out and '
+                         'give their folder with --data DIR')
+    clean = clean_pictures(args, predictor, of_imagenet=len(own) < len(places))
+    opened = open_shifts(places, view=predictor.view, limit=args.limit,
+                         clean=clean and Clean(Path(args.data), clean.name))
+    if args.cache:
+        opened = {name: replace(shift, samples=shift.samples and CachedSamples(shift.samples, args.cache))
+                  for name, shift in opened.items()}
+    return opened, clean

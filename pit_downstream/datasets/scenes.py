@@ -51,6 +51,7 @@ def draw_scene(seed: int, split: str, index: int, *, size: int = 128, contrast: 
     """
     if size < 96:
         raise ValueError(f'a scene is at least 96 pixels wide, got {size}; raise size')
+    check_contrast(contrast)
     rng = _stream(seed, split, index, first=0)
     canvas, ground = _ground(size, rng, two_textures=rng.random() < 0.4)
     owner = np.full((size, size), -1, np.int64)
@@ -86,6 +87,7 @@ def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: 
     """
     if size < 32:
         raise ValueError(f'an object picture is at least 32 pixels wide, got {size}; raise size')
+    check_contrast(contrast)
     rng = _stream(seed, split, index, first=2)
     canvas, ground = _ground(size, rng, two_textures=True)
     label = index % len(CLASSES)
@@ -95,6 +97,11 @@ def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: 
     place = tuple(int(size / 2 + uniform(rng, -slack, slack)) for _ in 'yx')
     _put(canvas, cutout, place)
     return _finish(canvas, contrast, rng), label
+
+
+def check_contrast(contrast: float) -> None:
+    if not 0 < contrast <= 1:
+        raise ValueError(f'contrast is in (0, 1], got {contrast}; 1 is the pictures as they are drawn')
 
 
 def _stream(seed: int, split: str, index: int, *, first: int) -> np.random.Generator:

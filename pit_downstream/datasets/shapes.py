@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from pit_downstream.datasets.scenes import CLASSES, Scene, draw_object, draw_scene
+from pit_downstream.datasets.scenes import CLASSES, Scene, check_contrast, draw_object, draw_scene
 
 __all__ = ['CLASSES', 'Scene', 'draw_object', 'draw_scene', 'write_shapes']
 
@@ -67,8 +67,7 @@ def _check(parameters: Parameters) -> None:
     for name, least in LEAST.items():
         if parameters[name] < least:
             raise ValueError(f'{name} is at least {least}, got {parameters[name]}; raise it')
-    if not 0 < parameters['contrast'] <= 1:
-        raise ValueError(f"contrast is in (0, 1], got {parameters['contrast']}; 1 is the pictures as they are drawn")
+    check_contrast(parameters['contrast'])
 
 
 def _read_stamp(root: Path) -> Parameters | None:
@@ -133,8 +132,10 @@ def _write_detection(root: Path, split: str, parameters: Parameters) -> None:
         images.append({'id': index, 'file_name': f'{index:06d}.png', 'height': height, 'width': width})
         for entry in _annotations(scene):
             annotations.append({'id': len(annotations) + 1, 'image_id': index, **entry})
+    # without the usual contrast: records are kept under a digest of this file, which is older than the choice
+    drawn = {name: value for name, value in parameters.items() if (name, value) != ('contrast', 1)}
     content = {
-        'info': {'description': f'pit_downstream shapes, {split}', 'parameters': dict(parameters)},
+        'info': {'description': f'pit_downstream shapes, {split}', 'parameters': drawn},
         'categories': [{'id': place, 'name': name} for place, name in enumerate(CLASSES, start=1)],
         'images': images, 'annotations': annotations}
     (root / 'annotations').mkdir(exist_ok=True)

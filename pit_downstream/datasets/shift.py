@@ -30,7 +30,8 @@ class Shift:
     on_imagenet: Mapping[str, Callable[[Sample], tuple[int, ...]]] = field(default_factory=dict)
 
 
-def answered(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: View, **words: Value) -> PictureSamples:
+def answered(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: View, /,
+             **words: Value) -> PictureSamples:
     """The pictures of the folders below `root`, each with the class indices of its folder as its right answers.
 
     name, words: of the Spec under which records are kept.

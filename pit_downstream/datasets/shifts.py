@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core.registry import DATASETS
 from . import backgrounds, imagenet_shifts, objectnet  # noqa: F401  registers them
 from .base import View, folders_in
-from .own_shift import PREFIX, own_shift
+from .own_shift import PREFIX, Clean, own_shift
 from .shift import IN9_VARIATIONS, Shift, is_validation, require_folders
 
 IN9 = 'in9_original'  # says where all variations lie
@@ -35,8 +35,9 @@ def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str |
     for text in given:
         name, _, place = text.partition('=')
         if is_own(name):
-            if not place:
-                raise ValueError(f'expected the place of {name}, got none; say --shifts {name}=DIR')
+            if not place or chosen.get(name, place) != place:
+                raise ValueError(f'expected one place of {name}, got {"two" if place else "none"}; say --shifts '
+                                 f'{name}=DIR once')
             chosen[name] = place
             continue
         usual = DATASETS.entry(IN9 if name == 'in9' else name).about['place']
@@ -46,13 +47,16 @@ def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str |
     return chosen
 
 
-def open_shifts(places: Mapping[str, str | None], *, view: View, clean: str | Path,
+def open_shifts(places: Mapping[str, str | None], *, view: View, clean: Clean | None = None,
                 limit: int | None = None) -> dict[str, Shift]:
     """Every shift of `places`, its pictures as `view` shows them. limit: at most so many of each, evenly spread.
 
-    clean: folder of the clean pictures, whose classes those of one's own data sets are. Raises ValueError for more
-    pictures than were published; fewer are a warning.
+    clean: beside which data sets of one's own lie. Raises ValueError for more pictures than were published; fewer are
+    a warning.
     """
+    homeless = [name for name in places if is_own(name) and clean is None]
+    if homeless:
+        raise ValueError(f'expected clean pictures beside {homeless[0]}, got none; say where they lie with --data DIR')
     shifts = {name: own_shift(name, place, clean, view=view) if is_own(name) else DATASETS[name](place, view=view)
               for name, place in places.items()}
     for name, shift in shifts.items():

@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import METRICS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine import dist
 from mmengine.config import Config
@@ -35,9 +37,9 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
         use_bundled(cfg, args.data or ROOT)
     elif args.data:
         set_data_root(cfg, args.data)
-    if getattr(args, 'ann', None):
-        _require_coco(cfg)
     cfg.merge_from_dict(args.cfg_options)
+    if getattr(args, 'ann', None):
+        _set_annotations(cfg, args)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     join_processes(cfg)
     if args.bundled and not args.data:
@@ -57,21 +59,16 @@ def set_training(cfg: Config, args: argparse.Namespace) -> None:
     set_flags(cfg, args)
 
 
-def set_annotations(args: argparse.Namespace) -> None:
-    """Turn --ann and --images into settings of the config, in place."""
-    dataset = 'test_dataloader.dataset.'
-    args.cfg_options = {
-        **args.cfg_options, f'{dataset}data_root': '', f'{dataset}ann_file': args.ann,
-        f'{dataset}data_prefix.img': args.images, 'test_evaluator.ann_file': args.ann}
-
-
-def _require_coco(cfg: Config) -> None:
-    """Raise ValueError unless `cfg` is tested on annotations in COCO's format."""
+def _set_annotations(cfg: Config, args: argparse.Namespace) -> None:
+    """Apply --ann and --images to `cfg`, in place; refuse what is not tested on annotations in COCO's format."""
     evaluator = cfg.get('test_evaluator')
     metrics = [part.get('type') for part in dicts_in(evaluator) if 'type' in part]
-    if not isinstance(evaluator, dict) or metrics != ['CocoMetric']:
+    if not isinstance(evaluator, dict) or not issubclass(METRICS.get(metrics[0]) or object, CocoMetric):
         raise ValueError(f'expected --ann with a config whose test_evaluator is one CocoMetric, got '
                          f'{", ".join(map(str, metrics)) or "none"}; name the data set in the config instead')
+    cfg.merge_from_dict({
+        'test_dataloader.dataset.data_root': '', 'test_dataloader.dataset.ann_file': args.ann,
+        'test_dataloader.dataset.data_prefix.img': args.images, 'test_evaluator.ann_file': args.ann})
 
 
 def set_testing(cfg: Config, args: argparse.Namespace) -> None:

@@ -11,10 +11,19 @@ T = TypeVar('T')
 
 
 def start_ranks(device: str) -> torch.device:
-    """Join the processes that torchrun started, if it did, and return the device of this one.
+    """Join the processes that torchrun started, if it did, and return the device of this one: see `device_of`."""
+    chosen = device_of(device)
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not dist.is_initialized():
+        if chosen.type == 'cuda':
+            chosen = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
+            torch.cuda.set_device(chosen)
+        # ranks meet at the end of a pass, which one may reach long before the others; torchrun ends them where one dies
+        dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo', timeout=timedelta(days=7))
+    return chosen
 
-    'auto' is a GPU where there is one. Raises ValueError for a device that is not there.
-    """
+
+def device_of(device: str) -> torch.device:
+    """'auto' is a GPU where there is one. Raises ValueError for a device that is not there."""
     kind = ('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device
     try:
         chosen = torch.device(kind)
@@ -27,12 +36,6 @@ def start_ranks(device: str) -> torch.device:
     if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(f'expected one of the {torch.cuda.device_count()} GPUs here, got {device!r}; the first is '
                          'cuda:0')
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not dist.is_initialized():
-        if chosen.type == 'cuda':
-            chosen = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
-            torch.cuda.set_device(chosen)
-        # ranks meet at the end of a pass, which one may reach long before the others; torchrun ends them where one dies
-        dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo', timeout=timedelta(days=7))
     return chosen
 
 

@@ -17,25 +17,29 @@ from .backgrounds import keep_challenge
 from .keep import keep_measuring
 
 
-def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str, Shift], imagenet: Samples | None, *,
+def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str, Shift], clean: Samples | None, *,
                    allow_missing: int = 0, **options: Any) -> dict[str, Table]:
-    """The table of every data set by its name, 'imagenet' among them where `imagenet`, its clean pictures, is given.
+    """The table of every data set by its name; that of the clean pictures is 'imagenet' to the published shifts and
+    'clean' to one's own, which may be of other classes.
 
-    These, of other classes where all shifts are one's own, are passed once, however many shifts ask about their part
-    of them. Raises ValueError for a classifier of other classes than ImageNet's 1000 where a published shift is asked
-    for, and where ReaL is asked for without ImageNet's pictures. options: of `keep_measuring`.
+    They are passed once, however many shifts ask about their part of them. Raises ValueError for a classifier of other
+    classes than ImageNet's 1000 where a published shift is asked for, and where ReaL is asked for without ImageNet's
+    pictures. options: of `keep_measuring`.
     """
-    if predictor.classes() != 1000 and not all(map(is_own, shifts)):
+    own = [name for name in shifts if is_own(name)]
+    if predictor.classes() != 1000 and len(own) < len(shifts):
         raise ValueError(f'expected a classifier of the 1000 classes of ImageNet, got {predictor.classes()} classes of '
                          f'{predictor.name}; give another --model, or pictures of its classes: --shifts shift_NAME=DIR')
     homeless = [name for name, shift in shifts.items() if shift.samples is None]
-    if homeless and imagenet is None:
+    if homeless and clean is None:
         raise ValueError(f'expected the validation pictures of ImageNet for {", ".join(homeless)}, got none; say where '
                          'they lie with --data')
     measured = {}
-    if imagenet is not None:
-        metrics = [top1_error(), *_on_imagenet(shifts.values(), imagenet)]
-        measured['imagenet'] = _measure(store, predictor, imagenet, metrics, allow_missing, options)
+    if clean is not None:
+        metrics = [top1_error(), *_on_imagenet(shifts.values(), clean)]
+        table = _measure(store, predictor, clean, metrics, allow_missing, options)
+        measured |= {'imagenet': table} if len(own) < len(shifts) else {}
+        measured |= {'clean': table} if own else {}
     for name, shift in shifts.items():
         if isinstance(shift, Challenge):
             table = keep_challenge(store, predictor, shift, **options)

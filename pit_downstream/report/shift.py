@@ -37,24 +37,31 @@ def shifts_section(measured: Measured) -> Section:
 
 
 def _by_model(measured: Measured) -> Iterable[tuple[One, Tables, list[One]]]:
-    """For every model and limit its tables by name, of several of one name the one with the most numbers."""
+    """For every model and limit its tables by name, of several of one name the one with the most numbers.
+
+    Data sets of one's own stand apart, for each clean set that they are compared with.
+    """
     found: dict[tuple, dict[str, One]] = {}
     for one in measured.ones:
         spec = Spec.parse(one.table.dataset)
-        name = IMAGENET if _beside_own(one) else spec.name
-        if name.startswith(PREFIXES) and (CLEAN, shifts.ERROR) in one.table and name != 'imagenet_c':
-            places = found.setdefault((identity(one.model), spec.get('limit'), one.key[2]), {})
-            if name not in places or len(one.table) > len(places[name].table):
-                places[name] = one
+        if spec.name.startswith(PREFIXES) and (CLEAN, shifts.ERROR) in one.table and spec.name != 'imagenet_c':
+            key = identity(one.model), spec.get('limit'), one.key[2], spec.get('clean')
+            places = found.setdefault(key, _clean_of_own(measured, one))
+            if spec.name not in places or len(one.table) > len(places[spec.name].table):
+                places[spec.name] = one
     for places in found.values():
         tables = {name: one.table for name, one in places.items()}
         if shifts.held(tables):
             yield next(iter(places.values())), tables, list(places.values())
 
 
-def _beside_own(one: One) -> bool:
-    """Whether these are the clean pictures that a data set of one's own was compared with."""
-    return any(record.metric.startswith(shifts.OWN) for record in one.table.records)
+def _clean_of_own(measured: Measured, own: One) -> dict[str, One]:
+    """The clean pictures that a data set of one's own names by the digest of their files, where they were measured."""
+    files = Spec.parse(own.table.dataset).get('clean')
+    found = [one for one in measured.ones if files is not None
+             and Spec.parse(one.table.dataset).get('files') == files and (CLEAN, shifts.ERROR) in one.table
+             and (identity(one.model), one.key[2]) == (identity(own.model), own.key[2])]
+    return {shifts.CLEAN_OF_OWN: found[0]} if found else {}
 
 
 def _missing(tables: Tables) -> list[str]:
@@ -87,12 +94,11 @@ def _sheet(models: list[tuple[One, Tables, list[One]]]) -> Sheet:
     rows = []
     for one, tables, _ in models:
         known = shifts.published(one.model)
-        for name in [*([IMAGENET] if IMAGENET in tables else []), *shifts.held(tables)]:
+        for name in [*shifts.clean_names(tables), *shifts.held(tables)]:
             record = shifts.record_at(tables, shifts.place_of(name))
-            clean = None if name == IMAGENET else _clean(tables, name)
+            clean = _clean(tables, name)
             gap = (None, None) if clean is None else shifts.gap(tables, name)
-            title = shifts.title_of(name, shifts.held(tables))
-            rows.append((one.cell, words(title), whole(record.count),
+            rows.append((one.cell, words(name), whole(record.count),
                          percent(record.value, wilson(record.value, record.count)), percent(clean), points(*gap),
                          percent(known.get(name))))
     columns = ('model', 'data set', 'images', 'error', 'matching clean error', 'gap, points', "timm's error")

@@ -181,6 +181,8 @@ def test_drawing_leaves_the_global_generator_alone():
     (lambda: draw_scene(0, 'test', 0), "split is one of train, val, got 'test'"),
     (lambda: draw_scene(-1, 'train', 0), 'seed and index are 0 or more, got -1 and 0'),
     (lambda: draw_scene(0, 'train', 0, size=64), 'at least 96 pixels wide, got 64'),
+    (lambda: draw_scene(0, 'train', 0, contrast=1.5), r'contrast is in \(0, 1\], got 1.5'),
+    (lambda: draw_object(0, 'train', 0, contrast=float('nan')), r'contrast is in \(0, 1\], got nan'),
     (lambda: draw_object(0, 'train', 0, size=8), 'at least 32 pixels wide, got 8')])
 def test_bad_arguments_are_refused_with_words(call, words):
     with pytest.raises((ValueError, LookupError), match=words):
@@ -250,9 +252,12 @@ def test_other_parameters_redraw_ours_and_leave_the_rest(tmp_path):
 
 
 def test_a_set_of_other_contrast_is_another_set(tmp_path):
+    """Its annotations say so, which name it in records; those of the usual contrast are as they were before."""
     root = write_shapes(tmp_path / 'shapes', **SMALL)
+    assert 'contrast' not in json.loads((root / 'annotations/instances_val.json').read_text())['info']['parameters']
     write_shapes(root, **SMALL, contrast=0.5)
     assert json.loads((root / 'shapes.json').read_text())['contrast'] == 0.5
+    assert json.loads((root / 'annotations/instances_val.json').read_text())['info']['parameters']['contrast'] == 0.5
     assert (np.asarray(Image.open(root / 'val/000001.png')) == draw_scene(0, 'val', 1, contrast=0.5).image).all()
 
 

@@ -145,12 +145,12 @@ def test_the_validation_pictures_are_no_shift(tmp_path, name):
 def test_a_number_beside_the_published_one(tmp_path, caplog, monkeypatch):
     root = class_folders(tmp_path, [ONLY_A])
     with caplog.at_level(logging.WARNING):
-        open_shifts({'imagenet_a': root}, view=VIEW, clean='nowhere')
+        open_shifts({'imagenet_a': root}, view=VIEW)
     assert caplog.messages == [f'ImageNet-A has 2 of its 7500 pictures in {root}']
     monkeypatch.setitem(DATASETS._entries, 'imagenet_a', DATASETS.entry('imagenet_a').__class__(
         DATASETS['imagenet_a'], {'title': 'ImageNet-A', 'images': 1}))
     with pytest.raises(ValueError, match='expected the 1 pictures of ImageNet-A in .*, got 2; give its own folder'):
-        open_shifts({'imagenet_a': root}, view=VIEW, clean='nowhere')
+        open_shifts({'imagenet_a': root}, view=VIEW)
 
 
 def test_what_a_command_line_chooses(tmp_path, monkeypatch):
@@ -174,8 +174,15 @@ def test_what_a_command_line_chooses(tmp_path, monkeypatch):
         chosen_places(['in9=other'], 'val')
 
 
+def test_the_prefix_of_ones_own_is_that_of_the_tables():
+    """Floor 1 has no word in common."""
+    from pit_downstream.benchmarks import shifts
+    from pit_downstream.datasets import own_shift
+    assert own_shift.PREFIX == shifts.OWN
+
+
 def test_a_limit_is_at_most_all_of_them(tmp_path):
     root = class_folders(tmp_path, [BOTH, ONLY_A])
-    few = open_shifts({'imagenet_a': root}, view=VIEW, clean='nowhere', limit=2)['imagenet_a'].samples
+    few = open_shifts({'imagenet_a': root}, view=VIEW, limit=2)['imagenet_a'].samples
     assert few.targets == [(6,), (15,)] and 'limit=2' in few.name
-    assert len(open_shifts({'imagenet_a': root}, view=VIEW, clean='nowhere', limit=50)['imagenet_a'].samples) == 4
+    assert len(open_shifts({'imagenet_a': root}, view=VIEW, limit=50)['imagenet_a'].samples) == 4

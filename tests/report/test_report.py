@@ -101,16 +101,25 @@ def test_shifts_have_their_clean_counterparts(told):
 
 
 def test_a_shift_of_ones_own_stands_beside_its_clean_pictures(tmp_path):
-    """A folder is no ImageNet; it is the clean side here since it has been asked about the classes of the shift."""
-    folder, fog = "folder(images=80, root='mine/val')", "shift_fog(images=40, root='mine/fog')"
-    other = Record(HALF, "folder(images=90, root='else/val')", 'clean', stores.ERROR, .9, 90, 0)
+    """By the digest of their files; neither another folder nor ImageNet takes their place, nor they ImageNet's."""
+    def record(dataset, error):
+        return Record(HALF, dataset, 'clean', stores.ERROR, error, 40, 0)
     stores.write_store(tmp_path, [
-        Record(HALF, folder, 'clean', stores.ERROR, .1, 80, 0), Record(HALF, fog, 'clean', stores.ERROR, .75, 40, 0),
-        Record(HALF, folder, 'clean', 'shift_fog_clean_error', .25, 40, 0), other])
-    rows = Page(page.as_html(sections.make_report([tmp_path]), made='')).rows('shifts')
-    assert rows['half', 'clean']['error'].text == '10.0'
-    row = rows['half', 'shift_fog']
-    assert [row[name].text for name in ('error', 'matching clean error', 'gap, points')] == ['75.0', '25.0', '+50.0']
+        record("folder(files='aaaa1111', images=80, root='mine/val')", .1),
+        record("folder(files='bbbb2222', images=90, root='else/val')", .2),
+        record("shift_fog(clean='aaaa1111', files='cccc3333', images=40)", .75),
+        record("shift_rain(clean='bbbb2222', files='dddd4444', images=40)", .25),
+        record("shift_snow(clean='eeee5555', files='ffff6666', images=40)", .5),
+        *stores.shifted(HALF)])
+    report = sections.make_report([tmp_path])
+    rows = Page(page.as_html(report, made='')).rows('shifts')
+    shown = {name: [row[column].text for column in ('error', 'matching clean error', 'gap, points')]
+             for (_, name), row in rows.items() if name != 'clean'}
+    assert shown == {
+        'imagenet': ['30.0', '–', '–'], 'imagenet_v2_matched_frequency': ['45.0', '30.0', '+15.0'],
+        'shift_fog': ['75.0', '10.0', '+65.0'], 'shift_rain': ['25.0', '20.0', '+5.0'],
+        'shift_snow': ['50.0', '–', '–']}
+    assert any('with the clean pictures' in command for command in gaps_of(report).values())
 
 
 def test_detectors_and_what_they_lack(told, report):

@@ -123,6 +123,7 @@ def test_search_in_half_precision_is_said(measured):
 @pytest.mark.parametrize('flags, words', [
     (('--attacks', 'pdg'), "no attack named 'pdg'; did you mean pgd"),
     (('--attacks', 'pgd(steps=1)', '--source', f'{toy.NAME}(classes=2)'), 'expected data of the 2 classes that'),
+    (('--attacks', f"transfer(attack='pgd', source='{toy.NAME}(classes=2)', steps=1)"), 'expected data of the 2 cl'),
     (('--attacks', 'pgd(steps=1)', '--source', 'resnet50', '--data', 'nowhere'), 'expected pictures in nowhere, found'),
     (('--attacks', 'pgd(mood=3)'), 'as arguments of pgd, got mood'),
     (('--attacks', 'pgd', '--norm', 'L7', '--epsilons', '1'), "norm is one of Linf, L2, L1"),

@@ -145,40 +145,47 @@ def test_a_part_without_clean_pictures(measured, data, tmp_path):
 
 
 def test_a_set_of_ones_own(measured, tmp_path, pictures_of):
-    """Two of three classes are shifted: the clean error is that on these two, by a classifier of eight classes."""
-    clean = pictures_of(tmp_path / 'clean', ('ant', 'bee', 'cow'), 4)
-    pictures_of(tmp_path / 'fog', ('bee', 'cow'), 3, first=50)
-    flags = ('--data', str(clean), '--shifts', 'shift_fog=fog')
-    code, out, said = measured(*flags, '--json', 'out.json', model=toy.NAME)
-    assert code == 0, said
-    rows = [line.split() for line in out.splitlines()[3:]]
-    assert [row[:2] for row in rows] == [['clean', '12'], ['shift_fog', '6']]
-    kept = {(one['dataset'].split('(')[0], one['metric']): one for one in map(
-        json.loads, (tmp_path / 'store' / 'results.jsonl').read_text().splitlines())}
+    """By a classifier of eight classes, of which three are there; the gap is to the clean pictures of this run, also
+    where the store has those of another folder under the same names."""
+    roots = {name: pictures_of(tmp_path / name, ('ant', 'bee', 'cow'), count, first=first)
+             for name, count, first in (('clean', 4, 0), ('other', 5, 90), ('fog', 3, 50), ('rain', 2, 70))}
     predictor = build_classifier(toy.NAME, weights='own')
 
-    def share(root, folders):
+    def error(root):
         wrong = [predictor.predict(predictor.view(Image.open(path))[None].float() / 255, None).predictions.argmax()
-                 != index for folder, index in folders.items() for path in sorted((tmp_path / root / folder).iterdir())]
+                 != index for index, folder in enumerate(('ant', 'bee', 'cow'))
+                 for path in sorted((roots[root] / folder).iterdir())]
         return sum(map(int, wrong)) / len(wrong)
-    assert kept['shift_fog', 'top1_error']['value'] == share('fog', {'bee': 1, 'cow': 2})
-    assert kept['folder', 'shift_fog_clean_error']['value'] == share('clean', {'bee': 1, 'cow': 2})
-    assert kept['folder', 'shift_fog_clean_error']['count'] == 8
-    gap = json.loads((tmp_path / 'out.json').read_text())['summary']['shift_fog_gap']
-    assert gap == kept['shift_fog', 'top1_error']['value'] - kept['folder', 'shift_fog_clean_error']['value']
+    for clean, shift in (('clean', 'fog'), ('clean', 'rain'), ('other', 'fog')):
+        code, out, said = measured('--data', clean, '--shifts', f'shift_x={shift}', '--json', 'out.json',
+                                   model=toy.NAME)
+        assert code == 0, said
+        rows = [line.split() for line in out.splitlines()[3:]]
+        assert [row[:3] for row in rows] == [
+            [name, str(len(list(roots[root].rglob('*.png')))), f'{error(root):.4f}']
+            for name, root in (('clean', clean), ('shift_x', shift))]
+        summary = json.loads((tmp_path / 'out.json').read_text())['summary']
+        assert summary == {'shift_x_error': error(shift), 'shift_x_gap': error(shift) - error(clean)}
+    assert error('clean') != error('other') and error('fog') != error('rain'), {root: error(root) for root in roots}
 
 
-@pytest.mark.parametrize('shift, words', [
-    ('shift_fog', 'expected the place of shift_fog, got none; say --shifts shift_fog=DIR'),
-    ('shift_Fog=fog', "expected a name such as shift_fog, of small letters, digits and _, got 'shift_Fog'"),
-    ('shift_fog=fog', 'expected in fog folders named by the classes of clean, which looks like 2 folders (ant, bee); '
-     'this looks like 2 folders (bee, cow)'),
-    ('shift_same=clean', 'expected other pictures than the clean ones for shift_same, got clean for both'),
-    ('shift_gone=gone', 'expected a folder at gone, found none')])
-def test_a_set_of_ones_own_that_does_not_fit(measured, tmp_path, pictures_of, shift, words):
-    pictures_of(tmp_path / 'clean', ('ant', 'bee'), 1)
-    pictures_of(tmp_path / 'fog', ('bee', 'cow'), 1)
-    code, _, said = measured('--data', 'clean', '--shifts', shift, model=toy.NAME)
+@pytest.mark.parametrize('flags, words', [
+    (('shift_fog',), 'expected one place of shift_fog, got none; say --shifts shift_fog=DIR once'),
+    (('shift_fog=fog', 'shift_fog=same'), 'expected one place of shift_fog, got two; say --shifts shift_fog=DIR once'),
+    (('shift_Fog=same',), "expected a name such as shift_fog, of small letters, digits and _, got 'shift_Fog'"),
+    (('shift_fog=fog',), 'expected in fog pictures of the same classes as in clean, in folders of the same names; ant, '
+     'cow are in one of them alone'),
+    (('shift_part=part',), 'in folders of the same names; ant is in one of them alone'),
+    (('shift_same=clean',), 'expected other pictures than the clean ones for shift_same, got clean for both'),
+    (('shift_gone=gone',), 'expected a folder at gone, found none; check --shifts shift_gone=DIR'),
+    (('shift_fog=same', '--labels', 'labels.txt'), 'expected clean pictures in class folders beside shift_fog, got '
+     '--labels')])
+def test_a_set_of_ones_own_that_does_not_fit(measured, tmp_path, pictures_of, flags, words):
+    for root, classes in (('clean', ('ant', 'bee')), ('same', ('ant', 'bee')), ('fog', ('bee', 'cow')),
+                          ('part', ('bee',))):
+        pictures_of(tmp_path / root, classes, 1)
+    (tmp_path / 'part' / 'ant').mkdir()  # without a picture
+    code, _, said = measured('--data', 'clean', '--shifts', *flags, model=toy.NAME)
     assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()
 
 

@@ -32,10 +32,11 @@ def test_a_detectors_own(tmp_path):
 
 
 @pytest.mark.parametrize('flags, words', [
+    (('pit_ti', 'random', '--opset', '24'), 'expected an opset in 18..23, got 24; 20 is the usual one'),
     (('pit_m', 'random'), "no backbone named 'pit_m'; did you mean pit_"),
     (('pit_ti', 'nowhere.pth'), 'expected weights in nowhere.pth, found no such file; give a file, or random'),
-    (('pit_ti', 'random', '--bundled'), "got them with the backbone pit_ti; write its arguments in brackets"),
-    (('pit_ti', 'random', '--cfg-options', 'model.x=1'), "got them with the backbone pit_ti; write its arguments in"),
+    (('pit_ti', 'random', '--bundled'), 'expected --bundled with the config of a detector'),
+    (('pit_ti', 'random', '--cfg-options', 'model.x=1'), 'expected --cfg-options with the config of'),
     (('pit_ti(colour=1)', 'random'), 'arguments that can be built, got pit_ti'),
     (('pit_ti(out_indices=(7,))', 'random'), 'arguments that can be built, got pit_ti'),
     ((ROOT / 'detr_r50.py', 'random', '--bundled'), 'expected a detector on PiT or DeepViT, got one on ResNet'),
