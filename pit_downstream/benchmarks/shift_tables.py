@@ -65,7 +65,7 @@ def _records(tables: Tables) -> list[Record]:
 
 def _clean_and_gap(tables: Tables, name: str, record: Record) -> tuple[str, str]:
     """'' where there is nothing clean to compare with, '-' where it was not measured."""
-    place = shifts.clean_of(name)
+    place = shifts.clean_of(name, tables)
     if place is None:
         return '', ''
     try:

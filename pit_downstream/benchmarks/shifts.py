@@ -63,10 +63,14 @@ def place_of(shift: str) -> Place:
     return Place(IMAGENET, f'{REAL}_error') if shift == REAL else Place(shift)
 
 
-def clean_of(shift: str) -> Place | None:
-    """Where the matching clean error stands: the same question, asked about the clean pictures of the same classes."""
+def clean_of(shift: str, tables: Tables = MappingProxyType({})) -> Place | None:
+    """Where the matching clean error stands: the same question, asked about the clean pictures of the same classes.
+
+    tables: for a data set of one's own, whose record names the classes where they are not all.
+    """
     if shift.startswith(OWN):
-        return Place(CLEAN_OF_OWN)
+        classes = Spec.parse(tables[shift].dataset).get('classes') if shift in tables else None
+        return Place(CLEAN_OF_OWN, ERROR if classes is None else f'{ERROR}_of_{classes}')
     if shift in (*SUBSETS, REAL):
         return Place(IMAGENET, f'{shift}_clean_error')
     if shift.startswith('in9_'):
@@ -109,7 +113,7 @@ def record_at(tables: Tables, place: Place) -> Record:
 
 def gap(tables: Tables, shift: str) -> tuple[float, tuple[float, float]]:
     """How much higher the error of the shift is than the matching clean one, with its 95 % interval."""
-    clean = clean_of(shift)
+    clean = clean_of(shift, tables)
     assert clean is not None
     return _difference(record_at(tables, place_of(shift)), record_at(tables, clean))
 

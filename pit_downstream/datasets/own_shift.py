@@ -1,11 +1,13 @@
 """A shifted data set of one's own: a folder for each class, beside clean pictures with folders of the same names."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.spec import Spec
+from ..core.spec import Spec, Value
 from .base import View, folders_in, pictures_in
+from .imagenet_shifts import within
 from .labelsets import class_indices
 from .shift import Shift, answered
 
@@ -21,9 +23,10 @@ class Clean:
 
 
 def own_shift(name: str, root: str | Path, clean: Clean, *, view: View) -> Shift:
-    """root/<class>/*, with pictures of the same classes as the clean ones: the two errors ask the same question.
+    """root/<class>/*, of classes that have clean pictures in folders of the same names; not all of them need be there.
 
-    The name in records says by 'clean', the digest of the clean pictures' files, with what it is to be compared.
+    What it is to be compared with stands in the name of its records: 'clean', the digest of the clean pictures' files,
+    and 'classes', that of its class indices, where it is the error on the clean pictures of these classes alone.
     """
     root = Path(root)
     if not re.fullmatch(f'{PREFIX}[a-z0-9_]+', name):
@@ -32,13 +35,20 @@ def own_shift(name: str, root: str | Path, clean: Clean, *, view: View) -> Shift
         raise FileNotFoundError(f'expected a folder at {root}, found none; check --shifts {name}=DIR')
     if root.resolve() == clean.root.resolve():
         raise ValueError(f'expected other pictures than the clean ones for {name}, got {root} for both')
-    indices, there = class_indices(_classes(clean.root)), _classes(root)
-    if strange := sorted(set(there) ^ indices.keys()):
-        raise ValueError(f'expected in {root} pictures of the same classes as in {clean.root}, in folders of the same '
-                         f'names; {", ".join(strange[:3])}{" ..." * (len(strange) > 3)} '
-                         f'{"is" if len(strange) == 1 else "are"} in one of them alone')
-    return Shift(answered(root, {folder: (indices[folder],) for folder in there}, name, view,
-                          root='/'.join(root.resolve().parts[-2:]), clean=Spec.parse(clean.name).get('files')))
+    indices, known = class_indices(folders_in(clean.root)), _classes(clean.root)
+    strange = [folder for folder in _classes(root) if folder not in known]
+    if strange:
+        raise ValueError(f'expected in {root} folders named by classes that have pictures in {clean.root}, got '
+                         f'{", ".join(strange[:3])}{" ..." * (len(strange) > 3)}')
+    folders = {folder: (indices[folder],) for folder in _classes(root)}
+    place, files = '/'.join(root.resolve().parts[-2:]), Spec.parse(clean.name).get('files')
+    words: dict[str, Value] = {'root': place, 'clean': files}
+    on_clean = {}
+    if len(folders) < len(known):
+        there = sorted(index for (index,) in folders.values())
+        words['classes'] = hashlib.sha256(repr(there).encode()).hexdigest()[:8]
+        on_clean = {f'top1_error_of_{words["classes"]}': within(there)}
+    return Shift(answered(root, folders, name, view, **words), on_imagenet=on_clean)
 
 
 def _classes(root: Path) -> list[str]:

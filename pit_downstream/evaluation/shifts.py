@@ -63,9 +63,9 @@ def _measure(store: ResultStore, predictor: Predictor, samples: Samples, metrics
 
 def _on_imagenet(shifts: Iterable[Shift], imagenet: Samples) -> list[AnswerError]:
     """What the shifts ask about ImageNet's pictures; not what none of these pictures answers."""
-    metrics = [AnswerError(name, answers=answers, classes=shift.classes)
-               for shift in shifts for name, answers in shift.on_imagenet.items()]
-    return [metric for metric in metrics if _count(imagenet, metric.answers)]
+    metrics = {name: AnswerError(name, answers=answers, classes=shift.classes)
+               for shift in shifts for name, answers in shift.on_imagenet.items()}
+    return [metric for metric in metrics.values() if _count(imagenet, metric.answers)]
 
 
 def _count(samples: Samples, answers: Answers) -> int:

@@ -83,7 +83,7 @@ def _of_imagenet(measured: Measured) -> list[One]:
 
 
 def _clean(tables: Tables, name: str) -> float | None:
-    place = shifts.clean_of(name)
+    place = shifts.clean_of(name, tables)
     try:
         return None if place is None else shifts.record_at(tables, place).value
     except MissingMeasurement:

@@ -110,6 +110,9 @@ def test_a_shift_of_ones_own_stands_beside_its_clean_pictures(tmp_path):
         record("shift_fog(clean='aaaa1111', files='cccc3333', images=40)", .75),
         record("shift_rain(clean='bbbb2222', files='dddd4444', images=40)", .25),
         record("shift_snow(clean='eeee5555', files='ffff6666', images=40)", .5),
+        record("shift_part(classes='0123abcd', clean='aaaa1111', files='9999aaaa', images=40)", .5),
+        Record(HALF, "folder(files='aaaa1111', images=80, root='mine/val')", 'clean', 'top1_error_of_0123abcd', .4, 20,
+               0),
         *stores.shifted(HALF)])
     report = sections.make_report([tmp_path])
     rows = Page(page.as_html(report, made='')).rows('shifts')
@@ -118,7 +121,7 @@ def test_a_shift_of_ones_own_stands_beside_its_clean_pictures(tmp_path):
     assert shown == {
         'imagenet': ['30.0', '–', '–'], 'imagenet_v2_matched_frequency': ['45.0', '30.0', '+15.0'],
         'shift_fog': ['75.0', '10.0', '+65.0'], 'shift_rain': ['25.0', '20.0', '+5.0'],
-        'shift_snow': ['50.0', '–', '–']}
+        'shift_part': ['50.0', '40.0', '+10.0'], 'shift_snow': ['50.0', '–', '–']}
     assert any('with the clean pictures' in command for command in gaps_of(report).values())
 
 
