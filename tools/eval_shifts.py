@@ -26,8 +26,9 @@ def main():
     from pit_downstream.core.records import ResultStore
     from pit_downstream.evaluation import ranks
     from pit_downstream.evaluation.shifts import measure_shifts
+    places = cli.shift_places(args)
     predictor = cli.classifier(args)
-    shifts, clean = cli.shifts(args, predictor)
+    shifts, clean = cli.shifts(args, places, predictor)
     tables = measure_shifts(ResultStore(Path(args.store) / 'results.jsonl'), predictor, shifts, clean,
                             **cli.measure_options(args, predictor.device))
     if ranks.rank() == 0:

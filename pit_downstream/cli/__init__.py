@@ -25,7 +25,7 @@ from .detectors import (
 from .export import backbone, export_parser
 from .facts import facts, facts_parser
 from .sentences import one_sentence, require_folder, require_name, require_places
-from .shifts import add_shift_flags, shifts
+from .shifts import add_shift_flags, shift_places, shifts
 from .values import Once, batch_size, whole
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine imports it; setup.py pins it
@@ -37,4 +37,4 @@ __all__ = [
     'command_without_corruptions', 'corruption_conditions', 'corruption_names', 'corruption_variant',
     'detection_conditions', 'detector', 'detector_parser', 'export_parser', 'facts', 'facts_parser', 'measure_options',
     'measured_detector_parser', 'one_sentence', 'pictures', 'published_pictures', 'require_folder', 'require_name',
-    'require_places', 'save_corrupted', 'shifts', 'shown_conditions', 'whole']
+    'require_places', 'save_corrupted', 'shift_places', 'shifts', 'shown_conditions', 'whole']

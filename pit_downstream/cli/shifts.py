@@ -13,23 +13,29 @@ def add_shift_flags(parser: argparse.ArgumentParser) -> None:
                         'data/README.md says)')
 
 
-def shifts(args: argparse.Namespace, predictor) -> tuple:
-    """The data sets that --shifts names, opened, by name; and the clean pictures of --data, None where there are none.
-    """
-    from dataclasses import replace
-
-    from ..datasets.cache import CachedSamples
-    from ..datasets.own_shift import Clean
-    from ..datasets.shifts import chosen_places, is_own, open_shifts
+def shift_places(args: argparse.Namespace) -> dict:
+    """Where the data sets that --shifts names lie, by name; refuses what is not there before a model is built."""
+    from ..datasets.shifts import chosen_places, is_own, require_places
     places = chosen_places(args.shifts, args.data)
     if not places:
         raise FileNotFoundError('expected a shifted data set in data/, found none; put one where data/README.md says, '
                                 'or name it: --shifts imagenet_a=DIR')
+    require_places(places)
     own = [name for name in places if is_own(name)]
     if own and args.labels:
         raise ValueError(f'expected clean pictures in class folders beside {own[0]}, got --labels; leave it out and '
                          'give their folder with --data DIR')
-    clean = clean_pictures(args, predictor, of_imagenet=len(own) < len(places))
+    return places
+
+
+def shifts(args: argparse.Namespace, places: dict, predictor) -> tuple:
+    """The data sets of `places`, opened, by name; and the clean pictures of --data, None where there are none."""
+    from dataclasses import replace
+
+    from ..datasets.cache import CachedSamples
+    from ..datasets.own_shift import Clean
+    from ..datasets.shifts import is_own, open_shifts
+    clean = clean_pictures(args, predictor, of_imagenet=not all(map(is_own, places)))
     opened = open_shifts(places, view=predictor.view, limit=args.limit,
                          clean=clean and Clean(Path(args.data), clean.name))
     if args.cache:

@@ -31,8 +31,6 @@ def own_shift(name: str, root: str | Path, clean: Clean, *, view: View) -> Shift
     root = Path(root)
     if not re.fullmatch(f'{PREFIX}[a-z0-9_]+', name):
         raise ValueError(f'expected a name such as {PREFIX}fog, of small letters, digits and _, got {name!r}')
-    if not root.is_dir():
-        raise FileNotFoundError(f'expected a folder at {root}, found none; check --shifts {name}=DIR')
     if root.resolve() == clean.root.resolve():
         raise ValueError(f'expected other pictures than the clean ones for {name}, got {root} for both')
     indices, known = class_indices(folders_in(clean.root)), _classes(clean.root)

@@ -64,6 +64,14 @@ def open_shifts(places: Mapping[str, str | None], *, view: View, clean: Clean | 
     return {name: _limited(shift, limit) for name, shift in shifts.items()}
 
 
+def require_places(places: Mapping[str, str | None]) -> None:
+    """Raise FileNotFoundError for the first place that is not there; cheap, so that it comes before any download."""
+    for name, place in places.items():
+        if place and not Path(place).is_dir():
+            raise FileNotFoundError(f'expected a folder at {place}, found none; check --shifts {name}=DIR '
+                                    '(data/README.md says how it lies there)')
+
+
 def is_own(name: str) -> bool:
     """Whether a shift is a data set of one's own, of whatever classes the clean pictures have."""
     return name.startswith(PREFIX)

@@ -37,7 +37,7 @@ def dataset_label(dataset: str) -> str:
     spec = Spec.parse(dataset)
     name = spec.name
     if isinstance(spec.get('root'), str):
-        name = spec.get('root')
+        name = spec.get('root') if spec.name == 'folder' else f'{spec.name} {spec.get("root")}'
     elif isinstance(spec.get('annotations'), str):
         name = f'{spec.name} {Path(spec.get("annotations").partition("@")[0]).stem}'
     images, limit = spec.get('images'), spec.get('limit')

@@ -11,6 +11,7 @@ from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPT
 from pit_downstream.core.records import Record
 from pit_downstream.core.registry import SECTIONS
 from pit_downstream.report import exports, page, sections
+from pit_downstream.report.names import dataset_label
 from pit_downstream.report.parts import Figure, Sheet
 from tests.report import stores
 from tests.report.html_tables import Page
@@ -123,6 +124,11 @@ def test_a_shift_of_ones_own_stands_beside_its_clean_pictures(tmp_path):
         'shift_fog': ['75.0', '10.0', '+65.0'], 'shift_rain': ['25.0', '20.0', '+5.0'],
         'shift_part': ['50.0', '40.0', '+10.0'], 'shift_snow': ['50.0', '–', '–']}
     assert any('with the clean pictures' in command for command in gaps_of(report).values())
+
+
+def test_a_data_set_is_called_by_its_name_and_place():
+    assert dataset_label("folder(images=80, root='mine/val')") == 'mine/val, 80 images'
+    assert dataset_label("shift_fog(images=80, limit=9, root='mine/val')") == 'shift_fog mine/val, 9 of 80 images'
 
 
 def test_detectors_and_what_they_lack(told, report):

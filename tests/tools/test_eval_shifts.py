@@ -248,6 +248,11 @@ def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
     assert code == 2 and said.startswith('expected a shifted data set in data/, found none; put one where')
 
 
+def test_places_are_looked_for_before_a_model_is_built(measured):
+    code, _, said = measured('--shifts', 'imagenet_a=nowhere', model='no_such_model')
+    assert code == 2 and said.startswith('expected a folder at nowhere, found none; check --shifts imagenet_a=DIR')
+
+
 def test_unreadable_pictures_stop_the_table(measured, data, tmp_path):
     shift_folders.make('imagenet_r', tmp_path / 'r')
     broken = sorted((tmp_path / 'r').rglob('*.jpg'))[0]
