@@ -134,7 +134,6 @@ def attacked(args: argparse.Namespace) -> tuple:
     """What keeps the robustness, the predictor and the samples that the flags name: of a classifier or a detector."""
     from functools import partial
     if not args.detector:
-        require_folder(args.data, '--data')
         from ..evaluation.robustness import keep_robustness
         predictor = attacked_classifier(args)
         samples = pictures(args, predictor)

@@ -58,7 +58,7 @@ def imagenet_real(root: None = None, *, view: View | None = None) -> Shift:
 
     def original(sample: Sample) -> tuple[int, ...]:
         return (sample.target,) if several(sample) else ()
-    return Shift(None, on_imagenet={'imagenet_real_error': several, 'imagenet_real_clean_error': original})
+    return Shift(None, on_clean={'imagenet_real_error': several, 'imagenet_real_clean_error': original})
 
 
 @DATASETS.register('imagenet_stylized', title='Stylized ImageNet', place='data/imagenet-stylized', images=50000)

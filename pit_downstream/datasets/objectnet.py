@@ -30,7 +30,7 @@ def objectnet(root: str | Path, *, view: View) -> Shift:
 
     def same_object(sample: Sample) -> tuple[int, ...]:
         return answers.get(sample.target, ())
-    return Shift(samples, on_imagenet={'objectnet_clean_error': same_object})
+    return Shift(samples, on_clean={'objectnet_clean_error': same_object})
 
 
 def shared_classes(mappings: Path) -> dict[str, tuple[int, ...]]:

@@ -46,7 +46,7 @@ def own_shift(name: str, root: str | Path, clean: Clean, *, view: View) -> Shift
         there = sorted(index for (index,) in folders.values())
         words['classes'] = hashlib.sha256(repr(there).encode()).hexdigest()[:8]
         on_clean = {f'top1_error_of_{words["classes"]}': within(there)}
-    return Shift(answered(root, folders, name, view, **words), on_imagenet=on_clean)
+    return Shift(answered(root, folders, name, view, **words), on_clean=on_clean)
 
 
 def _classes(root: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Shift: another data set in the classes of ImageNet; and what a folder looks like where it is not the one expected."""
+"""Shift: another data set in the classes of a clean one; and what a folder looks like where it is not that expected."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -18,16 +18,16 @@ VAL = re.compile(r'ILSVRC2012_val_(\d{8})')
 class Shift:
     """A data set opened: its pictures, and what counts as right.
 
-    samples: its pictures, their targets all class indices in 0..999 that are right; None where it has no pictures of
-    its own (ReaL relabels those of ImageNet).
-    classes: the class indices among which a prediction is chosen; None for all 1000.
-    on_imagenet: metrics of ImageNet's validation pictures by name, each with the answers it asks for: the same question
-    put to the pictures of the matching classes.
+    samples: its pictures, their targets all class indices that are right; None where it has no pictures of its own
+    (ReaL relabels those of ImageNet).
+    classes: the class indices among which a prediction is chosen; None for all of the model's.
+    on_clean: metrics of the clean pictures (ImageNet's, for a published set) by name, each with the answers it asks
+    for: the same question put to the pictures of the matching classes.
     """
 
     samples: PictureSamples | None
     classes: tuple[int, ...] | None = None
-    on_imagenet: Mapping[str, Callable[[Sample], tuple[int, ...]]] = field(default_factory=dict)
+    on_clean: Mapping[str, Callable[[Sample], tuple[int, ...]]] = field(default_factory=dict)
 
 
 def answered(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: View, /,

@@ -36,7 +36,7 @@ def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str
                          'they lie with --data')
     measured = {}
     if clean is not None:
-        metrics = [top1_error(), *_on_imagenet(shifts.values(), clean)]
+        metrics = [top1_error(), *_on_clean(shifts.values(), clean)]
         table = _measure(store, predictor, clean, metrics, allow_missing, options)
         measured |= {'imagenet': table} if len(own) < len(shifts) else {}
         measured |= {'clean': table} if own else {}
@@ -61,11 +61,11 @@ def _measure(store: ResultStore, predictor: Predictor, samples: Samples, metrics
     return Table(table.model, table.dataset, records)
 
 
-def _on_imagenet(shifts: Iterable[Shift], imagenet: Samples) -> list[AnswerError]:
-    """What the shifts ask about ImageNet's pictures; not what none of these pictures answers."""
+def _on_clean(shifts: Iterable[Shift], clean: Samples) -> list[AnswerError]:
+    """What the shifts ask about the clean pictures, once each; not what none of these pictures answers."""
     metrics = {name: AnswerError(name, answers=answers, classes=shift.classes)
-               for shift in shifts for name, answers in shift.on_imagenet.items()}
-    return [metric for metric in metrics.values() if _count(imagenet, metric.answers)]
+               for shift in shifts for name, answers in shift.on_clean.items()}
+    return [metric for metric in metrics.values() if _count(clean, metric.answers)]
 
 
 def _count(samples: Samples, answers: Answers) -> int:

@@ -12,7 +12,7 @@ from ..core.spec import Spec
 from . import charts
 from .commands import classifier_command
 from .measured import Measured, One, sources
-from .names import identity
+from .names import VIEW, identity
 from .parts import Figure, Gap, Part, Section, Sheet, percent, points, slug, whole, words
 
 PREFIXES = ('imagenet', 'objectnet', 'in9_', shifts.OWN)
@@ -56,12 +56,15 @@ def _by_model(measured: Measured) -> Iterable[tuple[One, Tables, list[One]]]:
 
 
 def _clean_of_own(measured: Measured, own: One) -> dict[str, One]:
-    """The clean pictures that a data set of one's own names by the digest of their files, where they were measured."""
-    files = Spec.parse(own.table.dataset).get('clean')
-    found = [one for one in measured.ones if files is not None
-             and Spec.parse(one.table.dataset).get('files') == files and (CLEAN, shifts.ERROR) in one.table
-             and (identity(one.model), one.key[2]) == (identity(own.model), own.key[2])]
-    return {shifts.CLEAN_OF_OWN: found[0]} if found else {}
+    """The clean pictures that a data set of one's own names by the digest of their files, seen as it was, if measured.
+    """
+    def seen(one: One, files: str) -> tuple:
+        spec = Spec.parse(one.table.dataset)
+        return identity(one.model), one.key[2], spec.get(files), *map(spec.get, VIEW)
+    if Spec.parse(own.table.dataset).get('clean') is None:
+        return {}
+    return next(({shifts.CLEAN_OF_OWN: one} for one in measured.ones
+                 if seen(one, 'files') == seen(own, 'clean') and (CLEAN, shifts.ERROR) in one.table), {})
 
 
 def _missing(tables: Tables) -> list[str]:

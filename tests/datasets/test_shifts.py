@@ -23,7 +23,7 @@ def opened(name, root):
 
 
 def answers(shift, metric, target, id='ILSVRC2012_val_00000001.JPEG'):
-    return shift.on_imagenet[metric](Sample(id, None, target))
+    return shift.on_clean[metric](Sample(id, None, target))
 
 
 @pytest.mark.parametrize('name', ['imagenet_a', 'imagenet_r'])
@@ -70,7 +70,7 @@ def test_two_hundred_classes_and_their_clean_pictures(tmp_path):
 def test_numbers_of_version_two_are_class_indices(tmp_path, names, targets, variant):
     shift = opened(f'imagenet_v2_{variant}', class_folders(tmp_path, names, 1))
     assert shift.samples.targets == [(target,) for target in targets]
-    assert shift.classes is None and not shift.on_imagenet
+    assert shift.classes is None and not shift.on_clean
 
 
 def test_labels_of_real_go_by_number():

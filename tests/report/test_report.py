@@ -106,6 +106,7 @@ def test_a_shift_of_ones_own_stands_beside_its_clean_pictures(tmp_path):
     def record(dataset, error):
         return Record(HALF, dataset, 'clean', stores.ERROR, error, 40, 0)
     stores.write_store(tmp_path, [
+        record("folder(files='aaaa1111', images=80, root='mine/val', size=96)", .9),  # seen otherwise
         record("folder(files='aaaa1111', images=80, root='mine/val')", .1),
         record("folder(files='bbbb2222', images=90, root='else/val')", .2),
         record("shift_fog(clean='aaaa1111', files='cccc3333', images=40)", .75),
