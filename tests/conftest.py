@@ -1,6 +1,12 @@
 """What several rooms of the suite share: a handful of bundled pictures, and the messages of mmengine's logger."""
 
 import logging
+import os
+import runpy
+import subprocess as subprocesses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +29,48 @@ def logged():
     logger.addHandler(handler)
     yield messages
     logger.removeHandler(handler)
+
+
+REPO = Path(__file__).parents[1]
+
+
+@dataclass
+class ToolResult:
+    """Exit code and output of a tool."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_tool(tmp_path, monkeypatch, capfd):
+    """Run a tool as a user does: run_tool('eval_coco_c.py', *flags) -> ToolResult.
+
+    The tool runs in this process, in `cwd` (default: an empty folder with a link to configs/). subprocess=True starts
+    a process of its own, for signals, ranks and imports; start=[...] replaces the interpreter, as for torchrun.
+    env: environment variables that are added.
+    """
+    def run(name, *flags, cwd=None, subprocess=False, start=(), env=None, timeout=560):
+        if cwd is None:
+            cwd = tmp_path
+            if not (tmp_path / 'configs').exists():
+                (tmp_path / 'configs').symlink_to(REPO / 'configs')
+        command = [str(REPO / 'tools' / name), *map(str, flags)]
+        if subprocess or start:
+            process = subprocesses.run([*(start or [sys.executable]), *command], cwd=cwd, capture_output=True,
+                                       text=True, timeout=timeout, env={**os.environ, **(env or {})})
+            return ToolResult(process.returncode, process.stdout, process.stderr)
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setattr('sys.argv', command)
+            for key, value in (env or {}).items():
+                patch.setenv(key, value)
+            code = 0
+            try:
+                runpy.run_path(command[0], run_name='__main__')
+            except SystemExit as end:
+                code = end.code or 0
+        return ToolResult(code, *capfd.readouterr())
+    return run
