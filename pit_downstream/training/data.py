@@ -1,13 +1,16 @@
 """Pictures for training and for evaluation in mmengine's loaders, and in which order, how often they come."""
 
 import logging
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import torch
 from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from mmengine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
-from timm.data import create_transform
+from PIL import Image
+from timm.data import auto_augment, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import Dataset
 
@@ -48,7 +51,7 @@ class TrainingPictures(FolderPictures):
 
     def __init__(self, root: str, transform: dict):
         super().__init__(root, {})
-        self.transform = create_transform(is_training=True, use_prefetcher=True, **transform)  # which leaves bytes
+        self.transform = training_transform(**transform)
         self._told: set[str] = set()
 
     def __getitem__(self, index: int) -> dict:
@@ -66,6 +69,26 @@ class TrainingPictures(FolderPictures):
         if error.id not in self._told:
             self._told.add(error.id)
             print_log(f'{error}: another picture is trained on in its place', logger='current', level=logging.WARNING)
+
+
+def training_transform(**options) -> Callable:
+    """Create timm's training transform, from an RGB image to uint8 (3, H, W), so that it runs with every Pillow.
+
+    options: of timm.data.create_transform. timm's Posterize operations may keep 0 bits, which Pillow before 13 turns
+    into black and Pillow 13 refuses. Only the operations of this transform are replaced; timm and Pillow stay as is.
+    """
+    transform = create_transform(is_training=True, use_prefetcher=True, **options)  # which leaves bytes
+    for part in transform.transforms:
+        policies = [getattr(part, 'ops', ()), *getattr(part, 'policy', ())]  # RandAugment, AugMix; AutoAugment
+        for operation in chain.from_iterable(policies):
+            if operation.aug_fn is auto_augment.posterize:
+                operation.aug_fn = posterize
+    return transform
+
+
+def posterize(image: Image.Image, bits: int, **options) -> Image.Image:
+    """Keep the `bits` highest bits of every channel; 0 bits are black."""
+    return auto_augment.posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)
 
 
 @DATA_SAMPLERS.register_module()

@@ -1,15 +1,27 @@
 """Pictures and the order in which they come."""
 
+import random
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from PIL import Image, ImageOps
+from timm.data import auto_augment
 
 from pit_downstream.datasets.base import UnreadableImage, View
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.training import data
-from pit_downstream.training.data import EvaluationPictures, RepeatedAugmentation, TrainingPictures
+from pit_downstream.training.data import (
+    EvaluationPictures,
+    RepeatedAugmentation,
+    TrainingPictures,
+    posterize,
+    training_transform,
+)
+from tests.conftest import REPO
 
 VIEW = dict(size=32, resize=35, interpolation='bicubic')
 TRANSFORM = dict(input_size=32, auto_augment='rand-m9-mstd0.5-inc1', interpolation='bicubic')
@@ -34,6 +46,53 @@ def test_training_augments_anew_every_time(folder):
     first, again = pictures[0], pictures[0]
     assert first['images'].shape == (3, 32, 32) and first['images'].dtype == torch.uint8
     assert first['labels'] == again['labels'] == 0 and not torch.equal(first['images'], again['images'])
+
+
+@pytest.mark.parametrize('policy', ['rand-m10-mstd0-inc1', 'rand-m0-mstd0', 'rand-m10-inc1', 'augmix-m10', 'v0', 'v0r',
+                                    'original', 'originalr', '3a'])
+def test_every_augmentation_runs_at_the_ends_of_its_range(policy):
+    """Magnitude 10 of PosterizeIncreasing and 0 of Posterize keep 0 bits, which Pillow 13 refuses."""
+    transform = training_transform(input_size=32, auto_augment=policy, color_jitter=0.4)
+    augment = next(part for part in transform.transforms if hasattr(part, 'ops') or hasattr(part, 'policy'))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8))
+    operations = augment.ops if hasattr(augment, 'ops') else [one for pair in augment.policy for one in pair]
+    black = 0
+    for operation in operations:
+        for operation.magnitude in (0, 10):
+            operation.prob, operation.magnitude_std = 1.0, 0
+            levels = np.asarray(operation(image))
+            assert levels.shape == (40, 48, 3)
+            black += operation.name.startswith('Posterize') and not levels.any()
+    assert black == sum(one.name in ('Posterize', 'PosterizeIncreasing') for one in operations)
+    assert transform(image).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize('bits', range(9))
+def test_posterize_keeps_the_highest_bits(bits):
+    """Pillow's own formula before version 13, 0 bits included."""
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    expected = values & ~np.uint8(2 ** (8 - bits) - 1) if bits < 8 else values
+    assert np.array_equal(np.asarray(posterize(Image.fromarray(values), bits)), expected)
+
+
+def test_the_augmentation_of_the_imagenet_recipes_runs(folder):
+    """600 images: at two operations each, 0 bits come up about once; a magnitude of 10 makes it certain."""
+    config = Config.fromfile(str(REPO / 'configs' / 'imagenet_pit_s.py')).train_dataloader.dataset
+    random.seed(0)
+    images = TrainingPictures(str(folder), dict(config.transform, input_size=32))
+    for index in range(600):
+        assert images[index % 6]['images'].shape == (3, 32, 32)
+    policy = config.transform.auto_augment.replace('-m9-', '-m10-')
+    images, seen = TrainingPictures(str(folder), dict(config.transform, input_size=32, auto_augment=policy)), 0
+    for index in range(100):
+        seen += not images[index % 6]['images'].any()
+    assert seen
+
+
+def test_timm_and_pillow_are_left_alone():
+    before = ImageOps.posterize, auto_augment.posterize, dict(auto_augment.NAME_TO_OP)
+    training_transform(input_size=32, auto_augment='rand-m9-mstd0.5-inc1')
+    assert before == (ImageOps.posterize, auto_augment.posterize, dict(auto_augment.NAME_TO_OP))
 
 
 def test_a_broken_picture_is_named_and_replaced(folder, logged):
