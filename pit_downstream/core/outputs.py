@@ -1,4 +1,4 @@
-"""Where results go: asked before any work is done, so that none is lost for want of a place."""
+"""Checks of output paths, made before any work, so that no result is lost."""
 
 import os
 import tempfile
@@ -32,3 +32,17 @@ def require_file_to_write(path: str | Path, flag: str) -> None:
         require_folder_to_write(path.parent, flag)
     elif not os.access(path, os.W_OK):
         raise ValueError(f'expected a file to write for {flag}, got {path}, which is read-only; name another one')
+
+
+def path_inside(folder: str | Path, name: str) -> Path:
+    """Return the path of the output file `name`, which comes from data, inside `folder`.
+
+    Raises:
+        ValueError: The file would be outside of `folder`: `name` is absolute, contains '..' or passes a symbolic link.
+    """
+    path = Path(folder, name)
+    root = Path(os.path.realpath(folder))
+    if '\0' in name or root not in Path(os.path.realpath(path)).parents:
+        raise ValueError(f'A file name in the data leaves the output folder {folder}: {name[:200]!r}. Rename the file, '
+                         'or remove symbolic links from the folder.')
+    return path

@@ -29,6 +29,7 @@ class TestPipeline:
     """The transforms of a test pipeline in two halves: `read` ends with the loader, `pack` is all that follows.
 
     transforms: as in a config. order: of the loader's colours, 'bgr' unless it has a `channel_order` that says else.
+    backend_args: of the loader, where image files are.
     """
 
     __test__ = False  # pytest takes it for a test
@@ -46,6 +47,7 @@ class TestPipeline:
         self._before, self._after = Compose(built[:cut]), Compose(built[cut:])
         self._floats = built[places[0]].to_float32
         self.order = getattr(built[places[0]], 'channel_order', 'bgr')
+        self.backend_args = getattr(built[places[0]], 'backend_args', None)
 
     def read(self, info: dict) -> tuple[Tensor, dict]:
         """The raw image, uint8 (3, H, W) in RGB at full size, and what else is known of it, for `pack`.

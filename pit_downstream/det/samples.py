@@ -1,16 +1,21 @@
 """The images of a config's test_dataloader at full size, with what the data set knows of them."""
 
 import hashlib
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.fileio import get
+from mmengine.fileio import LocalBackend, get, get_file_backend
 from mmengine.registry import init_default_scope
 
 from ..core.condition import Condition
 from ..core.contracts import Sample
+from ..core.digests import DIGITS, digest_file, digest_files, digest_text
 from ..core.spec import Spec
 from ..datasets.base import UnreadableImage
 from .data import dicts_in
@@ -18,6 +23,7 @@ from .pipeline import TestPipeline
 from .quiet import silenced
 
 # Settings of evaluators that change no number: each metric has a name of its own, files are named by their content
+UNREADABLE = 'unreadable'  # in place of the digest of a file
 UNCOUNTED = ('metric', 'ann_file', 'backend_args', 'classwise', 'format_only', 'outfile_prefix')
 
 
@@ -33,12 +39,27 @@ class DetectionSamples:
             raise ValueError(f'expected a limit in 1..{len(dataset)}, the number of images, got {limit}')
         self.dataset, self.pipeline = dataset, pipeline
         words = {'images': len(dataset)} | ({'limit': limit} if limit is not None else {})
-        self.name = str(Spec.of(spec.name, **{**dict(spec.kwargs), **words}))
+        self._spec = Spec.of(spec.name, **{**dict(spec.kwargs), **words})
         count = len(dataset) if limit is None else limit
         infos = [(index, dataset.get_data_info(index)) for index in (i * len(dataset) // count for i in range(count))]
         self._order = [index for index, _ in sorted(infos, key=lambda one: (
             one[1].get('height', 0), one[1].get('width', 0), one[0]))]
         _require_different(str(info['img_id']) for _, info in infos)
+
+    @cached_property
+    def name(self) -> str:
+        """The Spec text for records: annotation files, number of images, limit, and a digest of the images used.
+
+        The digest covers image ids and whole file contents (of VOC also the XML files). All files are read once;
+        core.digests caches their hashes.
+        """
+        infos = [self.info(index) for index in range(len(self))]
+        paths = [[path for key, path in info.items() if key.endswith('_path') and isinstance(path, str)]
+                 for info in infos]
+        digests = iter(digest_images(list(chain.from_iterable(paths)), self.pipeline.backend_args))
+        lines = [' '.join([str(info['img_id']), *(next(digests) for _ in part)])
+                 for info, part in zip(infos, paths, strict=True)]
+        return str(Spec.of(self._spec.name, **{**dict(self._spec.kwargs), 'files': digest_text(*lines)}))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -101,8 +122,27 @@ def counting(cfg: Config) -> list:
 
 
 def file_label(path: str | Path) -> str:
-    """What records call a file: its name and the first 8 digits of its SHA-256."""
-    return f'{Path(path).name}@{hashlib.sha256(get(str(path))).hexdigest()[:8]}'
+    """Return what records call a file: its name and the first 16 hex digits of its SHA-256."""
+    return f'{Path(path).name}@{digest_file(path) if Path(path).is_file() else _digest_remote(str(path), None)}'
+
+
+def digest_images(paths: Sequence[str], backend_args: dict | None = None) -> list[str]:
+    """Return the digest of each file's content, in order; 'unreadable' for a file that is missing or unreadable.
+
+    backend_args: of mmengine.fileio. Files of its local backend are hashed by core.digests, others are downloaded.
+    """
+    if not paths or isinstance(get_file_backend(paths[0], backend_args=backend_args), LocalBackend):
+        readable = [path for path in paths if os.path.isfile(path) and os.access(path, os.R_OK)]
+        digests = dict(zip(readable, digest_files(readable), strict=True))
+        return [digests.get(path, UNREADABLE) for path in paths]
+    return [_digest_remote(path, backend_args) for path in paths]
+
+
+def _digest_remote(path: str, backend_args: dict | None) -> str:
+    try:
+        return hashlib.sha256(get(path, backend_args=backend_args)).hexdigest()[:DIGITS]
+    except (OSError, ValueError):
+        return UNREADABLE
 
 
 def _require_different(ids) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.condition import Condition
+from ..core.outputs import path_inside
 from ..evaluation.corrupting import corrupted
 from ..evaluation.loading import RawBatch, passes
 from ..evaluation.measure import Pass, plan_passes
@@ -30,12 +31,14 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
     if format not in FORMATS:
         raise ValueError(f'format is one of {", ".join(FORMATS)}, got {format!r}')
     folder, plan = Path(folder), [one for one in plan_passes(samples, conditions) if one.work[0][1].corruption]
-    names = _names(truth, format)
+    ids = [samples.info(index)['img_id'] for index in range(len(samples))]
+    names = _names(truth, set(ids), format)
+    places = [[_paths(folder, one, names[id]) for id in ids] for one in plan]
+    _require_same_source(folder, {'dataset': samples.name, 'seed': seed})
     if rank() == 0:
-        _write_annotations(folder, truth, names, {samples.info(index)['img_id'] for index in range(len(samples))})
-    missing = [[index for index in dealt(len(samples))
-                if not all(path.exists() for path in _paths(folder, one, names[samples.info(index)['img_id']]))]
-               for one in plan]
+        _write_annotations(folder, truth, names, set(ids))
+    missing = [[index for index in dealt(len(ids)) if not all(path.exists() for path in paths[index])]
+               for paths in places]
     stream = passes([samples for _ in plan], indices=missing, batch_size=batch_size, workers=workers)
     for one, batches in zip(plan, stream, strict=True):
         for batch in batches:
@@ -43,10 +46,11 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
     return sum(len(chosen) * len(one.work) for one, chosen in zip(plan, missing, strict=True))
 
 
-def _names(truth: GroundTruth, format: str) -> dict[Any, str]:
-    """By image id what a copy is called: as the original, or, where some of these would share a file or lie outside of
-    the folder, all as their ids."""
-    names = {image['id']: Path(image['file_name']).with_suffix(f'.{format}') for image in truth.content['images']}
+def _names(truth: GroundTruth, ids: set, format: str) -> dict[Any, str]:
+    """Return the file name of each copy by image id: that of the original. Where two of these would be one file, or
+    one would leave the folder, all are named by their ids."""
+    names = {image['id']: Path(image['file_name']).with_suffix(f'.{format}') for image in truth.content['images']
+             if image['id'] in ids}
     fit = len(set(names.values())) == len(names) and not any(
         name.is_absolute() or '..' in name.parts for name in names.values())
     return {id: str(name) if fit else f'{id}.{format}' for id, name in names.items()}
@@ -64,7 +68,24 @@ def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, st
 def _paths(folder: Path, one: Pass, name: str) -> list[Path]:
     """Where an image lies under each condition of a pass."""
     specs = [rest.corruption for _, rest in one.work]
-    return [folder / _heading(spec) / str(spec.get('severity')) / name for spec in specs]
+    return [path_inside(folder, f'{_heading(spec)}/{spec.get("severity")}/{name}') for spec in specs]
+
+
+def _require_same_source(folder: Path, source: Mapping[str, Any]) -> None:
+    """Write FOLDER/source.json; raise ValueError where it describes other images, which would be taken for these."""
+    path = folder / 'source.json'
+    if not path.exists() and rank() == 0:
+        _replace(path, json.dumps(source, indent=1) + '\n')
+    if path.exists() and json.loads(path.read_text()) != source:
+        raise ValueError(f'The folder of --save-images has corrupted images of another dataset, limit or seed: '
+                         f'{folder}. Name another folder.')
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'{path.name}.part')
+    part.write_text(text)
+    os.replace(part, path)
 
 
 def _heading(spec) -> str:
@@ -87,7 +108,4 @@ def _write_annotations(folder: Path, truth: GroundTruth, names: Mapping[Any, str
                'images': [{**image, 'file_name': names[image['id']]} for image in truth.content['images']
                           if image['id'] in ids],
                'annotations': [one for one in truth.content['annotations'] if one['image_id'] in ids]}
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / 'annotations.json.part'
-    part.write_text(json.dumps(content))
-    os.replace(part, folder / 'annotations.json')
+    _replace(folder / 'annotations.json', json.dumps(content))

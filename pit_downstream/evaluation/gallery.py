@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..core.condition import Condition
+from ..core.outputs import path_inside
 
 SHOWN = 8  # rows of a contact sheet
 MARGIN = 16  # pixels for the heading
@@ -39,7 +40,10 @@ class Gallery:
         own.replace(path)
 
     def path(self, condition: Condition, id: str) -> Path:
-        return self._place(condition) / f'{id}.npy'
+        """Return where the image is saved. Raises ValueError for an id that leaves the folder of the condition."""
+        folder = self._place(condition)
+        path_inside(self.folder, folder.name)
+        return path_inside(folder, f'{id}.npy')
 
     def require(self, done: Mapping[Condition, Sequence[str]]) -> None:
         """Raise ValueError unless the images with these ids have been saved: those that need no attack any more."""
@@ -84,7 +88,7 @@ class Gallery:
         for column, word in enumerate(('clean' if condition.corruption is None else condition.corruption.name,
                                        condition.attack.name, f'difference x{CONTRAST}')):
             ImageDraw.Draw(paper).text((column * pixels.shape[1] // 3 + 2, 2), word, fill='black')
-        path = Path(f'{self._place(condition)}.png')
+        path = path_inside(self.folder, f'{self._place(condition).name}.png')
         paper.save(path)
         return path
 

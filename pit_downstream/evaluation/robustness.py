@@ -52,6 +52,8 @@ def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples,
     """
     attacked = [condition for condition in conditions if condition.attack is not None]
     gallery = Gallery(save, model=predictor.name, dataset=samples.name, seed=seed) if save else None
+    for id in samples.ids if gallery and attacked else ():
+        gallery.path(attacked[0], id)  # an id that leaves the folder is refused before the work
     still = [condition for condition in conditions if condition.attack is None]
     table = keep_measuring(store, predictor, samples, [top1_error()], still, seed=seed, **options)
     before = _before(predictor, samples) if attacked else ()

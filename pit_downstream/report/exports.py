@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..core.outputs import require_file_to_write, require_folder_to_write
+from ..core.outputs import path_inside, require_file_to_write, require_folder_to_write
 from . import drawing
 from .page import interval
 from .parts import MISSING, Cell, Figure, Report, Section, Sheet
@@ -92,7 +92,7 @@ def write_figures(report: Report, folder: str | Path | None) -> list[Path]:
     files = []
     Path(folder).mkdir(parents=True, exist_ok=True)
     for figure in report.parts(Figure):
-        path = Path(folder, f'{figure.name}.svg')
+        path = path_inside(folder, f'{figure.name}.svg')
         path.write_text(drawing.svg(figure.drawing, figure.name), encoding='utf-8')
         path.with_suffix('.png').write_bytes(drawing.png(figure.drawing))
         files += [path, path.with_suffix('.png')]
@@ -107,7 +107,7 @@ def write_tables(report: Report, folder: str | Path | None) -> list[Path]:
     Path(folder).mkdir(parents=True, exist_ok=True)
     for sheet in report.parts(Sheet):
         for suffix, write in (('.tex', as_latex), ('.md', as_markdown)):
-            files.append(Path(folder, sheet.name + suffix))
+            files.append(path_inside(folder, sheet.name + suffix))
             files[-1].write_text(write(sheet), encoding='utf-8')
     return files
 

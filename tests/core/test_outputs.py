@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pit_downstream.core.outputs import require_file_to_write, require_folder_to_write
+from pit_downstream.core.outputs import path_inside, require_file_to_write, require_folder_to_write
 
 
 def test_good_places_stay_as_they_are(tmp_path, monkeypatch):
@@ -26,3 +26,22 @@ def test_bad_places_get_one_sentence(tmp_path):
     for path, words in ((tmp_path, 'got the folder'), (tmp_path / 'no' / 'x', 'make the folder')):
         with pytest.raises(ValueError, match=f'expected a file to write for --csv.* {words}'):
             require_file_to_write(path, '--csv')
+
+
+@pytest.mark.parametrize('name', ['a.png', 'class/a.png', 'a..b/..c.png', 'inner/a.png'])
+def test_names_of_data_stay_in_the_folder(tmp_path, name):
+    (tmp_path / 'out/real').mkdir(parents=True)
+    (tmp_path / 'out/inner').symlink_to('real')
+    (tmp_path / 'link').symlink_to('out')  # the folder itself may be a link
+    for folder in (tmp_path / 'out', tmp_path / 'link', tmp_path / 'new'):
+        assert path_inside(folder, name) == folder / name
+
+
+@pytest.mark.parametrize('name', ['../a.png', 'class/../../a.png', '/tmp/a.png', '', '.', 'outside/a.png', 'file.png',
+                                  'a\0.png'])
+def test_names_that_leave_the_folder_are_refused(tmp_path, name):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/outside').symlink_to(tmp_path)
+    (tmp_path / 'out/file.png').symlink_to(tmp_path / 'file.png')
+    with pytest.raises(ValueError, match='leaves the output folder'):
+        path_inside(tmp_path / 'out', name)

@@ -1,0 +1,101 @@
+"""Detection data that could mislead the tools: other images, names that leave a folder."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from tests.det import scenes, tiny
+
+FEW = ('--workers', '0', '--device', 'cpu')
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A config file with a tiny FCOS and the five images of tests/det/scenes.py in data/."""
+    cfg = tiny.config(scenes.coco_folder(tmp_path / 'data'), 'fcos')
+    cfg.dump(tmp_path / 'fcos_tiny.py')
+    return tmp_path / 'fcos_tiny.py'
+
+
+def datasets_measured(folder):
+    lines = (folder / 'work_dirs/records/results.jsonl').read_text().splitlines()
+    return [record['dataset'] for record in map(json.loads, lines) if record['metric'] == 'AP']
+
+
+def test_other_images_are_another_dataset(run_tool, config, tmp_path):
+    """One store, one annotation file: original images, black ones, a changed file, and a missing one."""
+    data = tmp_path / 'data'
+    black = tmp_path / 'black'
+    black.mkdir()
+    for path in (data / 'images').iterdir():
+        Image.new('RGB', Image.open(path).size).save(black / path.name)
+
+    def measure(images, *flags):
+        done = run_tool('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'none', '--ann',
+                        data / 'annotations.json', '--images', images, *flags)
+        assert done.code == 0, done.err
+        return done.out
+    first = measure(data / 'images')
+    measure(black)
+    assert measure(data / 'images') == first and len(set(datasets_measured(tmp_path))) == 2
+    (black / 'c.png').write_bytes((data / 'images/c.png').read_bytes())  # of the same size in pixels
+    measure(black)
+    (black / 'd.png').unlink()
+    measure(black, '--allow-missing', '1')
+    names = datasets_measured(tmp_path)
+    assert len(names) == len(set(names)) == 4
+
+
+def test_attacks_on_other_images_are_made_anew(run_tool, config, tmp_path):
+    """The images that --save-images wrote share one annotation file; so do fog 1 and fog 5."""
+    done = run_tool('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'fog', '--severities', '1', '5',
+                    '--save-images', 'saved')
+    assert done.code == 0, done.err
+    for severity in ('1', '5'):
+        done = run_tool('eval_adversarial.py', '--config', config, 'random', *FEW, '--limit', '1', '--ann',
+                        'saved/annotations.json', '--images', f'saved/fog/{severity}', '--attacks', 'noise')
+        assert done.code == 0, done.err
+    lines = map(json.loads, (tmp_path / 'work_dirs/records/results.jsonl').read_text().splitlines())
+    assert len({line['dataset'] for line in lines if 'noise' in line['condition']}) == 2
+
+
+def test_saved_images_of_another_dataset_or_seed_are_not_taken_for_these(run_tool, config, tmp_path):
+    flags = ('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'fog', '--severities', '1', '--limit', '1',
+             '--save-images', 'saved')
+    assert run_tool(*flags).code == 0
+    saved = next((tmp_path / 'saved').glob('fog/1/*.png')).read_bytes()
+    done = run_tool(*flags, '--seed', '1')
+    assert done.code == 2 and 'saved' in done.err and 'Traceback' not in done.err
+    assert next((tmp_path / 'saved').glob('fog/1/*.png')).read_bytes() == saved
+
+
+@pytest.mark.parametrize('id', ['../../../stray', '{tmp}/stray', 10])
+@pytest.mark.parametrize('name', ['../images/a.png', '{tmp}/data/images/a.png'])
+def test_no_name_in_an_annotation_file_leaves_the_folder_of_save_images(run_tool, config, tmp_path, id, name):
+    """A file name that leaves the folder is replaced by the image id; an id that leaves it, too, is refused."""
+    path = tmp_path / 'data/annotations.json'
+    content = json.loads(path.read_text())
+    id, name = (id.format(tmp=tmp_path) if isinstance(id, str) else id), name.format(tmp=tmp_path)
+    content['images'] = [content['images'][0] | {'id': id, 'file_name': name}]
+    content['annotations'] = [one | {'image_id': id} for one in content['annotations'] if one['image_id'] == 10]
+    path.write_text(json.dumps(content))
+    before = set(tmp_path.rglob('*'))
+    done = run_tool('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'fog', '--severities', '1',
+                    '--save-images', 'out/saved')
+    new = {path.relative_to(tmp_path).parts[:2] for path in set(tmp_path.rglob('*')) - before}
+    assert new <= {('configs',), ('out',), ('out', 'saved'), ('work_dirs',), ('work_dirs', 'records')}
+    if id == 10:
+        assert done.code == 0 and (tmp_path / 'out/saved/fog/1/10.png').is_file()
+    if str(id).startswith('..'):
+        assert done.code == 2 and id in done.err and 'Traceback' not in done.err
+
+
+def test_a_link_in_the_folder_of_save_images_is_refused(run_tool, config, tmp_path):
+    (tmp_path / 'saved').mkdir()
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'saved/fog').symlink_to(tmp_path / 'elsewhere')
+    done = run_tool('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'fog', '--severities', '1',
+                    '--save-images', 'saved')
+    assert done.code == 2 and 'saved' in done.err and 'Traceback' not in done.err
+    assert not list((tmp_path / 'elsewhere').iterdir())
