@@ -12,6 +12,7 @@ CORE = [
     'numpy',
     'pillow',
     'tqdm',
+    'filelock',  # of results that several processes append to; torch needs it, too
     'pycocotools',
     'imagecorruptions',
     'setuptools<81',  # mmengine and imagecorruptions import pkg_resources, which asks for this bound itself

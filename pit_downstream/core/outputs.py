@@ -1,8 +1,14 @@
-"""Checks of output paths, made before any work, so that no result is lost."""
+"""Output files: places are checked before any work, and files are written whole or not at all."""
 
+import contextlib
 import os
+import secrets
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+from .spec import quote
 
 
 def require_folder_to_write(folder: str | Path, flag: str) -> None:
@@ -11,7 +17,7 @@ def require_folder_to_write(folder: str | Path, flag: str) -> None:
     flag: of the command line, for the message. Nothing is left behind.
     """
     folder = Path(folder)
-    there = next(place for place in (folder, *folder.parents, Path()) if place.exists())
+    there = next(place for place in (folder, *folder.parents, Path()) if os.path.lexists(place))
     try:
         with tempfile.TemporaryDirectory(dir=there):
             pass
@@ -28,10 +34,11 @@ def require_file_to_write(path: str | Path, flag: str) -> None:
     if not path.parent.is_dir():
         raise ValueError(f'expected a file to write for {flag} in a folder that is there, got {path}; make the folder '
                          f'{path.parent} or name another one')
-    if not path.exists():
-        require_folder_to_write(path.parent, flag)
-    elif not os.access(path, os.W_OK):
+    target = path.resolve()
+    if path.exists() and not os.access(path, os.W_OK):
         raise ValueError(f'expected a file to write for {flag}, got {path}, which is read-only; name another one')
+    if target.is_file() or not path.exists():  # a device or a pipe is written in place
+        require_folder_to_write(target.parent, flag)
 
 
 def path_inside(folder: str | Path, name: str) -> Path:
@@ -43,6 +50,51 @@ def path_inside(folder: str | Path, name: str) -> Path:
     path = Path(folder, name)
     root = Path(os.path.realpath(folder))
     if '\0' in name or root not in Path(os.path.realpath(path)).parents:
-        raise ValueError(f'A file name in the data leaves the output folder {folder}: {name[:200]!r}. Rename the file, '
+        raise ValueError(f'A file name in the data leaves the output folder {folder}: {quote(name)}. Rename the file, '
                          'or remove symbolic links from the folder.')
     return path
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield the path of a new file with the suffix of `path`, which takes its place where the block ends well.
+
+    A block that fails, a full disk and a killed process leave what was at `path`. A device or a pipe is written in
+    place, of a symlink the file that it names is replaced. Folders of `path` are made.
+
+    Raises:
+        OSError: With the name of `path`, where it cannot be written.
+    """
+    with name_failures(path):
+        target = Path(path).resolve()
+        if target.exists() and not target.is_file():
+            yield target
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f'.{secrets.token_hex(8)}{target.suffix}')
+        try:
+            yield new
+            if target.exists():
+                shutil.copymode(target, new)
+            with new.open('rb') as file:
+                os.fsync(file.fileno())
+            os.replace(new, target)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Write a whole file, text as UTF-8, by `atomic_path`."""
+    with atomic_path(path) as new:
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def name_failures(path: str | Path) -> Iterator[None]:
+    """Raise an OSError of the block, such as that of a full disk, with the name of `path` that it lacks."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

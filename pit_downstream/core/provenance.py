@@ -1,6 +1,5 @@
 """What a run was: versions, commit, device, command, seed. Written once per run, beside its records."""
 
-import json
 import platform
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .. import __version__
+from .lines import JsonLines
 
 LIBRARIES = ('torch', 'torchvision', 'timm', 'numpy', 'pillow', 'mmengine', 'mmdet', 'pycocotools',
              'faster-coco-eval')
@@ -30,9 +30,7 @@ def provenance(*, device: str, seed: int, argv: Sequence[str] | None = None) -> 
 
 def write_provenance(path: str | Path, run: dict) -> None:
     """Append `run` as one line of JSON to `path`."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open('a') as file:
-        file.write(json.dumps(run) + '\n')
+    JsonLines(path).append([run])
 
 
 def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:

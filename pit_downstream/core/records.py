@@ -1,14 +1,21 @@
 """Records: every measured number is one line of a file that is only ever appended to."""
 
 import json
+import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from .condition import Condition
 from .lines import JsonLines
+from .spec import quote
+
+TOLERANCE = 1e-6  # relative; sums of float32 in another order, as for other batches, differ by less
+
+_log = logging.getLogger(__name__)
 
 Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric) or also the place
 
@@ -34,6 +41,11 @@ class Record:
     def key(self) -> tuple[str, str, str]:
         return self.condition, self.metric, self.place
 
+    @property
+    def identity(self) -> tuple[str, str, int, str, str, str]:
+        """Which number it is, among those of all models and datasets."""
+        return self.model, self.dataset, self.seed, *self.key
+
 
 class MissingMeasurement(LookupError):
     """A number was wanted that was not measured. keys: which ones."""
@@ -52,12 +64,8 @@ class Table:
 
     def __init__(self, model: str, dataset: str, records: Iterable[Record] = ()):
         self.model, self.dataset = model, dataset
-        self._records: dict[tuple[str, str, str], Record] = {}
-        for record in records:
-            kept = self._records.setdefault(record.key, record)
-            if (kept.value, kept.count) != (record.value, record.count):
-                raise ValueError(f'expected one value of {record.metric} of {model} on {dataset} under '
-                                 f'{record.condition}, got {kept.value} and {record.value}; remove one of the lines')
+        self._records = {record.key: record for record in first_values(
+            (('', record) for record in records), key=attrgetter('key'))}
 
     def record(self, key: Key) -> Record:
         if _full(key) not in self._records:
@@ -98,14 +106,31 @@ class ResultStore:
         return self._lines.path
 
     def add(self, *records: Record) -> None:
-        """Append all in one write and wait until they are on the disk; none where one of them is not `checked`."""
+        """Append all in one write and wait until they are on the disk; none where one of them is not `checked`.
+
+        Of a number that another process has added in the meantime the first value stays; a warning names another one.
+        """
         for record in records:
             checked(record)
-        self._lines.append(map(asdict, records))
+        with self._lines.locked():
+            present = {record.identity: record for record in self.records()}
+            for record in records:
+                kept = present.get(record.identity, record)
+                if (kept.value, kept.count) != (record.value, record.count):
+                    _log.warning('%s: kept %s of %d samples, which another run has added, not %s of %d, as %s of %s '
+                                 'under %s', self.path, kept.value, kept.count, record.value, record.count,
+                                 record.metric, quote(record.model), quote(record.condition))
+            if fresh := [record for record in records if record.identity not in present]:
+                self._lines.append(map(asdict, fresh))
 
     def records(self) -> list[Record]:
         """All of them in the order of the file; [] where there is no file yet."""
-        return [self._parse(number, line) for number, line in enumerate(self._lines.read(), 1)]
+        return [record for _, record in self.located()]
+
+    def located(self) -> list[tuple[str, Record]]:
+        """As records(), each with where it is: 'line 3 of results.jsonl'."""
+        return [(f'line {number} of {self.path}', self._parse(number, line))
+                for number, line in enumerate(self._lines.read(), 1)]
 
     def done(self, model: str, dataset: str, seed: int) -> frozenset[tuple[str, str]]:
         """The (condition, metric) pairs that need not be measured again."""
@@ -115,12 +140,12 @@ class ResultStore:
 
     def table(self, model: str, dataset: str, *, seed: int | None = None) -> Table:
         """The table of one model on one data set. With records of several seeds, `seed` must choose."""
-        records = [record for record in self.records() if (record.model, record.dataset) == (model, dataset)
-                   and seed in (None, record.seed)]
-        seeds = sorted({record.seed for record in records})
+        located = [(place, record) for place, record in self.located()
+                   if (record.model, record.dataset) == (model, dataset) and seed in (None, record.seed)]
+        seeds = sorted({record.seed for _, record in located})
         if len(seeds) > 1:
             raise ValueError(f'{self.path} holds {model} on {dataset} with the seeds {seeds}; choose one of them')
-        return Table(model, dataset, records)
+        return Table(model, dataset, first_values(located))
 
     def _parse(self, number: int, line: bytes) -> Record:
         try:
@@ -128,7 +153,35 @@ class ResultStore:
         except (ValueError, TypeError) as error:
             names = ', '.join(field.name for field in fields(Record))
             raise ValueError(f'expected a JSON object with {names} in line {number} of {self.path}, '
-                             f'got {line[:80].decode(errors="replace")!r}; remove or mend that line') from error
+                             f'got {quote(line)}; remove or mend that line') from error
+
+
+def first_values(located: Iterable[tuple[str, Record]], *,
+                 key: Callable[[Record], tuple] = attrgetter('identity')) -> list[Record]:
+    """Return one record for each number: of several the first.
+
+    Values of one number that differ by less than `TOLERANCE` are rounding, and are counted in a warning.
+    located: (where it is, record), as of ResultStore.located. key: what tells numbers apart.
+
+    Raises:
+        ValueError: Two values of one number really differ, or rest on different numbers of samples.
+    """
+    first: dict[tuple, tuple[str, Record]] = {}
+    rounded = []
+    for place, record in located:
+        before, kept = first.setdefault(key(record), (place, record))
+        if (kept.value, kept.count) == (record.value, record.count):
+            continue
+        if kept.count != record.count or not math.isclose(kept.value, record.value, rel_tol=TOLERANCE):
+            raise ValueError(f'expected one value of {record.metric} of {record.model} on {record.dataset} under '
+                             f'{record.condition}, got {kept.value} ({kept.count} samples{before and f", {before}"}) '
+                             f'and {record.value} ({record.count} samples{place and f", {place}"}); remove one of the '
+                             'lines')
+        rounded.append(place)
+    if rounded:
+        _log.warning('%d numbers have a second value that differs in its last digits; the first counts: %s%s',
+                     len(rounded), '; '.join(rounded[:3]), '; ...' if len(rounded) > 3 else '')
+    return [record for _, record in first.values()]
 
 
 def checked(record: Record) -> Record:

@@ -100,6 +100,17 @@ def split_outside_quotes(text: str, separator: str) -> Iterator[str]:
     yield text[start:].strip()
 
 
+def quote(value: object, *, limit: int = 200) -> str:
+    """Return the repr of a value for an error message; of a longer one the first `limit` characters and its length.
+
+    Bytes are decoded. Use it wherever a message quotes input: a flag, a line of a file, the content of a checkpoint.
+    """
+    if isinstance(value, bytes):
+        value = value.decode(errors='replace')
+    text = repr(value)
+    return text if len(text) <= limit else f'{text[:limit]}... ({len(text)} characters)'
+
+
 def _literal(node: ast.expr, text: str) -> Value:
     match node:
         case ast.Constant(value=None | bool() | int() | float() | str() as value):

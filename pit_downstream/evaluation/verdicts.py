@@ -13,6 +13,7 @@ from ..core.condition import Condition
 from ..core.contracts import Batch, Classifier, Metric
 from ..core.lines import JsonLines
 from ..core.records import ResultStore, Table
+from ..core.spec import quote
 from ..datasets.base import Samples
 from .attacking import Found, Settled, attack_curve, fools_further, radius, same_curve
 from .corrupting import corrupted
@@ -90,7 +91,7 @@ def _parsed(path: Path, number: int, line: bytes) -> Chunk:
         return Chunk(**json.loads(line))
     except (ValueError, TypeError) as error:
         raise ValueError(f'expected the verdicts of some images in line {number} of {path}, got '
-                         f'{line[:80].decode(errors="replace")!r}; remove or mend that line') from error
+                         f'{quote(line)}; remove or mend that line') from error
 
 
 def keep_attacking(store: ResultStore, predictor: Classifier, samples: Samples, conditions: Sequence[Condition], *,

@@ -1,6 +1,7 @@
 """What was kept: the files that a report is made of, found under the paths that the user names, and read."""
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +10,16 @@ from typing import Any
 
 from ..benchmarks.adversarial import Verdicts
 from ..core.lines import JsonLines
-from ..core.records import Record, ResultStore, Table, checked
+from ..core.records import Record, ResultStore, Table, checked, first_values
+from ..core.spec import quote
 
 LARGEST_JSON = 8 << 20  # bytes; what is larger in a folder is an annotation file or a dump, and no summary
 PICTURES = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg'}
 _FIELDS = ('model', 'dataset', 'condition', 'metric', 'value', 'count', 'seed')
 
 Key = tuple[str, str, int]  # model, data set, seed
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,9 @@ def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) 
             elif isinstance(content, dict) and isinstance(content.get('environment'), dict):
                 speeds[path] = content
     stores = [path for path in files if path.suffix == '.jsonl' and not path.name.startswith(('verdicts', 'runs'))]
-    tables, sources = _tables([*((path, ResultStore(path).records()) for path in stores), *summaries.items()])
+    tables, sources = _tables({path: ResultStore(path).located() for path in stores} | {
+        path: [(f'record {number} of {path}', record) for number, record in enumerate(rows, 1)]
+        for path, rows in summaries.items()})
     beside = list(dict.fromkeys(path.parent for path in stores))
     kept = Kept(tables, sources, _verdicts(beside), tuple(_runs(beside)), _grouped(
         [path for path in files if path.suffix == '.json' and path.parent.name == 'vis_data'], up=2), speeds,
@@ -98,7 +104,9 @@ def _walk(folder: Path) -> Iterator[Path]:
         for name in sorted(names):
             path = Path(place, name)
             log = path.parent.name == 'vis_data'
-            if not name.startswith('.') and (name == 'scalars.json' or not (log and path.suffix == '.json')) \
+            if not path.is_file():  # a pipe, whose reading would wait for a writer, or a dangling link
+                _log.warning('%s ignored: no regular file', path)
+            elif not name.startswith('.') and (name == 'scalars.json' or not (log and path.suffix == '.json')) \
                     and not (path.suffix == '.jsonl' and not name.startswith('results')):
                 yield path
 
@@ -136,22 +144,16 @@ def _record_rows(content: Any) -> Iterator[Record]:
                 yield from _record_rows(inner)
 
 
-def _tables(found: Iterable[tuple[Path, Sequence[Record]]]) -> tuple[dict[Key, Table], dict[Key, tuple[Path, ...]]]:
+def _tables(found: Mapping[Path, Sequence[tuple[str, Record]]]
+            ) -> tuple[dict[Key, Table], dict[Key, tuple[Path, ...]]]:
     """Records of several files as tables; a number that is there twice counts once."""
-    first: dict[tuple, tuple[Path, Record]] = {}
     sources: dict[Key, dict[Path, None]] = {}
     grouped: dict[Key, list[Record]] = {}
-    for path, records in found:
-        for record in records:
-            key = record.model, record.dataset, record.seed
-            where, kept = first.setdefault((key, record.key), (path, record))
-            if (kept.value, kept.count) != (record.value, record.count):
-                raise ValueError(f'expected one value of {record.metric} of {record.model} on {record.dataset} under '
-                                 f'{record.condition}, got {kept.value} in {where} and {record.value} in {path}; leave '
-                                 'one of the files out')
-            sources.setdefault(key, {})[path] = None
-            if kept is record:
-                grouped.setdefault(key, []).append(record)
+    for path, located in found.items():
+        for _, record in located:
+            sources.setdefault((record.model, record.dataset, record.seed), {})[path] = None
+    for record in first_values(one for located in found.values() for one in located):
+        grouped.setdefault((record.model, record.dataset, record.seed), []).append(record)
     return ({key: Table(key[0], key[1], records) for key, records in grouped.items()},
             {key: tuple(paths) for key, paths in sources.items()})
 
@@ -168,7 +170,7 @@ def _verdicts(folders: Iterable[Path]) -> dict[Key, dict[str, dict[str, bool]]]:
                 condition = chunk['condition']
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f'expected the verdicts of some images in line {number} of {path}, got '
-                                 f'{line[:80].decode(errors="replace")!r}; remove or mend that line') from error
+                                 f'{quote(line)}; remove or mend that line') from error
             here = found.setdefault(key, {}).setdefault(condition, {})
             here |= {id: stood for id, stood in right.items() if id not in here}
     return found

@@ -52,7 +52,7 @@ def test_a_torn_last_line_is_dropped_and_said(store, caplog):
         store.path.write_bytes(whole[:-cut])  # what a write killed half-way leaves
         with caplog.at_level(logging.WARNING):
             assert store.records() == [record()]
-        assert 'dropped a torn last line: {' in caplog.text
+        assert 'dropped a torn last line: ' in caplog.text
         store.add(record(FOG))
         assert store.path.read_bytes() == whole
 
@@ -94,7 +94,7 @@ def test_a_gap_is_named_with_the_command_that_fills_it(store):
 def test_two_values_of_one_thing_are_an_error():
     assert len(Table('pit_s', 'imagenet', [record(), record()])) == 1
     with pytest.raises(ValueError, match='expected one value of top1_error of pit_s on imagenet under clean, '
-                                         'got 0.25 and 0.5'):
+                                         'got 0.25 .* and 0.5 '):
         Table('pit_s', 'imagenet', [record(), record(value=0.5)])
 
 

@@ -28,8 +28,8 @@ def test_files_count_once(tmp_path):
 def test_two_values_of_one_number_are_refused(tmp_path):
     first = stores.write_store(tmp_path / 'a', stores.corrupted(ALEX))
     second = stores.write_store(tmp_path / 'b', stores.corrupted(ALEX, .5))
-    with pytest.raises(ValueError, match='expected one value of top1_error of alex .* under clean, got 0.4348 in '
-                                         f'{first} and 0.2174 in {second}; leave one of the files out'):
+    with pytest.raises(ValueError, match='expected one value of top1_error of alex .* under clean, got 0.4348 .*'
+                                         f'{first}.* and 0.2174 .*{second}'):
         inputs.read([tmp_path])
 
 
