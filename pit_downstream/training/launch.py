@@ -2,13 +2,22 @@
 
 import argparse
 import importlib.util
+import logging
 import os
+import re
+import zipfile
+from itertools import takewhile
 from pathlib import Path
 
 import torch
 from mmengine import dist
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
+
+from ..evaluation.ranks import rank_env, require_one_process
+from ..evaluation.slurm import env_world_size
+
+_log = logging.getLogger(__name__)
 
 
 def config_file(text: str) -> Path:
@@ -23,15 +32,41 @@ def config_file(text: str) -> Path:
 
 def checkpoint_file(path: str) -> Path:
     """The checkpoint file at `path`, or the latest one when it is a work dir."""
-    found = Path(path)
-    if found.is_dir():
-        pointer = found / 'last_checkpoint'
-        if not pointer.is_file():
+    found: Path | None = Path(path)
+    if Path(path).is_dir():
+        found = latest_checkpoint(path)
+        if found is None:
             raise FileNotFoundError(f'expected a checkpoint, found no finished one in {path}; train there first')
-        found = found / Path(pointer.read_text().strip()).name
     if not found.is_file():
         raise FileNotFoundError(f'expected a checkpoint, found none at {found}; train first or check the path')
     return found
+
+
+def latest_checkpoint(work_dir: str | Path) -> Path | None:
+    """Return the latest whole checkpoint of a work dir, None where it has none.
+
+    That is the one which last_checkpoint names: a file of that name in `work_dir`, wherever it was when it was
+    written, or else the file at that path. Where the pointer is empty or missing, or its file is missing or cut short,
+    it is the epoch_N.pth or iter_N.pth with the largest N.
+
+    Raises:
+        ValueError: All checkpoints are cut short.
+    """
+    folder, pointer = Path(work_dir), Path(work_dir, 'last_checkpoint')
+    text = pointer.read_text(errors='replace').strip('\0 \n') if pointer.is_file() else ''
+    named = [Path(folder, Path(text).name), Path(text)] if text else []
+    numbered = {path: int(found[1]) for path in folder.glob('*_*.pth')
+                if (found := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))}
+    files = dict.fromkeys(path for path in [*named, *sorted(numbered, key=numbered.__getitem__, reverse=True)]
+                          if path.is_file())
+    whole = next((path for path in files if zipfile.is_zipfile(path)), None)  # what torch.save has written to its end
+    if files and whole is None:
+        raise ValueError(f'expected a checkpoint in {folder}, got only files that are cut short: '
+                         f'{", ".join(path.name for path in files)}; remove them to start from the beginning')
+    cut = [path.name for path in takewhile(lambda path: path != whole, files)]
+    if cut:
+        _log.warning('%s: %d checkpoints ignored, which are cut short: %s', folder, len(cut), ', '.join(cut))
+    return whole
 
 
 def set_flags(cfg: Config, args: argparse.Namespace) -> None:
@@ -47,18 +82,35 @@ def set_flags(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else str(checkpoint_file(args.resume))
+    if cfg.get('resume') and not cfg.get('load_from'):
+        found = latest_checkpoint(cfg.work_dir)  # mmengine would follow the pointer out of a work dir that was moved
+        cfg.load_from = found and str(found)  # without one the run starts from the beginning
 
 
 def join_processes(cfg: Config) -> None:
     """Join the other processes, over gloo where there is no GPU: mmengine by itself knows NCCL's way only."""
-    if cfg.launcher == 'none' or dist.is_distributed():
+    if dist.is_distributed():
         return
-    if torch.cuda.is_available():
-        dist.init_dist(cfg.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {'backend': 'nccl'}))
+    if cfg.launcher == 'slurm' and env_world_size() == 1:
+        if 'SLURM_PROCID' not in os.environ:
+            raise ValueError('expected a task of srun for --launcher slurm, got a process without SLURM_PROCID; start '
+                             'it with srun, or leave --launcher out')
+        cfg.launcher = 'none'
+    if cfg.launcher == 'none':
+        require_one_process('a run without --launcher')
         return
-    if cfg.launcher != 'pytorch' or 'RANK' not in os.environ:
-        raise ValueError(f'without a GPU several processes start through torchrun with --launcher pytorch, got '
-                         f'--launcher {cfg.launcher}{"" if "RANK" in os.environ else " outside torchrun"}')
+    on_gpu = torch.cuda.is_available()
+    if cfg.launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise ValueError('expected a process of torchrun for --launcher pytorch, got one without RANK; start it with '
+                         'torchrun, or leave --launcher out')
+    if cfg.launcher == 'mpi' and not on_gpu:
+        raise ValueError('expected --launcher pytorch or slurm without a GPU, got mpi')
+    if cfg.launcher != 'mpi':
+        rank_env(gpus=on_gpu)
+    if on_gpu:
+        dist.init_dist('mpi' if cfg.launcher == 'mpi' else 'pytorch',
+                       **cfg.get('env_cfg', {}).get('dist_cfg', {'backend': 'nccl'}))
+        return
     torch.distributed.init_process_group('gloo')
     wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict(
         type='MMDistributedDataParallel', broadcast_buffers=False,
