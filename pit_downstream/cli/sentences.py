@@ -1,32 +1,105 @@
-"""One sentence for bad input, before any work is done."""
+"""How a tool ends: one sentence and exit code 2 for bad input, one line and 130 or 143 for a signal."""
 
 import argparse
 import contextlib
 import difflib
+import errno
 import os
+import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..evaluation.slurm import env_rank
+
 PACKAGE = Path(__file__).parents[1]
+SIGNALS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
+PLACES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+          errno.ENAMETOOLONG}  # a place that cannot be written or read, wherever a library finds out
+LONGEST = 2000  # characters of a sentence
+
+_FRAME = re.compile(r'^  File "(.+)", line \d+, in .+\n    (.+)$', re.MULTILINE)
 
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
     """End the tool with exit code 2 and the sentence alone where a `raise` in this package refused an input.
 
-    Any other error is a bug, ours or a library's: its traceback is shown.
+    So it does for a full disk, a place without permission and a killed worker. SIGINT and SIGTERM end it with one line
+    and exit code 130 or 143; a second signal ends it at once. Any other error is a bug, ours or a library's: its
+    traceback is shown.
     """
+    with _raised_signals() as received:
+        try:
+            yield
+        except (ValueError, LookupError, OSError, ImportError, RuntimeError, KeyboardInterrupt) as error:
+            if not received:  # a worker that the signal has ended raises another error here
+                sentence = _sentence(error)
+                if sentence is None:
+                    raise
+                _end(sentence, 2)
+        if received:
+            _end(SIGNALS[received[0]], 128 + received[0])
+
+
+@contextlib.contextmanager
+def _raised_signals() -> Iterator[list[signal.Signals]]:
+    """Raise KeyboardInterrupt for SIGINT and SIGTERM, and list them. Workers leave SIGINT to their parent."""
+    received: list[signal.Signals] = []
+    owner = os.getpid()
+
+    def note(number, frame):
+        if os.getpid() != owner:  # a forked worker, which Ctrl-C reaches, too
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        received.append(signal.Signals(number))
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.signal(number, note) for number in SIGNALS}
     try:
-        yield
-    except (ValueError, LookupError, OSError, ImportError, RuntimeError) as error:
-        innermost = traceback.extract_tb(error.__traceback__)[-1]
-        if PACKAGE not in Path(innermost.filename).parents or not innermost.line.startswith('raise '):
-            raise
-        if os.environ.get('RANK', '0') == '0':  # of torchrun's processes one speaks
-            print(error.args[0], file=sys.stderr)
-        sys.exit(2)
+        yield received
+    finally:
+        if not received:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _end(sentence: str, code: int) -> None:
+    if env_rank() == 0:  # of several processes one speaks
+        print(sentence if len(sentence) <= LONGEST else f'{sentence[:LONGEST]} ...', file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def _sentence(error: BaseException) -> str | None:
+    """The sentence for the user; None for a bug."""
+    place: BaseException | None = error
+    while place is not None:  # torch.save raises a RuntimeError while it handles the OSError
+        if isinstance(place, OSError) and place.errno in PLACES:
+            return (f'cannot use {place.filename}: {place.strerror}. ' if place.filename else f'{place.strerror}. '
+                    ) + 'Free space, change permissions or name another place.'
+        place = place.__context__
+    text = str(error.args[0]) if error.args else str(error)
+    if text.startswith('DataLoader worker'):
+        return ('a worker process that loads data was killed, usually because memory or /dev/shm is too small. Use '
+                f'fewer workers or smaller batches. ({text[:200]})')
+    if found := list(_FRAME.finditer(text)):  # a worker's error, whose text is its traceback
+        message = re.search(r'^[\w.]+: (.*)', text[found[-1].end():], re.MULTILINE | re.DOTALL)
+        return message[1].strip() if message and _is_refusal(*found[-1].groups()) else None
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    return text if _is_refusal(innermost.filename, innermost.line or '') else None
+
+
+def _is_refusal(filename: str, line: str) -> bool:
+    return PACKAGE in Path(filename).parents and line.startswith('raise ')
 
 
 def require_places(args: argparse.Namespace) -> None:
@@ -37,9 +110,9 @@ def require_places(args: argparse.Namespace) -> None:
         for name in names:
             if place := getattr(args, name, None):
                 require(place, f'--{name.replace("_", "-")}')
-    if (Path(args.store) / 'results.jsonl').is_dir():
-        raise ValueError(f'expected records in {args.store}/results.jsonl, got a folder of that name; name another '
-                         '--store')
+    results = Path(args.store) / 'results.jsonl'
+    if results.exists() and not results.is_file():
+        raise ValueError(f'expected a file of records, got {results}, which is none; name another --store')
 
 
 def require_name(name: str, names: Sequence[str], noun: str) -> None:

@@ -1,25 +1,96 @@
-"""Processes that share the work: under torchrun each takes its part of the samples."""
+"""Processes that share the work: under torchrun or srun each takes its part of the samples."""
 
 import os
+import socket
+import sys
+import time
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
+from .slurm import env_world_size, step_env
+
 T = TypeVar('T')
+
+_stores: list[dist.Store] = []  # of this process; rank 0 serves the others as long as one is here
+
+PATIENCE = timedelta(days=7)  # ranks meet at the end of a pass, which one may reach long before the others
 
 
 def start_ranks(device: str) -> torch.device:
-    """Join the processes that torchrun started, if it did, and return the device of this one: see `device_of`."""
+    """Join the processes that torchrun or srun started, if there are several; return the device of this one.
+
+    See `device_of` and `rank_env`. Of several processes each has a GPU for itself.
+
+    Raises:
+        ValueError: There are more processes than GPUs, or `device` names one GPU for several processes.
+    """
     chosen = device_of(device)
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not dist.is_initialized():
+    if env_world_size() > 1 or together():
+        if chosen.index is not None:
+            raise ValueError(f'expected --device {chosen.type} for several processes, got {device}; each takes the GPU '
+                             'of its rank')
+        if not together():
+            rank_env(gpus=chosen.type == 'cuda')
+            dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo', timeout=PATIENCE)
         if chosen.type == 'cuda':
-            chosen = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
-            torch.cuda.set_device(chosen)
-        # ranks meet at the end of a pass, which one may reach long before the others; torchrun ends them where one dies
-        dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo', timeout=timedelta(days=7))
+            chosen = torch.device('cuda', int(os.environ['LOCAL_RANK']))
+    if chosen.type == 'cuda' and chosen.index is not None:
+        torch.cuda.set_device(chosen)  # kernels and libraries without a device argument take the current one
     return chosen
+
+
+def rank_env(*, gpus: bool) -> None:
+    """Let the environment have what torch.distributed reads: torchrun's variables, made from srun's where needed.
+
+    gpus: set LOCAL_RANK to the index of this process's GPU: tasks that Slurm has bound to GPUs of their own count from
+    0 each.
+
+    Raises:
+        ValueError: On every rank, where variables are missing, two processes would share a GPU, or the tasks of a
+            Slurm step run different commands.
+    """
+    by_slurm = step_env()
+    os.environ.update(by_slurm)
+    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
+    if missing:
+        raise ValueError(f'expected {", ".join(missing)} in the environment of several processes; start them with '
+                         'torchrun or srun, or unset WORLD_SIZE for one')
+    place = 'cpu'
+    if gpus:
+        index = int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()
+        os.environ['LOCAL_RANK'] = str(index)
+        place = f'GPU {torch.cuda.get_device_properties(index).uuid} of {socket.gethostname()}'
+    places, commands = zip(*_exchange((place, ' '.join(sys.argv) if by_slurm else '')), strict=True)
+    shared = [one for one in dict.fromkeys(places) if gpus and places.count(one) > 1]
+    if shared:
+        raise ValueError(f'expected a GPU for each process, got {places.count(shared[0])} processes on {shared[0]}; '
+                         'start fewer, or run with --device cpu')
+    if len(set(commands)) > 1:
+        raise ValueError(f'expected one command in all {len(commands)} tasks of the Slurm step, which share its work, '
+                         'got several; for runs of their own unset SLURM_STEP_NUM_TASKS in each task')
+
+
+def _exchange(item: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The items of all ranks, before they have a process group."""
+    store, rank, world = next(dist.rendezvous('env://', timeout=timedelta(minutes=30)))
+    _stores.append(store)
+    store = dist.PrefixStore('pit_downstream', store)
+    store.set(str(rank), '\0'.join(item))
+    found = [tuple(store.get(str(other)).decode().split('\0')) for other in range(world)]
+    store.add('read', 1)
+    if rank == 0:  # it serves the store, and may end first
+        while store.add('read', 0) < world:
+            time.sleep(0.01)
+    return found
+
+
+def require_one_process(work: str) -> None:
+    """Raise ValueError where torchrun or srun started several processes for work that cannot be shared."""
+    if env_world_size() > 1:
+        raise ValueError(f'{work} runs in one process, got {env_world_size()}; start it without torchrun or srun')
 
 
 def device_of(device: str) -> torch.device:

@@ -1,0 +1,153 @@
+"""Slurm: which processes are ranks of one run, what slurm_train.sh starts, and tools under an srun."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pit_downstream.core.records import ResultStore
+from pit_downstream.evaluation import ranks
+from pit_downstream.evaluation.slurm import first_node, step_env
+from tests.evaluation import toy
+
+REPO = Path(__file__).parents[2]
+SRUN = [sys.executable, str(Path(__file__).with_name('fake_srun.py')), '2', sys.executable]
+STEP = {'SLURM_JOB_ID': '71', 'SLURM_STEP_ID': '2', 'SLURM_PROCID': '5', 'SLURM_NTASKS': '8', 'SLURM_LOCALID': '1',
+        'SLURM_STEP_NUM_TASKS': '8', 'SLURM_STEP_NUM_NODES': '2', 'SLURM_STEP_NODELIST': 'gpu[003-004]'}
+BATCH = {'SLURM_JOB_ID': '71', 'SLURM_PROCID': '0', 'SLURM_NTASKS': '8', 'SLURM_LOCALID': '0',
+         'SLURM_JOB_NODELIST': 'gpu[003-004]'}  # in a batch script and in a shell of salloc
+
+
+def measure(run_tool, folder, store, *flags, **how):
+    return run_tool('eval_imagenet_c.py', '--model', toy.FOUR, '--data', folder, '--store', store, '--corruptions',
+                    'brightness', '--severities', 1, '--batch-size', 4, '--workers', 0, '--device', 'cpu', *flags,
+                    env={'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}, **how)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return toy.pictures(tmp_path_factory.mktemp('pictures') / 'val', 14)
+
+
+def test_tasks_of_srun_share_the_work(run_tool, folder, tmp_path):
+    """The same records as of one process, each once, and one table."""
+    alone = measure(run_tool, folder, tmp_path / 'one')
+    shared = measure(run_tool, folder, tmp_path / 'two', start=SRUN)
+    assert alone.code == shared.code == 0, shared.err
+    assert alone.out.replace(str(tmp_path / 'one'), str(tmp_path / 'two')) == shared.out
+    one, two = (ResultStore(tmp_path / name / 'results.jsonl').records() for name in ('one', 'two'))
+    assert one == two and len(one) == len({record.identity for record in one})
+    runs = (tmp_path / 'two' / 'runs.jsonl').read_text()
+    assert runs.count('\n') == 1
+
+
+def test_bad_input_in_tasks_of_srun_is_reported_once(run_tool, folder, tmp_path):
+    end = measure(run_tool, 'nowhere', tmp_path, start=SRUN)
+    assert end.code == 2 and 'nowhere' in end.err and end.err.count('\n') == 1
+
+
+def test_tasks_of_srun_get_what_torchrun_would_give_them():
+    found = step_env(STEP)
+    assert {key: found[key] for key in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR')} == {
+        'RANK': '5', 'WORLD_SIZE': '8', 'LOCAL_RANK': '1', 'MASTER_ADDR': 'gpu003'}
+    ports = {int(step_env(STEP | {'SLURM_JOB_ID': job, 'SLURM_STEP_ID': step})['MASTER_PORT'])
+             for job in ('71', '72', '4000000') for step in ('0', '1')}
+    assert len(ports) == 6 and min(ports) >= 1024 and max(ports) < 32768
+    assert step_env(STEP | {'MASTER_ADDR': 'ib0', 'MASTER_PORT': '5'})['MASTER_ADDR'] == 'ib0'
+
+
+@pytest.mark.parametrize('env', [
+    {}, BATCH, STEP | {'SLURM_STEP_NUM_TASKS': '1', 'SLURM_PROCID': '0'}, STEP | {'RANK': '0', 'WORLD_SIZE': '2'}],
+    ids=['no Slurm', 'batch script', 'srun --pty bash', 'torchrun in srun'])
+def test_other_processes_in_a_job_are_no_tasks(env):
+    assert step_env(env) == {}
+
+
+@pytest.mark.parametrize('nodes, first', [
+    ('gpu003', 'gpu003'), ('gpu[003-005,7],login1', 'gpu003'), ('a-1,b[2-3]', 'a-1'), ('r[1-2]n[05,7]', 'r1n05')])
+def test_first_node(nodes, first):
+    assert first_node(nodes) == first
+
+
+def two_processes(env, gpus, queue):
+    """A rank on a machine with so many GPUs, of which torch sees those in `gpus`."""
+    os.environ.update(env)
+    torch.cuda.is_available = lambda: True
+    torch.cuda.device_count = lambda: len(gpus)
+    torch.cuda.get_device_properties = lambda index: type('Properties', (), {'uuid': gpus[index]})
+    try:
+        ranks.rank_env(gpus=True)
+        queue.put((env['SLURM_PROCID'], os.environ['LOCAL_RANK']))
+    except ValueError as error:
+        queue.put((env['SLURM_PROCID'], str(error)))
+
+
+@pytest.mark.parametrize('seen, expected', [
+    ((['a', 'b'], ['a', 'b']), ['0', '1']),
+    ((['a'], ['b']), ['0', '0']),  # srun --gpus-per-task=1: each task sees its own
+    ((['a'], ['a']), '2 processes on GPU a')], ids=['two GPUs', 'a GPU bound to each task', 'one GPU'])
+def test_every_rank_has_a_gpu_for_itself(seen, expected):
+    context = torch.multiprocessing.get_context('fork')
+    queue = context.SimpleQueue()
+    step = STEP | {'SLURM_STEP_NUM_TASKS': '2', 'SLURM_STEP_NUM_NODES': '1', 'SLURM_JOB_ID': str(os.getpid())}
+    processes = [context.Process(target=two_processes, args=(
+        step | {'SLURM_PROCID': str(rank), 'SLURM_LOCALID': str(rank)}, seen[rank], queue)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    found = dict(queue.get() for _ in processes)
+    for process in processes:
+        process.join()
+    if isinstance(expected, list):
+        assert [found['0'], found['1']] == expected
+    else:
+        assert all(expected in text for text in found.values())
+
+
+def test_a_named_gpu_is_the_current_one(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.cuda, 'set_device', current.append)
+    assert ranks.start_ranks('cuda:1') == torch.device('cuda', 1) and current == [torch.device('cuda', 1)]
+    for name, value in {'RANK': '0', 'WORLD_SIZE': '2'}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match='cuda:1'):
+        ranks.start_ranks('cuda:1')
+
+
+@pytest.fixture
+def slurm_train(tmp_path):
+    """Run slurm_train.sh with an srun that prints its arguments."""
+    srun = tmp_path / 'bin' / 'srun'
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/sh\necho "$@"\n')
+    srun.chmod(srun.stat().st_mode | stat.S_IXUSR)
+
+    def run(*args, **env):
+        return subprocess.run(['bash', str(REPO / 'tools' / 'slurm_train.sh'), *args], capture_output=True, text=True,
+                              env={**os.environ, 'PATH': f'{srun.parent}:{os.environ["PATH"]}', **env})
+    return run
+
+
+@pytest.mark.parametrize('more, env, tasks, end', [
+    ([], {}, 8, '--resume auto'), (['16'], {}, 16, '--resume auto'), ([], {'GPUS': '2'}, 2, '--resume auto'),
+    (['4', '--amp', 'bf16'], {'GPUS': '2'}, 4, '--resume auto --amp bf16'),
+    (['--resume', 'x.pth'], {}, 8, '--resume auto --resume x.pth')], ids=str)
+def test_slurm_train_takes_gpus_and_flags(slurm_train, more, env, tasks, end):
+    done = slurm_train('part', 'job', 'configs/detr_pit_s.py', 'work', *more, **env)
+    assert done.returncode == 0, done.stderr
+    assert f'--ntasks {tasks} --ntasks-per-node {min(tasks, 8)} ' in done.stdout
+    assert done.stdout.endswith(f'tools/train.py configs/detr_pit_s.py --work-dir work --launcher slurm {end}\n')
+
+
+@pytest.mark.parametrize('args, env', [
+    (['part', 'job', 'x.py'], {}), (['part', 'job', 'x.py', 'work', 'eight'], {}),
+    (['part', 'job', 'x.py', 'work', '0'], {}), (['part', 'job', 'x.py', 'work', '8', '9'], {}),
+    (['part', 'job', 'x.py', 'work'], {'GPUS': 'all'})], ids=str)
+def test_slurm_train_refuses_other_arguments(slurm_train, args, env):
+    done = slurm_train(*args, **env)
+    assert done.returncode == 2 and 'PARTITION JOB_NAME CONFIG WORK_DIR' in done.stderr and not done.stdout
