@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from fractions import Fraction
+from itertools import chain
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -43,10 +44,12 @@ class Attack(ABC):
 
         The model is in evaluation mode for as long as it takes, and comes out as it was: no weight, no gradient, no
         statistic of it changes. A value that is no number becomes that of the image. rng: one stream per image.
+        Inside torch.inference_mode() the attack leaves that mode, in which there are no gradients.
         """
         if not len(batch.images):
             return batch.images.clone()
-        with at_rest(predictor), torch.no_grad():
+        with torch.inference_mode(False), at_rest(predictor), torch.no_grad():
+            batch = without_inference_tensors(batch)
             found = self.run(predictor, batch, rng).detach()
             found = torch.where(found.isfinite(), found, batch.images)
             return self.threat.within(batch.images, found, batch.valid)
@@ -103,13 +106,26 @@ def _argument(field: Field, value: Value, name: str) -> Value:
     return value
 
 
+def without_inference_tensors(batch: 'Batch') -> 'Batch':
+    """Return the batch with copies of tensors made in inference mode, which autograd refuses. Call outside the mode."""
+    images, valid = (one.clone() if one.is_inference() else one for one in (batch.images, batch.valid))
+    return replace(batch, images=images, valid=valid)
+
+
 @contextmanager
 def at_rest(predictor: 'Predictor') -> Iterator[None]:
-    """The model of a predictor in evaluation mode and its weights without gradients; as it was before on leaving."""
+    """The model of a predictor in evaluation mode and its weights without gradients; as it was before on leaving.
+
+    Raises ValueError for weights that were made in inference mode: autograd cannot pass through them.
+    """
     model = getattr(predictor, 'model', None)
     if not isinstance(model, torch.nn.Module):
         yield
         return
+    frozen = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if tensor.is_inference()]
+    if frozen:
+        raise ValueError(f'expected weights with gradients, got {len(frozen)} made in torch.inference_mode(), the '
+                         f'first of which is {frozen[0]}; build the model outside of that mode')
     training = [module for module in model.modules() if module.training]
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()

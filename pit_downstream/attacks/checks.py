@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ..core.spec import Spec
-from .base import at_rest
+from .base import at_rest, without_inference_tensors
 from .objective import ClassifierObjective, Examined, cross_entropy, margin
 
 if TYPE_CHECKING:
     from ..core.contracts import Batch, Classifier
 
 CLOSE = 1e-4  # largest difference of equal outputs, relative to the logits: auto-attack's checks.py, there absolute
+ROUNDING = 4  # the same, in eps of the precision: PiT's logits in bfloat16 are up to 1.6 from float32, in either pass
 FEW = 10  # images from which no correct one is a sign
 BLIND = ('noise', 'transfer')  # ask the model nothing: that they gain little with epsilon is their own weakness
 BLACK_BOX = ('square', *BLIND)  # see no gradient of the model
@@ -38,13 +39,17 @@ def check_before(predictor: 'Classifier', batch: 'Batch') -> tuple[str, ...]:
         raise ValueError(f'expected images in [0, 1], got {images.min():.3g} .. {images.max():.3g}; normalise inside '
                          'the model, so that epsilon is in pixels')
     found = list(_mode(predictor))
-    with at_rest(predictor), torch.no_grad():
+    with torch.inference_mode(False), at_rest(predictor), torch.no_grad():
+        batch = without_inference_tensors(batch)
+        images = batch.images
         logits = predictor.logits(images)
         if logits.ndim != 2 or len(logits) != len(images) or not logits.isfinite().all():
             values = '' if logits.isfinite().all() else ' with NaN or infinity among them'
             raise ValueError(f'expected finite logits ({len(images)}, classes), got {tuple(logits.shape)}{values}; '
                              'attack a classifier')
-        found += [*_outputs(logits), *_same(predictor, images, logits), *_accuracy(logits, predictor.labels(batch))]
+        close = max(CLOSE, ROUNDING * torch.finfo(getattr(predictor, 'precision', torch.float32)).eps)
+        found += [*_outputs(logits, close), *_same(predictor, images, logits, close),
+                  *_accuracy(logits, predictor.labels(batch))]
         found += _gradients(predictor, batch)
     return tuple(found)
 
@@ -57,15 +62,15 @@ def _mode(predictor: 'Classifier') -> Iterator[str]:
                'results are those of evaluation mode')
 
 
-def _outputs(logits: Tensor) -> Iterator[str]:
-    if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < CLOSE:
+def _outputs(logits: Tensor, close: float) -> Iterator[str]:
+    if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < close:
         yield ('the model gives probabilities, not logits: their gradients vanish where it is confident; take the '
                'softmax away')
 
 
-def _same(predictor: 'Classifier', images: Tensor, logits: Tensor) -> Iterator[str]:
+def _same(predictor: 'Classifier', images: Tensor, logits: Tensor, close: float) -> Iterator[str]:
     """Whether a second pass, and a pass of the first image alone, give the same."""
-    allowed = CLOSE * logits.abs().max().clamp_min(1)
+    allowed = close * logits.abs().max().clamp_min(1)
     if (predictor.logits(images) - logits).abs().max() > allowed:
         yield ("the output changes from pass to pass: one gradient is noise; use autoattack(version='rand'), which "
                'averages them, and repeat the measurement')

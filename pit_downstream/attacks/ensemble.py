@@ -90,7 +90,7 @@ class AutoAttack(Attack):
             if isinstance(member, FAB):
                 images = self.threat.within(batch.images, images, batch.valid)
                 fooled = self._brought_in(objective, images, left & ~fooled, fooled)
-            if self.version == 'rand':  # chance may have fooled it: one more draw has to
+            if self.version == 'rand' and bool(fooled.any()):  # chance may have fooled it: one more draw has to
                 fooled[fooled.clone()] = objective.confirm(images[fooled], fooled.nonzero().flatten())
             found[fooled] = images[fooled]
             left &= ~fooled
@@ -130,11 +130,13 @@ def autoattack(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
     if not (0 <= images.min() and images.max() <= 1):
         raise ValueError(f'expected images in [0, 1], got {images.min():g} to {images.max():g}; '
                          'put the normalisation into the model')
+    with torch.inference_mode(False):
+        labels = labels.to(images.device, torch.long, copy=True)
     width = min(len(images), batch_size or ROWS.get(images.device.type, ROWS['cpu']))
     valid = torch.ones((), dtype=torch.bool, device=images.device).expand(len(images), 1, *images.shape[-2:])
     batch = Batch(images, valid, tuple(map(Sample, map(str, range(len(images))), images, labels)))
     attack = AutoAttack(ThreatModel(norm, float(epsilon)), version=version, width=width)
-    classifier = _Plain(model, labels.to(images.device, torch.long))
+    classifier = _Plain(model, labels)
     return attack(cast('Predictor', classifier), batch, BatchRng(seed, range(len(images)), device=images.device))
 
 

@@ -80,7 +80,8 @@ class FAB(Search):
             todo = (~fresh['fooled']).nonzero().flatten() if self._leaves(at) else slice(None)
             fresh |= {key: state[key].clone() for key in ('height', 'slope')}
             chosen = {key: value[todo] for key, value in state.items()}
-            fresh['height'][todo], fresh['slope'][todo] = self.plane(objective, fresh['at'][todo], chosen)
+            if len(chosen['row']):
+                fresh['height'][todo], fresh['slope'][todo] = self.plane(objective, fresh['at'][todo], chosen)
         return fresh
 
     def _leaves(self, at: Tensor) -> bool:

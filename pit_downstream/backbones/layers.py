@@ -29,7 +29,8 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, width = tokens.shape
-        q, k, v = self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        qkv = self.qkv(tokens).reshape(batch, count, 3, self.heads, width // self.heads)  # -1 fails on no images
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if self.tap is not None:
             self.tap(self.maps(q, k))
         mixed = self.attend(q, k, v)

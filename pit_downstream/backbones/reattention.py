@@ -96,12 +96,17 @@ class MapSums:
 
     @property
     def mean(self) -> Tensor:
-        return self.total / self.entries
+        return self.total / self._divisor
 
     @property
     def var(self) -> Tensor:
         """Biased, as batch norm divides by it."""
-        return (self.squares / self.entries - self.mean.square()).clamp_min(0)
+        return (self.squares / self._divisor - self.mean.square()).clamp_min(0)
+
+    @property
+    def _divisor(self) -> int | Tensor:
+        """The number of entries; 1 for a batch without images, whose sums are 0."""
+        return self.entries.clamp_min(1) if isinstance(self.entries, Tensor) else max(self.entries, 1)
 
     def over_ranks(self, norm: nn.Module) -> 'MapSums':
         """The same over all ranks, gradients included, if `norm` is a SyncBatchNorm and there are several."""
@@ -137,8 +142,11 @@ def uses_batch_statistics(norm: nn.Module) -> bool:
 
 @torch.no_grad()
 def update_running(norm: nn.Module, mean: Tensor, var: Tensor, entries: int | Tensor) -> None:
-    """What a training step of BatchNorm2d does to its buffers. var: biased; entries: numbers per head."""
-    if not (norm.training and norm.track_running_stats):
+    """Update the buffers as a training step of BatchNorm2d does; without images they keep their values.
+
+    var: biased. entries: numbers per head; a Tensor is a sum over ranks, of which one at least has images.
+    """
+    if not (norm.training and norm.track_running_stats) or (isinstance(entries, int) and not entries):
         return
     norm.num_batches_tracked.add_(1)
     factor = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum

@@ -111,6 +111,8 @@ class _MixedAttention(torch.autograd.Function):
                 torch.bmm(mixed.flatten(0, 1), v[images].flatten(0, 1), out=out[images, :, rows].flatten(0, 1))
                 if how.moments:
                     moments.append((mixed.sum((0, 2, 3)) if how.dropout else None, _squares(mixed)))
+        if how.moments and not moments:  # no images
+            moments = [(q.new_zeros(q.shape[1]),) * 2]
         total = torch.stack([one[0] for one in moments]).sum(0) if how.moments and how.dropout else None
         squares = torch.stack([one[1] for one in moments]).sum(0) if how.moments else None
         return out, total, squares

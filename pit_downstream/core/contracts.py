@@ -91,6 +91,7 @@ class Classifier(Predictor, Protocol):
     """A predictor that an attack may ask for logits, so that it can tell what is fooled, and try one class or another.
 
     rough: the logits are less precise than those of predict(), as in bfloat16; what they say is fooled is asked again.
+    A predictor may also have `precision`, the torch.dtype in which logits() computes; float32 unless given.
     """
 
     rough: bool

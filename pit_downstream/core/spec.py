@@ -40,7 +40,10 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> 'Spec':
-        """Read a spelling: literals, tuples of them and fractions n/m; nothing is evaluated."""
+        """Read a spelling: literals, tuples of them and fractions n/m; nothing is evaluated.
+
+        A fraction of decimals is exact and spelled with integers: 0.5/255 becomes 1/510.
+        """
         name, bracket, inner = text.strip().partition('(')
         if not bracket:
             return cls(name)
@@ -121,9 +124,10 @@ def _literal(node: ast.expr, text: str) -> Value:
                 if not isinstance(value, bool):
             return -value
         case ast.BinOp(op=ast.Div(), left=left, right=right):
-            top, bottom = _literal(left, text), _literal(right, text)
-            if type(top) is int and type(bottom) is int and bottom:
-                return Fraction(top, bottom)
+            parts = [Fraction(repr(part)) for part in (_literal(left, text), _literal(right, text))  # digits as written
+                     if isinstance(part, (int, float)) and not isinstance(part, bool) and math.isfinite(part)]
+            if len(parts) == 2 and parts[1]:
+                return parts[0] / parts[1]
     raise ValueError(f'expected literals and fractions n/m as arguments, got {ast.unparse(node)} in {text!r}')
 
 

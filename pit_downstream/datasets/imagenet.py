@@ -95,12 +95,16 @@ def _read_labels(path: Path, pictures: list[str]) -> dict[str, int]:
         if len(rows) != len(pictures):
             raise ValueError(f'expected {len(pictures)} labels in {path}, one for each picture, got {len(rows)}')
         rows = [[picture, *row] for picture, row in zip(pictures, rows, strict=True)]
-    targets = {row[0]: parse_label(row[1]) for row in rows if len(row) > 1}
+    stems = {picture.rsplit('.', 1)[0]: picture for picture in pictures}
+    targets: dict[str, int] = {}
+    for picture, label in ((stems.get(row[0], row[0]), parse_label(row[1])) for row in rows if len(row) > 1):
+        if targets.setdefault(picture, label) != label:
+            raise ValueError(f'expected one class for each image in {path}, got {targets[picture]} and {label} for '
+                             f'{picture}. Remove one of its lines')
     if max(targets.values(), default=0) > 999 and min(targets.values()) > 0:
         raise ValueError(f'expected class indices 0..999 in {path}, got {min(targets.values())}..'
                          f'{max(targets.values())}; {_DEVKIT}')
-    stems = {picture.rsplit('.', 1)[0]: picture for picture in pictures}
-    return {stems.get(picture, picture): target for picture, target in targets.items()}
+    return targets
 
 
 def _row(line: str) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attacks.base import Attack
+from ..attacks.base import Attack, without_inference_tensors
 from ..core.contracts import Batch, Sample
 from ..core.registry import ATTACKS
 from ..streams.rng import BatchRng
@@ -45,12 +45,12 @@ class DPatch(Attack):
     def __post_init__(self):
         super().__post_init__()
         _check(self.place, self.share)
-        if self.file and not Path(self.file).is_file():
-            raise ValueError(f'expected a patch in {self.file}, found no such file; make one with tools/train_patch.py')
+        if self.file:
+            load_patch(self.file)
 
     def run(self, predictor: 'DetectorPredictor', batch: Batch, rng: 'Streams') -> Tensor:
         require_detector(predictor, 'dpatch')
-        patch = torch.from_numpy(np.load(self.file)) if self.file else random_patch(getattr(rng, 'seed', 0))
+        patch = load_patch(self.file) if self.file else random_patch(getattr(rng, 'seed', 0))
         return paste(batch, patch.to(batch.images), share=self.share, place=self.place)
 
 
@@ -65,11 +65,13 @@ def train_patch(predictor: 'DetectorPredictor', batches: Iterable[Batch], *, sha
         raise ValueError(f'expected a step of more than 0, got {step}')
     patch = random_patch(seed).to(predictor.device)
     for batch in batches:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            patch = patch.clone() if patch.is_inference() else patch
+            batch = without_inference_tensors(batch)
             asked = patch.detach().requires_grad_()
             loss = predictor.loss(paste(batch, asked, share=share, place=place), batch, kind).sum()
             slope, = torch.autograd.grad(loss, asked)
-        patch = (patch + step * slope.sign()).clamp(0, 1)
+            patch = (patch + step * slope.sign()).clamp(0, 1).detach()
         yield patch
 
 
@@ -107,6 +109,27 @@ def save_patch(patch: Tensor, folder: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, values)
     return path
+
+
+def load_patch(path: str | Path) -> Tensor:
+    """Load what `save_patch` wrote: (3, S, S), float32, in [0, 1]. Raises ValueError for anything else."""
+    if not Path(path).is_file():
+        raise ValueError(f'expected a patch in {path}, found no such file; make one with tools/train_patch.py')
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f'expected a patch in {path}, got no NumPy array: {str(error)[:200]}. Make one with '
+                         'tools/train_patch.py') from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind != 'f':
+        got = f'dtype {values.dtype}' if isinstance(values, np.ndarray) else 'several arrays'
+        raise ValueError(f'expected a patch of floats in {path}, got {got}. Make one with tools/train_patch.py')
+    if values.ndim != 3 or values.shape[0] != 3 or values.shape[1] != values.shape[2] or not values.size:
+        raise ValueError(f'expected a patch of shape (3, side, side) in {path}, got {values.shape}. Make one with '
+                         'tools/train_patch.py')
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        raise ValueError(f'expected a patch of finite values in 0..1 in {path}, got {values.min():g} to '
+                         f'{values.max():g}. Divide levels by 255')
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def drawn(predictor: 'DetectorPredictor', samples: Sequence[Sample], *, count: int, size: int, seed: int = 0

@@ -50,7 +50,8 @@ class DetectorPredictor:
         self.seed = seed
         mend_batch_norms(self.model)
         self.device = next(tensor.device for tensor in model.parameters())
-        self._white = torch.tensor(255., device=self.device)  # a GPU divides exactly by a tensor, not by a number
+        with torch.inference_mode(False):  # gradients pass through the product
+            self._white = torch.tensor(255., device=self.device)  # a GPU divides exactly by a tensor, not by a number
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Run the config's test pipeline on the raw images, whatever stands in it."""

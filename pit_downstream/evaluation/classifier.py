@@ -47,8 +47,10 @@ class ClassifierPredictor:
         self.device = next((tensor.device for tensor in model.parameters()), torch.device('cpu'))
         self._forward = torch.compile(model) if compiled else model
         self._amp, self._search, self.rough = AMP.get(amp), AMP.get(search or amp), search is not None
-        self._mean, self._std = (torch.tensor(values, device=self.device).view(3, 1, 1)
-                                 for values in (preparation.mean, preparation.std))
+        self.precision = self._search or torch.float32  # of logits()
+        with torch.inference_mode(False):  # gradients pass through the normalization
+            self._mean, self._std = (torch.tensor(values, device=self.device).view(3, 1, 1)
+                                     for values in (preparation.mean, preparation.std))
 
     @property
     def view(self) -> View:
@@ -92,8 +94,11 @@ class ClassifierPredictor:
     def classes(self) -> int:
         """How many classes it tells apart, found with one black image of its size (96 pixels for a native view).
 
-        Raises ValueError when the model does not take such images or gives no logits for them.
+        Raises ValueError when the model does not take such images or gives no logits for them, but features.
         """
+        if getattr(self.model, 'num_classes', None) == 0:  # timm's spelling of a network without a head
+            raise ValueError(f'expected a classifier, got the features of {self.name}: num_classes=0. Give the '
+                             'number of classes, or leave it out')
         side = self.view.size or 96
         normalised = (torch.zeros(1, 3, side, side, device=self.device) - self._mean) / self._std
         try:

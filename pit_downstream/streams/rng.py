@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Hashable, Sequence
 from hashlib import blake2b
+from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,17 +18,34 @@ def seed_of(*parts: Hashable) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), 'big') >> 1
 
 
+def id_of(value: Any) -> Hashable:
+    """Return the one form of an image id: text for a string or an integer of Python, NumPy or torch.
+
+    A tuple is for internal use, such as (id, restart), and is returned as is. Raises ValueError for any other type.
+    """
+    if isinstance(value, tuple):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    try:
+        return str(index(value if not isinstance(value, bool) else None))
+    except TypeError as error:
+        raise ValueError(f'expected a string or an integer as image id, got {str(value)[:200]!r} of type '
+                         f'{type(value).__name__}. Give each image a name or a number') from error
+
+
 class BatchRng:
     """One stream of random numbers per image of a batch: an `Rng` for `corrupt`.
 
-    seed: of the run. ids: what names each image, an int or a str as a rule, one per image. The k-th draw of an image
+    seed: of the run. ids: one per image, a string, or an integer of any type, which is the same as its decimal
+    spelling: [0, 1], np.arange(2), torch.arange(2) and ['0', '1'] give the same draws. The k-th draw of an image
     comes from a generator of its own, seeded by (seed, id, purpose, k): images may be split, mixed or repeated at will.
     Fields are float32 on `device`; a GPU's numbers differ from a CPU's. The first number of every shape is the number
     of images.
     """
 
     def __init__(self, seed: int, ids: Sequence[Hashable], *, device: torch.device | str = 'cpu', purpose: str = ''):
-        self.seed, self.ids, self.device, self.purpose = seed, tuple(ids), torch.device(device), purpose
+        self.seed, self.ids, self.device, self.purpose = seed, tuple(map(id_of, ids)), torch.device(device), purpose
         self._number = 0
         self._kept: dict[tuple, Tensor] | None = None
 

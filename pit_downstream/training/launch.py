@@ -70,7 +70,10 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 
 
 def set_flags(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply --amp (fp16's; bf16 is the caller's), --auto-scale-lr and --resume to `cfg`, in place."""
+    """Apply --amp (fp16's; bf16 is the caller's), --auto-scale-lr and --resume to `cfg`, in place; check its seed."""
+    seed = cfg.get('randomness', {}).get('seed')
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2 ** 32):
+        raise ValueError(f'randomness.seed must be an integer in 0..4294967295, got {seed!r}. Choose another one')
     if args.amp and args.amp != 'bf16':
         if not torch.cuda.is_available():
             raise ValueError('--amp fp16 needs a GPU, and there is none; leave it out, or take bf16 for a detector')

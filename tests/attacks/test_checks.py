@@ -3,14 +3,18 @@
 import re
 
 import pytest
+import timm
 import torch
 from torch import nn
 
+import pit_downstream.backbones  # noqa: F401  registers pit_ti
 from pit_downstream.attacks.checks import check_after, check_before, check_cascade
 from pit_downstream.attacks.gradient import FGSM, PGD
 from pit_downstream.attacks.threat import ThreatModel
 from pit_downstream.core.spec import Spec
+from pit_downstream.evaluation.classifier import ClassifierPredictor
 from tests.attacks.toys import SIDE, Linear, attacked, batch_of, fooled, pictures, predictor, trained
+from tests.reference import formula
 
 
 class Behind(nn.Module):
@@ -58,6 +62,49 @@ def test_what_is_wrong_before_is_named(model, words, batch):
     with torch.random.fork_rng():
         found = check_before(predictor(model.eval()), batch)
     assert any(re.search(words, sentence) for sentence in found), found
+
+
+class Rounded(nn.Module):
+    """The trained model, with logits as two passes in a lower precision give them: `away` eps apart, by batch size."""
+
+    def __init__(self, away, eps):
+        super().__init__()
+        self.inner, self.away, self.eps = trained(), away, eps
+
+    def forward(self, images):
+        logits = self.inner(images)
+        return logits + (len(images) == 1) * self.away * self.eps * logits.detach().abs().max()
+
+
+@pytest.mark.parametrize('amp', ['bf16', 'fp16'])
+@pytest.mark.parametrize('how', ['amp', 'search'])
+def test_the_tolerance_of_equal_outputs_is_that_of_the_precision(amp, how, batch):
+    """Measured on PiT in bfloat16: 0.84 eps between an image alone and in a batch."""
+    eps = torch.finfo({'bf16': torch.bfloat16, 'fp16': torch.float16}[amp]).eps
+
+    def found(model, **options):
+        half = ClassifierPredictor(model.eval(), predictor().preparation, name='half', **options)
+        return [sentence for sentence in check_before(half, batch) if 'depends on the others' in sentence]
+    assert found(Rounded(1, eps), **{how: amp}) == []
+    assert len(found(Rounded(1, eps))) == 1  # in float32 that is no rounding
+    assert len(found(Behind(after=Does(lambda logits: logits - logits.mean(0))), **{how: amp})) == 1
+    assert len(found(Rounded(20, eps), **{how: amp})) == 1
+
+
+def test_pit_in_bfloat16_passes_the_checks():
+    torch.manual_seed(0)
+    model = timm.create_model('pit_ti', img_size=64, num_classes=4).eval()
+    model.load_state_dict(formula.weights({name: value.shape for name, value in model.state_dict().items()}))
+    images = torch.rand(8, 3, 64, 64)
+    half = ClassifierPredictor(model, predictor(mean=.5, std=.25).preparation, name='pit', search='bf16')
+    batch = batch_of(images, half.logits(images).argmax(1))
+    assert not [sentence for sentence in check_before(half, batch) if 'output' in sentence]
+
+
+def test_inference_mode_is_left_for_the_checks(batch):
+    with torch.inference_mode():
+        inside = batch_of(batch.images * 1, [sample.target for sample in batch.samples])
+        assert check_before(predictor(), inside) == ()
 
 
 def test_training_mode_is_named_and_left_as_it_was(batch):

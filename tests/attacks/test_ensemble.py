@@ -25,6 +25,15 @@ def told(version, norm='Linf'):
              getattr(one, 'eot', None)) for one in AutoAttack(ThreatModel(norm, .1), version=version).members()]
 
 
+
+def test_the_function_leaves_inference_mode():
+    images, labels = pictures(8, seed=3)
+    wanted = autoattack(trained(), images, labels, epsilon=.04)
+    with torch.inference_mode():
+        found = autoattack(trained(), images * 1, labels * 1, epsilon=.04)
+    assert torch.equal(found, wanted) and not torch.equal(found, images)
+
+
 def test_members_are_the_originals():
     assert told('standard') == told('standard', 'L2') == [
         ('APGD', 'ce', 100, 1, None, 1), ('TargetedAPGD', 'dlr_t', 100, 1, 9, 1),

@@ -136,6 +136,20 @@ def test_dropout_is_the_formulas_under_the_same_mask(norm_train, monkeypatch):
                 torch.float64)
 
 
+@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize('dropout', [0.0, 0.3])
+def test_no_images(train, dropout):
+    """Nothing comes out, gradients are 0, and the running statistics are not touched."""
+    module = built(4, 8, train=train, attn_drop=dropout)
+    before = {name: value.clone() for name, value in module.named_buffers()}
+    sequence = torch.empty(0, 23, 32, dtype=torch.float64, requires_grad=True)
+    out = module(sequence)
+    out.sum().backward()
+    assert out.shape == sequence.grad.shape == (0, 23, 32)
+    assert all(torch.equal(value, before[name]) for name, value in module.named_buffers())
+    assert all(p.grad is None or not p.grad.any() for p in module.parameters())
+
+
 def test_dropout_masks():
     """Shares and scale as nn.Dropout's; new for every chunk, the same for the same chunk."""
     like = torch.empty(2, 4, 50, 197)

@@ -3,16 +3,28 @@
 An entry's `quick` holds arguments with which it takes a moment on the tiny models here.
 """
 
-from dataclasses import dataclass, fields
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
 
 import pit_downstream.attacks  # noqa: F401  registers them
 from pit_downstream.attacks.base import Attack, build_attack
+from pit_downstream.attacks.threat import ThreatModel
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.core.spec import Spec
-from tests.attacks.toys import SIDE, attacked, batch_of, fooled, pictures, predictor, streams
+from tests.attacks.toys import (
+    SIDE,
+    Double,
+    attacked,
+    batch_of,
+    convolutions,
+    fooled,
+    pictures,
+    predictor,
+    streams,
+)
 
 MILD = ('noise', 'square', 'occlude_salient')  # follow no gradient to its end; a few steps of them are little
 EPSILONS = {'Linf': .04, 'L2': .6, 'L1': 8.}
@@ -154,6 +166,47 @@ def test_no_images(case):
     assert built(case)(predictor(), batch, streams(batch)).shape == (0, 3, SIDE, SIDE)
 
 
+@pytest.mark.parametrize('epsilon, wrong', [(.5, False), (1e-6, False), (.5, True)],
+                         ids=['all fooled', 'none fooled', 'all misclassified'])
+def test_a_model_never_gets_an_empty_batch(case, epsilon, wrong):
+    name, norm = case
+    model, sizes = predictor(deepcopy(predictor().model)), []
+    model.model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    images, labels = pictures(4, seed=17)
+    batch = batch_of(images, (labels + wrong) % 4)
+    known = {field.name for field in fields(ATTACKS[name]) if field.init}
+    if getattr(ATTACKS[name], 'start', '') == 'clean':
+        known -= {'restarts'}
+    options = {'run_to_end': True}, {'restarts': 2}, {'version': 'rand'}, {'version': 'plus'}
+    for more in ({}, *(one for one in options if known.issuperset(one))):
+        attack = built(case, **more)
+        if norm != 'patch':
+            threat = ThreatModel(norm, epsilon * {'Linf': 1, 'L2': 10, 'L1': 100}[norm])
+            inner = {'attack': replace(attack.attack, threat=threat)} if name == 'transfer' else {}
+            attack = replace(attack, threat=threat, **inner)
+        assert attacked(attack, model, batch).shape == images.shape and 0 not in sizes, more
+
+
+def test_inference_mode_changes_nothing(case):
+    """In that mode a loss has no gradient, and every image would pass for robust."""
+    batch, attack = scene(), built(case)
+    wanted = attacked(attack, predictor(), batch)
+    with torch.inference_mode():
+        inside = batch_of(batch.images * 1, [sample.target for sample in batch.samples], valid=batch.valid & True)
+        assert inside.images.is_inference()
+        found = attacked(attack, predictor(), inside)
+        assert torch.is_inference_mode_enabled()
+        verdicts = fooled(predictor(), found, inside).tolist()
+    assert torch.equal(found, wanted) and verdicts == fooled(predictor(), wanted, batch).tolist()
+
+
+def test_weights_made_in_inference_mode_are_refused(case):
+    with torch.inference_mode():
+        model = predictor(Double(convolutions()).eval())
+    with pytest.raises(ValueError, match='inference_mode.* inner.0.weight'):
+        attacked(built(case), model, scene())
+
+
 def test_unknown_arguments_get_one_sentence(case):
     with pytest.raises(ValueError, match='colour; leave it out') as caught:
         built(case, colour=3)
@@ -196,7 +249,6 @@ def test_unknown_names_are_corrected():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_device_follows_the_images(case):
-    from copy import deepcopy
     model, batch = predictor(deepcopy(predictor().model).cuda()), scene()
     on_gpu = batch_of(batch.images.cuda(), [sample.target for sample in batch.samples], valid=batch.valid.cuda())
     attack = built(case)

@@ -7,10 +7,11 @@ import pickle
 from functools import partial
 
 import pytest
+import timm
 import torch
 from torch import nn
 
-from pit_downstream.backbones import DeepViT, PiT, deepvit, pit
+from pit_downstream.backbones import DeepViT, PiT, deepvit, deepvit_classifier, pit, pit_classifier
 
 SIZES = [(224, 224), (800, 1333), (513, 769), (64, 48), (32, 32)]
 LEVELS = [levels for k in (1, 2, 3) for levels in itertools.combinations(range(3), k)]
@@ -73,6 +74,41 @@ def test_real_maps_are_as_published_contiguous_and_finite_at_odd_sizes(build):
         maps = backbone(torch.randn(2, 3, height, width))
         assert tuple(m.shape[1] for m in maps) == backbone.out_channels and len(maps) == len(backbone.out_strides)
         assert all(m.is_contiguous() and m.isfinite().all() for m in maps)
+
+
+def without_weights(build):
+    """The model on the CPU with whatever its memory holds: enough where no image goes through."""
+    with torch.device('meta'):
+        model = build()
+    return model.to_empty(device='cpu')
+
+
+@pytest.mark.parametrize('name', [*pit_classifier.default_cfgs, *deepvit_classifier.default_cfgs])
+def test_classifiers_take_no_images(name):
+    model = without_weights(partial(timm.create_model, name, num_classes=5))
+    side = model.default_cfg['input_size'][-1]
+    for height, width in [(side, side), (33, 64)]:
+        assert model.eval()(torch.empty(0, 3, height, width)).shape == (0, 5)
+        assert model.forward_features(torch.empty(0, 3, height, width)).shape[::2] == (0, model.num_features)
+
+
+DETECTION = {
+    **{f'PiT {name} {padding}': partial(PiT, name, stem_padding=padding)
+       for name in pit.ARCHS for padding in ('valid', 'same')},
+    **{f'PiT {name} distilled': partial(PiT, name, distilled=True) for name in pit.ARCHS},
+    **{f'DeepViT {name} {pyramid}': partial(DeepViT, name, pyramid=pyramid)
+       for name in deepvit.ARCHS for pyramid in ('stages', 'simple')}}
+
+
+@pytest.mark.parametrize('name', DETECTION)
+def test_detection_backbones_take_no_images(name):
+    """The maps of no images have the shapes of one's."""
+    backbone = without_weights(DETECTION[name]).eval()
+    for height, width in [(64, 64), (33, 70)]:
+        shapes = [tuple(one.shape) for one in backbone(torch.empty(0, 3, height, width))]
+        alone = backbone.to('meta')(torch.empty(1, 3, height, width, device='meta'))
+        assert shapes == [(0, *one.shape[1:]) for one in alone]
+        backbone = backbone.to_empty(device='cpu')
 
 
 def test_same_padding_gives_exact_strides():

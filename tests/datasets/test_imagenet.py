@@ -174,6 +174,8 @@ def test_deep_pictures_are_scaled_or_refused(tmp_path):
     ('a.JPEG 1', r'got none for 1 of them, b.JPEG'),
     ('1', r'expected 2 labels in .*labels.txt, one for each picture, got 1'),
     ('1000\n1', 'the numbering 1..1000 of the ILSVRC development kit'),
+    ('a 1\nb 2\na 3', 'got 1 and 3 for a.JPEG'),
+    ('a 1\nb 2\na.JPEG n01440764', 'got 1 and 0 for a.JPEG'),
     ('a cat\nb dog', "expected a class index or one of the 1000 WordNet ids as label, got 'cat'"),
 ])
 def test_bad_labels_get_one_sentence(tmp_path, text, words):
@@ -182,6 +184,13 @@ def test_bad_labels_get_one_sentence(tmp_path, text, words):
     (tmp_path / 'labels.txt').write_text(text)
     with pytest.raises(ValueError, match=words):
         flat_folder(tmp_path / 'val', tmp_path / 'labels.txt', view=SMALL)
+
+
+def test_an_image_may_be_listed_twice_with_one_class(tmp_path):
+    for name in 'ab':
+        picture(tmp_path / 'val' / f'{name}.JPEG')
+    (tmp_path / 'labels.txt').write_text('a 0\nb 2\na.JPEG n01440764')
+    assert flat_folder(tmp_path / 'val', tmp_path / 'labels.txt', view=SMALL).targets == [0, 2]
 
 
 def test_missing_folders_get_one_sentence(tmp_path):

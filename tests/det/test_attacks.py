@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from pit_downstream.det import patch
 from pit_downstream.det.dag import SURE, target_logits
 from pit_downstream.det.instances import Instances, instances_of
 from pit_downstream.det.metric import config_metrics
+from pit_downstream.det.original import OriginalSizePredictor
 from pit_downstream.det.panels import heading, panels
 from pit_downstream.det.robustness import keep_robustness
 from pit_downstream.det.tog import AIMS, renamed, unthresholded
@@ -199,6 +201,52 @@ def test_pictures_side_by_side(detectors):
     mean = [torch.tensor(list(paper.crop((136 * place, 16, 136 * place + 128, 112)).getdata())).float().mean()
             for place in range(3)]
     assert mean[1] > mean[0] + 30 and abs(mean[2] - mean[0]) < 8
+
+
+@pytest.mark.parametrize('family, text', [*(('retinanet', text) for text in SPECS), ('mask_rcnn', SPECS[2]),
+                                          ('detr', SPECS[2]), ('retinanet', 'dpatch(epsilon=1)')])
+def test_inference_mode_changes_nothing(detectors, family, text):
+    predictor, samples = detectors(family)
+    for seen in (predictor, OriginalSizePredictor(predictor)):
+        batch = batch_of(seen, samples, 0, 1)
+        wanted = attacked(text, seen, batch)
+        with torch.inference_mode():
+            inside = batch_of(seen, samples, 0, 1)
+            found = attacked(text, seen, inside)
+        assert inside.images.is_inference() and torch.equal(found, wanted)
+        assert not torch.equal(found, batch.images)
+
+
+def test_a_patch_trained_in_inference_mode_is_the_same(detectors):
+    predictor, samples = detectors('retinanet')
+
+    def train():
+        batches = patch.drawn(predictor, [samples[1], samples[4]], count=2, size=2)
+        return list(patch.train_patch(predictor, batches, step=.1))[-1]
+    wanted = train()
+    with torch.inference_mode():
+        assert torch.equal(train(), wanted)
+    assert not torch.equal(wanted, patch.random_patch(0))
+
+
+NOISE = np.random.default_rng(0).random((3, 8, 8), np.float32)
+
+
+@pytest.mark.parametrize('values, fact', [
+    (np.where(NOISE > .9, np.nan, NOISE), 'nan'), (np.where(NOISE > .9, np.inf, NOISE), 'inf'),
+    (NOISE * 255, '0..1'), (NOISE - .5, '0..1'), (NOISE[0], r'\(8, 8\)'), (NOISE[:2], r'\(2, 8, 8\)'),
+    (NOISE.transpose(1, 2, 0), r'\(8, 8, 3\)'), (NOISE[:, :4], r'\(3, 4, 8\)'), (NOISE[:, :0, :0], r'\(3, 0, 0\)'),
+    ((NOISE * 255).astype(np.uint8), 'uint8'), (np.array(['a']), '<U1'), (np.array([{}], object), 'allow_pickle'),
+    (b'', 'no NumPy array'), (b'text', 'no NumPy array')])
+def test_patches_that_are_none_are_refused_before_any_work(values, fact, tmp_path):
+    path = tmp_path / 'patch.npy'
+    if isinstance(values, bytes):
+        path.write_bytes(values)
+    else:
+        np.save(path, values, allow_pickle=True)
+    with pytest.raises(ValueError, match=fact) as caught:
+        build_attack(Spec.parse(f"dpatch(epsilon=1, file='{path}')"))
+    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize('place, top, left', [('corner', 0, 0), ('centre', 16, 28)])

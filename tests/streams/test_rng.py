@@ -4,7 +4,7 @@ import pytest
 import scipy.stats
 import torch
 
-from pit_downstream.corruptions import BatchRng, seed_of
+from pit_downstream.corruptions import BatchRng, corrupt_images, seed_of
 from pit_downstream.streams.poisson import poisson_table
 
 
@@ -78,6 +78,33 @@ def test_streams_do_not_know_their_neighbours():
     assert torch.equal(both.uniform((2, 7))[1], alone.uniform((1, 7))[0])
     assert not torch.equal(both.uniform((2, 7)), both.uniform((2, 7)))
     assert not torch.equal(BatchRng(5, ['b']).normal((1, 5)), BatchRng(4, ['b']).normal((1, 5)))
+
+
+@pytest.mark.parametrize('ids', [
+    [0, 1], range(2), (0, 1), ['0', '1'], np.arange(2), np.arange(2, dtype=np.uint8), list(np.arange(2)),
+    np.array(['0', '1']), torch.arange(2), torch.arange(2, dtype=torch.int32), list(torch.arange(2))],
+    ids=lambda ids: f'{type(ids).__name__} of {type(ids[0]).__name__} {getattr(ids, "dtype", "")}')
+def test_ids_are_defined_by_value(ids):
+    assert torch.equal(BatchRng(0, ids).normal((2, 4)), BatchRng(0, ['0', '1']).normal((2, 4)))
+    images = torch.full((2, 3, 32, 32), 128, dtype=torch.uint8)
+    assert torch.equal(corrupt_images(images, 'gaussian_noise', 3, ids=ids),
+                       corrupt_images(images, 'gaussian_noise', 3, ids=['0', '1']))
+    rows = BatchRng(0, ids).rows([1, 0], [0, 2], 'pgd', 'cpu')
+    assert torch.equal(rows.normal((2, 4)), BatchRng(0, ['0', '1']).rows([1, 0], [0, 2], 'pgd', 'cpu').normal((2, 4)))
+
+
+def test_text_ids_draw_what_they_always_drew():
+    """Published numbers rest on these: blake2b of the parts, the id as text."""
+    expected = torch.empty(4).normal_(generator=torch.Generator().manual_seed(seed_of(7, 'n01/a.JPEG', 'fog', 0)))
+    assert torch.equal(BatchRng(7, ['n01/a.JPEG'], purpose='fog').normal((1, 4))[0], expected)
+    expected = torch.empty(4).normal_(generator=torch.Generator().manual_seed(seed_of(7, ('n01/a.JPEG', 2), 'PGD', 0)))
+    assert torch.equal(BatchRng(7, ['n01/a.JPEG']).rows([0], [2], 'PGD', 'cpu').normal((1, 4))[0], expected)
+
+
+@pytest.mark.parametrize('wrong', [0.5, None, True, b'a', torch.tensor(1.), np.float64(1), torch.arange(2)[None]])
+def test_ids_of_other_types_are_refused(wrong):
+    with pytest.raises(ValueError, match='expected a string or an integer as image id'):
+        BatchRng(0, [wrong])
 
 
 def test_restarting_repeats_and_kept_fields_are_copies():

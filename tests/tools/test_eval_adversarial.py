@@ -63,6 +63,50 @@ def test_a_table_its_files_and_pictures(measured, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / 'store').iterdir()} == before
 
 
+def test_fractions_of_decimals_are_exact(measured, tmp_path):
+    """0.5/255 is 1/510 in table, records and options, however it is written."""
+    code, out, said = measured('--attacks', 'fgsm', '--epsilons', '0.5/255', '1/510', '2.0/255')
+    assert (code, said) == (0, ''), said
+    assert [line.split()[2] for line in out.splitlines()[4:6]] == ['1/510', '2/255']
+    first = (tmp_path / 'store' / 'results.jsonl').read_bytes()
+    assert b'fgsm(epsilon=1/510, ' in first
+    assert measured('--attacks', 'fgsm(epsilon=0.5/255)', 'fgsm(epsilon=2/255)') == (0, out, '')
+    assert (tmp_path / 'store' / 'results.jsonl').read_bytes() == first
+
+
+def test_an_image_with_two_classes_is_refused(run_tool, tmp_path):
+    toy.pictures(tmp_path / 'data', count=2)
+    for path in sorted(tmp_path.glob('data/*/*')):
+        path.rename(tmp_path / 'data' / path.name)
+    (tmp_path / 'labels.txt').write_text('00.JPEG 0\n01.JPEG 1\n00.JPEG 2\n')
+    done = run_tool(TOOL.name, '--model', toy.FOUR, '--data', 'data', '--labels', 'labels.txt', '--store', 'store')
+    assert done.code == 2 and 'labels.txt' in done.err and '00.JPEG' in done.err and '0 and 2' in done.err
+    assert not (tmp_path / 'store').exists()
+
+
+@pytest.mark.parametrize('tool', ['eval_adversarial.py', 'eval_imagenet_c.py', 'eval_shifts.py'])
+def test_features_are_no_classifier(run_tool, tmp_path, tool):
+    """pit_ti(num_classes=0) gives 256 features, which would pass for logits of 256 classes."""
+    toy.pictures(tmp_path / 'data', count=2)
+    done = run_tool(tool, '--model', 'pit_ti(img_size=32, num_classes=0)', '--weights', 'random', '--data', 'data',
+                    '--store', 'store', *(['--shifts', 'shift_x=data'] if 'shifts' in tool else []))
+    assert done.code == 2 and 'num_classes=0' in done.err and not list(tmp_path.glob('store/*'))
+
+
+@pytest.mark.parametrize('tool, flags', [
+    ('eval_adversarial.py', ['--model', toy.FOUR]), ('eval_imagenet_c.py', ['--model', toy.FOUR]),
+    ('eval_shifts.py', ['--model', toy.FOUR]), ('eval_coco_c.py', ['configs/retinanet_pit_ti.py', 'random']),
+    ('eval_adversarial.py', ['--config', 'configs/retinanet_pit_ti.py', 'random']),
+    ('show_detections.py', ['configs/retinanet_pit_ti.py', 'random']),
+    ('train_patch.py', ['configs/retinanet_pit_ti.py', 'random']),
+    ('analyze_attention.py', ['--model', 'pit_ti', '--bundled', '--out', 'out'])])
+def test_negative_seeds_are_refused(run_tool, tmp_path, tool, flags):
+    before = sorted(tmp_path.iterdir())
+    done = run_tool(tool, *flags, '--seed', '-1')
+    assert done.code == 2 and '--seed' in done.err and '-1' in done.err and 'Traceback' not in done.err
+    assert [path for path in sorted(tmp_path.iterdir()) if path not in before] in ([], [tmp_path / 'configs'])
+
+
 def test_corruptions_with_attacks_and_alone(measured):
     code, out, said = measured('--attacks', 'pgd(steps=2)', '--epsilons', '4/255', '--corruptions', 'fog(severity=2)',
                                '--limit', '12')

@@ -54,6 +54,16 @@ def train(cfg):
     return runner
 
 
+@pytest.mark.parametrize('tool, config', [('train.py', 'retinanet_pit_ti.py'),
+                                          ('train_classifier.py', 'imagenet_pit_s.py')])
+@pytest.mark.parametrize('seed', ['-1', '4294967296', '0.5'])
+def test_seeds_that_are_none_are_refused(run_tool, few_shapes, tmp_path, tool, config, seed):
+    done = run_tool(tool, f'configs/{config}', '--bundled', '--data', few_shapes, '--work-dir', tmp_path / 'work',
+                    '--cfg-options', f'randomness.seed={seed}', *(SHORT if 'classifier' in tool else ()))
+    assert done.code == 2 and 'randomness.seed' in done.err and seed in done.err
+    assert not (tmp_path / 'work').exists()
+
+
 @pytest.fixture(scope='module')
 def recipe(few_shapes, tmp_path_factory):
     """PiT-S' whole recipe but for its size: RandAugment, erasing, mixing, AdamP, averaging; 2 epochs of 3 steps."""
