@@ -31,7 +31,8 @@ def main():
     predictor, samples, _ = cli.detector(args)
     from pit_downstream.det import patch
     from tqdm import tqdm
-    batches = patch.drawn(predictor, samples, count=args.steps, size=args.batch_size, seed=args.seed)
+    batches = patch.drawn(predictor, samples, count=args.steps, size=args.batch_size, seed=args.seed,
+                          allow_missing=args.allow_missing)
     steps = patch.train_patch(predictor, tqdm(batches, total=args.steps, disable=None), share=args.share,
                               place=args.place, step=args.step / 255, kind=args.loss, seed=args.seed)
     print(patch.save_patch(deque(steps, maxlen=1).pop(), args.out))

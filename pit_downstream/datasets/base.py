@@ -22,7 +22,7 @@ from ..core.spec import Spec
 
 SUFFIXES = ('.jpeg', '.jpg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 # What Pillow raises for pictures that are broken in one way or another: SyntaxError for PNG, struct.error for headers
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class UnreadableImage(ValueError):
@@ -103,7 +103,7 @@ def read_picture(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             return _rgb(picture)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UnreadableImage(str(path), f'{error}' or type(error).__name__) from error
 
 
@@ -151,7 +151,7 @@ class PictureSamples:
         try:
             with Image.open(self.root / id) as picture:
                 image = self.view(picture)
-        except _BROKEN as error:
+        except BROKEN as error:
             raise UnreadableImage(id, f'{error}' or type(error).__name__) from error
         return Sample(id, image, self.targets[index])
 

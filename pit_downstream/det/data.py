@@ -2,86 +2,159 @@
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from inspect import signature
 from pathlib import Path
 
+import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
-from mmdet.registry import TRANSFORMS
+from mmdet.datasets.transforms import PackDetInputs
+from mmdet.registry import HOOKS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.fileio import get
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.structures import BaseDataElement
 from PIL import Image, ImageFile, ImageOps
+
+from ..datasets.base import BROKEN
+from ..evaluation.ranks import gathered
 
 CHECKED = ('cv2', 'pillow', 'turbojpeg')  # decoders of the formats that PIL reads, too
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+GRAY_SIDE = 64  # pixels of a gray image whose size no annotation has
 
 
 @TRANSFORMS.register_module()
 class LoadImageOrSkip(LoadImageFromFile):
-    """Load an image as mmcv does, but name a broken file instead of training on half of it.
+    """Load an image as mmcv does, but report a broken file instead of training on half of it.
 
-    on_broken: 'skip' returns None, for which mmengine's data set draws another training image; 'keep' uses the part
-    that decodes (an evaluation may not leave an image out) and raises ValueError when nothing does.
+    Broken is a file that is missing, unreadable, truncated, damaged, or larger than 179 megapixels (Pillow's limit).
+    on_broken: 'skip' returns None, for which mmengine's dataset draws another training image. 'keep' uses the part
+    that decodes, gray elsewhere, and gray alone where nothing does; the result has the reason as 'fault'. 'raise'
+    raises ValueError.
     """
 
     def __init__(self, *args, on_broken: str = 'skip', **kwargs):
         super().__init__(*args, **kwargs)
         self.on_broken = on_broken
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def transform(self, results: dict) -> dict | None:
-        path = results['img_path']
-        content = get(path, backend_args=self.backend_args)
-        fault = image_fault(content) if self.imdecode_backend in CHECKED else None
+        content, fault = self._read(results['img_path'])
+        image = None
         if fault is None:
-            image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
-        else:
-            self._tell(path, fault)
+            image, fault = self._decode(content)
+        if fault is not None:
+            if self.on_broken == 'raise':
+                raise ValueError(fault)
+            self._warn(results['img_path'], fault)
             if self.on_broken == 'skip':
                 return None
             image = _decodable_part(content)
-        if image is None:
-            raise ValueError(f'expected an image at {path}, got one that does not decode ({fault}); replace it or '
-                             'take it out of the annotation file')
+            if image is None:
+                image = np.full((results.get('height', GRAY_SIDE), results.get('width', GRAY_SIDE), 3), 128, np.uint8)
+            results['fault'] = fault
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def _tell(self, path: str, fault: str) -> None:
-        if path not in self._told:
-            self._told.add(path)
-            print_log(f'{path} is broken ({fault}): {_VERDICT[self.on_broken]}', logger='current',
+    def _read(self, path: str) -> tuple[bytes, str | None]:
+        try:
+            return get(path, backend_args=self.backend_args), None
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+            return b'', getattr(error, 'strerror', None) or str(error)
+
+    def _decode(self, content: bytes) -> tuple[np.ndarray | None, str | None]:
+        """Return the image and None, or None and why there is none."""
+        fault = image_fault(content) if self.imdecode_backend in CHECKED else None
+        if fault is not None:
+            return None, fault
+        try:
+            image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
+        except (*BROKEN, cv2.error) as error:
+            return None, _reason(error)
+        return image, (image_fault(content, whole=True) or 'it does not decode') if image is None else None
+
+    def _warn(self, path: str, fault: str) -> None:
+        if path not in self._warned:
+            self._warned.add(path)
+            print_log(f'{printable(path)} is broken ({fault}): {_CONSEQUENCE[self.on_broken]}', logger='current',
                       level=logging.WARNING)
 
 
-_VERDICT = {'skip': 'another image is trained on in its place', 'keep': 'what decodes of it is evaluated'}
+_CONSEQUENCE = {'skip': 'another image is trained on in its place',
+                'keep': 'what decodes of it is evaluated, gray elsewhere'}
 
 
-def image_fault(content: bytes) -> str | None:
-    """Why an image file cannot be decoded whole, or None. Cheap for intact JPEG and PNG: only their ends are read."""
-    whole = (content.startswith(b'\xff\xd8') and content.rstrip(b'\0').endswith(b'\xff\xd9')
-             or content.startswith(b'\x89PNG') and content.endswith(b'IEND\xaeB`\x82'))
-    if whole:
-        return None
+def image_fault(content: bytes, *, whole: bool = False) -> str | None:
+    """Return why an image file cannot be decoded wholly, or None.
+
+    Of a JPEG or PNG file with an intact end only the header is read, which takes 20 microseconds. whole: decode it.
+    """
+    intact_end = (content.startswith(b'\xff\xd8') and content.rstrip(b'\0').endswith(b'\xff\xd9')
+                  or content.startswith(b'\x89PNG') and content.endswith(b'IEND\xaeB`\x82'))
     try:
-        Image.open(io.BytesIO(content)).load()
-    except (OSError, SyntaxError, ValueError) as error:
-        return str(error) or type(error).__name__
+        image = Image.open(io.BytesIO(content))
+        if whole or not intact_end:
+            image.load()
+    except BROKEN as error:
+        return _reason(error)
     return None
 
 
+def printable(path: str) -> str:
+    """Return a path that can be logged: bytes that are no UTF-8, as in Latin-1 file names, are escaped."""
+    return path.encode('utf-8', 'backslashreplace').decode()
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__
+
+
 def _decodable_part(content: bytes) -> np.ndarray | None:
-    """uint8 (H, W, 3) in mmcv's BGR order, grey where the file ends too early; None when there is no image in it."""
+    """uint8 (H, W, 3) in mmcv's BGR order, gray where the file ends too early; None when there is no image in it."""
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
     try:
         upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))  # as OpenCV turns whole ones
         return np.asarray(upright.convert('RGB'))[..., ::-1].copy()
-    except (OSError, SyntaxError, ValueError):
+    except BROKEN:
         return None
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+@HOOKS.register_module()
+class BrokenImageHook(Hook):
+    """After validation and test, log how many images were broken, and which."""
+
+    def __init__(self):
+        self._faults: dict[str, str] = {}
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs: Sequence[BaseDataElement] | None = None):
+        self._faults |= {sample.img_path: sample.fault for sample in outputs or () if sample.get('fault')}
+
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        faults = dict(gathered(list(self._faults.items())))
+        self._faults = {}
+        if faults:
+            shown = ', '.join(f'{printable(path)} ({fault})' for path, fault in sorted(faults.items())[:8])
+            more = f' and {len(faults) - 8} more' if len(faults) > 8 else ''
+            print_log(f'{len(faults)} broken images were evaluated, gray where they do not decode: {shown}{more}',
+                      logger='current', level=logging.WARNING)
+
+    after_test_iter, after_test_epoch = after_val_iter, after_val_epoch
+
+
+def report_broken_images(cfg: Config) -> None:
+    """Let validation and test of `cfg` count broken images (BrokenImageHook), in place."""
+    for step in dicts_in([cfg.get(loader) for loader in LOADERS if not loader.startswith('train')]):
+        if step.get('type') == 'PackDetInputs':
+            keys = step.get('meta_keys', signature(PackDetInputs).parameters['meta_keys'].default)
+            step['meta_keys'] = (*keys, 'fault')
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='BrokenImageHook')]
 
 
 def survive_broken_images(cfg: Config) -> None:

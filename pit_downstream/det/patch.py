@@ -1,6 +1,7 @@
 """DPatch: one patch that spoils what a detector finds in any image (Liu et al. 2018, arXiv 1806.02299)."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ from torch import Tensor
 from ..attacks.base import Attack, without_inference_tensors
 from ..core.contracts import Batch, Sample
 from ..core.registry import ATTACKS
+from ..datasets.base import UnreadableImage
 from ..streams.rng import BatchRng
 from .tog import require_detector
 
 if TYPE_CHECKING:
     from ..core.contracts import Streams
     from .predictor import DetectorPredictor
+
+_log = logging.getLogger(__name__)
 
 SIDE, SHARE = 120, 120 / 416  # pixels; of the shorter side of the picture: veralauee/DPatch, cfgs/config.py
 PLACES = ('corner', 'centre')
@@ -132,11 +136,26 @@ def load_patch(path: str | Path) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-def drawn(predictor: 'DetectorPredictor', samples: Sequence[Sample], *, count: int, size: int, seed: int = 0
-          ) -> Iterator[Batch]:
-    """`count` batches of `size` samples drawn at random."""
+def drawn(predictor: 'DetectorPredictor', samples: Sequence[Sample], *, count: int, size: int, seed: int = 0,
+          allow_missing: int = 0) -> Iterator[Batch]:
+    """Yield `count` batches of `size` samples drawn at random. Up to `allow_missing` unreadable images are replaced by
+    the next readable ones; one more raises ValueError."""
     if count < 1 or not isinstance(size, int):
         raise ValueError(f'expected 1 step or more and a number as batch size, got {count} and {size}')
+    unreadable: dict[int, UnreadableImage] = {}
+
+    def read(index: int) -> Sample:
+        for place in (*range(index, len(samples)), *range(index)):
+            try:
+                if place not in unreadable:
+                    return samples[place]
+            except UnreadableImage as error:
+                unreadable[place] = error
+                if len(unreadable) > allow_missing:
+                    break
+                _log.warning('left out: %s', error)
+        raise ValueError(f'Unreadable images: {len(unreadable)} of {len(samples)}, among them '
+                         f'{next(reversed(unreadable.values()))}. Replace them, or give --allow-missing N.')
     for step in range(count):
         chosen = BatchRng(seed, [('dpatch', step)]).integers(0, len(samples), (1, size))[0].tolist()
-        yield predictor.collate([samples[index] for index in chosen])
+        yield predictor.collate([read(index) for index in chosen])

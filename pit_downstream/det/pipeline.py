@@ -10,6 +10,8 @@ from mmdet.structures import DetDataSample
 from mmengine.dataset import Compose
 from torch import Tensor
 
+from .data import LoadImageOrSkip
+
 ORDERS = ('bgr', 'rgb')
 
 
@@ -35,7 +37,7 @@ class TestPipeline:
     __test__ = False  # pytest takes it for a test
 
     def __init__(self, transforms: Sequence[Mapping]):
-        built = [TRANSFORMS.build(dict(transform)) for transform in transforms]
+        built = [TRANSFORMS.build(_checked(transform)) for transform in transforms]
         places = [place for place, transform in enumerate(built) if isinstance(transform, LoadImageFromFile)]
         if len(places) != 1:
             names = ', '.join(type(transform).__name__ for transform in built)
@@ -44,6 +46,8 @@ class TestPipeline:
             raise ValueError('expected images to be normalised by model.data_preprocessor, got Normalize in the test '
                              'pipeline; move its numbers there')
         cut = places[0] + 1
+        if isinstance(built[places[0]], LoadImageOrSkip):
+            built[places[0]].on_broken = 'raise'  # samples that are unreadable are counted
         self._before, self._after = Compose(built[:cut]), Compose(built[cut:])
         self._floats = built[places[0]].to_float32
         self.order = getattr(built[places[0]], 'channel_order', 'bgr')
@@ -64,3 +68,9 @@ class TestPipeline:
         packed = self._after({**known, 'img': pixels.astype(np.float32) if self._floats else pixels})
         inputs = packed['inputs']
         return inputs.flip(0) if self.order == 'bgr' else inputs, packed['data_samples']
+
+
+def _checked(transform: Mapping) -> dict:
+    """The transform as a dict; mmcv's image loader is replaced by one that finds broken files."""
+    plain = transform['type'] in ('LoadImageFromFile', LoadImageFromFile)
+    return {**transform, 'type': 'LoadImageOrSkip'} if plain else dict(transform)

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from ..datasets.shapes import write_shapes
 from ..training.launch import checkpoint_file, config_file, join_processes, set_flags, summary
 from .bundled import ROOT, use_bundled
-from .data import dicts_in, require_data, set_data_root, survive_broken_images
+from .data import dicts_in, report_broken_images, require_data, set_data_root, survive_broken_images
 from .precision import set_bf16
 
 
@@ -54,6 +54,7 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
 def set_training(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/train.py to `cfg`, in place, and make sure that its weights lie where it says."""
     _require_weights(cfg)
+    report_broken_images(cfg)
     if args.amp == 'bf16':
         set_bf16(cfg)
     set_flags(cfg, args)
@@ -74,6 +75,7 @@ def _set_annotations(cfg: Config, args: argparse.Namespace) -> None:
 def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/test.py to `cfg`, in place."""
     cfg.load_from = str(checkpoint_file(args.checkpoint))
+    report_broken_images(cfg)
     if args.amp:
         set_bf16(cfg)
     if args.show_dir:

@@ -1,6 +1,7 @@
 """Absent data sets are found before any work, broken images are named and survived."""
 
 import io
+import os
 import re
 
 import numpy as np
@@ -70,11 +71,41 @@ def test_what_decodes_of_a_turned_picture_is_turned(tmp_path):
         assert data.LoadImageOrSkip(on_broken='keep')(dict(img_path=str(path)))['img'].shape == (50, 40, 3)
 
 
-def test_evaluation_refuses_what_does_not_decode(tmp_path):
-    path = tmp_path / 'none.jpg'
-    path.write_bytes(b'nothing')
-    with pytest.raises(ValueError, match='expected an image at .*none.jpg, got one that does not decode'):
-        data.LoadImageOrSkip(on_broken='keep')(dict(img_path=str(path)))
+@pytest.fixture(params=['damaged PNG', 'no image', 'empty', 'missing', 'dangling link', 'folder', '179 megapixels'])
+def broken(request, tmp_path):
+    """A path in a Latin-1 file name's bytes at which no image can be read."""
+    path = tmp_path / os.fsdecode('é.png'.encode('latin-1'))
+    if request.param == 'damaged PNG':  # its end is intact
+        content = bytearray(encoded('PNG'))
+        content[len(content) // 2] ^= 255
+        path.write_bytes(content)
+    elif request.param == '179 megapixels':
+        Image.new('1', (1 << 14, 11000)).save(path)  # 180 million pixels in 24 kB
+    elif request.param == 'dangling link':
+        path.symlink_to('nowhere')
+    elif request.param == 'folder':
+        path.mkdir()
+    elif request.param != 'missing':
+        path.write_bytes(b'nothing' if request.param == 'no image' else b'')
+    return str(path)
+
+
+def test_training_replaces_broken_files(broken, logged):
+    assert data.LoadImageOrSkip(on_broken='skip')(dict(img_path=broken)) is None
+    assert len(logged) == 1 and logged[0].isprintable() and '.png is broken' in logged[0]
+
+
+def test_validation_shows_gray_in_place_of_broken_files(broken, logged):
+    results = data.LoadImageOrSkip(on_broken='keep')(dict(img_path=broken, height=30, width=40))
+    assert results['img'].dtype == np.uint8 and results['fault']
+    if results['img'].shape != (40, 50, 3):  # of the damaged PNG something decodes
+        assert results['img'].shape == (30, 40, 3) and (results['img'] == 128).all()
+    assert len(logged) == 1
+
+
+def test_evaluation_refuses_broken_files(broken):
+    with pytest.raises(ValueError):
+        data.LoadImageOrSkip(on_broken='raise')(dict(img_path=broken))
 
 
 def config(root):

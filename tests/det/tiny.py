@@ -120,6 +120,28 @@ def config(folder, family, *, pipeline=scenes.PIPELINE, **changes) -> Config:
     return cfg
 
 
+AUGMENTED = (dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+             dict(type='RandomResize', scale=[(64, 64), (96, 96)], keep_ratio=True), dict(type='RandomFlip', prob=.5),
+             dict(type='PackDetInputs'))
+
+
+def training(folder, family, **changes) -> Config:
+    """As `config`, with all that tools/train.py needs: two epochs of three steps, each followed by a validation."""
+    cfg = config(folder, family)
+    loader = dict(num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg.test_dataloader.update(loader)
+    train = cfg.test_dataloader.dataset.to_dict() | dict(pipeline=list(AUGMENTED), test_mode=False)
+    cfg.merge_from_dict(dict(
+        default_scope='mmdet', val_dataloader=cfg.test_dataloader, val_evaluator=cfg.test_evaluator,
+        val_cfg=dict(type='ValLoop'), test_cfg=dict(type='TestLoop'),
+        train_dataloader=loader | dict(batch_size=2, dataset=train, sampler=dict(type='DefaultSampler', shuffle=True)),
+        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=1),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=.01, momentum=.9)),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1))))
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
 def detector(folder, family, **options):
     """(predictor with random weights, samples); the last layer of scores is steep, so that places differ."""
     cfg = config(folder, family, **options)

@@ -1,4 +1,4 @@
-"""Detection data that could mislead the tools: other images, names that leave a folder."""
+"""Detection data that could mislead or end the tools: other images, names that leave a folder, broken files."""
 
 import json
 
@@ -99,3 +99,41 @@ def test_a_link_in_the_folder_of_save_images_is_refused(run_tool, config, tmp_pa
                     '--save-images', 'saved')
     assert done.code == 2 and 'saved' in done.err and 'Traceback' not in done.err
     assert not list((tmp_path / 'elsewhere').iterdir())
+
+
+def damage(path):
+    """Change the middle of a PNG; its end stays intact."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def test_broken_files_are_counted_as_unreadable(run_tool, config, tmp_path):
+    images = tmp_path / 'data/images'
+    damage(images / 'a.png')
+    (images / 'b.png').unlink()
+    (images / 'c.png').unlink()
+    (images / 'c.png').symlink_to('nowhere')
+    flags = ('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'none')
+    done = run_tool(*flags, '--allow-missing', '2')
+    assert done.code == 2 and all(name in done.err for name in ('a.png', 'b.png', 'c.png')), done.err
+    assert run_tool(*flags, '--allow-missing', '3').code == 0
+    train = ('train_patch.py', config, 'random', *FEW, '--steps', '2', '--batch-size', '4')
+    done = run_tool(*train)
+    assert done.code == 2 and '--allow-missing' in done.err and 'Traceback' not in done.err
+    assert run_tool(*train, '--allow-missing', '3').code == 0
+
+
+def test_training_and_its_validation_survive_broken_files(run_tool, tmp_path):
+    folder = scenes.coco_folder(tmp_path / 'data')
+    tiny.training(folder, 'fcos').dump(tmp_path / 'tiny.py')
+    damage(folder / 'images/a.png')
+    (folder / 'images/d.png').unlink()
+    done = run_tool('train.py', 'tiny.py', '--work-dir', 'work')
+    assert done.code == 0 and '6 iterations' in done.out, done.err
+    logs = ''.join(path.read_text() for path in (tmp_path / 'work').rglob('*.log'))
+    assert 'a.png is broken' in logs and 'another image is trained on' in logs
+    counted = [line for line in logs.splitlines() if '2 broken images were evaluated' in line]
+    assert len(counted) == 1 and all(name in counted[0] for name in ('a.png', 'd.png'))  # mmengine logs it once a run
+    done = run_tool('test.py', 'tiny.py', 'work')
+    assert done.code == 0 and 'bbox_mAP' in done.out and '2 broken images were evaluated' in done.out + done.err
