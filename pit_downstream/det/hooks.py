@@ -1,9 +1,16 @@
 """mmengine hooks that configs name."""
 
+from collections.abc import Iterator
+
 from mmdet.registry import HOOKS
+from mmengine.config import Config
 from mmengine.hooks import Hook
+from torch.utils.data import Dataset
 
 from ..backbones.weights import unwrap
+from ..training import data  # noqa: F401  registers leave_seeds_to_torch
+from ..training.hooks import EpochSeedHook
+from ..training.launch import add_hooks
 
 
 @HOOKS.register_module()
@@ -17,3 +24,35 @@ class BackboneLoadFromHook(Hook):
         state = unwrap(checkpoint)
         if not any('backbone.' in name for name in state):
             checkpoint['state_dict'] = {f'backbone.{name}': value for name, value in state.items()}
+
+
+@HOOKS.register_module()
+class DetectionEpochSeedHook(EpochSeedHook):
+    """As EpochSeedHook. Transforms that keep images of earlier batches (CachedMosaic, CachedMixUp) begin anew."""
+
+    def before_train_epoch(self, runner) -> None:
+        super().before_train_epoch(runner)
+        for transform in _transforms(runner.train_dataloader.dataset):
+            if hasattr(transform, 'results_cache'):
+                transform.results_cache = []
+
+
+def _transforms(dataset: Dataset) -> Iterator[object]:
+    """Transforms of a dataset and of the datasets inside."""
+    pipeline = getattr(dataset, 'pipeline', ())
+    yield from getattr(pipeline, 'transforms', pipeline)
+    for inner in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
+        if inner is not None:
+            yield from _transforms(inner)
+
+
+def make_resumable(cfg: Config) -> None:
+    """Let a run that is resumed after an epoch equal an uninterrupted one, in place.
+
+    Worker processes are started anew for each epoch, since those that persist keep the state of their generators. In a
+    loop that counts iterations nothing changes: mmengine advances its data.
+    """
+    if cfg.train_cfg.get('type') == 'EpochBasedTrainLoop' or cfg.train_cfg.get('by_epoch'):
+        add_hooks(cfg, 'DetectionEpochSeedHook')
+        cfg.train_dataloader.persistent_workers = False
+        cfg.train_dataloader.setdefault('worker_init_fn', dict(type='leave_seeds_to_torch'))

@@ -15,6 +15,7 @@ from ..datasets.shapes import write_shapes
 from ..training.launch import checkpoint_file, config_file, join_processes, set_flags, summary
 from .bundled import ROOT, use_bundled
 from .data import dicts_in, report_broken_images, require_data, set_data_root, survive_broken_images
+from .hooks import make_resumable
 from .precision import set_bf16
 
 
@@ -58,6 +59,7 @@ def set_training(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp == 'bf16':
         set_bf16(cfg)
     set_flags(cfg, args)
+    make_resumable(cfg)
 
 
 def _set_annotations(cfg: Config, args: argparse.Namespace) -> None:

@@ -1,21 +1,34 @@
-"""What happens around the epochs of a classifier's training."""
+"""mmengine hooks for the training of classifiers and detectors."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine import dist
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import set_random_seed
+
+from ..evaluation.ranks import from_first
 
 WEIGHTS = 'weights.pth'
 
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seed all generators before every epoch from (seed, epoch, rank), so that a resumed run draws what one that was
-    never stopped does. timm's augmentations know no other generators than Python's, numpy's and torch's own."""
+    """Seed all generators before every epoch from (seed, epoch, rank), so that a resumed run draws the same numbers as
+    an uninterrupted one. timm's and mmdet's augmentations use the global generators of Python, numpy and torch.
+
+    A run without randomness.seed resumes with the seed of its checkpoint, the sampler included.
+    """
+
+    def before_train(self, runner) -> None:
+        loader, seed = runner.train_dataloader, from_first(runner.seed)
+        for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
+            if hasattr(sampler, 'seed'):
+                sampler.seed = seed
 
     def before_train_epoch(self, runner) -> None:
         words = np.random.SeedSequence([runner.seed, runner.epoch, runner.rank]).generate_state(1)
@@ -36,3 +49,51 @@ class WeightsHook(Hook):
         path = Path(runner.work_dir, WEIGHTS)
         torch.save(state, path.with_suffix('.new'))
         os.replace(path.with_suffix('.new'), path)  # whole or not at all
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stop training at a loss that is not finite, before a checkpoint is written.
+
+    interval: iterations between two checks on a GPU or on several ranks, which wait for each other there. Before the
+    end of an epoch and before every checkpoint there is a check, too.
+    """
+
+    priority = 'HIGH'  # before hooks that save or average weights
+
+    def __init__(self, interval: int = 50):
+        self.interval = interval
+        self._first: torch.Tensor | None = None  # iteration of the first such loss
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        if outputs is None or 'loss' not in outputs:
+            return
+        finite = torch.as_tensor(outputs['loss']).detach().isfinite().all()
+        first = torch.where(finite, _NEVER, runner.iter)
+        self._first = first if self._first is None else torch.minimum(self._first, first)
+        if self.every_n_train_iters(runner, self.interval) or not (first.is_cuda or dist.is_distributed()):
+            self._check()
+
+    def after_train_epoch(self, runner) -> None:
+        self._check()
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Rank 0 alone writes checkpoints. A finite loss may have gradients that are not."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        state = checkpoint['state_dict']
+        bad = [name for name, _ in model.named_parameters() if name in state and not state[name].isfinite().all()]
+        if bad:
+            raise ValueError(f'Weights are not finite after {runner.iter} iterations: {len(bad)} tensors, among them '
+                             f'{bad[0]}. {_ADVICE}')
+
+    def _check(self) -> None:
+        if self._first is None:
+            return
+        dist.all_reduce(self._first, 'min')
+        if self._first < _NEVER:
+            raise ValueError(f'Loss is not finite: NaN or infinity at iteration {int(self._first) + 1}. {_ADVICE}')
+
+
+_NEVER = 2 ** 62
+_ADVICE = ('Check the weights and the data, lower the learning rate, or clip gradients (optim_wrapper.clip_grad); no '
+           'checkpoint was written since.')

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from ..evaluation.ranks import rank_env, require_one_process
 from ..evaluation.slurm import env_world_size
+from . import hooks  # noqa: F401  registers them
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 
 
 def set_flags(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply --amp (fp16's; bf16 is the caller's), --auto-scale-lr and --resume to `cfg`, in place; check its seed."""
+    """Apply --amp (fp16's; bf16 is the caller's), --auto-scale-lr and --resume to `cfg`, in place; check its seed, and
+    let training stop at a loss that is not finite."""
     seed = cfg.get('randomness', {}).get('seed')
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2 ** 32):
         raise ValueError(f'randomness.seed must be an integer in 0..4294967295, got {seed!r}. Choose another one')
@@ -78,6 +80,7 @@ def set_flags(cfg: Config, args: argparse.Namespace) -> None:
         if not torch.cuda.is_available():
             raise ValueError('--amp fp16 needs a GPU, and there is none; leave it out, or take bf16 for a detector')
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    add_hooks(cfg, 'FiniteLossHook')
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config, which has none')
@@ -88,6 +91,13 @@ def set_flags(cfg: Config, args: argparse.Namespace) -> None:
     if cfg.get('resume') and not cfg.get('load_from'):
         found = latest_checkpoint(cfg.work_dir)  # mmengine would follow the pointer out of a work dir that was moved
         cfg.load_from = found and str(found)  # without one the run starts from the beginning
+
+
+def add_hooks(cfg: Config, *types: str) -> None:
+    """Add custom hooks without arguments to `cfg`, in place, unless it has hooks of these types."""
+    given = list(cfg.get('custom_hooks') or [])
+    present = [hook.get('type') for hook in given]
+    cfg.custom_hooks = [*given, *(ConfigDict(type=name) for name in types if name not in present)]
 
 
 def join_processes(cfg: Config) -> None:

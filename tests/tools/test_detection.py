@@ -9,6 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from pit_downstream.training import checkpoint
+from tests.det import scenes, tiny
 
 SMALL = ('--cfg-options', 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0',
          'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',
@@ -70,6 +74,32 @@ def test_killed_and_resumed(tool, few_shapes, tmp_path):
     assert 'resumed epoch: 1, iter: 4' in done.stdout + done.stderr
     assert '12 iterations, loss' in done.stdout.strip().splitlines()[-1]
     assert (work / 'epoch_3.pth').is_file()
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(run_tool, tmp_path):
+    """Dropout in the model, random sizes and flips in a worker that is meant to persist, and no seed in the config."""
+    tiny.training(scenes.coco_folder(tmp_path / 'data'), 'detr', train_dataloader=dict(
+        num_workers=1, persistent_workers=True)).dump(tmp_path / 'tiny.py')
+    whole = run_tool('train.py', 'tiny.py', '--work-dir', 'whole')
+    assert whole.code == 0, whole.err
+    resumed = run_tool('train.py', 'tiny.py', '--work-dir', 'resumed', '--resume', 'whole/epoch_1.pth')
+    assert resumed.code == 0, resumed.err
+    weights = [checkpoint.load(tmp_path / work / 'epoch_2.pth')['state_dict'] for work in ('whole', 'resumed')]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    before = checkpoint.load(tmp_path / 'whole/epoch_1.pth')['state_dict']
+    assert not all(torch.equal(value, weights[1][name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize('lr', ['nan', '1e30'])
+def test_a_loss_that_is_not_finite_stops_training_before_its_checkpoint(run_tool, tmp_path, lr):
+    tiny.training(scenes.coco_folder(tmp_path / 'data'), 'fcos').dump(tmp_path / 'tiny.py')
+    first = run_tool('train.py', 'tiny.py', '--work-dir', 'work', '--cfg-options', 'train_cfg.max_epochs=1')
+    assert first.code == 0, first.err
+    good = (tmp_path / 'work/epoch_1.pth').read_bytes()
+    done = run_tool('train.py', 'tiny.py', '--work-dir', 'work', '--cfg-options', 'load_from=work/epoch_1.pth',
+                    f'optim_wrapper.optimizer.lr={lr}')
+    assert done.code == 2 and 'loss is not finite' in done.err.lower() and 'Traceback' not in done.err
+    assert (tmp_path / 'work/epoch_1.pth').read_bytes() == good and not (tmp_path / 'work/epoch_2.pth').exists()
 
 
 def test_two_processes_train_as_one_model(tool, few_shapes):

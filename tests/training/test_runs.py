@@ -64,6 +64,13 @@ def test_seeds_that_are_none_are_refused(run_tool, few_shapes, tmp_path, tool, c
     assert not (tmp_path / 'work').exists()
 
 
+def test_a_loss_that_is_not_finite_stops_training_before_a_checkpoint(run_tool, few_shapes, tmp_path):
+    done = run_tool('train_classifier.py', 'configs/imagenet_pit_s.py', '--data', few_shapes / 'classification',
+                    '--work-dir', tmp_path / 'work', '--cfg-options', *SHORT, 'optim_wrapper.optimizer.lr=nan')
+    assert done.code == 2 and 'loss is not finite' in done.err.lower() and 'Traceback' not in done.err
+    assert not list((tmp_path / 'work').rglob('*.pth'))
+
+
 @pytest.fixture(scope='module')
 def recipe(few_shapes, tmp_path_factory):
     """PiT-S' whole recipe but for its size: RandAugment, erasing, mixing, AdamP, averaging; 2 epochs of 3 steps."""
