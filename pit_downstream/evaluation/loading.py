@@ -1,12 +1,14 @@
 """Batches of raw images, decoded by workers, in one stream over many passes so that no pass waits for its first."""
 
+import math
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from ..core.contracts import Sample
 from ..datasets.base import Samples, UnreadableImage
@@ -52,8 +54,8 @@ def passes(sources: Sequence[Samples], *, indices: Sequence[Sequence[int]], batc
     plan = [[(place, index) for index in chosen[start:start + batch_size]]
             for place, chosen in enumerate(indices) for start in range(0, len(chosen), batch_size)]
     stream = _told(DataLoader(
-        _Sources(sources), batch_sampler=plan, num_workers=workers, collate_fn=_collate, pin_memory=pin,
-        prefetch_factor=AHEAD if workers else None))
+        _Sources(sources), batch_sampler=plan, num_workers=workers, collate_fn=_pack if workers else _collate,
+        pin_memory=pin, prefetch_factor=AHEAD if workers else None))
     for chosen in indices:
         yield chain.from_iterable(islice(stream, -(-len(chosen) // batch_size)))
 
@@ -61,7 +63,8 @@ def passes(sources: Sequence[Samples], *, indices: Sequence[Sequence[int]], batc
 def _told(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
     """The batches; of a worker that was killed it says what a user can do, not which of torch's options."""
     try:
-        yield from loader
+        for batches in loader:
+            yield batches.unpack() if isinstance(batches, _Packed) else batches
     except RuntimeError as error:
         if 'DataLoader worker' not in str(error):
             raise
@@ -94,6 +97,34 @@ def _collate(items: list[Sample | UnreadableImage]) -> tuple[RawBatch, ...]:
     return (RawBatch(_NOTHING, unreadable=unreadable), *batches) if unreadable else batches
 
 
+@dataclass(frozen=True)
+class _Packed:
+    """The batches that a worker sends: all images in one tensor, all else as bytes.
+
+    Every tensor that is sent between processes costs a file descriptor on both sides, so there is one for all sizes.
+    """
+
+    pixels: Tensor  # uint8, flat
+    rest: bytes
+
+    def pin_memory(self) -> '_Packed':
+        return replace(self, pixels=self.pixels.pin_memory())
+
+    def unpack(self) -> tuple[RawBatch, ...]:
+        shapes, batches = pickle.loads(self.rest)
+        images = self.pixels.split([math.prod(shape) for shape in shapes])
+        return tuple(replace(batch, images=flat.view(shape))
+                     for batch, flat, shape in zip(batches, images, shapes, strict=True))
+
+
+def _pack(items: list[Sample | UnreadableImage]) -> _Packed:
+    """As `_collate`, in a worker. pickle copies the tensors in targets, which multiprocessing would share."""
+    batches = _collate(items)
+    shapes = [batch.images.shape for batch in batches]
+    rest = pickle.dumps((shapes, [replace(batch, images=_NOTHING) for batch in batches]))
+    return _Packed(torch.cat([batch.images.flatten() for batch in batches]), rest)
+
+
 def _stacked(samples: list[Sample]) -> RawBatch:
-    images = default_collate([sample.image for sample in samples])  # in a worker straight into shared memory
+    images = torch.stack([sample.image for sample in samples])
     return RawBatch(images, tuple(sample.id for sample in samples), tuple(sample.target for sample in samples))
