@@ -32,23 +32,29 @@ def digest_file(path: str | Path) -> str:
     return digest_files([path])[0]
 
 
-def digest_files(paths: Sequence[str | Path]) -> list[str]:
+def digest_files(paths: Sequence[str | Path], *, unreadable: str | None = None) -> list[str]:
     """Return the digest of each file's content, in order.
 
     A digest is read from a cache if path, size, inode and both times of the file are unchanged. The cache is a
     SQLite file in $XDG_CACHE_HOME/pit_downstream (default ~/.cache). Without a writable cache all files are read.
+    Work of more than a few seconds is reported on stderr.
+
+    Args:
+        paths: The files.
+        unreadable: Stands for a file that is missing or cannot be read. None: such a file is an error.
 
     Raises:
-        OSError: A file is missing or unreadable.
+        OSError: A file is missing or unreadable, and `unreadable` is None.
     """
     keys = [os.fsencode(os.path.abspath(path)) for path in paths]
-    stats = {key: _fingerprint(key) for key in keys}
+    stats = {key: status for key in dict.fromkeys(keys) if (status := _fingerprint(key, unreadable)) is not None}
     cached = _read_cache(stats)
     missing = [key for key in stats if key not in cached]
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:  # hashlib releases the GIL
-        computed = dict(zip(missing, pool.map(_hash_file, missing), strict=True))
-    _write_cache({key: (stats[key], digest) for key, digest in computed.items()})
-    return [cached.get(key) or computed[key] for key in keys]
+        digests = pool.map(_hash_file, missing, [unreadable] * len(missing))
+        computed = dict(zip(missing, _report_progress(digests, len(missing)), strict=True))
+    _write_cache({key: (stats[key], digest) for key, digest in computed.items() if digest != unreadable})
+    return [cached.get(key) or computed.get(key) or str(unreadable) for key in keys]
 
 
 def cache_path() -> Path:
@@ -57,17 +63,40 @@ def cache_path() -> Path:
     return Path(root, 'pit_downstream', 'digests.sqlite')
 
 
-def _fingerprint(path: bytes) -> Fingerprint:
-    """Return size, mtime_ns, ctime_ns and inode. A rename keeps the mtime, but changes the ctime."""
-    status = os.stat(path)
+def _report_progress(digests: Iterable[str], count: int) -> Iterator[str]:
+    """Yield `digests`; log how many of `count` are done after 3 seconds, then every 10."""
+    due = time.monotonic() + 3
+    for done, digest in enumerate(digests):
+        if time.monotonic() > due:
+            _log.warning('hashing the content of files: %d of %d done (later runs read the cache)', done, count)
+            due = time.monotonic() + 10
+        yield digest
+
+
+def _fingerprint(path: bytes, unreadable: str | None = None) -> Fingerprint | None:
+    """Return size, mtime_ns, ctime_ns and inode. A rename keeps the mtime, but changes the ctime.
+
+    None for a file without any, if something stands for unreadable files.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        if unreadable is None:
+            raise
+        return None
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _hash_file(path: bytes) -> str:
+def _hash_file(path: bytes, unreadable: str | None = None) -> str:
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with open(path, 'rb') as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        if unreadable is None:
+            raise
+        return unreadable
     return digest.hexdigest()[:DIGITS]
 
 
@@ -87,7 +116,7 @@ def _read_cache(stats: dict[bytes, Fingerprint]) -> dict[bytes, str]:
 def _write_cache(entries: dict[bytes, tuple[Fingerprint, str]]) -> None:
     now = time.time()
     rows = [(path, *fingerprint, digest) for path, (fingerprint, digest) in entries.items()
-            if now - max(fingerprint[1], fingerprint[2]) / 1e9 > _UNSETTLED and _fingerprint(path) == fingerprint]
+            if now - max(fingerprint[1], fingerprint[2]) / 1e9 > _UNSETTLED and _fingerprint(path, '') == fingerprint]
     if not rows:
         return
     with _cache() as cache:

@@ -21,9 +21,9 @@ def hashed(monkeypatch):
     """The files that were read."""
     names, original = [], digests._hash_file
 
-    def recorded(path):
+    def recorded(path, *options):
         names.append(os.path.basename(os.fsdecode(path)))
-        return original(path)
+        return original(path, *options)
     monkeypatch.setattr(digests, '_hash_file', recorded)
     return names
 
@@ -99,3 +99,24 @@ def test_fifty_thousand_cached_files_within_five_seconds(tmp_path):
     start = time.process_time()
     assert set(digests.digest_files(paths)) == {'f' * 16}
     assert time.process_time() - start < 5
+
+
+def test_unreadable_files_have_the_word_given_for_them(tmp_path):
+    (tmp_path / 'whole').write_text('abc')
+    (tmp_path / 'dangling').symlink_to(tmp_path / 'nowhere')
+    (tmp_path / 'folder').mkdir()
+    names = ['dangling', 'whole', 'folder', 'missing']
+    found = digests.digest_files([tmp_path / name for name in names], unreadable='unreadable')
+    assert found == ['unreadable', digests.digest_file(tmp_path / 'whole'), 'unreadable', 'unreadable']
+    for name in ('dangling', 'folder', 'missing'):
+        with pytest.raises(OSError):
+            digests.digest_file(tmp_path / name)
+
+
+def test_long_work_is_reported(tmp_path, monkeypatch, caplog):
+    for name in 'abc':
+        (tmp_path / name).write_text(name)
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(digests.time, 'monotonic', lambda: next(clock))
+    digests.digest_files([tmp_path / name for name in 'abc'])
+    assert '1 of 3 done' in caplog.text or '0 of 3 done' in caplog.text
