@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ..core.condition import CLEAN, Condition
-from ..core.records import MissingMeasurement, Record, Table
+from ..core.records import CONTENT, MissingMeasurement, Record, Table
 from ..core.spec import Value
 from . import imagenet_c
 from .base import wilson
@@ -80,7 +80,7 @@ def csv_of(records: Iterable[Record]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator='\n')
     writer.writeheader()
-    writer.writerows(map(record_row, records))
+    writer.writerows(record_row(record) for record in records if record.metric != CONTENT)
     return out.getvalue()
 
 
@@ -98,7 +98,7 @@ def as_json(table: Table, corruptions: Sequence[str], severities: Sequence[int],
     mean, interval = _chosen(table, corruptions, severities, variant)
     chosen = {'corruptions': list(corruptions), 'severities': list(severities), 'mean_accuracy': mean,
               'interval': interval}
-    rows = [record_row(record) for record in table.records]
+    rows = [record_row(record) for record in table.records if record.metric != CONTENT]
     return json.dumps({'model': table.model, 'dataset': table.dataset, 'summary': summary, 'intervals': intervals,
                        'chosen': chosen, 'records': rows}, indent=1) + '\n'
 

@@ -24,6 +24,9 @@ def classifier_parser(description: str) -> argparse.ArgumentParser:
     add('--data', default=VALIDATION, help='folder of class folders, or of pictures with --labels (default: '
         '%(default)s)')
     add('--labels', metavar='FILE', help="lines 'picture class' for a flat folder")
+    add('--classes', metavar='FILE', help="class names, one a line in the order of the model's outputs, to which class "
+        'folders are matched (default: the names in the checkpoint; of a model with 1000 outputs the WordNet ids of '
+        "ImageNet-1k; else as many folders as outputs in sorted order, as torchvision's ImageFolder)")
     add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
     add('--store', default='work_dirs/records', metavar='DIR', help='where records are kept (default: %(default)s)')
     add('--cache', metavar='DIR', help='keep decoded images in a memory map here, for this and later runs')
@@ -45,19 +48,33 @@ def classifier(args: argparse.Namespace):
 
 def predictor_of(args: argparse.Namespace, **precision: str | None):
     require_places(args)
+    from ..datasets.labelsets import read_classes
     from ..evaluation.models import build_classifier
     from ..evaluation.ranks import start_ranks
     look_here()
-    return build_classifier(args.model, weights=args.weights, protocol=args.protocol, device=start_ranks(args.device),
-                            compiled=args.compile, seed=args.seed, **precision)
+    names = read_classes(args.classes) if args.classes else None
+    predictor = build_classifier(args.model, weights=args.weights, protocol=args.protocol,
+                                 device=start_ranks(args.device), compiled=args.compile, seed=args.seed, **precision)
+    if names and len(names) != predictor.classes():
+        raise ValueError(f'{args.classes} has {len(names)} class names, the model has {predictor.classes()} outputs: '
+                         f'{predictor.name}. List every class once.')
+    predictor.class_names = names or predictor.class_names
+    return predictor
+
+
+def model_classes(predictor):
+    """Return the classes of a model, to which folders are matched."""
+    from ..datasets.labelsets import Classes
+    count, names = predictor.classes(), predictor.class_names
+    return Classes(count, names if names and len(names) == count else None)
 
 
 def pictures(args: argparse.Namespace, predictor):
     """The samples of --data as `predictor` views them; refuses classes that it does not know."""
     from ..datasets.cache import CachedSamples
     from ..datasets.imagenet import class_folders, flat_folder
-    view = predictor.view
-    samples = flat_folder(args.data, args.labels, view=view) if args.labels else class_folders(args.data, view=view)
+    options = {'view': predictor.view, 'classes': model_classes(predictor)}
+    samples = flat_folder(args.data, args.labels, **options) if args.labels else class_folders(args.data, **options)
     require_classes(samples.targets, predictor)
     if args.limit is not None:
         samples = samples.limited(args.limit)
@@ -78,7 +95,8 @@ def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequenc
     _require_named(args)
     clean = pictures(args, predictor) if Path(args.data).is_dir() else None
     return published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
-                                 name=args.set or 'imagenet_c', clean=clean, limit=args.limit)
+                                 name=args.set or 'imagenet_c', clean=clean, limit=args.limit,
+                                 classes=model_classes(predictor))
 
 
 def clean_pictures(args: argparse.Namespace, predictor, *, of_imagenet: bool):

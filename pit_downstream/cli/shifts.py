@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .classifiers import clean_pictures
+from .classifiers import clean_pictures, model_classes
 
 
 def add_shift_flags(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def shifts(args: argparse.Namespace, places: dict, predictor) -> tuple:
     from ..datasets.shifts import is_own, open_shifts
     clean = clean_pictures(args, predictor, of_imagenet=not all(map(is_own, places)))
     opened = open_shifts(places, view=predictor.view, limit=args.limit,
-                         clean=clean and Clean(Path(args.data), clean.name))
+                         clean=clean and Clean(Path(args.data), clean.name, model_classes(predictor)))
     if args.cache:
         opened = {name: replace(shift, samples=shift.samples and CachedSamples(shift.samples, args.cache))
                   for name, shift in opened.items()}

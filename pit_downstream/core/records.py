@@ -17,6 +17,8 @@ TOLERANCE = 1e-6  # relative; sums of float32 in another order, as for other bat
 
 _log = logging.getLogger(__name__)
 
+CONTENT = 'content'  # metric of a record whose place is the digest of the images that its condition was measured on
+
 Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric) or also the place
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.digests import digest_files, digest_text
 from ..core.registry import DATASETS
 from ..core.spec import Spec
-from .base import PictureSamples, View, folders_in
+from .base import PictureSamples, View
+from .folders import folders_in
 from .shift import IN9_VARIATIONS, Shift, answered, as_published, require_folders
 
 # The first and last index of each run of ImageNet's classes that belong to a class; from in_to_in9.json of
@@ -106,5 +108,6 @@ def challenge(root: str | Path, *, view: View) -> Challenge:
     backgrounds = answered(grounds, of_class, 'backgrounds', view)
     ids, targets = zip(*found, strict=True)
     name = str(Spec.of('in9_challenge', classes=len(IN9), backgrounds=len(backgrounds),
-                       background_files=backgrounds.files))
+                       background_files=backgrounds.files, mask_files=digest_text(*digest_files(
+                           [masks / Path(id).with_suffix('.npy') for id in ids], unreadable='unreadable'))))
     return Challenge(PictureSamples(pictures, ids, targets, view=view, name=name), masks=masks, backgrounds=backgrounds)

@@ -1,8 +1,7 @@
 """Samples on disk: pictures with their class, cut to the raw image on which a benchmark defines its corruption."""
 
-import hashlib
-import os
 import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,18 +17,21 @@ from torchvision.transforms.functional import center_crop, resize
 
 from ..core.condition import CLEAN, Condition
 from ..core.contracts import Sample
+from ..core.digests import digest_files, digest_text
 from ..core.spec import Spec
+from .folders import SUFFIXES, printable
 
-SUFFIXES = ('.jpeg', '.jpg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
-# What Pillow raises for pictures that are broken in one way or another: SyntaxError for PNG, struct.error for headers
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+# What Pillow's decoders raise for damaged files: SyntaxError for PNG, struct.error for headers, RuntimeError for AVIF,
+# LookupError, TypeError and the like for tags of TIFF and Exif; DecompressionBombError above 179 million pixels
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, RuntimeError, LookupError, TypeError,
+           AttributeError, OverflowError, MemoryError, Image.DecompressionBombError)
 
 
 class UnreadableImage(ValueError):
     """A picture that could not be decoded. id: the sample's; reason: what the decoder said."""
 
     def __init__(self, id: str, reason: str):
-        super().__init__(f'{id} could not be read: {reason}')
+        super().__init__(f'{printable(id)} could not be read: {printable(reason)}')
         self.id, self.reason = id, reason
 
     def __reduce__(self):
@@ -98,17 +100,30 @@ class View:
         return words if self.resize is None or self.mode == 'center' else {**words, 'mode': self.mode}
 
 
-def read_picture(path: str | Path) -> Image.Image:
-    """The picture of a file in RGB. Raises UnreadableImage."""
+def read_picture(path: str | Path, id: str | None = None) -> Image.Image:
+    """Return the image of a file in RGB, the first one of an animation.
+
+    id: What an error calls the image (default: `path`).
+
+    Raises:
+        UnreadableImage: The file is missing, damaged, or of more than 179 million pixels.
+    """
     try:
-        with Image.open(path) as picture:
+        with open(path, 'rb') as file:
+            picture = Image.open(file)
+            if picture.format == 'PNG':
+                picture.verify()  # decoding misses damage that leaves the last rows whole; every chunk has a checksum
+                file.seek(0)
+                picture = Image.open(file)
             return _rgb(picture)
     except BROKEN as error:
-        raise UnreadableImage(str(path), f'{error}' or type(error).__name__) from error
+        raise UnreadableImage(str(path) if id is None else id, f'{error}' or type(error).__name__) from error
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
     """16 bits of grey become their upper 8, as Pillow takes 16 bits of a colour; convert() would cut them at 255."""
+    if picture.format == 'PPM' and picture.mode == 'I':  # Pillow scales its grey levels to 16 bits
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode.startswith('I;16'):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ('I', 'F'):
@@ -139,20 +154,24 @@ class PictureSamples:
 
     @cached_property
     def files(self) -> str:
-        """8 digits that belong to the pictures' paths below the root, their sizes and targets; no picture is read."""
-        return _digest(f'{id} {os.stat(f"{self.root}/{id}").st_size} {target}'
-                       for id, target in zip(self.ids, self.targets, strict=True))
+        """The digest of the images' paths below the root, their content and their targets.
+
+        An unreadable file counts as such: the digest changes when it is fixed.
+        """
+        digests = digest_files([self.root / id for id in self.ids], unreadable='unreadable')
+        return digest_text(*(f'{id} {digest} {target}'
+                             for id, digest, target in zip(self.ids, digests, self.targets, strict=True)))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
         id = self.ids[index]
+        picture = read_picture(self.root / id, id)
         try:
-            with Image.open(self.root / id) as picture:
-                image = self.view(picture)
-        except BROKEN as error:
-            raise UnreadableImage(id, f'{error}' or type(error).__name__) from error
+            image = self.view(picture)
+        except ValueError as error:
+            raise UnreadableImage(id, f'{error}') from error
         return Sample(id, image, self.targets[index])
 
     def at(self, condition: Condition) -> tuple['PictureSamples', Condition]:
@@ -174,7 +193,8 @@ class CorruptedFolders:
 
     folders: data set by condition; they must have equally many images. clean: the same pictures without corruption.
     The name has a digest of the pictures' names, and says of the clean ones what differs, their view and files: it is
-    the same whichever of the conditions are chosen. Sets of the same pictures, corrupted otherwise, need a name each.
+    the same whichever of the conditions are chosen. The content of a condition's folder is not in the name but in a
+    record of its own beside the condition's numbers (evaluation.keep), so only chosen folders are read.
     """
 
     def __init__(self, name: str, folders: dict[Condition, PictureSamples], *, clean: PictureSamples | None = None):
@@ -185,7 +205,7 @@ class CorruptedFolders:
                              f'{max(sizes.values())} elsewhere; complete the folder')
         any_folder = next(iter(folders.values()))
         self._folders = folders | ({CLEAN: clean} if clean is not None else {})
-        words = dict(any_folder.spec.kwargs) | {'pictures': _digest(_same_pictures(self._folders.values()))}
+        words = dict(any_folder.spec.kwargs) | {'pictures': digest_text(*_same_pictures(self._folders.values()))}
         if clean is not None:
             other = clean.view.words | {'files': clean.files}
             words |= {f'clean_{key}': value for key, value in other.items() if words.get(key) != value}
@@ -225,20 +245,3 @@ def _same_pictures(folders: Iterable[PictureSamples]) -> list[str]:
 def _pictures(samples: PictureSamples) -> list[str]:
     stems = (id.rsplit('/', 1)[-1].rsplit('.', 1)[0] for id in samples.ids)
     return sorted(f'{stem} {target}' for stem, target in zip(stems, samples.targets, strict=True))
-
-
-def _digest(lines: Iterable[str]) -> str:
-    """The first 8 digits of the SHA-256 of some lines."""
-    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:8]
-
-
-def pictures_in(folder: Path) -> list[str]:
-    """Names of the pictures directly in `folder`, sorted."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES)
-
-
-def folders_in(folder: Path) -> list[str]:
-    """Names of the visible folders in `folder`, sorted."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f'expected a folder at {folder}, found none; check --data')
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith('.'))

@@ -1,6 +1,6 @@
 """Decoded images in a memory map, so that many passes over a data set decode it once."""
 
-import hashlib
+import errno
 import os
 import shutil
 import zlib
@@ -11,6 +11,7 @@ import torch
 
 from ..core.condition import Condition
 from ..core.contracts import Sample
+from ..core.digests import digest_text
 from .base import PictureSamples, Samples
 
 
@@ -18,8 +19,8 @@ class CachedSamples:
     """The same samples; an image read once is taken from `folder` from then on, also by other processes and runs.
 
     Takes 3 * size^2 bytes an image on disk (7.5 GB for 50,000 at 224), and 4 for its checksum: an image that does not
-    match is decoded again. The files belong to these pictures and this
-    view: change a picture, and a new map is begun.
+    match is decoded again. The files are named by the content of the images and the view: change an image, and a new
+    map is begun. All disk space is allocated at once. Raises ValueError where there is too little.
     """
 
     def __init__(self, samples: PictureSamples, folder: str | Path):
@@ -28,10 +29,10 @@ class CachedSamples:
         self._samples, self.name = samples, samples.name
         self.ids, self.targets = samples.ids, samples.targets
         self._shape = (len(samples), 3, samples.view.size, samples.view.size)
-        self._path = Path(folder) / f'{_digest(samples)}.images'
+        self._path = Path(folder) / f'{digest_text(samples.name)}.images'
         self._images = self._sums = None
-        _allot(self._path, int(np.prod(self._shape)))
-        _allot(self._path.with_suffix('.crc32'), 4 * len(samples))
+        _allocate(self._path, int(np.prod(self._shape)))
+        _allocate(self._path.with_suffix('.crc32'), 4 * len(samples))
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -56,27 +57,45 @@ class CachedSamples:
         return self, condition
 
 
-def _allot(path: Path, size: int) -> None:
-    """A file of `size` bytes, whose present content is kept."""
-    lacking = size - (path.stat().st_blocks * 512 if path.exists() else 0)  # of a sparse file only what is there
+def _allocate(path: Path, size: int) -> None:
+    """Make a file of `size` bytes and all of its blocks; content that is there is kept.
+
+    Writing to a block that a memory map lacks, on a full disk, would end the process by SIGBUS.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.parent).free
-    if lacking > free:  # a full disk under a memory map ends the process without a word
-        raise ValueError(f'expected {lacking / 1e9:.1f} GB of free disk for the cache in {path.parent}, got '
-                         f'{free / 1e9:.1f}; name another folder with --cache')
-    with path.open('ab'):
-        os.truncate(path, size)
+    created = not path.exists()
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _fill_blocks(file, size)
+            os.ftruncate(file, size)
+        finally:
+            os.close(file)
+    except OSError as error:
+        if created:
+            path.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        raise ValueError(f'the cache in {path.parent} needs {size / 1e9:.3g} GB, {free / 1e9:.3g} GB are free '
+                         f'({error.strerror}). Free some space, or pass another folder with --cache DIR.') from error
+
+
+def _fill_blocks(file: int, size: int) -> None:
+    try:
+        os.posix_fallocate(file, 0, size)
+    except AttributeError:  # macOS
+        _append_zeros(file, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems that cannot allocate, as ZFS
+            raise
+        _append_zeros(file, size)
+
+
+def _append_zeros(file: int, size: int) -> None:
+    missing = size - os.lseek(file, 0, os.SEEK_END)
+    while missing > 0:
+        missing -= os.write(file, bytes(min(missing, 1 << 20)))
 
 
 def _sum(image: np.ndarray) -> int:
     """A checksum; 0 stands for no image."""
     return zlib.crc32(image) or 1
-
-
-def _digest(samples: PictureSamples) -> str:
-    """Of the view and of every picture's path, size and time."""
-    text = hashlib.sha256(f'{samples.name} {samples.root.resolve()}'.encode())
-    for id in samples.ids:
-        stat = (samples.root / id).stat()
-        text.update(f'\n{id} {stat.st_size} {stat.st_mtime_ns}'.encode())
-    return text.hexdigest()[:16]

@@ -5,40 +5,49 @@ from pathlib import Path
 
 from ..core.condition import Condition
 from ..core.spec import Spec, Value
-from .base import CorruptedFolders, PictureSamples, View, folders_in, pictures_in
-from .labelsets import class_indices, parse_label, wnid_indices
+from .base import CorruptedFolders, PictureSamples, View
+from .folders import folders_in, images_by_class, list_folder, pictures_in, printable, warn_ignored
+from .labelsets import Classes, wnid_indices
 
 _DEVKIT = ('it looks like the numbering 1..1000 of the ILSVRC development kit, which is not the order of the class '
            'indices; give WordNet ids or indices 0..999')
 
 
-def class_folders(root: str | Path, *, view: View, name: str | None = None) -> PictureSamples:
-    """Any root/<class>/*.JPEG. The name is 'imagenet' for all 1000 classes, else 'folder' with the end of the path."""
+def class_folders(root: str | Path, *, view: View, name: str | None = None, classes: Classes | None = None
+                  ) -> PictureSamples:
+    """Any root/<class>/*.JPEG. The name is 'imagenet' for all 1000 classes, else 'folder' with the end of the path.
+
+    classes: those of the model, to which folders are matched by name.
+    """
     root = Path(root)
-    indices = class_indices(folders_in(root))
-    if not indices and root.is_dir() and pictures_in(root):
+    folders = folders_in(root)
+    if not folders and pictures_in(root):
         raise ValueError(f'expected class folders in {root}, found {len(pictures_in(root))} pictures; for a flat '
                          'folder give their classes with --labels FILE')
-    found = [(f'{folder}/{picture}', index) for folder, index in indices.items()
-             for picture in pictures_in(root / folder)]
+    pictures = images_by_class(root, folders)
+    indices = (classes or Classes()).indices(folders, [folder for folder in folders if pictures[folder]])
+    found = [(f'{folder}/{picture}', indices[folder]) for folder in folders for picture in pictures[folder]]
     ids, targets = zip(*found, strict=True) if found else ((), ())
-    thousand = set(indices) == wnid_indices().keys()
+    thousand = set(folders) == wnid_indices().keys()
     return PictureSamples(root, ids, targets, view=view, name=name or _name(root, thousand))
 
 
-def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str | None = None) -> PictureSamples:
+def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str | None = None,
+                classes: Classes | None = None) -> PictureSamples:
     """Pictures directly in `root`, their classes in the text file `labels`.
 
     A line is 'picture label', separated by a comma or else by the last blanks of the line, where the label is a class
     index or a WordNet id and the picture's suffix may be left out (Kaggle's LOC_val_solution.csv is such a file); or a
-    label alone, for the pictures in sorted order.
+    label alone, for the pictures in sorted order. A label may also be the name of one of `classes`.
     """
     root, labels = Path(root), Path(labels)
     if not labels.is_file():
         raise FileNotFoundError(f'expected the labels of {root} in {labels}, found no such file; check --labels')
-    folders_in(root)
-    pictures = pictures_in(root)
-    targets = _read_labels(labels, pictures)
+    listing = list_folder(root)
+    pictures = listing.images
+    warn_ignored(root, {'hidden': listing.hidden, 'no image': [
+        other for other in listing.others if (root / other).resolve() != labels.resolve()]})
+    targets = _read_labels(labels, pictures, classes or Classes())
     unnamed = [picture for picture in pictures if picture not in targets]
     if unnamed:
         raise ValueError(f'expected a label for each of the {len(pictures)} pictures in {root}, got none for '
@@ -48,8 +57,8 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
 
 
 def published_corruptions(root: str | Path, corruptions: Iterable[str], severities: Iterable[int], *, view: View,
-                          name: str = 'imagenet_c', clean: PictureSamples | None = None, limit: int | None = None
-                          ) -> CorruptedFolders:
+                          name: str = 'imagenet_c', clean: PictureSamples | None = None, limit: int | None = None,
+                          classes: Classes | None = None) -> CorruptedFolders:
     """Corrupted pictures as published: ImageNet-C, ImageNet-C-bar, ImageNet-3DCC.
 
     Layouts: root/<corruption>/<severity>/<class>/* and root/<group>/<corruption>/<severity>/<class>/*.
@@ -63,7 +72,8 @@ def published_corruptions(root: str | Path, corruptions: Iterable[str], severiti
         shown = ', '.join(missing[:8]) + (f' and {len(missing) - 8} more' if len(missing) > 8 else '')
         raise FileNotFoundError(f'expected the folders {shown} in {root}, found none of these; complete the data set, '
                                 'or choose with --corruptions and --severities')
-    folders = {condition: class_folders(place, view=view, name='published') for condition, place in places.items()}
+    folders = {condition: class_folders(place, view=view, name='published', classes=classes)
+               for condition, place in places.items()}
     if limit is not None:
         folders = {condition: samples.limited(limit) for condition, samples in folders.items()}
     return CorruptedFolders(name, folders, clean=clean)
@@ -88,8 +98,8 @@ def _published(root: Path, corruption: str) -> Path:
     return grouped[0] if grouped and not (root / corruption).is_dir() else root / corruption
 
 
-def _read_labels(path: Path, pictures: list[str]) -> dict[str, int]:
-    rows = [_row(line.strip()) for line in path.read_text().splitlines() if line.strip()]
+def _read_labels(path: Path, pictures: list[str], classes: Classes) -> dict[str, int]:
+    rows = [_row(line.strip()) for line in path.read_text('utf-8', 'surrogateescape').splitlines() if line.strip()]
     rows = [row for row in rows if row[0] not in ('ImageId', 'filename', 'image')]
     if all(len(row) == 1 for row in rows):
         if len(rows) != len(pictures):
@@ -97,7 +107,7 @@ def _read_labels(path: Path, pictures: list[str]) -> dict[str, int]:
         rows = [[picture, *row] for picture, row in zip(pictures, rows, strict=True)]
     stems = {picture.rsplit('.', 1)[0]: picture for picture in pictures}
     targets: dict[str, int] = {}
-    for picture, label in ((stems.get(row[0], row[0]), parse_label(row[1])) for row in rows if len(row) > 1):
+    for picture, label in ((stems.get(row[0], row[0]), classes.label(row[1])) for row in rows if len(row) > 1):
         if targets.setdefault(picture, label) != label:
             raise ValueError(f'expected one class for each image in {path}, got {targets[picture]} and {label} for '
                              f'{picture}. Remove one of its lines')
@@ -119,4 +129,4 @@ def _name(root: Path, all_classes: bool) -> str:
 
 def folder_text(root: str | Path, **kwargs: Value) -> str:
     """What a record calls the images of a folder that is no known data set: "folder(root='flowers/val')"."""
-    return str(Spec.of('folder', root='/'.join(Path(root).resolve().parts[-2:]), **kwargs))
+    return str(Spec.of('folder', root=printable('/'.join(Path(root).resolve().parts[-2:])), **kwargs))

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ..core.contracts import Sample
 from ..core.registry import DATASETS
-from .base import View, folders_in
-from .labelsets import class_indices, real_labels, subset_indices
+from .base import View
+from .folders import folders_in
+from .labelsets import Classes, real_labels, subset_indices
 from .shift import VAL, Shift, answered, as_published, is_validation, of_thousand, require_folders
 
 
@@ -86,7 +87,7 @@ def _two_hundred(name: str, root: Path, view: View) -> Shift:
 
 def _thousand(name: str, root: Path, view: View, fits: bool) -> Shift:
     require_folders(root, fits, f'{DATASETS.entry(name).about["title"]}, folders named by the 1000 classes,')
-    indices = class_indices(folders_in(root))
+    indices = Classes(1000).indices(folders_in(root))
     return Shift(answered(root, {one: (index,) for one, index in indices.items()}, name, view))
 
 

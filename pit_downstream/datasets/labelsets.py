@@ -1,12 +1,19 @@
 """Which class index a folder's name stands for."""
 
 import json
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
 
+from .folders import shown
+
+_NAMES = "Pass --classes FILE: one class name a line, in the order of the model's outputs."
+_log = logging.getLogger(__name__)
 _WNID = re.compile(r'n\d{8}')
 
 
@@ -33,32 +40,108 @@ def real_labels() -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, json.loads(_of_timm('imagenet_real_labels.json'))))
 
 
-def class_indices(names: Sequence[str]) -> dict[str, int]:
-    """Class index by folder name.
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a model: the number of its outputs and their names, as far as they are known.
 
-    WordNet ids have their place in the list of 1000, also where only some of the classes are there. Names that are
-    numbers mean themselves: ImageNet-V2 has folders '0'..'999', which sorted as text would mislabel. Any other names
-    are numbered in sorted order.
+    Folders are matched by name. Where no names are known:
+    - WordNet ids have their index in ImageNet-1k, if the model has 1000 outputs.
+    - Numbers below the number of outputs are class indices (ImageNet-V2: '0' to '999', '0000' to '0999').
+    - As many folders as outputs are numbered in sorted order, as torchvision's ImageFolder does.
+    Anything else is an error.
     """
-    if names and all(map(str.isdecimal, names)):
-        return {name: int(name) for name in names}
-    wnids = [name for name in names if _WNID.fullmatch(name)]
-    if not wnids:
-        return {name: index for index, name in enumerate(sorted(names))}
-    strange = [name for name in names if name not in wnid_indices()]
-    if strange:
-        raise ValueError(f'expected the folders of ImageNet-1k, one for each WordNet id, got {len(wnids)} of them '
-                         f'beside {", ".join(strange[:4])}, which are none of the 1000; move these elsewhere')
-    return {name: wnid_indices()[name] for name in names}
+
+    count: int | None = None
+    names: tuple[str, ...] | None = None
+
+    def indices(self, folders: Sequence[str], filled: Collection[str] | None = None) -> dict[str, int]:
+        """Return the class index of each folder.
+
+        filled: The folders that have images (default: all). Others need not be a class of the model.
+        Raises ValueError where a folder has no class.
+        """
+        used = [name for name in folders if filled is None or name in filled]
+        if self.names is not None and (set(used) <= set(self.names) or not self._are_imagenet(used)):
+            return self._by_name(used)
+        numeric, wnids = bool(used) and all(map(str.isdecimal, used)), [name for name in used if _WNID.fullmatch(name)]
+        if numeric:
+            return self._by_number(used)
+        if wnids and self.count in (None, 1000):
+            strange = [name for name in used if name not in wnid_indices()]
+            if strange:
+                raise ValueError(f'expected the folders of ImageNet-1k, one for each WordNet id, got {len(wnids)} of '
+                                 f'them beside {shown(strange)}, which are none of the 1000; move these elsewhere')
+            return {name: wnid_indices()[name] for name in used}
+        if self.count is not None and len(folders) != self.count:
+            raise ValueError(f'the model has {self.count} outputs of unknown classes, got {len(folders)} class '
+                             f'folders: {shown(folders)}. {_NAMES}')
+        if self.count is not None:
+            _notice(f'the names of the {self.count} classes are unknown: the folders are numbered in sorted order '
+                    f"({shown(sorted(folders))}), as torchvision's ImageFolder does; --classes FILE sets another order")
+        return {name: index for index, name in enumerate(sorted(folders))}
+
+    def label(self, text: str) -> int:
+        """Return the class index of a label: a name, a number or a WordNet id of ImageNet-1k."""
+        if self.names is not None and text in self.names:
+            return self.names.index(text)
+        if text.isdecimal():
+            return int(text)
+        if self.names is not None and not self._are_imagenet([text]):
+            raise ValueError(f'the label {text!r} is no class of the model ({shown(self.names)}). {_NAMES}')
+        if text not in wnid_indices():
+            raise ValueError(f'expected a class index or one of the 1000 WordNet ids as label, got {text!r}')
+        return wnid_indices()[text]
+
+    def _are_imagenet(self, folders: Sequence[str]) -> bool:
+        """Whether names and folders are ImageNet's, the folders by number."""
+        return self.names == tuple(wnid_indices()) and all(
+            name.isdecimal() or name in wnid_indices() for name in folders)
+
+    def _by_name(self, folders: Sequence[str]) -> dict[str, int]:
+        known = {name: index for index, name in enumerate(self.names or ())}
+        strange = [name for name in folders if name not in known]
+        if strange:
+            raise ValueError(f'{len(strange)} of {len(folders)} folders are no class of the model: {shown(strange)}. '
+                             f'Its classes are {shown(list(known))}. {_NAMES}')
+        return {name: known[name] for name in folders}
+
+    def _by_number(self, folders: Sequence[str]) -> dict[str, int]:
+        count = 1000 if self.count is None else self.count
+        indices = {name: int(name) for name in folders}
+        strange = [name for name, index in indices.items() if index >= count]
+        if strange:
+            raise ValueError(f'folder names that are numbers must be class indices below {count}, got '
+                             f'{shown(strange)}. {_NAMES}')
+        if len(set(indices.values())) < len(indices):
+            raise ValueError(f'folder names must be different class indices, got {shown(folders)}. Rename one of them.')
+        return indices
 
 
-def parse_label(text: str) -> int:
-    """A class index as a number or as WordNet id."""
-    if text.isdecimal():
-        return int(text)
-    if text not in wnid_indices():
-        raise ValueError(f'expected a class index or one of the 1000 WordNet ids as label, got {text!r}')
-    return wnid_indices()[text]
+def training_classes(folders: Sequence[str]) -> tuple[str, ...]:
+    """Return the class folders in the order of the outputs of a model trained on them: sorted, numbers by value."""
+    if folders and all(map(str.isdecimal, folders)):
+        return tuple(sorted(folders, key=int))
+    return tuple(sorted(folders))
+
+
+def read_classes(path: str | Path) -> tuple[str, ...]:
+    """Return the class names of a text file: one a line, in the order of the model's outputs."""
+    try:
+        names = tuple(Path(path).read_text('utf-8', 'surrogateescape').splitlines())
+    except OSError as error:
+        raise FileNotFoundError(f'cannot read class names from {path}: {error.strerror}. Check --classes.') from error
+    bad = [name for name in names if not name.strip() or names.count(name) > 1] if len(set(names)) < len(names) \
+        or '' in map(str.strip, names) else []
+    if bad or not names:
+        raise ValueError(f'{path} must have one class name a line, each once, got '
+                         f'{repr(bad[0]) if bad else "no line"}. Fix the file.')
+    return names
+
+
+@cache
+def _notice(text: str) -> None:
+    """Log a warning once."""
+    _log.warning(text)
 
 
 def _of_timm(file: str) -> str:

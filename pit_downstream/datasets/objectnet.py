@@ -7,7 +7,8 @@ from typing import Any
 
 from ..core.contracts import Sample
 from ..core.registry import DATASETS
-from .base import View, folders_in
+from .base import View
+from .folders import folders_in
 from .shift import Shift, answered, require_folders
 
 BORDER = 2  # pixels of the frame around every picture, which its authors ask to cut off; as easyrobust does

@@ -1,14 +1,15 @@
 """A shifted data set of one's own: a folder for each class, beside clean pictures with folders of the same names."""
 
-import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..core.digests import digest_text
 from ..core.spec import Spec, Value
-from .base import View, folders_in, pictures_in
+from .base import View
+from .folders import folders_in, pictures_in
 from .imagenet_shifts import within
-from .labelsets import class_indices
+from .labelsets import Classes
 from .shift import Shift, answered
 
 PREFIX = 'shift_'  # of the names that no published data set has
@@ -16,10 +17,12 @@ PREFIX = 'shift_'  # of the names that no published data set has
 
 @dataclass(frozen=True)
 class Clean:
-    """The clean pictures: their folder of class folders, and the name under which their records are kept."""
+    """The clean pictures: their folder of class folders, the name under which their records are kept, and the classes
+    of the model, to which the folders are matched."""
 
     root: Path
     name: str
+    classes: Classes = field(default_factory=Classes)
 
 
 def own_shift(name: str, root: str | Path, clean: Clean, *, view: View) -> Shift:
@@ -33,7 +36,8 @@ def own_shift(name: str, root: str | Path, clean: Clean, *, view: View) -> Shift
         raise ValueError(f'expected a name such as {PREFIX}fog, of small letters, digits and _, got {name!r}')
     if root.resolve() == clean.root.resolve():
         raise ValueError(f'expected other pictures than the clean ones for {name}, got {root} for both')
-    indices, known = class_indices(folders_in(clean.root)), _classes(clean.root)
+    known = _classes(clean.root)
+    indices = clean.classes.indices(folders_in(clean.root), known)
     strange = [folder for folder in _classes(root) if folder not in known]
     if strange:
         raise ValueError(f'expected in {root} folders named by classes that have pictures in {clean.root}, got '
@@ -44,7 +48,7 @@ def own_shift(name: str, root: str | Path, clean: Clean, *, view: View) -> Shift
     on_clean = {}
     if len(folders) < len(known):
         there = sorted(index for (index,) in folders.values())
-        words['classes'] = hashlib.sha256(repr(there).encode()).hexdigest()[:8]
+        words['classes'] = digest_text(repr(there))
         on_clean = {f'top1_error_of_{words["classes"]}': within(there)}
     return Shift(answered(root, folders, name, view, **words), on_clean=on_clean)
 

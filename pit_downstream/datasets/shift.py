@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..core.contracts import Sample
 from ..core.spec import Spec, Value
-from .base import PictureSamples, View, folders_in, pictures_in
+from .base import PictureSamples, View
+from .folders import folders_in, images_by_class, pictures_in
 from .labelsets import subset_indices, wnid_indices
 
 IN9_VARIATIONS = ('original', 'mixed_same', 'mixed_rand', 'mixed_next', 'only_fg', 'no_fg', 'only_bg_b', 'only_bg_t')
@@ -36,8 +37,8 @@ def answered(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: 
 
     name, words: of the Spec under which records are kept.
     """
-    found = [(f'{folder}/{picture}', tuple(indices)) for folder, indices in folders.items()
-             for picture in pictures_in(root / folder)]
+    found = [(f'{folder}/{picture}', tuple(folders[folder])) for folder, pictures in
+             images_by_class(root, folders).items() for picture in pictures]
     if not found:
         raise ValueError(f'expected pictures in the {len(folders)} folders of {root}, found none')
     ids, targets = zip(*found, strict=True)

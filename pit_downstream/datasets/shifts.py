@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..core.registry import DATASETS
 from . import backgrounds, imagenet_shifts, objectnet  # noqa: F401  registers them
-from .base import View, folders_in
+from .base import View
+from .folders import folders_in
 from .own_shift import PREFIX, Clean, own_shift
 from .shift import IN9_VARIATIONS, Shift, is_validation, require_folders
 

@@ -35,15 +35,17 @@ class ClassifierPredictor:
 
     name: the Spec text under which records are kept. amp: 'bf16' or 'fp16' for autocast. search: the same for logits()
     alone, in which attacks search; results stay in float32, and `rough` tells the attack to ask predict() what
-    is fooled (core.contracts.Classifier). compiled: run the model through torch.compile. The device is the model's.
+    is fooled (core.contracts.Classifier). compiled: run the model through torch.compile. class_names: of the outputs in
+    their order, None where they are unknown. The device is the model's.
     """
 
     def __init__(self, model: nn.Module, preparation: Preparation, *, name: str, amp: str | None = None,
-                 search: str | None = None, compiled: bool = False):
+                 search: str | None = None, compiled: bool = False, class_names: tuple[str, ...] | None = None):
         wrong = [kind for kind in (amp, search) if kind not in (None, *AMP)]
         if wrong:
             raise ValueError(f'amp is one of {", ".join(AMP)}, got {wrong[0]!r}')
         self.model, self.preparation, self.name = model.eval(), preparation, name
+        self.class_names = class_names
         self.device = next((tensor.device for tensor in model.parameters()), torch.device('cpu'))
         self._forward = torch.compile(model) if compiled else model
         self._amp, self._search, self.rough = AMP.get(amp), AMP.get(search or amp), search is not None

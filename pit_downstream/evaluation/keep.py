@@ -7,11 +7,10 @@ from typing import Any
 from ..core.condition import Condition
 from ..core.contracts import Metric, Predictor
 from ..core.provenance import provenance, write_provenance
-from ..core.records import ResultStore, Table
+from ..core.records import CONTENT, Record, ResultStore, Table
 from ..datasets.base import Samples
 from .measure import measure_passes
-from .ranks import from_first, rank
-
+from .ranks import from_first, rank, refuse_together
 
 def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, metrics: Sequence[Metric],
                    conditions: Iterable[Condition], *, seed: int = 0, **options: Any) -> Table:
@@ -19,17 +18,43 @@ def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, m
 
     What `store` holds under these names and this seed is not measured again. Records are appended by rank 0 as they
     come, a pass at a time; runs.jsonl beside them says what each run was. options: of `measure_passes`.
+    Images that are on disk for each condition have a record of their content. Raises ValueError where the content
+    differs from that of the images that were measured.
     """
     conditions = list(conditions)
     done = from_first(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
+    contents = _contents(store, predictor, samples, conditions, seed)
     wanted = {(str(condition), metric.name) for condition in conditions for metric in metrics}
     if not wanted <= done:
         note_run(store, predictor, seed)
     for records in measure_passes(predictor, samples, metrics, conditions, seed=seed, done=done, **options):
         if rank() == 0:
-            store.add(*records)
+            store.add(*dict.fromkeys(contents[record.condition] for record in records if record.condition in contents),
+                      *records)
     table = store.table(predictor.name, samples.name, seed=seed) if rank() == 0 else None
     return from_first(table)
+
+
+def _contents(store: ResultStore, predictor: Predictor, samples: Samples, conditions: Iterable[Condition], seed: int
+              ) -> dict[str, Record]:
+    """Return a record of the content of each condition's images, where they have files of their own."""
+    sources = {str(condition): samples.at(condition)[0] for condition in conditions}
+    own = {condition: source for condition, source in sources.items() if source is not samples}
+    if not own:
+        return {}
+    table = from_first(store.table(predictor.name, samples.name, seed=seed) if rank() == 0 else None)
+    before = {record.condition: record.place for record in table.records if record.metric == CONTENT}
+    contents, refusal = {}, None
+    for condition, source in own.items():
+        contents[condition] = Record(predictor.name, samples.name, condition, CONTENT, 1., len(source), seed,
+                                     source.files)
+        if before.get(condition, source.files) != source.files:
+            refusal = refusal or ValueError(
+                f'the images of {condition} in {source.root} are not those that were measured: their content has the '
+                f'digest {source.files}, recorded is {before[condition]}. Use another --store, or name the set anew '
+                'with --set NAME.')
+    refuse_together(refusal)
+    return {condition: record for condition, record in contents.items() if condition not in before}
 
 
 def note_run(store: ResultStore, predictor: Predictor, seed: int) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..core.spec import Spec
 from ..datasets.base import View
+from .class_names import class_names
 from .classifier import HENDRYCKS, ClassifierPredictor, Preparation
 
 PROTOCOLS = ('model', 'hendrycks', 'native')
@@ -67,7 +68,7 @@ def build_classifier(text: str, *, weights: str | None = None, protocol: str = '
         words['normalisation'] = protocol
     name = str(Spec.of(spec.name, **{**dict(spec.kwargs), **words}))
     return ClassifierPredictor(named.model.to(device), preparation, name=name, amp=amp, search=search,
-                               compiled=compiled)
+                               compiled=compiled, class_names=class_names(named.model, weights))
 
 
 def classifiers(**options: Any) -> Callable[[str], ClassifierPredictor]:

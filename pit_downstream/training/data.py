@@ -1,9 +1,8 @@
 """Pictures for training and for evaluation in mmengine's loaders, and in which order, how often they come."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
-from pathlib import Path
 
 import torch
 from mmengine.dist import get_dist_info
@@ -14,30 +13,51 @@ from timm.data import auto_augment, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import Dataset
 
-from ..datasets.base import UnreadableImage, View, folders_in, read_picture
+from ..datasets.base import UnreadableImage, View, read_picture
+from ..datasets.folders import folders_in
 from ..datasets.imagenet import class_folders
+from ..datasets.labelsets import Classes, training_classes
+from .metric import UNREADABLE
 
 
 class FolderPictures(Dataset):
-    """root/<class>/*, its classes numbered as everywhere here (datasets.labelsets.class_indices).
+    """root/<class>/*. classes: names of the classes in the order of the network's outputs (default: the folders).
 
-    An item is {'images': uint8 (3, H, W), 'labels': class index}. metainfo is for mmengine, which keeps it.
+    An item is {'images': uint8 (3, H, W), 'labels': class index}. metainfo is for mmengine, which keeps it in
+    checkpoints.
     """
 
-    def __init__(self, root: str, view: dict):
-        self.samples = class_folders(root, view=View(**view))
-        self.metainfo = {'classes': tuple(folders_in(Path(root)))}
+    def __init__(self, root: str, view: dict, classes: Sequence[str] | None = None):
+        names = tuple(classes or training_classes(folders_in(root)))
+        self.samples = class_folders(root, view=View(**view), classes=Classes(len(names), names))
+        self.metainfo = {'classes': names}
+        self._reported: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.samples)
 
+    def _report(self, error: UnreadableImage, consequence: str) -> None:
+        """Name an unreadable image in the log, once in each worker."""
+        if error.id not in self._reported:
+            self._reported.add(error.id)
+            print_log(f'{error}: {consequence}', logger='current', level=logging.WARNING)
+
 
 @DATASETS.register_module()
 class EvaluationPictures(FolderPictures):
-    """Each picture as the measuring tools view it. view: arguments of View. Raises UnreadableImage."""
+    """Each picture as the measuring tools view it. view: arguments of View.
+
+    An unreadable image is named in the log. It comes as a black one with the label UNREADABLE, which `TopAccuracy`
+    leaves out and counts.
+    """
 
     def __getitem__(self, index: int) -> dict:
-        sample = self.samples[index]
+        try:
+            sample = self.samples[index]
+        except UnreadableImage as error:
+            self._report(error, 'left out of the accuracy')
+            side = self.samples.view.size or 1
+            return {'images': torch.zeros(3, side, side, dtype=torch.uint8), 'labels': UNREADABLE}
         return {'images': sample.image, 'labels': sample.target}
 
 
@@ -49,10 +69,9 @@ class TrainingPictures(FolderPictures):
     A broken picture is named in the log, and the next one stands in its place.
     """
 
-    def __init__(self, root: str, transform: dict):
-        super().__init__(root, {})
+    def __init__(self, root: str, transform: dict, classes: Sequence[str] | None = None):
+        super().__init__(root, {}, classes)
         self.transform = training_transform(**transform)
-        self._told: set[str] = set()
 
     def __getitem__(self, index: int) -> dict:
         for place in (*range(index, len(self)), *range(index)):
@@ -60,15 +79,10 @@ class TrainingPictures(FolderPictures):
             try:
                 picture = read_picture(path)
             except UnreadableImage as error:
-                self._tell(error)
+                self._report(error, 'another picture is trained on in its place')
                 continue
             return {'images': torch.as_tensor(self.transform(picture)), 'labels': self.samples.targets[place]}
         raise ValueError(f'expected pictures in {self.samples.root}, got {len(self)} files of which none decodes')
-
-    def _tell(self, error: UnreadableImage) -> None:
-        if error.id not in self._told:
-            self._told.add(error.id)
-            print_log(f'{error}: another picture is trained on in its place', logger='current', level=logging.WARNING)
 
 
 def training_transform(**options) -> Callable:

@@ -1,6 +1,7 @@
 """mmengine hooks for the training of classifiers and detectors."""
 
 import os
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import set_random_seed
 
+from ..evaluation.class_names import ATTRIBUTE
 from ..evaluation.ranks import from_first
 
-WEIGHTS = 'weights.pth'
+WEIGHTS, CLASSES = 'weights.pth', 'classes.txt'
 
 
 @HOOKS.register_module()
@@ -38,7 +40,10 @@ class EpochSeedHook(Hook):
 @HOOKS.register_module()
 class WeightsHook(Hook):
     """Beside every checkpoint keep the network alone, averaged weights where there are: a plain state dict under the
-    names that timm, the measuring tools and `init_cfg` know."""
+    names that timm, the measuring tools and `init_cfg` know.
+
+    The class names are an attribute of the state dict, `class_names`, and in classes.txt, as --classes takes them.
+    """
 
     priority = 'VERY_LOW'  # after EMAHook has put the averaged weights in place
 
@@ -46,9 +51,12 @@ class WeightsHook(Hook):
         prefix = 'network.'
         state = {name.removeprefix(prefix): value.detach().cpu() for name, value in checkpoint['state_dict'].items()
                  if name.startswith(prefix)}
-        path = Path(runner.work_dir, WEIGHTS)
-        torch.save(state, path.with_suffix('.new'))
-        os.replace(path.with_suffix('.new'), path)  # whole or not at all
+        state, folder = OrderedDict(state), Path(runner.work_dir)
+        if names := checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes'):
+            setattr(state, ATTRIBUTE, tuple(names))
+            (folder / CLASSES).write_text(''.join(f'{name}\n' for name in names), 'utf-8', 'surrogateescape')
+        torch.save(state, (folder / WEIGHTS).with_suffix('.new'))
+        os.replace((folder / WEIGHTS).with_suffix('.new'), folder / WEIGHTS)  # whole or not at all
 
 
 @HOOKS.register_module()

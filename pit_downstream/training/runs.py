@@ -12,8 +12,8 @@ from mmengine.runner import Runner
 
 from ..core.outputs import require_folder_to_write
 from ..core.spec import Spec
-from ..datasets.base import folders_in
-from ..datasets.labelsets import class_indices
+from ..datasets.folders import folders_in, pictures_in, shown
+from ..datasets.labelsets import training_classes, wnid_indices
 from ..datasets.shapes import write_shapes
 from ..evaluation.classifier import Preparation
 from ..evaluation.models import build_classifier
@@ -71,20 +71,30 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def set_classes(cfg: Config) -> None:
-    """Give the network as many classes as the training pictures have, in place, unless the config says how many.
+    """Give the network as many classes as the training images have, and the loaders their names, in place.
 
-    Raises FileNotFoundError without the folders, ValueError where those for evaluation have other classes.
+    The class folders for training name the classes; those for evaluation are matched by name, and may lack some. A
+    config with 1000 classes may train on a part of ImageNet's. Raises FileNotFoundError without the folders,
+    ValueError for a training folder without images, for other folders in evaluation, and for another number of classes
+    in the config.
     """
     train, val = (cfg[f'{part}_dataloader'].dataset.root for part in ('train', 'val'))
-    known, asked = (_classes(root) for root in (train, val))
-    strange = [name for name, index in asked.items() if known.get(name) != index]
+    folders, asked = (_class_folders(root) for root in (train, val))
+    empty = [name for name in folders if not pictures_in(Path(train, name)) and not folders_in(Path(train, name))]
+    if empty:
+        raise ValueError(f'{len(empty)} of {len(folders)} class folders in {train} have no images: {shown(empty)}. Add '
+                         'images, or remove the folders.')
+    network, names = cfg.model.network, training_classes(folders)
+    if network.get('num_classes') == len(wnid_indices()) and set(names) <= wnid_indices().keys():
+        names = tuple(wnid_indices())
+    strange = [name for name in asked if name not in names and pictures_in(Path(val, name))]
     if strange:
-        raise ValueError(f'expected the classes of {train} in {val}, got {", ".join(strange[:4])}; both need the same '
-                         'folders')
-    count, network = max(known.values()) + 1, cfg.model.network
-    if network.setdefault('num_classes', count) < count:
-        raise ValueError(f'expected a network of {count} classes for {train}, got model.network.num_classes='
+        raise ValueError(f'expected the classes of {train} in {val}, got {shown(strange)}; both need the same folders')
+    if network.setdefault('num_classes', len(names)) != len(names):
+        raise ValueError(f'expected a network of {len(names)} classes for {train}, got model.network.num_classes='
                          f'{network.num_classes}; leave it out')
+    for part in ('train', 'val', 'test'):
+        cfg[f'{part}_dataloader'].dataset.classes = list(names)
 
 
 def set_preparation(cfg: Config) -> None:
@@ -122,10 +132,9 @@ def training_summary(runner: Runner) -> str:
     return f'{summary(runner, scores=("top1", "top5"))}; the network alone in {Path(runner.work_dir, WEIGHTS)}'
 
 
-def _classes(root: str) -> dict[str, int]:
-    """Class index by folder name."""
-    if not Path(root).is_dir() or not folders_in(Path(root)):
+def _class_folders(root: str) -> list[str]:
+    if not Path(root).is_dir() or not folders_in(root):
         raise FileNotFoundError(
             f'expected a folder of pictures for each class in {root}, found none; put them there as data/README.md '
             'says, name another folder with --data DIR, or run with --bundled, which needs no data set')
-    return class_indices(folders_in(Path(root)))
+    return folders_in(root)

@@ -1,5 +1,6 @@
 """Folders of pictures, made here in every layout, against Pillow, torchvision and timm reading the same files."""
 
+import errno
 import hashlib
 import os
 import pickle
@@ -19,6 +20,7 @@ from pit_downstream.datasets import labelsets
 from pit_downstream.datasets.base import PictureSamples, UnreadableImage, View
 from pit_downstream.datasets.cache import CachedSamples
 from pit_downstream.datasets.imagenet import class_folders, flat_folder, published_corruptions, published_names
+from pit_downstream.datasets.labelsets import Classes
 
 WNIDS = ('n01440764', 'n01443537', 'n02123045', 'n15075141')  # classes 0, 1, 281 (tabby) and 999
 SMALL = View(size=32, resize=40)
@@ -80,12 +82,12 @@ def test_pixels_are_those_of_timm(folder, config):
     (['0007'], {'0007': 7}),
 ])
 def test_other_names(names, indices):
-    assert labelsets.class_indices(names) == indices
+    assert Classes().indices(names) == indices
 
 
 def test_strange_wordnet_folders_are_refused():
     with pytest.raises(ValueError, match='got 2 of them beside n99999999, tools, which are none of the 1000'):
-        labelsets.class_indices(['n01440764', 'n99999999', 'tools'])
+        Classes().indices(['n01440764', 'n99999999', 'tools'])
 
 
 def test_other_folders_are_named_by_the_end_of_their_path(tmp_path):
@@ -102,16 +104,16 @@ def test_the_thousand_classes_are_imagenet(tmp_path):
 
 
 def test_other_pictures_have_another_name(tmp_path):
-    """The digest is SHA-256 of path, size and target, worked by hand; the place and the times do not matter."""
+    """The digest is SHA-256 of path, content and target, by hand; the place and the times do not matter."""
     for place in ('here/val', 'there/val'):
         for name in ('a', 'b'):
             picture(tmp_path / place / 'cat' / f'{name}.png')
     here, there = (class_folders(tmp_path / place / 'val', view=SMALL) for place in ('here', 'there'))
     os.utime(tmp_path / 'there' / 'val' / 'cat' / 'a.png', (1, 1))
-    size = (tmp_path / 'here' / 'val' / 'cat' / 'a.png').stat().st_size
-    by_hand = hashlib.sha256(f'cat/a.png {size} 0\ncat/b.png {size} 0'.encode()).hexdigest()[:8]
+    content = hashlib.sha256((tmp_path / 'here' / 'val' / 'cat' / 'a.png').read_bytes()).hexdigest()[:16]
+    by_hand = hashlib.sha256(f'cat/a.png {content} 0\ncat/b.png {content} 0'.encode()).hexdigest()[:16]
     assert here.files == there.files == by_hand and f'files={by_hand!r}' in here.name
-    assert here.limited(1).name != here.name and len(here.limited(1).files) == 8
+    assert here.limited(1).name != here.name and len(here.limited(1).files) == 16
     picture(tmp_path / 'there' / 'val' / 'cat' / 'a.png', size=(40, 40))
     assert class_folders(tmp_path / 'there' / 'val', view=SMALL).files != by_hand
     (tmp_path / 'here' / 'val' / 'cat' / 'a.png').rename(tmp_path / 'here' / 'val' / 'cat' / 'c.png')
@@ -242,7 +244,7 @@ def test_published_folders_in_both_layouts(tmp_path, layout):
     assert published_names(tmp_path) == ['fog', 'snow']
     view = View(32, None)
     samples = published_corruptions(tmp_path, ['fog', 'snow'], [1, 2], view=view)
-    assert re.fullmatch(r"imagenet_c\(images=4, pictures='[0-9a-f]{8}', size=32\)", samples.name) and len(samples) == 4
+    assert re.fullmatch(r"imagenet_c\(images=4, pictures='[0-9a-f]{16}', size=32\)", samples.name) and len(samples) == 4
     assert published_corruptions(tmp_path, ['snow'], [2], view=view).name == samples.name
     fog = Condition(Spec.of('fog', severity=2))
     here, rest = samples.at(fog)
@@ -317,17 +319,30 @@ def test_the_cache_gives_nothing_that_the_disk_lost(folder, tmp_path):
     assert path.read_bytes()[:3 * 32 * 32] == samples[0].image.numpy().tobytes()
 
 
-def test_a_sparse_cache_still_needs_its_room(folder, tmp_path, monkeypatch):
+def test_a_sparse_cache_gets_its_blocks(folder, tmp_path):
+    """A write to a block that is not there, on a full disk, would end the process by SIGBUS."""
     samples = class_folders(folder, view=SMALL)
-    CachedSamples(samples, tmp_path)
-    monkeypatch.setattr('shutil.disk_usage', lambda folder: type('Usage', (), {'free': 100}))
-    with pytest.raises(ValueError, match='expected 0.0 GB of free disk for the cache'):
-        CachedSamples(samples, tmp_path)
+    first = CachedSamples(samples, tmp_path)[0]
+    for path in tmp_path.glob('*.*'):
+        content = path.read_bytes()
+        assert path.stat().st_blocks * 512 >= path.stat().st_size
+        path.unlink()
+        with path.open('wb') as file:
+            file.write(content[:3 * 32 * 32])
+        os.truncate(path, len(content))
+    again = CachedSamples(samples, tmp_path)
+    assert all(path.stat().st_blocks * 512 >= path.stat().st_size for path in tmp_path.glob('*.images'))
+    assert torch.equal(again[0].image, first.image)
 
 
 def test_a_changed_picture_begins_a_new_map(folder, tmp_path):
+    """Another image with the size and the times of the first."""
     CachedSamples(class_folders(folder, view=SMALL), tmp_path / 'cache')[0]
-    os.utime(folder / WNIDS[0] / '0.JPEG', (1, 1))
+    path = folder / WNIDS[0] / '0.JPEG'
+    times, size = path.stat(), path.stat().st_size
+    picture(path, seed=99)
+    path.write_bytes(path.read_bytes()[:size].ljust(size, b'\0'))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     CachedSamples(class_folders(folder, view=SMALL), tmp_path / 'cache')[0]
     CachedSamples(class_folders(folder, view=View(32, 36)), tmp_path / 'cache')[0]
     assert len(list((tmp_path / 'cache').glob('*.images'))) == 3
@@ -336,6 +351,19 @@ def test_a_changed_picture_begins_a_new_map(folder, tmp_path):
 def test_the_cache_says_what_it_cannot_do(folder, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='expected images of one size to cache'):
         CachedSamples(class_folders(folder, view=View(None, None)), tmp_path)
-    monkeypatch.setattr('shutil.disk_usage', lambda folder: type('Usage', (), {'free': 100}))
-    with pytest.raises(ValueError, match='expected 0.0 GB of free disk for the cache'):
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr('os.posix_fallocate', full)
+    with pytest.raises(ValueError, match='cache.* needs 3.69e-05 GB, .*No space left on device.*--cache DIR'):
         CachedSamples(class_folders(folder, view=SMALL), tmp_path / 'cache')
+    assert not list((tmp_path / 'cache').iterdir())  # nothing keeps the disk full
+
+
+def test_the_cache_writes_zeros_where_nothing_can_be_allocated(folder, tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    monkeypatch.setattr('os.posix_fallocate', unsupported)
+    cached = CachedSamples(class_folders(folder, view=SMALL), tmp_path)
+    assert all(path.stat().st_blocks * 512 >= path.stat().st_size for path in tmp_path.glob('*.*'))
+    assert torch.equal(cached[3].image, class_folders(folder, view=SMALL)[3].image)

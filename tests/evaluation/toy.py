@@ -12,6 +12,7 @@ from torch import nn
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.labelsets import wnid_indices
 
 NAME = 'tests.evaluation.toy:classifier'
 FOUR = f'{NAME}(classes=4)'
@@ -28,6 +29,7 @@ class Toy(nn.Module):
 
     def __init__(self, classes: int):
         super().__init__()
+        self.pretrained_cfg = {**self.pretrained_cfg, 'label_names': tuple(wnid_indices())[:classes]}
         self.head = nn.Linear(48, classes, dtype=torch.float64)
         with torch.no_grad():
             self.head.weight.copy_(torch.randn(48, classes, generator=torch.Generator().manual_seed(3)).T)

@@ -66,6 +66,11 @@ def pictures_of():
     return write
 
 
+def classes_file(tmp_path, count):
+    (tmp_path / 'classes.txt').write_text('\n'.join(('ant', 'bee', 'cow', 'dog', 'emu', 'fox', 'gnu', 'hen')[:count]))
+    return '--classes', 'classes.txt'
+
+
 def test_whatever_lies_in_data_is_measured(measured, tmp_path):
     code, out, said = measured('--csv', 'out.csv', '--json', 'out.json')
     assert code == 0, said
@@ -158,7 +163,7 @@ def test_a_set_of_ones_own(measured, tmp_path, pictures_of):
         return sum(map(int, wrong)) / len(wrong)
     for clean, shift in (('clean', 'fog'), ('clean', 'rain'), ('other', 'fog')):
         code, out, said = measured('--data', clean, '--shifts', f'shift_x={shift}', '--json', 'out.json',
-                                   model=toy.NAME)
+                                   *classes_file(tmp_path, 8), model=toy.NAME)
         assert code == 0, said
         rows = [line.split() for line in out.splitlines()[3:]]
         assert [row[:3] for row in rows] == [
@@ -181,7 +186,8 @@ def test_a_set_of_ones_own_with_a_part_of_the_classes(measured, tmp_path, pictur
     predictor, indices = build_classifier(toy.FOUR, weights='own'), {'bee': 1, 'cow': 2, 'dog': 3}
     clean = {}
     for root, classes in parts.items():
-        code, out, said = measured('--data', 'clean', '--shifts', f'shift_x={root}', model=toy.FOUR)
+        code, out, said = measured('--data', 'clean', '--shifts', f'shift_x={root}', *classes_file(tmp_path, 4),
+                                   model=toy.FOUR)
         assert code == 0, said
         wrong = [int(predictor.predict(predictor.view(Image.open(path))[None].float() / 255, None).predictions.argmax())
                  != indices[folder] for folder in classes for path in (tmp_path / 'clean' / folder).iterdir()]
@@ -205,7 +211,7 @@ def test_a_set_of_ones_own_that_does_not_fit(measured, tmp_path, pictures_of, fl
         pictures_of(tmp_path / root, classes, 1)
     for folder in ('none/ant', 'clean/cow'):
         (tmp_path / folder).mkdir(parents=True)  # without a picture
-    code, _, said = measured('--data', 'clean', '--shifts', *flags, model=toy.NAME)
+    code, _, said = measured('--data', 'clean', '--shifts', *flags, *classes_file(tmp_path, 8), model=toy.NAME)
     assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()
 
 

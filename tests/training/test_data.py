@@ -11,7 +11,7 @@ from mmengine.config import Config
 from PIL import Image, ImageOps
 from timm.data import auto_augment
 
-from pit_downstream.datasets.base import UnreadableImage, View
+from pit_downstream.datasets.base import View
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.training import data
 from pit_downstream.training.data import (
@@ -21,6 +21,7 @@ from pit_downstream.training.data import (
     posterize,
     training_transform,
 )
+from pit_downstream.training.metric import TopAccuracy
 from tests.conftest import REPO
 
 VIEW = dict(size=32, resize=35, interpolation='bicubic')
@@ -102,8 +103,21 @@ def test_a_broken_picture_is_named_and_replaced(folder, logged):
     assert pictures[0]['labels'] == class_folders(folder, view=View(**VIEW)).targets[1] and pictures[0]['images'].any()
     assert [message for message in logged if broken.name in message and 'another picture is trained on' in message]
     assert len(logged) == 1  # once
-    with pytest.raises(UnreadableImage):
-        EvaluationPictures(str(folder), VIEW)[0]
+
+
+def test_an_image_unreadable_in_validation_is_named_and_left_out(folder, logged):
+    """Three images of which one is damaged: the accuracy rests on the other two."""
+    broken = sorted(folder.glob('*/*.png'))[1]
+    broken.write_bytes(broken.read_bytes()[:200])
+    pictures, metric = EvaluationPictures(str(folder), VIEW), TopAccuracy(topk=(1,))
+    items = [pictures[index] for index in range(3)]
+    assert broken.name in logged[0] and len({item['images'].shape for item in items}) == 1
+    right = torch.nn.functional.one_hot(torch.tensor([0, 0, 3]), 4).float()  # the third one is wrong
+    labels = torch.tensor([item['labels'] for item in items])
+    assert labels[0] == 0 and labels[2] != 3
+    metric.process({}, list(zip(right, labels, strict=True)))
+    assert metric.evaluate(3) == {'accuracy/top1': 0.5}
+    assert '1 of 3 images were unreadable' in logged[-1] and '2' in logged[-1]
 
 
 def test_no_picture_that_decodes(folder):

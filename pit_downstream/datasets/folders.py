@@ -1,0 +1,101 @@
+"""Folders of images: what is in them, and which of it is ignored."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SUFFIXES = ('.jpeg', '.jpg', '.jpe', '.jfif', '.png', '.bmp', '.webp', '.avif', '.jp2', '.gif', '.ppm', '.pgm', '.pbm',
+            '.pnm', '.tif', '.tiff')
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is in a folder, names sorted: images, folders, hidden entries (also `__MACOSX`) and other files."""
+
+    images: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+
+def list_folder(folder: str | Path) -> Listing:
+    """Sort the entries of `folder`. Raises FileNotFoundError where there is none."""
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f'expected a folder at {folder}, found none; check --data')
+    found = Listing()
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith('.') or entry.name == '__MACOSX':
+                kind = found.hidden
+            elif entry.is_dir():
+                kind = found.folders
+            else:
+                kind = found.images if entry.name.lower().endswith(SUFFIXES) else found.others
+            kind.append(entry.name)
+    return found
+
+
+def pictures_in(folder: str | Path) -> list[str]:
+    """Names of the images directly in `folder`, sorted; without hidden files."""
+    return list_folder(folder).images
+
+
+def folders_in(folder: str | Path) -> list[str]:
+    """Names of the visible folders in `folder`, sorted."""
+    return list_folder(folder).folders
+
+
+def images_by_class(root: Path, folders: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of the images in each of the class folders `folders` below `root`.
+
+    Hidden files, files that are no images, folders without images and images in deeper folders are ignored; one
+    warning counts and names them. Raises ValueError where a folder has images in deeper folders only.
+    """
+    listings = {folder: list_folder(root / folder) for folder in folders}
+    deeper = {f'{folder}/{inner}': len(list_folder(root / folder / inner).images)
+              for folder, listing in listings.items() for inner in listing.folders}
+    deeper = {folder: count for folder, count in deeper.items() if count}
+    nested = [folder for folder, listing in listings.items()
+              if not listing.images and any(inner.startswith(f'{folder}/') for inner in deeper)]
+    if nested:
+        raise ValueError(f'{len(nested)} of {len(listings)} class folders in {root} have their images one level '
+                         f'deeper: {shown([inner for inner in deeper if inner.split("/")[0] in nested])}. Move the '
+                         'images up, or give the folder that has the class folders.')
+    top = list_folder(root)
+    warn_ignored(root, {
+        'hidden': _paths({'': top.hidden} | {folder: listing.hidden for folder, listing in listings.items()}),
+        'no image': _paths({'': top.others} | {folder: listing.others for folder, listing in listings.items()}),
+        'outside the class folders': top.images, 'in deeper folders': list(deeper),
+        'class folders without images': [folder for folder, listing in listings.items() if not listing.images]},
+        counts={'in deeper folders': sum(deeper.values())})
+    return {folder: listing.images for folder, listing in listings.items()}
+
+
+def warn_ignored(root: Path, names: Mapping[str, list[str]], *, counts: Mapping[str, int] | None = None) -> None:
+    """Log one warning that counts and names what is ignored in `root`, by reason.
+
+    names: by reason. counts: how many, where that is not the number of names. Of torchrun's ranks the first logs.
+    """
+    parts = [f'{(counts or {}).get(reason, len(some))} {reason} ({shown(some)})' for reason, some in names.items()
+             if some]
+    if parts and os.environ.get('RANK', '0') == '0':
+        _log.warning('ignored in %s: %s', printable(str(root)), '; '.join(parts))
+
+
+def shown(names: Sequence[str], most: int = 4) -> str:
+    """Return the first names, and how many more there are."""
+    text = ', '.join(printable(name) for name in names[:most])
+    return f'{text} and {len(names) - most} more' if len(names) > most else text
+
+
+def _paths(names: Mapping[str, list[str]]) -> list[str]:
+    return [f'{folder}/{name}' if folder else name for folder, some in names.items() for name in some]
+
+
+def printable(text: str) -> str:
+    """Return `text` with the bytes of a name that is not UTF-8 written as \\xe9."""
+    return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
