@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 SUFFIXES = ('.jpeg', '.jpg', '.jpe', '.jfif', '.png', '.bmp', '.webp', '.avif', '.jp2', '.gif', '.ppm', '.pgm', '.pbm',
@@ -78,12 +79,19 @@ def images_by_class(root: Path, folders: Iterable[str]) -> dict[str, list[str]]:
 def warn_ignored(root: Path, names: Mapping[str, list[str]], *, counts: Mapping[str, int] | None = None) -> None:
     """Log one warning that counts and names what is ignored in `root`, by reason.
 
-    names: by reason. counts: how many, where that is not the number of names. Of torchrun's ranks the first logs.
+    names: by reason. counts: how many, where that is not the number of names.
     """
     parts = [f'{(counts or {}).get(reason, len(some))} {reason} ({shown(some)})' for reason, some in names.items()
              if some]
-    if parts and os.environ.get('RANK', '0') == '0':
-        _log.warning('ignored in %s: %s', printable(str(root)), '; '.join(parts))
+    if parts:
+        warn_once(f'ignored in {printable(str(root))}: {"; ".join(parts)}')
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Log a warning, once in a process and on the first of torchrun's ranks."""
+    if os.environ.get('RANK', '0') == '0':
+        _log.warning('%s', text)
 
 
 def shown(names: Sequence[str], most: int = 4) -> str:

@@ -1,7 +1,6 @@
 """Which class index a folder's name stands for."""
 
 import json
-import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 
-from .folders import shown
+from .folders import shown, warn_once
 
 _NAMES = "Pass --classes FILE: one class name a line, in the order of the model's outputs."
-_log = logging.getLogger(__name__)
 _WNID = re.compile(r'n\d{8}')
 
 
@@ -76,8 +74,9 @@ class Classes:
             raise ValueError(f'the model has {self.count} outputs of unknown classes, got {len(folders)} class '
                              f'folders: {shown(folders)}. {_NAMES}')
         if self.count is not None:
-            _notice(f'the names of the {self.count} classes are unknown: the folders are numbered in sorted order '
-                    f"({shown(sorted(folders))}), as torchvision's ImageFolder does; --classes FILE sets another order")
+            warn_once(f'the names of the {self.count} classes are unknown: the folders are numbered in sorted order '
+                      f"({shown(sorted(folders))}), as torchvision's ImageFolder does; --classes FILE sets another "
+                      'order')
         return {name: index for index, name in enumerate(sorted(folders))}
 
     def label(self, text: str) -> int:
@@ -136,12 +135,6 @@ def read_classes(path: str | Path) -> tuple[str, ...]:
         raise ValueError(f'{path} must have one class name a line, each once, got '
                          f'{repr(bad[0]) if bad else "no line"}. Fix the file.')
     return names
-
-
-@cache
-def _notice(text: str) -> None:
-    """Log a warning once."""
-    _log.warning(text)
 
 
 def _of_timm(file: str) -> str:

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from ..core.outputs import require_folder_to_write
 from ..core.spec import Spec
-from ..datasets.folders import folders_in, pictures_in, shown
+from ..datasets.folders import folders_in, images_by_class, shown
 from ..datasets.labelsets import training_classes, wnid_indices
 from ..datasets.shapes import write_shapes
 from ..evaluation.classifier import Preparation
@@ -80,14 +80,14 @@ def set_classes(cfg: Config) -> None:
     """
     train, val = (cfg[f'{part}_dataloader'].dataset.root for part in ('train', 'val'))
     folders, asked = (_class_folders(root) for root in (train, val))
-    empty = [name for name in folders if not pictures_in(Path(train, name)) and not folders_in(Path(train, name))]
+    empty = [name for name, pictures in images_by_class(Path(train), folders).items() if not pictures]
     if empty:
         raise ValueError(f'{len(empty)} of {len(folders)} class folders in {train} have no images: {shown(empty)}. Add '
                          'images, or remove the folders.')
     network, names = cfg.model.network, training_classes(folders)
     if network.get('num_classes') == len(wnid_indices()) and set(names) <= wnid_indices().keys():
         names = tuple(wnid_indices())
-    strange = [name for name in asked if name not in names and pictures_in(Path(val, name))]
+    strange = [name for name, pictures in images_by_class(Path(val), asked).items() if pictures and name not in names]
     if strange:
         raise ValueError(f'expected the classes of {train} in {val}, got {shown(strange)}; both need the same folders')
     if network.setdefault('num_classes', len(names)) != len(names):

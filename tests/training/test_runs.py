@@ -3,13 +3,16 @@
 import os
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
+import timm
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from PIL import Image
 
 from pit_downstream import cli
 from pit_downstream.backbones import PiT
@@ -208,3 +211,58 @@ def test_the_folder_test_stands_in_for_val(few_shapes, tmp_path):
     (data / 'val').rename(data / 'test')
     cfg = read('imagenet_pit_s.py', '--data', data)
     assert cfg.val_dataloader.dataset.root == cfg.test_dataloader.dataset.root == f'{data}/test'
+
+
+def test_class_names_go_with_the_weights(recipe, few_shapes, tmp_path, run_tool):
+    """Moved alone, the file still has them: a folder without the first class is not numbered anew."""
+    names = ('circle', 'cross', 'ring', 'square')
+    weights = shutil.copy(f'{recipe.work_dir}/weights.pth', tmp_path / 'moved.pth')
+    state = torch.load(weights, weights_only=True)
+    assert state.class_names == names and all(isinstance(value, torch.Tensor) for value in state.values())
+    assert Path(recipe.work_dir, 'classes.txt').read_text().split() == list(names)
+    predictor = build_classifier(MODEL, weights=weights)
+    assert predictor.class_names == names
+    timm.create_model('pit_ti', img_size=32, num_classes=4, checkpoint_path=str(weights))
+    data = shutil.copytree(few_shapes / 'classification' / 'val', tmp_path / 'val')
+    shutil.rmtree(data / 'circle')
+    wrong = [predictor.predict(predictor.view(Image.open(path).convert('RGB'))[None].float() / 255, None)
+             .predictions.argmax().item() != names.index(path.parent.name) for path in sorted(data.rglob('*.png'))]
+    flags = ('--model', MODEL, '--weights', weights, '--data', data, '--store', 'store', '--corruptions', 'brightness',
+             '--severities', '1')
+    done = run_tool('eval_imagenet_c.py', *flags)
+    assert done.code == 0 and f'{sum(wrong) / len(wrong):.4f}' in done.out.partition('clean')[2].splitlines()[0], done
+    (data / 'ring').rename(data / 'disk')
+    done = run_tool('eval_imagenet_c.py', *flags)
+    assert done.code == 2 and 'disk' in done.err and 'circle, cross, ring, square' in done.err
+
+
+def test_unreadable_images_do_not_end_a_run(few_shapes, tmp_path, logged):
+    """In training another one takes the place; in validation, of six images, the accuracy rests on four."""
+    data = shutil.copytree(few_shapes / 'classification', tmp_path / 'data')
+    for part in ('train', 'val'):
+        first, second, *_ = sorted((data / part).glob('*/*.png'))
+        content = bytearray(first.read_bytes())
+        content[len(content) // 2] ^= 255
+        first.write_bytes(content)
+        second.unlink()
+        second.symlink_to('nowhere.png')
+    runner = train(read('cifar10_pit_ti.py', '--data', data, '--work-dir', tmp_path / 'work', options=(
+        *TINY, 'train_cfg.max_epochs=1', 'param_scheduler.1.begin=0')))
+    top1 = runner.message_hub.get_scalar('val/accuracy/top1').current()
+    assert runner.iter == 3 and top1 * 4 == int(top1 * 4)
+    text = ''.join(path.read_text() for path in (tmp_path / 'work').rglob('*.log'))
+    assert '2 of 6 images were unreadable: the accuracy rests on the other 4' in text
+    assert text.count('left out of the accuracy') == 2 and text.count('another picture is trained on') == 2
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda data: (data / 'train' / 'bird').mkdir(), r'1 of 5 class folders in .*train have no images: bird'),
+    (lambda data: (data / 'train' / 'ring').rename(data / 'train' / 'square' / 'ring'), 'got ring; both need the same'),
+    (lambda data: shutil.move(data / 'train', data / 'all') and shutil.move(data / 'all', data / 'train' / 'all'),
+     'one level deeper: all/'),
+])
+def test_folders_that_are_no_classes_are_refused(few_shapes, tmp_path, change, words):
+    data = shutil.copytree(few_shapes / 'classification', tmp_path / 'data')
+    change(data)
+    with pytest.raises(ValueError, match=words):
+        read('cifar10_pit_ti.py', '--data', data)
