@@ -64,19 +64,21 @@ def _allocate(path: Path, size: int) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     created = not path.exists()
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    failure = None
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _fill_blocks(file, size)
-            os.ftruncate(file, size)
-        finally:
-            os.close(file)
+        _fill_blocks(file, size)
+        os.ftruncate(file, size)
     except OSError as error:
+        failure = error.strerror
+    finally:
+        os.close(file)
+    if failure:
         if created:
             path.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free
         raise ValueError(f'the cache in {path.parent} needs {size / 1e9:.3g} GB, {free / 1e9:.3g} GB are free '
-                         f'({error.strerror}). Free some space, or pass another folder with --cache DIR.') from error
+                         f'({failure}). Free some space, or pass another folder with --cache DIR.')
 
 
 def _fill_blocks(file: int, size: int) -> None:

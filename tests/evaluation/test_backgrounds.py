@@ -8,6 +8,7 @@ from PIL import Image
 from pit_downstream.core.condition import CLEAN
 from pit_downstream.core.records import ResultStore
 from pit_downstream.core.registry import DATASETS
+from pit_downstream.core.spec import Spec
 from pit_downstream.datasets import shifts  # noqa: F401  registers them
 from pit_downstream.datasets.backgrounds import IN9
 from pit_downstream.datasets.base import View
@@ -62,9 +63,15 @@ def test_the_verdicts_are_those_of_the_plain_loop(predictor, challenge, tmp_path
     assert table[CLEAN, 'top1_error'] == sum(every) / 18 and table.record((CLEAN, 'top1_error')).count == 18
     assert {name: table[CLEAN, 'top1_error', name] for name in IN9} == {
         name: sum(verdicts) / 2 for name, verdicts in wanted.items()}
-    assert table.dataset == (
+    masks = Spec.parse(table.dataset).get('mask_files')
+    assert len(masks) == 16 and table.dataset == (
         f"in9_challenge(background_files={challenge.backgrounds.files!r}, backgrounds=18, classes=9, "
-        f"files={challenge.samples.files!r}, images=18, interpolation='bilinear', resize=32, size=32)")
+        f"files={challenge.samples.files!r}, images=18, interpolation='bilinear', mask_files={masks!r}, resize=32, "
+        'size=32)')
+    mask = next((tmp_path / 'in9' / 'fg_mask').rglob('*.npy'))
+    np.save(mask, ~np.load(mask).astype(bool))
+    other = DATASETS['in9_challenge'](tmp_path / 'in9', view=predictor.view)
+    assert Spec.parse(other.samples.name).get('mask_files') != masks
 
 
 def test_a_class_that_is_kept_is_not_measured_again(predictor, challenge, tmp_path):

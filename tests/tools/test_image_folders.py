@@ -1,8 +1,8 @@
 """Folders of images as users have them: exchanged, damaged and foreign files, junk, missing classes."""
 
+import errno
 import json
 import os
-import resource
 
 import numpy as np
 import pytest
@@ -132,17 +132,21 @@ def test_a_damaged_png_is_unreadable_wherever_the_damage_is(tmp_path, level):
             read_picture(path)
 
 
-def test_a_full_disk_under_the_cache_gets_one_sentence(tmp_path, run_tool):
+def test_a_full_disk_under_the_cache_gets_one_sentence(tmp_path, run_tool, monkeypatch):
     for index in range(8):
         draw(tmp_path / 'val' / toy.WNIDS[index % 4] / f'{index}.png', seed=index)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # 8 images of 3 * 32 * 32 bytes do not fit
-    try:
+    for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        monkeypatch.setattr('os.posix_fallocate', raising(OSError(number, os.strerror(number))))
         done = run_tool('eval_imagenet_c.py', *FLAGS, '--cache', 'cache')
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert done.code == 2 and len(done.err.splitlines()) == 1 and '--cache' in done.err, done.err
-    assert not list((tmp_path / 'cache').iterdir())
+        assert done.code == 2 and len(done.err.splitlines()) == 1, done.err
+        assert '--cache' in done.err and 'needs 2.46e-05 GB' in done.err and os.strerror(number) in done.err
+        assert not list((tmp_path / 'cache').iterdir())
+
+
+def raising(error):
+    def function(*_):
+        raise error
+    return function
 
 
 def test_junk_is_ignored_with_a_counted_warning(tmp_path, measure, caplog):
