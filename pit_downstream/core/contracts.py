@@ -49,6 +49,19 @@ class Outputs:
     trace: Any = None
 
 
+class NonFiniteOutputs(ValueError):
+    """A model returned NaN for an image. id: of the sample; condition: under which the image was shown, where known."""
+
+    def __init__(self, id: str, condition: str = ''):
+        shown = f'{id} under {condition}' if condition else id
+        super().__init__(f'Outputs of the model are not finite: NaN for image {shown}. Check the weights, or measure '
+                         'in float32.')
+        self.id, self.condition = id, condition
+
+    def __reduce__(self):
+        return NonFiniteOutputs, (self.id, self.condition)
+
+
 class Rng(Protocol):
     """Where a corruption or an attack gets its random fields: torch in production, numpy replay in parity tests.
 
@@ -84,7 +97,9 @@ class Predictor(Protocol):
         """(B,), differentiable in images; higher hurts the model."""
 
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
-        """Outputs for images (B, 3, H, W) in [0, 1], which may differ from batch.images (an attack changed them)."""
+        """Outputs for images (B, 3, H, W) in [0, 1], which may differ from batch.images (an attack changed them).
+
+        A detector raises NonFiniteOutputs where NaN would pass for an image without objects."""
 
 
 class Classifier(Predictor, Protocol):

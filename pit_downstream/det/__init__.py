@@ -26,7 +26,8 @@ def _bring_up() -> None:
     mmcv_ops.install()
     checkpoint.register()
     # these register, most with mmdet, which now imports
-    from . import backbones, corrupt, dag, data, hooks, optim, patch, pictures, precision, preprocess, tog  # noqa: F401
+    from . import (  # noqa: F401
+        backbones, corrupt, dag, data, finite, hooks, optim, patch, pictures, precision, preprocess, tog)
 
 
 _bring_up()

@@ -75,6 +75,9 @@ def train_patch(predictor: 'DetectorPredictor', batches: Iterable[Batch], *, sha
             asked = patch.detach().requires_grad_()
             loss = predictor.loss(paste(batch, asked, share=share, place=place), batch, kind).sum()
             slope, = torch.autograd.grad(loss, asked)
+            if not (loss.isfinite() & slope.isfinite().all()):
+                raise ValueError('Loss of the detector or its gradient is not finite: NaN or infinity among the images '
+                                 f'{", ".join(sample.id for sample in batch.samples)}. Check the weights.')
             patch = (patch + step * slope.sign()).clamp(0, 1).detach()
         yield patch
 

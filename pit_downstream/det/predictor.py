@@ -15,11 +15,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from ..core.contracts import Batch, Outputs, Sample
+from ..core.contracts import Batch, NonFiniteOutputs, Outputs, Sample
 from ..core.spec import Spec
 from ..streams.rng import seed_of
 from ..training.checkpoint import load
 from .data import dicts_in
+from .finite import NanWatch, require_finite_weights
 from .instances import Instances, picture, set_truth
 from .losses import KINDS, loss_of, mend_batch_norms, wants_masks
 from .pipeline import TestPipeline
@@ -49,6 +50,7 @@ class DetectorPredictor:
         self.model, self.pipeline, self.name = model.eval().requires_grad_(False), pipeline, name
         self.seed = seed
         mend_batch_norms(self.model)
+        self._nan = NanWatch(self.model)
         self.device = next(tensor.device for tensor in model.parameters())
         with torch.inference_mode(False):  # gradients pass through the product
             self._white = torch.tensor(255., device=self.device)  # a GPU divides exactly by a tensor, not by a number
@@ -81,13 +83,20 @@ class DetectorPredictor:
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
-        """One DetDataSample per image, as mmdet's model gives it: `pred_instances` in pixels of the raw image."""
+        """One DetDataSample per image, as mmdet's model gives it: `pred_instances` in pixels of the raw image.
+
+        Raises NonFiniteOutputs for NaN in the outputs of a head."""
         if trace:
             return self._traced(images, batch)
+        self._nan.pop()  # that of losses
         found: list[DetDataSample | None] = [None] * len(images)
         for places, data in self.model_inputs(images, batch):
             for place, one in zip(places, self.model(**data, mode='predict'), strict=True):
                 found[place] = one
+            if self._nan.pop():
+                for place in places if len(places) > 1 else ():
+                    self.predict(images[place:place + 1], batch.part([place]))  # which raises it for the first image
+                raise NonFiniteOutputs(batch.samples[places[0]].id)
         return Outputs(found)
 
     def model_inputs(self, images: Tensor, batch: Batch) -> Iterator[tuple[list[int], dict[str, Any]]]:
@@ -131,6 +140,7 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
         else:
             model = MODELS.build(ConfigDict(_without(model_cfg, 'init_cfg')))  # heads read it by attributes
             label = _load_weights(model, Path(checkpoint))
+    require_finite_weights(model, checkpoint)
     content = json.dumps([_without(model_cfg, 'init_cfg'), pipeline, counting(cfg)], sort_keys=True, default=str)
     name = Spec.of(config, weights=label, config=hashlib.sha256(content.encode()).hexdigest()[:8])
     return DetectorPredictor(model.to(device), TestPipeline(pipeline), name=str(name), seed=seed)

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..datasets.shapes import write_shapes
-from ..training.launch import checkpoint_file, config_file, join_processes, set_flags, summary
+from ..training.launch import add_hooks, checkpoint_file, config_file, join_processes, set_flags, summary
 from .bundled import ROOT, use_bundled
 from .data import dicts_in, report_broken_images, require_data, set_data_root, survive_broken_images
 from .hooks import make_resumable
@@ -78,6 +78,7 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/test.py to `cfg`, in place."""
     cfg.load_from = str(checkpoint_file(args.checkpoint))
     report_broken_images(cfg)
+    add_hooks(cfg, 'FiniteDetectorHook')
     if args.amp:
         set_bf16(cfg)
     if args.show_dir:

@@ -1,6 +1,7 @@
 """A batch under an attack: every epsilon of a curve, each with its verdicts and what they cost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from .. import attacks  # noqa: F401  registers them
 from ..attacks.base import Attack, Predictors, build_attack
 from ..core.condition import Condition
-from ..core.contracts import Batch, Classifier, Outputs, Predictor
+from ..core.contracts import Batch, Classifier, NonFiniteOutputs, Outputs, Predictor
 from ..core.registry import ATTACKS
 from ..core.spec import Spec
 from ..streams.rng import BatchRng
@@ -60,13 +61,26 @@ def attack_curve(predictor: Predictor, batch: Batch, specs: Sequence[Spec], seed
     """
     searches = [build_attack(spec, predictors=predictors) for spec in specs]
     if not hasattr(predictor, 'logits'):
-        return [_attacked(predictor, batch, attack, seed) for attack in searches]
+        found = []
+        for spec, attack in zip(specs, searches, strict=True):
+            with name_condition(spec):
+                found.append(_attacked(predictor, batch, attack, seed))
+        return found
     clean = _clean(predictor, batch)
     curve = [clean]
     for place, attack in enumerate(searches):
         before = clean if _to_end(attack) else curve[-1]
         curve.append(_further(predictor, batch, attack, seed, clean, before, settled and settled[place]))
     return curve[1:]
+
+
+@contextmanager
+def name_condition(condition: Condition | Spec) -> Iterator[None]:
+    """Add a condition, or a part of one, to NonFiniteOutputs that are raised inside."""
+    try:
+        yield
+    except NonFiniteOutputs as error:
+        raise NonFiniteOutputs(error.id, ' + '.join(filter(None, (str(condition), error.condition)))) from error
 
 
 def same_curve(one: Condition, other: Condition) -> bool:

@@ -16,7 +16,7 @@ from ..core.contracts import Batch, Metric, Outputs, Predictor
 from ..core.records import Record, to_records
 from ..core.spec import Spec
 from ..datasets.base import Samples, UnreadableImage
-from .attacking import attack_curve, check_attack, radius
+from .attacking import attack_curve, check_attack, name_condition, radius
 from .corrupting import arguments, check_corruption, corrupted
 from .loading import RawBatch, passes
 from .ranks import dealt, gathered, rank, refuse_together
@@ -217,14 +217,17 @@ class Tallies:
         every = corrupted(batch, [rest for _, rest in work], self.seed)
         for (condition, _), images in zip(work, every, strict=True):
             taken = self.predictor.collate(batch.samples(images))
-            yield condition, self.predictor.predict(taken.images, taken, trace=self._traced(condition)), taken
+            with name_condition(condition):
+                outputs = self.predictor.predict(taken.images, taken, trace=self._traced(condition))
+            yield condition, outputs, taken
 
     def _attacked(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]
                   ) -> Iterator[tuple[Condition, Outputs, Batch]]:
         """Nothing is yielded before all is computed, so that running out of memory cannot cut a curve in two."""
         taken = self.predictor.collate(batch.samples(next(corrupted(batch, [work[0][1]], self.seed))))
-        curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed,
-                             predictors=self.predictors)
+        with name_condition(Condition(work[0][0].corruption)):
+            curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed,
+                                 predictors=self.predictors)
         for (condition, _), found in zip(work, curve, strict=True):
             outputs = found.outputs
             if self._traced(condition):
