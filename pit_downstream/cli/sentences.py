@@ -40,7 +40,7 @@ def one_sentence() -> Iterator[None]:
                 sentence = _sentence(error)
                 if sentence is None:
                     raise
-                _end(sentence, 2)
+                _end(sentence, 2, one_rank=bool(error.args) and str(error.args[0]).startswith('Caught '))
         if received:
             _end(SIGNALS[received[0]], 128 + received[0])
 
@@ -73,8 +73,9 @@ def _raised_signals() -> Iterator[list[signal.Signals]]:
                 signal.signal(number, handler)
 
 
-def _end(sentence: str, code: int) -> None:
-    if env_rank() == 0:  # of several processes one speaks
+def _end(sentence: str, code: int, *, one_rank: bool = False) -> None:
+    """Print the sentence, once: all ranks have the same, unless a worker of `one_rank` found a fault in its data."""
+    if env_rank() == 0 or one_rank:
         print(sentence if len(sentence) <= LONGEST else f'{sentence[:LONGEST]} ...', file=sys.stderr, flush=True)
     raise SystemExit(code)
 

@@ -27,6 +27,11 @@ def digest_text(*lines: str) -> str:
     return hashlib.sha256('\n'.join(lines).encode('utf-8', 'surrogateescape')).hexdigest()[:DIGITS]
 
 
+def digest_bytes(content: bytes) -> str:
+    """Return the first 16 hex digits of the SHA-256 of a file's content."""
+    return hashlib.sha256(content).hexdigest()[:DIGITS]
+
+
 def digest_file(path: str | Path) -> str:
     """Return the first 16 hex digits of the SHA-256 of a file's content. Raises OSError for an unreadable file."""
     return digest_files([path])[0]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
@@ -25,6 +25,10 @@ from .folders import SUFFIXES, printable
 # LookupError, TypeError and the like for tags of TIFF and Exif; DecompressionBombError above 179 million pixels
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, RuntimeError, LookupError, TypeError,
            AttributeError, OverflowError, MemoryError, Image.DecompressionBombError)
+_TURNS = {  # by EXIF orientation: Exif 2.3, section 4.6.4 A, as in PIL.ImageOps.exif_transpose
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90}
 
 
 class UnreadableImage(ValueError):
@@ -120,8 +124,28 @@ def read_picture(path: str | Path, id: str | None = None) -> Image.Image:
         raise UnreadableImage(str(path) if id is None else id, f'{error}' or type(error).__name__) from error
 
 
+def upright(picture: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation, as OpenCV does where mmdet loads images. EXIF data that are malformed are ignored.
+
+    Pillow by itself applies that of TIFF only; torchvision's and timm's image folders do as Pillow does.
+    """
+    picture.load()  # of a PNG, EXIF data may follow the pixels
+    exif = Image.Exif()
+    try:
+        exif.load(picture.info.get('exif', b''))
+        turn = _TURNS.get(exif.get(ExifTags.Base.Orientation))
+    except (SyntaxError, ValueError, TypeError, LookupError, OSError, struct.error):
+        return picture
+    if turn is None:
+        return picture
+    turned = picture.transpose(turn)
+    del turned.info['exif']  # it is applied
+    return turned
+
+
 def _rgb(picture: Image.Image) -> Image.Image:
     """16 bits of grey become their upper 8, as Pillow takes 16 bits of a colour; convert() would cut them at 255."""
+    picture = upright(picture)
     if picture.format == 'PPM' and picture.mode == 'I':  # Pillow scales its grey levels to 16 bits
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode.startswith('I;16'):

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 
@@ -22,9 +22,14 @@ from PIL import Image, ImageFile, ImageOps
 from ..datasets.base import BROKEN
 from ..evaluation.ranks import gathered
 
+UPRIGHT = ('color', 'grayscale')  # color types for which mmcv applies the EXIF orientation
 CHECKED = ('cv2', 'pillow', 'turbojpeg')  # decoders of the formats that PIL reads, too
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 GRAY_SIDE = 64  # pixels of a gray image whose size no annotation has
+
+
+class ImageSizeError(ValueError):
+    """The size of an image is not the one that its annotation has."""
 
 
 @TRANSFORMS.register_module()
@@ -53,10 +58,11 @@ class LoadImageOrSkip(LoadImageFromFile):
             self._warn(results['img_path'], fault)
             if self.on_broken == 'skip':
                 return None
-            image = _decodable_part(content)
+            image = _decodable_part(content, upright=self.color_type in UPRIGHT)
             if image is None:
                 image = np.full((results.get('height', GRAY_SIDE), results.get('width', GRAY_SIDE), 3), 128, np.uint8)
             results['fault'] = fault
+        require_size(results, image.shape)
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
@@ -114,12 +120,30 @@ def _reason(error: Exception) -> str:
     return str(error).strip() or type(error).__name__
 
 
-def _decodable_part(content: bytes) -> np.ndarray | None:
+def require_size(info: Mapping, shape: tuple[int, ...]) -> None:
+    """Raise ImageSizeError unless an image of `shape` (H, W, ...) has the height and width of its annotation, `info`.
+
+    A dataset that has no sizes passes.
+    """
+    height, width = shape[:2]
+    annotated = info.get('width') or width, info.get('height') or height
+    if annotated == (width, height):
+        return
+    fix = 'Correct width, height and boxes in the annotation file.'
+    if annotated == (height, width):
+        fix = ('An EXIF orientation is applied when a file is loaded: annotate the upright image, remove the tag from '
+               "the file, or set color_type='color_ignore_orientation' in LoadImageFromFile.")
+    raise ImageSizeError(f'Size of an image differs from its annotation: {printable(str(info.get("img_path")))} is '
+                         f'{width} x {height} pixels, annotated are {annotated[0]} x {annotated[1]}. {fix}')
+
+
+def _decodable_part(content: bytes, *, upright: bool) -> np.ndarray | None:
     """uint8 (H, W, 3) in mmcv's BGR order, gray where the file ends too early; None when there is no image in it."""
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
     try:
-        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))  # as OpenCV turns whole ones
-        return np.asarray(upright.convert('RGB'))[..., ::-1].copy()
+        image = Image.open(io.BytesIO(content))
+        image = ImageOps.exif_transpose(image) if upright else image
+        return np.asarray(image.convert('RGB'))[..., ::-1].copy()
     except BROKEN:
         return None
     finally:

@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.dataset import Compose
 from torch import Tensor
 
-from .data import LoadImageOrSkip
+from .data import LoadImageOrSkip, require_size
 
 ORDERS = ('bgr', 'rgb')
 
@@ -59,6 +59,7 @@ class TestPipeline:
         info: what a mmdet data set knows of one image. Raises OSError or ValueError for a file that is no image.
         """
         known = self._before(info)
+        require_size(known, known['img'].shape)
         return as_image(known.pop('img'), self.order), known
 
     def pack(self, image: Tensor, known: dict) -> tuple[Tensor, DetDataSample]:

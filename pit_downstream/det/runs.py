@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from ..datasets.shapes import write_shapes
 from ..training.launch import add_hooks, checkpoint_file, config_file, join_processes, set_flags, summary
+from .annotation_files import check_annotations
 from .bundled import ROOT, use_bundled
 from .data import dicts_in, report_broken_images, require_data, set_data_root, survive_broken_images
 from .hooks import make_resumable
@@ -48,6 +49,7 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
             write_shapes(ROOT)
         dist.barrier()
     require_data(cfg, loaders)
+    check_annotations(cfg, loaders)
     survive_broken_images(cfg)
     return cfg
 

@@ -18,7 +18,8 @@ from ..core.contracts import Sample
 from ..core.digests import DIGITS, digest_file, digest_files, digest_text
 from ..core.spec import Spec
 from ..datasets.base import UnreadableImage
-from .data import dicts_in
+from .annotation_files import original_annotations
+from .data import ImageSizeError, dicts_in
 from .pipeline import TestPipeline
 from .quiet import silenced
 
@@ -72,6 +73,8 @@ class DetectionSamples:
         info = self.info(index)
         try:
             image, known = self.pipeline.read(info)
+        except ImageSizeError:
+            raise
         except (OSError, ValueError) as error:
             raise UnreadableImage(f'{info["img_id"]}', f'{info["img_path"]}: {error}') from error
         return Sample(str(info['img_id']), image, known)
@@ -93,9 +96,10 @@ def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamp
             part.update(pipeline=[], test_mode=True, filter_cfg=None)  # AP wants the images without objects, too
     with silenced():
         dataset = DATASETS.build(dataset_cfg)
-    files = [file_label(Path(part.get('data_root') or '', part['ann_file']))
+    files = [file_label(original_annotations(cfg, Path(part.get('data_root') or '', part['ann_file'])))
              for part in dicts_in(dataset_cfg) if part.get('ann_file')]
-    truth = [file_label(part['ann_file']) for part in dicts_in(cfg.get('test_evaluator')) if part.get('ann_file')]
+    truth = [file_label(original_annotations(cfg, part['ann_file'])) for part in dicts_in(cfg.get('test_evaluator'))
+             if part.get('ann_file')]
     files += [label for label in truth if label not in files]
     kind = dataset_cfg['type'].removesuffix('Dataset').lower()
     spec = Spec.of(kind, annotations=files[0] if len(files) == 1 else tuple(files))

@@ -1,7 +1,6 @@
 """The objects that are there, in COCO's format: read from the file that the config names, or made from the data set."""
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import metadata
@@ -9,6 +8,7 @@ from typing import Any
 
 from mmengine.fileio import get
 
+from ..datasets.coco_annotations import read_annotations
 from .quiet import silenced
 from .samples import DetectionSamples
 
@@ -50,7 +50,7 @@ class GroundTruth:
     @classmethod
     def of_file(cls, path: str, classes: Sequence[str]) -> 'GroundTruth':
         """Labels follow the order of the categories in the file, as mmdet's CocoDataset numbers them."""
-        content = json.loads(get(path))
+        content = read_annotations(get(path), path).content
         found = [category for category in content['categories'] if category['name'] in classes]
         if len(found) != len(classes):
             lacking = sorted(set(classes) - {category['name'] for category in found})

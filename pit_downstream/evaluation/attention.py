@@ -23,6 +23,7 @@ from ..backbones.weights import fit, strip_prefix, timm_to_official
 from ..core.condition import CLEAN
 from ..core.records import Record, ResultStore, to_records
 from ..core.spec import Spec
+from ..datasets.base import upright
 from ..datasets.imagenet import folder_text
 from ..datasets.shapes import write_shapes
 from ..metrics.attention import AttentionCollapse
@@ -124,7 +125,7 @@ def chosen_models(model: str, weights: str | None, compare: str | None, compare_
 
 def read_image(path: Path) -> Image.Image:
     try:
-        return Image.open(path).convert('RGB')
+        return upright(Image.open(path)).convert('RGB')
     except OSError as error:
         raise ValueError(f'expected an image at {path}, could not read it: {error}') from None
 
