@@ -32,6 +32,9 @@ def parse_args():
 
 def main():
     args = parse_args()
+    from pit_downstream.core.outputs import require_folder_to_write
+    require_folder_to_write(args.out, '--out')
+    cli.require_one_process('analyze_attention.py')
     from pit_downstream.evaluation import attention, ranks
     attention.figures.require_matplotlib()  # before the work, not after it
     device = ranks.device_of(args.device)

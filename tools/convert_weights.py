@@ -6,6 +6,7 @@ The source may also be timm://NAME, e.g. timm://pit_s_224.in1k, which downloads.
 """
 
 import argparse
+import io
 
 from pit_downstream import cli
 
@@ -41,7 +42,8 @@ def main():
     family = PIT if named.name.startswith('pit_') else DEEPVIT
     found = [family.convert(CheckpointLoader.load_checkpoint(source, 'cpu'), target, optional=heads, depth=depth)
              for source in (args.source, *args.average)]
-    torch.save(average([state for state, _ in found]), args.out)
+    torch.save(average([state for state, _ in found]), content := io.BytesIO())
+    outputs.write_atomic(args.out, content.getbuffer())
     print(f'{args.out}: {"; ".join(dict.fromkeys(str(report) for _, report in found))}')
 
 

@@ -26,6 +26,7 @@ def main():
     conditions = cli.attack_conditions(args)
     keep, predictor, samples = cli.attacked(args)
     from pit_downstream.benchmarks.base import require_counts
+    from pit_downstream.core.outputs import write_atomic
     from pit_downstream.core.records import ResultStore
     from pit_downstream.evaluation import ranks
     found = keep(ResultStore(Path(args.store) / 'results.jsonl'), predictor, samples, conditions, save=args.save,
@@ -37,7 +38,7 @@ def main():
         print(*(f'\nwarning: {sentence}' for sentence in found.warnings), sep='', end='')
         for path, text in ((args.csv, found.csv()), (args.json, found.json())):
             if path:
-                Path(path).write_text(text)
+                write_atomic(path, text)
     ranks.stop_ranks()
 
 

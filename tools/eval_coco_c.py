@@ -24,6 +24,7 @@ def main():
     names, variant, conditions = cli.detection_conditions(args)
     from pit_downstream.benchmarks import detection_tables, tables
     from pit_downstream.benchmarks.base import require_counts
+    from pit_downstream.core.outputs import write_atomic
     from pit_downstream.core.records import ResultStore
     from pit_downstream.det.metric import config_metrics
     from pit_downstream.evaluation import keep, ranks
@@ -41,7 +42,7 @@ def main():
         print(detection_tables.summary_text(table, names, args.severities, **variant))
         for path, text in ((args.csv, tables.as_csv(table)), (args.json, detection_tables.as_json(table, **variant))):
             if path:
-                Path(path).write_text(text)
+                write_atomic(path, text)
     ranks.stop_ranks()
 
 

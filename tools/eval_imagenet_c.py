@@ -24,6 +24,7 @@ def main():
     cli.require_folder(*((args.published, '--published') if args.published else (args.data, '--data')))
     from pit_downstream.benchmarks import tables
     from pit_downstream.benchmarks.base import require_counts
+    from pit_downstream.core.outputs import write_atomic
     from pit_downstream.core.records import ResultStore
     from pit_downstream.evaluation import keep, ranks
     from pit_downstream.metrics.classification import classification_metrics
@@ -41,7 +42,7 @@ def main():
         print(tables.summary_text(table, *chosen, run=cli.command_without_corruptions(), **variant))
         for path, text in ((args.csv, tables.as_csv(table)), (args.json, tables.as_json(table, *chosen, **variant))):
             if path:
-                Path(path).write_text(text)
+                write_atomic(path, text)
     ranks.stop_ranks()
 
 

@@ -23,6 +23,7 @@ def parse_args():
 def main():
     args = parse_args()
     from pit_downstream.benchmarks import shift_tables
+    from pit_downstream.core.outputs import write_atomic
     from pit_downstream.core.records import ResultStore
     from pit_downstream.evaluation import ranks
     from pit_downstream.evaluation.shifts import measure_shifts
@@ -39,7 +40,7 @@ def main():
             print(f'\n{summary}')
         for path, text in ((args.csv, shift_tables.as_csv(tables)), (args.json, shift_tables.as_json(tables, names))):
             if path:
-                Path(path).write_text(text)
+                write_atomic(path, text)
     ranks.stop_ranks()
 
 

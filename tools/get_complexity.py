@@ -7,9 +7,9 @@ Nothing counts pooling, interpolation, the sampling of deformable attention, and
 """
 
 import json
-from pathlib import Path
 
 from pit_downstream import cli
+from pit_downstream.core.outputs import write_atomic
 
 
 def parse_args():
@@ -21,7 +21,7 @@ def main():
     facts = cli.facts(args)
     print(facts.as_text())
     if args.json:
-        Path(args.json).write_text(json.dumps(facts.as_dict(), indent=1) + '\n')
+        write_atomic(args.json, json.dumps(facts.as_dict(), indent=1) + '\n')
 
 
 if __name__ == '__main__':

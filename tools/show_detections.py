@@ -5,8 +5,6 @@ python tools/show_detections.py configs/detr_pit_s.py work_dirs/detr_pit_s --bun
     --conditions clean 'frost(severity=5)' "tog(epsilon=8/255, mode='vanishing')"
 """
 
-from pathlib import Path
-
 from pit_downstream import cli
 
 SHOWN = ['clean', 'fog(severity=3)', 'pgd(epsilon=8/255, steps=10)']
@@ -25,13 +23,16 @@ def parse_args():
 
 def main():
     args = parse_args()
+    cli.require_image_to_write(args.out, '--out')
+    cli.require_one_process('show_detections.py')
+    from pit_downstream.core.outputs import atomic_path
     from pit_downstream.det.panels import panels
     conditions = cli.shown_conditions(args.conditions)
     predictor, samples, _ = cli.detector(args)
     sample = cli.chosen_image(samples, args.image)
     paper = panels(predictor, sample, conditions, samples.classes, score_thr=args.score_thr, seed=args.seed)
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    paper.save(args.out)
+    with atomic_path(args.out) as new:
+        paper.save(new)
     print(f'{args.out}: image {sample.id} of {samples.name}')
 
 

@@ -28,6 +28,9 @@ def parse_args():
 
 def main():
     args = parse_args()
+    from pit_downstream.core.outputs import require_folder_to_write
+    require_folder_to_write(args.out, '--out')
+    cli.require_one_process('train_patch.py')
     predictor, samples, _ = cli.detector(args)
     from pit_downstream.det import patch
     from tqdm import tqdm

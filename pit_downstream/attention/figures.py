@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..core.outputs import atomic_path
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -80,7 +82,8 @@ def draw_similarity(models: Mapping[str, Values], path: Path, *, caption: str = 
         panel.set_title(title, fontsize=10)
         _label_blocks(panel, places)
     figure.colorbar(image, ax=list(panels), shrink=0.8, label='cross-layer similarity')
-    figure.savefig(path, dpi=110)
+    with atomic_path(path) as new:
+        figure.savefig(new, dpi=110)
 
 
 def draw_profile(models: Mapping[str, Values], path: Path, *, caption: str = '') -> None:
@@ -94,7 +97,8 @@ def draw_profile(models: Mapping[str, Values], path: Path, *, caption: str = '')
         panel.set_title(label, fontsize=9)
         panel.set_xlabel('block', fontsize=8)
     _draw_legend(panels[len(PROFILE)], list(models))
-    figure.savefig(path, dpi=110)
+    with atomic_path(path) as new:
+        figure.savefig(new, dpi=110)
 
 
 def draw_overlays(images: Tensor, attention: Mapping[str, Tensor], path: Path, *, caption: str = '') -> None:
@@ -114,7 +118,8 @@ def draw_overlays(images: Tensor, attention: Mapping[str, Tensor], path: Path, *
                          interpolation='bilinear')
             if row == 0:
                 panel.set_title(place, fontsize=9)
-    figure.savefig(path, dpi=110)
+    with atomic_path(path) as new:
+        figure.savefig(new, dpi=110)
 
 
 def attention_over_patches(maps: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.outputs import atomic_path
 from .detection import DetectionBackbone
 from .reattention import ReAttention
 
@@ -33,8 +34,8 @@ def export_onnx(backbone: DetectionBackbone, path: str | Path, *, opset: int = O
     rows, columns = (MULTIPLE * torch.export.Dim(name, min=1, max=256) for name in ('rows', 'columns'))
     sides = {0: torch.export.Dim('batch', min=1, max=4096), 2: rows, 3: columns}
     images = torch.zeros(2, 3, 3 * MULTIPLE, 4 * MULTIPLE)
-    with _quiet(), torch.no_grad():
-        torch.onnx.export(_Maps(exportable(backbone)), (images,), str(path), input_names=['images'], output_names=names,
+    with atomic_path(path) as new, _quiet(), torch.no_grad():
+        torch.onnx.export(_Maps(exportable(backbone)), (images,), str(new), input_names=['images'], output_names=names,
                           dynamic_shapes=(sides,), opset_version=opset, dynamo=True, external_data=False, verbose=False)
 
 

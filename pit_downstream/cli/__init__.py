@@ -2,6 +2,7 @@
 
 import warnings
 
+from ..evaluation.slurm import require_one_process
 from .attacks import add_attack_flags, attack_conditions, attack_parser, attacked, attacked_classifier, shown_conditions
 from .classifiers import classifier, classifier_parser, measure_options, pictures, published_pictures
 from .corruptions import (
@@ -24,7 +25,13 @@ from .detectors import (
 )
 from .export import backbone, export_parser
 from .facts import facts, facts_parser
-from .sentences import one_sentence, require_folder, require_name, require_places
+from .sentences import (
+    one_sentence,
+    require_folder,
+    require_image_to_write,
+    require_name,
+    require_places,
+)
 from .shifts import add_shift_flags, shift_places, shifts
 from .values import Once, batch_size, whole
 
@@ -36,5 +43,6 @@ __all__ = [
     'batch_size', 'chosen_corruptions', 'chosen_image', 'classifier', 'classifier_parser',
     'command_without_corruptions', 'corruption_conditions', 'corruption_names', 'corruption_variant',
     'detection_conditions', 'detector', 'detector_parser', 'export_parser', 'facts', 'facts_parser', 'measure_options',
-    'measured_detector_parser', 'one_sentence', 'pictures', 'published_pictures', 'require_folder', 'require_name',
-    'require_places', 'save_corrupted', 'shift_places', 'shifts', 'shown_conditions', 'whole']
+    'measured_detector_parser', 'one_sentence', 'pictures', 'published_pictures', 'require_folder',
+    'require_image_to_write', 'require_name', 'require_one_process', 'require_places',
+    'save_corrupted', 'shift_places', 'shifts', 'shown_conditions', 'whole']

@@ -33,7 +33,8 @@ def facts(args: argparse.Namespace):
     from ..core.outputs import require_file_to_write
     if args.json:
         require_file_to_write(args.json, '--json')
-    from ..evaluation.ranks import require_one_process, start_ranks
+    from ..evaluation.ranks import start_ranks
+    from ..evaluation.slurm import require_one_process
     require_one_process('get_complexity.py')
     device, shape = start_ranks(args.device), args.shape and tuple(args.shape)
     if not args.name.endswith('.py') and '::' not in args.name:

@@ -116,6 +116,17 @@ def require_places(args: argparse.Namespace) -> None:
         raise ValueError(f'expected a file of records, got {results}, which is none; name another --store')
 
 
+def require_image_to_write(path: str | Path, flag: str) -> None:
+    """Raise ValueError unless an image file can be written to `path`, in a folder that is there or can be made."""
+    from PIL import Image
+
+    from ..core.outputs import require_folder_to_write
+    path, suffixes = Path(path), Image.registered_extensions()
+    if suffixes.get(path.suffix.lower()) not in Image.SAVE or path.is_dir():
+        raise ValueError(f'expected an image file to write for {flag}, got {path}; name one like detections.png')
+    require_folder_to_write(path.parent, flag)
+
+
 def require_name(name: str, names: Sequence[str], noun: str) -> None:
     """Raise LookupError with the nearest names unless `name` is one of `names`."""
     if name not in names:

@@ -1,6 +1,7 @@
 """DPatch: one patch that spoils what a detector finds in any image (Liu et al. 2018, arXiv 1806.02299)."""
 
 import hashlib
+import io
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..attacks.base import Attack, without_inference_tensors
 from ..core.contracts import Batch, Sample
+from ..core.outputs import write_atomic
 from ..core.registry import ATTACKS
 from ..datasets.base import UnreadableImage
 from ..streams.rng import BatchRng
@@ -113,8 +115,8 @@ def save_patch(patch: Tensor, folder: str | Path) -> Path:
     """Write a patch under a name that says its content, so that records of two patches never mix."""
     values = patch.detach().float().cpu().numpy()
     path = Path(folder) / f'dpatch_{hashlib.sha256(values.tobytes()).hexdigest()[:8]}.npy'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, values)
+    np.save(content := io.BytesIO(), values)
+    write_atomic(path, content.getbuffer())
     return path
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core.contracts import Batch, NonFiniteOutputs, Outputs, Sample
 from ..core.spec import Spec
 from ..streams.rng import seed_of
-from ..training.checkpoint import load
+from ..training.checkpoint import load, require_weights
 from .data import dicts_in
 from .finite import NanWatch, require_finite_weights
 from .instances import Instances, picture, set_truth
@@ -162,6 +162,7 @@ def _load_weights(model: nn.Module, path: Path) -> str:
     """Fill the model; returns what records call the file."""
     checkpoint = load(path)
     state = checkpoint.get('state_dict', checkpoint)
+    require_weights(model, state, path)
     for name in [name for name in state if name.startswith('module.')]:  # saved by DistributedDataParallel
         state[name.removeprefix('module.')] = state.pop(name)
     try:

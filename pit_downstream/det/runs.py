@@ -11,8 +11,17 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from ..core.outputs import require_file_to_write, require_folder_to_write
 from ..datasets.shapes import write_shapes
-from ..training.launch import add_hooks, checkpoint_file, config_file, join_processes, set_flags, summary
+from ..training.launch import (
+    add_hooks,
+    checkpoint_file,
+    config_file,
+    join_processes,
+    require_checkpoint,
+    set_flags,
+    summary,
+)
 from .annotation_files import check_annotations
 from .bundled import ROOT, use_bundled
 from .data import dicts_in, report_broken_images, require_data, set_data_root, survive_broken_images
@@ -56,6 +65,7 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
 
 def set_training(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/train.py to `cfg`, in place, and make sure that its weights lie where it says."""
+    require_folder_to_write(cfg.work_dir, '--work-dir')
     _require_weights(cfg)
     report_broken_images(cfg)
     if args.amp == 'bf16':
@@ -78,16 +88,20 @@ def _set_annotations(cfg: Config, args: argparse.Namespace) -> None:
 
 def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/test.py to `cfg`, in place."""
+    require_folder_to_write(cfg.work_dir, '--work-dir')
     cfg.load_from = str(checkpoint_file(args.checkpoint))
     report_broken_images(cfg)
     add_hooks(cfg, 'FiniteDetectorHook')
+    require_checkpoint(cfg)
     if args.amp:
         set_bf16(cfg)
     if args.show_dir:
+        require_folder_to_write(args.show_dir, '--show-dir')
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='PictureHook', out_dir=args.show_dir)]
     if args.out:
         if not args.out.endswith(('.pkl', '.pickle')):
             raise ValueError(f'--out is a .pkl file, got {args.out}')
+        require_file_to_write(args.out, '--out')
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=args.out)]
 

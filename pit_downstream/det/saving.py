@@ -1,7 +1,6 @@
 """A corrupted data set on disk, for other tools: FOLDER/<corruption>/<severity>/<file>, and FOLDER/annotations.json."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.condition import Condition
-from ..core.outputs import path_inside
+from ..core.outputs import atomic_path, path_inside, write_atomic
 from ..evaluation.corrupting import corrupted
 from ..evaluation.loading import RawBatch, passes
 from ..evaluation.measure import Pass, plan_passes
@@ -75,17 +74,10 @@ def _require_same_source(folder: Path, source: Mapping[str, Any]) -> None:
     """Write FOLDER/source.json; raise ValueError where it describes other images, which would be taken for these."""
     path = folder / 'source.json'
     if not path.exists() and rank() == 0:
-        _replace(path, json.dumps(source, indent=1) + '\n')
+        write_atomic(path, json.dumps(source, indent=1) + '\n')
     if path.exists() and json.loads(path.read_text()) != source:
         raise ValueError(f'The folder of --save-images has corrupted images of another dataset, limit or seed: '
                          f'{folder}. Name another folder.')
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.part')
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def _heading(spec) -> str:
@@ -95,11 +87,8 @@ def _heading(spec) -> str:
 
 
 def _write(image: Tensor, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.part')
-    kind = {'.png': 'PNG', '.jpg': 'JPEG'}[path.suffix]
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(part, kind, **FORMATS[path.suffix[1:]])
-    os.replace(part, path)
+    with atomic_path(path, sync=False) as new:
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(new, **FORMATS[path.suffix[1:]])
 
 
 def _write_annotations(folder: Path, truth: GroundTruth, names: Mapping[Any, str], ids: set) -> None:
@@ -108,4 +97,4 @@ def _write_annotations(folder: Path, truth: GroundTruth, names: Mapping[Any, str
                'images': [{**image, 'file_name': names[image['id']]} for image in truth.content['images']
                           if image['id'] in ids],
                'annotations': [one for one in truth.content['annotations'] if one['image_id'] in ids]}
-    _replace(folder / 'annotations.json', json.dumps(content))
+    write_atomic(folder / 'annotations.json', json.dumps(content))

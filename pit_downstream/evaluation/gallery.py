@@ -1,9 +1,8 @@
 """Attacked images on disk, exactly as the model saw them, and a sheet to look at."""
 
+import io
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..core.condition import Condition
-from ..core.outputs import path_inside
+from ..core.outputs import atomic_path, path_inside, write_atomic
 
 SHOWN = 8  # rows of a contact sheet
 MARGIN = 16  # pixels for the heading
@@ -34,10 +33,7 @@ class Gallery:
         if path.exists() and json.loads(path.read_text()) != about:
             raise ValueError(f'expected a folder for the images of {model} on {dataset} with seed {seed}, got '
                              f'{self.folder}, which holds those of others; name another with --save DIR')
-        self.folder.mkdir(parents=True, exist_ok=True)
-        own = self.folder / f'about.{os.getpid()}.part'  # of several ranks each may read what another writes
-        own.write_text(json.dumps(about) + '\n')
-        own.replace(path)
+        write_atomic(path, json.dumps(about) + '\n')  # of several ranks each may read what another writes
 
     def path(self, condition: Condition, id: str) -> Path:
         """Return where the image is saved. Raises ValueError for an id that leaves the folder of the condition."""
@@ -59,16 +55,13 @@ class Gallery:
         for row, (image, id) in enumerate(zip(images.float().cpu().numpy(), ids, strict=True)):
             if only is None or only[row]:
                 path = self.path(condition, id)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.with_suffix('.part').open('wb') as file:
-                    np.save(file, image)
-                path.with_suffix('.part').replace(path)
+                np.save(content := io.BytesIO(), image)
+                write_atomic(path, content.getbuffer(), sync=False)
 
     def copy(self, source: Condition, target: Condition, id: str) -> None:
         """What fools at one epsilon fools at a larger."""
         if source != target:
-            self.path(target, id).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.path(source, id), self.path(target, id))
+            write_atomic(self.path(target, id), self.path(source, id).read_bytes(), sync=False)
 
     def read(self, condition: Condition, id: str) -> Tensor:
         return torch.from_numpy(np.load(self.path(condition, id)))
@@ -89,7 +82,8 @@ class Gallery:
                                        condition.attack.name, f'difference x{CONTRAST}')):
             ImageDraw.Draw(paper).text((column * pixels.shape[1] // 3 + 2, 2), word, fill='black')
         path = path_inside(self.folder, f'{self._place(condition).name}.png')
-        paper.save(path)
+        with atomic_path(path) as new:
+            paper.save(new)
         return path
 
     def _place(self, condition: Condition) -> Path:

@@ -87,12 +87,6 @@ def _exchange(item: tuple[str, ...]) -> list[tuple[str, ...]]:
     return found
 
 
-def require_one_process(work: str) -> None:
-    """Raise ValueError where torchrun or srun started several processes for work that cannot be shared."""
-    if env_world_size() > 1:
-        raise ValueError(f'{work} runs in one process, got {env_world_size()}; start it without torchrun or srun')
-
-
 def device_of(device: str) -> torch.device:
     """'auto' is a GPU where there is one. Raises ValueError for a device that is not there."""
     kind = ('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device

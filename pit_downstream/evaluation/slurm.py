@@ -17,6 +17,12 @@ def env_world_size() -> int:
     return int(os.environ.get('WORLD_SIZE') or step_env().get('WORLD_SIZE', 1))
 
 
+def require_one_process(work: str) -> None:
+    """Raise ValueError where torchrun or srun started several processes for work that cannot be shared."""
+    if env_world_size() > 1:
+        raise ValueError(f'{work} runs in one process, got {env_world_size()}; start it without torchrun or srun')
+
+
 def step_env(env: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT of a task of a step with several tasks, else {}.
 

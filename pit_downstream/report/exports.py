@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..core.outputs import path_inside, require_file_to_write, require_folder_to_write
+from ..core.outputs import path_inside, require_file_to_write, require_folder_to_write, write_atomic
 from . import drawing
 from .page import interval
 from .parts import MISSING, Cell, Figure, Report, Section, Sheet
@@ -81,7 +81,7 @@ def write_report(report: Report, out: str | Path, *, html: str) -> list[Path]:
     files = {Path(out): html, Path(out).with_suffix('.json'): as_json(report),
              Path(out).with_suffix('.csv'): as_csv(report)}
     for path, text in files.items():
-        path.write_text(text, encoding='utf-8')
+        write_atomic(path, text)
     return list(files)
 
 
@@ -93,8 +93,8 @@ def write_figures(report: Report, folder: str | Path | None) -> list[Path]:
     Path(folder).mkdir(parents=True, exist_ok=True)
     for figure in report.parts(Figure):
         path = path_inside(folder, f'{figure.name}.svg')
-        path.write_text(drawing.svg(figure.drawing, figure.name), encoding='utf-8')
-        path.with_suffix('.png').write_bytes(drawing.png(figure.drawing))
+        write_atomic(path, drawing.svg(figure.drawing, figure.name))
+        write_atomic(path.with_suffix('.png'), drawing.png(figure.drawing))
         files += [path, path.with_suffix('.png')]
     return files
 
@@ -108,7 +108,7 @@ def write_tables(report: Report, folder: str | Path | None) -> list[Path]:
     for sheet in report.parts(Sheet):
         for suffix, write in (('.tex', as_latex), ('.md', as_markdown)):
             files.append(path_inside(folder, sheet.name + suffix))
-            files[-1].write_text(write(sheet), encoding='utf-8')
+            write_atomic(files[-1], write(sheet))
     return files
 
 

@@ -12,16 +12,22 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timm
 import torch
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from ..backbones.detection import DetectionBackbone
+from ..core.outputs import write_atomic
+from ..core.spec import quote
 
 
 class _Dtype:
@@ -100,19 +106,34 @@ REMOTE = {
 
 
 def register() -> None:
-    """Make every loader of mmengine run no code, and add `timm://NAME`. Calling it again changes nothing."""
+    """Make every loader of mmengine run no code, add `timm://NAME`, and let mmengine write files whole or not at all.
+
+    Calling it again changes nothing.
+    """
     _allow_stand_ins()
     for name, prefixes in REMOTE.items():
         guarded = _weights_only(getattr(mmengine_checkpoint, name))
         CheckpointLoader.register_scheme(prefixes=prefixes, loader=guarded, force=True)
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(prefixes='timm://', loader=load_from_timm, force=True)
+    register_backend('local', WholeFiles, force=True, prefixes='')
+
+
+class WholeFiles(LocalBackend):
+    """mmengine's local files, written by `write_atomic`: a full disk leaves no half checkpoint."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_atomic(filepath, obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        write_atomic(filepath, obj.encode(encoding))
 
 
 def load(path: str | Path, map_location: Any = 'cpu') -> Any:
     """What torch.save wrote to `path`, tensors on `map_location`; no code from the file is run.
 
-    Raises FileNotFoundError without such a file, ValueError for one that is no whole checkpoint or asks for code.
+    Raises FileNotFoundError without such a file, ValueError for one that is no whole checkpoint, holds no dictionary
+    or asks for code.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -120,7 +141,7 @@ def load(path: str | Path, map_location: Any = 'cpu') -> Any:
     _refuse_other_files(path)
     _allow_stand_ins()
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        found = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as refusal:
         raise ValueError(_refusal(path, str(refusal))) from refusal
     except (EOFError, LookupError, struct.error) as error:
@@ -129,11 +150,37 @@ def load(path: str | Path, map_location: Any = 'cpu') -> Any:
         if any(words in str(error) for words in DAMAGE):
             raise ValueError(_broken(path)) from error
         raise  # a CUDA checkpoint without map_location, out of memory ...: torch says it best
+    _require_names(found, path)
+    return found
+
+
+def require_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
+    """Raise ValueError unless `state` has a tensor of the right size for each in `model`. path: for the message.
+
+    Inside a backbone of ours tensors may have other names and sizes, which it converts.
+    """
+    _require_names(state, path)
+    names = {name.removeprefix('module.'): value for name, value in state.items()}
+    convert = tuple(f'{name}.' for name, part in model.named_modules() if isinstance(part, DetectionBackbone)
+                    and any(other.startswith(f'{name}.') for other in names))
+    wanted = model.state_dict()
+    unfit = [name for name, value in wanted.items() if not name.startswith(convert)
+             and getattr(names.get(name), 'shape', None) != value.shape]
+    if unfit:
+        raise ValueError(f'expected the weights of the config in {path}, got other ones: {len(unfit)} of {len(wanted)} '
+                         f'tensors are missing or of another size, among them {", ".join(unfit[-4:])}; check config '
+                         'and checkpoint')
+
+
+def _require_names(content: Any, path: str | Path) -> None:
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ValueError(f'expected a dictionary of tensors by name in the checkpoint {path}, got '
+                         f'{type(content).__name__}: {quote(content)}; give another file')
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """mmengine's loader of plain paths; it prints the name after `load_from_`."""
-    return load(filename, map_location)
+    return _without_config(load(filename, map_location))
 
 
 def load_from_timm(filename: str, map_location: Any = None) -> dict[str, torch.Tensor]:
@@ -153,13 +200,20 @@ def load_from_timm(filename: str, map_location: Any = None) -> dict[str, torch.T
                            'give a local file with --cfg-options model.backbone.init_cfg.checkpoint=FILE') from error
 
 
+def _without_config(checkpoint: Any) -> Any:
+    """Drop the config text of a training checkpoint, which mmengine would execute when it resumes."""
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('config', None)
+    return checkpoint
+
+
 def _weights_only(loader: Callable) -> Callable:
     """The same loader of mmengine, reading what it downloads without running code from it."""
     @functools.wraps(loader)
     def guarded(filename: str, map_location: Any = None, **options: Any) -> Any:
         with _no_code_in_torch_load():
             try:
-                return loader(filename, map_location, **options)
+                return _without_config(loader(filename, map_location, **options))
             except pickle.UnpicklingError as refusal:
                 raise ValueError(_refusal(filename, str(refusal))) from refusal
     return guarded

@@ -1,6 +1,6 @@
 """mmengine hooks for the training of classifiers and detectors."""
 
-import os
+import io
 from collections import OrderedDict
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import set_random_seed
 
+from ..core.outputs import write_atomic
 from ..evaluation.class_names import ATTRIBUTE
 from ..evaluation.ranks import from_first
+from .checkpoint import require_weights
 
 WEIGHTS, CLASSES = 'weights.pth', 'classes.txt'
 
@@ -38,6 +40,30 @@ class EpochSeedHook(Hook):
 
 
 @HOOKS.register_module()
+class RequireCheckpointHook(Hook):
+    """Refuse a checkpoint of another model, whose tensors mmengine would leave out with a warning, before any work.
+
+    path: for the message. resume: refuse one that has not the state of a training run, too.
+    """
+
+    priority = 'VERY_HIGH'  # before EMAHook, which expects state_dict
+
+    def __init__(self, path: str, *, resume: bool = False):
+        self.path, self.resume = path, resume
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        if self.resume and 'epoch' not in (checkpoint.get('meta') or {}):
+            raise ValueError(f'expected a checkpoint of a training run in {self.path}, got weights without an epoch; '
+                             'give epoch_N.pth of a work dir to --resume')
+        if 'state_dict' not in checkpoint:  # a plain state dict
+            state = dict(checkpoint)
+            checkpoint.clear()
+            checkpoint['state_dict'] = state
+        require_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model,
+                        checkpoint['state_dict'], self.path)
+
+
+@HOOKS.register_module()
 class WeightsHook(Hook):
     """Beside every checkpoint keep the network alone, averaged weights where there are: a plain state dict under the
     names that timm, the measuring tools and `init_cfg` know.
@@ -54,9 +80,9 @@ class WeightsHook(Hook):
         state, folder = OrderedDict(state), Path(runner.work_dir)
         if names := checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes'):
             setattr(state, ATTRIBUTE, tuple(names))
-            (folder / CLASSES).write_text(''.join(f'{name}\n' for name in names), 'utf-8', 'surrogateescape')
-        torch.save(state, (folder / WEIGHTS).with_suffix('.new'))
-        os.replace((folder / WEIGHTS).with_suffix('.new'), folder / WEIGHTS)  # whole or not at all
+            write_atomic(folder / CLASSES, ''.join(f'{name}\n' for name in names))
+        torch.save(state, content := io.BytesIO())
+        write_atomic(folder / WEIGHTS, content.getbuffer())
 
 
 @HOOKS.register_module()

@@ -14,8 +14,8 @@ from mmengine import dist
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from ..evaluation.ranks import rank_env, require_one_process
-from ..evaluation.slurm import env_world_size
+from ..evaluation.ranks import rank_env
+from ..evaluation.slurm import env_world_size, require_one_process
 from . import hooks  # noqa: F401  registers them
 
 _log = logging.getLogger(__name__)
@@ -91,6 +91,14 @@ def set_flags(cfg: Config, args: argparse.Namespace) -> None:
     if cfg.get('resume') and not cfg.get('load_from'):
         found = latest_checkpoint(cfg.work_dir)  # mmengine would follow the pointer out of a work dir that was moved
         cfg.load_from = found and str(found)  # without one the run starts from the beginning
+    if cfg.get('resume') and cfg.get('load_from'):
+        require_checkpoint(cfg, resume=True)
+
+
+def require_checkpoint(cfg: Config, *, resume: bool = False) -> None:
+    """Let the run of `cfg` refuse its `load_from` where that has the weights of another model."""
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []),
+                        dict(type='RequireCheckpointHook', path=cfg.load_from, resume=resume)]
 
 
 def add_hooks(cfg: Config, *types: str) -> None:

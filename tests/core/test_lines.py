@@ -49,7 +49,7 @@ def test_no_confirmed_line_is_lost_to_kills_of_four_writers(tmp_path):
         return process, receive, time.monotonic() + draw.uniform(0.02, 0.6)
 
     running = [start(writer) for writer in range(4)]
-    while len(confirmed) < APPENDS:
+    while len(confirmed) < APPENDS or kills < 8:
         for writer, (process, receive, end) in enumerate(running):
             if time.monotonic() > end:
                 process.kill()
@@ -76,7 +76,6 @@ def test_no_confirmed_line_is_lost_to_kills_of_four_writers(tmp_path):
     JsonLines(path).append([{'id': 'last'}])  # cuts what the last kill has torn, and finds the lock free
     ids = [json.loads(line)['id'] for line in path.read_bytes().splitlines()]
     print(f'{len(confirmed)} confirmed, {len(ids)} in the file, {kills + 4} kills')
-    assert len(confirmed) >= APPENDS and kills >= 4
     assert len(set(ids)) == len(ids) and not set(confirmed) - set(ids)
 
 
