@@ -9,6 +9,7 @@ from ..core.records import Key, Table
 from ..core.registry import BENCHMARKS
 from ..core.spec import Spec, Value
 from .base import Benchmark, model_flag, weighted_interval
+from .shifts import is_shift
 
 ERROR = 'top1_error'
 METRICS = (ERROR, 'top5_error', 'nll', 'ece')
@@ -56,6 +57,11 @@ def conditions(corruptions: Iterable[str] = CORRUPTIONS, severities: Iterable[in
     return (CLEAN, *(condition(name, severity, **variant) for name in corruptions for severity in severities))
 
 
+def has_alexnet(dataset: str) -> bool:
+    """Whether AlexNet's errors belong to a dataset, by its name in records: ImageNet's images and their corruptions."""
+    return Spec.parse(dataset).name.startswith('imagenet') and not is_shift(dataset)
+
+
 def corruption_error(table: Table, corruption: str, **variant: Value) -> float:
     """CE: the summed error over the severities, divided by AlexNet's."""
     return math.fsum(_errors(table, corruption, variant)) / _alexnet_sum(corruption)
@@ -76,17 +82,18 @@ def mean_accuracy(table: Table, severity: int, corruptions: Sequence[str] = CORR
 def summarise(table: Table, **variant: Value) -> dict[str, float]:
     """mCE, relative mCE, their 15 terms, and mean accuracies; fractions, so 0.767 is the 76.7 of a leaderboard.
 
-    A table without the clean error, which only relative CE asks for, has neither of the two. Raises MissingMeasurement
-    that names every absent corruption and severity and the command that measures them.
+    A table without the clean error, which only relative CE asks for, has neither of the two. A table of other images
+    than ImageNet's has mean accuracies alone. Raises MissingMeasurement that names every absent corruption and severity
+    and the command that measures them.
     """
     require(table, [(one, ERROR) for one in conditions(**variant)[1:]])
-    ce = {name: corruption_error(table, name, **variant) for name in CORRUPTIONS}
     accuracy = {severity: mean_accuracy(table, severity, **variant) for severity in SEVERITIES}
-    summary = {
-        'mCE': _mean(ce.values()), 'mean_accuracy': _mean(accuracy.values()),
-        **{f'mean_accuracy(severity={severity})': value for severity, value in accuracy.items()},
-        **{f'CE({name})': value for name, value in ce.items()},
-    }
+    means = {'mean_accuracy': _mean(accuracy.values()),
+             **{f'mean_accuracy(severity={severity})': value for severity, value in accuracy.items()}}
+    if not has_alexnet(table.dataset):
+        return means | ({'clean_accuracy': 1 - table[CLEAN, ERROR]} if (CLEAN, ERROR) in table else {})
+    ce = {name: corruption_error(table, name, **variant) for name in CORRUPTIONS}
+    summary = {'mCE': _mean(ce.values()), **means, **{f'CE({name})': value for name, value in ce.items()}}
     if (CLEAN, ERROR) not in table:
         return summary
     relative = {name: relative_corruption_error(table, name, **variant) for name in CORRUPTIONS}
@@ -102,21 +109,24 @@ def intervals(table: Table, **variant: Value) -> dict[str, tuple[float, float]]:
     require(table, [(one, ERROR) for one in conditions(**variant)[1:]])
     ce = {name: 1 / _alexnet_sum(name) for name in CORRUPTIONS}
     severities = {severity: mean_interval(table, CORRUPTIONS, [severity], **variant) for severity in SEVERITIES}
+    means = {'mean_accuracy': mean_interval(table, CORRUPTIONS, SEVERITIES, **variant),
+             **{f'mean_accuracy(severity={severity})': interval for severity, interval in severities.items()}}
+    if (CLEAN, ERROR) in table:
+        clean = table.record((CLEAN, ERROR))
+        means['clean_accuracy'] = weighted_interval([(-1, clean.value, clean.count)], offset=1.)
+    if not has_alexnet(table.dataset):
+        return means
     found = {
-        'mCE': _interval(table, {name: weight / len(ce) for name, weight in ce.items()}, variant),
-        'mean_accuracy': mean_interval(table, CORRUPTIONS, SEVERITIES, **variant),
-        **{f'mean_accuracy(severity={severity})': interval for severity, interval in severities.items()},
+        'mCE': _interval(table, {name: weight / len(ce) for name, weight in ce.items()}, variant), **means,
         **{f'CE({name})': _interval(table, {name: weight}, variant) for name, weight in ce.items()},
     }
     if (CLEAN, ERROR) not in table:
         return found
     above_clean = {name: 1 / (_alexnet_sum(name) - len(SEVERITIES) * ALEXNET_CLEAN) for name in CORRUPTIONS}
-    clean = table.record((CLEAN, ERROR))
     return {
         **found,
         'relative_mCE': _interval(table, {name: weight / len(ce) for name, weight in above_clean.items()}, variant,
                                   relative=True),
-        'clean_accuracy': weighted_interval([(-1, clean.value, clean.count)], offset=1.),
         **{f'relative_CE({name})': _interval(table, {name: weight}, variant, relative=True)
            for name, weight in above_clean.items()},
     }

@@ -78,6 +78,13 @@ def clean_of(shift: str, tables: Tables = MappingProxyType({})) -> Place | None:
     return None if shift in (IMAGENET, CLEAN_OF_OWN) else Place(IMAGENET)
 
 
+def is_shift(dataset: str) -> bool:
+    """Whether a dataset, by its name in records, is a shifted one: its error without corruption is no clean error."""
+    name = Spec.parse(dataset).name
+    return name.startswith((OWN, 'in9_', 'objectnet', 'imagenet_v2_')) or name in (
+        'imagenet_a', 'imagenet_r', 'imagenet_sketch', 'imagenet_stylized', REAL)
+
+
 def clean_names(tables: Tables) -> tuple[str, ...]:
     """The names of the clean pictures that `tables` hold."""
     return tuple(name for name in (IMAGENET, CLEAN_OF_OWN) if name in tables)

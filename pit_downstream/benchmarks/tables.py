@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from ..core.condition import CLEAN, Condition
 from ..core.records import CONTENT, MissingMeasurement, Record, Table
-from ..core.spec import Value
+from ..core.spec import Spec, Value
 from . import imagenet_c
 from .base import wilson
 from .imagenet_c import ERROR, SEVERITIES
@@ -18,14 +18,20 @@ _COLUMNS = ('model', 'dataset', 'condition', 'corruption', 'severity', 'metric',
 
 
 def as_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
-    """Top-1 errors by corruption and severity with their mean and CE; '-' where there is none."""
+    """Top-1 errors by corruption and severity with their mean and, on ImageNet, CE; '-' where there is none."""
     rows = [['top-1 error', *map(str, severities), 'mean', 'CE']]
     if (CLEAN, ERROR) in table:
         rows.append(['clean', *[''] * len(severities), number(table[CLEAN, ERROR]), ''])
     for name in corruptions:
         errors = [_error(table, name, severity, variant) for severity in severities]
         rows.append([name, *map(number, [*errors, whole_mean(errors), _ce(table, name, variant)])])
-    return aligned(rows)
+    return aligned(rows if imagenet_c.has_alexnet(table.dataset) else [row[:-1] for row in rows])
+
+
+def images_text(table: Table) -> str:
+    """On how many images the numbers of a table rest: '40 images', '38 to 40 images'."""
+    counts = sorted({record.count for record in table.records})
+    return f'{" to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))} image{"s" * (counts[-1] != 1)}'
 
 
 def whole_mean(values: Sequence[float | None]) -> float | None:
@@ -44,7 +50,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], *, run: str | None = None,
                  **variant: Value) -> str:
-    """mCE, relative mCE and mean accuracies with their 95 % intervals.
+    """mCE, relative mCE and mean accuracies with their 95 % intervals; on other images than ImageNet's no mCE.
 
     Where the table lacks something for these, the sentence that says what, and the mean accuracy over the conditions
     that were chosen; for a set without AlexNet's errors (ImageNet-C-bar, 3DCC) the latter alone.
@@ -58,12 +64,17 @@ def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[
         shown = {name: name.replace('_', ' ') for name in ('mCE', 'relative_mCE', 'mean_accuracy')}
         shown |= {f'mean_accuracy(severity={severity})': f'at severity {severity}' for severity in SEVERITIES}
         lines = [_line(title, summary[name], intervals[name]) for name, title in shown.items() if name in summary]
-        if 'relative_mCE' not in summary:
+        if not imagenet_c.has_alexnet(table.dataset):
+            spec = Spec.parse(table.dataset)
+            lines.append("no CE and mCE: AlexNet's errors are those on ImageNet, not on "
+                         f'{spec.get("root") or spec.name}')
+        elif 'relative_mCE' not in summary:
             lines.append(f'no relative mCE: {MissingMeasurement(table, [(CLEAN, ERROR)]).args[0]}')
     except MissingMeasurement as missing:
         if set(corruptions) & set(imagenet_c.CORRUPTIONS):
             command = imagenet_c.command(table, missing.keys, run=run)
-            lines = [f'no mCE: {MissingMeasurement(table, missing.keys, command).args[0]}']
+            absent = 'mCE' if imagenet_c.has_alexnet(table.dataset) else 'mean accuracy of all 75'
+            lines = [f'no {absent}: {MissingMeasurement(table, missing.keys, command).args[0]}']
     if not _whole(corruptions, severities):
         mean, interval = _chosen(table, corruptions, severities, variant)
         lines.append(_line(f'mean accuracy of the {len(corruptions) * len(severities)} above', mean, interval))

@@ -95,7 +95,7 @@ def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequenc
     _require_named(args)
     clean = pictures(args, predictor) if Path(args.data).is_dir() else None
     return published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
-                                 name=args.set or 'imagenet_c', clean=clean, limit=args.limit,
+                                 name=args.set, clean=clean, limit=args.limit,
                                  classes=model_classes(predictor))
 
 

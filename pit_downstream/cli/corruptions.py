@@ -21,7 +21,8 @@ def add_corruption_flags(parser: argparse.ArgumentParser) -> None:
         'imagecorruptions differs; the records say so')
     add('--published', metavar='DIR', help='measure on corrupted pictures from here, DIR/[GROUP/]CORRUPTION/SEVERITY/'
         'CLASS (ImageNet-C, -C-bar, 3DCC); --data has the clean ones')
-    add('--set', metavar='NAME', help='what the published set is called in records (default: imagenet_c)')
+    add('--set', metavar='NAME', help='what the published set is called in records (default: imagenet_c '
+        'for all 1000 classes, else the folder)')
 
 
 def add_corruption_names(parser: argparse.ArgumentParser) -> None:

@@ -234,7 +234,8 @@ class CorruptedFolders:
             other = clean.view.words | {'files': clean.files}
             words |= {f'clean_{key}': value for key, value in other.items() if words.get(key) != value}
         self._length = len(any_folder)
-        self.name = str(Spec.of(name, **words))
+        given = Spec.parse(name)
+        self.name = str(Spec.of(given.name, **{**words, **dict(given.kwargs)}))
 
     def __len__(self) -> int:
         return self._length

@@ -57,11 +57,12 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
 
 
 def published_corruptions(root: str | Path, corruptions: Iterable[str], severities: Iterable[int], *, view: View,
-                          name: str = 'imagenet_c', clean: PictureSamples | None = None, limit: int | None = None,
+                          name: str | None = None, clean: PictureSamples | None = None, limit: int | None = None,
                           classes: Classes | None = None) -> CorruptedFolders:
     """Corrupted pictures as published: ImageNet-C, ImageNet-C-bar, ImageNet-3DCC.
 
-    Layouts: root/<corruption>/<severity>/<class>/* and root/<group>/<corruption>/<severity>/<class>/*.
+    Layouts: root/<corruption>/<severity>/<class>/* and root/<group>/<corruption>/<severity>/<class>/*. The name is
+    'imagenet_c' for all 1000 classes, else 'folder' with the end of the path.
     Raises FileNotFoundError with the names of all folders that are missing, before any is read.
     """
     root, severities = Path(root), tuple(severities)
@@ -76,6 +77,9 @@ def published_corruptions(root: str | Path, corruptions: Iterable[str], severiti
                for condition, place in places.items()}
     if limit is not None:
         folders = {condition: samples.limited(limit) for condition, samples in folders.items()}
+    if name is None:
+        whole = set(folders_in(next(iter(places.values())))) == wnid_indices().keys()
+        name = 'imagenet_c' if whole else folder_text(root)
     return CorruptedFolders(name, folders, clean=clean)
 
 

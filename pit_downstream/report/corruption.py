@@ -13,10 +13,7 @@ from . import charts
 from .commands import classifier_command
 from .grids import Grid, Variant, corrupts, grids, heat, lacking, what
 from .measured import ALEXNET, Measured, One, sources
-from .parts import Cell, Figure, Gap, Heading, Part, Section, Sheet, missing, percent, readable, words
-
-ONLY_IMAGENET = ("AlexNet's errors are those on ImageNet: on other pictures CE compares models with each other, and "
-                 'says nothing about AlexNet.')
+from .parts import Cell, Figure, Gap, Heading, Part, Section, Sheet, missing, percent, readable, whole, words
 
 Ratio = tuple[float, float | None, float | None]  # CE and the ends of its interval, where it has one
 
@@ -50,16 +47,19 @@ def _errors(grid: Grid) -> Sheet:
             mean = None if None in records else math.fsum(record.value for record in records) / len(records)
             rows.append((one.cell, words(readable(name)), *(
                 missing() if record is None else percent(record.value, wilson(record.value, record.count))
-                for record in records), percent(mean)))
-    caption = (f'Top-1 error{grid.said} on {grid.name}, in per cent with 95 % intervals (Wilson). The mean over the '
-               f'severities is there only where all five were measured. {sources(grid.ones)}')
-    columns = ('model', 'corruption', *(f'severity {severity}' for severity in SEVERITIES), 'mean')
+                for record in records), percent(mean),
+                whole(min(record.count for record in records if record is not None)) if any(records) else missing()))
+    caption = (f'Top-1 error{grid.said} on {grid.name}, in per cent with 95 % intervals (Wilson); n: images. The mean '
+               f'over the severities is there only where all five were measured. {sources(grid.ones)}')
+    columns = ('model', 'corruption', *(f'severity {severity}' for severity in SEVERITIES), 'mean', 'n')
     return Sheet(f'errors{grid.short}', caption, columns, tuple(rows), folded=True)
 
 
 def _ce(measured: Measured, grid: Grid) -> list[Part]:
-    """CE of every corruption that has one, and mCE, against AlexNet or a model on the same pictures."""
+    """CE of every corruption that has one, and mCE, against a model on the same images or, on ImageNet's, AlexNet."""
     base = next((one for one in grid.ones if one.label == measured.reference), None)
+    if base is None and not any(map(_has_alexnet, grid.ones)):
+        return []
     rows = {one: {name: ratio for name in grid.names if (ratio := _ratio(one, base, name, grid.variant))}
             for one in grid.ones}
     if not any(rows.values()):
@@ -67,10 +67,8 @@ def _ce(measured: Measured, grid: Grid) -> list[Part]:
     known = {*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT}.union(*rows.values())
     shown = [name for name in grid.names if name in known]  # over a gap there is a dash
     against = base.label if base else ALEXNET
-    foreign = base is None and not grid.name.startswith('imagenet')
     caption = (f'CE in per cent of {against}{grid.said}, on {grid.name}: below 100 is better than {against}.'
-               f'{"" if base else " Lines are 95 % intervals."}{f" {ONLY_IMAGENET}" if foreign else ""} '
-               f'{sources(grid.ones)}')
+               f'{"" if base else " Lines are 95 % intervals."} {sources(grid.ones)}')
     body = [(words(readable(name)), *(_cell(rows[one].get(name)) for one in grid.ones)) for name in shown]
     body.append((words('mCE of the fifteen'), *(_mce(one, base, grid.variant) for one in grid.ones)))
     columns = ('corruption', *(one.label for one in grid.ones))
@@ -88,6 +86,10 @@ def _bars(measured: Measured, grid: Grid, rows: Mapping[One, Mapping[str, Ratio]
     points = tuple({'model': one.label, 'corruption': name, 'reference': against, 'value': ratio[0], 'low': ratio[1],
                     'high': ratio[2]} for one, ratios in rows.items() for name, ratio in ratios.items())
     return Figure(f'ce{grid.short}', caption, drawing, points)
+
+
+def _has_alexnet(one: One) -> bool:
+    return imagenet_c.has_alexnet(one.table.dataset)
 
 
 def _ratio(one: One, base: One | None, name: str, variant: Variant) -> Ratio | None:
@@ -124,5 +126,6 @@ def _gaps(measured: Measured, grid: Grid) -> Iterable[Gap]:
                 if (condition, ERROR) not in one.table]
         if keys:
             run = classifier_command(measured.kept, 'eval_imagenet_c.py', one.model)
-            lost = 'no relative mCE' if [key[0] for key in keys] == [CLEAN] else 'no mCE'
+            lost = ('no mean over all 75' if not _has_alexnet(one) else
+                    'no relative mCE' if [key[0] for key in keys] == [CLEAN] else 'no mCE')
             yield Gap(what(one, keys, 'errors', lost), imagenet_c.command(one.table, keys, run=run))

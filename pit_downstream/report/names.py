@@ -41,7 +41,8 @@ def dataset_label(dataset: str) -> str:
     elif isinstance(spec.get('annotations'), str):
         name = f'{spec.name} {Path(spec.get("annotations").partition("@")[0]).stem}'
     images, limit = spec.get('images'), spec.get('limit')
-    count = f'{limit} of {images} images' if limit and images else f'{limit or images} images'
+    plain = f'{limit or images} image{"s" * ((limit or images) != 1)}'
+    count = f'{limit} of {images} images' if limit and images else plain
     return f'{name}, {count}' if images or limit else name
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..benchmarks import adversarial, coco_c, imagenet_c
 from ..benchmarks.adversarial import Rate
 from ..benchmarks.imagenet_c import ERROR
+from ..benchmarks.shifts import is_shift
 from ..core.condition import CLEAN, Condition
 from ..core.records import MissingMeasurement
 from ..core.registry import SECTIONS
@@ -26,7 +27,8 @@ LIBRARIES = ('pit_downstream', 'torch', 'timm', 'mmdet')  # whose versions are s
 def headline_section(measured: Measured) -> Section:
     """One row for every model and data set."""
     classifiers, detectors = ([one for one in measured.ones if kind(one)] for kind in
-                              (lambda one: one.classifies, lambda one: one.detects))
+                              (lambda one: one.classifies and not is_shift(one.table.dataset),
+                               lambda one: one.detects))
     parts: list[Part] = [*([_classifiers(measured, classifiers)] if classifiers else []),
                          *([_detectors(detectors)] if detectors else [])]
     lead = ('In per cent, with 95 % intervals where a number is a rate of images. What was not measured is a dash, and '
@@ -76,13 +78,19 @@ def _classifiers(measured: Measured, ones: Iterable[One]) -> Sheet:
     for one in ones:
         clean = rate_cell(adversarial.accuracy(one.table, CLEAN)) if (CLEAN, ERROR) in one.table else missing()
         attack, robust = _quoted(worst_cases(measured, one), single_attacks(one))
-        rows.append((one.cell, words(dataset_label(one.table.dataset)), clean, *_corrupted(one), robust,
-                     words(attack)))
-    columns = ('model', 'data', 'clean accuracy', 'accuracy, corrupted', 'mCE', 'relative mCE', 'robust accuracy',
+        rows.append((one.cell, words(dataset_label(one.table.dataset)), _count(one, ERROR), clean, *_corrupted(one),
+                     robust, words(attack)))
+    columns = ('model', 'data', 'n', 'clean accuracy', 'accuracy, corrupted', 'mCE', 'relative mCE', 'robust accuracy',
                'robust against')
-    caption = ("mCE is relative to AlexNet's errors on ImageNet; it and the accuracy under corruption are there only "
-               f'where all 75 conditions were measured. {sources(ones)}')
+    caption = ("n: images behind every number. mCE is relative to AlexNet's errors on ImageNet, and there for ImageNet "
+               'alone; it and the accuracy under corruption need all 75 conditions. Shifted datasets have a section of '
+               f'their own. {sources(ones)}')
     return Sheet('classifiers', caption, columns, tuple(rows))
+
+
+def _count(one: One, metric: str) -> Cell:
+    """On how many images the numbers rest, the fewest where these differ."""
+    return whole(min(record.count for record in one.table.records if record.metric == metric))
 
 
 def _corrupted(one: One) -> list[Cell]:
@@ -121,7 +129,7 @@ def _detectors(ones: Iterable[One]) -> Sheet:
     for one in ones:
         metric = coco_c.measured(one.table)[0]
         summary = kept_share(one, **next(iter(variants(one)), {}))
-        rows.append((one.cell, words(dataset_label(one.table.dataset)), words(metric),
+        rows.append((one.cell, words(dataset_label(one.table.dataset)), _count(one, metric), words(metric),
                      *(percent(summary.get(f'{name}({metric})')) for name in ('P', 'mPC', 'rPC'))))
-    caption = f'P: clean; mPC: mean over 75 corrupted conditions; rPC: mPC / P. {sources(ones)}'
-    return Sheet('detectors', caption, ('model', 'data', 'metric', 'P', 'mPC', 'rPC'), tuple(rows))
+    caption = f'n: images. P: clean; mPC: mean over 75 corrupted conditions; rPC: mPC / P. {sources(ones)}'
+    return Sheet('detectors', caption, ('model', 'data', 'n', 'metric', 'P', 'mPC', 'rPC'), tuple(rows))

@@ -23,8 +23,8 @@ NORMALISERS = {
 def table_of(errors, clean, count=50000, **variant):
     """errors: by corruption, five each."""
     def record(one, value):
-        return Record('m', 'd', str(one), ERROR, value, count, 0)
-    return Table('m', 'd', [record(CLEAN, clean)] + [
+        return Record('m', 'imagenet', str(one), ERROR, value, count, 0)
+    return Table('m', 'imagenet', [record(CLEAN, clean)] + [
         record(condition(name, severity, **variant), value) for name, values in errors.items()
         for severity, value in enumerate(values, 1)])
 
@@ -88,7 +88,7 @@ def test_gaps_are_named_and_never_averaged():
     errors = dict(ALEXNET)
     del errors['fog']
     errors['snow'] = errors['snow'][:4]
-    with pytest.raises(MissingMeasurement, match=r'no top1_error of m on d under snow\(severity=5\), fog\(severity=1\)'
+    with pytest.raises(MissingMeasurement, match=r'of m on imagenet under snow\(severity=5\), fog\(severity=1\)'
                        ) as caught:
         imagenet_c.summarise(table_of(errors, .4))
     assert len(caught.value.keys) == 6
@@ -99,18 +99,18 @@ def test_gaps_are_named_and_never_averaged():
 def test_only_relative_mce_needs_the_clean_error():
     """A published set may lie where there are no clean pictures."""
     whole = imagenet_c.summarise(table_of(ALEXNET, ALEXNET_CLEAN))
-    rest = Table('m', 'd', table_of(ALEXNET, ALEXNET_CLEAN).records[1:])
+    rest = Table('m', 'imagenet', table_of(ALEXNET, ALEXNET_CLEAN).records[1:])
     assert imagenet_c.summarise(rest) == {name: value for name, value in whole.items()
                                           if 'relative' not in name and 'clean' not in name}
     assert set(imagenet_c.intervals(rest)) == set(imagenet_c.summarise(rest))
-    with pytest.raises(MissingMeasurement, match='no top1_error of m on d under clean'):
+    with pytest.raises(MissingMeasurement, match='no top1_error of m on imagenet under clean'):
         imagenet_c.relative_corruption_error(rest, 'fog')
 
 
 def test_the_command_keeps_the_arguments_of_the_model():
     model = "pit_ti(amp='bf16', normalisation='hendrycks', num_classes=10, weights='x.pth@12345678')"
     with pytest.raises(MissingMeasurement) as caught:
-        imagenet_c.summarise(Table(model, 'd'))
+        imagenet_c.summarise(Table(model, 'imagenet'))
     command = str(caught.value).partition('to fill the gap: ')[2]
     assert shlex.split(command)[:4] == ['python', 'tools/eval_imagenet_c.py', '--model', 'pit_ti(num_classes=10)']
     assert command.endswith('--severities 1 2 3 4 5')

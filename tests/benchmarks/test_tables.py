@@ -24,11 +24,11 @@ def test_text_has_a_row_for_each_corruption():
 
 
 def test_gaps_are_dashes_and_never_averaged():
-    less = Table('m', 'd', [record for record in ALEX.records if record.condition != 'fog(severity=3)'])
+    less = Table('m', 'imagenet', [record for record in ALEX.records if record.condition != 'fog(severity=3)'])
     line = tables.as_text(less, ['fog'], SEVERITIES).splitlines()[-1]
     assert line.split() == ['fog', '0.6747', '0.7605', '-', '0.8726', '0.9450', '-', '-']
     assert tables.summary_text(less, CORRUPTIONS, SEVERITIES).startswith(
-        'no mCE: no top1_error of m on d under fog(severity=3); to fill the gap: python tools/eval_imagenet_c.py')
+        'no mCE: no top1_error of m on imagenet under fog(severity=3); to fill the gap: python tools/eval_imagenet_')
 
 
 def test_the_summary_names_value_and_interval():
@@ -46,13 +46,25 @@ def test_a_set_without_alexnets_errors_has_a_mean_accuracy():
 
 
 def test_without_the_clean_error_there_is_an_mce():
-    lines = tables.summary_text(Table('m', 'd', ALEX.records[1:]), CORRUPTIONS, SEVERITIES).splitlines()
+    lines = tables.summary_text(Table('m', 'imagenet', ALEX.records[1:]), CORRUPTIONS, SEVERITIES).splitlines()
     assert len(lines) == 8 and lines[0].startswith('mCE            1.0000  (95 %: ')
-    assert lines[-1] == 'no relative mCE: no top1_error of m on d under clean'
+    assert lines[-1] == 'no relative mCE: no top1_error of m on imagenet under clean'
+
+
+def test_alexnets_errors_are_for_imagenet_alone():
+    other = Table('m', "folder(root='cifar/test')", ALEX.records)
+    assert tables.as_text(other, ['fog'], SEVERITIES).splitlines()[0].split() == [
+        'top-1', 'error', '1', '2', '3', '4', '5', 'mean']
+    lines = tables.summary_text(other, CORRUPTIONS, SEVERITIES).splitlines()
+    assert lines[0].startswith('mean accuracy  0.2110  (95 %: ') and 'not on cifar/test' in lines[-1]
+    summary = json.loads(tables.as_json(other, CORRUPTIONS, SEVERITIES))
+    assert summary['summary'].keys() == summary['intervals'].keys() and 'mCE' not in summary['summary']
+    assert summary['summary']['clean_accuracy'] == 1 - ALEXNET_CLEAN
+    assert tables.images_text(other) == '50000 images'
 
 
 def test_the_command_of_the_run_is_completed():
-    less = Table('m', 'd', [record for record in ALEX.records if record.condition != 'fog(severity=3)'])
+    less = Table('m', 'imagenet', [record for record in ALEX.records if record.condition != 'fog(severity=3)'])
     text = tables.summary_text(less, CORRUPTIONS, SEVERITIES, run='python t.py --model m --limit 9')
     assert text.splitlines()[0].endswith(
         'to fill the gap: python t.py --model m --limit 9 --corruptions fog --severities 3')

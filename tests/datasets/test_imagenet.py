@@ -244,7 +244,12 @@ def test_published_folders_in_both_layouts(tmp_path, layout):
     assert published_names(tmp_path) == ['fog', 'snow']
     view = View(32, None)
     samples = published_corruptions(tmp_path, ['fog', 'snow'], [1, 2], view=view)
-    assert re.fullmatch(r"imagenet_c\(images=4, pictures='[0-9a-f]{16}', size=32\)", samples.name) and len(samples) == 4
+    root = '/'.join(tmp_path.parts[-2:])
+    assert re.fullmatch(rf"folder\(images=4, pictures='[0-9a-f]{{16}}', root='{root}', size=32\)", samples.name)
+    assert len(samples) == 4  # with folders for all 1000 classes it would be imagenet_c
+    for wnid in labelsets.wnid_indices():
+        (tmp_path / layout.format(corruption='fog') / '1' / wnid).mkdir(exist_ok=True)
+    assert published_corruptions(tmp_path, ['fog'], [1], view=view).name.startswith('imagenet_c(images=4, ')
     assert published_corruptions(tmp_path, ['snow'], [2], view=view).name == samples.name
     fog = Condition(Spec.of('fog', severity=2))
     here, rest = samples.at(fog)

@@ -11,7 +11,7 @@ from pit_downstream.core.condition import CLEAN
 from pit_downstream.core.records import Record, ResultStore
 
 ALEX, HALF = 'alex', "half(weights='half.pth@0123abcd')"  # AlexNet as published, and a model with half its errors
-DATA = "folder(files='d1', images=1000, root='data/val', size=224)"
+DATA = "imagenet_c(files='d1', images=1000, size=224)"
 DETECTOR = "retina(config='c1', weights='epoch_1.pth@1234abcd')"
 COCO = "coco(annotations='val.json@abcd1234', images=8)"
 FGSM, PGD = ("clean + {}(epsilon={}, norm='Linf'{})".format(name, '{}', more)

@@ -133,7 +133,7 @@ def test_names():
     assert identity("pit_ti(img_size=64, weights='a.pth@12345678')") == identity("pit_ti(weights='a.pth@12345678')")
     assert identity('pit_ti(img_size=64, weights=None)') != identity('pit_ti(weights=None)')
     assert same_pictures(DATA) == same_pictures(DATA.replace('224', '64')) != same_pictures(DATA.replace('d1', 'd2'))
-    assert dataset_label(DATA) == 'data/val, 1000 images'
+    assert dataset_label(DATA) == 'imagenet_c, 1000 images'
     assert dataset_label("coco(annotations='instances_val.json@abcd', images=150, limit=8)") == (
         'coco instances_val, 8 of 150 images')
     assert dataset_label('imagenet_sample') == 'imagenet_sample'
@@ -152,4 +152,4 @@ def test_one_model_on_two_views_has_two_labels(tmp_path):
     measured = Measured(inputs.read([store]))
     assert [one.label for one in measured.ones] == ['alex, size=224', 'alex, size=64']
     (group,) = measured.groups(lambda one: one.classifies)
-    assert group.name == 'data/val, 1000 images' and len(group.ones) == 2
+    assert group.name == 'imagenet_c, 1000 images' and len(group.ones) == 2

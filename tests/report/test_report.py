@@ -41,7 +41,7 @@ def test_alexnets_mce_is_100(told):
                for name in CORRUPTIONS)
     assert ce['mCE of the fifteen',]['alex'].value == 1
     glance = told.rows('classifiers')
-    row = glance['half', 'data/val, 1000 images']
+    row = glance['half', 'imagenet_c, 1000 images']
     assert row['mCE'].value == pytest.approx(.5) and row['mCE'].text == '50.0'
     mean = sum(map(sum, ALEXNET.values())) / 75 / 2
     assert row['accuracy, corrupted'].value == pytest.approx(1 - mean)
@@ -64,7 +64,7 @@ def test_robust_accuracies_and_the_worst_case(told):
     assert [row for row in attacks if row[1] == 'worst case'] == [
         ('alex', 'worst case', '4/255', '40.0'), ('alex', 'worst case', '8/255', '0.0'),
         ('half', 'worst case', '4/255', '40.0'), ('half', 'worst case', '8/255', '20.0')]
-    glance = told.rows('classifiers')['half', 'data/val, 10 of 1000 images', 'the worst case, Linf 4/255']
+    glance = told.rows('classifiers')['half', 'imagenet_c, 10 of 1000 images', 'the worst case, Linf 4/255']
     low, high = wilson(.4, 10)
     assert (glance['robust accuracy'].text, glance['robust accuracy'].interval) == (
         '40.0', f'{100 * low:.1f} to {100 * high:.1f}')
@@ -101,6 +101,30 @@ def test_shifts_have_their_clean_counterparts(told):
     assert row['gap, points'].interval == f'{100 * low:+.1f} to {100 * high:+.1f}'
 
 
+def test_alexnet_belongs_to_imagenet_alone(tmp_path):
+    """The same numbers on other images: no CE, no mCE, unless another model is the reference. n is beside them."""
+    data = "folder(files='d1', images=1, root='cifar/val')"
+    records = [Record(model, data, record.condition, record.metric, record.value, 1, 0)
+               for model in (ALEX, HALF) for record in stores.corrupted(model, 1 if model == ALEX else .5)]
+    store = stores.write_store(tmp_path, records)
+    told = Page(page.as_html(sections.make_report([store])))
+    assert 'ce' not in told.tables and 'AlexNet' not in told.tables['errors'][0]
+    row = told.rows('classifiers')['half', 'cifar/val, 1 image']
+    assert (row['mCE'].text, row['relative mCE'].text, row['n'].text) == ('–', '–', '1')
+    assert row['accuracy, corrupted'].value is not None and told.rows('errors')['half', 'fog']['n'].value == 1
+    against = Page(page.as_html(sections.make_report([store], reference='alex'))).rows('ce')
+    assert against['mCE of the fifteen',]['half'].value == pytest.approx(.5)
+
+
+def test_shifted_datasets_have_no_clean_accuracy(tmp_path):
+    names = ('imagenet', 'imagenet_a', 'imagenet_v2_top_images', 'objectnet', 'in9_mixed_same', 'shift_fog',
+             'imagenet_sketch', 'imagenet_stylized')
+    store = stores.write_store(tmp_path, [
+        Record(HALF, f'{name}(images=9)', 'clean', stores.ERROR, .5, 9, 0) for name in names])
+    told = Page(page.as_html(sections.make_report([store])))
+    assert [key[1] for key in told.rows('classifiers')] == ['imagenet, 9 images']
+
+
 def test_a_shift_of_ones_own_stands_beside_its_clean_pictures(tmp_path):
     """By the digest of their files; neither another folder nor ImageNet takes their place, nor they ImageNet's."""
     def record(dataset, error):
@@ -135,8 +159,8 @@ def test_a_data_set_is_called_by_its_name_and_place():
 def test_detectors_and_what_they_lack(told, report):
     """A fog of .35 .3 .25 .2 .15 has the mean .25; the other fourteen are missing: nothing is averaged over them."""
     assert told.rows('mean_AP')['fog',]['retina'].value == pytest.approx(.25)
-    assert [cell.text for cell in told.tables['detectors'][1]] == ['retina', 'coco val, 8 images', 'AP', '40.0',
-                                                                   '–', '–']
+    assert [cell.text for cell in told.tables['detectors'][1]] == ['retina', 'coco val, 8 images', '8', 'AP',
+                                                                   '40.0', '–', '–']
     gaps = gaps_of(report)
     what = next(what for what in gaps if what.startswith('retina on coco val, 8 images: no AP under 70 conditions'))
     assert what.endswith('hence no mPC and rPC')
@@ -190,9 +214,9 @@ def test_a_gap_is_a_dash_with_its_command(tmp_path):
     told = Page(page.as_html(found))
     assert told.rows('errors')['alex', 'fog']['mean'].text == told.rows('ce')['fog',]['alex'].text == '–'
     assert told.rows('ce')['mCE of the fifteen',]['alex'].text == '–'
-    row = told.rows('classifiers')['alex', 'data/val, 1000 images']
+    row = told.rows('classifiers')['alex', 'imagenet_c, 1000 images']
     assert row['mCE'].text == row['accuracy, corrupted'].text == row['relative mCE'].text == '–'
-    assert gaps_of(found)['alex on data/val, 1000 images: no errors under 1 condition (fog), hence no mCE'] == (
+    assert gaps_of(found)['alex on imagenet_c, 1000 images: no errors under 1 condition (fog), hence no mCE'] == (
         "python tools/eval_imagenet_c.py --model alex --data 'my data' --limit 9 --corruptions fog --severities 3")
     assert gaps_of(found)['alex: no accuracy under attack'] == (
         "python tools/eval_adversarial.py --model alex --data 'my data' --limit 9")
@@ -252,6 +276,6 @@ def test_without_verdicts_the_strongest_attack_is_quoted(tmp_path):
     store = stores.write_store(tmp_path, stores.attacked(HALF))
     (tmp_path / 'verdicts.jsonl').unlink()
     told = Page(page.as_html(sections.make_report([store])))
-    assert told.rows('classifiers')['half', 'data/val, 10 of 1000 images', 'the strongest attack, Linf 4/255'][
+    assert told.rows('classifiers')['half', 'imagenet_c, 10 of 1000 images', 'the strongest attack, Linf 4/255'][
         'robust accuracy'].text == '40.0'
     assert not [row for row in told.rows('attacks') if 'worst case' in row]

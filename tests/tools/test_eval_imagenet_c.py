@@ -54,17 +54,21 @@ def test_the_whole_benchmark_without_detection_libraries(tool, measured, tmp_pat
     assert done.stderr == ''  # no progress bar without a terminal
     lines = done.stdout.splitlines()
     assert lines[0].startswith("tests.evaluation.toy:classifier(weights='own') on folder(files=")
-    assert lines[2].split() == ['top-1', 'error', '1', '2', '3', '4', '5', 'mean', 'CE']
+    assert lines[0].endswith(', 40 images')
+    assert lines[2].split() == ['top-1', 'error', '1', '2', '3', '4', '5', 'mean']
     assert [line.split()[0] for line in lines[3:19]] == ['clean', *imagenet_c.CORRUPTIONS]
     assert [line.split('  ')[0] for line in lines[20:]] == [
-        'mCE', 'relative mCE', 'mean accuracy', *(f'at severity {severity}' for severity in range(1, 6))]
+        'mean accuracy', *(f'at severity {severity}' for severity in range(1, 6)),
+        "no CE and mCE: AlexNet's errors are those on ImageNet, not on "
+        f'{tmp_path.name}/val']
     rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
     assert len(rows) == 76 * 4 and {row['count'] for row in rows} == {'40'}
     summary = json.loads((tmp_path / 'out.json').read_text())
     errors = [row['value'] for row in summary['records'] if row['metric'] == 'top1_error' and row['corruption']]
     assert summary['summary']['mean_accuracy'] == pytest.approx(1 - sum(errors) / 75)
-    mce, (low, high) = summary['summary']['mCE'], summary['intervals']['mCE']
-    assert f'mCE            {mce:.4f}  (95 %: {low:.4f} to {high:.4f})' in lines
+    mean, (low, high) = summary['summary']['mean_accuracy'], summary['intervals']['mean_accuracy']
+    assert f'mean accuracy  {mean:.4f}  (95 %: {low:.4f} to {high:.4f})' in lines
+    assert not any('CE' in name for name in summary['summary'])
     before = (tmp_path / 'store' / 'results.jsonl').read_bytes()
     assert measured() == (0, done.stdout, '')  # the second run adds nothing and prints the table
     assert (tmp_path / 'store' / 'results.jsonl').read_bytes() == before
@@ -76,7 +80,7 @@ def test_a_part_is_measured_and_the_rest_is_named(measured, tmp_path):
     assert code == 0, said
     lines = out.splitlines()
     assert 'limit=12' in lines[0] and [line.split()[0] for line in lines[3:6]] == ['clean', 'gaussian_noise', 'spatter']
-    assert lines[7].startswith('no mCE: no top1_error of ') and '--as-published' in lines[7]
+    assert lines[7].startswith('no mean accuracy of all 75: no top1_error of ') and '--as-published' in lines[7]
     assert lines[8].startswith('mean accuracy of the 4 above  ')
     stored = [json.loads(line) for line in (tmp_path / 'store' / 'results.jsonl').read_text().splitlines()]
     assert {record['condition'] for record in stored} == {
@@ -91,7 +95,7 @@ def test_the_command_that_is_named_fills_the_gap(measured, tmp_path):
     command = shlex.split(out.partition('to fill the gap: ')[2].splitlines()[0])
     assert command[:2] == ['python', str(TOOL)] and command.count('--severities') == 1
     code, out, said = measured(*command[2:])
-    assert code == 0 and '\nmCE ' in out and 'limit=8' in out, said
+    assert code == 0 and '\nmean accuracy ' in out and 'limit=8' in out, said
 
 
 def test_published_folders_and_ones_own_corruption(measured, tmp_path):
