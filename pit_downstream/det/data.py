@@ -60,7 +60,8 @@ class LoadImageOrSkip(LoadImageFromFile):
                 return None
             image = _decodable_part(content, upright=self.color_type in UPRIGHT)
             if image is None:
-                image = np.full((results.get('height', GRAY_SIDE), results.get('width', GRAY_SIDE), 3), 128, np.uint8)
+                size = results.get('height') or GRAY_SIDE, results.get('width') or GRAY_SIDE
+                image = np.full((*size, 3), 128, np.uint8)
             results['fault'] = fault
         require_size(results, image.shape)
         results['img'] = image.astype(np.float32) if self.to_float32 else image

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmengine.structures import InstanceData
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from ..core.condition import Condition
@@ -15,10 +15,8 @@ from ..evaluation.attacking import attack_curve
 from ..evaluation.corrupting import corrupted
 from ..evaluation.loading import RawBatch
 from .instances import picture
-from .pictures import paint
+from .pictures import paint, side_by_side
 from .predictor import DetectorPredictor
-
-GAP, HEADING = 8, 16  # pixels between two panels and above them
 
 
 def panels(predictor: DetectorPredictor, sample: Sample, conditions: Sequence[Condition], classes: tuple[str, ...], *,
@@ -30,13 +28,7 @@ def panels(predictor: DetectorPredictor, sample: Sample, conditions: Sequence[Co
     for condition in conditions:
         image, found = seen_under(predictor, sample, condition, seed=seed)
         painted.append(paint(image, found[found.scores >= score_thr], classes, scale=scale))
-    height, width = painted[0].shape[1:]
-    paper = Image.new('RGB', (len(painted) * (width + GAP) - GAP, height + HEADING), 'white')
-    for place, (condition, panel) in enumerate(zip(conditions, painted, strict=True)):
-        left = place * (width + GAP)
-        paper.paste(Image.fromarray(panel.permute(1, 2, 0).numpy()), (left, HEADING))
-        ImageDraw.Draw(paper).text((left + 2, 2), heading(condition), fill='black')
-    return paper
+    return side_by_side(painted, list(map(heading, conditions)))
 
 
 def seen_under(predictor: DetectorPredictor, sample: Sample, condition: Condition, *, seed: int = 0

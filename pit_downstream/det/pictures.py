@@ -1,52 +1,75 @@
-"""Pictures of what a detector found: true boxes left, found ones right."""
+"""Images of detections: ground truth on the left, predictions on the right."""
 
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import mmcv
+import numpy as np
 import torch
 import torch.nn.functional as F
+from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmengine.hooks import Hook
 from mmengine.structures import InstanceData
-from PIL import Image
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from ..core.outputs import path_inside
+from .data import LoadImageOrSkip
+
 COLOURS = ['#e6194b', '#ffe119', '#4363d8', '#f58231', '#46f0f0', '#f032e6', '#bcf60c', '#fabebe', '#3cb44b', '#911eb4']
+TITLES = ('ground truth', 'predictions')
+GAP = 8  # pixels between two panels
 
 
 @HOOKS.register_module()
 class PictureHook(Hook):
-    """Write a PNG for every tested image into `out_dir`, under the image's name.
+    """Write a PNG for every tested image into `out_dir`, under the path of the image below the common folder of all.
 
-    score_thr: found boxes below it, in [0, 1], are left out. least: small images are enlarged to at least this side.
+    The ground truth is that of the annotation file, without crowds, whatever the pipeline makes of it. Of a broken
+    image the part that decodes is shown, gray elsewhere.
+    score_thr: predictions below it, in [0, 1], are left out. least: small images are enlarged to at least this side.
+    color_type, backend_args: of the loader, for three channels (mmcv.imfrombytes).
     """
 
-    def __init__(self, out_dir: str, *, score_thr: float = 0.5, least: int = 384):
+    def __init__(self, out_dir: str, *, score_thr: float = 0.5, least: int = 384, color_type: str = 'color',
+                 backend_args: dict | None = None):
         self.out_dir = Path(out_dir)
         self.score_thr = score_thr
         self.least = least
+        self._load = LoadImageOrSkip(on_broken='keep', color_type=color_type, backend_args=backend_args)
 
-    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs: list[DetDataSample] | None = None):
-        self.out_dir.mkdir(parents=True, exist_ok=True)
+    def before_test(self, runner) -> None:
+        """Raises ValueError for an image whose path would leave `out_dir`."""
+        dataset = runner.test_dataloader.dataset
+        self._infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        self._index = {_key(info): index for index, info in enumerate(self._infos)}
+        self._paths = [path_inside(self.out_dir, name) for name in _file_names(self._infos)]
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs: Sequence[DetDataSample] | None = None):
         classes = runner.visualizer.dataset_meta['classes']
-        for sample in outputs:
-            image = torch.from_numpy(mmcv.imread(sample.img_path, channel_order='rgb')).permute(2, 0, 1)
+        for sample in outputs or ():
+            index = self._index[_key(sample.metainfo)]
+            info, path = self._infos[index], self._paths[index]
+            pixels = np.ascontiguousarray(self._load(dict(info))['img'][..., ::-1])
+            image = torch.from_numpy(pixels).permute(2, 0, 1)
             scale = -(-self.least // max(image.shape[-2:]))
             found = sample.pred_instances.cpu()
+            truth = _ground_truth(info, pixels.shape[:2], masks='masks' in found)
             halves = [paint(image, instances, classes, scale=scale)
-                      for instances in (sample.gt_instances.cpu(), found[found.scores >= self.score_thr])]
-            gap = torch.full((3, halves[0].shape[1], 8), 255, dtype=torch.uint8)
-            picture = torch.cat((halves[0], gap, halves[1]), dim=2)
-            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(self.out_dir / f'{Path(sample.img_path).stem}.png')
+                      for instances in (truth, found[found.scores >= self.score_thr])]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            side_by_side(halves, TITLES).save(path)
 
 
 def paint(image: Tensor, instances: InstanceData, classes: tuple[str, ...], *, scale: int = 1) -> Tensor:
     """Boxes, masks where there are some, and labels with scores painted on an enlarged copy of an image.
 
     image: uint8 (3, H, W) RGB; instances: bboxes (n, 4) in its pixels, labels (n,), optional scores and masks.
-    Returns uint8 (3, scale * H, scale * W).
+    Returns uint8 (3, scale * H, scale * W). Lines and text grow with the image.
     """
     image = F.interpolate(image[None].float(), scale_factor=scale, mode='nearest')[0].to(torch.uint8)
     if not len(instances):
@@ -54,10 +77,76 @@ def paint(image: Tensor, instances: InstanceData, classes: tuple[str, ...], *, s
     colours = [COLOURS[label % len(COLOURS)] for label in instances.labels.tolist()]
     labels = [classes[label] for label in instances.labels.tolist()]
     if 'scores' in instances:
-        labels = [f'{label} {score:.2f}' for label, score in zip(labels, instances.scores.tolist())]
+        labels = [f'{label} {score:.2f}' for label, score in zip(labels, instances.scores.tolist(), strict=True)]
     if 'masks' in instances:
-        masks = torch.as_tensor(getattr(instances.masks, 'masks', instances.masks)).bool()
-        masks = masks.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+        masks = instances.masks.to_ndarray() if hasattr(instances.masks, 'to_ndarray') else instances.masks
+        masks = torch.as_tensor(masks).bool().repeat_interleave(scale, 1).repeat_interleave(scale, 2)
         image = draw_segmentation_masks(image, masks, alpha=0.4, colors=colours)
     boxes = torch.as_tensor(getattr(instances.bboxes, 'tensor', instances.bboxes)) * scale
-    return draw_bounding_boxes(image, boxes, labels, colors=colours, width=2, fill_labels=True, label_colors='black')
+    image = draw_bounding_boxes(image, boxes, colors=colours, width=max(2, round(max(image.shape[1:]) / 300)))
+    return _write_labels(image, boxes.tolist(), labels, colours)
+
+
+def side_by_side(panels: Sequence[Tensor], titles: Sequence[str]) -> Image.Image:
+    """Return panels (3, H, W) of one size as one image, each below its title."""
+    height, width = panels[0].shape[1:]
+    font = _font(max(height, width))
+    heading = round(font.size) + 6
+    paper = Image.new('RGB', (len(panels) * (width + GAP) - GAP, height + heading), 'white')
+    for place, (title, panel) in enumerate(zip(titles, panels, strict=True)):
+        left = place * (width + GAP)
+        paper.paste(Image.fromarray(panel.permute(1, 2, 0).numpy()), (left, heading))
+        ImageDraw.Draw(paper).text((left + 2, 2), title, fill='black', font=font)
+    return paper
+
+
+def _font(side: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size=max(10, side // 40))
+
+
+def _write_labels(image: Tensor, boxes: Sequence[Sequence[float]], labels: Sequence[str], colours: Sequence[str]
+                  ) -> Tensor:
+    """Write each label above its box, or inside where there is no room; the first label on top of the others."""
+    paper = Image.fromarray(image.permute(1, 2, 0).numpy())
+    draw, font = ImageDraw.Draw(paper), _font(max(paper.size))
+    for (left, top, *_), label, colour in reversed(list(zip(boxes, labels, colours, strict=True))):
+        _, _, width, height = draw.textbbox((0, 0), label, font=font)
+        left = max(0, min(left, paper.width - width - 4))
+        top = top - height - 4 if top >= height + 4 else top
+        draw.rectangle((left, top, left + width + 4, top + height + 4), fill=colour)
+        dark = ImageColor.getcolor(colour, 'L') < 110
+        draw.text((left + 2, top + 2), label, fill='white' if dark else 'black', font=font)
+    return torch.from_numpy(np.array(paper)).permute(2, 0, 1)
+
+
+def _ground_truth(info: Mapping, shape: tuple[int, int], *, masks: bool) -> InstanceData:
+    """The objects of an image as its dataset has them, in pixels of the image, without crowds."""
+    objects = [dict(one) for one in info.get('instances') or () if not one.get('ignore_flag')]
+    if not objects:
+        return InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    masks = masks and all(one.get('mask') for one in objects)
+    loaded = LoadAnnotations(with_bbox=True, with_mask=masks, box_type=None).transform(
+        {'instances': objects, 'ori_shape': shape, 'height': shape[0], 'width': shape[1]})
+    found = InstanceData(bboxes=torch.from_numpy(loaded['gt_bboxes']),
+                         labels=torch.from_numpy(loaded['gt_bboxes_labels']))
+    if masks:
+        found.masks = loaded['gt_masks']
+    return found
+
+
+def _key(info: Mapping) -> tuple[str, str]:
+    """Two images may share an id, of datasets that are joined; two entries of a file may share an image."""
+    return str(info['img_path']), str(info['img_id'])
+
+
+def _file_names(infos: Sequence[Mapping]) -> list[str]:
+    """A PNG for each image, all different: with the suffix replaced, or added where two images differ in it alone."""
+    paths = [os.path.normpath(info['img_path']) for info in infos]
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    names = [os.path.relpath(os.path.abspath(path), root) for path in paths]
+    for unique in ([f'{os.path.splitext(name)[0]}.png' for name in names], [f'{name}.png' for name in names]):
+        if len(set(unique)) == len(names):
+            return unique
+    counts = Counter(names)
+    return [f'{name}.{info["img_id"]}.png'.replace(os.sep, '_') if counts[name] > 1 else f'{name}.png'
+            for name, info in zip(names, infos, strict=True)]

@@ -89,6 +89,8 @@ def _set_annotations(cfg: Config, args: argparse.Namespace) -> None:
 def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/test.py to `cfg`, in place."""
     require_folder_to_write(cfg.work_dir, '--work-dir')
+    if not 0 <= args.score_thr <= 1:
+        raise ValueError(f'--score-thr must be in 0..1, got {args.score_thr}. Choose another one.')
     cfg.load_from = str(checkpoint_file(args.checkpoint))
     report_broken_images(cfg)
     add_hooks(cfg, 'FiniteDetectorHook')
@@ -97,7 +99,12 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
         set_bf16(cfg)
     if args.show_dir:
         require_folder_to_write(args.show_dir, '--show-dir')
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='PictureHook', out_dir=args.show_dir)]
+        loader = next((step for step in dicts_in(cfg.test_dataloader)
+                       if str(step.get('type')).startswith('LoadImage')), {})
+        turn = '_ignore_orientation' if str(loader.get('color_type')).endswith('_ignore_orientation') else ''
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(
+            type='PictureHook', out_dir=args.show_dir, score_thr=args.score_thr, color_type=f'color{turn}',
+            backend_args=loader.get('backend_args'))]
     if args.out:
         if not args.out.endswith(('.pkl', '.pickle')):
             raise ValueError(f'--out is a .pkl file, got {args.out}')

@@ -1,7 +1,6 @@
 """The images of a config's test_dataloader at full size, with what the data set knows of them."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
@@ -136,9 +135,7 @@ def digest_images(paths: Sequence[str], backend_args: dict | None = None) -> lis
     backend_args: of mmengine.fileio. Files of its local backend are hashed by core.digests, others are downloaded.
     """
     if not paths or isinstance(get_file_backend(paths[0], backend_args=backend_args), LocalBackend):
-        readable = [path for path in paths if os.path.isfile(path) and os.access(path, os.R_OK)]
-        digests = dict(zip(readable, digest_files(readable), strict=True))
-        return [digests.get(path, UNREADABLE) for path in paths]
+        return digest_files(paths, unreadable=UNREADABLE)
     return [_digest_remote(path, backend_args) for path in paths]
 
 

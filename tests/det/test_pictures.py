@@ -1,13 +1,11 @@
 """Painted boxes lie where they should, on copies of the right size."""
 
-import numpy as np
+import pytest
 import torch
 
 import pit_downstream.det  # noqa: F401
-from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
-from PIL import Image
-from pit_downstream.det.pictures import PictureHook, paint
+from pit_downstream.det.pictures import paint
 
 GREY = torch.full((3, 20, 30), 128, dtype=torch.uint8)
 
@@ -21,7 +19,7 @@ def test_box_edges_are_painted_and_the_image_is_left_alone():
     assert picture.shape == (3, 60, 90) and (GREY == 128).all()
     changed = (picture != 128).any(0)
     assert changed[40, 36] and changed[40, 75] and changed[48, 50]  # left, right and lower edge
-    assert not changed[30, 20] and not changed[40, 60] and not changed[55:].any()
+    assert not changed[30, 20] and not changed[40, 60] and not changed[55:].any() and not changed[:, 80:].any()
 
 
 def test_nothing_found_paints_nothing():
@@ -37,13 +35,18 @@ def test_masks_are_tinted():
     assert changed[16:24, 32:40].all() and not changed[26, 36]
 
 
-def test_hook_writes_truth_beside_what_was_found(tmp_path):
-    Image.fromarray(np.full((20, 30, 3), 128, np.uint8)).save(tmp_path / 'a.png')
-    unsure = instances(scores=torch.tensor([0.4]))
-    sample = DetDataSample(gt_instances=instances(), pred_instances=unsure,
-                           metainfo=dict(img_path=str(tmp_path / 'a.png')))
-    runner = type('Runner', (), dict(visualizer=type('V', (), dict(dataset_meta=dict(classes=('cell',))))))
-    PictureHook(str(tmp_path / 'out'), least=60).after_test_iter(runner, 0, outputs=[sample])
-    picture = np.asarray(Image.open(tmp_path / 'out' / 'a.png'))
-    assert picture.shape == (40, 60 + 8 + 60, 3)
-    assert (picture[:, :60] != 128).any() and (picture[:, 68:] == 128).all()
+def test_lines_and_text_grow_with_the_image():
+    """Of a box in 600 and in 3000 pixels: the painted share of the image is alike."""
+    shares = []
+    for side in (600, 3000):
+        found = InstanceData(bboxes=torch.tensor([[.2, .2, .8, .8]]) * side, labels=torch.tensor([0]),
+                             scores=torch.tensor([.9]))
+        painted = paint(torch.full((3, side, side), 128, dtype=torch.uint8), found, ('cell',))
+        shares.append((painted != 128).any(0).float().mean().item())
+    assert shares[1] == pytest.approx(shares[0], rel=.2)
+
+
+def test_a_label_at_the_edge_stays_in_the_image():
+    found = InstanceData(bboxes=torch.tensor([[380., 0., 400., 20.]]), labels=torch.tensor([0]))
+    painted = paint(torch.full((3, 200, 400), 128, dtype=torch.uint8), found, ('a long name of a class',))
+    assert (painted[:, :16, 300:] != 128).any(0).float().mean() > .8

@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from pit_downstream.det.predictor import build_detector
 from tests.det import scenes, tiny
 
 FEW = ('--workers', '0', '--device', 'cpu')
@@ -137,3 +140,59 @@ def test_training_and_its_validation_survive_broken_files(run_tool, tmp_path):
     assert len(counted) == 1 and all(name in counted[0] for name in ('a.png', 'd.png'))  # mmengine logs it once a run
     done = run_tool('test.py', 'tiny.py', 'work')
     assert done.code == 0 and 'bbox_mAP' in done.out and '2 broken images were evaluated' in done.out + done.err
+
+
+@pytest.fixture
+def segmented(tmp_path):
+    """A config file with a tiny Mask R-CNN whose ground truth has polygons, and weights for it."""
+    masks = dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False)
+    cfg = tiny.training(scenes.coco_folder(tmp_path / 'data'), 'mask_rcnn')
+    for loader in (cfg.test_dataloader, cfg.val_dataloader):
+        loader.dataset.pipeline[2] = masks
+    cfg.dump(tmp_path / 'tiny.py')
+    torch.save({'state_dict': build_detector(cfg, 'random', config='x').model.state_dict()}, tmp_path / 'w.pth')
+    return tmp_path / 'data'
+
+
+def test_every_image_has_its_drawing(run_tool, segmented, tmp_path):
+    """Images of one name in several folders and with two suffixes, a truncated one, and one that is missing."""
+    content = json.loads((segmented / 'annotations.json').read_text())
+    for image, name in zip(content['images'], ('x/1.png', 'y/1.png', '1.png', '1.bmp', 'y/gone.png'), strict=True):
+        old, new = segmented / 'images' / image['file_name'], segmented / 'images' / name
+        new.parent.mkdir(exist_ok=True)
+        Image.open(old).save(new)
+        old.unlink()
+        image['file_name'] = name
+    (segmented / 'annotations.json').write_text(json.dumps(content))
+    (segmented / 'images/y/gone.png').unlink()
+    path = segmented / 'images/x/1.png'
+    path.write_bytes(path.read_bytes()[:-400])
+    for threshold in ('0', '1'):
+        done = run_tool('test.py', 'tiny.py', 'w.pth', '--show-dir', f'shown{threshold}', '--score-thr', threshold)
+        assert done.code == 0, done.err
+    drawn = {path.relative_to(tmp_path / 'shown0').as_posix() for path in (tmp_path / 'shown0').rglob('*.png')}
+    assert drawn == {'x/1.png.png', 'y/1.png.png', '1.png.png', '1.bmp.png', 'y/gone.png.png'}
+    low, high = (np.asarray(Image.open(tmp_path / f'shown{threshold}/1.png.png')) for threshold in ('0', '1'))
+    half = (low.shape[1] - 8) // 2
+    assert np.array_equal(low[:, :half], high[:, :half]) and not np.array_equal(low[:, -half:], high[:, -half:])
+    for start in (0, half + 8):  # titles on white
+        assert (low[:14, start:start + 60] < 100).any()
+    done = run_tool('test.py', 'tiny.py', 'w.pth', '--show-dir', 'x', '--score-thr', '2')
+    assert done.code == 2 and '2.0' in done.err
+
+
+def test_no_image_path_leaves_the_folder_of_drawings(run_tool, segmented, tmp_path):
+    """Paths of several roots are taken below their common folder; a link inside the output folder is refused."""
+    content = json.loads((segmented / 'annotations.json').read_text())
+    (tmp_path / 'other').mkdir()
+    (segmented / 'images/a.png').rename(tmp_path / 'other/a.png')
+    content['images'][0]['file_name'] = '../../other/a.png'
+    (segmented / 'annotations.json').write_text(json.dumps(content))
+    done = run_tool('test.py', 'tiny.py', 'w.pth', '--show-dir', 'shown')
+    assert done.code == 0, done.err
+    folders = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('a.png')}
+    assert folders == {'other', 'shown/other'}
+    (tmp_path / 'linked').mkdir()
+    (tmp_path / 'linked/other').symlink_to(tmp_path / 'other')
+    done = run_tool('test.py', 'tiny.py', 'w.pth', '--show-dir', 'linked')
+    assert done.code == 2 and 'linked' in done.err and 'Traceback' not in done.err
