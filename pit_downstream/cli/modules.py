@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from ..core.spec import quote
+
 
 def look_here() -> None:
     """Let Python find modules in the current folder, where `python -m` would find them."""
@@ -17,4 +19,5 @@ def import_own(module: str) -> None:
     except ModuleNotFoundError as error:
         if not module.startswith(error.name):
             raise
-        raise LookupError(f'no module {module!r} for --import; run where Python finds it, or set PYTHONPATH') from error
+        raise LookupError(f'no module {quote(module)} for --import; run where Python finds it, or set '
+                          'PYTHONPATH') from error

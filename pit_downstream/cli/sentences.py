@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..core.spec import quote
 from ..evaluation.slurm import env_rank
 
 PACKAGE = Path(__file__).parents[1]
@@ -37,10 +38,10 @@ def one_sentence() -> Iterator[None]:
             yield
         except (ValueError, LookupError, OSError, ImportError, RuntimeError, KeyboardInterrupt) as error:
             if not received:  # a worker that the signal has ended raises another error here
-                sentence = _sentence(error)
+                sentence, one_rank = _sentence(error)
                 if sentence is None:
                     raise
-                _end(sentence, 2, one_rank=bool(error.args) and str(error.args[0]).startswith('Caught '))
+                _end(sentence, 2, one_rank=one_rank)
         if received:
             _end(SIGNALS[received[0]], 128 + received[0])
 
@@ -74,29 +75,36 @@ def _raised_signals() -> Iterator[list[signal.Signals]]:
 
 
 def _end(sentence: str, code: int, *, one_rank: bool = False) -> None:
-    """Print the sentence, once: all ranks have the same, unless a worker of `one_rank` found a fault in its data."""
+    """Print the sentence once where all ranks have the same, from `one_rank` where that alone may have it."""
     if env_rank() == 0 or one_rank:
-        print(sentence if len(sentence) <= LONGEST else f'{sentence[:LONGEST]} ...', file=sys.stderr, flush=True)
+        print(_shorten(sentence), file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 
-def _sentence(error: BaseException) -> str | None:
-    """The sentence for the user; None for a bug."""
+def _shorten(sentence: str) -> str:
+    """Cut long quotes to their first 200 characters, other long words, such as paths, to the first and last 100."""
+    sentence = re.sub(r"""(['"])((?:(?!\1).){200})(?:(?!\1).)+\1""", r'\1\2\1...', sentence, flags=re.DOTALL)
+    sentence = re.sub(r"""([^\s'"]{100})[^\s'"]{10,}([^\s'"]{100})""", r'\1...\2', sentence)
+    return sentence if len(sentence) <= LONGEST else f'{sentence[:LONGEST]}...'
+
+
+def _sentence(error: BaseException) -> tuple[str | None, bool]:
+    """The sentence for the user, None for a bug; and whether other ranks may not have the error."""
     place: BaseException | None = error
     while place is not None:  # torch.save raises a RuntimeError while it handles the OSError
         if isinstance(place, OSError) and place.errno in PLACES:
-            return (f'cannot use {place.filename}: {place.strerror}. ' if place.filename else f'{place.strerror}. '
-                    ) + 'Free space, change permissions or name another place.'
+            what = f'cannot use {place.filename}: {place.strerror}' if place.filename else place.strerror
+            return f'{what}. Free space, change permissions or name another place.', True
         place = place.__context__
     text = str(error.args[0]) if error.args else str(error)
     if text.startswith('DataLoader worker'):
         return ('a worker process that loads data was killed, usually because memory or /dev/shm is too small. Use '
-                f'fewer workers or smaller batches. ({text[:200]})')
+                f'fewer workers or smaller batches. ({text[:200]})'), True
     if found := list(_FRAME.finditer(text)):  # a worker's error, whose text is its traceback
         message = re.search(r'^[\w.]+: (.*)', text[found[-1].end():], re.MULTILINE | re.DOTALL)
-        return message[1].strip() if message and _is_refusal(*found[-1].groups()) else None
+        return message[1].strip() if message and _is_refusal(*found[-1].groups()) else None, True
     innermost = traceback.extract_tb(error.__traceback__)[-1]
-    return text if _is_refusal(innermost.filename, innermost.line or '') else None
+    return text if _is_refusal(innermost.filename, innermost.line or '') else None, False
 
 
 def _is_refusal(filename: str, line: str) -> bool:
@@ -131,7 +139,7 @@ def require_name(name: str, names: Sequence[str], noun: str) -> None:
     """Raise LookupError with the nearest names unless `name` is one of `names`."""
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
-        raise LookupError(f'no {noun} named {name!r}; did you mean {", ".join(near)}?')
+        raise LookupError(f'no {noun} named {quote(name)}; did you mean {", ".join(near)}?')
 
 
 def require_folder(folder: str, flag: str) -> None:

@@ -3,12 +3,14 @@
 import argparse
 from collections.abc import Callable
 
+from ..core.spec import quote
+
 
 def whole(low: int, high: int = 2 ** 63 - 1) -> Callable[[str], int]:
     """For argparse: a whole number in low..high."""
     def number(text: str) -> int:
         if not (text.isdecimal() and low <= int(text) <= high):
-            raise argparse.ArgumentTypeError(f'expected a whole number from {low} up, got {text!r}')
+            raise argparse.ArgumentTypeError(f'expected a whole number from {low} up, got {quote(text)}')
         return int(text)
     return number
 
@@ -19,7 +21,7 @@ def number(text: str):
     from ..core.spec import Spec
     value = Spec.parse(f'size(epsilon={text})').get('epsilon')
     if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)):
-        raise ValueError(f'expected a number like 8/255 or 0.5 as epsilon, got {text!r}')
+        raise ValueError(f'expected a number like 8/255 or 0.5 as epsilon, got {quote(text)}')
     return value
 
 
@@ -33,5 +35,5 @@ class Once(argparse.Action):
 def batch_size(text: str) -> int | str:
     """For argparse: 'auto' or a whole number from 1 up."""
     if text != 'auto' and not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f'expected auto or a number from 1 up, got {text!r}')
+        raise argparse.ArgumentTypeError(f'expected auto or a number from 1 up, got {quote(text)}')
     return text if text == 'auto' else int(text)

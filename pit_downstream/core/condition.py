@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import total_ordering
 
-from .spec import Spec, split_outside_quotes
+from .spec import Spec, quote, split_outside_quotes
 
 _CLEAN, _AND = 'clean', '+'
 
@@ -24,7 +24,7 @@ class Condition:
     def parse(cls, text: str) -> 'Condition':
         before, *against = split_outside_quotes(text, _AND)
         if len(against) > 1:
-            raise ValueError(f'a condition holds one corruption and one attack at most, got {text!r}')
+            raise ValueError(f'a condition holds one corruption and one attack at most, got {quote(text)}')
         return cls(None if before == _CLEAN else Spec.parse(before), Spec.parse(against[0]) if against else None)
 
     def __str__(self) -> str:

@@ -192,7 +192,7 @@ def checked(record: Record) -> Record:
         value = getattr(record, field.name)
         kind: Any = (int, float) if field.type is float else field.type
         if not isinstance(value, kind):
-            raise TypeError(f'expected {field.type} as {field.name}, got {value!r}')
+            raise TypeError(f'expected {field.type} as {field.name}, got {quote(value)}')
     if not math.isfinite(record.value):
         raise ValueError(f'expected a finite number, got {record.value} as {record.metric} of {record.model} under '
                          f'{record.condition}')

@@ -6,6 +6,8 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
+from .spec import quote
+
 T = TypeVar('T')
 Given = TypeVar('Given')  # a thing with its own type, which may say more than the registry's
 
@@ -29,7 +31,7 @@ class Registry(Generic[T]):
         """A decorator that puts what it decorates under `name` and returns it unchanged."""
         def keep(thing: Given) -> Given:
             if name in self._entries:
-                raise ValueError(f'there is a {self.noun} named {name!r} already; choose another name')
+                raise ValueError(f'there is a {self.noun} named {quote(name)} already; choose another name')
             self._entries[name] = Entry(cast(T, thing), MappingProxyType(about))
             return thing
         return keep
@@ -38,7 +40,7 @@ class Registry(Generic[T]):
         if name not in self._entries:
             near = get_close_matches(name, self._entries)
             hint = f'did you mean {", ".join(near)}?' if near else f'there are {", ".join(self._entries)}'
-            raise LookupError(f'no {self.noun} named {name!r}; {hint}')
+            raise LookupError(f'no {self.noun} named {quote(name)}; {hint}')
         return self._entries[name]
 
     def __getitem__(self, name: str) -> T:

@@ -27,11 +27,12 @@ class Spec:
 
     def __post_init__(self):
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f'expected {_EXPECTED}, got the name {self.name!r}')
+            raise ValueError(f'expected {_EXPECTED}, got the name {quote(self.name)}')
         keys = [key for key, _ in self.kwargs]
         wrong = [key for key in keys if not key.isidentifier() or keys.count(key) > 1]
         if wrong:
-            raise ValueError(f'expected {_EXPECTED}, got the argument {wrong[0]!r} in {self.name}, repeated or no name')
+            raise ValueError(f'expected {_EXPECTED}, got the argument {quote(wrong[0])} in '
+                             f'{quote(self.name)}, repeated or no name')
         object.__setattr__(self, 'kwargs', tuple(sorted((key, _canonical(value)) for key, value in self.kwargs)))
 
     @classmethod
@@ -50,13 +51,13 @@ class Spec:
         try:
             tree = ast.parse(f'_({inner}', mode='eval').body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise ValueError(f'expected {_EXPECTED}, got {text!r}') from error
+            raise ValueError(f'expected {_EXPECTED}, got {quote(text)}') from error
         # a name or a second call behind the bracket makes another node, or a call of something else than '_'
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
-            raise ValueError(f'expected {_EXPECTED}, got {text!r}')
+            raise ValueError(f'expected {_EXPECTED}, got {quote(text)}')
         words = [(word.arg, word.value) for word in tree.keywords if word.arg is not None]
         if len(words) < len(tree.keywords):
-            raise ValueError(f'expected {_EXPECTED}, got ** in {text!r}')
+            raise ValueError(f'expected {_EXPECTED}, got ** in {quote(text)}')
         return cls(name, tuple((key, _literal(value, text)) for key, value in words))
 
     def get(self, key: str, default: Value = None) -> Value:
@@ -128,7 +129,8 @@ def _literal(node: ast.expr, text: str) -> Value:
                      if isinstance(part, (int, float)) and not isinstance(part, bool) and math.isfinite(part)]
             if len(parts) == 2 and parts[1]:
                 return parts[0] / parts[1]
-    raise ValueError(f'expected literals and fractions n/m as arguments, got {ast.unparse(node)} in {text!r}')
+    raise ValueError(f'expected literals and fractions n/m as arguments, got {quote(ast.unparse(node))} in '
+                     f'{quote(text)}')
 
 
 def _canonical(value: Value) -> Value:
@@ -139,7 +141,8 @@ def _canonical(value: Value) -> Value:
         return tuple(map(_canonical, value))
     if isinstance(value, (int, float, Fraction)) and math.isfinite(value):
         return int(value) if value == int(value) else value
-    raise ValueError(f'expected None, a bool, a finite number, a text or a tuple of these as argument, got {value!r}')
+    raise ValueError(f'expected None, a bool, a finite number, a text or a tuple of these as argument, got '
+                     f'{quote(value)}')
 
 
 def spelled(value: Value) -> str:

@@ -235,3 +235,25 @@ def test_a_file_of_a_detector_for_a_classifier(run_tool, few_shapes, folder, tmp
     done = run_tool('train_classifier.py', 'configs/imagenet_pit_s.py', '--resume', 'w.pth', '--data',
                     few_shapes / 'classification', *options)
     assert is_refused(done, 'w.pth'), done.err[-2000:]
+
+
+LONG = 'fog' * 3000
+
+
+@pytest.mark.parametrize('tool, flags', [
+    ('eval_imagenet_c.py', ['--model', f'{LONG}(', '--data', 'val']),
+    ('eval_imagenet_c.py', ['--model', toy.FOUR, '--data', LONG]),
+    ('eval_imagenet_c.py', ['--model', toy.FOUR, '--data', 'val', '--corruptions', LONG]),
+    ('eval_imagenet_c.py', ['--model', toy.FOUR, '--data', 'val', '--device', LONG]),
+    ('eval_adversarial.py', ['--model', toy.FOUR, '--data', 'val', '--attacks', f'pgd(x={LONG!r})']),
+    ('eval_imagenet_c.py', ['--model', toy.FOUR, '--data', 'val', '--store', 'long']),
+    ('make_report.py', ['long']), ('train.py', [LONG]), ('show_corruptions.py', [LONG]),
+    ('convert_weights.py', ['w.pth', 'out.pth', '--model', LONG])],
+    ids=lambda tool: tool if isinstance(tool, str) else '')
+def test_messages_quote_at_most_200_characters(run_tool, folder, tmp_path, tool, flags):
+    (tmp_path / 'val').symlink_to(folder)
+    (tmp_path / 'long').mkdir()
+    (tmp_path / 'long' / 'results.jsonl').write_text(f'{{"model": "{LONG}"}}\n')
+    done = run_tool(tool, *flags)
+    assert done.code == 2 and 'Traceback' not in done.err
+    assert done.err.count('fog') < 150 and len(done.err) < 1500, done.err

@@ -151,3 +151,38 @@ def test_slurm_train_takes_gpus_and_flags(slurm_train, more, env, tasks, end):
 def test_slurm_train_refuses_other_arguments(slurm_train, args, env):
     done = slurm_train(*args, **env)
     assert done.returncode == 2 and 'PARTITION JOB_NAME CONFIG WORK_DIR' in done.stderr and not done.stdout
+
+
+def join(env, queue):
+    from mmengine.config import Config
+
+    from pit_downstream.training.launch import join_processes
+    os.environ.update(env)
+    cfg = Config({'launcher': 'slurm'})
+    join_processes(cfg)
+    queue.put((ranks.rank(), ranks.world(), cfg.launcher))
+    ranks.stop_ranks()
+
+
+@pytest.mark.parametrize('tasks, expected', [(2, [(0, 2, 'slurm'), (1, 2, 'slurm')]), (1, [(0, 1, 'none')])])
+def test_training_joins_the_tasks_of_srun(tasks, expected):
+    """Over gloo, without a GPU; one task trains as one process."""
+    context = torch.multiprocessing.get_context('fork')
+    queue = context.SimpleQueue()
+    step = STEP | {'SLURM_STEP_NUM_TASKS': str(tasks), 'SLURM_STEP_NUM_NODES': '1', 'SLURM_JOB_ID': str(os.getpid()),
+                   'SLURM_STEP_ID': '7'}
+    processes = [context.Process(target=join, args=(
+        step | {'SLURM_PROCID': str(rank), 'SLURM_LOCALID': str(rank)}, queue)) for rank in range(tasks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(100)
+    assert sorted(queue.get() for _ in processes) == expected
+
+
+def test_a_training_outside_of_slurm_is_no_task():
+    from mmengine.config import Config
+
+    from pit_downstream.training.launch import join_processes
+    with pytest.raises(ValueError, match='SLURM_PROCID'):
+        join_processes(Config({'launcher': 'slurm'}))
