@@ -129,7 +129,7 @@ def _literal(node: ast.expr, text: str) -> Value:
                      if isinstance(part, (int, float)) and not isinstance(part, bool) and math.isfinite(part)]
             if len(parts) == 2 and parts[1]:
                 return parts[0] / parts[1]
-    raise ValueError(f'expected literals and fractions n/m as arguments, got {quote(ast.unparse(node))} in '
+    raise ValueError(f'expected literals and fractions n/m as arguments, got {ast.unparse(node)[:200]} in '
                      f'{quote(text)}')
 
 
