@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = 'pit_downstream'
 
-FLOORS = {'core': 0, 'streams': 0.5, 'corruptions': 1, 'attacks': 1, 'backbones': 1, 'attention': 1, 'metrics': 1,
-          'datasets': 1, 'benchmarks': 1, 'evaluation': 2, 'report': 2,
+FLOORS = {'core': 0, 'checkpoints': 0.5, 'streams': 0.5, 'corruptions': 1, 'attacks': 1, 'backbones': 1, 'attention': 1,
+          'metrics': 1, 'datasets': 1, 'benchmarks': 1, 'evaluation': 2, 'report': 2,
           'training': 2.5,  # prepares pictures as evaluation does; det/ launches its runs with it
           'det': 3, 'cli': 4, 'check': 4}
 NEIGHBOURS = {('metrics/attention.py', 'attention'), ('report', 'benchmarks')}  # DESIGN.md allows these two
@@ -22,6 +22,7 @@ BRIDGED = {'mmdet', 'mmcv'}  # for det/ alone, and for the check that they work
 LIBRARIES = {  # third-party imports of a room; a room not named here may import any that is not bridged
     'core': {'filelock'},  # several processes append to one store; a pure Python package that torch needs, too
     'benchmarks': set(),
+    'checkpoints': {'torch'},
     'streams': {'torch'},
     'backbones': {'torch', 'timm', 'mmengine', 'onnxruntime'},  # which checks what is exported
     'corruptions': {'torch', 'imagecorruptions', 'numpy', 'PIL'},  # frost's textures lie in imagecorruptions

@@ -6,8 +6,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, IMAGENET_INCE
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from ..checkpoints import unwrap
 from .deepvit import ARCHS, DeepVitTrunk
-from .weights import at_size, strip_prefix, unwrap
+from .weights import at_size, strip_prefix
 
 
 class DeepVitClassifier(DeepVitTrunk):

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checkpoints import unwrap
 from .layers import resize_grid
-
-WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')  # timm, DeiT, mmengine and DDP training scripts
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,6 @@ class WeightsReport:
             if names:
                 text += f'; {label}: {_listed(names)}'
         return text
-
-
-def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
-    """The parameters of a training checkpoint: averaged (EMA) weights first, tensors only."""
-    for wrapper in WRAPPERS:
-        if isinstance(checkpoint.get(wrapper), Mapping):
-            return unwrap(checkpoint[wrapper])
-    return {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
 
 
 def strip_prefix(state: Mapping[str, Tensor], anchor: str) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch.utils.data import Dataset
 
-from ..backbones.weights import unwrap
+from ..checkpoints import unwrap
 from ..training import data  # noqa: F401  registers leave_seeds_to_torch
 from ..training.hooks import EpochSeedHook
 from ..training.launch import add_hooks
@@ -22,8 +22,13 @@ class BackboneLoadFromHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         state = unwrap(checkpoint)
+        if not state:
+            raise ValueError(f'the checkpoint has no tensors: {runner.cfg.get("load_from")}. Set load_from to a file '
+                             'with a state dict.')
         if not any('backbone.' in name for name in state):
             checkpoint['state_dict'] = {f'backbone.{name}': value for name, value in state.items()}
+        elif not checkpoint.get('state_dict'):
+            checkpoint['state_dict'] = state
 
 
 @HOOKS.register_module()

@@ -26,6 +26,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from ..backbones.detection import DetectionBackbone
+from ..checkpoints import unwrap
 from ..core.outputs import write_atomic
 from ..core.spec import quote
 
@@ -179,8 +180,14 @@ def _require_names(content: Any, path: str | Path) -> None:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """mmengine's loader of plain paths; it prints the name after `load_from_`."""
-    return _without_config(load(filename, map_location))
+    """mmengine's loader of plain paths; it prints the name after `load_from_`.
+
+    Raises ValueError for a checkpoint without tensors, from which a model would silently keep its random weights.
+    """
+    checkpoint = _without_config(load(filename, map_location))
+    if not unwrap(checkpoint):
+        raise ValueError(f'the checkpoint has no tensors: {filename}. Pass a file with a state dict.')
+    return checkpoint
 
 
 def load_from_timm(filename: str, map_location: Any = None) -> dict[str, torch.Tensor]:

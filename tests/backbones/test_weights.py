@@ -6,7 +6,8 @@ import torch
 from mmengine.runner import load_checkpoint
 
 from pit_downstream.backbones import PiT
-from pit_downstream.backbones.weights import PIT, average, strip_prefix, unwrap
+from pit_downstream.backbones.weights import PIT, average, strip_prefix
+from pit_downstream.checkpoints import unwrap
 from tests.reference import formula
 
 OFFICIAL = formula.weights(formula.SHAPES['pit_ti'])
@@ -101,7 +102,7 @@ def test_report_says_what_came_and_what_was_left(logged):
 
 
 @pytest.mark.parametrize('checkpoint, words', [
-    ({}, 'got no tensors'),
+    ({}, '(got|has) no tensors'),
     ({'conv1.weight': torch.ones(1)}, 'expected a checkpoint with PiT weights .* got conv1.weight'),
     ({k: v for k, v in OFFICIAL.items() if 'pools.0' not in k},
      'expected all 156 tensors, got 152; lacking pools.0.conv.weight'),
@@ -130,6 +131,28 @@ def test_output_norms_are_new_and_not_missed():
 def test_unwrap_takes_tensors_only():
     state = unwrap({'state_dict': {'a': torch.ones(1), 'step': 3}})
     assert list(state) == ['a']
+
+
+def test_unwrap_skips_entries_without_tensors():
+    good = {'a': torch.ones(1)}
+    for other in ({}, {'step': 3}, {'state_dict': {}}):
+        assert unwrap({'state_dict_ema': other, 'state_dict': good}) == good
+        assert unwrap({'model_ema': other, 'model': good}) == good
+        assert unwrap({'model_ema': other, 'meta': 1}) == {}
+    with pytest.raises(ValueError, match='got list'):
+        unwrap([good])
+
+
+def test_init_cfg_skips_empty_entries_and_refuses_a_file_without_tensors(tmp_path):
+    for checkpoint in ({'state_dict_ema': {}, 'state_dict': OFFICIAL}, {'model_ema': {}, 'model': OFFICIAL}):
+        torch.save(checkpoint, tmp_path / 'w.pth')
+        backbone = PiT('ti', init_cfg={'type': 'Pretrained', 'checkpoint': str(tmp_path / 'w.pth')})
+        backbone.init_weights()
+        assert torch.equal(backbone.pos_embed, OFFICIAL['pos_embed'])
+    for checkpoint in ({}, {'state_dict': {}}, {'state_dict': {'step': 3}}):
+        torch.save(checkpoint, tmp_path / 'w.pth')
+        with pytest.raises(ValueError, match='no tensors'):
+            PiT('ti', init_cfg={'type': 'Pretrained', 'checkpoint': str(tmp_path / 'w.pth')}).init_weights()
 
 
 def test_strip_prefix_takes_the_outermost():

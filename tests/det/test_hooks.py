@@ -39,3 +39,16 @@ def test_load_from_fills_the_backbone(wrap, tmp_path):
 def test_load_from_refuses_another_model(tmp_path):
     with pytest.raises(ValueError, match='expected a checkpoint with PiT weights'):
         runner(tmp_path, {'conv1.weight': torch.ones(1)}).load_or_resume()
+
+
+def test_load_from_skips_entries_without_tensors(tmp_path):
+    run = runner(tmp_path, {'state_dict': {}, 'model': {f'backbone.{name}': value for name, value in OFFICIAL.items()}})
+    run.load_or_resume()
+    state = run.model.backbone.state_dict()
+    assert all(torch.equal(state[name], OFFICIAL[name]) for name in state if not name.startswith('norm'))
+
+
+@pytest.mark.parametrize('checkpoint', [{}, {'state_dict': {}}, {'state_dict': {}, 'meta': {'epoch': 3}}])
+def test_load_from_refuses_a_file_without_tensors(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match='has no tensors: .*w.pth'):
+        runner(tmp_path, checkpoint).load_or_resume()

@@ -172,7 +172,7 @@ def test_numpy_1_names_load(tmp_path):
 
 def test_mmengine_uses_our_loader_for_plain_paths(tmp_path):
     path = str(tmp_path / 'x.pth')
-    save_checkpoint({'state_dict': {}, 'history': HistoryBuffer([1.], [1])}, path)
+    save_checkpoint({'state_dict': {'a': torch.ones(1)}, 'history': HistoryBuffer([1.], [1])}, path)
     assert CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')['history'].current() == 1.
 
 
