@@ -1,7 +1,8 @@
 """Measure attention collapse in a classifier and draw it: similarity of its blocks, profiles by depth, maps on images.
 
 python tools/analyze_attention.py --model deepvit_s --weights W.pth --images DIR --out DIR
-python tools/analyze_attention.py --model vit_32 --compare deepvit_32 --bundled --limit 32 --out DIR    (random weights)
+python tools/analyze_attention.py --model vit_32 --compare deepvit_32 --bundled --limit 32 --out DIR \\
+    --weights random --compare-weights random
 """
 
 import argparse
@@ -12,11 +13,13 @@ from pit_downstream import cli
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', required=True, help='timm name of a PiT, DeepViT or ViT, with arguments or not: '
+    parser.add_argument('--model', required=True, help='a PiT, DeepViT or ViT, as --model of the other tools: '
                         "pit_s, 'pit_ti(img_size=64)'")
-    parser.add_argument('--weights', help="checkpoint file, or 'timm' to download; without, the weights are random")
+    parser.add_argument('--weights', help='a checkpoint file, of a detector too; pretrained (the default); or random, '
+                        'drawn from --seed')
     parser.add_argument('--compare', metavar='MODEL', help='a second model for the same figures')
-    parser.add_argument('--compare-weights', metavar='WEIGHTS', help='its weights')
+    parser.add_argument('--compare-weights', metavar='WEIGHTS', help='its weights, as --weights')
+    cli.add_preprocess_flags(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--images', type=Path, metavar='DIR', help='images, in folders or not')
     source.add_argument('--bundled', action='store_true', help='use the data set that comes with the project')
@@ -24,7 +27,6 @@ def parse_args():
     parser.add_argument('--limit', type=int, help='take so many images, spread over all of them')
     parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
-    parser.add_argument('--img-size', type=int, help="side of the network's images (default: the model's own)")
     parser.add_argument('--threshold', type=float, default=0.9, help='cosine above which a block is similar')
     parser.add_argument('--seed', type=cli.whole(0), default=0, help='of random weights')
     return parser.parse_args()
@@ -42,10 +44,13 @@ def main():
     paths = attention.list_images(images, limit=args.limit, apart_from=args.out)
     analyses = attention.analyse_models(
         attention.chosen_models(args.model, args.weights, args.compare, args.compare_weights), paths,
-        seed=args.seed, img_size=args.img_size, batch_size=args.batch_size, device=device, threshold=args.threshold)
+        seed=args.seed, batch_size=args.batch_size, device=device, threshold=args.threshold,
+        **cli.preprocess_options(args))
     dataset = attention.dataset_text(images, limit=args.limit)
     files = attention.write_analyses(analyses, args.out, dataset=dataset, seed=args.seed)
-    print(*(attention.summary(*one) for one in analyses.items()), *files, sep='\n')
+    for model, analysis in analyses.items():
+        print(attention.summary(model, analysis), analysis.preparation, sep='\n')
+    print(*files, sep='\n')
 
 
 if __name__ == '__main__':

@@ -37,7 +37,8 @@ def main():
     if ranks.rank() == 0:
         variant = cli.corruption_variant(args)
         chosen = names, args.severities
-        print(f'{table.model} on {table.dataset}, {tables.images_text(table)}\n')
+        print(f'{table.model} on {table.dataset}, {tables.images_text(table)}')
+        print(cli.preprocessing(predictor, published=bool(args.published)), end='\n\n')
         print(tables.as_text(table, *chosen, **variant), end='\n\n')
         print(tables.summary_text(table, *chosen, run=cli.command_without_corruptions(), **variant))
         for path, text in ((args.csv, tables.as_csv(table)), (args.json, tables.as_json(table, *chosen, **variant))):

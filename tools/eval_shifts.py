@@ -34,7 +34,7 @@ def main():
                             **cli.measure_options(args, predictor.device))
     if ranks.rank() == 0:
         names = list(shifts)
-        print(f'{predictor.name}\n')
+        print(f'{predictor.name}\n{cli.preprocessing(predictor)}\n')
         print(shift_tables.as_text(tables, names))
         if summary := shift_tables.summary_text(tables, names):
             print(f'\n{summary}')

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..core.condition import Condition
-from ..core.records import Table
+from ..core.records import Table, weights_label
 from ..core.spec import Spec
 
 Z = 1.959963984540054  # the 97.5 % quantile of the standard normal: 95 % lie within +-Z
@@ -39,8 +39,10 @@ def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None
 
 def model_flag(model: str) -> str:
     """--model as a shell takes it, for a model's name in records; its weights stand there without their folder."""
-    kwargs = ('weights', 'amp', 'search', 'normalisation')  # what build_classifier adds
-    return f'--model {shlex.quote(str(Spec.parse(model).without(*kwargs)))}'
+    kwargs = ('weights', 'amp', 'search', 'mean', 'std')  # what build_classifier adds
+    spec, label = Spec.parse(model).without(*kwargs), weights_label(model)
+    foreign = label.startswith(('local-dir:', 'hf-hub:', 'hf_hub:'))  # a model that its weights name
+    return f'--model {shlex.quote(label if foreign else str(spec))}'
 
 
 def wilson(rate: float, count: int) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from ..core.condition import CLEAN
-from ..core.records import Record, Table
+from ..core.records import Record, Table, weights_label
 from ..core.registry import BENCHMARKS
 from ..core.spec import Spec
 from .base import Benchmark, model_flag, weighted_interval
@@ -95,16 +95,20 @@ def published(model: str) -> Mapping[str, float]:
 
     model: the Spec text of records; its weights say which they are: "pit_s(weights='timm/pit_s_224.in1k')".
     """
-    weights = str(Spec.parse(model).get('weights')).rpartition('/')[2]
-    accuracies = dict(zip(_COLUMNS, _TIMM.get(weights, ()), strict=False))
+    accuracies = dict(zip(_COLUMNS, _TIMM.get(_timm_name(model), ()), strict=False))
     return MappingProxyType({name: 1 - value / 100 for name, value in accuracies.items() if value is not None})
 
 
 def published_clean(model: str) -> Mapping[str, float]:
     """As published(), on the clean pictures of the classes of ImageNet-A and -R."""
-    weights = str(Spec.parse(model).get('weights')).rpartition('/')[2]
-    accuracies = zip(SUBSETS, _TIMM_CLEAN.get(weights, ()), strict=False)
+    accuracies = zip(SUBSETS, _TIMM_CLEAN.get(_timm_name(model), ()), strict=False)
     return MappingProxyType({name: 1 - value / 100 for name, value in accuracies})
+
+
+def _timm_name(model: str) -> str:
+    """Return timm's name of published weights, 'pit_s_224.in1k'; '' for a file, whatever its name."""
+    label = weights_label(model)
+    return label.removeprefix('timm/') if label.startswith('timm/') else ''
 
 
 def record_at(tables: Tables, place: Place) -> Record:

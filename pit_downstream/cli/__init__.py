@@ -3,8 +3,25 @@
 import warnings
 
 from ..evaluation.slurm import require_one_process
-from .attacks import add_attack_flags, attack_conditions, attack_parser, attacked, attacked_classifier, shown_conditions
-from .classifiers import classifier, classifier_parser, measure_options, pictures, published_pictures
+from .attacks import (
+    add_attack_flags,
+    attack_conditions,
+    attack_parser,
+    attacked,
+    attacked_classifier,
+    attacked_preprocessing,
+    shown_conditions,
+)
+from .classifiers import (
+    add_preprocess_flags,
+    classifier,
+    classifier_parser,
+    measure_options,
+    pictures,
+    preprocess_options,
+    preprocessing,
+    published_pictures,
+)
 from .corruptions import (
     add_corruption_flags,
     add_corruption_names,
@@ -39,10 +56,11 @@ warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmen
 
 __all__ = [
     'Once', 'add_attack_flags', 'add_corruption_flags', 'add_corruption_names', 'add_detection_corruption_flags',
-    'add_shift_flags', 'attack_conditions', 'attack_parser', 'attacked', 'attacked_classifier', 'backbone',
-    'batch_size', 'chosen_corruptions', 'chosen_image', 'classifier', 'classifier_parser',
-    'command_without_corruptions', 'corruption_conditions', 'corruption_names', 'corruption_variant',
+    'add_preprocess_flags', 'add_shift_flags', 'attack_conditions', 'attack_parser', 'attacked', 'attacked_classifier',
+    'attacked_preprocessing', 'backbone', 'batch_size', 'chosen_corruptions', 'chosen_image', 'classifier',
+    'classifier_parser', 'command_without_corruptions', 'corruption_conditions', 'corruption_names',
+    'corruption_variant',
     'detection_conditions', 'detector', 'detector_parser', 'export_parser', 'facts', 'facts_parser', 'measure_options',
-    'measured_detector_parser', 'one_sentence', 'pictures', 'published_pictures', 'require_folder',
-    'require_image_to_write', 'require_name', 'require_one_process', 'require_places',
-    'save_corrupted', 'shift_places', 'shifts', 'shown_conditions', 'whole']
+    'measured_detector_parser', 'one_sentence', 'pictures', 'preprocess_options', 'preprocessing',
+    'published_pictures', 'require_folder', 'require_image_to_write', 'require_name', 'require_one_process',
+    'require_places', 'save_corrupted', 'shift_places', 'shifts', 'shown_conditions', 'whole']

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .classifiers import classifier_parser, pictures, predictor_of, require_classes
+from .classifiers import classifier_parser, pictures, predictor_of, preprocessing, require_classes
 from .detectors import detector, measured_detector_parser
 from .modules import import_own, look_here
 from .sentences import require_folder
@@ -107,11 +107,12 @@ def _attack(text: str, source: str | None):
 
 
 def _named(spec, predictors):
-    """A transfer with the name of its source, which says what is in a file of weights: records must not mix two."""
+    """Return a transfer with the key of its source, which identifies the weights: records must not mix two."""
+    from ..core.records import model_key
     source = spec.get('source')
     if predictors is None or spec.name != 'transfer' or not isinstance(source, str):
         return spec
-    return type(spec).of(spec.name, **{**dict(spec.kwargs), 'source': predictors(source).name})
+    return type(spec).of(spec.name, **{**dict(spec.kwargs), 'source': model_key(predictors(source).name)})
 
 
 def _sources(args: argparse.Namespace):
@@ -119,7 +120,7 @@ def _sources(args: argparse.Namespace):
     from ..evaluation.models import classifiers
     from ..evaluation.ranks import start_ranks
     look_here()
-    return classifiers(protocol=args.protocol, device=start_ranks(args.device), seed=args.seed)
+    return classifiers(preprocess=args.preprocess, device=start_ranks(args.device), seed=args.seed)
 
 
 def attacked_classifier(args: argparse.Namespace):
@@ -130,6 +131,14 @@ def attacked_classifier(args: argparse.Namespace):
     return predictor_of(args, search=args.amp)
 
 
+def attacked_preprocessing(args: argparse.Namespace, predictor) -> list[str]:
+    """Return a line on the preprocessing of an attacked classifier, and of each source of transferred images."""
+    if args.detector:
+        return []
+    sources = [args.predictors(source) for source in sorted(args.sources)]
+    return [preprocessing(predictor), *(f'source {source.name}, {preprocessing(source)}' for source in sources)]
+
+
 def attacked(args: argparse.Namespace) -> tuple:
     """What keeps the robustness, the predictor and the samples that the flags name: of a classifier or a detector."""
     from functools import partial
@@ -138,7 +147,7 @@ def attacked(args: argparse.Namespace) -> tuple:
         predictor = attacked_classifier(args)
         samples = pictures(args, predictor)
         for source in sorted(args.sources):
-            require_classes(samples.targets, args.predictors(source))
+            require_classes(samples, args.predictors(source))
         return keep_robustness, predictor, samples
     predictor, samples, cfg = detector(args)
     from ..det import robustness

@@ -2,12 +2,12 @@
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from .modules import look_here
 from .sentences import require_folder, require_places
-from .values import batch_size, whole
+from .values import batch_size, decimal, whole
 
 VALIDATION = 'data/imagenet/val'  # where data/README.md puts ImageNet's pictures
 
@@ -18,9 +18,9 @@ def classifier_parser(description: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add('--model', required=True, help="a name of timm's or ours, torchvision:NAME or package.module:function; "
         "arguments in brackets: 'pit_s(num_classes=10)', which needs --weights FILE")
-    add('--weights', help="a checkpoint file; or pretrained (timm's and torchvision's default), random, own")
-    add('--protocol', default='model', help='how pictures are prepared: model (as its configuration says), '
-        'hendrycks (resize 256, crop 224, ImageNet mean and std), native (as they are)')
+    add('--weights', help='a checkpoint file; pretrained (the default: published weights; of a function those that it '
+        'returns); or random, drawn from --seed')
+    add_preprocess_flags(parser)
     add('--data', default=VALIDATION, help='folder of class folders, or of pictures with --labels (default: '
         '%(default)s)')
     add('--labels', metavar='FILE', help="lines 'picture class' for a flat folder")
@@ -41,6 +41,23 @@ def classifier_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_preprocess_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose how images are prepared for a classifier."""
+    add = parser.add_argument
+    add('--preprocess', choices=['model', 'imagenet', 'none'], default='model', help="model (its configuration: a "
+        "model's pretrained_cfg), imagenet (resize 256, crop 224, ImageNet's mean and std), none (neither resize nor "
+        "crop; the model's mean and std) (default: %(default)s)")
+    add('--img-size', type=whole(1), metavar='N', help="side of the network's images (default: the model's own)")
+    for flag, neutral in (('--mean', 0), ('--std', 1)):
+        add(flag, nargs='+', type=decimal, metavar='X', help="for images in [0, 1], three numbers or one (default: the "
+            f"model's own); {neutral} for a model that normalizes them itself")
+
+
+def preprocess_options(args: argparse.Namespace) -> dict:
+    """What build_classifier takes of `add_preprocess_flags`."""
+    return {'preprocess': args.preprocess, 'img_size': args.img_size, 'mean': args.mean, 'std': args.std}
+
+
 def classifier(args: argparse.Namespace):
     """The predictor that the flags name, on this rank's device; joins torchrun's ranks."""
     return predictor_of(args, amp=args.amp)
@@ -53,8 +70,8 @@ def predictor_of(args: argparse.Namespace, **precision: str | None):
     from ..evaluation.ranks import start_ranks
     look_here()
     names = read_classes(args.classes) if args.classes else None
-    predictor = build_classifier(args.model, weights=args.weights, protocol=args.protocol,
-                                 device=start_ranks(args.device), compiled=args.compile, seed=args.seed, **precision)
+    predictor = build_classifier(args.model, weights=args.weights, **preprocess_options(args), seed=args.seed,
+                                 device=start_ranks(args.device), compiled=args.compile, **precision)
     if names and len(names) != predictor.classes():
         raise ValueError(f'{args.classes} has {len(names)} class names, the model has {predictor.classes()} outputs: '
                          f'{predictor.name}. List every class once.')
@@ -69,22 +86,36 @@ def model_classes(predictor):
     return Classes(count, names if names and len(names) == count else None)
 
 
+def preprocessing(predictor, *, published: bool = False) -> str:
+    """Return one line on how images are prepared for `predictor`, and how to change it. published: of --published."""
+    from dataclasses import replace
+
+    from ..datasets.shift import as_published
+    view = as_published(predictor.view) if published else predictor.view
+    return str(replace(predictor.preparation, view=view))
+
+
 def pictures(args: argparse.Namespace, predictor):
     """The samples of --data as `predictor` views them; refuses classes that it does not know."""
     from ..datasets.cache import CachedSamples
     from ..datasets.imagenet import class_folders, flat_folder
     options = {'view': predictor.view, 'classes': model_classes(predictor)}
     samples = flat_folder(args.data, args.labels, **options) if args.labels else class_folders(args.data, **options)
-    require_classes(samples.targets, predictor)
+    require_classes(samples, predictor)
     if args.limit is not None:
         samples = samples.limited(args.limit)
     return CachedSamples(samples, args.cache) if args.cache else samples
 
 
-def require_classes(targets: Iterable[int], predictor) -> None:
-    """Raise ValueError unless `predictor` knows every class."""
-    if (largest := max(targets)) >= predictor.classes():
-        raise ValueError(f'expected data of the {predictor.classes()} classes that {predictor.name} knows, got class '
+def require_classes(samples, predictor) -> None:
+    """Raise ValueError unless `predictor` knows every class, by the same numbers."""
+    from ..datasets.imagenet import of_imagenet
+    classes = predictor.classes()
+    if classes > 1000 and not predictor.class_names and of_imagenet(samples):
+        raise ValueError(f"{samples.root} has ImageNet's classes, numbered in 0..999, got a model of {classes} "
+                         f'outputs: {predictor.name}. Use a model with a head of 1000 classes.')
+    if (largest := max(samples.targets)) >= classes:
+        raise ValueError(f'expected data of the {classes} classes that {predictor.name} knows, got class '
                          f'{largest}; give another model or other --data')
 
 
@@ -94,9 +125,12 @@ def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequenc
     from ..datasets.shift import as_published
     _require_named(args)
     clean = pictures(args, predictor) if Path(args.data).is_dir() else None
-    return published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
-                                 name=args.set, clean=clean, limit=args.limit,
-                                 classes=model_classes(predictor))
+    samples = published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
+                                    name=args.set, clean=clean, limit=args.limit,
+                                    classes=model_classes(predictor))
+    for condition in samples.conditions:
+        require_classes(samples.at(condition)[0], predictor)
+    return samples
 
 
 def clean_pictures(args: argparse.Namespace, predictor, *, of_imagenet: bool):

@@ -14,7 +14,7 @@ def export_parser(description: str) -> argparse.ArgumentParser:
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     add = parser.add_argument
     add('checkpoint', help="a detector's: file, or a work dir for its latest; a backbone's: any classifier's or "
-        "detector's; or random")
+        "detector's, or pretrained; or random")
     add('--out', default='backbone.onnx', metavar='FILE', help='the file to write (default: %(default)s)')
     add('--opset', type=whole(1), default=20, help='of ONNX (default: %(default)s)')
     return parser
@@ -45,7 +45,7 @@ def _of_detector(args: argparse.Namespace):
 def _by_name(args: argparse.Namespace):
     from ..backbones import DeepViT, PiT, deepvit, pit
     from ..core.spec import Spec
-    from ..evaluation.models import made, read_weights
+    from ..evaluation.models import WEIGHTS, build_classifier, made, read_weights
     spec = Spec.parse(args.config)
     known = {f'pit_{arch}': (PiT, arch) for arch in pit.ARCHS} | {
         arch if arch.startswith('vit_') else f'deepvit_{arch}': (DeepViT, arch) for arch in deepvit.ARCHS}
@@ -54,11 +54,14 @@ def _by_name(args: argparse.Namespace):
     if given:
         raise ValueError(f'expected --{given[0].replace("_", "-")} with the config of a detector, got it with the '
                          f"backbone {args.config}; write its arguments in brackets: 'pit_s(out_indices=(2,))'")
-    random = args.checkpoint == 'random'
-    if not random and not Path(args.checkpoint).is_file():
-        raise FileNotFoundError(f'expected weights in {args.checkpoint}, found no such file; give a file, or random')
+    if args.checkpoint not in WEIGHTS and not Path(args.checkpoint).is_file():
+        raise FileNotFoundError(f'expected weights in {args.checkpoint}, found no such file; give a file, or one of '
+                                f'{", ".join(WEIGHTS)}')
     kind, arch = known[spec.name]
     found = made(spec, lambda: kind(arch, **dict(spec.kwargs)))
-    if not random:
-        found.load_state_dict(read_weights(args.checkpoint)[0])
+    if args.checkpoint in WEIGHTS:  # the same as in every other tool, random ones too
+        name = f'{spec.name}_distilled' if spec.get('distilled') else spec.name
+        found.load_state_dict(build_classifier(name, weights=args.checkpoint).model.state_dict())
+    else:
+        found.load_state_dict(read_weights(args.checkpoint))
     return found

@@ -42,9 +42,10 @@ def facts(args: argparse.Namespace):
             raise ValueError(f'expected --cfg-options with a config, got them with the model {args.name}; write '
                              "arguments of a model in brackets: 'pit_s(num_classes=10)'")
         from ..evaluation.facts import classifier_facts
-        from ..evaluation.models import build_classifier
+        from ..evaluation.models import build_classifier, is_function
         look_here()
-        predictor = build_classifier(args.name, weights='random', device=device)
+        weights = None if is_function(args.name) else 'random'
+        predictor = build_classifier(args.name, weights=weights, device=device)
         return classifier_facts(predictor, shape, batch_size=args.batch_size or 8, repeats=args.repeats)
     from ..det import runs
     from ..det.facts import detector_facts

@@ -1,6 +1,7 @@
 """What flags take, for argparse."""
 
 import argparse
+import math
 from collections.abc import Callable
 
 from ..core.spec import quote
@@ -13,6 +14,18 @@ def whole(low: int, high: int = 2 ** 63 - 1) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f'expected a whole number from {low} up, got {quote(text)}')
         return int(text)
     return number
+
+
+def decimal(text: str) -> float:
+    """For argparse: a finite number, or a fraction such as 1/255."""
+    top, slash, bottom = text.partition('/')
+    try:
+        value = float(top) / float(bottom) if slash else float(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f'expected a number, got {text!r}') from error
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f'expected a finite number, got {text!r}')
+    return value
 
 
 def number(text: str):

@@ -3,17 +3,23 @@
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from .condition import Condition
 from .lines import JsonLines
-from .spec import quote
+from .spec import Spec, quote
 
 TOLERANCE = 1e-6  # relative; sums of float32 in another order, as for other batches, differ by less
+
+_DIGEST = re.compile(r'@[0-9a-f]{16}\Z')
+_QUOTED_DIGEST = re.compile(r'@[0-9a-f]{16}[\'"]')
+_VISIBLE = ('num_classes', 'img_size')  # arguments that the shapes of the tensors determine
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +52,38 @@ class Record:
     @property
     def identity(self) -> tuple[str, str, int, str, str, str]:
         """Which number it is, among those of all models and datasets."""
-        return self.model, self.dataset, self.seed, *self.key
+        return model_key(self.model), self.dataset, self.seed, *self.key
+
+
+@lru_cache(maxsize=4096)
+def model_key(model: str) -> str:
+    """Return the part of a model's name that identifies it.
+
+    Two names of one architecture with equal tensors have one key: of the weights it holds the digest, not the file
+    name: "pit_s(num_classes=1000, weights='best.pth@0123456789abcdef')" -> "pit_s(weights='@0123456789abcdef')".
+    A name without a digest is its own key.
+    """
+    digest = _weights_digest(model)
+    if not digest:
+        return model
+    spec = Spec.parse(model)
+    kwargs = {**dict(spec.kwargs), 'weights': digest}
+    if ':' in spec.name:  # the arguments of a function may mean anything
+        return str(Spec.of(spec.name, **kwargs))
+    kept = {key: value for key, value in kwargs.items() if key not in _VISIBLE}
+    return str(Spec.of(spec.name.partition('.')[0], **kept))  # timm's tag, behind the point, names weights
+
+
+def weights_label(model: str) -> str:
+    """Return the readable part of a model's weights: a file name, a published name, 'random'; '' without weights."""
+    weights = Spec.parse(model).get('weights') if 'weights=' in model else None
+    return '' if weights is None else _DIGEST.sub('', str(weights))
+
+
+def _weights_digest(model: str) -> str:
+    """Return '@' and the 16 digits of the weights' digest, '' for a name without."""
+    found = _QUOTED_DIGEST.search(model) and _DIGEST.search(str(Spec.parse(model).get('weights')))
+    return found[0] if found else ''
 
 
 class MissingMeasurement(LookupError):
@@ -136,14 +173,15 @@ class ResultStore:
 
     def done(self, model: str, dataset: str, seed: int) -> frozenset[tuple[str, str]]:
         """The (condition, metric) pairs that need not be measured again."""
-        wanted = model, dataset, seed
+        wanted = model_key(model), dataset, seed
         return frozenset((record.condition, record.metric) for record in self.records()
-                         if (record.model, record.dataset, record.seed) == wanted)
+                         if (model_key(record.model), record.dataset, record.seed) == wanted)
 
     def table(self, model: str, dataset: str, *, seed: int | None = None) -> Table:
         """The table of one model on one data set. With records of several seeds, `seed` must choose."""
+        wanted = model_key(model), dataset
         located = [(place, record) for place, record in self.located()
-                   if (record.model, record.dataset) == (model, dataset) and seed in (None, record.seed)]
+                   if (model_key(record.model), record.dataset) == wanted and seed in (None, record.seed)]
         seeds = sorted({record.seed for _, record in located})
         if len(seeds) > 1:
             raise ValueError(f'{self.path} holds {model} on {dataset} with the seeds {seeds}; choose one of them')

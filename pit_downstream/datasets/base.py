@@ -74,7 +74,7 @@ class View:
         modes = [mode.value for mode in InterpolationMode]
         if self.interpolation not in modes or self.mode not in ('center', 'squash'):
             raise ValueError(f"expected an interpolation of {', '.join(modes)} and the mode 'center' or 'squash', got "
-                             f'{self.interpolation!r} and {self.mode!r}; --protocol hendrycks fits any model of 224 px')
+                             f'{self.interpolation!r} and {self.mode!r}; --preprocess imagenet fits models of 224 px')
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """uint8 (3, H, W), RGB."""
@@ -91,6 +91,16 @@ class View:
                                  f'{picture.width} x {picture.height}')
             picture = center_crop(picture, self.size)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+    def __str__(self) -> str:
+        cut = [f'{self.border} pixels cut from each side'] if self.border else []
+        if self.resize is not None and self.mode == 'center':
+            cut.append(f'shorter side resized to {self.resize} ({self.interpolation})')
+        elif self.resize is not None:
+            cut.append(f'resized to {self.resize} x {self.resize} ({self.interpolation})')
+        if self.size is not None:
+            cut.append(f'center crop of {self.size} x {self.size}')
+        return ', '.join(cut) or 'images as they are'
 
     @property
     def words(self) -> dict[str, int | str]:
@@ -242,6 +252,10 @@ class CorruptedFolders:
 
     def __getitem__(self, index: int) -> Sample:
         raise LookupError(f'{self.name} has images only under a condition; ask at(condition) for them')
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        return tuple(self._folders)
 
     def at(self, condition: Condition) -> tuple[PictureSamples, Condition]:
         """The folder of `condition`; nothing is left to be done to its images but the attack."""

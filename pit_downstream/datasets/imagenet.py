@@ -56,6 +56,12 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
                           name=name or _name(root, len(set(targets.values())) == 1000))
 
 
+def of_imagenet(samples: PictureSamples) -> bool:
+    """Whether the classes are ImageNet's: folders named by its WordNet ids, or all of the thousand numbers."""
+    folders = {id.partition('/')[0] for id in samples.ids}
+    return folders <= wnid_indices().keys() or len(set(samples.targets)) == 1000
+
+
 def published_corruptions(root: str | Path, corruptions: Iterable[str], severities: Iterable[int], *, view: View,
                           name: str | None = None, clean: PictureSamples | None = None, limit: int | None = None,
                           classes: Classes | None = None) -> CorruptedFolders:

@@ -1,6 +1,5 @@
 """A mmdet detector dressed for measuring: images in [0, 1] in, detections out; whatever it does to them is inside."""
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from ..checkpoints import digest_tensors, unwrap
 from ..core.contracts import Batch, NonFiniteOutputs, Outputs, Sample
+from ..core.digests import digest_text
 from ..core.spec import Spec
 from ..streams.rng import seed_of
 from ..training.checkpoint import load, require_weights
@@ -25,7 +26,7 @@ from .instances import Instances, picture, set_truth
 from .losses import KINDS, loss_of, mend_batch_norms, wants_masks
 from .pipeline import TestPipeline
 from .quiet import silenced
-from .samples import counting, file_label, test_pipeline
+from .samples import counting, test_pipeline
 
 RANDOM = 'random'
 
@@ -128,21 +129,22 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
                    seed: int = 0) -> DetectorPredictor:
     """The detector of `cfg` with the weights of a file, or 'random' ones drawn from `seed`, ready to be measured.
 
-    config: what records call the config. They also say a digest of what changes numbers: its model and what trains it,
-    for losses depend on that, its test pipeline, classes and evaluator.
+    config: what records call the config. They also hold a digest of the loaded tensors, and one of what changes
+    numbers: its model and what trains it, for losses depend on that, its test pipeline, classes and evaluator.
     Raises ValueError where the weights are of another model; nothing in the file is executed.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg, pipeline = cfg.model.to_dict(), test_pipeline(cfg)
     with silenced():
         if checkpoint == RANDOM:
-            model, label = _random(model_cfg, seed), f'{RANDOM}@{seed}'
+            model, label = _random(model_cfg, seed), RANDOM
         else:
             model = MODELS.build(ConfigDict(_without(model_cfg, 'init_cfg')))  # heads read it by attributes
-            label = _load_weights(model, Path(checkpoint))
+            label = Path(checkpoint).name
+            _load_weights(model, Path(checkpoint))
     require_finite_weights(model, checkpoint)
     content = json.dumps([_without(model_cfg, 'init_cfg'), pipeline, counting(cfg)], sort_keys=True, default=str)
-    name = Spec.of(config, weights=label, config=hashlib.sha256(content.encode()).hexdigest()[:8])
+    name = Spec.of(config, weights=f'{label}@{digest_tensors(model.state_dict())}', config=digest_text(content))
     return DetectorPredictor(model.to(device), TestPipeline(pipeline), name=str(name), seed=seed)
 
 
@@ -158,10 +160,11 @@ def _random(model_cfg: dict, seed: int) -> nn.Module:
     return model
 
 
-def _load_weights(model: nn.Module, path: Path) -> str:
-    """Fill the model; returns what records call the file."""
-    checkpoint = load(path)
-    state = checkpoint.get('state_dict', checkpoint)
+def _load_weights(model: nn.Module, path: Path) -> None:
+    """Load every tensor of the model from the first entry of the checkpoint that has tensors."""
+    state = unwrap(load(path))
+    if not state:
+        raise ValueError(f'the checkpoint has no tensors: {path}. Pass a file with a state dict.')
     require_weights(model, state, path)
     for name in [name for name in state if name.startswith('module.')]:  # saved by DistributedDataParallel
         state[name.removeprefix('module.')] = state.pop(name)
@@ -173,7 +176,6 @@ def _load_weights(model: nn.Module, path: Path) -> str:
     if lacking:
         raise ValueError(f'expected weights of the config in {path}, which lacks {len(lacking)} of '
                          f'{len(model.state_dict())}: {", ".join(lacking[:4])} ...; check config and checkpoint')
-    return file_label(path)
 
 
 def _without(node: Any, *keys: str) -> Any:

@@ -3,31 +3,28 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import timm
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
-
-import pit_downstream.backbones  # noqa: F401  registers our models with timm
 
 from ..attention import figures
 from ..attention.trace import Trace, trace_attention
 from ..backbones.weights import fit, strip_prefix, timm_to_official
 from ..core.condition import CLEAN
-from ..core.records import Record, ResultStore, to_records
+from ..core.contracts import Sample
+from ..core.records import Record, ResultStore, model_key, to_records
 from ..core.spec import Spec
 from ..datasets.base import upright
 from ..datasets.imagenet import folder_text
 from ..datasets.shapes import write_shapes
 from ..metrics.attention import AttentionCollapse
-from .models import download, read_weights
+from .classifier import ClassifierPredictor, Preparation
+from .models import WEIGHTS, Named, as_predictor, build_classifier, config_preparation, made, read_weights
 
 SUFFIXES = {'.jpeg', '.jpg', '.png', '.bmp', '.webp'}
 HEADS = ('norm.', 'fc_norm.', 'head', 'pre_logits.')  # after the last block: no map and no token there
@@ -40,12 +37,14 @@ class Analysis:
     """What one model showed. values: 'metric@place' -> mean over `count` images (see AttentionCollapse).
 
     images: the first ones, (n, 3, H, W) in [0, 1]; attention: kind -> place -> (n, h, w), what was looked at there.
+    preparation: how the images were prepared.
     """
 
     values: dict[str, float]
     count: int
     images: Tensor
     attention: dict[str, dict[str, Tensor]]
+    preparation: Preparation
 
 
 def bundled_images() -> Path:
@@ -69,50 +68,51 @@ def list_images(folder: str | Path, *, limit: int | None = None, apart_from: Pat
     return [paths[i * len(paths) // limit] for i in range(limit)]
 
 
-def build_model(name: str, weights: str | None = None, *, img_size: int | None = None, seed: int = 0) -> nn.Module:
-    """A model that timm knows, by a Spec: 'pit_s', 'pit_ti(img_size=64)'.
+def build_model(name: str, weights: str | None = None, **options: Any) -> ClassifierPredictor:
+    """Build a classifier as every tool does (models.build_classifier); a checkpoint of a detector's backbone will do.
 
-    weights: a file, which knows the number of classes; 'timm' for what timm publishes; None for random ones.
-    img_size: side of the images it will be given. PiT and DeepViT take any with weights of every size; timm's ViTs
-    only with weights of that size. Raises ValueError where the weights do not fit, LookupError for an unknown name.
+    The number of classes follows a file of a PiT, DeepViT or ViT; a backbone's has none. options: of build_classifier.
     """
-    return _build(name, weights, img_size=img_size, seed=seed)[0]
+    spec = Spec.parse(name)
+    if weights in (None, *WEIGHTS) or ':' in spec.name:
+        return build_classifier(name, weights=weights, **options)
+    state = _read_transformer(weights)
+    if 'head.weight' not in state:
+        return _build_headless(spec, state, weights, **options)
+    spec = Spec.of(spec.name, **{'num_classes': len(state['head.weight']), **dict(spec.kwargs)})
+    return build_classifier(str(spec), weights=weights, **options)
 
 
-def analyse(model: nn.Module, paths: Sequence[Path], *, img_size: int | None = None, batch_size: int = 8,
-            device: str | torch.device = 'cpu', threshold: float = 0.9, samples: int = 4) -> Analysis:
-    """Trace `model` on the images at `paths`, prepared as its own timm config says; the first `samples` are kept."""
+def analyse(predictor: ClassifierPredictor, paths: Sequence[Path], *, batch_size: int = 8, threshold: float = 0.9,
+            samples: int = 4) -> Analysis:
+    """Trace a classifier on the images at `paths`, in its own preprocessing; the first `samples` are kept."""
     if batch_size < 1 or samples < 1:
         raise ValueError(f'batch size and samples are positive, got {batch_size} and {samples}')
-    config = resolve_model_data_config(model)
-    if img_size:
-        config['input_size'] = (3, img_size, img_size)
-    transform = create_transform(**config, is_training=False)
     metric, shown = AttentionCollapse(threshold=threshold), []
     batches = [paths[start:start + batch_size] for start in range(0, len(paths), batch_size)]
-    with torch.inference_mode(), trace_attention(model.to(device).eval()) as trace:
-        for batch in tqdm(batches, desc=type(model).__name__, unit='batch', disable=None):  # silent if not a terminal
-            images = torch.stack([transform(read_image(path)) for path in batch]).to(device)
-            model(images)
-            metric.update(SimpleNamespace(trace=trace))
-            if len(shown) * batch_size < samples:
-                shown.append((_in_colour(images, config), _looked_at(trace)))
+    for batch in tqdm(batches, desc=predictor.name, unit='batch', disable=None):  # silent if not a terminal
+        taken = predictor.collate([Sample(str(path), predictor.view(read_image(path)), 0) for path in batch])
+        outputs = predictor.predict(taken.images, taken, trace=True)
+        metric.update(outputs)
+        if len(shown) * batch_size < samples:
+            shown.append((taken.images.cpu(), _looked_at(outputs.trace)))
     images = torch.cat([images for images, _ in shown])[:samples]
-    return Analysis(metric.compute(), metric.count, images, _joined([looked for _, looked in shown], samples))
+    return Analysis(metric.compute(), metric.count, images, _joined([looked for _, looked in shown], samples),
+                    predictor.preparation)
 
 
-def analyse_models(chosen: Sequence[tuple[str, str | None]], paths: Sequence[Path], *, seed: int = 0,
-                   img_size: int | None = None, **how: Any) -> dict[str, Analysis]:
-    """`analyse` every (name, weights) of `chosen`; the analyses are named as in records. how: as of `analyse`."""
-    models: dict[str, nn.Module] = {}
+def analyse_models(chosen: Sequence[tuple[str, str | None]], paths: Sequence[Path], *, batch_size: int = 8,
+                   threshold: float = 0.9, samples: int = 4, **options: Any) -> dict[str, Analysis]:
+    """`analyse` every (name, weights) of `chosen`; the analyses have the models' names. options: of build_model."""
+    models: dict[str, ClassifierPredictor] = {}
     for name, weights in chosen:
-        model, text = _build(name, weights, img_size=img_size, seed=seed)
-        if text in models:
-            raise ValueError(f'expected different models to compare, got {text} twice; give other weights')
-        with trace_attention(model):
-            models[text] = model  # whatever cannot be built or traced is refused before the work on the first
-    return {text: analyse(model, paths, img_size=Spec.parse(text).get('img_size'), **how)
-            for text, model in models.items()}
+        predictor = build_model(name, weights, **options)
+        if model_key(predictor.name) in map(model_key, models):
+            raise ValueError(f'expected different models to compare, got {predictor.name} twice; give other weights')
+        with trace_attention(predictor.model):
+            models[predictor.name] = predictor  # what cannot be built or traced is refused before any work
+    return {name: analyse(predictor, paths, batch_size=batch_size, threshold=threshold, samples=samples)
+            for name, predictor in models.items()}
 
 
 def chosen_models(model: str, weights: str | None, compare: str | None, compare_weights: str | None
@@ -141,17 +141,22 @@ def records(analysis: Analysis, *, model: str, dataset: str, seed: int = 0) -> l
 
 
 def write_analyses(analyses: Mapping[str, Analysis], out: Path, *, dataset: str, seed: int = 0) -> list[Path]:
-    """Add to results.jsonl what it has not got yet, draw all models by the names of the mapping; returns the files."""
+    """Add to results.jsonl what it has not got yet, draw all models by the names of the mapping; returns the files.
+
+    dataset: of `dataset_text`; records add the view of each model to it.
+    """
     out.mkdir(parents=True, exist_ok=True)
     files = [out / 'results.jsonl', out / 'similarity.png', out / 'profile.png']
     store = ResultStore(files[0])
     for model, analysis in analyses.items():
-        known = store.table(model, dataset, seed=seed)
+        spec = Spec.parse(dataset)
+        viewed = str(Spec.of(spec.name, **{**dict(spec.kwargs), **analysis.preparation.view.words}))
+        known = store.table(model, viewed, seed=seed)
         before = {record.count for record in known.records} - {analysis.count}
         if before:
-            raise ValueError(f'{store.path} holds {model} on {before.pop()} images of {dataset}, got {analysis.count}; '
+            raise ValueError(f'{store.path} holds {model} on {before.pop()} images of {viewed}, got {analysis.count}; '
                              'choose another folder for the results')
-        store.add(*(record for record in records(analysis, model=model, dataset=dataset, seed=seed)
+        store.add(*(record for record in records(analysis, model=model, dataset=viewed, seed=seed)
                     if record.key not in known))
     values = {model: analysis.values for model, analysis in analyses.items()}
     figures.draw_similarity(values, files[1], caption=dataset)
@@ -173,34 +178,15 @@ def summary(model: str, analysis: Analysis) -> str:
     return f'{model}, {analysis.count} images: similar blocks ({threshold}): {", ".join(counts)}'
 
 
-def _build(text: str, weights: str | None, *, img_size: int | None, seed: int) -> tuple[nn.Module, str]:
-    """The model, and what records call it: "deepvit_s(weights='w.pth@0123abcd')", or "deepvit_s(seed=0)" if random."""
-    spec = Spec.parse(text)
-    if img_size:
-        spec = Spec.of(spec.name, **{**dict(spec.kwargs), 'img_size': img_size})
-    if spec.name not in timm.list_models():
-        near = get_close_matches(spec.name, timm.list_models()) or ['pit_s', 'deepvit_s', 'vit_s']
-        raise LookupError(f'no model named {spec.name!r}; did you mean {", ".join(near)}?')
-    kwargs = dict(spec.kwargs)
-    if weights == 'timm':
-        model = download(spec.name, lambda: timm.create_model(spec.name, pretrained=True, **kwargs))
-        origin = {'weights': 'timm'}
-    elif weights:
-        state, label = _read_weights(Path(weights))
-        model, origin = _with_weights(spec, state, weights), {'weights': label}
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model, origin = timm.create_model(spec.name, **kwargs), {'seed': seed}
-    return model, str(Spec.of(spec.name, **kwargs, **origin))
-
-
-def _with_weights(spec: Spec, state: Mapping[str, Tensor], path: str) -> nn.Module:
-    """Built for images of its `img_size` only where the stored position embedding is; the head may be lacking."""
-    kwargs = {**dict(spec.kwargs), 'num_classes': len(state['head.weight']) if 'head.weight' in state else 0}
-    model = timm.create_model(spec.name, **{key: value for key, value in kwargs.items() if key != 'img_size'})
-    if 'img_size' in kwargs and model.pos_embed.shape != state['pos_embed'].shape:
-        model = timm.create_model(spec.name, **kwargs)
+def _build_headless(spec: Spec, state: Mapping[str, Tensor], path: str, *, seed: int = 0,
+                    img_size: int | None = None, **options: Any) -> ClassifierPredictor:
+    """Build a model without a head from the weights of a backbone. seed: of what the backbone has not, unused."""
+    kwargs = {**dict(spec.kwargs), 'num_classes': 0, **({'img_size': img_size} if img_size else {})}
+    if spec.name.partition('.')[0] not in timm.list_models():
+        raise LookupError(f'no model named {spec.name!r}. Choose a PiT, DeepViT or ViT for the weights in {path}.')
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = made(spec, lambda: timm.create_model(spec.name, **kwargs))
     if hasattr(model, 'pools'):  # our PiT; timm's has its pools elsewhere
         state = timm_to_official(state)
     target = model.state_dict()
@@ -208,23 +194,19 @@ def _with_weights(spec: Spec, state: Mapping[str, Tensor], path: str) -> nn.Modu
     if report.missing or any(key.startswith(TRUNK) for key in report.left):
         raise ValueError(f'expected the weights of {spec.name} in {path}, got others: {report}')
     model.load_state_dict(fitted, strict=False)
-    return model
+    spec = Spec.of(spec.name, **kwargs)
+    named = Named(model, config_preparation(model.pretrained_cfg, spec, img_size), spec, Path(path).name)
+    return as_predictor(named, img_size=img_size, **options)
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a transformer, classifier or backbone, and what records call the file."""
-    state, label = read_weights(path)
+def _read_transformer(path: str) -> dict[str, Tensor]:
+    """Return the tensors of a transformer, classifier or backbone, by their names in the classifier."""
+    state = read_weights(path)
     for stem in STEMS:
         named = strip_prefix(state, stem)
         if 'pos_embed' in named:
-            return named, label
+            return named
     raise ValueError(f'expected the weights of a transformer with patches in {path}, found no {STEMS[0]}')
-
-
-def _in_colour(images: Tensor, config: Mapping[str, Any]) -> Tensor:
-    """Network images back to [0, 1]."""
-    mean, std = (images.new_tensor(config[name])[:, None, None] for name in ('mean', 'std'))
-    return (images * std + mean).clamp(0, 1).cpu()
 
 
 def _looked_at(trace: Trace) -> dict[str, dict[str, Tensor]]:

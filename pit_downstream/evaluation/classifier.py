@@ -1,5 +1,6 @@
 """A classifier dressed for measuring: images in [0, 1] in, logits out; its normalisation is inside."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +21,40 @@ AMP = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a model wants its images: the view of a picture, then (image - mean) / std per channel, image in [0, 1]."""
+    """Preprocessing of a model: the view of an image, then (image - mean) / std per channel, image in [0, 1].
+
+    Mean 0 and std 1 are for a model whose normalization is inside. Raises ValueError for values that cannot belong to
+    images in [0, 1].
+    """
 
     view: View
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
+    def __post_init__(self) -> None:
+        for name, values in (('mean', self.mean), ('std', self.std)):
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise ValueError(f'{name} must be three finite numbers, got {tuple(values)}. Pass one per channel.')
+        if max(self.mean) > 1:
+            raise ValueError(f'mean is for images in [0, 1], got {tuple(self.mean)}. Divide mean and std by 255.')
+        if min(self.std) <= 0:
+            raise ValueError(f'std must be positive, got {tuple(self.std)}. For no normalization use mean 0 and std 1.')
 
-HENDRYCKS = Preparation(View(224, 256, 'bilinear'))  # hendrycks/robustness: ImageNet-C/test.py, make_imagenet_c.py
+    def __str__(self) -> str:
+        mean, std = (' '.join(f'{value:.4g}' for value in values) for values in (self.mean, self.std))
+        return (f'preprocessing: {self.view}, mean {mean}, std {std} (change it with --preprocess, --img-size, --mean, '
+                '--std)')
+
+    @property
+    def words(self) -> dict[str, float | tuple[float, ...]]:
+        """What the name of a model states of it: mean and std that are not ImageNet's. The data's name has the view."""
+        if (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
+            return {}
+        return {name: values[0] if len(set(values)) == 1 else values
+                for name, values in (('mean', self.mean), ('std', self.std))}
+
+
+IMAGENET = Preparation(View(224, 256, 'bilinear'))  # hendrycks/robustness: ImageNet-C/test.py, make_imagenet_c.py
 
 
 class ClassifierPredictor:
@@ -90,7 +117,7 @@ class ClassifierPredictor:
                 logits = (forward or self._forward)((images - self._mean) / self._std)
         except AssertionError as error:  # timm's models of one size refuse others so
             raise ValueError(f'expected images that {self.name} takes, got {images.shape[-2]} x {images.shape[-1]}: '
-                             f'{error}; choose another --protocol than native') from error
+                             f'{error}; set --img-size, or another --preprocess than none') from error
         return logits.float()
 
     def classes(self) -> int:
@@ -108,7 +135,7 @@ class ClassifierPredictor:
                 logits = self.model(normalised)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ValueError(f'expected a classifier of {side} x {side} images, got an error of {self.name}: '
-                             f'{str(error).splitlines()[0]}; check --model and --protocol') from error
+                             f'{str(error).splitlines()[0]}; check --model, --img-size and --preprocess') from error
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             got = f'shape {tuple(logits.shape)}' if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f'expected logits (B, classes) from {self.name}, got {got}; give a classifier')

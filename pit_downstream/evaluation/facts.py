@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..core.spec import Spec
 from .classifier import ClassifierPredictor
 from .complexity import Complexity, Part, classifier_complexity
 from .speed import Memory, Timing, peak_memory, timing
@@ -112,7 +113,8 @@ def classifier_facts(predictor: ClassifierPredictor, shape: tuple[int, int] | No
     model = predictor.model.eval()
     cost = classifier_complexity(model, height, width)
     images = torch.zeros(batch_size, 3, height, width, device=predictor.device)
-    return measured(Facts(predictor.name, (height, width), cost, device_name(predictor.device)),
+    name = str(Spec.parse(predictor.name).without('weights', 'mean', 'std'))  # costs depend on none of them
+    return measured(Facts(name, (height, width), cost, device_name(predictor.device)),
                     lambda count: lambda: model(images[:count]), batch_size, device=predictor.device, repeats=repeats)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.condition import Condition
 from ..core.outputs import atomic_path, path_inside, write_atomic
+from ..core.records import model_key
 
 SHOWN = 8  # rows of a contact sheet
 MARGIN = 16  # pixels for the heading
@@ -29,7 +30,7 @@ class Gallery:
 
     def __init__(self, folder: str | Path, *, model: str, dataset: str, seed: int):
         self.folder = Path(folder)
-        about, path = {'model': model, 'dataset': dataset, 'seed': seed}, self.folder / 'about.json'
+        about, path = {'model': model_key(model), 'dataset': dataset, 'seed': seed}, self.folder / 'about.json'
         if path.exists() and json.loads(path.read_text()) != about:
             raise ValueError(f'expected a folder for the images of {model} on {dataset} with seed {seed}, got '
                              f'{self.folder}, which holds those of others; name another with --save DIR')

@@ -1,29 +1,35 @@
-"""Classifiers by name: timm's and ours, torchvision's, and anyone's own `package.module:function`."""
+"""Classifiers by name: timm's and ours, torchvision's, and any custom `package.module:function`."""
 
-import hashlib
 import importlib
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import timm
 import torch
 from safetensors import SafetensorError
 from timm.data import resolve_data_config
-from timm.models import load_state_dict
+from timm.models import clean_state_dict
 from torch import Tensor, nn
 
-from ..core.spec import Spec
+from ..checkpoints import digest_tensors, unwrap
+from ..core.records import model_key
+from ..core.spec import Spec, Value
 from ..datasets.base import View
 from .class_names import class_names
-from .classifier import HENDRYCKS, ClassifierPredictor, Preparation
+from .classifier import IMAGENET, ClassifierPredictor, Preparation
 
-PROTOCOLS = ('model', 'hendrycks', 'native')
-WEIGHTS = ('pretrained', 'random', 'own')
+PREPROCESS = ('model', 'imagenet', 'none')
+WEIGHTS = ('pretrained', 'random')
+CUSTOM = 'custom'  # the label of the weights that a function returns
+_ADDED = ('amp', 'search', 'mean', 'std')  # to the arguments in a model's name, where they change numbers
+_REMOTE = ('hf-hub:', 'hf_hub:', 'local-dir:')  # of timm's names
+_NO_SOURCE = {'source': '', 'url': '', 'file': None, 'hf_hub_id': None}  # so that timm reads the given tensors alone
 # What torch and safetensors raise for files that they do not understand, or that ask for code
 _UNLOADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, LookupError, EOFError, TypeError,
                AttributeError)
@@ -31,96 +37,162 @@ _UNLOADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError
 
 @dataclass(frozen=True)
 class Named:
-    """A built model, how it wants its images, and what its weights are called in records."""
+    """A built model: its preprocessing, its architecture with arguments, and the readable part of its weights' name."""
 
     model: nn.Module
     preparation: Preparation
-    weights: str
+    spec: Spec
+    label: str
 
 
-def build_classifier(text: str, *, weights: str | None = None, protocol: str = 'model',
-                     device: str | torch.device = 'cpu', amp: str | None = None, search: str | None = None,
-                     compiled: bool = False, seed: int = 0) -> ClassifierPredictor:
-    """The classifier that `text` names, ready to be measured.
+def build_classifier(text: str, *, weights: str | Path | None = None, seed: int = 0, img_size: int | None = None,
+                     **options: Any) -> ClassifierPredictor:
+    """Build the classifier that `text` names, ready to be measured. Every tool builds its classifiers here.
 
-    text: a Spec, its arguments go to the model: 'pit_s', 'resnet50.a1_in1k', 'pit_ti(num_classes=10)',
-    'torchvision:resnet50', 'my.module:function'.
-    weights: a checkpoint file, loaded without running code; 'pretrained' (the default of timm and torchvision);
-    'random', drawn from `seed`; 'own', whatever a function returns (its default).
-    protocol: 'model' prepares images as the model's own configuration says, 'hendrycks' as ImageNet-C's authors did,
-    'native' takes pictures as they are.
-    amp, search: as of ClassifierPredictor.
-    The name of the predictor says the weights, and whatever else changes numbers: amp, search, foreign normalisation.
+    The predictor's name identifies it: the architecture with its arguments, a digest of the loaded tensors, and
+    whatever else changes numbers: amp, search, a mean and std that are not ImageNet's. The readable part of the
+    weights' name, 'w.pth' in "pit_s(weights='w.pth@0123456789abcdef')", does not count (core.records.model_key).
+
+    Args:
+        text: A Spec whose arguments go to the model: 'pit_s', 'resnet50.a1_in1k', 'pit_ti(num_classes=10)',
+            'torchvision:resnet50', 'local-dir:FOLDER', 'my.module:function'; `weights` may be among the arguments.
+        weights: 'pretrained' (the default: published weights, or those that a function returns), 'random' (drawn from
+            `seed`; not for a function), or a checkpoint file, loaded without running code.
+        img_size: Side of the network's images; the resize follows the model's crop ratio.
+        options: preprocess, mean, std, device, amp, search, compiled of `as_predictor`.
+
+    Raises:
+        ValueError, LookupError, FileNotFoundError: The model, its weights or an option cannot be had.
     """
     spec = Spec.parse(text)
-    if protocol not in PROTOCOLS:
-        raise ValueError(f'protocol is one of {", ".join(PROTOCOLS)}, got {protocol!r}')
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # the one place where a model draws its random weights; the caller's state returns
-        named = _build(spec, weights)
-    preparation = _prepare(named.preparation, protocol)
-    words = {'weights': named.weights}
-    if amp:
-        words['amp'] = amp
-    if search:
-        words['search'] = search
-    if (preparation.mean, preparation.std) != (named.preparation.mean, named.preparation.std):
-        words['normalisation'] = protocol
-    name = str(Spec.of(spec.name, **{**dict(spec.kwargs), **words}))
-    return ClassifierPredictor(named.model.to(device), preparation, name=name, amp=amp, search=search,
-                               compiled=compiled, class_names=class_names(named.model, weights))
+    if spec.get('weights') is not None:
+        if weights is not None:
+            raise ValueError(f'weights are given twice: {weights} and {spec}. Leave one of them out.')
+        weights, spec = str(spec.get('weights')), spec.without('weights')
+    taken = [key for key, _ in spec.kwargs if key in _ADDED]
+    if taken:
+        raise ValueError(f'the argument {taken[0]!r} of {spec} is reserved for names in records. Rename it, or use '
+                         'the flag of that name.')
+    if img_size is not None and img_size < 1:
+        raise ValueError(f'img_size must be positive, got {img_size}. Pass the side of the images in pixels.')
+    with torch.random.fork_rng(devices=[]):  # the one place where a model draws its random weights
+        named = _build(spec, None if weights is None else str(weights), img_size, seed)
+    return as_predictor(named, img_size=img_size, class_names=class_names(named.model, weights), **options)
+
+
+def as_predictor(named: Named, *, preprocess: str = 'model', img_size: int | None = None,
+                 mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+                 device: str | torch.device = 'cpu', amp: str | None = None, search: str | None = None,
+                 compiled: bool = False, class_names: tuple[str, ...] | None = None) -> ClassifierPredictor:
+    """Wrap a built model for measuring, under the name that identifies it.
+
+    Args:
+        preprocess: 'model' (as the model's configuration states), 'imagenet' (resize 256, crop 224, ImageNet's mean
+            and std), or 'none' (neither resize nor crop; the model's mean and std).
+        mean, std: One number or three, for images in [0, 1]; they replace those of `preprocess`. 0 and 1 are for a
+            model that normalizes its images itself.
+        amp, search, compiled, class_names: As of ClassifierPredictor.
+    """
+    if preprocess not in PREPROCESS:
+        raise ValueError(f'preprocess must be one of {", ".join(PREPROCESS)}, got {preprocess!r}. Choose one of them.')
+    if preprocess == 'none' and img_size is not None:
+        raise ValueError(f'img_size {img_size} contradicts preprocess none, which keeps the size of images. Leave one '
+                         'of them out.')
+    preparation = named.preparation
+    if preprocess == 'none':
+        preparation = replace(preparation, view=View(None, None))
+    elif preprocess == 'imagenet':
+        side = img_size or IMAGENET.view.size
+        preparation = replace(IMAGENET, view=View(side, math.floor(side * 256 / 224), 'bilinear'))
+    given = {key: _channels(values) for key, values in (('mean', mean), ('std', std)) if values is not None}
+    preparation = replace(preparation, **given)
+    words = {key: value for key, value in (('amp', amp), ('search', search)) if value}
+    name = Spec.of(named.spec.name, **{**dict(named.spec.kwargs), **words, **preparation.words,
+                                       'weights': _weights_name(named)})
+    return ClassifierPredictor(named.model.to(device), preparation, name=str(name), amp=amp, search=search,
+                               compiled=compiled, class_names=class_names)
 
 
 def classifiers(**options: Any) -> Callable[[str], ClassifierPredictor]:
-    """What builds the classifier that a text names, each once; its weights stand in the text: "pit_s(weights='x.pth')".
+    """Return a function that builds the classifier that a text names, each once: "pit_s(weights='x.pth')".
 
-    The name of one that was built, which says of a file of weights what is in it, serves as well.
-    options: of build_classifier.
+    It accepts the name of a classifier that it built, too. options: of build_classifier.
     """
     built: dict[str, ClassifierPredictor] = {}
 
     def build(text: str) -> ClassifierPredictor:
-        if text not in built:
-            spec = Spec.parse(text)
-            found = build_classifier(str(spec.without('weights')), weights=spec.get('weights'), **options)
-            built[text] = built.setdefault(found.name, found)
-        return built[text]
+        key = model_key(text)
+        if key not in built:
+            predictor = build_classifier(text, **options)
+            built[key] = built.setdefault(model_key(predictor.name), predictor)
+        return built[key]
     return build
 
 
-def _build(spec: Spec, weights: str | None) -> Named:
-    maker, colon, function = spec.name.partition(':')
+def is_function(text: str) -> bool:
+    """Whether a model's name is a custom `module:function`."""
+    maker, colon, _ = Spec.parse(text).name.partition(':')
+    return bool(colon) and maker != 'torchvision' and not text.startswith(_REMOTE)
+
+
+def _build(spec: Spec, weights: str | None, img_size: int | None, seed: int) -> Named:
+    maker, _, function = spec.name.partition(':')
+    if is_function(spec.name):
+        torch.manual_seed(seed)
+        return _function(maker, function, spec, weights, img_size)
     if maker == 'torchvision':
-        return _torchvision(function, spec, weights or 'pretrained')
-    if colon and maker not in ('hf-hub', 'hf_hub', 'local-dir'):  # these are timm's
-        return _function(maker, function, spec, weights or 'own')
-    return _timm(spec, weights or 'pretrained')
+        torch.manual_seed(seed)
+        return _torchvision(function, spec, weights or 'pretrained', img_size)
+    spec = _timm_spec(spec, img_size)
+    torch.manual_seed(seed)
+    return _timm(spec, weights or 'pretrained', img_size)
 
 
-def _timm(spec: Spec, weights: str) -> Named:
+def _timm_spec(spec: Spec, img_size: int | None) -> Spec:
+    """Raise LookupError for an unknown name; add `img_size` to the arguments of a model that is built for one size."""
     from .. import backbones  # noqa: F401  registers our models with timm
     known = timm.list_models() + timm.list_pretrained()
-    if ':' not in spec.name and spec.name.split('.')[0] not in known:
+    if not spec.name.startswith(_REMOTE) and spec.name.split('.')[0] not in known:
         near = get_close_matches(spec.name, known, n=3) or ['pit_s', 'resnet50', 'torchvision:resnet50']
         raise LookupError(f'no model named {spec.name!r}; did you mean {", ".join(near)}?')
+    if img_size is None:
+        return spec
+    sized = Spec.of(spec.name, **{**dict(spec.kwargs), 'img_size': img_size})
+    try:
+        timm.create_model(sized.name, **dict(sized.kwargs))
+    except TypeError as error:
+        if 'img_size' in str(error):  # of any size, as convolutional networks are
+            return spec
+        raise
+    except (ValueError, RuntimeError, AssertionError):  # `_timm` raises it again, with the name
+        return sized
+    return sized
+
+
+def _timm(spec: Spec, weights: str, img_size: int | None) -> Named:
     kwargs, label = dict(spec.kwargs), weights
+    remote = spec.name.startswith(_REMOTE)
     if weights == 'pretrained':
         model = made(spec, lambda: download(spec.name, lambda: timm.create_model(
             spec.name, pretrained=True, **kwargs)))
         _require_published_head(spec, model.num_classes, model.pretrained_cfg.get('num_classes', model.num_classes))
-        label = model.pretrained_cfg.get('hf_hub_id') or weights
+        label = spec.name if remote else model.pretrained_cfg.get('hf_hub_id') or weights
     elif weights == 'random':
         model = made(spec, lambda: timm.create_model(spec.name, **kwargs))
     else:
-        state, label = read_weights(weights)
+        state, label = read_weights(weights), Path(weights).name
         model = made(spec, lambda: timm.create_model(spec.name, **kwargs))
-        overlay = {'state_dict': state, 'num_classes': model.num_classes, 'label_offset': 0}
+        overlay = {**_NO_SOURCE, 'state_dict': state, 'num_classes': model.num_classes, 'label_offset': 0}
         model = _loaded(spec, weights, lambda: timm.create_model(
             spec.name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs))
-    return Named(model, _of_config(model.pretrained_cfg, spec), label)
+    named = Spec.of(spec.name, **kwargs)
+    if remote:  # identified by what its config.json holds, wherever the folder is
+        arguments = getattr(model, '_model_args', kwargs).items()
+        named = Spec.of(model.pretrained_cfg['architecture'], **{key: _spec_value(value) for key, value in arguments})
+    return Named(model, config_preparation(model.pretrained_cfg, spec, img_size), named, label)
 
 
-def _torchvision(name: str, spec: Spec, weights: str) -> Named:
+def _torchvision(name: str, spec: Spec, weights: str, img_size: int | None) -> Named:
     from torchvision.models import get_model, get_model_weights, list_models
     if name not in list_models():
         near = get_close_matches(name, list_models(), n=3) or ['resnet50']
@@ -137,14 +209,18 @@ def _torchvision(name: str, spec: Spec, weights: str) -> Named:
     else:
         model = made(spec, lambda: get_model(name, weights=None, **kwargs))
         if weights != 'random':
-            state, label = read_weights(weights)
+            state, label = read_weights(weights), Path(weights).name
             _loaded(spec, weights, lambda: model.load_state_dict(state))
-    view = View(preset.crop_size[0], preset.resize_size[0], preset.interpolation.value)
-    return Named(model, Preparation(view, tuple(preset.mean), tuple(preset.std)), label)
+    crop, shorter = preset.crop_size[0], preset.resize_size[0]
+    view = View(img_size or crop, shorter * (img_size or crop) // crop, preset.interpolation.value)
+    return Named(model, Preparation(view, tuple(preset.mean), tuple(preset.std)), spec, label)
 
 
-def _function(module: str, function: str, spec: Spec, weights: str) -> Named:
-    """The module's own preparation is its `pretrained_cfg` in timm's words, or Hendrycks' where it has none."""
+def _function(module: str, function: str, spec: Spec, weights: str | None, img_size: int | None) -> Named:
+    """The preprocessing is the model's `pretrained_cfg`, as timm's models have it, or ImageNet's where it has none."""
+    if weights == 'random':
+        raise ValueError(f'weights of {spec.name} cannot be drawn: the function returns them. Leave --weights out, or '
+                         'pass a checkpoint file.')
     try:
         make = getattr(importlib.import_module(module), function)
     except (ModuleNotFoundError, AttributeError) as error:
@@ -152,48 +228,68 @@ def _function(module: str, function: str, spec: Spec, weights: str) -> Named:
             raise  # an import inside their module failed: that is not about the name
         raise LookupError(f'no function {function!r} in the module {module!r}: {error}; run where Python finds it, or '
                           'set PYTHONPATH') from error
-    model = make(**dict(spec.kwargs))
+    model, label = make(**dict(spec.kwargs)), CUSTOM
     if not isinstance(model, nn.Module):
         raise ValueError(f'expected {spec.name} to return a torch module, got {type(model).__name__}')
-    label = weights
-    if weights not in WEIGHTS:
-        state, label = read_weights(weights)
+    if weights not in (None, 'pretrained'):
+        state, label = read_weights(weights), Path(weights).name
         _loaded(spec, weights, lambda: model.load_state_dict(state))
     config = getattr(model, 'pretrained_cfg', None)
-    return Named(model, _of_config(config, spec) if config else HENDRYCKS, label)
+    if config:
+        return Named(model, config_preparation(config, spec, img_size), spec, label)
+    # nothing states a crop ratio: images are resized to the size of the network, and not cropped beyond
+    preparation = IMAGENET if img_size is None else replace(IMAGENET, view=View(img_size, img_size, 'bilinear'))
+    return Named(model, preparation, spec, label)
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
-    """The state dict of a checkpoint file (.pth or .safetensors, EMA first, DDP's prefix dropped), and its name.
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Return the state dict of a checkpoint file (.pth or .safetensors, EMA first, DDP's prefix dropped).
 
-    The name in records holds the first 8 digits of the file's SHA-256. Nothing in the file is executed.
+    Entries without tensors are skipped. Nothing in the file is executed. Raises ValueError for a file without tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'expected weights in {path}, found no such file; give a file, or one of '
                                 f'{", ".join(WEIGHTS)}')
     try:
-        state = load_state_dict(str(path), weights_only=True)
+        checkpoint = safetensors.torch.load_file(path) if path.suffix == '.safetensors' else torch.load(
+            path, map_location='cpu', weights_only=True)
+        state = clean_state_dict(unwrap(checkpoint))
     except _UNLOADABLE as error:
         raise ValueError(f'expected a checkpoint that loads without running code, got {path}: '
                          f'{_first_line(error)}; save a plain state dict') from error
-    return state, f'{path.name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}'
+    if not state:
+        raise ValueError(f'the checkpoint has no tensors: {path}. Pass a file with a state dict.')
+    return state
 
 
-def _of_config(config: dict, spec: Spec) -> Preparation:
+def _weights_name(named: Named) -> str:
+    """Return the readable name of the weights with a digest of the model's tensors, buffers that are not saved too."""
+    tensors = {**named.model.state_dict(), **dict(named.model.named_buffers())}
+    if any(tensor.is_meta for tensor in tensors.values()):  # built for its shapes alone
+        return named.label
+    return f'{named.label}@{digest_tensors(tensors)}'
+
+
+def _spec_value(value: Any) -> Value:
+    """Return an argument from a config.json as a Spec holds it: what has no spelling of its own as text."""
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _channels(values: Sequence[float]) -> tuple[float, ...]:
+    numbers = tuple(map(float, values))
+    return numbers * 3 if len(numbers) == 1 else numbers
+
+
+def config_preparation(config: dict, spec: Spec, img_size: int | None) -> Preparation:
     """timm's data configuration: crop size, share of the resized image, interpolation, mean and std."""
-    data = resolve_data_config(pretrained_cfg=dict(config), args={'img_size': spec.get('img_size')})
+    side = spec.get('img_size') if img_size is None else img_size
+    data = resolve_data_config(pretrained_cfg=dict(config), args={'img_size': side})
     _, height, width = data['input_size']
     if height != width:
         raise ValueError(f'expected a model of square images, got {spec.name} with {height} x {width}')
     view = View(width, math.floor(width / data['crop_pct']), data['interpolation'], data['crop_mode'])
     return Preparation(view, tuple(data['mean']), tuple(data['std']))
-
-
-def _prepare(own: Preparation, protocol: str) -> Preparation:
-    if protocol == 'native':
-        return replace(own, view=View(None, None))
-    return own if protocol == 'model' else HENDRYCKS
 
 
 def made(spec: Spec, make: Callable[[], nn.Module]) -> nn.Module:

@@ -12,7 +12,7 @@ from ..attacks.base import Predictors
 from ..core.condition import Condition
 from ..core.contracts import Batch, Classifier, Metric
 from ..core.lines import JsonLines
-from ..core.records import ResultStore, Table
+from ..core.records import ResultStore, Table, model_key
 from ..core.spec import quote
 from ..datasets.base import Samples
 from .attacking import Found, Settled, attack_curve, fools_further, radius, same_curve
@@ -81,7 +81,7 @@ class VerdictStore:
         for path in sorted(self.folder.glob('verdicts*.jsonl')):
             for number, line in enumerate(JsonLines(path).read(), 1):
                 chunk = _parsed(path, number, line)
-                if (chunk.model, chunk.dataset, chunk.seed) == (model, dataset, seed):
+                if (model_key(chunk.model), chunk.dataset, chunk.seed) == (model_key(model), dataset, seed):
                     found.setdefault(chunk.condition, Verdicts()).add(chunk)
         return found
 

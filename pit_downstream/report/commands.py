@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..benchmarks.base import model_flag
+from ..core.records import weights_label
 from ..core.spec import Spec
 from .inputs import Kept, Run
 
+PREPROCESS = ('--preprocess', '--img-size', '--mean', '--std')
 SWITCHES = ('--bundled', '--compile', '--bgr', '--as-published')  # flags that take no value
-CLASSIFIER = ('--model', '--weights', '--protocol', '--data', '--labels', '--limit', '--allow-missing', '--batch-size',
+CLASSIFIER = ('--model', '--weights', *PREPROCESS, '--data', '--labels', '--limit', '--allow-missing', '--batch-size',
               '--workers', '--device', '--seed', '--store', '--import')
 DETECTOR = ('--bundled', '--data', '--ann', '--images', '--limit', '--allow-missing', '--batch-size', '--workers',
             '--device', '--seed', '--store', '--cfg-options', '--import')
@@ -36,9 +38,7 @@ def classifier_command(kept: Kept, tool: str, model: str, *more: str) -> str:
     """How `tool` measures a classifier, as the last run on it went where one is known. more: further words."""
     run = _last(kept, tool, lambda given: _is_classifier(given, model))
     if run is None:
-        weights = Spec.parse(model).get('weights')
-        file = ['--weights', 'FILE' if '@' in str(weights) else str(weights)] if weights else []
-        return f'python tools/{tool} {model_flag(model)} {shlex.join([*file, *more])}'.strip()
+        return f'python tools/{tool} {model_flag(model)} {shlex.join([*_weights(model, {}), *more])}'.strip()
     given = flags(run.argv[1:])
     return shlex.join(['python', f'tools/{tool}', *_kept(given, run, tool, CLASSIFIER, more), *more])
 
@@ -56,10 +56,11 @@ def attention_command(kept: Kept, model: str) -> str:
     """How the attention of a classifier is analysed: with the weights and the pictures of the last run on it."""
     run, spec = _last(kept, '', lambda given: _is_classifier(given, model)), Spec.parse(model)
     given = flags(run.argv[1:]) if run else {}
-    size = spec.get('img_size')
-    words = ['--model', spec.name, '--weights', *(given.get('--weights') or ['FILE'])[:1], '--images',
-             *(given.get('--data') or ['DIR'])[:1], *(['--img-size', str(size)] if size else []), '--out', 'DIR']
-    return shlex.join(['python', 'tools/analyze_attention.py', *words])
+    size = [] if spec.get('img_size') is None or '--img-size' in given else ['--img-size', str(spec.get('img_size'))]
+    seen = [word for flag in PREPROCESS if flag in given for word in (flag, *given[flag])]
+    words = [*_weights(model, given), '--images', *(given.get('--data') or ['DIR'])[:1], *size, *seen, '--out', 'DIR']
+    return (f'python tools/analyze_attention.py {model_flag(str(spec.without("img_size", "num_classes")))} '
+            f'{shlex.join(words)}')
 
 
 def as_source(kept: Kept, model: str) -> str:
@@ -67,9 +68,22 @@ def as_source(kept: Kept, model: str) -> str:
     run = _last(kept, '', lambda given: _is_classifier(given, model))
     given = flags(run.argv[1:]) if run else {}
     spec = Spec.parse(given['--model'][-1] if run else model)
-    weights = given.get('--weights') or ['FILE' if '@' in str(spec.get('weights')) else '']
-    named = {'weights': weights[-1]} if weights[-1] else {}
-    return str(Spec.of(spec.name, **{**dict(spec.without('amp', 'search').kwargs), **named}))
+    weights = _weights(model, given)
+    named = {'weights': weights[-1]} if weights else {}
+    return str(Spec.of(spec.name, **{**dict(spec.without('amp', 'search', 'mean', 'std', 'weights').kwargs), **named}))
+
+
+def _weights(model: str, given: Flags) -> list[str]:
+    """Return --weights with its value, from the flags of a run or else by the name of the model."""
+    if given.get('--weights'):
+        return ['--weights', given['--weights'][-1]]
+    label = weights_label(model)
+    return [] if not label or _is_published(label) else ['--weights', 'random' if label == 'random' else 'FILE']
+
+
+def _is_published(label: str) -> bool:
+    """Whether weights come with the model: timm's and torchvision's labels, a folder's, a function's."""
+    return label in ('custom', 'pretrained') or '/' in label or ':' in label or '_Weights.' in label
 
 
 def _last(kept: Kept, tool: str, fits: Callable[[Flags], bool]) -> Run | None:
@@ -95,10 +109,10 @@ def _is_classifier(given: Flags, model: str) -> bool:
         known = Spec.parse(asked)
     except ValueError:
         return False
-    file = Path((given.get('--weights') or [str(known.get('weights'))])[-1]).name
-    return (known.name == spec.name
-            and all(spec.get(key) == value for key, value in known.kwargs if key != 'weights')
-            and ('@' not in str(spec.get('weights')) or str(spec.get('weights')).partition('@')[0] == file))
+    label, weights = weights_label(model), str((given.get('--weights') or [known.get('weights') or 'pretrained'])[-1])
+    fits = _is_published(label) or not label if weights == 'pretrained' else Path(weights).name == label
+    return (known.name in (spec.name, label) and fits
+            and all(spec.get(key) == value for key, value in known.kwargs if key != 'weights'))
 
 
 def _is_detector(given: Flags, model: str) -> bool:

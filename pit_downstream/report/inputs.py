@@ -10,7 +10,7 @@ from typing import Any
 
 from ..benchmarks.adversarial import Verdicts
 from ..core.lines import JsonLines
-from ..core.records import Record, ResultStore, Table, checked, first_values
+from ..core.records import Record, ResultStore, Table, checked, first_values, model_key
 from ..core.spec import quote
 
 LARGEST_JSON = 8 << 20  # bytes; what is larger in a folder is an annotation file or a dump, and no summary
@@ -78,7 +78,7 @@ def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) 
         path: [(f'record {number} of {path}', record) for number, record in enumerate(rows, 1)]
         for path, rows in summaries.items()})
     beside = list(dict.fromkeys(path.parent for path in stores))
-    kept = Kept(tables, sources, _verdicts(beside), tuple(_runs(beside)), _grouped(
+    kept = Kept(tables, sources, _verdicts(beside, [key[0] for key in tables]), tuple(_runs(beside)), _grouped(
         [path for path in files if path.suffix == '.json' and path.parent.name == 'vis_data'], up=2), speeds,
         _grouped([path for path in files if path.suffix.lower() in PICTURES]))
     if not (kept.tables or kept.logs or kept.speeds or kept.pictures):
@@ -149,23 +149,30 @@ def _tables(found: Mapping[Path, Sequence[tuple[str, Record]]]
     """Records of several files as tables; a number that is there twice counts once."""
     sources: dict[Key, dict[Path, None]] = {}
     grouped: dict[Key, list[Record]] = {}
+    names: dict[str, str] = {}  # of models with equal tensors the first name counts
+
+    def key(record: Record) -> Key:
+        return names.setdefault(model_key(record.model), record.model), record.dataset, record.seed
     for path, located in found.items():
         for _, record in located:
-            sources.setdefault((record.model, record.dataset, record.seed), {})[path] = None
+            sources.setdefault(key(record), {})[path] = None
     for record in first_values(one for located in found.values() for one in located):
-        grouped.setdefault((record.model, record.dataset, record.seed), []).append(record)
+        grouped.setdefault(key(record), []).append(record)
     return ({key: Table(key[0], key[1], records) for key, records in grouped.items()},
             {key: tuple(paths) for key, paths in sources.items()})
 
 
-def _verdicts(folders: Iterable[Path]) -> dict[Key, dict[str, dict[str, bool]]]:
-    """From verdicts*.jsonl; of an image that is there twice the first counts, as in the records."""
+def _verdicts(folders: Iterable[Path], models: Iterable[str]) -> dict[Key, dict[str, dict[str, bool]]]:
+    """From verdicts*.jsonl; of an image that is there twice the first counts, as in the records. models: their names.
+    """
     found: dict[Key, dict[str, dict[str, bool]]] = {}
+    names = {model_key(model): model for model in models}
     for path in (path for folder in folders for path in sorted(folder.glob('verdicts*.jsonl'))):
         for number, line in enumerate(JsonLines(path).read(), 1):
             try:
                 chunk = json.loads(line)
-                key = chunk['model'], chunk['dataset'], chunk['seed']
+                model = names.setdefault(model_key(chunk['model']), chunk['model'])
+                key = model, chunk['dataset'], chunk['seed']
                 right = dict(zip(chunk['ids'], (letter == '1' for letter in chunk['right']), strict=True))
                 condition = chunk['condition']
             except (ValueError, KeyError, TypeError) as error:

@@ -8,10 +8,10 @@ from pathlib import Path
 from ..benchmarks import coco_c
 from ..benchmarks.imagenet_c import ERROR
 from ..core.condition import Condition
-from ..core.records import Table
+from ..core.records import Table, model_key
 from ..core.spec import Spec
 from .inputs import Kept, Key
-from .names import VIEW, dataset_label, identity, model_labels, same_pictures
+from .names import VIEW, dataset_label, model_labels, same_pictures
 from .parts import Cell
 
 ALEXNET = 'AlexNet'
@@ -77,14 +77,14 @@ class Measured:
     def ones(self) -> tuple[One, ...]:
         """One for each model, data set and seed."""
         labels = model_labels(model for model, _, _ in self.kept.tables)
-        order = list(dict.fromkeys(identity(model) for model, _, _ in self.kept.tables))
-        seeds = {identity(model): {key[2] for key in self.kept.tables if identity(key[0]) == identity(model)}
+        order = list(dict.fromkeys(model_key(model) for model, _, _ in self.kept.tables))
+        seeds = {model_key(model): {key[2] for key in self.kept.tables if model_key(key[0]) == model_key(model)}
                  for model, _, _ in self.kept.tables}
         found = []
         for key, table in self.kept.tables.items():
             model, _, seed = key
-            said = f', seed {seed}' if len(seeds[identity(model)]) > 1 else ''
-            found.append(One(key, table, labels[model] + said, order.index(identity(model)), self.kept.sources[key]))
+            said = f', seed {seed}' if len(seeds[model_key(model)]) > 1 else ''
+            found.append(One(key, table, labels[model] + said, order.index(model_key(model)), self.kept.sources[key]))
         return tuple(_told_apart(one, found) for one in found)
 
     @cached_property
@@ -103,8 +103,8 @@ class Measured:
 
     def label_of(self, model: str) -> str:
         """The label of a model that is named inside a condition; of one that was not measured itself, its name."""
-        wanted = identity(model)
-        return next((one.label for one in self.ones if identity(one.model) == wanted),
+        wanted = model_key(model)
+        return next((one.label for one in self.ones if model_key(one.model) == wanted),
                     model_labels([model])[model])
 
     def baseline(self, ones: Sequence[One]) -> One:

@@ -3,17 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..core.records import model_key, weights_label
 from ..core.spec import Spec, spelled
 
 VIEW = ('size', 'resize', 'interpolation', 'mode', 'border', 'view')  # how a model looks at a picture (datasets.base)
-SHAPE = ('img_size', 'num_classes')  # what a file of weights says itself
-
-
-def identity(model: str) -> str:
-    """The same for every spelling of one model: tools differ in what they say beside a file of weights."""
-    spec = Spec.parse(model)
-    return str(spec.without(*SHAPE) if '@' in str(spec.get('weights')) else spec)
-
 
 def same_pictures(dataset: str) -> str:
     """The same for one set of pictures, however a model looks at them."""
@@ -23,12 +16,16 @@ def same_pictures(dataset: str) -> str:
 def model_labels(models: Iterable[str]) -> dict[str, str]:
     """A short name for each, by its Spec text: its own where no other model has it, with what tells them apart else."""
     models = list(dict.fromkeys(models))
-    identities = {model: Spec.parse(identity(model)) for model in models}
+    keys = {model: Spec.parse(model_key(model)) for model in models}
     labels = {}
-    for model, spec in identities.items():
-        rivals = {other for other in identities.values() if other.name == spec.name and other != spec}
-        differing = [(key, value) for key, value in spec.kwargs if any(other.get(key) != value for other in rivals)]
-        labels[model] = _short(spec, differing) if rivals else spec.name
+    for model, spec in keys.items():
+        rivals = {other for other in keys.values() if other.name == spec.name and other != spec}
+        told = {key: value for key, value in spec.kwargs if any(other.get(key) != value for other in rivals)}
+        if 'weights' in told:
+            told['weights'] = Spec.parse(model).get('weights')  # with its readable part
+        short = _short(spec, list(told.items())) if rivals else spec.name
+        random = weights_label(model) == 'random'
+        labels[model] = f'{short}, random weights' if random else short
     return labels
 
 
@@ -50,7 +47,7 @@ def _short(spec: Spec, differing: list[tuple]) -> str:
     """The name with these arguments; of a file of weights its name and a part of its digest."""
     words = []
     for key, value in differing:
-        file, at, digest = str(value).partition('@')
+        file, at, digest = str(value).rpartition('@')
         words.append(f'{Path(file).stem}@{digest[:4]}' if at else value if isinstance(value, str)
                      else f'{key}={spelled(value)}')
     return f'{spec.name} ({", ".join(map(str, words))})' if words else f'{spec.name} (plain)'

@@ -6,13 +6,13 @@ from ..benchmarks import shifts
 from ..benchmarks.base import wilson
 from ..benchmarks.shifts import IMAGENET, Tables
 from ..core.condition import CLEAN
-from ..core.records import MissingMeasurement
+from ..core.records import MissingMeasurement, model_key
 from ..core.registry import SECTIONS
 from ..core.spec import Spec
 from . import charts
 from .commands import classifier_command
 from .measured import Measured, One, sources
-from .names import VIEW, identity
+from .names import VIEW
 from .parts import Figure, Gap, Part, Section, Sheet, percent, points, slug, whole, words
 
 PREFIXES = ('imagenet', 'objectnet', 'in9_', shifts.OWN)
@@ -45,7 +45,7 @@ def _by_model(measured: Measured) -> Iterable[tuple[One, Tables, list[One]]]:
     for one in measured.ones:
         spec = Spec.parse(one.table.dataset)
         if spec.name.startswith(PREFIXES) and (CLEAN, shifts.ERROR) in one.table and spec.name != 'imagenet_c':
-            key = identity(one.model), spec.get('limit'), one.key[2], spec.get('clean')
+            key = model_key(one.model), spec.get('limit'), one.key[2], spec.get('clean')
             places = found.setdefault(key, _clean_of_own(measured, one))
             if spec.name not in places or len(one.table) > len(places[spec.name].table):
                 places[spec.name] = one
@@ -60,7 +60,7 @@ def _clean_of_own(measured: Measured, own: One) -> dict[str, One]:
     """
     def seen(one: One, files: str) -> tuple:
         spec = Spec.parse(one.table.dataset)
-        return identity(one.model), one.key[2], spec.get(files), *map(spec.get, VIEW)
+        return model_key(one.model), one.key[2], spec.get(files), *map(spec.get, VIEW)
     if Spec.parse(own.table.dataset).get('clean') is None:
         return {}
     return next(({shifts.CLEAN_OF_OWN: one} for one in measured.ones

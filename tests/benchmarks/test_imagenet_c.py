@@ -108,7 +108,7 @@ def test_only_relative_mce_needs_the_clean_error():
 
 
 def test_the_command_keeps_the_arguments_of_the_model():
-    model = "pit_ti(amp='bf16', normalisation='hendrycks', num_classes=10, weights='x.pth@12345678')"
+    model = "pit_ti(amp='bf16', mean=0.5, num_classes=10, std=0.5, weights='x.pth@0123456789abcdef')"
     with pytest.raises(MissingMeasurement) as caught:
         imagenet_c.summarise(Table(model, 'imagenet'))
     command = str(caught.value).partition('to fill the gap: ')[2]

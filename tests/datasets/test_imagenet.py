@@ -230,7 +230,7 @@ def test_broken_files_are_named(folder):
 
 
 def test_an_unknown_view_gets_one_sentence():
-    with pytest.raises(ValueError, match="got 'bicubic' and 'border'; --protocol hendrycks fits"):
+    with pytest.raises(ValueError, match="got 'bicubic' and 'border'; --preprocess imagenet fits"):
         View(224, 256, 'bicubic', 'border')
 
 

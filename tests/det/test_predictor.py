@@ -1,5 +1,6 @@
 """Detectors dressed for measuring, against mmdet's own way from file to boxes; and their inputs by hand."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from pit_downstream.det.bundled import use_bundled
+from pit_downstream.core.records import model_key
 from pit_downstream.det.predictor import DetectorPredictor, build_detector
 from pit_downstream.det.samples import detection_samples
 from tests.det import scenes, tiny
@@ -162,7 +164,7 @@ def test_attention_under_any_condition(retinanet, few_shapes):
 def test_names_say_weights_and_settings(folder, tmp_path):
     cfg = tiny.config(folder, 'retinanet')
     drawn = build_detector(cfg, 'random', config='retina-tiny')
-    assert drawn.name.startswith("retina-tiny(config='") and drawn.name.endswith("weights='random@0')")
+    assert re.fullmatch(r"retina-tiny\(config='[0-9a-f]{16}', weights='random@[0-9a-f]{16}'\)", drawn.name)
     torch.save({'state_dict': {f'module.{name}': value for name, value in drawn.model.state_dict().items()}},
                tmp_path / 'w.pth')
     loaded = build_detector(cfg, tmp_path / 'w.pth', config='retina-tiny')
@@ -197,6 +199,34 @@ def test_weights_of_another_model_are_refused(folder, detectors, tmp_path, spoil
     spoil(state)
     torch.save(state, tmp_path / 'w.pth')
     with pytest.raises(ValueError, match=f'weights of the config in .*w.pth, {words}'):
+        build_detector(tiny.config(folder, 'retinanet'), tmp_path / 'w.pth', config='x')
+
+
+def test_detectors_with_equal_tensors_have_one_identity(folder, detectors, tmp_path):
+    state = detectors('retinanet')[0].model.state_dict()
+    changed = {**state, 'bbox_head.retina_cls.bias': state['bbox_head.retina_cls.bias'] + 1}
+    names = []
+    for file, content in (('a.pth', state), ('b.pth', {'state_dict': state}), ('c.pth', changed), ('a.pth', changed)):
+        torch.save(content, tmp_path / file)
+        names.append(build_detector(tiny.config(folder, 'retinanet'), tmp_path / file, config='x').name)
+    keys = [model_key(name) for name in names]
+    assert len(set(names)) == 4 and keys[0] == keys[1] != keys[2] == keys[3]
+    assert all(f"weights='{file}@" in name for file, name in zip('a.pth b.pth c.pth a.pth'.split(), names))
+
+
+@pytest.mark.parametrize('wrap', [lambda state: {'state_dict': {}, 'model': state},
+                                  lambda state: {'state_dict_ema': {}, 'state_dict': state}])
+def test_entries_without_tensors_are_skipped(wrap, folder, detectors, tmp_path):
+    state = detectors('retinanet')[0].model.state_dict()
+    torch.save(wrap(state), tmp_path / 'w.pth')
+    loaded = build_detector(tiny.config(folder, 'retinanet'), tmp_path / 'w.pth', config='x').model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize('content', [{}, {'state_dict': {}}, {'meta': {'epoch': 1}, 'state_dict': {}}, [1, 2]])
+def test_files_without_tensors_are_refused(content, folder, tmp_path):
+    torch.save(content, tmp_path / 'w.pth')
+    with pytest.raises(ValueError, match='tensors'):
         build_detector(tiny.config(folder, 'retinanet'), tmp_path / 'w.pth', config='x')
 
 

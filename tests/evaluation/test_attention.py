@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from PIL import Image
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.backbones import DeepViT
 from pit_downstream.core.records import Record
+from pit_downstream.datasets.base import View
 from pit_downstream.evaluation import attention
+from pit_downstream.evaluation.classifier import Preparation
 from pit_downstream.metrics.attention import AttentionCollapse
 
 
@@ -45,9 +48,10 @@ def test_bundled_images_are_drawn_first(few_shapes, monkeypatch):
 
 def test_analysis_is_the_metric_on_prepared_images(folder):
     """Prepared as the model's own timm config says: DeepViT in [-1, 1], resized and cropped at 0.9."""
-    model = attention.build_model('vit_16', img_size=32)
+    predictor = attention.build_model('vit_16', 'random', img_size=32)
+    model = predictor.model
     paths = attention.list_images(folder)
-    analysis = attention.analyse(model, paths, img_size=32, batch_size=4, samples=5)
+    analysis = attention.analyse(predictor, paths, batch_size=4, samples=5)
     config = {**timm.data.resolve_model_data_config(model), 'input_size': (3, 32, 32)}
     assert config['mean'] == (0.5, 0.5, 0.5)
     transform = timm.data.create_transform(**config, is_training=False)
@@ -55,7 +59,7 @@ def test_analysis_is_the_metric_on_prepared_images(folder):
     metric = AttentionCollapse()
     with torch.no_grad(), trace_attention(model) as trace:
         model(images)
-        metric.update(attention.SimpleNamespace(trace=trace))
+        metric.update(SimpleNamespace(trace=trace))
     expected = metric.compute()
     assert analysis.count == 6 and analysis.values.keys() == expected.keys()
     for name, value in expected.items():
@@ -67,7 +71,7 @@ def test_analysis_is_the_metric_on_prepared_images(folder):
 
 def test_records_have_the_fields_of_record():
     values = {'softmax_similarity@block1:block2': 0.5, 'softmax_similar_blocks(threshold=0.9)@': 1.0}
-    analysis = attention.Analysis(values, 6, torch.zeros(1, 3, 4, 4), {})
+    analysis = attention.Analysis(values, 6, torch.zeros(1, 3, 4, 4), {}, Preparation(View(4, None)))
     assert attention.records(analysis, model='m', dataset='d', seed=3) == [
         Record('m', 'd', 'clean', 'softmax_similarity', 0.5, 6, 3, 'block1:block2'),
         Record('m', 'd', 'clean', 'softmax_similar_blocks(threshold=0.9)', 1.0, 6, 3, '')]
@@ -81,18 +85,19 @@ def test_names_are_keys(folder):
 def test_two_files_of_one_name_are_two_models(folder, tmp_path):
     for i in (1, 2):
         (tmp_path / str(i)).mkdir()
-        torch.save(attention.build_model('pit_ti', seed=i).state_dict(), tmp_path / str(i) / 'w.pth')
+        torch.save(attention.build_model('pit_ti', 'random', seed=i).model.state_dict(), tmp_path / str(i) / 'w.pth')
     analyses = attention.analyse_models([('pit_ti', str(tmp_path / str(i) / 'w.pth')) for i in (1, 2)],
                                         attention.list_images(folder, limit=1), img_size=64)
     assert len(analyses) == 2
-    assert all(re.fullmatch(r"pit_ti\(img_size=64, weights='w.pth@[0-9a-f]{8}'\)", text) for text in analyses)
+    assert all(re.fullmatch(r"pit_ti\(img_size=64, num_classes=1000, weights='w.pth@[0-9a-f]{16}'\)", text)
+               for text in analyses)
 
 
 def test_a_backbone_of_a_detector_will_do(tmp_path):
     backbone = DeepViT('16', out_strides=(8, 16, 32))
     torch.save({'state_dict': {f'backbone.{key}': value for key, value in backbone.state_dict().items()}},
                tmp_path / 'w.pth')
-    model = attention.build_model('deepvit_16', str(tmp_path / 'w.pth'))
+    model = attention.build_model('deepvit_16', str(tmp_path / 'w.pth')).model
     assert torch.equal(model.blocks[15].mlp.fc1.weight, backbone.blocks[15].mlp.fc1.weight)
 
 
@@ -101,21 +106,21 @@ def test_figures_are_not_measured_again(folder):
 
 
 def test_arguments_stand_in_the_name_as_for_every_tool(folder, tmp_path):
-    built = attention.build_model('pit_ti(img_size=64,num_classes=4)', seed=1)
+    built = attention.build_model('pit_ti(img_size=64,num_classes=4)', 'random', seed=1).model
     torch.save(built.state_dict(), tmp_path / 'w.pth')
     chosen = [('pit_ti(img_size=64,num_classes=4)', str(tmp_path / 'w.pth')), ('pit_ti', str(tmp_path / 'w.pth'))]
     analyses = attention.analyse_models(chosen, attention.list_images(folder, limit=2))
     named, plain = analyses
     assert named.startswith("pit_ti(img_size=64, num_classes=4, weights='w.pth@")
-    assert plain.startswith("pit_ti(weights='w.pth@")
+    assert plain.startswith("pit_ti(num_classes=4, weights='w.pth@")
     assert [one.images.shape[-1] for one in analyses.values()] == [64, 224]
 
 
 def test_random_weights_follow_the_seed_alone():
-    first = attention.build_model('pit_ti', seed=1).state_dict()
+    first = attention.build_model('pit_ti', 'random', seed=1).model.state_dict()
     torch.rand(3)
     state = torch.random.get_rng_state()
-    again, other = (attention.build_model('pit_ti', seed=seed).state_dict() for seed in (1, 2))
+    again, other = (attention.build_model('pit_ti', 'random', seed=seed).model.state_dict() for seed in (1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first['pos_embed'], other['pos_embed'])
     assert torch.equal(state, torch.random.get_rng_state())
@@ -129,7 +134,7 @@ def test_weights_load_at_their_size(name, built, asked, tmp_path):
     source = timm.create_model(name, num_classes=7, **({'img_size': built} if built else {}))
     torch.save({'state_dict': {f'module.{key}': value for key, value in source.state_dict().items()}},
                tmp_path / 'w.pth')
-    model = attention.build_model(name, str(tmp_path / 'w.pth'), img_size=asked)
+    model = attention.build_model(name, str(tmp_path / 'w.pth'), img_size=asked).model
     state = model.state_dict()
     assert model.num_classes == 7
     assert all(torch.equal(value, state[key]) for key, value in source.state_dict().items() if key != 'pos_embed')
@@ -138,7 +143,7 @@ def test_weights_load_at_their_size(name, built, asked, tmp_path):
 
 def test_timms_pit_weights_load_into_ours(tmp_path):
     torch.save(timm.create_model('pit_ti_224', num_classes=3).state_dict(), tmp_path / 'w.pth')
-    model = attention.build_model('pit_ti', str(tmp_path / 'w.pth'))
+    model = attention.build_model('pit_ti', str(tmp_path / 'w.pth')).model
     assert model.num_classes == 3
 
 
@@ -150,7 +155,7 @@ class Code:
     (None, "found no such file"), ({'a': torch.zeros(1)}, 'found no patch_embed.proj.weight'),
     ({'model': Code()}, 'expected a checkpoint that loads without running code'),
     ([1, 2], 'expected a checkpoint'), (b'<!doctype html><title>Sign in</title>', 'expected a checkpoint'),
-    (lambda: timm.create_model('vit_24', num_classes=2).state_dict(), 'expected the weights of vit_16 in')])
+    (lambda: timm.create_model('vit_24', num_classes=2).state_dict(), 'expected weights of vit_16')])
 def test_bad_weights_get_one_sentence(content, words, tmp_path):
     if isinstance(content, bytes):
         (tmp_path / 'w.pth').write_bytes(content)
@@ -165,30 +170,31 @@ def test_other_bad_input_gets_one_sentence(folder, tmp_path):
     with pytest.raises(ValueError, match='expected --compare MODEL with --compare-weights'):
         attention.chosen_models('vit_16', None, None, 'w.pth')
     with pytest.raises(LookupError, match='no published weights to be had for vit_16'):
-        attention.build_model('vit_16', 'timm')
+        attention.build_model('vit_16')
     with pytest.raises(LookupError, match="no model named 'deepvit_x'; did you mean deepvit_"):
         attention.build_model('deepvit_x')
-    with pytest.raises(ValueError, match=r'got vit_16\(seed=0\) twice; give other weights'):
-        attention.analyse_models([('vit_16', None)] * 2, [])
+    with pytest.raises(ValueError, match=r'got vit_16\(.* twice; give other weights'):
+        attention.analyse_models([('vit_16', 'random')] * 2, [])
     with pytest.raises(ValueError, match='expected images under .*, found none'):
         attention.list_images(tmp_path)
     with pytest.raises(ValueError, match='limit is a positive number of images, got 0'):
         attention.list_images(folder, limit=0)
     with pytest.raises(ValueError, match='batch size and samples are positive, got 0 and 4'):
-        attention.analyse_models([('vit_16', None)], [], batch_size=0)
+        attention.analyse_models([('vit_16', 'random')], [], batch_size=0)
     (tmp_path / 'torn.jpg').write_bytes(b'\xff\xd8\xff')
     with pytest.raises(ValueError, match='expected an image at .*torn.jpg, could not read it'):
         attention.read_image(tmp_path / 'torn.jpg')
 
 
 def test_everything_is_written(folder, tmp_path):
-    analyses = attention.analyse_models([('vit_16', None), ('deepvit_16', None)],
+    analyses = attention.analyse_models([('vit_16', 'random'), ('deepvit_16', 'random')],
                                         attention.list_images(folder, limit=3), img_size=32, samples=2)
     files = attention.write_analyses(analyses, tmp_path / 'out', dataset='d')
-    assert [path.name for path in files] == [
-        'results.jsonl', 'similarity.png', 'profile.png', 'attention_vit_16_img_size_32_seed_0_softmax.png',
-        'attention_deepvit_16_img_size_32_seed_0_softmax.png',
-        'attention_deepvit_16_img_size_32_seed_0_reattention.png']
+    assert [re.sub('_[0-9a-f]{16}_', '_DIGEST_', path.name) for path in files] == [
+        'results.jsonl', 'similarity.png', 'profile.png',
+        'attention_vit_16_img_size_32_mean_0_5_std_0_5_weights_random_DIGEST_softmax.png',
+        'attention_deepvit_16_img_size_32_mean_0_5_std_0_5_weights_random_DIGEST_softmax.png',
+        'attention_deepvit_16_img_size_32_mean_0_5_std_0_5_weights_random_DIGEST_reattention.png']
     lines = [json.loads(line) for line in files[0].read_text().splitlines()]
     assert len(lines) == sum(len(analysis.values) for analysis in analyses.values())
     assert {line['model'] for line in lines} == set(analyses) and {line['count'] for line in lines} == {3}
@@ -196,7 +202,8 @@ def test_everything_is_written(folder, tmp_path):
     attention.write_analyses(analyses, tmp_path / 'out', dataset='d')
     assert len(files[0].read_text().splitlines()) == len(lines)  # a second time adds nothing
     grown = {text: replace(analysis, count=4) for text, analysis in analyses.items()}
-    with pytest.raises(ValueError, match='on 3 images of d, got 4; choose another folder for the results'):
+    with pytest.raises(ValueError, match=r'on 3 images of d\(.*size=32\), got 4; choose another folder'):
         attention.write_analyses(grown, tmp_path / 'out', dataset='d')
     said = attention.summary(*list(analyses.items())[1])
-    assert said.startswith('deepvit_16(img_size=32, seed=0), 3 images: similar blocks (threshold=0.9): softmax 15, ')
+    assert said.startswith('deepvit_16(img_size=32, mean=0.5, std=0.5, weights=')
+    assert ', 3 images: similar blocks (threshold=0.9): softmax 15, ' in said

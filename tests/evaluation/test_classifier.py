@@ -1,6 +1,7 @@
 """Predictors of every origin against the plain library call."""
 
 import pickle
+import re
 
 import pytest
 import timm
@@ -16,6 +17,7 @@ from pit_downstream.evaluation.models import build_classifier, classifiers
 from tests.evaluation import toy
 
 TOY = 'tests.evaluation.toy:classifier'
+NORMALIZED = 'mean=(0.5, 0.4, 0.3), std=0.2'
 
 
 def samples(count=2, side=224):
@@ -53,7 +55,7 @@ def test_our_models_and_timms_by_name_and_file(tmp_path):
     for name in ('pit_ti_224', 'pit_ti'):
         predictor = build_classifier(name, weights=str(tmp_path / 'ti.pth'))
         torch.testing.assert_close(logits(predictor, given), wanted, rtol=1e-4, atol=1e-4)
-        assert predictor.name.startswith(f"{name}(weights='ti.pth@") and len(predictor.name.split('@')[1]) == 10
+        assert re.fullmatch(rf"{name}\(weights='ti.pth@[0-9a-f]{{16}}'\)", predictor.name)
         assert predictor.classes() == 1000
         config = resolve_data_config(pretrained_cfg=theirs.pretrained_cfg)
         assert predictor.view == View(224, 248, 'bicubic') == View(
@@ -84,19 +86,21 @@ def test_torchvision_by_name(tmp_path):
 
 def test_anyones_own_function():
     predictor = build_classifier(f'{TOY}(classes=5)')
-    assert predictor.name == f"{TOY}(classes=5, weights='own')" and predictor.classes() == 5
+    name = re.escape(f"{TOY}(classes=5, {NORMALIZED}, weights='custom@")
+    assert re.fullmatch(name + r"[0-9a-f]{16}'\)", predictor.name)
+    assert predictor.classes() == 5
     assert predictor.view == View(32, 40, 'bilinear')
     images = torch.stack([sample.image for sample in samples(3, 32)]) / 255
     wanted = toy.classifier(5)((images - torch.tensor([.5, .4, .3]).view(3, 1, 1)) / .2)
     torch.testing.assert_close(logits(predictor, samples(3, 32)), wanted)
 
 
-def test_protocols_and_what_the_name_says_of_them():
-    own, foreign, native = (build_classifier(TOY, protocol=protocol) for protocol in ('model', 'hendrycks', 'native'))
+def test_preprocessing_and_what_the_name_holds_of_it():
+    own, foreign, native = (build_classifier(TOY, preprocess=way) for way in ('model', 'imagenet', 'none'))
     assert foreign.view == View(224, 256, 'bilinear') and foreign.preparation.mean == (0.485, 0.456, 0.406)
     assert native.view == View(None, None) and native.preparation.mean == own.preparation.mean
-    assert own.name == native.name and foreign.name == f"{TOY}(normalisation='hendrycks', weights='own')"
-    assert build_classifier(TOY, amp='bf16').name == f"{TOY}(amp='bf16', weights='own')"
+    assert own.name == native.name and foreign.name == own.name.replace(f'{NORMALIZED}, ', '')
+    assert build_classifier(TOY, amp='bf16').name == own.name.replace('mean', "amp='bf16', mean")
 
 
 def test_random_weights_come_from_the_seed_and_leave_the_global_state():
@@ -106,7 +110,7 @@ def test_random_weights_come_from_the_seed_and_leave_the_global_state():
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.model.head.weight, same.model.head.weight)
     assert not torch.equal(first.model.head.weight, other.model.head.weight)
-    assert first.name == "pit_ti(weights='random')"
+    assert first.name == same.name != other.name and first.name.startswith("pit_ti(weights='random@")
 
 
 def test_the_loss_is_cross_entropy_and_differentiable():
@@ -163,7 +167,7 @@ class Code:
     ('resnet50.nope', {'weights': 'random'}, 'that can be built, got resnet50.nope: .*nope.*; check --model'),
     ('torchvision:resnet18(num_classes=-1)', {'weights': 'random'}, 'that can be built, got torchvision:resnet18'),
     ('pit_ti', {'weights': 'nowhere.pth'}, 'expected weights in nowhere.pth, found no such file'),
-    ('pit_ti', {'weights': 'random', 'protocol': 'mine'}, "protocol is one of model, hendrycks, native, got 'mine'"),
+    ('pit_ti', {'weights': 'random', 'preprocess': 'mine'}, "one of model, imagenet, none, got 'mine'"),
     (TOY, {'amp': 'fp8'}, "amp is one of bf16, fp16, got 'fp8'"),
 ])
 def test_bad_input_gets_one_sentence(text, given, words):
@@ -199,9 +203,9 @@ def test_what_gives_no_logits_is_refused():
 
 
 def test_images_of_a_size_that_the_model_refuses_get_one_sentence():
-    predictor = build_classifier('vit_tiny_patch16_224(img_size=32)', weights='random', protocol='native')
+    predictor = build_classifier('vit_tiny_patch16_224(img_size=32)', weights='random', preprocess='none')
     with pytest.raises(ValueError,
-                       match='expected images that vit_tiny.* takes, got 48 x 48: .*--protocol than native'):
+                       match='expected images that vit_tiny.* takes, got 48 x 48: .*--img-size'):
         logits(predictor, samples(1, 48))
 
 

@@ -10,9 +10,9 @@ from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, ERROR, 
 from pit_downstream.core.condition import CLEAN
 from pit_downstream.core.records import Record, ResultStore
 
-ALEX, HALF = 'alex', "half(weights='half.pth@0123abcd')"  # AlexNet as published, and a model with half its errors
+ALEX, HALF = 'alex', "half(weights='half.pth@0123abcd0123abcd')"  # as published; half its errors
 DATA = "imagenet_c(files='d1', images=1000, size=224)"
-DETECTOR = "retina(config='c1', weights='epoch_1.pth@1234abcd')"
+DETECTOR = "retina(config='c1', weights='epoch_1.pth@1234abcd1234abcd')"
 COCO = "coco(annotations='val.json@abcd1234', images=8)"
 FGSM, PGD = ("clean + {}(epsilon={}, norm='Linf'{})".format(name, '{}', more)
              for name, more in (('fgsm', ''), ('pgd', ', steps=10')))

@@ -9,7 +9,7 @@ from pit_downstream.core.records import ResultStore
 from pit_downstream.report import inputs, training
 from pit_downstream.report.commands import as_source, attention_command, classifier_command, detector_command, flags
 from pit_downstream.report.measured import Measured
-from pit_downstream.report.names import dataset_label, identity, same_pictures
+from pit_downstream.report.names import dataset_label, same_pictures
 from pit_downstream.report.training import read_log
 from tests.report import stores
 from tests.report.stores import ALEX, DATA, DETECTOR, HALF
@@ -130,8 +130,6 @@ def test_a_detectors_command(tmp_path):
 
 
 def test_names():
-    assert identity("pit_ti(img_size=64, weights='a.pth@12345678')") == identity("pit_ti(weights='a.pth@12345678')")
-    assert identity('pit_ti(img_size=64, weights=None)') != identity('pit_ti(weights=None)')
     assert same_pictures(DATA) == same_pictures(DATA.replace('224', '64')) != same_pictures(DATA.replace('d1', 'd2'))
     assert dataset_label(DATA) == 'imagenet_c, 1000 images'
     assert dataset_label("coco(annotations='instances_val.json@abcd', images=150, limit=8)") == (

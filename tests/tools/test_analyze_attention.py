@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,20 +10,25 @@ import pytest
 
 def test_two_models_on_the_bundled_images(tool, few_shapes, tmp_path):
     done = tool('analyze_attention.py', '--model', 'vit_16', '--compare', 'deepvit_16', '--images',
-                few_shapes / 'classification/val', '--img-size', '32', '--limit', '3', '--out', 'out')
+                few_shapes / 'classification/val', '--img-size', '32', '--limit', '3', '--out', 'out',
+                '--weights', 'random', '--compare-weights', 'random')
     assert done.returncode == 0, done.stderr
     assert done.stderr == ''  # no progress bar: this is no terminal
     lines = done.stdout.splitlines()
-    assert lines[0] == 'vit_16(img_size=32, seed=0), 3 images: similar blocks (threshold=0.9): softmax 15'
-    assert lines[1].startswith('deepvit_16(img_size=32, seed=0), 3 images')
+    assert re.fullmatch(r"vit_16\(img_size=32, mean=0.5, std=0.5, weights='random@[0-9a-f]{16}'\), 3 images: similar "
+                        r'blocks \(threshold=0.9\): softmax 15', lines[0])
+    assert lines[2].startswith('deepvit_16(img_size=32, mean=0.5, std=0.5, weights=') and ', 3 images' in lines[2]
+    assert lines.pop(1) == lines.pop(2) and 'crop of 32 x 32, mean 0.5 0.5 0.5' in done.stdout
     assert lines[2] == 'out/results.jsonl' and all((tmp_path / line).is_file() for line in lines[2:])
     records = [json.loads(line) for line in (tmp_path / 'out/results.jsonl').read_text().splitlines()]
-    assert {record['dataset'] for record in records} == {"folder(limit=3, root='classification/val')"}
+    assert {record['dataset'] for record in records} == {
+        "folder(interpolation='bicubic', limit=3, resize=35, root='classification/val', size=32)"}
     assert {record['condition'] for record in records} == {'clean'}
 
 
 def test_bad_input_gets_one_sentence(tool, few_shapes):
-    done = tool('analyze_attention.py', '--model', 'resnet18', '--images', few_shapes / 'val', '--out', 'out')
+    done = tool('analyze_attention.py', '--model', 'resnet18', '--images', few_shapes / 'val', '--out', 'out',
+                '--weights', 'random')
     assert (done.returncode, done.stdout) == (2, '')
     assert done.stderr == ("expected PiT, DeepViT or one of timm's ViT and DeiT, got ResNet, which has no patches and "
                            'transformer blocks\n')
@@ -33,6 +39,7 @@ def test_real_images(tool):
     if not real:
         pytest.skip('PIT_DOWNSTREAM_REAL_DATA is not set')
     done = tool('analyze_attention.py', '--model', 'pit_ti', '--images', Path(real).resolve() / 'imagenet_sample',
-                '--limit', '3', '--out', 'out')
+                '--limit', '3', '--out', 'out', '--weights', 'random')
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith('pit_ti(seed=0), 3 images: similar blocks (threshold=0.9): softmax stage1 ')
+    assert done.stdout.startswith("pit_ti(weights='random@")
+    assert ', 3 images: similar blocks (threshold=0.9): softmax stage1 ' in done.stdout

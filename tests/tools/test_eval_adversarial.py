@@ -11,6 +11,8 @@ import pytest
 import pit_downstream.attacks
 import pit_downstream.corruptions  # noqa: F401  both register what they have before a test puts the registries back
 from pit_downstream.core.registry import ATTACKS, CORRUPTIONS
+from pit_downstream.core.records import model_key
+from pit_downstream.evaluation.models import build_classifier
 from tests.evaluation import toy
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'eval_adversarial.py'
@@ -34,7 +36,7 @@ def measured(tmp_path, monkeypatch, in_process):
 
 def names(out):
     """The first column of the table."""
-    return [line.split('  ')[0] for line in out.splitlines()[3:]]
+    return [line.split('  ')[0] for line in out.split('\n\n')[1].splitlines()[1:]]
 
 
 def test_a_table_its_files_and_pictures(measured, tmp_path):
@@ -42,7 +44,8 @@ def test_a_table_its_files_and_pictures(measured, tmp_path):
     assert (code, said) == (0, ''), said
     assert 'warning' not in out
     lines = out.splitlines()
-    assert lines[0].startswith("tests.evaluation.toy:classifier(classes=4, weights='own') on folder(files=")
+    assert lines[0].startswith("tests.evaluation.toy:classifier(classes=4, mean=(0.5, 0.4, 0.3), std=0.2, weights=")
+    assert lines.pop(1).startswith('preprocessing: ')
     cells = [line.split() for line in lines[2:10]]
     assert cells[0] == ['attack', 'norm', 'epsilon', 'accuracy', '95', '%', 'forwards', 'backwards']
     assert cells[1][:2] == ['clean', '0.8000']
@@ -126,24 +129,25 @@ def test_ones_own_attack(measured, tmp_path):
         '    def run(self, predictor, batch, rng):\n        return batch.images - self.threat.epsilon\n')
     code, out, said = measured('--import', 'mine', '--attacks', 'darken', '--norm', 'L2', '--epsilons', '0.5')
     assert (code, said) == (0, ''), said
-    assert out.splitlines()[4].split()[:3] == ['darken', 'L2', '0.5']
+    assert out.splitlines()[5].split()[:3] == ['darken', 'L2', '0.5']
 
 
 def test_images_made_on_another_model(measured):
     """On itself the transfer is the attack run to its end."""
     code, out, said = measured('--attacks', 'pgd(steps=3)', 'noise', '--epsilons', '2/255', '--source', toy.FOUR)
     assert (code, said) == (0, ''), said
-    own = toy.FOUR.replace('=4)', "=4, weights='own')")  # the name that says which weights
+    own = model_key(build_classifier(toy.FOUR).name)  # which identifies the weights
+    assert out.splitlines()[2].startswith(f'source {build_classifier(toy.FOUR).name}, preprocessing: ')
     assert names(out)[1:3] == [f'transfer(attack=\'pgd\', source="{own}", steps=3)', 'noise']
     itself = measured('--attacks', 'pgd(run_to_end=True, steps=3)', '--epsilons', '2/255')[1]
-    assert out.splitlines()[4].split()[-7:-3] == itself.splitlines()[4].split()[-7:-3]
+    assert out.splitlines()[6].split()[-7:-3] == itself.splitlines()[5].split()[-7:-3]
 
 
 def test_patches_have_no_epsilon(measured):
     code, out, said = measured('--attacks', 'occlude_salient(side=8, count=4)', 'occlude_salient(count=16, side=8)')
     assert (code, said) == (0, ''), said
     assert names(out) == ['clean', 'occlude_salient(count=4, side=8)', 'occlude_salient(count=16, side=8)']
-    assert out.splitlines()[4].split()[2] == 'patch'
+    assert out.splitlines()[5].split()[2] == 'patch'
 
 
 def test_masked_gradients_are_said(measured, tmp_path):
@@ -161,7 +165,7 @@ def test_masked_gradients_are_said(measured, tmp_path):
 def test_search_in_half_precision_is_said(measured):
     code, out, said = measured('--attacks', 'noise', '--epsilons', '4/255', '--amp', 'bf16')
     assert (code, said) == (0, ''), said
-    assert out.startswith("tests.evaluation.toy:classifier(classes=4, search='bf16', weights='own') on ")
+    assert out.startswith("tests.evaluation.toy:classifier(classes=4, mean=(0.5, 0.4, 0.3), search='bf16', std=0.2, ")
 
 
 @pytest.mark.parametrize('flags, words', [

@@ -53,8 +53,8 @@ def test_the_whole_benchmark_without_detection_libraries(tool, measured, tmp_pat
     assert done.returncode == 0, done.stderr
     assert done.stderr == ''  # no progress bar without a terminal
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("tests.evaluation.toy:classifier(weights='own') on folder(files=")
-    assert lines[0].endswith(', 40 images')
+    assert lines[0].startswith("tests.evaluation.toy:classifier(mean=(0.5, 0.4, 0.3), std=0.2, weights='custom@")
+    assert lines[0].endswith(', 40 images') and lines.pop(1).startswith('preprocessing: ')
     assert lines[2].split() == ['top-1', 'error', '1', '2', '3', '4', '5', 'mean']
     assert [line.split()[0] for line in lines[3:19]] == ['clean', *imagenet_c.CORRUPTIONS]
     assert [line.split('  ')[0] for line in lines[20:]] == [
@@ -79,7 +79,8 @@ def test_a_part_is_measured_and_the_rest_is_named(measured, tmp_path):
                                '12', '--as-published', '--workers', '2', '--cache', 'cache', '--batch-size', '5')
     assert code == 0, said
     lines = out.splitlines()
-    assert 'limit=12' in lines[0] and [line.split()[0] for line in lines[3:6]] == ['clean', 'gaussian_noise', 'spatter']
+    assert 'limit=12' in lines[0] and lines.pop(1).startswith('preprocessing: ')
+    assert [line.split()[0] for line in lines[3:6]] == ['clean', 'gaussian_noise', 'spatter']
     assert lines[7].startswith('no mean accuracy of all 75: no top1_error of ') and '--as-published' in lines[7]
     assert lines[8].startswith('mean accuracy of the 4 above  ')
     stored = [json.loads(line) for line in (tmp_path / 'store' / 'results.jsonl').read_text().splitlines()]

@@ -75,7 +75,8 @@ def test_whatever_lies_in_data_is_measured(measured, tmp_path):
     code, out, said = measured('--csv', 'out.csv', '--json', 'out.json')
     assert code == 0, said
     lines = out.splitlines()
-    assert lines[0] == f"{MODEL}(weights='own')" and lines[2].split()[0] == 'top-1'
+    assert lines[0].startswith(f'{MODEL}(mean=') and lines.pop(1).startswith('preprocessing: ')
+    assert lines[2].split()[0] == 'top-1'
     assert [line.split()[0] for line in lines[3:11]] == [
         'imagenet', 'imagenet_a', 'imagenet_v2_top_images', 'imagenet_real', 'objectnet', 'in9_original',
         'in9_mixed_same', 'in9_mixed_rand']
@@ -140,7 +141,7 @@ def test_a_part_without_clean_pictures(measured, data, tmp_path):
     no_imagenet(data, tmp_path)
     code, out, said = measured('--shifts', 'imagenet_a', 'in9', '--limit', '6', '--cache', 'cache')
     assert code == 0, said
-    lines = out.splitlines()
+    lines = out.splitlines()[1:]
     assert [line.split()[0] for line in lines[3:7]] == [
         'imagenet_a', 'in9_original', 'in9_mixed_same', 'in9_mixed_rand']
     assert lines[3].split()[1] == '6' and lines[3].split()[-2:] == ['-', '-']
@@ -154,7 +155,7 @@ def test_a_set_of_ones_own(measured, tmp_path, pictures_of):
     where the store has those of another folder under the same names."""
     roots = {name: pictures_of(tmp_path / name, ('ant', 'bee', 'cow'), count, first=first)
              for name, count, first in (('clean', 4, 0), ('other', 5, 90), ('fog', 3, 50), ('rain', 2, 70))}
-    predictor = build_classifier(toy.NAME, weights='own')
+    predictor = build_classifier(toy.NAME)
 
     def error(root):
         wrong = [predictor.predict(predictor.view(Image.open(path))[None].float() / 255, None).predictions.argmax()
@@ -165,7 +166,7 @@ def test_a_set_of_ones_own(measured, tmp_path, pictures_of):
         code, out, said = measured('--data', clean, '--shifts', f'shift_x={shift}', '--json', 'out.json',
                                    *classes_file(tmp_path, 8), model=toy.NAME)
         assert code == 0, said
-        rows = [line.split() for line in out.splitlines()[3:]]
+        rows = [line.split() for line in out.splitlines()[4:]]
         assert [row[:3] for row in rows] == [
             [name, str(len(list(roots[root].rglob('*.png')))), f'{error(root):.4f}']
             for name, root in (('clean', clean), ('shift_x', shift))]
@@ -183,7 +184,7 @@ def test_a_set_of_ones_own_with_a_part_of_the_classes(measured, tmp_path, pictur
         pictures_of(tmp_path / root, classes, 3, first=40)
     for folder in ('clean/ant', 'some/cow'):
         (tmp_path / folder).mkdir()
-    predictor, indices = build_classifier(toy.FOUR, weights='own'), {'bee': 1, 'cow': 2, 'dog': 3}
+    predictor, indices = build_classifier(toy.FOUR), {'bee': 1, 'cow': 2, 'dog': 3}
     clean = {}
     for root, classes in parts.items():
         code, out, said = measured('--data', 'clean', '--shifts', f'shift_x={root}', *classes_file(tmp_path, 4),
@@ -222,7 +223,7 @@ def test_two_ranks_keep_what_one_keeps(measured, tool, tmp_path, monkeypatch):
     flags = ('--shifts', 'imagenet_a', 'imagenet_real', 'objectnet', 'in9_original', 'in9_challenge=pasted')
     code, out, said = measured(*flags)
     assert code == 0, said
-    assert out.splitlines()[8].split()[:2] == ['in9_challenge', '18']
+    assert out.splitlines()[9].split()[:2] == ['in9_challenge', '18']
     monkeypatch.setenv('PYTHONPATH', str(TOOL.parents[1]))
     done = tool('eval_shifts.py', '--model', MODEL, '--store', 'two', '--workers', '0', '--device', 'cpu', *flags,
                 start=(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'))

@@ -34,7 +34,7 @@ def test_a_detectors_own(tmp_path):
 @pytest.mark.parametrize('flags, words', [
     (('pit_ti', 'random', '--opset', '24'), 'expected an opset in 18..23, got 24; 20 is the usual one'),
     (('pit_m', 'random'), "no backbone named 'pit_m'; did you mean pit_"),
-    (('pit_ti', 'nowhere.pth'), 'expected weights in nowhere.pth, found no such file; give a file, or random'),
+    (('pit_ti', 'nowhere.pth'), 'expected weights in nowhere.pth, found no such file; give a file'),
     (('pit_ti', 'random', '--bundled'), 'expected --bundled with the config of a detector'),
     (('pit_ti', 'random', '--cfg-options', 'model.x=1'), 'expected --cfg-options with the config of'),
     (('pit_ti(colour=1)', 'random'), 'arguments that can be built, got pit_ti'),
