@@ -161,3 +161,10 @@ def test_other_folders_take_any_head(tmp_path):
         folder.rename(tmp_path / 'val' / str(number))
     cli.classifiers.require_classes(class_folders(tmp_path / 'val', view=View(32, 40)),
                                     build_classifier(f'{TOY}(classes=1200)'))
+
+
+@pytest.mark.parametrize('tool', ['eval_imagenet_c.py', 'eval_adversarial.py'])
+def test_features_are_refused(tool, tmp_path, run_tool):
+    toy.pictures(tmp_path / 'val', 4)
+    done = run_tool(tool, '--model', 'resnet10t(num_classes=0)', '--weights', 'random', '--data', 'val', '--store', 's')
+    assert (done.code, done.out) == (2, '') and 'num_classes=0' in done.err and not (tmp_path / 's').exists()

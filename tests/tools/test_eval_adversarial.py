@@ -70,7 +70,7 @@ def test_fractions_of_decimals_are_exact(measured, tmp_path):
     """0.5/255 is 1/510 in table, records and options, however it is written."""
     code, out, said = measured('--attacks', 'fgsm', '--epsilons', '0.5/255', '1/510', '2.0/255')
     assert (code, said) == (0, ''), said
-    assert [line.split()[2] for line in out.splitlines()[4:6]] == ['1/510', '2/255']
+    assert [line.split()[2] for line in out.splitlines()[5:7]] == ['1/510', '2/255']
     first = (tmp_path / 'store' / 'results.jsonl').read_bytes()
     assert b'fgsm(epsilon=1/510, ' in first
     assert measured('--attacks', 'fgsm(epsilon=0.5/255)', 'fgsm(epsilon=2/255)') == (0, out, '')

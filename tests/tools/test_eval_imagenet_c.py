@@ -142,7 +142,7 @@ def test_places_and_numbers_are_checked_before_any_work(measured, tmp_path, monk
                          (('--json', '.'), 'expected a file to write for --json, got the folder .'),
                          (('--store', '/proc/x'), 'expected a folder to write to for --store, got /proc/x'),
                          (('--store', 'file'), 'expected a folder to write to for --store, got file'),
-                         (('--store', 'odd'), 'expected records in odd/results.jsonl, got a folder'),
+                         (('--store', 'odd'), 'got odd/results.jsonl'),
                          (('--cache', '/proc/x'), 'expected a folder to write to for --cache'),
                          (('--allow-missing', '-1'), 'expected a whole number from 0 up'),
                          (('--set', 'mine'), 'expected --published DIR with --set mine, got none'),
