@@ -111,7 +111,7 @@ def require_classes(samples, predictor) -> None:
     """Raise ValueError unless `predictor` knows every class, by the same numbers."""
     from ..datasets.imagenet import of_imagenet
     classes = predictor.classes()
-    if classes > 1000 and not predictor.class_names and of_imagenet(samples):
+    if classes > 1000 and model_classes(predictor).names is None and of_imagenet(samples):
         raise ValueError(f"{samples.root} has ImageNet's classes, numbered in 0..999, got a model of {classes} "
                          f'outputs: {predictor.name}. Use a model with a head of 1000 classes.')
     if (largest := max(samples.targets)) >= classes:

@@ -24,7 +24,8 @@ def local_dir(folder, *, seed=0, mean=.5, **arguments):
     safetensors.torch.save_file(model.state_dict(), folder / 'model.safetensors')
     config = {'architecture': 'resnet10t', 'num_classes': 8, 'model_args': {'num_classes': 8, **arguments},
               'pretrained_cfg': {'input_size': [3, 32, 32], 'mean': [mean] * 3, 'std': [.25] * 3, 'num_classes': 8,
-                                 'crop_pct': 1.0, 'first_conv': 'conv1.0', 'classifier': 'fc'}}
+                                 'label_names': [*toy.WNIDS, *'efgh'], 'crop_pct': 1.0, 'first_conv': 'conv1.0',
+                                 'classifier': 'fc'}}
     (folder / 'config.json').write_text(json.dumps(config))
     return folder
 
