@@ -46,7 +46,7 @@ def test_a_batch_of_64_sizes_needs_few_file_descriptors(tmp_path, run_tool):
         path = tmp_path / 'val' / 'n01440764' / f'{index:03d}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new('RGB', (40 + index % 64, 40), (index, 0, 0)).save(path)
-    done = run_tool('eval_imagenet_c.py', '--model', 'tests.evaluation.toy:classifier', '--data', 'val', '--protocol',
-                    'native', '--workers', '2', '--batch-size', '64', '--corruptions', 'brightness', '--severities',
+    done = run_tool('eval_imagenet_c.py', '--model', 'tests.evaluation.toy:classifier', '--data', 'val', '--preprocess',
+                    'none', '--workers', '2', '--batch-size', '64', '--corruptions', 'brightness', '--severities',
                     '1', '--device', 'cpu', start=(sys.executable, '-c', LIMITED), timeout=120)
     assert done.code == 0, done.err
