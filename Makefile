@@ -10,10 +10,10 @@ CLASSIFIER := --model $(SMALL) --weights $(DEMO)/classifier/weights.pth --data d
 KEPT := --store $(DEMO)/records
 WORKERS ?= 2
 
-.PHONY: help install lint test demo bench clean
+.PHONY: help install lint test test-numeric demo bench clean
 
 help:
-	@echo 'make install | lint | test | demo | bench | clean   (PYTHON=python3.12 picks the interpreter of a new $(VENV))'
+	@echo 'make install | lint | test | test-numeric | demo | bench | clean   (PYTHON=python3.12 picks the interpreter of a new $(VENV))'
 
 install: $(STAMP)
 
@@ -35,6 +35,19 @@ lint: $(STAMP)
 # A process per core; each test file stays in one of them. More of them need more memory: some 3 GiB each.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
+
+# The tests marked `numeric` as other CPUs would run them, with one thread and with two; tests/tolerances.py has the reasons.
+# PyTorch, oneDNN and MKL choose instructions by themselves; MKL_ENABLE_INSTRUCTIONS has an effect on Intel's CPUs alone,
+# MKL_CBWR=COMPATIBLE gives the sums of an old one on every CPU.
+NUMERIC := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX2 \
+           MKL_ENABLE_INSTRUCTIONS=AVX2 MKL_CBWR=COMPATIBLE
+
+test-numeric: $(STAMP)
+	@set -e; for setting in $(NUMERIC); do for threads in 1 2; do \
+	    echo "$$setting OMP_NUM_THREADS=$$threads"; \
+	    env $$setting OMP_NUM_THREADS=$$threads $(PY) -m pytest -q -m numeric -n $$(($(WORKERS) / $$threads)) \
+	        --dist loadfile; \
+	done; done
 
 # Trains a detector and a classifier on drawn pictures, measures both, and writes a page about them.
 demo: $(STAMP)

@@ -11,6 +11,8 @@ from pit_downstream.attacks.pace import Sparse, checkpoints
 from pit_downstream.attacks.threat import ThreatModel
 from tests.attacks.toys import Linear, attacked, batch_of, fooled, pictures, predictor, streams
 
+pytestmark = pytest.mark.numeric
+
 BALL = ThreatModel('Linf', .03)
 
 

@@ -7,6 +7,8 @@ from pit_downstream.attacks.carlini import CarliniWagner
 from pit_downstream.attacks.threat import ThreatModel
 from tests.attacks.toys import Linear, attacked, batch_of, fooled, pictures, predictor, trained
 
+pytestmark = pytest.mark.numeric
+
 WIDE = ThreatModel('L2', 20.)
 
 

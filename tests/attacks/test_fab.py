@@ -7,6 +7,8 @@ from pit_downstream.attacks.fab import FAB, TargetedFAB
 from pit_downstream.attacks.threat import ThreatModel
 from tests.attacks.toys import Linear, attacked, batch_of, fooled, pictures, predictor, streams
 
+pytestmark = pytest.mark.numeric
+
 DUAL = {'Linf': 1, 'L2': 2, 'L1': float('inf')}
 WIDE = {'Linf': 1., 'L2': 50., 'L1': 500.}
 

@@ -8,7 +8,9 @@ from pit_downstream.attacks.fab import TargetedFAB
 from pit_downstream.attacks.gradient import BIM, FGSM, MIM, PGD, TPGD
 from pit_downstream.attacks.square import Square
 from pit_downstream.attacks.threat import ThreatModel
-from tests.attacks.toys import Linear, Replay, attacked, batch_of, fooled, pictures, predictor, trained
+from tests.attacks.toys import Linear, Replay, attacked, batch_of, exact_predictor, fooled, pictures, predictor
+
+pytestmark = pytest.mark.numeric
 
 EPSILON, STEP = 8 / 255, 2 / 255
 
@@ -41,8 +43,8 @@ def torchattacks():
     ids=lambda value: type(value).__name__)
 def test_from_the_image_as_torchattacks(torchattacks, ours, theirs, arguments):
     batch, labels = scene()
-    wanted = getattr(torchattacks, theirs)(trained(), **arguments)(batch.images, labels)
-    torch.testing.assert_close(attacked(ours, predictor(), batch), wanted, rtol=0, atol=1e-6)
+    wanted = getattr(torchattacks, theirs)(exact_predictor().model, **arguments)(batch.images, labels)
+    torch.testing.assert_close(attacked(ours, exact_predictor(), batch), wanted, rtol=0, atol=1e-6)
     assert (wanted - batch.images).abs().max() > .01
 
 
@@ -50,9 +52,9 @@ def test_pgd_from_the_same_random_start_as_torchattacks(torchattacks, monkeypatc
     batch, labels = scene()
     start = drawn(batch.images.shape, -EPSILON, EPSILON)
     monkeypatch.setattr(torch.Tensor, 'uniform_', lambda field, low, high: field.copy_(start))
-    wanted = torchattacks.PGD(trained(), eps=EPSILON, alpha=STEP, steps=7)(batch.images, labels)
+    wanted = torchattacks.PGD(exact_predictor().model, eps=EPSILON, alpha=STEP, steps=7)(batch.images, labels)
     ours = PGD(ThreatModel('Linf', EPSILON), steps=7, step=STEP, run_to_end=True)
-    found = ours(predictor(), batch, Replay((start / EPSILON + 1) / 2))
+    found = ours(exact_predictor(), batch, Replay((start / EPSILON + 1) / 2))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
 
 
@@ -60,9 +62,9 @@ def test_tpgd_from_the_same_start_as_torchattacks(torchattacks, monkeypatch):
     batch, labels = scene()
     start = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(torch, 'randn_like', lambda images: start)
-    wanted = torchattacks.TPGD(trained(), eps=EPSILON, alpha=STEP, steps=6)(batch.images)
+    wanted = torchattacks.TPGD(exact_predictor().model, eps=EPSILON, alpha=STEP, steps=6)(batch.images)
     ours = TPGD(ThreatModel('Linf', EPSILON), steps=6, step=STEP, run_to_end=True)
-    torch.testing.assert_close(ours(predictor(), batch, Replay(start)), wanted, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours(exact_predictor(), batch, Replay(start)), wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize('norm, epsilon, optimiser, name', [
@@ -78,10 +80,10 @@ def test_pgd_from_the_same_random_start_as_foolbox(norm, epsilon, optimiser, nam
     start = threat.random(batch.images.shape, Replay(*draws))
     theirs = getattr(foolbox.attacks, name)(abs_stepsize=epsilon / 4, steps=6, random_start=True)
     theirs.get_random_start = lambda images, epsilon: images + type(images)(start)
-    wanted = theirs.run(foolbox.PyTorchModel(trained(), bounds=(0, 1), device='cpu'), batch.images, labels,
-                        epsilon=epsilon)
+    model = foolbox.PyTorchModel(exact_predictor().model, bounds=(0, 1), device='cpu')
+    wanted = theirs.run(model, batch.images, labels, epsilon=epsilon)
     ours = PGD(threat, steps=6, step=epsilon / 4, optimiser=optimiser, run_to_end=True)
-    torch.testing.assert_close(ours(predictor(), batch, Replay(*draws)), wanted, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours(exact_predictor(), batch, Replay(*draws)), wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize('attack', [PGD, BIM, FGSM, MIM])

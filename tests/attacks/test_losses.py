@@ -8,6 +8,8 @@ import torch
 
 from pit_downstream.attacks.losses import (cross_entropy_to_goal, dlr, dlr_to_goal, margin, margin_to_goal, say)
 
+pytestmark = pytest.mark.numeric
+
 RANDOM = np.random.default_rng(0)
 
 

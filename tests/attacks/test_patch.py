@@ -12,6 +12,8 @@ from pit_downstream.attention.trace import trace_attention
 from pit_downstream.evaluation.models import build_classifier
 from tests.attacks.toys import SIDE, Linear, attacked, batch_of, fooled, pictures, predictor, streams
 
+pytestmark = pytest.mark.numeric
+
 CELL = Patches(count=1, side=4)  # one of 3 x 3
 
 

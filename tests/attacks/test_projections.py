@@ -8,6 +8,8 @@ from scipy.optimize import brentq, linprog, minimize
 from pit_downstream.attacks.boundary import to_plane
 from pit_downstream.attacks.l1ball import project_into_box
 
+pytestmark = pytest.mark.numeric
+
 
 def draw(seed, count, values):
     random = np.random.default_rng(seed)

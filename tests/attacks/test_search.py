@@ -13,6 +13,8 @@ from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.streams.rng import BatchRng
 from tests.attacks.toys import attacked, batch_of, fooled, pictures, predictor
 
+pytestmark = pytest.mark.numeric
+
 EPSILON = .032
 ATTACK = PGD(ThreatModel('Linf', EPSILON), steps=6)
 

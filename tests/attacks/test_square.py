@@ -13,6 +13,8 @@ from pit_downstream.attacks.windows import Windows, pattern
 from pit_downstream.streams.rng import BatchRng
 from tests.attacks.toys import batch_of, pictures, predictor, streams
 
+pytestmark = pytest.mark.numeric
+
 EPSILONS = {'Linf': .03, 'L2': .8, 'L1': 12.}
 
 

@@ -9,6 +9,8 @@ import torch
 from pit_downstream.attacks.threat import NORMS, Patches, ThreatModel
 from pit_downstream.streams.rng import BatchRng
 
+pytestmark = pytest.mark.numeric
+
 SHAPE = (6, 3, 5, 7)
 VALUES = 3 * 5 * 7
 RADII = {'Linf': .3, 'L2': 1.7, 'L1': 9.}

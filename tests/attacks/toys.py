@@ -35,6 +35,25 @@ class Double(nn.Module):
         return self.inner(images.double()).float()
 
 
+class Exact(nn.Module):
+    """A `Double` with its logits in float64. In float32 the softmax of a confident prediction leaves few digits of
+    1 - p, so the direction of a gradient, and each sign in it, depends on the CPU and on how a loss is summed."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model.inner
+
+    def forward(self, images):
+        return self.inner(images.double())
+
+
+class ExactPredictor(ClassifierPredictor):
+    """Shows attacks the logits of an `Exact` as they are."""
+
+    def logits(self, images):
+        return self.model((images - self._mean) / self._std)
+
+
 def convolutions(classes=CLASSES):
     return nn.Sequential(nn.Conv2d(3, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.GELU(),
                          nn.Conv2d(12, 16, 3, 2, 1), nn.GELU(),
@@ -43,15 +62,15 @@ def convolutions(classes=CLASSES):
 
 @lru_cache
 def trained(classes=CLASSES):
-    """A convolutional network that tells `pictures` apart."""
+    """A convolutional network that tells `pictures` apart; trained in float64, so the same one on every CPU."""
     state = torch.get_rng_state()
     torch.manual_seed(classes)
-    model = convolutions(classes)
+    model = convolutions(classes).double()
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     images, labels = pictures(256, classes, seed=1)
     for _ in range(40):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(images), labels).backward()
+        nn.functional.cross_entropy(model(images.double()), labels).backward()
         optimizer.step()
     optimizer.zero_grad()
     torch.set_rng_state(state)
@@ -75,6 +94,10 @@ class Linear(nn.Module):
 def predictor(model=None, classes=CLASSES, mean=0., std=1.):
     return ClassifierPredictor(trained(classes) if model is None else model,
                                Preparation(View(None, None), (mean,) * 3, (std,) * 3), name='tiny')
+
+
+def exact_predictor():
+    return ExactPredictor(Exact(trained()).eval(), Preparation(View(None, None), (0.,) * 3, (1.,) * 3), name='exact')
 
 
 def batch_of(images, labels, ids=None, valid=None):

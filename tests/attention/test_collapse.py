@@ -8,6 +8,8 @@ import torch
 
 from pit_downstream.attention import collapse
 
+pytestmark = pytest.mark.numeric
+
 
 def random_maps(*, batch=2, heads=3, count=7, seed=0):
     generator = torch.Generator().manual_seed(seed)

@@ -11,6 +11,9 @@ import pit_downstream.backbones as backbones
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.backbones.deepvit import ARCHS
 from pit_downstream.backbones.deepvit_classifier import DeepVitClassifier
+from tests.tolerances import assert_near
+
+pytestmark = pytest.mark.numeric
 
 TIMM_SMALL = dict(img_size=48, patch_size=16, embed_dim=24, depth=3, num_heads=3, num_classes=5)
 
@@ -122,7 +125,7 @@ def test_maps_are_those_of_the_unfused_formula(traced):
             tokens, out = seen[attention]
             v = attention.qkv(tokens).unflatten(2, (3, maps.shape[1], -1))[:, :, 2].transpose(1, 2)
             rebuilt = attention.proj((maps @ v).transpose(1, 2).flatten(2))
-            torch.testing.assert_close(rebuilt, out, rtol=1e-4, atol=1e-5 * out.abs().max().item())
+            assert_near(rebuilt, out, 'block')
             assert maps.std(-1).max() > 1e-3  # no uniform maps, which would prove little
     for handle in handles:
         handle.remove()
@@ -138,7 +141,7 @@ def test_equals_timms_own_unfused_maps():
     with trace_attention(model) as trace:
         model(images('timm registers'))
     for ours, theirs in zip(trace.maps['softmax'].values(), kept, strict=True):
-        torch.testing.assert_close(ours, theirs)
+        assert_near(ours, theirs, 'block')
 
 
 @torch.no_grad()
@@ -152,7 +155,7 @@ def test_both_kinds_for_reattention():
         attention = model.blocks[int(place[5:]) - 1].attn
         ratio = 16 / 10  # 3x5 patches and the class token; 3x3 in training
         expected = attention.var_norm(attention.reatten_matrix(trace.maps['softmax'][place] * ratio)) / ratio
-        torch.testing.assert_close(mixed, expected * 8 ** -0.5)
+        assert_near(mixed, expected * 8 ** -0.5, 'block')
 
 
 def test_training_statistics_are_the_batchs_and_running_ones_stand_still():

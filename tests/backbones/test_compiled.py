@@ -10,6 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from pit_downstream.backbones import DeepViT, PiT, deepvit, pit
 from pit_downstream.backbones.deepvit import DeepVitArch
 from pit_downstream.backbones.export import differences, export_onnx
+from tests.tolerances import SHARES, assert_near
 
 # A block in each of two stages; plain attention, then Re-attention, and pyramids that grow and shrink maps.
 BACKBONES = {
@@ -40,7 +41,7 @@ def test_compiled_is_eager_at_every_size(backbone):
     for height, width in ((96, 128), (128, 224)):
         images = torch.randn(2, 3, height, width)
         for mine, own in zip(compiled(images), backbone(images), strict=True):
-            torch.testing.assert_close(mine, own, rtol=0, atol=1e-5)
+            assert_near(mine, own, 'block')
     assert counter.frame_count == (1 if isinstance(backbone, PiT) else 2)
 
 
@@ -50,7 +51,7 @@ def test_onnxruntime_gives_the_same_at_every_size(backbone, tmp_path):
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     export_onnx(backbone, tmp_path / 'backbone.onnx')
     found = differences(backbone, tmp_path / 'backbone.onnx', [(64, 64), (96, 160), (224, 128)])
-    assert len(found) == 3 and max(found.values()) < 1e-4, found
+    assert len(found) == 3 and max(found.values()) <= SHARES[torch.float32]['network'], found
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
     assert not {'attend', '_maps'} & set().union(*(vars(module) for module in backbone.modules()))  # not exchanged
 

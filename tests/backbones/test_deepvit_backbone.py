@@ -7,11 +7,12 @@ import torch.nn.functional as F
 
 from pit_downstream.backbones import DeepViT
 from tests.reference import formula
+from tests.tolerances import assert_near
 
 OFFICIAL = formula.weights(formula.SHAPES['deepvit_16'])
-ATOL = 1e-4  # float32, the tolerance stated with the reference values
 
 
+@pytest.mark.numeric
 @torch.no_grad()
 def test_maps_are_the_classifiers_tokens():
     """At the native size the consistent Re-attention is the paper's."""
@@ -19,22 +20,23 @@ def test_maps_are_the_classifiers_tokens():
     model.load_state_dict(OFFICIAL)
     backbone = DeepViT('16', out_indices=(3, 15), out_strides=(16, 32), out_norm=False).eval()
     backbone.load_state_dict(OFFICIAL)
-    images = formula.images()
+    model, backbone, images = model.double(), backbone.double(), formula.images().double()
     tokens, size = model.run_blocks(images, keep=(3, 15))
     grids = [one[:, 1:].transpose(1, 2).unflatten(2, size) for one in tokens]
     ours = backbone(images)
-    torch.testing.assert_close(ours[0], grids[0], atol=ATOL, rtol=1e-6)
-    torch.testing.assert_close(ours[1], F.max_pool2d(grids[1], 2), atol=ATOL, rtol=1e-6)
+    assert_near(ours[0], grids[0], 'network')
+    assert_near(ours[1], F.max_pool2d(grids[1], 2), 'network')
 
 
+@pytest.mark.numeric
 @torch.no_grad()
 def test_vit_s_equals_timms_deit():
     twin = timm.create_model('deit_small_patch16_224').eval()
     backbone = DeepViT('vit_s', out_indices=(5,), out_strides=(16,), out_norm=False).eval()
     backbone.load_state_dict(twin.state_dict())
-    images = formula.images()
+    twin, backbone, images = twin.double(), backbone.double(), formula.images().double()
     theirs = twin.forward_intermediates(images, indices=[5], intermediates_only=True)[0]
-    torch.testing.assert_close(backbone(images)[0], theirs, atol=ATOL, rtol=0)
+    assert_near(backbone(images)[0], theirs, 'network')
 
 
 def rms_by_side(consistent):

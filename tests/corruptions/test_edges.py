@@ -7,6 +7,8 @@ import torch
 from pit_downstream.corruptions.edges import STRAIGHT, box_sums, canny, distances, equalised
 from tests.corruptions.photographs import NAMES, photograph
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(params=NAMES)
 def grey(request):

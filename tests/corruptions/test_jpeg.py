@@ -9,6 +9,8 @@ from PIL import Image
 from pit_downstream.corruptions.jpeg import Spectrum, compressed, whole_products
 from tests.corruptions.photographs import photograph
 
+pytestmark = pytest.mark.numeric
+
 
 def pillow(image: np.ndarray, quality: int) -> torch.Tensor:
     file = BytesIO()

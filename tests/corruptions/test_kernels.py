@@ -9,6 +9,8 @@ from pit_downstream.corruptions.kernels import Padded, disk, fast_length, gaussi
 from tests.corruptions.photographs import photograph
 from tests.reference.imagecorruptions_mended import REFERENCE
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize('radius, alias_blur', [(3, .1), (4, .5), (6, .5), (8, .5), (10, .5)])
 def test_disk(radius, alias_blur):

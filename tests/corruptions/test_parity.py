@@ -43,6 +43,7 @@ def test_glass_at_480_by_640():
     check(photograph('astronaut', (480, 640)), 'glass_blur', 2, seed=3)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize('severity', [1, 4])
 @pytest.mark.parametrize('name', NAMES)
 def test_at_odd_sizes(name, severity):

@@ -18,6 +18,9 @@ from pit_downstream.det.losses import KINDS, counts, detector_losses, wants_mask
 from pit_downstream.det.original import OriginalSizePredictor
 from pit_downstream.streams.rng import seed_of
 from tests.det import scenes, tiny
+from tests.tolerances import assert_near
+
+pytestmark = pytest.mark.numeric
 
 AUXILIARY = {'loss_cls', 'loss_bbox', 'loss_iou'}
 KEYS = {  # by family: every loss that mmdet returns, and those that each kind counts
@@ -61,7 +64,7 @@ def test_which_losses_count(detectors, family):
         assert {key for key in found if counts(key, kind, found)} == expected[kind], kind
         if expected[kind]:
             total = predictor.loss(batch.images, batch, kind)
-            torch.testing.assert_close(total, sum(found[key] for key in expected[kind])[None], rtol=1e-4, atol=1e-5)
+            assert_near(total, sum(found[key] for key in expected[kind])[None], 'network')
 
 
 @pytest.mark.parametrize('key, kinds', [
@@ -92,9 +95,9 @@ def test_equals_the_loss_with_which_mmdet_trains(folder, detectors, family):
             wanted, _ = model.parse_losses(losses)
         finally:
             model.eval()
-        torch.testing.assert_close(predictor.loss(batch.images, batch), wanted[None], rtol=1e-5, atol=1e-6)
+        assert_near(predictor.loss(batch.images, batch), wanted[None], 'network')
         again = batch_of(bare, samples, place)
-        torch.testing.assert_close(bare.loss(again.images, again), wanted[None], rtol=1e-5, atol=1e-6)
+        assert_near(bare.loss(again.images, again), wanted[None], 'network')
 
 
 def test_gradients_reach_the_picture_alone_and_the_model_stays_as_it_is(detectors, family):
@@ -138,7 +141,7 @@ def test_an_images_loss_is_its_own_and_the_same_every_time(detectors, family):
     alone = batch_of(predictor, samples, 1)
     torch.manual_seed(3)
     assert torch.equal(torch.rand(2), drawn)  # nobody's numbers were taken
-    torch.testing.assert_close(predictor.loss(alone.images, alone)[0], first[2], rtol=1e-4, atol=1e-5)
+    assert_near(predictor.loss(alone.images, alone)[0], first[2], 'network')
 
 
 @pytest.mark.parametrize('parts, kinds', [

@@ -10,6 +10,8 @@ from tests.det.mmcv_reference import FILE, equal, reference
 
 from mmcv import ops  # isort: skip  (after install)
 
+pytestmark = pytest.mark.numeric
+
 METHODS = ('naive', 'linear', 'gaussian')
 
 

@@ -15,6 +15,7 @@ from pit_downstream.datasets.base import View
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.evaluation.models import build_classifier, classifiers
 from tests.evaluation import toy
+from tests.tolerances import assert_near
 
 TOY = 'tests.evaluation.toy:classifier'
 NORMALIZED = 'mean=(0.5, 0.4, 0.3), std=0.2'
@@ -43,6 +44,7 @@ def test_a_name_that_says_the_weights_names_the_classifier_that_was_built(tmp_pa
     assert names[0] != names[1] and all('own.pth@' in name for name in names)
 
 
+@pytest.mark.numeric
 def test_our_models_and_timms_by_name_and_file(tmp_path):
     torch.manual_seed(5)
     theirs = timm.create_model('pit_ti_224').eval()
@@ -54,7 +56,7 @@ def test_our_models_and_timms_by_name_and_file(tmp_path):
         wanted = theirs(normalise(torch.stack([sample.image for sample in given]) / 255))
     for name in ('pit_ti_224', 'pit_ti'):
         predictor = build_classifier(name, weights=str(tmp_path / 'ti.pth'))
-        torch.testing.assert_close(logits(predictor, given), wanted, rtol=1e-4, atol=1e-4)
+        assert_near(logits(predictor, given), wanted, 'network')
         assert re.fullmatch(rf"{name}\(weights='ti.pth@[0-9a-f]{{16}}'\)", predictor.name)
         assert predictor.classes() == 1000
         config = resolve_data_config(pretrained_cfg=theirs.pretrained_cfg)
@@ -71,6 +73,7 @@ def test_arguments_go_to_the_model(tmp_path):
     assert predictor.name.startswith("pit_ti(num_classes=10, weights='ten.pth@")
 
 
+@pytest.mark.numeric
 def test_torchvision_by_name(tmp_path):
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18(weights=None).eval()
@@ -80,7 +83,7 @@ def test_torchvision_by_name(tmp_path):
     normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.no_grad():
         wanted = theirs(normalise(torch.stack([sample.image for sample in given]) / 255))
-    torch.testing.assert_close(logits(predictor, given), wanted)
+    assert_near(logits(predictor, given), wanted, 'network')
     assert predictor.view == View(224, 256, 'bilinear')
 
 
@@ -130,11 +133,12 @@ def test_a_batch_is_float_and_wholly_valid():
     assert batch.valid.shape == (3, 1, 32, 32) and batch.valid.all() and len(batch.samples) == 3
 
 
+@pytest.mark.numeric
 def test_amp_and_compile_change_little():
     given = samples(4, 32)
     wanted = logits(build_classifier(TOY), given)
     assert logits(build_classifier(TOY, amp='bf16'), given).dtype == torch.float32
-    torch.testing.assert_close(logits(build_classifier(TOY, amp='bf16'), given), wanted, rtol=.1, atol=.1)
+    assert_near(logits(build_classifier(TOY, amp='bf16'), given), wanted, 'block', dtype=torch.bfloat16)
 
 
 @pytest.mark.parametrize('name', ['pit_ti', 'torchvision:resnet18'])

@@ -13,6 +13,8 @@ from pit_downstream.backbones.deepvit import ARCHS
 from pit_downstream.backbones.deepvit_classifier import DeepVitClassifier
 from pit_downstream.metrics.attention import AttentionCollapse, matrices
 
+pytestmark = pytest.mark.numeric
+
 
 def deepvit():
     """Two plain and two Re-attention blocks."""

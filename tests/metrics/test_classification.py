@@ -11,6 +11,8 @@ from pit_downstream.metrics.classification import (
     CLASSIFICATION, TopError, calibration_counts, classification_metrics, expected_calibration_error, top_k_errors,
 )
 
+pytestmark = pytest.mark.numeric
+
 
 def predictions(count=400, classes=12, seed=0, scale=2.):
     random = np.random.default_rng(seed)

@@ -9,9 +9,12 @@ import timm
 import torch
 import torch.nn.functional as F
 
+import pit_downstream.training.parts  # noqa: F401  registers the preprocessor
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.training.classifier import TrainedClassifier, cosine_penalty
 from pit_downstream.training.distillation import Distillation, distillation_loss
+
+pytestmark = pytest.mark.numeric
 
 PREPROCESSOR = dict(type='ClassifierPreprocessor', mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5), num_classes=3)
 
