@@ -98,8 +98,12 @@ class Measured:
         for one in self.ones:
             if wanted(one):
                 found.setdefault(same_pictures(one.table.dataset), []).append(one)
+        labels = [dataset_label(pictures) for pictures in found]
         for index, (pictures, ones) in enumerate(found.items(), 1):
-            yield Group(dataset_label(pictures), f'_{index}' if len(found) > 1 else '', tuple(ones))
+            label = labels[index - 1]
+            if labels.count(label) > 1:  # as of the images that one annotation file has under several corruptions
+                label = f'{label}, files {Spec.parse(pictures).get("files")}'
+            yield Group(label, f'_{index}' if len(found) > 1 else '', tuple(ones))
 
     def label_of(self, model: str) -> str:
         """The label of a model that is named inside a condition; of one that was not measured itself, its name."""

@@ -6,12 +6,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio import BaseStorageBackend, register_backend
 from PIL import Image
 
 import pit_downstream.det  # noqa: F401
 from pit_downstream.core.condition import CLEAN
 from pit_downstream.datasets.base import UnreadableImage
-from pit_downstream.det.samples import counting, detection_samples
+from pit_downstream.det.samples import counting, detection_samples, digest_images
 from pit_downstream.det.truth import GroundTruth
 from tests.det import scenes
 
@@ -133,3 +134,17 @@ def test_truth_of_voc_is_that_of_the_same_objects_in_coco(folder, tmp_path):
     assert got == sorted([(*one, 0) for one in scenes.OBJECTS] + [(*scenes.CROWD, 1)])
     assert [image['id'] for image in truth['images']] == ['13', '10', '12', '14', '11']
     assert all(one['area'] == one['bbox'][2] * one['bbox'][3] for one in truth['annotations'])
+
+
+def test_digests_of_remote_images_are_those_of_their_content(folder):
+    """A backend of mmengine that reads other places; there a missing file is unreadable, too."""
+    @register_backend('elsewhere', force=True)
+    class Elsewhere(BaseStorageBackend):
+        def get(self, path):
+            return (folder / 'images' / path.removeprefix('store:')).read_bytes()
+
+        def get_text(self, path, encoding='utf-8'):
+            raise NotImplementedError
+    local = digest_images([str(folder / 'images/a.png'), str(folder / 'images/none.png')])
+    assert re.fullmatch('[0-9a-f]{16}', local[0]) and local[1] == 'unreadable'
+    assert digest_images(['store:a.png', 'store:none.png'], {'backend': 'elsewhere'}) == local

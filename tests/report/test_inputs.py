@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from pit_downstream.core.records import ResultStore
+from pit_downstream.core.records import Record, ResultStore
 from pit_downstream.report import inputs, training
 from pit_downstream.report.commands import as_source, attention_command, classifier_command, detector_command, flags
 from pit_downstream.report.measured import Measured
@@ -142,6 +142,13 @@ def test_an_own_store_stays_as_it_was(tmp_path):
     before = store.read_bytes()
     inputs.read([store])
     assert store.read_bytes() == before and len(ResultStore(store).records()) == 76
+
+
+def test_two_datasets_of_one_annotation_file_have_two_labels(tmp_path):
+    datasets = [f"coco(annotations='val.json@abcd', files='{files}', images=8)" for files in ('d1', 'd2')]
+    records = [Record(DETECTOR, dataset, 'clean', 'AP', .5, 8, 0) for dataset in datasets]
+    groups = list(Measured(inputs.read([stores.write_store(tmp_path, records)])).groups(lambda one: True))
+    assert [group.name for group in groups] == ['coco val, 8 images, files d1', 'coco val, 8 images, files d2']
 
 
 def test_one_model_on_two_views_has_two_labels(tmp_path):
