@@ -61,12 +61,15 @@ def passes(sources: Sequence[Samples], *, indices: Sequence[Sequence[int]], batc
 
 
 def _told(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
-    """The batches; of a worker that was killed it says what a user can do, not which of torch's options."""
+    """The batches; of a worker that was killed it says what a user can do, not which of torch's options.
+
+    Of a fault in a worker torch writes 'in DataLoader worker process', of a killed one 'DataLoader worker (pid ...)'.
+    """
     try:
         for batches in loader:
             yield batches.unpack() if isinstance(batches, _Packed) else batches
     except RuntimeError as error:
-        if 'DataLoader worker' not in str(error):
+        if 'DataLoader worker (pid' not in str(error):
             raise
         raise ValueError('expected the processes that decode to live, but one was killed, as a rule for want of memory '
                          '(of /dev/shm in a container); run with fewer --workers, or a smaller --batch-size') from error

@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -50,3 +51,14 @@ def test_a_batch_of_64_sizes_needs_few_file_descriptors(tmp_path, run_tool):
                     'none', '--workers', '2', '--batch-size', '64', '--corruptions', 'brightness', '--severities',
                     '1', '--device', 'cpu', start=(sys.executable, '-c', LIMITED), timeout=120)
     assert done.code == 0, done.err
+
+
+class Faulty(Sizes):
+    def __getitem__(self, index):
+        raise RuntimeError('a fault of a decoder')
+
+
+def test_an_error_in_a_worker_keeps_its_type_and_text():
+    """It is no worker that was killed for want of memory."""
+    with pytest.raises(RuntimeError, match='a fault of a decoder'):
+        list(next(passes([Faulty(4)], indices=[range(4)], batch_size=2, workers=1)))
