@@ -17,7 +17,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from ..core.outputs import path_inside
+from ..core.outputs import atomic_path, path_inside
 from .data import LoadImageOrSkip
 
 COLOURS = ['#e6194b', '#ffe119', '#4363d8', '#f58231', '#46f0f0', '#f032e6', '#bcf60c', '#fabebe', '#3cb44b', '#911eb4']
@@ -61,8 +61,8 @@ class PictureHook(Hook):
             truth = _ground_truth(info, pixels.shape[:2], masks='masks' in found)
             halves = [paint(image, instances, classes, scale=scale)
                       for instances in (truth, found[found.scores >= self.score_thr])]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            side_by_side(halves, TITLES).save(path)
+            with atomic_path(path, sync=False) as new:
+                side_by_side(halves, TITLES).save(new)
 
 
 def paint(image: Tensor, instances: InstanceData, classes: tuple[str, ...], *, scale: int = 1) -> Tensor:

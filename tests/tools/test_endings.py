@@ -101,6 +101,19 @@ def test_places_are_checked_before_the_work(run_tool, picture, tool, flags, plac
     assert set(picture.parent.rglob('*')) - before <= {picture.parent / 'configs'}
 
 
+@pytest.mark.parametrize('tool, flags', [
+    ('train.py', ['--work-dir', '/proc/x']), ('test.py', ['w.pth', '--work-dir', '/proc/x']),
+    ('test.py', ['w.pth', '--show-dir', '/proc/x']), ('test.py', ['w.pth', '--out', '/proc/x.pkl']),
+    ('train_classifier.py', ['--work-dir', '/proc/x'])], ids=str)
+def test_places_of_training_and_testing_are_checked_before_the_work(run_tool, few_shapes, tmp_path, tool, flags):
+    (tmp_path / 'w.pth').touch()
+    config, data = ('imagenet_pit_s', few_shapes / 'classification') if tool == 'train_classifier.py' else (
+        'retinanet_pit_ti', few_shapes)
+    bundled = [] if tool == 'train_classifier.py' else ['--bundled', '--cfg-options', 'model.backbone.init_cfg=None']
+    done = run_tool(tool, f'configs/{config}.py', *flags, '--data', data, *bundled)
+    assert done.code == 2 and '/proc' in done.err.splitlines()[-1] and not (tmp_path / 'work_dirs').exists(), done.err
+
+
 @pytest.mark.parametrize('flags', [['--csv', '{}'], ['--json', '{}']])
 def test_a_full_disk_keeps_the_old_summary(run_tool, folder, tmp_path, full_disk, flags):
     """The measurement itself is in the store, so running it again writes the summary."""
