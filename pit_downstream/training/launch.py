@@ -126,11 +126,13 @@ def join_processes(cfg: Config) -> None:
                          'torchrun, or leave --launcher out')
     if cfg.launcher == 'mpi' and not on_gpu:
         raise ValueError('expected --launcher pytorch or slurm without a GPU, got mpi')
+    options = dict(cfg.get('env_cfg', {}).get('dist_cfg') or {'backend': 'nccl'})
+    if port := options.pop('port', None):  # mmengine's way to choose it under Slurm
+        os.environ.setdefault('MASTER_PORT', str(port))
     if cfg.launcher != 'mpi':
         rank_env(gpus=on_gpu)
     if on_gpu:
-        dist.init_dist('mpi' if cfg.launcher == 'mpi' else 'pytorch',
-                       **cfg.get('env_cfg', {}).get('dist_cfg', {'backend': 'nccl'}))
+        dist.init_dist('mpi' if cfg.launcher == 'mpi' else 'pytorch', **options)
         return
     torch.distributed.init_process_group('gloo')
     wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict(

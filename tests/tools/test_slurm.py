@@ -46,8 +46,10 @@ def test_tasks_of_srun_share_the_work(run_tool, folder, tmp_path):
 
 
 def test_bad_input_in_tasks_of_srun_is_reported_once(run_tool, folder, tmp_path):
-    end = measure(run_tool, 'nowhere', tmp_path, start=SRUN)
-    assert end.code == 2 and 'nowhere' in end.err and end.err.count('\n') == 1
+    ends = [run_tool('eval_imagenet_c.py', '--model', toy.FOUR, '--data', 'nowhere', env=STEP | {'SLURM_PROCID': rank})
+            for rank in '01']
+    assert [end.code for end in ends] == [2, 2]
+    assert 'nowhere' in ends[0].err and ends[0].err.count('\n') == 1 and ends[1].err == ''
 
 
 def test_tasks_of_srun_get_what_torchrun_would_give_them():
