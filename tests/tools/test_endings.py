@@ -201,7 +201,8 @@ def test_a_resumed_checkpoint_executes_no_config(tmp_path):
     """mmengine executes meta.config of a checkpoint when it resumes."""
     from mmengine.runner.checkpoint import CheckpointLoader
     checkpoint.register()
-    torch.save({'meta': {'epoch': 1, 'config': "open('ran', 'w')"}, 'state_dict': {}}, tmp_path / 'w.pth')
+    torch.save({'meta': {'epoch': 1, 'config': "open('ran', 'w')"}, 'state_dict': {'a': torch.ones(1)}},
+               tmp_path / 'w.pth')
     assert CheckpointLoader.load_checkpoint(str(tmp_path / 'w.pth'), 'cpu', logger='silent')['meta'] == {'epoch': 1}
 
 
