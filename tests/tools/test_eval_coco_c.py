@@ -137,7 +137,7 @@ def test_bad_input_ends_with_one_sentence(measured, weights, few_shapes, tmp_pat
             (('none.py', weights), 'expected a config file, found none at none.py'),
             (('mmdet::fcos/none.py', weights), 'expected a config file, found none at mmdet::fcos/none.py'),
             ((CONFIG, 'none.pth', *few[2:]), 'expected a checkpoint, found none at none.pth'),
-            ((*few, '--cfg-options', 'model.bbox_head.stacked_convs=3'), 'expected weights of the config in'),
+            ((*few, '--cfg-options', 'model.bbox_head.stacked_convs=3'), 'weights of the config in'),
             ((CONFIG, weights), 'expected the data set under data/coco/, did not find'),
             ((*few, '--corruptions', 'fogg'), "no corruption named 'fogg'; did you mean fog"),
             ((*few, '--severities', '6'), 'severity is 1..5, got 6'),
