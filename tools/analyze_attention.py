@@ -46,7 +46,7 @@ def main():
         attention.chosen_models(args.model, args.weights, args.compare, args.compare_weights), paths,
         seed=args.seed, batch_size=args.batch_size, device=device, threshold=args.threshold,
         **cli.preprocess_options(args))
-    dataset = attention.dataset_text(images, limit=args.limit)
+    dataset = attention.dataset_text(images, paths, limit=args.limit)
     files = attention.write_analyses(analyses, args.out, dataset=dataset, seed=args.seed)
     for model, analysis in analyses.items():
         print(attention.summary(model, analysis), analysis.preparation, sep='\n')

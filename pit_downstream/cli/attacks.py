@@ -148,6 +148,10 @@ def attacked(args: argparse.Namespace) -> tuple:
         samples = pictures(args, predictor)
         for source in sorted(args.sources):
             require_classes(samples, args.predictors(source))
+            names = args.predictors(source).class_names
+            if names and predictor.class_names and names != predictor.class_names:
+                raise ValueError(f'the classes of --source differ from those of --model: {", ".join(names[:4])} and '
+                                 f'{", ".join(predictor.class_names[:4])}. Use a source of the same classes and order.')
         return keep_robustness, predictor, samples
     predictor, samples, cfg = detector(args)
     from ..det import robustness

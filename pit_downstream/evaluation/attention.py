@@ -17,6 +17,7 @@ from ..attention.trace import Trace, trace_attention
 from ..backbones.weights import fit, strip_prefix, timm_to_official
 from ..core.condition import CLEAN
 from ..core.contracts import Sample
+from ..core.digests import digest_files, digest_text
 from ..core.records import Record, ResultStore, model_key, to_records
 from ..core.spec import Spec
 from ..datasets.base import upright
@@ -130,9 +131,11 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f'expected an image at {path}, could not read it: {error}') from None
 
 
-def dataset_text(folder: Path, *, limit: int | None = None) -> str:
-    """What a record calls the images of `list_images`."""
-    return folder_text(folder, **({'limit': limit} if limit else {}))
+def dataset_text(folder: Path, paths: Sequence[Path], *, limit: int | None = None) -> str:
+    """Return what a record calls the images of `list_images`, with a digest of their names and content."""
+    digests = zip(paths, digest_files(paths, unreadable='unreadable'), strict=True)
+    files = digest_text(*(f'{path.relative_to(folder).as_posix()} {digest}' for path, digest in digests))
+    return folder_text(folder, files=files, **({'limit': limit} if limit else {}))
 
 
 def records(analysis: Analysis, *, model: str, dataset: str, seed: int = 0) -> list[Record]:

@@ -1,5 +1,6 @@
 """Analysis of a folder of images: what is read, built, measured and written."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -77,9 +78,17 @@ def test_records_have_the_fields_of_record():
         Record('m', 'd', 'clean', 'softmax_similar_blocks(threshold=0.9)', 1.0, 6, 3, '')]
 
 
-def test_names_are_keys(folder):
-    assert attention.dataset_text(folder / 'a' / 'val') == "folder(root='a/val')"
-    assert attention.dataset_text(folder / 'a' / 'val', limit=5) == "folder(limit=5, root='a/val')"
+def test_names_are_keys(tmp_path):
+    """The digest is that of names and content, by hand."""
+    root = tmp_path / 'a' / 'val'
+    root.mkdir(parents=True)
+    for content in (b'one', b'two'):
+        (root / 'x.png').write_bytes(content)
+        line = f'x.png {hashlib.sha256(content).hexdigest()[:16]}'
+        files = hashlib.sha256(line.encode()).hexdigest()[:16]
+        paths = attention.list_images(root)
+        assert attention.dataset_text(root, paths) == f"folder(files='{files}', root='a/val')"
+        assert attention.dataset_text(root, paths, limit=5) == f"folder(files='{files}', limit=5, root='a/val')"
 
 
 def test_two_files_of_one_name_are_two_models(folder, tmp_path):

@@ -204,6 +204,19 @@ def test_a_folder_that_lacks_a_class_needs_names(tmp_path, run_tool, caplog):
     assert run_tool('eval_imagenet_c.py', *flags, '--classes', 'none.txt').code == 2
 
 
+def test_a_source_of_other_classes_is_refused(tmp_path, run_tool):
+    draw(tmp_path / 'val' / toy.WNIDS[0] / 'x.png')
+    done = run_tool('eval_adversarial.py', '--model', toy.NAME, '--data', 'val', '--attacks', 'fgsm', '--source',
+                    'tests.tools.test_image_folders:renamed')
+    assert done.code == 2 and 'ant, bee' in done.err and toy.WNIDS[0] in done.err, done.err
+
+
+def renamed():
+    model = toy.Toy(8)
+    model.pretrained_cfg['label_names'] = ANIMALS
+    return model
+
+
 def nameless():
     model = toy.Toy(8)
     del model.pretrained_cfg['label_names']
