@@ -27,7 +27,8 @@ def _bring_up() -> None:
     checkpoint.register()
     # these register, most with mmdet, which now imports
     from . import (  # noqa: F401
-        backbones, corrupt, dag, data, finite, hooks, optim, patch, pictures, precision, preprocess, tog)
+        backbones, checkpoints, classes, corrupt, dag, data, finite, hooks, optim, patch, pictures, precision,
+        preprocess, tog)
 
 
 _bring_up()

@@ -183,7 +183,7 @@ def _evaluator(cfg: Config) -> dict:
     """The first CocoMetric or VOCMetric of the config, as a plain dict."""
     given = cfg.get('test_evaluator') or []
     every = given if isinstance(given, (list, tuple)) else [given]
-    known = [one for one in every if one.type in ('CocoMetric', 'VOCMetric')]
+    known = [one for one in every if one.type in ('CocoMetric', 'CocoMetricByName', 'VOCMetric')]
     if not known:
         got = ', '.join(one.type for one in every) or 'none'
         raise ValueError(f'expected CocoMetric or VOCMetric as test_evaluator, got {got}; to measure '

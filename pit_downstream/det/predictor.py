@@ -20,6 +20,8 @@ from ..core.digests import digest_text
 from ..core.spec import Spec
 from ..streams.rng import seed_of
 from ..training.checkpoint import load, require_weights
+from .checkpoints import check_class_names
+from .classes import data_classes
 from .data import dicts_in
 from .finite import NanWatch, require_finite_weights
 from .instances import Instances, picture, set_truth
@@ -141,7 +143,7 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
         else:
             model = MODELS.build(ConfigDict(_without(model_cfg, 'init_cfg')))  # heads read it by attributes
             label = Path(checkpoint).name
-            _load_weights(model, Path(checkpoint))
+            _load_weights(model, Path(checkpoint), data_classes(cfg, ('test_dataloader',)))
     require_finite_weights(model, checkpoint)
     content = json.dumps([_without(model_cfg, 'init_cfg'), pipeline, counting(cfg)], sort_keys=True, default=str)
     name = Spec.of(config, weights=f'{label}@{digest_tensors(model.state_dict())}', config=digest_text(content))
@@ -160,12 +162,17 @@ def _random(model_cfg: dict, seed: int) -> nn.Module:
     return model
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
-    """Load every tensor of the model from the first entry of the checkpoint that has tensors."""
-    state = unwrap(load(path))
+def _load_weights(model: nn.Module, path: Path, classes: Sequence[str]) -> None:
+    """Load every tensor of the model from the first entry of the checkpoint that has tensors.
+
+    classes: of the data, which those in the checkpoint must be.
+    """
+    checkpoint = load(path)
+    state = unwrap(checkpoint)
     if not state:
         raise ValueError(f'the checkpoint has no tensors: {path}. Pass a file with a state dict.')
     require_weights(model, state, path)
+    check_class_names(checkpoint, classes, str(path))
     for name in [name for name in state if name.startswith('module.')]:  # saved by DistributedDataParallel
         state[name.removeprefix('module.')] = state.pop(name)
     try:

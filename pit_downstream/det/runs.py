@@ -22,8 +22,10 @@ from ..training.launch import (
     set_flags,
     summary,
 )
+from ..training.options import merge_options
 from .annotation_files import check_annotations
 from .bundled import ROOT, use_bundled
+from .classes import match_classes
 from .data import dicts_in, report_broken_images, require_data, set_data_root, survive_broken_images
 from .hooks import make_resumable
 from .precision import set_bf16
@@ -48,7 +50,7 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
         use_bundled(cfg, args.data or ROOT)
     elif args.data:
         set_data_root(cfg, args.data)
-    cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     if getattr(args, 'ann', None):
         _set_annotations(cfg, args)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
@@ -59,6 +61,7 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
         dist.barrier()
     require_data(cfg, loaders)
     check_annotations(cfg, loaders)
+    match_classes(cfg, loaders)
     survive_broken_images(cfg)
     return cfg
 
@@ -71,6 +74,8 @@ def set_training(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp == 'bf16':
         set_bf16(cfg)
     set_flags(cfg, args)
+    if cfg.get('resume') and cfg.get('load_from'):
+        add_hooks(cfg, 'CheckpointClassesHook')
     make_resumable(cfg)
 
 
@@ -93,7 +98,7 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
         raise ValueError(f'--score-thr must be in 0..1, got {args.score_thr}. Choose another one.')
     cfg.load_from = str(checkpoint_file(args.checkpoint))
     report_broken_images(cfg)
-    add_hooks(cfg, 'FiniteDetectorHook')
+    add_hooks(cfg, 'CheckpointClassesHook', 'FiniteDetectorHook')
     require_checkpoint(cfg)
     if args.amp:
         set_bf16(cfg)

@@ -100,7 +100,7 @@ def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamp
     truth = [file_label(original_annotations(cfg, part['ann_file'])) for part in dicts_in(cfg.get('test_evaluator'))
              if part.get('ann_file')]
     files += [label for label in truth if label not in files]
-    kind = dataset_cfg['type'].removesuffix('Dataset').lower()
+    kind = dataset_cfg['type'].removesuffix('ByName').removesuffix('Dataset').lower()
     spec = Spec.of(kind, annotations=files[0] if len(files) == 1 else tuple(files))
     return DetectionSamples(dataset, pipeline, spec=spec, limit=limit)
 

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.fileio import get
 
 from ..datasets.coco_annotations import read_annotations
+from .classes import category_ids
 from .quiet import silenced
 from .samples import DetectionSamples
 
@@ -49,14 +50,9 @@ class GroundTruth:
 
     @classmethod
     def of_file(cls, path: str, classes: Sequence[str]) -> 'GroundTruth':
-        """Labels follow the order of the categories in the file, as mmdet's CocoDataset numbers them."""
+        """Labels follow `classes`, whatever the order of the categories in the file."""
         content = read_annotations(get(path), path).content
-        found = [category for category in content['categories'] if category['name'] in classes]
-        if len(found) != len(classes):
-            lacking = sorted(set(classes) - {category['name'] for category in found})
-            raise ValueError(f'expected the {len(classes)} classes of the config among the categories of {path}, did '
-                             f'not find {", ".join(lacking[:5])}; correct metainfo.classes')
-        return cls(content, [category['id'] for category in found])
+        return cls(content, category_ids(content['categories'], classes, path))
 
     @classmethod
     def of_samples(cls, samples: DetectionSamples) -> 'GroundTruth':

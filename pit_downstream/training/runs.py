@@ -21,6 +21,7 @@ from . import checkpoint
 from .bundled import ROOT, use_bundled
 from .hooks import WEIGHTS
 from .launch import config_file, join_processes, set_flags, summary
+from .options import merge_options
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -39,7 +40,7 @@ def read_config(args: argparse.Namespace) -> Config:
         use_bundled(cfg, args.data or ROOT)
     elif args.data:
         set_data_root(cfg, args.data)
-    cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     require_folder_to_write(cfg.work_dir, '--work-dir')
     join_processes(cfg)

@@ -1,0 +1,32 @@
+"""Class names in a detector's checkpoint: they must be those of the data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+
+from .classes import shown
+
+
+@HOOKS.register_module()
+class CheckpointClassesHook(Hook):
+    """Refuse a checkpoint, for a test or to resume from, that was trained on other classes than the dataset's."""
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        loop = runner.train_loop if runner._resume else runner.test_loop
+        check_class_names(checkpoint, loop.dataloader.dataset.metainfo.get('classes') or (), str(runner._load_from))
+
+
+def check_class_names(checkpoint: Mapping[str, Any], classes: Sequence[str], file: str) -> None:
+    """Raise ValueError unless the class names in a checkpoint, where it has any, are `classes`, in this order.
+
+    mmengine saves them as meta.dataset_meta.classes; mmdet 2 saved meta.CLASSES. file: for the error.
+    """
+    meta = checkpoint.get('meta') or {}
+    known = {key.lower(): value for key, value in {**meta, **(meta.get('dataset_meta') or {})}.items()}.get('classes')
+    if not known or not classes or isinstance(known, str) or tuple(known) == tuple(classes):
+        return
+    order = 'in another order than' if sorted(map(str, known)) == sorted(map(str, classes)) else 'other than'
+    raise ValueError(f'{file} was trained on the classes {shown(known)}, {order} those of the data: {shown(classes)}. '
+                     'Set metainfo.classes of the dataset to the names of the checkpoint, in their order.')

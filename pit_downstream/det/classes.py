@@ -1,0 +1,261 @@
+"""Classes of detection data: matched by name in any order of the file, and refused where a head does not fit."""
+
+import inspect
+import json
+import logging
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mmdet.datasets import BaseDetDataset, CocoDataset, CocoPanopticDataset, XMLDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import DATASETS, METRICS, MODELS
+from mmengine.config import Config, DictAction
+from mmengine.fileio import get, list_from_file
+
+from ..evaluation.ranks import rank
+from .annotation_files import original_annotations
+from .data import LOADERS, dicts_in
+
+_log = logging.getLogger(__name__)
+
+# Parts of a model whose `num_classes` is not the number of the data's classes
+NOT_HEADS = ('backbone', 'neck', 'data_preprocessor', 'init_cfg', 'train_cfg', 'test_cfg', 'rpn_head', 'semantic_head',
+             'track_head', 'reid')
+SHOWN = 200  # characters of names in a message
+
+
+def category_ids(categories: Sequence[Mapping], classes: Sequence[str], file: str) -> list[int]:
+    """Return the category id of every class, in the order of `classes`.
+
+    Args:
+        categories: of a COCO file.
+        classes: of the model, in the order of its labels.
+        file: for the error.
+
+    Raises:
+        ValueError: No category has the name of a class, or two have it.
+    """
+    names = [category['name'] for category in categories]
+    for wrong, found in (('no category', [name for name in classes if name not in names]),
+                         ('two categories', [name for name in classes if names.count(name) > 1])):
+        if found:
+            raise ValueError(f'{file} has {wrong} named {shown(found)} (categories: {shown(names)}). Set '
+                             'metainfo.classes to names of the file, or correct the file.')
+    return [categories[names.index(name)]['id'] for name in classes]
+
+
+class _CocoByName(COCO):
+    """mmdet's COCO, but the ids of categories come in the order of `cat_names`."""
+
+    def get_cat_ids(self, cat_names=(), sup_names=(), cat_ids=()):
+        if cat_names:
+            return category_ids(self.dataset['categories'], cat_names, 'The annotation file')
+        return super().get_cat_ids(cat_names, sup_names, cat_ids)
+
+
+@DATASETS.register_module()
+class CocoDatasetByName(CocoDataset):
+    """CocoDataset whose labels follow `metainfo.classes`. Those of CocoDataset follow the order in the file."""
+
+    COCOAPI = _CocoByName
+
+
+@METRICS.register_module()
+class CocoMetricByName(CocoMetric):
+    """CocoMetric for labels that follow `metainfo.classes`. CocoMetric expects the order in the file.
+
+    `cat_ids` are sorted, as COCOeval sorts them: CocoMetric reads the AP of each class by position.
+    """
+
+    ids_of_labels: Sequence[int] = ()
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        if self._coco_api is not None and self.cat_ids is None:
+            self.ids_of_labels = category_ids(self._coco_api.dataset['categories'], self.dataset_meta['classes'],
+                                              'The annotation file of the evaluator')
+            self.cat_ids = sorted(self.ids_of_labels)
+        return super().compute_metrics(results)
+
+    def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
+        ascending = self.cat_ids
+        self.cat_ids = self.ids_of_labels or ascending
+        try:
+            return super().results2json(results, outfile_prefix)
+        finally:
+            self.cat_ids = ascending
+
+
+def match_classes(cfg: Config, loaders: Sequence[str]) -> None:
+    """Make labels follow `metainfo.classes` in all of `cfg`, in place, and check the classes of `loaders`.
+
+    Objects of categories that are no class are counted in a warning: a subset of the classes is allowed.
+
+    Raises:
+        ValueError: An annotation file lacks a class, datasets have different classes, or a head of the model is for
+            another number of classes.
+    """
+    evaluators = {loader: loader.replace('dataloader', 'evaluator') for loader in LOADERS}
+    for loader, evaluator in evaluators.items():
+        for key, registry, old, new in ((loader, DATASETS, CocoDataset, CocoDatasetByName),
+                                        (evaluator, METRICS, CocoMetric, CocoMetricByName)):
+            for part in dicts_in(cfg.get(key)):
+                if _class_of(part, registry) is old:
+                    part['type'] = new.__name__
+    datasets = {path: part for loader in loaders for path, part in _datasets(cfg, loader)}
+    names = data_classes(cfg, loaders)
+    if not datasets:
+        return
+    evaluated = [part for loader in loaders for part in dicts_in(cfg.get(evaluators[loader]))
+                 if part.get('type') == CocoMetricByName.__name__ and part.get('ann_file')]
+    _check_coco_files(cfg, [*datasets.values(), *evaluated], names, _advice(cfg, datasets))
+    _check_xml_files(datasets.values(), names)
+    if not any(_class_of(part, DATASETS) is CocoPanopticDataset for part in datasets.values()):
+        _require_heads(cfg, len(names))
+
+
+def data_classes(cfg: Config, loaders: Sequence[str]) -> tuple[str, ...]:
+    """Return the class names of the datasets in `loaders`. Raises ValueError where they differ."""
+    classes = {path: _class_names(path, part) for loader in loaders for path, part in _datasets(cfg, loader)}
+    if len(set(classes.values())) > 1:
+        lists = '; '.join(f'{path}: {shown(names)}' for path, names in classes.items())
+        raise ValueError(f'Datasets have different metainfo.classes: {lists}. Set the same in all of them.')
+    return next(iter(classes.values()), ())
+
+
+def heads(model: Mapping) -> Iterator[tuple[str, int]]:
+    """Yield ('model.bbox_head.num_classes', 80) and so on: every number of the data's classes in a model's config.
+
+    A head without `num_classes` has the default of its class. Nothing for detectors whose classes are a text.
+    """
+    if any('language_model' in part for part in dicts_in(model)):
+        return
+    for path, part in _walk(model, 'model', skip=NOT_HEADS):
+        for key in ('num_classes', 'num_things_classes'):
+            if key in part and not part.get('class_agnostic'):
+                yield f'{path}.{key}', part[key]
+        if 'num_classes' not in part and path.rstrip('.0123456789').endswith('head'):
+            default = _default(_class_of(part, MODELS), 'num_classes')
+            if default is not None and not part.get('class_agnostic'):
+                yield f'{path}.num_classes', default
+
+
+def _require_heads(cfg: Config, count: int) -> None:
+    unfit = {path: number for path, number in heads(cfg.model) if number != count}
+    if unfit:
+        raise ValueError(
+            f'The model is for another number of classes than the {count} of the data: '
+            f'{", ".join(f"{path} is {number}" for path, number in unfit.items())}. Set them in the config, or pass '
+            f'--cfg-options {" ".join(f"{path}={count}" for path in unfit)}')
+
+
+def _check_coco_files(cfg: Config, parts: Sequence[Mapping], classes: Sequence[str], advice) -> None:
+    """Check the names in COCO files, each file once. parts: configs of datasets and of evaluators."""
+    seen = set()
+    for part in parts:
+        cls = _class_of(part, DATASETS) if part.get('type') != CocoMetricByName.__name__ else CocoDatasetByName
+        path = str(Path(part.get('data_root') or '', part['ann_file']))
+        if '://' in path or path in seen or getattr(cls, 'load_data_list', None) is not CocoDataset.load_data_list:
+            continue
+        seen.add(path)
+        content = json.loads(get(path))
+        path = original_annotations(cfg, path)
+        names = {category['id']: category['name'] for category in content['categories']}
+        if not set(classes) <= set(names.values()):
+            missing = [name for name in classes if name not in names.values()]
+            raise ValueError(f'{path} has no category named {shown(missing)} (categories: '
+                             f'{shown(names.values())}). {advice(tuple(names.values()))}')
+        in_file = tuple(name for name in names.values() if name in classes)
+        if cls is not CocoDatasetByName and in_file != tuple(classes):
+            raise ValueError(f'{part["type"]} numbers labels by the order of the categories in {path}, which is '
+                             f'{shown(in_file)}, but metainfo.classes is {shown(classes)}. List them in one order.')
+        _warn_of_others(path, Counter(names.get(one['category_id']) for one in content.get('annotations', ())), classes)
+
+
+def _check_xml_files(parts: Sequence[Mapping], classes: Sequence[str]) -> None:
+    """Count the names in VOC's XML files, which list no categories."""
+    for part in parts:
+        if getattr(_class_of(part, DATASETS), 'load_data_list', None) is not XMLDataset.load_data_list:
+            continue
+        path = Path(part.get('data_root') or '', part['ann_file'])
+        folder = Path(part.get('data_root') or '', part.get('data_prefix', {}).get('sub_data_root', ''),
+                      part.get('ann_subdir', 'Annotations'))
+        names = Counter(name.text for image in list_from_file(path)
+                        for name in ElementTree.parse(folder / f'{image}.xml').iterfind('object/name'))
+        if names and not set(names) & set(classes):
+            raise ValueError(f'{path} has no object of metainfo.classes, {shown(classes)} (names: {shown(names)}). '
+                             'Set metainfo.classes to these names.')
+        _warn_of_others(str(path), names, classes)
+
+
+def _warn_of_others(path: str, names: Counter, classes: Sequence[str]) -> None:
+    others = {str(name): count for name, count in names.items() if name not in classes}
+    if others and rank() == 0:
+        empty = [name for name in classes if name not in names]
+        empty_classes = f'; no object has the class {shown(empty)}' if empty else ''
+        _log.warning('%s: %d objects of categories that are not in metainfo.classes are left out: %s%s', path,
+                     sum(others.values()), shown(others), empty_classes)
+
+
+def _advice(cfg: Config, datasets: Mapping[str, Mapping]):
+    """Return a function of the names in a file that returns how to train on them."""
+    def advice(names: Sequence[str]) -> str:
+        keys = [f'{path}.metainfo.classes' for path in datasets]
+        text = repr(names).replace(' ', '')
+        counts = ' '.join(f'{path}={len(names)}' for path, _ in heads(cfg.model))
+        if len(text) <= SHOWN and DictAction._parse_iterable(text) == names:
+            options = ' '.join(f'{key}="{text}"' for key in keys)
+            return f'To use the categories of the file, pass --cfg-options {options} {counts}'
+        return f'To use the categories of the file, set {", ".join(keys)} in a config, and {counts}'
+    return advice
+
+
+def _datasets(cfg: Config, loader: str) -> Iterator[tuple[str, Mapping]]:
+    """Path and config of every dataset with annotations in a loader, also inside RepeatDataset and its like."""
+    for path, part in _walk(cfg.get(loader, {}).get('dataset'), f'{loader}.dataset'):
+        cls = _class_of(part, DATASETS)
+        if part.get('ann_file') and isinstance(cls, type) and issubclass(cls, BaseDetDataset):
+            yield path, part
+
+
+def _class_names(path: str, part: Mapping) -> tuple[str, ...]:
+    names = _class_of(part, DATASETS)._load_metainfo(part.get('metainfo')).get('classes') or ()
+    if isinstance(names, str):
+        raise ValueError(f'{path}.metainfo.classes must be a list of names, got {names[:SHOWN]!r}. A tuple of one name '
+                         f"has a comma: ('{names[:SHOWN]}',)")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f'{path}.metainfo.classes has {shown(twice)} twice. Give every class another name.')
+    return tuple(names)
+
+
+def _class_of(part: Mapping, registry) -> type | None:
+    kind = part.get('type')
+    return registry.get(kind) if isinstance(kind, str) else kind
+
+
+def _default(cls: type | None, name: str) -> int | None:
+    """Return the default of an argument of a class, or of the class above that it is handed to."""
+    for one in inspect.getmro(cls) if isinstance(cls, type) else ():
+        found = inspect.signature(one.__init__).parameters.get(name) if '__init__' in vars(one) else None
+        if found is not None:
+            return found.default if isinstance(found.default, int) else None
+    return None
+
+
+def _walk(node, path: str, skip: Sequence[str] = ()) -> Iterator[tuple[str, Mapping]]:
+    """Yield every dict in nested dicts and lists with its path, outer ones first."""
+    if isinstance(node, Mapping):
+        yield path, node
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, child in children:
+        if key not in skip:
+            yield from _walk(child, f'{path}.{key}', skip)
+
+
+def shown(names) -> str:
+    """Return names as text, at most `SHOWN` characters of it."""
+    text = ', '.join(map(str, names))
+    return text if len(text) <= SHOWN else f'{text[:SHOWN]} ... ({len(names)} names)'

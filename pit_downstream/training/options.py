@@ -1,0 +1,109 @@
+"""--cfg-options: settings of a config overridden from the command line, and keys that nothing reads refused."""
+
+import difflib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import mmengine.registry
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+# Keys that mmengine 0.10 reads beside the arguments of Runner, of DataLoader and of the classes named by `type`
+TOP_LEVEL = {'auto_scale_lr', 'custom_imports', 'find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'tta_model',
+             'tta_pipeline'}
+LOADER = {'dataset', 'num_batch_per_epoch'}
+ANY_TYPE = {'type', '_delete_', '_scope_', 'by_epoch', 'constructor', 'convert_to_iter_based', 'paramwise_cfg',
+            'priority'}
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Override settings of `cfg`, in place.
+
+    Args:
+        cfg: the config.
+        options: from a key, for instance 'model.bbox_head.num_classes', to its value.
+
+    Raises:
+        ValueError: A key does not exist in `cfg` and is no argument of the class named by `type` beside it, or a part
+            of it is no dict and no list.
+    """
+    for key in options:
+        _check_key(cfg, key, options)
+    cfg.merge_from_dict(dict(options))
+
+
+def _check_key(cfg: Config, key: str, options: Mapping[str, Any]) -> None:
+    node, parts = cfg, key.split('.')
+    for depth, name in enumerate(parts):
+        path = '.'.join(parts[:depth])
+        if isinstance(node, list):
+            if not name.isdigit() or int(name) >= len(node):
+                raise ValueError(f'--cfg-options {key}: {path} is a list of {len(node)}, got {name} as its index. '
+                                 f'{_did_you_mean(cfg, key)}')
+            node = node[int(name)]
+        elif not isinstance(node, (Mapping, Config)):
+            raise ValueError(f'--cfg-options {key}: {path} is {str(node)[:200]}, which has no {name}. Set {path} as a '
+                             'whole in a config.')
+        elif name in node:
+            node = node[name]
+        else:
+            known = _known_keys(cfg, node, path, options)
+            if known is not None and name not in known:
+                near = difflib.get_close_matches(name, sorted({*known, *node}), n=3)
+                raise ValueError(f'--cfg-options {key}: {path or "the config"} has no {name}. '
+                                 f'{_did_you_mean(cfg, key, [".".join(filter(None, [path, one])) for one in near])}')
+            return
+
+
+def _known_keys(cfg: Config, node: Mapping, path: str, options: Mapping[str, Any]) -> set[str] | None:
+    """Return the keys that the dict at `path` may have, None where that is not known."""
+    kind = options.get(f'{path}.type', node.get('type'))
+    if not path:
+        return {*inspect.signature(Runner.__init__).parameters, *TOP_LEVEL}
+    if path.endswith('_dataloader'):
+        return {*inspect.signature(DataLoader.__init__).parameters, *LOADER}
+    arguments = _arguments(_find_class(kind, cfg.get('default_scope') or 'mmengine')) if kind else None
+    return None if arguments is None else arguments | ANY_TYPE
+
+
+def _find_class(kind: Any, scope: str) -> Any:
+    """Return what `type=kind` builds, None if no registry has it."""
+    if not isinstance(kind, str):
+        return kind
+    for registry in vars(mmengine.registry).values():
+        if isinstance(registry, Registry):
+            found = registry.get(kind if '.' in kind else f'{scope}.{kind}')
+            if found is not None:
+                return found
+    return None
+
+
+def _arguments(built: Any) -> set[str] | None:
+    """Return the names of the arguments of a class, with those handed on to the classes above; None if it takes any."""
+    names: set[str] = set()
+    for one in inspect.getmro(built) if inspect.isclass(built) else ():
+        if '__init__' in vars(one) and one is not object:
+            parameters = inspect.signature(one.__init__).parameters.values()
+            names |= {parameter.name for parameter in parameters}
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+                return names
+    return None
+
+
+def _did_you_mean(cfg: Config, key: str, near: Sequence[str] = ()) -> str:
+    """Name the keys of the config that end like `key`, or else `near` ones."""
+    leaf = key.rpartition('.')[2]
+    same = [path for path in _paths(cfg) if path.rpartition('.')[2] == leaf and path.split('.')[0] == key.split('.')[0]]
+    found = same[:6] or near
+    return f'Did you mean {", ".join(found)}?' if found else 'Correct the key.'
+
+
+def _paths(node: Any, path: str = '') -> Iterator[str]:
+    items = node.items() if isinstance(node, (Mapping, Config)) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in items:
+        inner = f'{path}.{key}' if path else str(key)
+        yield inner
+        yield from _paths(child, inner)
