@@ -8,19 +8,22 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..core.spec import quote
-from ..evaluation.slurm import env_rank
+from ..evaluation.slurm import env_rank, env_world_size, step_env
 
 PACKAGE = Path(__file__).parents[1]
 SIGNALS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
 PLACES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
           errno.ENAMETOOLONG}  # a place that cannot be written or read, wherever a library finds out
 LONGEST = 2000  # characters of a sentence
+TOGETHER = 60.  # seconds between the ends of ranks that end for one reason
 
 _FRAME = re.compile(r'^  File "(.+)", line \d+, in .+\n    (.+)$', re.MULTILINE)
 
@@ -31,17 +34,18 @@ def one_sentence() -> Iterator[None]:
 
     So it does for a full disk, a place without permission and a killed worker. SIGINT and SIGTERM end it with one line
     and exit code 130 or 143; a second signal ends it at once. Any other error is a bug, ours or a library's: its
-    traceback is shown.
+    traceback is shown. Of several ranks on one machine the first that ends prints: the others have the same error, or
+    one that follows from it, such as a closed connection.
     """
     with _raised_signals() as received:
         try:
             yield
         except (ValueError, LookupError, OSError, ImportError, RuntimeError, KeyboardInterrupt) as error:
             if not received:  # a worker that the signal has ended raises another error here
-                sentence, one_rank = _sentence(error)
-                if sentence is None:
+                sentence = _sentence(error)
+                if sentence is None and not (isinstance(error, RuntimeError) and _other_rank_ended()):
                     raise
-                _end(sentence, 2, one_rank=one_rank)
+                _end(sentence or '', 2)
         if received:
             _end(SIGNALS[received[0]], 128 + received[0])
 
@@ -74,11 +78,35 @@ def _raised_signals() -> Iterator[list[signal.Signals]]:
                 signal.signal(number, handler)
 
 
-def _end(sentence: str, code: int, *, one_rank: bool = False) -> None:
-    """Print the sentence once where all ranks have the same, from `one_rank` where that alone may have it."""
-    if env_rank() == 0 or one_rank:
+def _end(sentence: str, code: int) -> None:
+    """Exit with `code`; print the sentence unless another rank has ended already."""
+    if not _other_rank_ended():
         print(_shorten(sentence), file=sys.stderr, flush=True)
     raise SystemExit(code)
+
+
+def _other_rank_ended() -> bool:
+    """Return whether another rank of this run has called this function on this machine in the last minute.
+
+    Ranks have one parent, an agent of torchrun or Slurm. The mark is an empty file in the folder for temporary files:
+    a connection between the ranks may not be there yet, or not any more.
+    """
+    if env_world_size() < 2:
+        return False
+    from ..core.digests import digest_text
+    env = {**os.environ, **step_env()}
+    run = digest_text(str(os.getppid()), *(env.get(name, '') for name in (
+        'MASTER_ADDR', 'MASTER_PORT', 'TORCHELASTIC_RUN_ID', 'TORCHELASTIC_RESTART_COUNT')))
+    mark = Path(tempfile.gettempdir(), f'pit_downstream-{run}')
+    try:
+        if mark.exists() and time.time() - mark.stat().st_mtime > TOGETHER:
+            mark.unlink()
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    except OSError:  # a full or read-only disk
+        return env_rank() != 0
+    return False
 
 
 def _shorten(sentence: str) -> str:
@@ -88,23 +116,24 @@ def _shorten(sentence: str) -> str:
     return sentence if len(sentence) <= LONGEST else f'{sentence[:LONGEST]}...'
 
 
-def _sentence(error: BaseException) -> tuple[str | None, bool]:
-    """The sentence for the user, None for a bug; and whether other ranks may not have the error."""
-    place: BaseException | None = error
+def _sentence(error: BaseException) -> str | None:
+    """Return the sentence for the user, None for a bug."""
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    is_refusal = _is_refusal(innermost.filename, innermost.line or '')
+    place: BaseException | None = None if is_refusal and getattr(error, 'errno', None) is None else error
     while place is not None:  # torch.save raises a RuntimeError while it handles the OSError
-        if isinstance(place, OSError) and place.errno in PLACES:
+        if isinstance(place, OSError) and (place.errno in PLACES or is_refusal):
             what = f'cannot use {place.filename}: {place.strerror}' if place.filename else place.strerror
-            return f'{what}. Free space, change permissions or name another place.', True
+            return f'{what}. Free space, change permissions or name another place.'
         place = place.__context__
     text = str(error.args[0]) if error.args else str(error)
     if text.startswith('DataLoader worker'):
         return ('a worker process that loads data was killed, usually because memory or /dev/shm is too small. Use '
-                f'fewer workers or smaller batches. ({text[:200]})'), True
+                f'fewer workers or smaller batches. ({text[:200]})')
     if found := list(_FRAME.finditer(text)):  # a worker's error, whose text is its traceback
         message = re.search(r'^[\w.]+: (.*)', text[found[-1].end():], re.MULTILINE | re.DOTALL)
-        return message[1].strip() if message and _is_refusal(*found[-1].groups()) else None, True
-    innermost = traceback.extract_tb(error.__traceback__)[-1]
-    return text if _is_refusal(innermost.filename, innermost.line or '') else None, False
+        return message[1].strip() if message and _is_refusal(*found[-1].groups()) else None
+    return text if is_refusal else None
 
 
 def _is_refusal(filename: str, line: str) -> bool:

@@ -154,6 +154,24 @@ def test_a_full_disk_leaves_an_old_file_whole(run_tool, picture, full_disk, comm
     assert old.read_text() == 'old' and {path.name for path in picture.parent.iterdir()} - names <= {'configs'}
 
 
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.ENOENT])
+def test_a_refusal_because_of_a_failure_prints_its_own_sentence(run_tool, monkeypatch, number):
+    """require_file_to_write raises it from the failure of the operating system."""
+    monkeypatch.setattr('tempfile.TemporaryDirectory', lambda **_: raised(OSError(number, os.strerror(number))))
+    done = run_tool('get_complexity.py', 'pit_ti', '--json', 'x.json')
+    assert done.code == 2 and '--json' in done.err and done.err.count('\n') == 1, done.err
+
+
+def test_a_failure_of_the_system_is_named_with_its_file(run_tool, picture, monkeypatch):
+    monkeypatch.setattr('os.replace', lambda *_: raised(OSError(errno.ENOENT, os.strerror(errno.ENOENT))))
+    done = run_tool('show_corruptions.py', picture, '--out', 'x.png', '--size', '32', '--corruptions', 'contrast')
+    assert done.code == 2 and 'x.png: No such file' in done.err and done.err.count('\n') == 1, done.err
+
+
+def raised(error):
+    raise error
+
+
 def test_checkpoints_of_training_are_written_whole(tmp_path, limited_files):
     from mmengine.runner.checkpoint import save_checkpoint
     checkpoint.register()

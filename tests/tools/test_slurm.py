@@ -1,6 +1,7 @@
 """Slurm: which processes are ranks of one run, what slurm_train.sh starts, and tools under an srun."""
 
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pit_downstream.evaluation.slurm import first_node, step_env
 from tests.evaluation import toy
 
 REPO = Path(__file__).parents[2]
-SRUN = [sys.executable, str(Path(__file__).with_name('fake_srun.py')), '2', sys.executable]
+SRUN = [sys.executable, str(Path(__file__).with_name('fake_srun.py')), '2']
 STEP = {'SLURM_JOB_ID': '71', 'SLURM_STEP_ID': '2', 'SLURM_PROCID': '5', 'SLURM_NTASKS': '8', 'SLURM_LOCALID': '1',
         'SLURM_STEP_NUM_TASKS': '8', 'SLURM_STEP_NUM_NODES': '2', 'SLURM_STEP_NODELIST': 'gpu[003-004]'}
 BATCH = {'SLURM_JOB_ID': '71', 'SLURM_PROCID': '0', 'SLURM_NTASKS': '8', 'SLURM_LOCALID': '0',
@@ -45,11 +46,21 @@ def test_tasks_of_srun_share_the_work(run_tool, folder, tmp_path):
     assert runs.count('\n') == 1
 
 
-def test_bad_input_in_tasks_of_srun_is_reported_once(run_tool, folder, tmp_path):
-    ends = [run_tool('eval_imagenet_c.py', '--model', toy.FOUR, '--data', 'nowhere', env=STEP | {'SLURM_PROCID': rank})
-            for rank in '01']
-    assert [end.code for end in ends] == [2, 2]
-    assert 'nowhere' in ends[0].err and ends[0].err.count('\n') == 1 and ends[1].err == ''
+@pytest.mark.parametrize('order', ['01', '10'])
+def test_bad_input_in_tasks_of_srun_is_reported_once(run_tool, order):
+    step = STEP | {'SLURM_JOB_ID': str(random.SystemRandom().randrange(10 ** 9))}
+    first, second = (run_tool('eval_imagenet_c.py', '--model', toy.FOUR, '--data', 'nowhere',
+                              env=step | {'SLURM_PROCID': rank}) for rank in order)
+    assert first.code == second.code == 2
+    assert 'nowhere' in first.err and first.err.count('\n') == 1 and second.err == ''
+
+
+def test_a_fault_on_another_rank_than_the_first_is_reported(run_tool, folder, tmp_path):
+    """The first rank loses its connection, and prints nothing."""
+    (tmp_path / 'odd.py').write_text("import os\nfrom tests.evaluation import toy\n\n\ndef build():\n"
+                                     "    return None if os.environ['RANK'] == '1' else toy.classifier(4)\n")
+    done = measure(run_tool, folder, tmp_path / 'records', '--model', 'odd:build', start=SRUN)
+    assert done.code == 2 and 'odd:build' in done.err and done.err.count('\n') == 1, done.err
 
 
 def test_tasks_of_srun_get_what_torchrun_would_give_them():
