@@ -131,7 +131,12 @@ def read_picture(path: str | Path, id: str | None = None) -> Image.Image:
                 picture = Image.open(file)
             return _rgb(picture)
     except BROKEN as error:
-        raise UnreadableImage(str(path) if id is None else id, f'{error}' or type(error).__name__) from error
+        raise UnreadableImage(str(path) if id is None else id, reason_of(error)) from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a file is broken, from what a decoder raised; Pillow's text has the address of the file object."""
+    return str(error).partition(' <_io.')[0].strip() or type(error).__name__
 
 
 def upright(picture: Image.Image) -> Image.Image:

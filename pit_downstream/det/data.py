@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import cv2
 import mmcv
@@ -16,16 +17,19 @@ from mmengine.config import Config
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.registry import Registry
 from mmengine.structures import BaseDataElement
 from PIL import Image, ImageFile, ImageOps
 
-from ..datasets.base import BROKEN
+from ..datasets.base import BROKEN, reason_of
+from ..datasets.folders import printable
 from ..evaluation.ranks import gathered
 
 UPRIGHT = ('color', 'grayscale')  # color types for which mmcv applies the EXIF orientation
 CHECKED = ('cv2', 'pillow', 'turbojpeg')  # decoders of the formats that PIL reads, too
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 GRAY_SIDE = 64  # pixels of a gray image whose size no annotation has
+MOST_SKIPPED = 1000  # images in succession: max_refetch of mmengine's BaseDataset, which then raises an Exception
 
 
 class ImageSizeError(ValueError):
@@ -37,15 +41,16 @@ class LoadImageOrSkip(LoadImageFromFile):
     """Load an image as mmcv does, but report a broken file instead of training on half of it.
 
     Broken is a file that is missing, unreadable, truncated, damaged, or larger than 179 megapixels (Pillow's limit).
-    on_broken: 'skip' returns None, for which mmengine's dataset draws another training image. 'keep' uses the part
-    that decodes, gray elsewhere, and gray alone where nothing does; the result has the reason as 'fault'. 'raise'
-    raises ValueError.
+    on_broken: 'skip' returns None, for which mmengine's dataset draws another training image, and raises ValueError
+    after 1000 broken images in succession. 'keep' uses the part that decodes, gray elsewhere, and gray alone where
+    nothing does; the result has the reason as 'fault'. 'raise' raises ValueError.
     """
 
     def __init__(self, *args, on_broken: str = 'skip', **kwargs):
         super().__init__(*args, **kwargs)
         self.on_broken = on_broken
         self._warned: set[str] = set()
+        self._skipped = 0
 
     def transform(self, results: dict) -> dict | None:
         content, fault = self._read(results['img_path'])
@@ -57,12 +62,18 @@ class LoadImageOrSkip(LoadImageFromFile):
                 raise ValueError(fault)
             self._warn(results['img_path'], fault)
             if self.on_broken == 'skip':
+                self._skipped += 1
+                if self._skipped == MOST_SKIPPED:
+                    raise ValueError(f'No readable image among {MOST_SKIPPED} that were drawn for training: '
+                                     f'{printable(results["img_path"])} ({fault}) is the last of {len(self._warned)} '
+                                     'broken files. Replace them, or check data_prefix and data_root.')
                 return None
             image = _decodable_part(content, upright=self.color_type in UPRIGHT)
             if image is None:
                 size = results.get('height') or GRAY_SIDE, results.get('width') or GRAY_SIDE
                 image = np.full((*size, 3), 128, np.uint8)
             results['fault'] = fault
+        self._skipped = 0
         require_size(results, image.shape)
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
@@ -82,7 +93,7 @@ class LoadImageOrSkip(LoadImageFromFile):
         try:
             image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
         except (*BROKEN, cv2.error) as error:
-            return None, _reason(error)
+            return None, reason_of(error)
         return image, (image_fault(content, whole=True) or 'it does not decode') if image is None else None
 
     def _warn(self, path: str, fault: str) -> None:
@@ -108,17 +119,8 @@ def image_fault(content: bytes, *, whole: bool = False) -> str | None:
         if whole or not intact_end:
             image.load()
     except BROKEN as error:
-        return _reason(error)
+        return reason_of(error)
     return None
-
-
-def printable(path: str) -> str:
-    """Return a path that can be logged: bytes that are no UTF-8, as in Latin-1 file names, are escaped."""
-    return path.encode('utf-8', 'backslashreplace').decode()
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip() or type(error).__name__
 
 
 def require_size(info: Mapping, shape: tuple[int, ...]) -> None:
@@ -174,9 +176,12 @@ class BrokenImageHook(Hook):
 
 
 def report_broken_images(cfg: Config) -> None:
-    """Let validation and test of `cfg` count broken images (BrokenImageHook), in place."""
+    """Let validation and test of `cfg` count broken images (BrokenImageHook), in place.
+
+    A pipeline that ends with another transform than PackDetInputs has each broken image in the log, but no count.
+    """
     for step in dicts_in([cfg.get(loader) for loader in LOADERS if not loader.startswith('train')]):
-        if step.get('type') == 'PackDetInputs':
+        if class_of(step, TRANSFORMS) is PackDetInputs:
             keys = step.get('meta_keys', signature(PackDetInputs).parameters['meta_keys'].default)
             step['meta_keys'] = (*keys, 'fault')
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='BrokenImageHook')]
@@ -186,7 +191,7 @@ def survive_broken_images(cfg: Config) -> None:
     """Exchange mmcv's image loader for `LoadImageOrSkip` in every pipeline of `cfg`, in place."""
     for loader in LOADERS:
         for step in dicts_in(cfg.get(loader)):
-            if step.get('type') == 'LoadImageFromFile':
+            if class_of(step, TRANSFORMS) is LoadImageFromFile:
                 step['type'] = 'LoadImageOrSkip'
                 step['on_broken'] = 'skip' if loader == 'train_dataloader' else 'keep'
 
@@ -226,6 +231,12 @@ def dicts_in(node) -> Iterator[dict]:
         yield node
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
         yield from dicts_in(child)
+
+
+def class_of(part: Mapping, registry: Registry) -> Any:
+    """Return what the `type` of a part of a config builds: a name in the registry, or a class itself."""
+    kind = part.get('type')
+    return registry.get(kind) if isinstance(kind, str) else kind
 
 
 def _paths(dataset: dict) -> Iterator[Path]:

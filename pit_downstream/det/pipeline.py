@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.dataset import Compose
 from torch import Tensor
 
-from .data import LoadImageOrSkip, require_size
+from .data import LoadImageOrSkip, class_of, require_size
 
 ORDERS = ('bgr', 'rgb')
 
@@ -73,5 +73,5 @@ class TestPipeline:
 
 def _checked(transform: Mapping) -> dict:
     """The transform as a dict; mmcv's image loader is replaced by one that finds broken files."""
-    plain = transform['type'] in ('LoadImageFromFile', LoadImageFromFile)
+    plain = class_of(transform, TRANSFORMS) is LoadImageFromFile
     return {**transform, 'type': 'LoadImageOrSkip'} if plain else dict(transform)

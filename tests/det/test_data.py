@@ -6,11 +6,16 @@ import re
 
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets.transforms import PackDetInputs
+from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 import pit_downstream.det  # noqa: F401
 from pit_downstream.det import data
+from tests.det import scenes
 
 
 def encoded(kind):
@@ -93,6 +98,7 @@ def broken(request, tmp_path):
 def test_training_replaces_broken_files(broken, logged):
     assert data.LoadImageOrSkip(on_broken='skip')(dict(img_path=broken)) is None
     assert len(logged) == 1 and logged[0].isprintable() and '.png is broken' in logged[0]
+    assert ' at 0x' not in logged[0]
 
 
 def test_validation_shows_gray_in_place_of_broken_files(broken, logged, request):
@@ -107,6 +113,19 @@ def test_validation_shows_gray_in_place_of_broken_files(broken, logged, request)
 def test_evaluation_refuses_broken_files(broken):
     with pytest.raises(ValueError):
         data.LoadImageOrSkip(on_broken='raise')(dict(img_path=broken))
+
+
+def test_training_without_a_readable_image_is_refused(tmp_path):
+    """mmengine's dataset draws up to 1000 other images; afterwards it raises an Exception without a file name."""
+    folder = scenes.coco_folder(tmp_path / 'data')
+    for path in (folder / 'images').iterdir():
+        path.write_bytes(b'')
+    init_default_scope('mmdet')
+    dataset = DATASETS.build(dict(
+        type='CocoDataset', ann_file=str(folder / 'annotations.json'), data_prefix=dict(img=f'{folder}/images/'),
+        metainfo=dict(classes=scenes.CLASSES), pipeline=[dict(type='LoadImageOrSkip', on_broken='skip')]))
+    with pytest.raises(ValueError, match=r'images/[a-e]\.png'):
+        dataset[0]
 
 
 def config(root):
@@ -149,3 +168,12 @@ def test_loader_is_exchanged_wherever_it_stands():
     data.survive_broken_images(cfg)
     text = str(cfg)
     assert 'LoadImageFromFile' not in text and text.count("'skip'") == 2 and text.count("'keep'") == 4
+
+
+@pytest.mark.parametrize('kind', ['mmcv.LoadImageFromFile', LoadImageFromFile])
+def test_loader_of_a_scope_and_loader_class_are_exchanged(kind):
+    cfg = Config(dict(val_dataloader=dict(dataset=dict(pipeline=[dict(type=kind), dict(type=PackDetInputs)]))))
+    data.survive_broken_images(cfg)
+    data.report_broken_images(cfg)
+    load, pack = cfg.val_dataloader.dataset.pipeline
+    assert load.type == 'LoadImageOrSkip' and load.on_broken == 'keep' and 'fault' in pack.meta_keys
