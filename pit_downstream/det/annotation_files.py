@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from mmengine.registry import Registry
 from ..core.digests import cache_path, digest_bytes
 from ..datasets.coco_annotations import read_annotations, write_repaired
 from ..evaluation.ranks import from_first, rank, refuse_together
-from .data import dicts_in
+from .data import class_of, dicts_in
 
 _log = logging.getLogger(__name__)
 
@@ -30,29 +31,51 @@ class _AnnotatedPart(NamedTuple):
     labeled: bool
 
 
-def check_annotations(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Check the COCO annotation files of `loaders` and of their evaluators (datasets.coco_annotations) and count, in
-    the log, what was repaired.
+class CheckedFile(NamedTuple):
+    """The categories of a checked annotation file.
+
+    Attributes:
+        copy: Path of the repaired copy, None of a correct file.
+        names: Name of each category by id, in the order of the file.
+        objects: Number of objects by category id.
+    """
+
+    copy: str | None
+    names: dict[int, str]
+    objects: Counter[int]
+
+
+def check_annotations(cfg: Config, loaders: Sequence[str]) -> dict[str, CheckedFile]:
+    """Check the COCO annotation files of `loaders` and of their evaluators (datasets.coco_annotations) and count
+    repairs in the log. Files of LVIS and panoptic segmentation have another format and are left out.
 
     In `cfg`, a copy in the cache replaces a repaired file; `cfg.repaired_annotations` maps it to the original. Correct
     files are used as they are. Under torch.distributed rank 0 does the work, all ranks must call it.
+    Returns the files by `annotation_path` of the original.
     Raises ValueError, on all ranks, for a file that cannot be repaired.
     """
-    parts, refusal, repaired = list(_annotated_parts(cfg, loaders)), None, {}
+    parts, refusal, files = list(_annotated_parts(cfg, loaders)), None, {}
     if rank() == 0:
         try:
-            repaired = _repair(parts, level=logging.WARNING)
+            files = _check_files(parts, level=logging.WARNING)
         except ValueError as error:
             refusal = error
     refuse_together(refusal)
-    repaired = from_first(repaired)
-    if not all(Path(copy).is_file() for copy in repaired.values()):  # on another machine than rank 0
-        repaired = _repair(parts, level=logging.DEBUG)
+    files = from_first(files)
+    if not all(Path(file.copy).is_file() for file in files.values() if file.copy):  # on another machine than rank 0
+        files = _check_files(parts, level=logging.DEBUG)
     for part, path, *_ in parts:
-        if path in repaired:
-            part['ann_file'] = repaired[path]
+        part['ann_file'] = files[path].copy or part['ann_file']
+    repaired = [dict(original=path, copy=file.copy) for path, file in files.items() if file.copy]
     if repaired:
-        cfg.repaired_annotations = [dict(original=path, copy=copy) for path, copy in repaired.items()]
+        cfg.repaired_annotations = repaired
+    return files
+
+
+def annotation_path(part: Mapping) -> str:
+    """Return the path or URL of the annotation file of a dataset or an evaluator, below its data_root."""
+    path = str(part['ann_file'])
+    return path if '://' in path else os.path.join(part.get('data_root') or '', path)
 
 
 def original_annotations(cfg: Config, path: str | Path) -> str:
@@ -61,33 +84,30 @@ def original_annotations(cfg: Config, path: str | Path) -> str:
     return copies.get(str(path), str(path))
 
 
-def _annotated_parts(cfg: Config, loaders: tuple[str, ...]) -> Iterator[_AnnotatedPart]:
-    """LVIS and panoptic files have another format."""
+def _annotated_parts(cfg: Config, loaders: Sequence[str]) -> Iterator[_AnnotatedPart]:
     for loader in loaders:
         evaluators = list(dicts_in(cfg.get(loader.replace('dataloader', 'evaluator'))))
         labeled = not any(part.get('format_only') for part in evaluators)
         for part in dicts_in(cfg.get(loader)):
             if part.get('ann_file') and _is_of(part, DATASETS, CocoDataset, (CocoPanopticDataset, LVISV05Dataset)):
-                root = part.get('data_root') or ''
-                path = part['ann_file'] if '://' in part['ann_file'] else os.path.join(root, part['ann_file'])
-                yield _AnnotatedPart(part, path, any(step.get('with_mask') for step in dicts_in(part)), labeled)
+                masks = any(step.get('with_mask') for step in dicts_in(part))
+                yield _AnnotatedPart(part, annotation_path(part), masks, labeled)
         for part in evaluators:
             if part.get('ann_file') and _is_of(part, METRICS, CocoMetric, (LVISMetric,)):
-                yield _AnnotatedPart(part, part['ann_file'], 'segm' in part.get('metric', ''), labeled)
+                yield _AnnotatedPart(part, annotation_path(part), 'segm' in part.get('metric', ''), labeled)
 
 
 def _is_of(part: dict, registry: Registry, kind: type, but: tuple[type, ...]) -> bool:
-    found = part.get('type')
-    found = registry.get(found) if isinstance(found, str) else found
+    found = class_of(part, registry)
     return isinstance(found, type) and issubclass(found, kind) and not issubclass(found, but)
 
 
-def _repair(parts: Iterable[_AnnotatedPart], *, level: int) -> dict[str, str]:
-    """Check every file once; return the paths of repaired copies by those of the originals."""
+def _check_files(parts: Iterable[_AnnotatedPart], *, level: int) -> dict[str, CheckedFile]:
+    """Check every file once and write copies of those that need repairs. level: of the log."""
     used: dict[str, list[_AnnotatedPart]] = {}
     for entry in parts:
         used.setdefault(entry.path, []).append(entry)
-    repaired = {}
+    files = {}
     for path, entries in used.items():
         try:
             data = get(path, backend_args=entries[0].part.get('backend_args'))
@@ -97,10 +117,14 @@ def _repair(parts: Iterable[_AnnotatedPart], *, level: int) -> dict[str, str]:
         file = read_annotations(data, path, masks=masks, labeled=all(entry.labeled for entry in entries))
         for what, count in (*file.repairs.items(), *file.notes.items()):
             _log.log(level, 'Annotation file %s: %s (%d)', path, what, count)
+        copy = None
         if file.repairs:
             try:
-                repaired[path] = str(write_repaired(file, path, digest_bytes(data), masks=masks))
+                copy = str(write_repaired(file, path, digest_bytes(data), masks=masks))
             except OSError as error:
                 raise ValueError(f'Repaired annotation file is not writable: {cache_path().parent} '
                                  f'({error.strerror}). Set XDG_CACHE_HOME to another folder.') from error
-    return repaired
+        names = {category['id']: category['name'] for category in file.content['categories']}
+        objects = Counter(one['category_id'] for one in file.content.get('annotations') or ())
+        files[path] = CheckedFile(copy, names, objects)
+    return files

@@ -1,7 +1,6 @@
 """Classes of detection data: matched by name in any order of the file, and refused where a head does not fit."""
 
 import inspect
-import json
 import logging
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -13,11 +12,11 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS, MODELS
 from mmengine.config import Config, DictAction
-from mmengine.fileio import get, list_from_file
+from mmengine.fileio import list_from_file
 
 from ..evaluation.ranks import rank
-from .annotation_files import original_annotations
-from .data import LOADERS, dicts_in
+from .annotation_files import CheckedFile, annotation_path
+from .data import LOADERS, class_of, dicts_in
 
 _log = logging.getLogger(__name__)
 
@@ -88,10 +87,11 @@ class CocoMetricByName(CocoMetric):
             self.cat_ids = ascending
 
 
-def match_classes(cfg: Config, loaders: Sequence[str]) -> None:
+def match_classes(cfg: Config, loaders: Sequence[str], files: Mapping[str, CheckedFile]) -> None:
     """Make labels follow `metainfo.classes` in all of `cfg`, in place, and check the classes of `loaders`.
 
-    Objects of categories that are no class are counted in a warning: a subset of the classes is allowed.
+    files: of check_annotations. Objects of categories that are no class are counted in a warning: a subset of the
+    classes is allowed.
 
     Raises:
         ValueError: An annotation file lacks a class, datasets have different classes, or a head of the model is for
@@ -102,7 +102,7 @@ def match_classes(cfg: Config, loaders: Sequence[str]) -> None:
         for key, registry, old, new in ((loader, DATASETS, CocoDataset, CocoDatasetByName),
                                         (evaluator, METRICS, CocoMetric, CocoMetricByName)):
             for part in dicts_in(cfg.get(key)):
-                if _class_of(part, registry) is old:
+                if class_of(part, registry) is old:
                     part['type'] = new.__name__
     datasets = {path: part for loader in loaders for path, part in _datasets(cfg, loader)}
     names = data_classes(cfg, loaders)
@@ -110,9 +110,9 @@ def match_classes(cfg: Config, loaders: Sequence[str]) -> None:
         return
     evaluated = [part for loader in loaders for part in dicts_in(cfg.get(evaluators[loader]))
                  if part.get('type') == CocoMetricByName.__name__ and part.get('ann_file')]
-    _check_coco_files(cfg, [*datasets.values(), *evaluated], names, _advice(cfg, datasets))
+    _check_coco_files([*datasets.values(), *evaluated], files, names, _advice(cfg, datasets))
     _check_xml_files(datasets.values(), names)
-    if not any(_class_of(part, DATASETS) is CocoPanopticDataset for part in datasets.values()):
+    if not any(class_of(part, DATASETS) is CocoPanopticDataset for part in datasets.values()):
         _require_heads(cfg, len(names))
 
 
@@ -137,7 +137,7 @@ def heads(model: Mapping) -> Iterator[tuple[str, int]]:
             if key in part and not part.get('class_agnostic'):
                 yield f'{path}.{key}', part[key]
         if 'num_classes' not in part and path.rstrip('.0123456789').endswith('head'):
-            default = _default(_class_of(part, MODELS), 'num_classes')
+            default = _default(class_of(part, MODELS), 'num_classes')
             if default is not None and not part.get('class_agnostic'):
                 yield f'{path}.num_classes', default
 
@@ -151,18 +151,18 @@ def _require_heads(cfg: Config, count: int) -> None:
             f'--cfg-options {" ".join(f"{path}={count}" for path in unfit)}')
 
 
-def _check_coco_files(cfg: Config, parts: Sequence[Mapping], classes: Sequence[str], advice) -> None:
+def _check_coco_files(parts: Sequence[Mapping], files: Mapping[str, CheckedFile], classes: Sequence[str], advice
+                      ) -> None:
     """Check the names in COCO files, each file once. parts: configs of datasets and of evaluators."""
+    originals = {file.copy or path: path for path, file in files.items()}
     seen = set()
     for part in parts:
-        cls = _class_of(part, DATASETS) if part.get('type') != CocoMetricByName.__name__ else CocoDatasetByName
-        path = str(Path(part.get('data_root') or '', part['ann_file']))
-        if '://' in path or path in seen or getattr(cls, 'load_data_list', None) is not CocoDataset.load_data_list:
+        cls = class_of(part, DATASETS) if part.get('type') != CocoMetricByName.__name__ else CocoDatasetByName
+        path = originals.get(annotation_path(part))
+        if path is None or path in seen or getattr(cls, 'load_data_list', None) is not CocoDataset.load_data_list:
             continue
         seen.add(path)
-        content = json.loads(get(path))
-        path = original_annotations(cfg, path)
-        names = {category['id']: category['name'] for category in content['categories']}
+        names = files[path].names
         if not set(classes) <= set(names.values()):
             missing = [name for name in classes if name not in names.values()]
             raise ValueError(f'{path} has no category named {shown(missing)} (categories: '
@@ -171,23 +171,32 @@ def _check_coco_files(cfg: Config, parts: Sequence[Mapping], classes: Sequence[s
         if cls is not CocoDatasetByName and in_file != tuple(classes):
             raise ValueError(f'{part["type"]} numbers labels by the order of the categories in {path}, which is '
                              f'{shown(in_file)}, but metainfo.classes is {shown(classes)}. List them in one order.')
-        _warn_of_others(path, Counter(names.get(one['category_id']) for one in content.get('annotations', ())), classes)
+        _warn_of_others(path, Counter({names[id]: count for id, count in files[path].objects.items()}), classes)
 
 
 def _check_xml_files(parts: Sequence[Mapping], classes: Sequence[str]) -> None:
     """Count the names in VOC's XML files, which list no categories."""
     for part in parts:
-        if getattr(_class_of(part, DATASETS), 'load_data_list', None) is not XMLDataset.load_data_list:
+        if getattr(class_of(part, DATASETS), 'load_data_list', None) is not XMLDataset.load_data_list:
             continue
-        path = Path(part.get('data_root') or '', part['ann_file'])
+        path = annotation_path(part)
+        if '://' in path:
+            continue
         folder = Path(part.get('data_root') or '', part.get('data_prefix', {}).get('sub_data_root', ''),
                       part.get('ann_subdir', 'Annotations'))
-        names = Counter(name.text for image in list_from_file(path)
-                        for name in ElementTree.parse(folder / f'{image}.xml').iterfind('object/name'))
+        names: Counter[str | None] = Counter()
+        for image in list_from_file(path):
+            file = folder / f'{image}.xml'
+            try:
+                names.update(name.text for name in ElementTree.parse(file).iterfind('object/name'))
+            except (OSError, ElementTree.ParseError) as error:
+                reason = getattr(error, 'strerror', None) or error
+                raise ValueError(f'Annotation file is unreadable: {file} ({reason}). Replace it, or remove {image} '
+                                 f'from {path}.') from error
         if names and not set(names) & set(classes):
             raise ValueError(f'{path} has no object of metainfo.classes, {shown(classes)} (names: {shown(names)}). '
                              'Set metainfo.classes to these names.')
-        _warn_of_others(str(path), names, classes)
+        _warn_of_others(path, names, classes)
 
 
 def _warn_of_others(path: str, names: Counter, classes: Sequence[str]) -> None:
@@ -215,13 +224,13 @@ def _advice(cfg: Config, datasets: Mapping[str, Mapping]):
 def _datasets(cfg: Config, loader: str) -> Iterator[tuple[str, Mapping]]:
     """Path and config of every dataset with annotations in a loader, also inside RepeatDataset and its like."""
     for path, part in _walk(cfg.get(loader, {}).get('dataset'), f'{loader}.dataset'):
-        cls = _class_of(part, DATASETS)
+        cls = class_of(part, DATASETS)
         if part.get('ann_file') and isinstance(cls, type) and issubclass(cls, BaseDetDataset):
             yield path, part
 
 
 def _class_names(path: str, part: Mapping) -> tuple[str, ...]:
-    names = _class_of(part, DATASETS)._load_metainfo(part.get('metainfo')).get('classes') or ()
+    names = class_of(part, DATASETS)._load_metainfo(part.get('metainfo')).get('classes') or ()
     if isinstance(names, str):
         raise ValueError(f'{path}.metainfo.classes must be a list of names, got {names[:SHOWN]!r}. A tuple of one name '
                          f"has a comma: ('{names[:SHOWN]}',)")
@@ -229,11 +238,6 @@ def _class_names(path: str, part: Mapping) -> tuple[str, ...]:
     if twice:
         raise ValueError(f'{path}.metainfo.classes has {shown(twice)} twice. Give every class another name.')
     return tuple(names)
-
-
-def _class_of(part: Mapping, registry) -> type | None:
-    kind = part.get('type')
-    return registry.get(kind) if isinstance(kind, str) else kind
 
 
 def _default(cls: type | None, name: str) -> int | None:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from ..core.contracts import Batch, Outputs
 from ..evaluation.ranks import gathered
+from .annotation_files import original_annotations
 from .quiet import silenced
 from .samples import DetectionSamples
 from .truth import GroundTruth, coco_tools
@@ -176,7 +177,9 @@ def config_metrics(cfg: Config, samples: DetectionSamples) -> list[GatheredMetri
 def config_truth(cfg: Config, samples: DetectionSamples) -> GroundTruth:
     """The objects of the samples: from the annotation file of the test_evaluator where it names one."""
     path = _evaluator(cfg).get('ann_file')
-    return GroundTruth.of_file(path, samples.classes) if path else GroundTruth.of_samples(samples)
+    if path:
+        return GroundTruth.of_file(path, samples.classes, original=original_annotations(cfg, path))
+    return GroundTruth.of_samples(samples)
 
 
 def _evaluator(cfg: Config) -> dict:

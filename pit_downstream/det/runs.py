@@ -60,8 +60,7 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
             write_shapes(ROOT)
         dist.barrier()
     require_data(cfg, loaders)
-    check_annotations(cfg, loaders)
-    match_classes(cfg, loaders)
+    match_classes(cfg, loaders, check_annotations(cfg, loaders))
     survive_broken_images(cfg)
     return cfg
 

@@ -17,13 +17,13 @@ from ..core.contracts import Sample
 from ..core.digests import DIGITS, digest_file, digest_files, digest_text
 from ..core.spec import Spec
 from ..datasets.base import UnreadableImage
-from .annotation_files import original_annotations
+from .annotation_files import annotation_path, original_annotations
 from .data import ImageSizeError, dicts_in
 from .pipeline import TestPipeline
 from .quiet import silenced
 
-# Settings of evaluators that change no number: each metric has a name of its own, files are named by their content
 UNREADABLE = 'unreadable'  # in place of the digest of a file
+# Settings of evaluators that change no number: each metric has a name of its own, files are named by their content
 UNCOUNTED = ('metric', 'ann_file', 'backend_args', 'classwise', 'format_only', 'outfile_prefix')
 
 
@@ -87,7 +87,10 @@ class DetectionSamples:
 
 
 def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamples:
-    """Build the data set of `cfg.test_dataloader`, once. Its name says the annotation files and a digest of each."""
+    """Build the data set of `cfg.test_dataloader`, once. Its name has the annotation files and a digest of each.
+
+    cfg: of runs.read_config, which checks annotation files and lets labels follow the class names.
+    """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     pipeline, dataset_cfg = TestPipeline(test_pipeline(cfg)), cfg.test_dataloader.dataset.to_dict()
     for part in dicts_in(dataset_cfg):
@@ -95,11 +98,9 @@ def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamp
             part.update(pipeline=[], test_mode=True, filter_cfg=None)  # AP wants the images without objects, too
     with silenced():
         dataset = DATASETS.build(dataset_cfg)
-    files = [file_label(original_annotations(cfg, Path(part.get('data_root') or '', part['ann_file'])))
-             for part in dicts_in(dataset_cfg) if part.get('ann_file')]
-    truth = [file_label(original_annotations(cfg, part['ann_file'])) for part in dicts_in(cfg.get('test_evaluator'))
-             if part.get('ann_file')]
-    files += [label for label in truth if label not in files]
+    parts = [part for part in dicts_in([dataset_cfg, cfg.get('test_evaluator')]) if part.get('ann_file')]
+    paths = dict.fromkeys(original_annotations(cfg, annotation_path(part)) for part in parts)
+    files = list(dict.fromkeys(map(file_label, paths)))
     kind = dataset_cfg['type'].removesuffix('ByName').removesuffix('Dataset').lower()
     spec = Spec.of(kind, annotations=files[0] if len(files) == 1 else tuple(files))
     return DetectionSamples(dataset, pipeline, spec=spec, limit=limit)

@@ -49,10 +49,13 @@ class GroundTruth:
         return api
 
     @classmethod
-    def of_file(cls, path: str, classes: Sequence[str]) -> 'GroundTruth':
-        """Labels follow `classes`, whatever the order of the categories in the file."""
-        content = read_annotations(get(path), path).content
-        return cls(content, category_ids(content['categories'], classes, path))
+    def of_file(cls, path: str, classes: Sequence[str], *, original: str | None = None) -> 'GroundTruth':
+        """Labels follow `classes`, whatever the order of the categories in the file.
+
+        original: path for errors, of the file of which `path` is a repaired copy.
+        """
+        content = read_annotations(get(path), original or path).content
+        return cls(content, category_ids(content['categories'], classes, original or path))
 
     @classmethod
     def of_samples(cls, samples: DetectionSamples) -> 'GroundTruth':

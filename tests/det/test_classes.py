@@ -1,10 +1,13 @@
 """Classes of detection data: by name in any order, heads and checkpoints that do not fit, VOC's names."""
 
 import argparse
+import functools
+import http.server
 import itertools
 import json
 import re
 import shlex
+import threading
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from mmengine.registry import init_default_scope
 
 import pit_downstream.det  # noqa: F401
 from pit_downstream.det import classes
+from pit_downstream.det.annotation_files import check_annotations
 from pit_downstream.training.launch import config_file
 from tests.det import scenes, tiny
 
@@ -21,12 +25,17 @@ LOADER = dict(num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
 NAMES = ('cup', 'bowl', 'jug')
 
 
+def match_classes(cfg, loaders):
+    classes.match_classes(cfg, loaders, check_annotations(cfg, loaders))
+
+
 def write_coco(path, order, ids=(7, 3, 5), boxes=2):
-    """A file with `boxes` objects of each of NAMES in one image, and its categories in `order`."""
+    """A file with the categories of NAMES that are in `order`, and `boxes` objects of each in one image."""
     number = dict(zip(NAMES, ids))
     annotations = [
         {'id': 1 + len(NAMES) * k + label, 'image_id': 1, 'category_id': number[name], 'iscrowd': 0, 'area': 400,
-         'bbox': [30 * label, 30 * k, 20, 20]} for k in range(boxes) for label, name in enumerate(NAMES)]
+         'bbox': [30 * label, 30 * k, 20, 20]} for k in range(boxes) for label, name in enumerate(NAMES)
+        if label in order]
     path.write_text(json.dumps({
         'images': [{'id': 1, 'file_name': 'a.png', 'width': 100, 'height': 100}], 'annotations': annotations,
         'categories': [{'id': number[NAMES[k]], 'name': NAMES[k]} for k in order]}))
@@ -44,7 +53,7 @@ def test_labels_of_datasets_and_metrics_follow_the_names_in_any_order_of_the_fil
         val_evaluator=dict(type='CocoMetric', ann_file=path, classwise=True), model={}))
     cfg.val_dataloader = dict(dataset=dict(cfg.train_dataloader.dataset.dataset, test_mode=True))
     init_default_scope('mmdet')
-    classes.match_classes(cfg, ('train_dataloader', 'val_dataloader'))
+    match_classes(cfg, ('train_dataloader', 'val_dataloader'))
     for dataset in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset):
         info = DATASETS.build(dataset).get_data_info(0)
         assert [one['bbox_label'] for one in info['instances']] == [one['bbox'][0] // 30 for one in info['instances']]
@@ -128,7 +137,7 @@ def test_tools_refuse_misspelled_classes_and_unfit_heads(run_tool, written, trai
 def test_other_categories_are_left_out_with_their_number(written, caplog):
     """Two bowls and a crowd of them; a head for the cups alone fits."""
     cfg = Config.fromfile(written(classes=('cup',)))
-    classes.match_classes(cfg, ('test_dataloader',))
+    match_classes(cfg, ('test_dataloader',))
     line, = [line for line in caplog.messages if 'annotations.json' in line]
     assert '3 objects' in line and line.endswith(': bowl')
 
@@ -171,7 +180,7 @@ def test_datasets_and_evaluators_that_disagree_are_refused(written, tmp_path, ch
     other = write_coco(tmp_path / 'other.json', (0, 2))
     cfg.merge_from_dict({key: other if value == 'OTHER' else value for key, value in change.items()})
     with pytest.raises(ValueError) as refused:
-        classes.match_classes(cfg, ('train_dataloader', 'val_dataloader'))
+        match_classes(cfg, ('train_dataloader', 'val_dataloader'))
     assert all(word in str(refused.value) for word in words)
 
 
@@ -184,13 +193,13 @@ def test_advice_for_custom_classes_works_as_printed(written):
     cfg.model.roi_head.mask_head.pop('num_classes')  # FCNMaskHead's default is 80
     loaders = ('train_dataloader', 'val_dataloader')
     with pytest.raises(ValueError, match='categories: cup, bowl') as refused:
-        classes.match_classes(cfg, loaders)
+        match_classes(cfg, loaders)
     options = DictAction(['--cfg-options'], 'cfg_options')
     chosen = argparse.Namespace()
     options(None, chosen, shlex.split(str(refused.value).partition('--cfg-options ')[2]))
     assert len(chosen.cfg_options) == 4
     cfg.merge_from_dict(chosen.cfg_options)
-    classes.match_classes(cfg, loaders)
+    match_classes(cfg, loaders)
 
 
 @pytest.mark.parametrize('name, expected', [
@@ -215,8 +224,49 @@ def test_names_in_voc_files_are_counted(tmp_path, caplog, names, words):
     cfg.model = dict(bbox_head=dict(num_classes=len(names)))
     if words is ValueError:
         with pytest.raises(ValueError, match='cups, bowls .names: cup, bowl'):
-            classes.match_classes(cfg, ('test_dataloader',))
+            match_classes(cfg, ('test_dataloader',))
         return
-    classes.match_classes(cfg, ('test_dataloader',))
+    match_classes(cfg, ('test_dataloader',))
     lines = [line for line in caplog.messages if 'test.txt' in line]
     assert lines == [] if words is None else len(lines) == 1 and words in lines[0]
+
+
+@pytest.mark.parametrize('content', [None, '<annotation><object><name>cup</na', 'no XML'])
+def test_missing_or_malformed_xml_file_is_refused(tmp_path, content):
+    folder = scenes.voc_folder(tmp_path / 'data')
+    file = folder / 'VOC2007/Annotations/12.xml'
+    file.unlink() if content is None else file.write_text(content)
+    cfg = scenes.voc_config(folder)
+    with pytest.raises(ValueError, match='VOC2007/Annotations/12.xml'):
+        match_classes(cfg, ('test_dataloader',))
+
+
+def test_remote_annotation_file_is_matched_by_name(tmp_path):
+    """mmengine reads files from URLs."""
+    write_coco(tmp_path / 'a.json', (2, 0, 1))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        root = f'http://127.0.0.1:{server.server_port}/'
+        for names in (('cup', 'bowl'), ('cup', 'plate')):
+            cfg = Config(dict(model={}, test_dataloader=dict(dataset=dict(
+                type='CocoDataset', data_root=root, ann_file='a.json', metainfo=dict(classes=names)))))
+            if names == ('cup', 'bowl'):
+                match_classes(cfg, ('test_dataloader',))
+                continue
+            with pytest.raises(ValueError, match=f'{root}a.json has no .* plate .categories: jug, cup, bowl'):
+                match_classes(cfg, ('test_dataloader',))
+        server.shutdown()
+
+
+def test_panoptic_files_are_left_to_mmdet(tmp_path):
+    """Their objects are in segments_info: an annotation has no category_id."""
+    path = tmp_path / 'panoptic.json'
+    path.write_text(json.dumps({
+        'images': [{'id': 1, 'file_name': 'a.jpg', 'width': 8, 'height': 8}],
+        'annotations': [{'image_id': 1, 'file_name': 'a.png', 'segments_info': [{'id': 1, 'category_id': 1}]}],
+        'categories': [{'id': 1, 'name': 'cup', 'isthing': 1}]}))
+    cfg = Config(dict(model={}, test_dataloader=dict(dataset=dict(
+        type='CocoPanopticDataset', ann_file=str(path), metainfo=dict(classes=('cup',))))))
+    match_classes(cfg, ('test_dataloader',))
+    assert cfg.test_dataloader.dataset.type == 'CocoPanopticDataset'
