@@ -120,7 +120,8 @@ def _sources(args: argparse.Namespace):
     from ..evaluation.models import classifiers
     from ..evaluation.ranks import start_ranks
     look_here()
-    return classifiers(preprocess=args.preprocess, device=start_ranks(args.device), seed=args.seed)
+    return classifiers(preprocess=args.preprocess, img_size=args.img_size, device=start_ranks(args.device),
+                       seed=args.seed)
 
 
 def attacked_classifier(args: argparse.Namespace):
@@ -132,11 +133,15 @@ def attacked_classifier(args: argparse.Namespace):
 
 
 def attacked_preprocessing(args: argparse.Namespace, predictor) -> list[str]:
-    """Return a line on the preprocessing of an attacked classifier, and of each source of transferred images."""
+    """Return a line on the preprocessing of an attacked classifier, and one on each source of transferred images.
+
+    A source gets the images of the attacked classifier and normalizes them itself.
+    """
     if args.detector:
         return []
     sources = [args.predictors(source) for source in sorted(args.sources)]
-    return [preprocessing(predictor), *(f'source {source.name}, {preprocessing(source)}' for source in sources)]
+    return [preprocessing(predictor), *(f'source {source.name}: the same images, {source.preparation.normalization}'
+                                        for source in sources)]
 
 
 def attacked(args: argparse.Namespace) -> tuple:

@@ -22,9 +22,9 @@ def decimal(text: str) -> float:
     try:
         value = float(top) / float(bottom) if slash else float(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise argparse.ArgumentTypeError(f'expected a number, got {text!r}') from error
+        raise argparse.ArgumentTypeError(f'expected a number, got {quote(text)}') from error
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f'expected a finite number, got {text!r}')
+        raise argparse.ArgumentTypeError(f'expected a finite number, got {quote(text)}')
     return value
 
 

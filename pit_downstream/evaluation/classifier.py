@@ -41,9 +41,13 @@ class Preparation:
             raise ValueError(f'std must be positive, got {tuple(self.std)}. For no normalization use mean 0 and std 1.')
 
     def __str__(self) -> str:
-        mean, std = (' '.join(f'{value:.4g}' for value in values) for values in (self.mean, self.std))
-        return (f'preprocessing: {self.view}, mean {mean}, std {std} (change it with --preprocess, --img-size, --mean, '
+        return (f'preprocessing: {self.view}, {self.normalization} (change it with --preprocess, --img-size, --mean, '
                 '--std)')
+
+    @property
+    def normalization(self) -> str:
+        mean, std = (' '.join(f'{value:.4g}' for value in values) for values in (self.mean, self.std))
+        return f'mean {mean}, std {std}'
 
     @property
     def words(self) -> dict[str, float | tuple[float, ...]]:

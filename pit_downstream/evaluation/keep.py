@@ -12,6 +12,7 @@ from ..datasets.base import Samples
 from .measure import measure_passes
 from .ranks import from_first, rank, refuse_together
 
+
 def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, metrics: Sequence[Metric],
                    conditions: Iterable[Condition], *, seed: int = 0, **options: Any) -> Table:
     """The table of `predictor` on `samples`, in which at least `conditions` are measured.

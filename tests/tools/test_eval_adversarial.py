@@ -137,10 +137,13 @@ def test_images_made_on_another_model(measured):
     code, out, said = measured('--attacks', 'pgd(steps=3)', 'noise', '--epsilons', '2/255', '--source', toy.FOUR)
     assert (code, said) == (0, ''), said
     own = model_key(build_classifier(toy.FOUR).name)  # which identifies the weights
-    assert out.splitlines()[2].startswith(f'source {build_classifier(toy.FOUR).name}, preprocessing: ')
+    line = out.splitlines()[2]  # the source does not resize the images
+    assert build_classifier(toy.FOUR).name in line and 'mean 0.5 0.4 0.3, std 0.2' in line and 'crop' not in line
     assert names(out)[1:3] == [f'transfer(attack=\'pgd\', source="{own}", steps=3)', 'noise']
     itself = measured('--attacks', 'pgd(run_to_end=True, steps=3)', '--epsilons', '2/255')[1]
     assert out.splitlines()[6].split()[-7:-3] == itself.splitlines()[5].split()[-7:-3]
+    smaller = measured('--attacks', 'pgd(steps=3)', '--epsilons', '2/255', '--source', toy.FOUR, '--img-size', '16')
+    assert smaller[0] == 0, smaller  # --img-size is for both
 
 
 def test_patches_have_no_epsilon(measured):
