@@ -123,7 +123,7 @@ def _check_images(file: AnnotationFile, path: str | Path) -> dict[int | str, Siz
         if id in first:
             other = entries[first[id]]
             if any(other[key] != entry[key] for key in ('file_name', 'height', 'width')):
-                _refuse(path, where, 'id', f'an id of its own, but images[{first[id]}] has it, too', entry['id'])
+                _refuse(path, where, 'id', f'unique, but images[{first[id]}] has it, too', entry['id'])
             file.repairs['repeated entry of an image removed'] += 1
             continue
         if entry['id'] != id or type(entry['id']) is not type(id):
@@ -150,9 +150,9 @@ def _check_categories(file: AnnotationFile, path: str | Path) -> set[int]:
             file.repairs['repeated entry of a category removed'] += 1
             continue
         if id in ids:
-            _refuse(path, where, 'id', f'an id of its own, but {_quote(ids[id])} and {_quote(name)} have it', id)
+            _refuse(path, where, 'id', f'unique, but {_quote(ids[id])} and {_quote(name)} have it', id)
         if name in names:
-            _refuse(path, f'{where} (id {id})', 'name', f'a name of its own, but category {names[name]} has it, too',
+            _refuse(path, f'{where} (id {id})', 'name', f'unique, but category {names[name]} has it, too',
                     name)
         if type(entry['id']) is not int:
             entry['id'] = id

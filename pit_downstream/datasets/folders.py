@@ -77,7 +77,7 @@ def images_by_class(root: Path, folders: Iterable[str]) -> dict[str, list[str]]:
 
 
 def warn_ignored(root: Path, names: Mapping[str, list[str]], *, counts: Mapping[str, int] | None = None) -> None:
-    """Log one warning that counts and names what is ignored in `root`, by reason.
+    """Log one warning that counts and names the ignored entries of `root`, by reason.
 
     names: by reason. counts: how many, where that is not the number of names.
     """

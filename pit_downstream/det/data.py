@@ -22,7 +22,7 @@ from mmengine.structures import BaseDataElement
 from PIL import Image, ImageFile, ImageOps
 
 from ..datasets.base import BROKEN, reason_of
-from ..datasets.folders import printable
+from ..datasets.folders import printable, shown
 from ..evaluation.ranks import gathered
 
 UPRIGHT = ('color', 'grayscale')  # color types for which mmcv applies the EXIF orientation
@@ -167,9 +167,8 @@ class BrokenImageHook(Hook):
         faults = dict(gathered(list(self._faults.items())))
         self._faults = {}
         if faults:
-            shown = ', '.join(f'{printable(path)} ({fault})' for path, fault in sorted(faults.items())[:8])
-            more = f' and {len(faults) - 8} more' if len(faults) > 8 else ''
-            print_log(f'{len(faults)} broken images were evaluated, gray where they do not decode: {shown}{more}',
+            names = shown([f'{path} ({fault})' for path, fault in sorted(faults.items())], most=8)
+            print_log(f'{len(faults)} broken images were evaluated, gray where they do not decode: {names}',
                       logger='current', level=logging.WARNING)
 
     after_test_iter, after_test_epoch = after_val_iter, after_val_epoch
@@ -188,7 +187,7 @@ def report_broken_images(cfg: Config) -> None:
 
 
 def survive_broken_images(cfg: Config) -> None:
-    """Exchange mmcv's image loader for `LoadImageOrSkip` in every pipeline of `cfg`, in place."""
+    """Replace mmcv's image loader by `LoadImageOrSkip` in every pipeline of `cfg`, in place."""
     for loader in LOADERS:
         for step in dicts_in(cfg.get(loader)):
             if class_of(step, TRANSFORMS) is LoadImageFromFile:

@@ -24,7 +24,7 @@ def require_finite_weights(model: nn.Module, source: object) -> None:
 
 
 class NanWatch:
-    """Notices NaN in whatever the heads of a detector return; NaN from backbone or neck arrives there, too."""
+    """Forward hooks that find NaN in the outputs of a detector's heads. NaN from backbone or neck reaches them, too."""
 
     def __init__(self, model: nn.Module):
         self._found: Tensor | None = None

@@ -29,7 +29,7 @@ GAP = 8  # pixels between two panels
 class PictureHook(Hook):
     """Write a PNG for every tested image into `out_dir`, under the path of the image below the common folder of all.
 
-    The ground truth is that of the annotation file, without crowds, whatever the pipeline makes of it. Of a broken
+    The ground truth is that of the annotation file, without crowds and without changes by the pipeline. Of a broken
     image the part that decodes is shown, gray elsewhere.
     score_thr: predictions below it, in [0, 1], are left out. least: small images are enlarged to at least this side.
     color_type, backend_args: of the loader, for three channels (mmcv.imfrombytes).

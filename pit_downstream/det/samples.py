@@ -87,7 +87,7 @@ class DetectionSamples:
 
 
 def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamples:
-    """Build the data set of `cfg.test_dataloader`, once. Its name has the annotation files and a digest of each.
+    """Build the dataset of `cfg.test_dataloader`, once. Its name has the annotation files and a digest of each.
 
     cfg: of runs.read_config, which checks annotation files and lets labels follow the class names.
     """

@@ -50,7 +50,7 @@ class GroundTruth:
 
     @classmethod
     def of_file(cls, path: str, classes: Sequence[str], *, original: str | None = None) -> 'GroundTruth':
-        """Labels follow `classes`, whatever the order of the categories in the file.
+        """Read a COCO file. Labels follow `classes`, for any order of the categories in the file.
 
         original: path for errors, of the file of which `path` is a repaired copy.
         """

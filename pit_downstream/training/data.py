@@ -45,7 +45,7 @@ class FolderPictures(Dataset):
 
 @DATASETS.register_module()
 class EvaluationPictures(FolderPictures):
-    """Each picture as the measuring tools view it. view: arguments of View.
+    """Each image as the measuring tools view it. view: arguments of View.
 
     An unreadable image is named in the log. It comes as a black one with the label UNREADABLE, which `TopAccuracy`
     leaves out and counts.
@@ -79,7 +79,7 @@ class TrainingPictures(FolderPictures):
             try:
                 picture = read_picture(path)
             except UnreadableImage as error:
-                self._report(error, 'another picture is trained on in its place')
+                self._report(error, 'another image is trained on in its place')
                 continue
             return {'images': torch.as_tensor(self.transform(picture)), 'labels': self.samples.targets[place]}
         raise ValueError(f'expected pictures in {self.samples.root}, got {len(self)} files of which none decodes')

@@ -46,9 +46,9 @@ def checkpoint_file(path: str) -> Path:
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
     """Return the latest whole checkpoint of a work dir, None where it has none.
 
-    That is the one which last_checkpoint names: a file of that name in `work_dir`, wherever it was when it was
-    written, or else the file at that path. Where the pointer is empty or missing, or its file is missing or cut short,
-    it is the epoch_N.pth or iter_N.pth with the largest N.
+    last_checkpoint names it: a file of that name in `work_dir`, which may have moved since, or else the file at that
+    path. Where the pointer is empty or missing, or its file is missing or cut short, the latest is the epoch_N.pth or
+    iter_N.pth with the largest N.
 
     Raises:
         ValueError: All checkpoints are cut short.

@@ -101,7 +101,7 @@ def test_a_broken_picture_is_named_and_replaced(folder, logged):
     broken.write_bytes(broken.read_bytes()[:200])
     pictures = TrainingPictures(str(folder), TRANSFORM)
     assert pictures[0]['labels'] == class_folders(folder, view=View(**VIEW)).targets[1] and pictures[0]['images'].any()
-    assert [message for message in logged if broken.name in message and 'another picture is trained on' in message]
+    assert [message for message in logged if broken.name in message and 'another image is trained on' in message]
     assert len(logged) == 1  # once
 
 

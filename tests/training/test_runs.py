@@ -252,7 +252,7 @@ def test_unreadable_images_do_not_end_a_run(few_shapes, tmp_path, logged):
     assert runner.iter == 3 and top1 * 4 == int(top1 * 4)
     text = ''.join(path.read_text() for path in (tmp_path / 'work').rglob('*.log'))
     assert '2 of 6 images were unreadable: the accuracy rests on the other 4' in text
-    assert text.count('left out of the accuracy') == 2 and text.count('another picture is trained on') == 2
+    assert text.count('left out of the accuracy') == 2 and text.count('another image is trained on') == 2
 
 
 @pytest.mark.parametrize('change, words', [
