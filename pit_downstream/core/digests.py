@@ -65,7 +65,7 @@ def digest_files(paths: Sequence[str | Path], *, unreadable: str | None = None) 
 def cache_path() -> Path:
     """Return the path of the SQLite file that keeps digests."""
     root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    return Path(root, 'pit_downstream', 'digests.sqlite')
+    return Path(root, 'pit_downstream', 'digests.sqlite').absolute()
 
 
 def _report_progress(digests: Iterable[str], count: int) -> Iterator[str]:
