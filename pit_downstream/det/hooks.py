@@ -7,28 +7,26 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch.utils.data import Dataset
 
-from ..checkpoints import unwrap
 from ..training import data  # noqa: F401  registers leave_seeds_to_torch
+from ..training.checkpoint import set_state_dict
 from ..training.hooks import EpochSeedHook
 from ..training.launch import add_hooks
 
 
 @HOOKS.register_module()
 class BackboneLoadFromHook(Hook):
-    """Let `load_from` take the checkpoint of a classifier: its tensors become the detector's `backbone.*`.
+    """Let `load_from` take any checkpoint of a detector or of a classifier, whose tensors become `backbone.*`."""
 
-    A detector's own checkpoint (names with `backbone.`) and a resumed run pass untouched.
-    """
+    priority = 'VERY_HIGH'  # before EMAHook, which copies state_dict
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        state = unwrap(checkpoint)
+        set_state_dict(checkpoint)
+        state = checkpoint['state_dict']
         if not state:
             raise ValueError(f'the checkpoint has no tensors: {runner.cfg.get("load_from")}. Set load_from to a file '
                              'with a state dict.')
         if not any('backbone.' in name for name in state):
             checkpoint['state_dict'] = {f'backbone.{name}': value for name, value in state.items()}
-        elif not checkpoint.get('state_dict'):
-            checkpoint['state_dict'] = state
 
 
 @HOOKS.register_module()

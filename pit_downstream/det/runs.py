@@ -73,8 +73,8 @@ def set_training(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp == 'bf16':
         set_bf16(cfg)
     set_flags(cfg, args)
-    if cfg.get('resume') and cfg.get('load_from'):
-        add_hooks(cfg, 'CheckpointClassesHook')
+    if cfg.get('load_from'):
+        add_hooks(cfg, 'CheckpointClassesHook' if cfg.get('resume') else 'BackboneLoadFromHook')
     make_resumable(cfg)
 
 

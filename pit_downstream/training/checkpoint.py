@@ -173,6 +173,14 @@ def require_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path
                          'and checkpoint')
 
 
+def set_state_dict(checkpoint: dict[str, Any]) -> None:
+    """Let `checkpoint['state_dict']` be the weights of a checkpoint of any origin, without DDP's prefix, in place.
+
+    mmengine's EMAHook expects them there, and fills its copy of the model from no other names.
+    """
+    checkpoint['state_dict'] = {name.removeprefix('module.'): value for name, value in unwrap(checkpoint).items()}
+
+
 def _require_names(content: Any, path: str | Path) -> None:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ValueError(f'expected a dictionary of tensors by name in the checkpoint {path}, got '

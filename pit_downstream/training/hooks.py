@@ -15,7 +15,7 @@ from mmengine.runner import set_random_seed
 from ..core.outputs import write_atomic
 from ..evaluation.class_names import ATTRIBUTE
 from ..evaluation.ranks import from_first
-from .checkpoint import require_weights
+from .checkpoint import require_weights, set_state_dict
 
 WEIGHTS, CLASSES = 'weights.pth', 'classes.txt'
 
@@ -46,7 +46,7 @@ class RequireCheckpointHook(Hook):
     path: for the message. resume: refuse one that has not the state of a training run, too.
     """
 
-    priority = 'VERY_HIGH'  # before EMAHook, which expects state_dict
+    priority = 'VERY_HIGH'  # before EMAHook, which copies state_dict
 
     def __init__(self, path: str, *, resume: bool = False):
         self.path, self.resume = path, resume
@@ -55,10 +55,7 @@ class RequireCheckpointHook(Hook):
         if self.resume and 'epoch' not in (checkpoint.get('meta') or {}):
             raise ValueError(f'expected a checkpoint of a training run in {self.path}, got weights without an epoch; '
                              'give epoch_N.pth of a work dir to --resume')
-        if 'state_dict' not in checkpoint:  # a plain state dict
-            state = dict(checkpoint)
-            checkpoint.clear()
-            checkpoint['state_dict'] = state
+        set_state_dict(checkpoint)
         require_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model,
                         checkpoint['state_dict'], self.path)
 

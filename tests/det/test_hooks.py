@@ -14,26 +14,32 @@ OFFICIAL = formula.weights(formula.SHAPES['pit_ti'])
 CONFIG = Path(__file__).parents[2] / 'configs' / 'retinanet_pit_ti.py'
 
 
-def runner(tmp_path, checkpoint):
+def runner(tmp_path, checkpoint, *hooks):
     torch.save(checkpoint, tmp_path / 'w.pth')
     cfg = Config.fromfile(CONFIG)
     cfg.model.backbone.init_cfg = None
     init_default_scope('mmdet')
-    return Runner(model=cfg.model, work_dir=str(tmp_path), custom_hooks=cfg.custom_hooks, log_level='ERROR',
+    return Runner(model=cfg.model, work_dir=str(tmp_path), custom_hooks=[*cfg.custom_hooks, *hooks], log_level='ERROR',
                   load_from=str(tmp_path / 'w.pth'), default_scope='mmdet', experiment_name=tmp_path.name)
 
 
+@pytest.mark.parametrize('hooks', [(), ({'type': 'EMAHook'},)], ids=['', 'averaged'])
 @pytest.mark.parametrize('wrap', [
     lambda state: state,
     lambda state: {'model': state},
     lambda state: {'state_dict_ema': state, 'state_dict': {name: value + 9 for name, value in state.items()}},
     lambda state: {'state_dict': {f'backbone.{name}': value for name, value in state.items()}},
-], ids=['official', 'deit', 'ema', 'detector'])
-def test_load_from_fills_the_backbone(wrap, tmp_path):
-    run = runner(tmp_path, wrap(OFFICIAL))
+    lambda state: {f'module.backbone.{name}': value for name, value in state.items()},
+], ids=['official', 'deit', 'ema', 'detector', 'ddp'])
+def test_load_from_fills_the_backbone(wrap, hooks, tmp_path):
+    run = runner(tmp_path, wrap(OFFICIAL), *hooks)
+    run.call_hook('before_run')
     run.load_or_resume()
-    state = run.model.backbone.state_dict()
-    assert all(torch.equal(state[name], OFFICIAL[name]) for name in state if not name.startswith('norm'))
+    averaged = [hook.ema_model.module for hook in run.hooks if hasattr(hook, 'ema_model')]
+    for model in [run.model, *averaged]:
+        state = model.backbone.state_dict()
+        assert all(torch.equal(state[name], OFFICIAL[name]) for name in state if not name.startswith('norm'))
+    assert len(averaged) == len(hooks)
 
 
 def test_load_from_refuses_another_model(tmp_path):

@@ -1,6 +1,7 @@
 """Detection data that could mislead or end the tools: other images, names that leave a folder, broken files."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -196,3 +197,20 @@ def test_no_image_path_leaves_the_folder_of_drawings(run_tool, segmented, tmp_pa
     (tmp_path / 'linked/other').symlink_to(tmp_path / 'other')
     done = run_tool('test.py', 'tiny.py', 'w.pth', '--show-dir', 'linked')
     assert done.code == 2 and 'linked' in done.err and 'Traceback' not in done.err
+
+
+def test_averaged_weights_of_any_wrapping_are_those_of_the_checkpoint(run_tool, config, tmp_path):
+    """EMAHook tests its copy of the model, which must have the weights of a plain, DDP or EMA checkpoint."""
+    cfg = tiny.training(tmp_path / 'data', 'fcos')
+    state = build_detector(cfg, 'random', config='tiny').model.state_dict()
+    cfg.custom_hooks = [dict(type='EMAHook')]
+    cfg.dump(config)
+    scores = []
+    for name, checkpoint in {'plain': state, 'ddp': {f'module.{key}': value for key, value in state.items()},
+                             'ema': {'model_ema': state, 'epoch': 3}}.items():
+        torch.save(checkpoint, tmp_path / f'{name}.pth')
+        done = run_tool('test.py', config, tmp_path / f'{name}.pth', '--out', f'{name}.pkl')
+        assert done.code == 0, done.err
+        results = pickle.loads((tmp_path / f'{name}.pkl').read_bytes())
+        scores.append(torch.cat([result['pred_instances']['scores'] for result in results]))
+    assert len(scores[0]) and all(torch.equal(scores[0], other) for other in scores)
