@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from mmengine.config import Config, DictAction
 from mmengine.fileio import list_from_file
 
 from ..evaluation.ranks import rank
-from .annotation_files import CheckedFile, annotation_path
+from .annotation_files import CheckedFile, annotation_path, original_annotations
 from .data import LOADERS, class_of, dicts_in
 
 _log = logging.getLogger(__name__)
@@ -112,6 +113,8 @@ def match_classes(cfg: Config, loaders: Sequence[str], files: Mapping[str, Check
                  if part.get('type') == CocoMetricByName.__name__ and part.get('ann_file')]
     _check_coco_files([*datasets.values(), *evaluated], files, names, _advice(cfg, datasets))
     _check_xml_files(datasets.values(), names)
+    for loader in loaders:
+        _warn_of_other_images(cfg, loader, evaluators[loader])
     if not any(class_of(part, DATASETS) is CocoPanopticDataset for part in datasets.values()):
         _require_heads(cfg, len(names))
 
@@ -206,6 +209,18 @@ def _warn_of_others(path: str, names: Counter, classes: Sequence[str]) -> None:
         empty_classes = f'; no object has the class {shown(empty)}' if empty else ''
         _log.warning('%s: %d objects of categories that are not in metainfo.classes are left out: %s%s', path,
                      sum(others.values()), shown(others), empty_classes)
+
+
+def _warn_of_other_images(cfg: Config, loader: str, evaluator: str) -> None:
+    """Warn where the evaluator of `loader` reads another annotation file than its dataset."""
+    files = [original_annotations(cfg, annotation_path(part)) for _, part in _datasets(cfg, loader)]
+    for part in dicts_in(cfg.get(evaluator)):
+        if part.get('type') == CocoMetricByName.__name__ and part.get('ann_file') and rank() == 0:
+            path = original_annotations(cfg, annotation_path(part))
+            if os.path.realpath(path) not in map(os.path.realpath, files):
+                _log.warning('%s reads %s, %s reads %s: objects in images that are in the first alone count as missed. '
+                             'Set %s.ann_file to the file of the dataset', evaluator, path, loader, shown(files),
+                             evaluator)
 
 
 def _advice(cfg: Config, datasets: Mapping[str, Mapping]):

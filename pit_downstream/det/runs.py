@@ -16,8 +16,8 @@ from ..datasets.shapes import write_shapes
 from ..training.launch import (
     add_hooks,
     checkpoint_file,
-    config_file,
     join_processes,
+    load_config,
     require_checkpoint,
     set_flags,
     summary,
@@ -36,10 +36,9 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
 
     Raises FileNotFoundError or ValueError, in one sentence, before any work is done.
     """
-    path = config_file(args.config)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     setup_cache_size_limit_of_dynamo()
-    cfg = Config.fromfile(path)
+    cfg = load_config(args.config)
     if not cfg.get('model'):
         raise ValueError(f'expected the config of a detector, found no model in {args.config}; name a whole config')
     if cfg.model.get('type') == 'TrainedClassifier':

@@ -17,7 +17,7 @@ from timm.data import resolve_data_config
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
-from ..checkpoints import digest_tensors, unwrap
+from ..checkpoints import WRAPPERS, digest_tensors, unwrap
 from ..core.records import model_key
 from ..core.spec import Spec, Value
 from ..datasets.base import View
@@ -259,7 +259,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f'expected a checkpoint that loads without running code, got {path}: '
                          f'{_first_line(error)}; save a plain state dict') from error
     if not state:
-        raise ValueError(f'the checkpoint has no tensors: {path}. Pass a file with a state dict.')
+        entries = ', '.join(map(str, checkpoint))[:200]
+        raise ValueError(f'the checkpoint has no tensors: {path} (entries: {entries or "none"}). Pass a file with a '
+                         f'state dict, alone or under one of {", ".join(WRAPPERS)}.')
     return state
 
 

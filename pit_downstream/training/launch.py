@@ -31,6 +31,25 @@ def config_file(text: str) -> Path:
     return path
 
 
+def load_config(text: str) -> Config:
+    """Read the config file at `text` (see config_file) with the configs that it inherits from.
+
+    Raises ValueError for a setting that cannot be merged with its base, FileNotFoundError for a base that is missing.
+    """
+    path = config_file(text)
+    try:
+        return Config.fromfile(path)
+    except TypeError as error:
+        if 'cannot inherit from base' not in str(error):  # raised by the code of a config
+            raise
+        raise ValueError(f'{text} does not fit its _base_: {str(error).partition(". You may")[0]}. Write a list in '
+                         'full, or set its entries with --cfg-options, such as '
+                         'model.roi_head.bbox_head.0.num_classes=2') from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{text} needs a file that is missing: {error.filename or error}. Correct its '
+                                '_base_.') from error
+
+
 def checkpoint_file(path: str) -> Path:
     """The checkpoint file at `path`, or the latest one when it is a work dir."""
     found: Path | None = Path(path)

@@ -20,7 +20,7 @@ from ..evaluation.models import build_classifier
 from . import checkpoint
 from .bundled import ROOT, use_bundled
 from .hooks import WEIGHTS
-from .launch import config_file, join_processes, set_flags, summary
+from .launch import join_processes, load_config, set_flags, summary
 from .options import merge_options
 
 
@@ -30,9 +30,8 @@ def read_config(args: argparse.Namespace) -> Config:
     Raises FileNotFoundError, LookupError or ValueError, in one sentence, before any work is done.
     """
     checkpoint.register()
-    path = config_file(args.config)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(path)
+    cfg = load_config(args.config)
     if cfg.get('model', {}).get('type') != 'TrainedClassifier':
         raise ValueError(f'expected the config of a classifier, got {args.config}; train detectors with tools/train.py')
     cfg.launcher = args.launcher

@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 import threading
 
 import pytest
@@ -270,3 +271,23 @@ def test_panoptic_files_are_left_to_mmdet(tmp_path):
         type='CocoPanopticDataset', ann_file=str(path), metainfo=dict(classes=('cup',))))))
     match_classes(cfg, ('test_dataloader',))
     assert cfg.test_dataloader.dataset.type == 'CocoPanopticDataset'
+
+
+def test_an_evaluator_of_other_images_is_named_in_a_warning(written, tmp_path, caplog):
+    cfg = Config.fromfile(written())
+    other = shutil.copy(cfg.test_evaluator.ann_file, tmp_path / 'all.json')
+    match_classes(cfg, ('test_dataloader',))
+    assert 'count as missed' not in caplog.text
+    cfg.test_evaluator.ann_file = str(other)
+    match_classes(cfg, ('test_dataloader',))
+    assert str(other) in caplog.text and 'count as missed' in caplog.text
+
+
+@pytest.mark.parametrize('text, words', [
+    ("_base_ = 'BASE'\nmodel = dict(roi_head=dict(bbox_head=dict(num_classes=2)))", 'bbox_head.0.num_classes=2'),
+    ("_base_ = './missing.py'", 'missing.py')])
+def test_a_config_that_does_not_fit_its_base_is_refused(run_tool, tmp_path, text, words):
+    base = config_file('mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py')
+    (tmp_path / 'custom.py').write_text(text.replace('BASE', str(base)))
+    done = run_tool('train.py', 'custom.py')
+    assert done.code == 2 and words in done.err.splitlines()[-1] and 'custom.py' in done.err
