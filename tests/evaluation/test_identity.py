@@ -12,7 +12,7 @@ import pit_downstream.backbones  # noqa: F401
 from pit_downstream.core.condition import CLEAN
 from pit_downstream.core.records import MissingMeasurement, Record, ResultStore, model_key, weights_label
 from pit_downstream.evaluation.attention import build_model
-from pit_downstream.evaluation.models import build_classifier, classifiers
+from pit_downstream.evaluation.models import build_classifier, classifiers, read_weights
 from tests.evaluation import toy
 
 
@@ -208,3 +208,9 @@ def test_a_file_replaces_the_weights_of_a_folder(tmp_path):
     torch.save(given, tmp_path / 'w.pth')
     loaded = build_classifier(name, weights=tmp_path / 'w.pth').model.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in given.items())
+
+
+def test_entries_of_a_file_without_a_state_dict_are_named(tmp_path):
+    torch.save({'net': {'weight': torch.ones(1)}, 'acc': 91.5}, tmp_path / 'w.pth')
+    with pytest.raises(ValueError, match='w.pth .*net, acc'):
+        read_weights(tmp_path / 'w.pth')
