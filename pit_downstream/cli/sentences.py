@@ -52,15 +52,11 @@ def one_sentence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _raised_signals() -> Iterator[list[signal.Signals]]:
-    """Raise KeyboardInterrupt for SIGINT and SIGTERM, and list them. Workers leave SIGINT to their parent."""
+    """Raise KeyboardInterrupt for SIGINT and SIGTERM, and list them. Forked workers ignore SIGINT, which Ctrl-C sends
+    to them, too, and end at SIGTERM."""
     received: list[signal.Signals] = []
-    owner = os.getpid()
 
     def note(number, frame):
-        if os.getpid() != owner:  # a forked worker, which Ctrl-C reaches, too
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
-            return
         received.append(signal.Signals(number))
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
@@ -70,12 +66,32 @@ def _raised_signals() -> Iterator[list[signal.Signals]]:
         yield received
         return
     before = {number: signal.signal(number, note) for number in SIGNALS}
+    _caught.update(SIGNALS)
     try:
         yield received
     finally:
+        _caught.clear()
         if not received:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+# Signals that have a handler of this module. A forked worker must not keep it: a worker that receives SIGTERM just before
+# it waits for a lock or a pipe would run the handler after the wait, which never ends, and block the pool that ends it.
+_caught: set[signal.Signals] = set()
+
+
+def _reset_signals() -> None:
+    """Give a forked worker the default SIGTERM and no SIGINT."""
+    if _caught:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+os.register_at_fork(before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]),
+                    after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM]),
+                    after_in_child=_reset_signals)
 
 
 def _end(sentence: str, code: int) -> None:

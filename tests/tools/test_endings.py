@@ -1,6 +1,7 @@
 """How tools end: signals, places that cannot be written, full disks, and files of another kind."""
 
 import errno
+import multiprocessing
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 import pit_downstream.backbones  # noqa: F401  registers them with timm
+from pit_downstream.cli import one_sentence
 from pit_downstream.core.outputs import atomic_path, require_file_to_write, write_atomic
 from pit_downstream.training import checkpoint
 from tests.evaluation import toy
@@ -65,6 +67,20 @@ def started(tmp_path, *command, ready):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.02)
     return process
+
+
+def test_forked_workers_end_at_sigterm_at_once():
+    """A Python handler may run too late: a worker about to wait for a lock would wait forever (mmdet's VOC metric)."""
+    with one_sentence():
+        worker = multiprocessing.get_context('fork').Process(target=_has_default_signals)
+        worker.start()
+        worker.join()
+    assert worker.exitcode == 7
+
+
+def _has_default_signals():
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    sys.exit(7 if handlers == (signal.SIG_DFL, signal.SIG_IGN) else 1)
 
 
 @pytest.mark.parametrize('number, line', [(signal.SIGINT, 'interrupted'), (signal.SIGTERM, 'terminated')])
