@@ -76,7 +76,7 @@ def _raised_signals() -> Iterator[list[signal.Signals]]:
                 signal.signal(number, handler)
 
 
-# Signals that have a handler of this module. A forked worker must not keep it: a worker that receives SIGTERM just before
+# Signals with a handler of this module. A forked worker must not keep it: a worker that receives SIGTERM just before
 # it waits for a lock or a pipe would run the handler after the wait, which never ends, and block the pool that ends it.
 _caught: set[signal.Signals] = set()
 
