@@ -33,8 +33,8 @@ def main():
                  predictors=args.predictors, **cli.measure_options(args, predictor.device))
     require_counts(found.table, len(samples), allow_missing=args.allow_missing)
     if ranks.rank() == 0:
-        print(f'{found.table.model} on {found.table.dataset}, {len(samples)} images')
-        print(*cli.attacked_preprocessing(args, predictor), sep='\n', end='\n\n')
+        print(f'{found.table.model} on {found.table.dataset}, {len(samples)} images',
+              *cli.attacked_preprocessing(args, predictor), sep='\n', end='\n\n')
         print(found.text(conditions))
         print(*(f'\nwarning: {sentence}' for sentence in found.warnings), sep='', end='')
         for path, text in ((args.csv, found.csv()), (args.json, found.json())):

@@ -88,7 +88,7 @@ def test_the_flag_replaces_what_trained_before():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
-def test_float16_needs_a_gpu():
+def test_float16_needs_a_gpu(tmp_path):
     flags = SimpleNamespace(amp='fp16', auto_scale_lr=False, resume=None)
     with pytest.raises(ValueError, match='--amp fp16 needs a GPU, and there is none; leave it out, or take bf16'):
-        runs.set_training(Config(dict(model=dict(), optim_wrapper=dict())), flags)
+        runs.set_training(Config(dict(model=dict(), optim_wrapper=dict(), work_dir=str(tmp_path))), flags)
