@@ -23,7 +23,7 @@ def digest_tensors(state: Mapping[str, Tensor]) -> str:
 def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
     """Return the parameters of a training checkpoint: averaged (EMA) weights first, tensors only.
 
-    An entry without tensors is skipped, so that the next one counts. Raises ValueError for what is no dict.
+    An entry without tensors is skipped, so that the next one counts. Raises ValueError unless it is a dict.
     """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'expected a checkpoint with named tensors, got {type(checkpoint).__name__}; save a state '

@@ -1,4 +1,4 @@
-"""Content digests of files: what identifies a dataset. Hashes are cached, so a second run only calls stat()."""
+"""Content digests of files, which identify a dataset. Hashes are cached, so a second run only calls stat()."""
 
 import hashlib
 import logging
@@ -46,7 +46,7 @@ def digest_files(paths: Sequence[str | Path], *, unreadable: str | None = None) 
 
     Args:
         paths: The files.
-        unreadable: Stands for a file that is missing or cannot be read. None: such a file is an error.
+        unreadable: Result for a file that is missing or cannot be read. None: such a file is an error.
 
     Raises:
         OSError: A file is missing or unreadable, and `unreadable` is None.
@@ -81,7 +81,7 @@ def _report_progress(digests: Iterable[str], count: int) -> Iterator[str]:
 def _fingerprint(path: bytes, unreadable: str | None = None) -> Fingerprint | None:
     """Return size, mtime_ns, ctime_ns and inode. A rename keeps the mtime, but changes the ctime.
 
-    None for a file without any, if something stands for unreadable files.
+    None for a missing file where `unreadable` is given.
     """
     try:
         status = os.stat(path)

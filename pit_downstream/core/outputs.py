@@ -59,8 +59,8 @@ def path_inside(folder: str | Path, name: str) -> Path:
 def atomic_path(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield the path of a new file with the suffix of `path`, which takes its place where the block ends well.
 
-    A block that fails, a full disk and a killed process leave what was at `path`. A device or a pipe is written in
-    place, of a symlink the file that it names is replaced. Folders of `path` are made. sync: wait until the content is
+    A block that fails, a full disk and a killed process leave the old file at `path`. A device or a pipe is written in
+    place; the target of a symbolic link is replaced. Folders of `path` are made. sync: wait until the content is
     on the disk, so that it survives a power loss; False is faster for thousands of small files.
 
     Raises:

@@ -193,7 +193,7 @@ class ResultStore:
         except (ValueError, TypeError) as error:
             names = ', '.join(field.name for field in fields(Record))
             raise ValueError(f'expected a JSON object with {names} in line {number} of {self.path}, '
-                             f'got {quote(line)}; remove or mend that line') from error
+                             f'got {quote(line)}; remove or fix that line') from error
 
 
 def first_values(located: Iterable[tuple[str, Record]], *,
@@ -201,7 +201,7 @@ def first_values(located: Iterable[tuple[str, Record]], *,
     """Return one record for each number: of several the first.
 
     Values of one number that differ by less than `TOLERANCE` are rounding, and are counted in a warning.
-    located: (where it is, record), as of ResultStore.located. key: what tells numbers apart.
+    located: (where it is, record), as of ResultStore.located. key: identifies a number.
 
     Raises:
         ValueError: Two values of one number really differ, or rest on different numbers of samples.

@@ -53,17 +53,17 @@ def passes(sources: Sequence[Samples], *, indices: Sequence[Sequence[int]], batc
     """
     plan = [[(place, index) for index in chosen[start:start + batch_size]]
             for place, chosen in enumerate(indices) for start in range(0, len(chosen), batch_size)]
-    stream = _told(DataLoader(
+    stream = _unpacked(DataLoader(
         _Sources(sources), batch_sampler=plan, num_workers=workers, collate_fn=_pack if workers else _collate,
         pin_memory=pin, prefetch_factor=AHEAD if workers else None))
     for chosen in indices:
         yield chain.from_iterable(islice(stream, -(-len(chosen) // batch_size)))
 
 
-def _told(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
-    """The batches; of a worker that was killed it says what a user can do, not which of torch's options.
+def _unpacked(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
+    """Yield the batches. Raises ValueError, with the flags to change, where a worker was killed.
 
-    Of a fault in a worker torch writes 'in DataLoader worker process', of a killed one 'DataLoader worker (pid ...)'.
+    For a fault in a worker torch writes 'in DataLoader worker process', for a killed one 'DataLoader worker (pid ...)'.
     """
     try:
         for batches in loader:
@@ -71,8 +71,8 @@ def _told(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
     except RuntimeError as error:
         if 'DataLoader worker (pid' not in str(error):
             raise
-        raise ValueError('expected the processes that decode to live, but one was killed, as a rule for want of memory '
-                         '(of /dev/shm in a container); run with fewer --workers, or a smaller --batch-size') from error
+        raise ValueError('A worker process was killed, usually because memory is too small (/dev/shm in a container). '
+                         'Run with fewer --workers or a smaller --batch-size.') from error
 
 
 class _Sources(Dataset):

@@ -43,7 +43,7 @@ def start_ranks(device: str) -> torch.device:
 
 
 def rank_env(*, gpus: bool) -> None:
-    """Let the environment have what torch.distributed reads: torchrun's variables, made from srun's where needed.
+    """Set the variables that torch.distributed reads: torchrun's, made from srun's where needed.
 
     gpus: set LOCAL_RANK to the index of this process's GPU: tasks that Slurm has bound to GPUs of their own count from
     0 each.

@@ -91,7 +91,7 @@ def _parsed(path: Path, number: int, line: bytes) -> Chunk:
         return Chunk(**json.loads(line))
     except (ValueError, TypeError) as error:
         raise ValueError(f'expected the verdicts of some images in line {number} of {path}, got '
-                         f'{quote(line)}; remove or mend that line') from error
+                         f'{quote(line)}; remove or fix that line') from error
 
 
 def keep_attacking(store: ResultStore, predictor: Classifier, samples: Samples, conditions: Sequence[Condition], *,

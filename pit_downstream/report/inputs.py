@@ -177,7 +177,7 @@ def _verdicts(folders: Iterable[Path], models: Iterable[str]) -> dict[Key, dict[
                 condition = chunk['condition']
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f'expected the verdicts of some images in line {number} of {path}, got '
-                                 f'{quote(line)}; remove or mend that line') from error
+                                 f'{quote(line)}; remove or fix that line') from error
             here = found.setdefault(key, {}).setdefault(condition, {})
             here |= {id: stood for id, stood in right.items() if id not in here}
     return found

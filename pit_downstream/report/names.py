@@ -1,4 +1,4 @@
-"""What models and data sets are called on the page: short where that is clear, their whole Spec where they are told."""
+"""Names of models and datasets on the page: short where that is clear, the whole Spec elsewhere."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,10 +20,10 @@ def model_labels(models: Iterable[str]) -> dict[str, str]:
     labels = {}
     for model, spec in keys.items():
         rivals = {other for other in keys.values() if other.name == spec.name and other != spec}
-        told = {key: value for key, value in spec.kwargs if any(other.get(key) != value for other in rivals)}
-        if 'weights' in told:
-            told['weights'] = Spec.parse(model).get('weights')  # with its readable part
-        short = _short(spec, list(told.items())) if rivals else spec.name
+        shown = {key: value for key, value in spec.kwargs if any(other.get(key) != value for other in rivals)}
+        if 'weights' in shown:
+            shown['weights'] = Spec.parse(model).get('weights')  # with its readable part
+        short = _short(spec, list(shown.items())) if rivals else spec.name
         random = weights_label(model) == 'random'
         labels[model] = f'{short}, random weights' if random else short
     return labels

@@ -35,7 +35,7 @@ def test_a_value_of_another_type_is_refused(store):
     store.path.parent.mkdir()
     store.path.write_text(json.dumps({**vars(record()), 'value': '0.25'}) + '\n')
     with pytest.raises(ValueError,
-                       match='expected a JSON object with model, .* in line 1 of .*remove or mend that line'):
+                       match='model, .* in line 1 of .*results'):
         store.records()
 
 

@@ -59,6 +59,6 @@ class Faulty(Sizes):
 
 
 def test_an_error_in_a_worker_keeps_its_type_and_text():
-    """It is no worker that was killed for want of memory."""
+    """It is not reported as a killed worker."""
     with pytest.raises(RuntimeError, match='a fault of a decoder'):
         list(next(passes([Faulty(4)], indices=[range(4)], batch_size=2, workers=1)))

@@ -1,7 +1,6 @@
 """Slurm: which processes are ranks of one run, what slurm_train.sh starts, and tools under an srun."""
 
 import os
-import random
 import stat
 import subprocess
 import sys
@@ -26,7 +25,7 @@ BATCH = {'SLURM_JOB_ID': '71', 'SLURM_PROCID': '0', 'SLURM_NTASKS': '8', 'SLURM_
 def measure(run_tool, folder, store, *flags, **how):
     return run_tool('eval_imagenet_c.py', '--model', toy.FOUR, '--data', folder, '--store', store, '--corruptions',
                     'brightness', '--severities', 1, '--batch-size', 4, '--workers', 0, '--device', 'cpu', *flags,
-                    env={'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}, **how)
+                    env={'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1', 'TMPDIR': str(store.parent)}, **how)
 
 
 @pytest.fixture(scope='module')
@@ -47,10 +46,10 @@ def test_tasks_of_srun_share_the_work(run_tool, folder, tmp_path):
 
 
 @pytest.mark.parametrize('order', ['01', '10'])
-def test_bad_input_in_tasks_of_srun_is_reported_once(run_tool, order):
-    step = STEP | {'SLURM_JOB_ID': str(random.SystemRandom().randrange(10 ** 9))}
+def test_bad_input_in_tasks_of_srun_is_reported_once(run_tool, tmp_path, monkeypatch, order):
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
     first, second = (run_tool('eval_imagenet_c.py', '--model', toy.FOUR, '--data', 'nowhere',
-                              env=step | {'SLURM_PROCID': rank}) for rank in order)
+                              env=STEP | {'SLURM_PROCID': rank}) for rank in order)
     assert first.code == second.code == 2
     assert 'nowhere' in first.err and first.err.count('\n') == 1 and second.err == ''
 
