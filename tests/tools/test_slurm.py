@@ -1,6 +1,7 @@
 """Slurm: which processes are ranks of one run, what slurm_train.sh starts, and tools under an srun."""
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -85,6 +86,23 @@ def test_first_node(nodes, first):
     assert first_node(nodes) == first
 
 
+def free_port():
+    with socket.socket() as found:
+        found.bind(('127.0.0.1', 0))
+        return str(found.getsockname()[1])
+
+
+def results(processes, queue):
+    """What each process puts into the queue; a process that fails or hangs fails the test."""
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(100)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+    return [queue.get() for _ in processes]
+
+
 def two_processes(env, gpus, queue):
     """A rank on a machine with so many GPUs, of which torch sees those in `gpus`."""
     os.environ.update(env)
@@ -105,14 +123,10 @@ def two_processes(env, gpus, queue):
 def test_every_rank_has_a_gpu_for_itself(seen, expected):
     context = torch.multiprocessing.get_context('fork')
     queue = context.SimpleQueue()
-    step = STEP | {'SLURM_STEP_NUM_TASKS': '2', 'SLURM_STEP_NUM_NODES': '1', 'SLURM_JOB_ID': str(os.getpid())}
+    step = STEP | {'SLURM_STEP_NUM_TASKS': '2', 'SLURM_STEP_NUM_NODES': '1', 'MASTER_PORT': free_port()}
     processes = [context.Process(target=two_processes, args=(
         step | {'SLURM_PROCID': str(rank), 'SLURM_LOCALID': str(rank)}, seen[rank], queue)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    found = dict(queue.get() for _ in processes)
-    for process in processes:
-        process.join()
+    found = dict(results(processes, queue))
     if isinstance(expected, list):
         assert [found['0'], found['1']] == expected
     else:
@@ -181,15 +195,10 @@ def test_training_joins_the_tasks_of_srun(tasks, expected):
     """Over gloo, without a GPU; one task trains as one process."""
     context = torch.multiprocessing.get_context('fork')
     queue = context.SimpleQueue()
-    step = STEP | {'SLURM_STEP_NUM_TASKS': str(tasks), 'SLURM_STEP_NUM_NODES': '1', 'SLURM_JOB_ID': str(os.getpid()),
-                   'SLURM_STEP_ID': '7'}
+    step = STEP | {'SLURM_STEP_NUM_TASKS': str(tasks), 'SLURM_STEP_NUM_NODES': '1', 'MASTER_PORT': free_port()}
     processes = [context.Process(target=join, args=(
         step | {'SLURM_PROCID': str(rank), 'SLURM_LOCALID': str(rank)}, queue)) for rank in range(tasks)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(100)
-    assert sorted(queue.get() for _ in processes) == expected
+    assert sorted(results(processes, queue)) == expected
 
 
 def test_a_training_outside_of_slurm_is_no_task():
