@@ -58,8 +58,9 @@ def run_tool(tmp_path, monkeypatch, capfd):
                 (tmp_path / 'configs').symlink_to(REPO / 'configs')
         command = [str(REPO / 'tools' / name), *map(str, flags)]
         if subprocess or start:
+            paths = os.pathsep.join(filter(None, [str(REPO), os.environ.get('PYTHONPATH')]))  # modules of tests/, too
             process = subprocesses.run([*(start or [sys.executable]), *command], cwd=cwd, capture_output=True,
-                                       text=True, timeout=timeout, env={**os.environ, **(env or {})})
+                                       text=True, timeout=timeout, env={**os.environ, 'PYTHONPATH': paths, **(env or {})})
             return ToolResult(process.returncode, process.stdout, process.stderr)
         capfd.readouterr()
         with monkeypatch.context() as patch:
