@@ -59,8 +59,9 @@ def run_tool(tmp_path, monkeypatch, capfd):
         command = [str(REPO / 'tools' / name), *map(str, flags)]
         if subprocess or start:
             paths = os.pathsep.join(filter(None, [str(REPO), os.environ.get('PYTHONPATH')]))  # modules of tests/, too
+            environment = {**os.environ, 'PYTHONPATH': paths, **(env or {})}
             process = subprocesses.run([*(start or [sys.executable]), *command], cwd=cwd, capture_output=True,
-                                       text=True, timeout=timeout, env={**os.environ, 'PYTHONPATH': paths, **(env or {})})
+                                       text=True, timeout=timeout, env=environment)
             return ToolResult(process.returncode, process.stdout, process.stderr)
         capfd.readouterr()
         with monkeypatch.context() as patch:
