@@ -1,5 +1,6 @@
 """Every detector in configs/: short, documented, consistent in itself, and able to learn and to predict."""
 
+import copy
 import itertools
 import re
 
@@ -38,7 +39,7 @@ def model(trained):
     backbone = {**config.model.backbone, 'init_cfg': None}  # no download
     if backbone['type'] == 'ResNet':
         backbone['zero_init_residual'] = False  # frozen at zero, without the pretrained values, it would stop gradients
-    built = MODELS.build({**config.model, 'backbone': backbone})
+    built = MODELS.build({**copy.deepcopy(config.model), 'backbone': backbone})  # mmdet's DETRs change their config
     built.init_weights()
     return built
 
