@@ -83,7 +83,7 @@ def _attempt(subject: str, check: Callable[[], str]) -> Finding:
 
 
 def _bring_up() -> str:
-    from .det import mmcv_ops
+    from pit_downstream.det import mmcv_ops
     operators = mmcv_ops.install()
     importlib.import_module('mmdet.models')
     return f'mmdet.models imports; operators of mmcv: {operators}'
@@ -118,7 +118,7 @@ class _Payload:
 def _refuse_code() -> str:
     import torch
 
-    from .training import checkpoint
+    from pit_downstream.training import checkpoint
     with tempfile.TemporaryDirectory() as folder:
         marker = Path(folder) / 'ran'
         path = Path(folder) / 'harmful.pth'

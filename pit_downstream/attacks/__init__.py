@@ -9,7 +9,17 @@ base has what every attack guarantees, threat the balls, search the engine of th
 what they climb, checks what betrays a wrong evaluation. Attacks on detectors alone are in `det`.
 """
 
-from . import apgd, carlini, control, fab, gradient, occlusion, patch, square, transfer  # noqa: F401
-from .ensemble import autoattack
+from pit_downstream.attacks import (  # noqa: F401
+    apgd,
+    carlini,
+    control,
+    fab,
+    gradient,
+    occlusion,
+    patch,
+    square,
+    transfer,
+)
+from pit_downstream.attacks.ensemble import autoattack
 
 __all__ = ['autoattack']

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import torch
 from torch import Tensor
 
-from ..core.registry import ATTACKS
-from .losses import say
-from .objective import ClassifierObjective, Examined, Objective
-from .pace import Halving, Pace, Sparse
-from .search import Search, State
-from .threat import choose
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.attacks.losses import say
+from pit_downstream.attacks.objective import ClassifierObjective, Examined, Objective
+from pit_downstream.attacks.pace import Halving, Pace, Sparse
+from pit_downstream.attacks.search import Search, State
+from pit_downstream.attacks.threat import choose
 
 if TYPE_CHECKING:
-    from ..core.contracts import Rng
+    from pit_downstream.core.contracts import Rng
 
 
 @ATTACKS.register('apgd', source='Croce & Hein 2020, arXiv 2003.01690', quick={'steps': 3})

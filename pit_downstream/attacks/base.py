@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import torch
 from torch import Tensor
 
-from ..core.registry import ATTACKS
-from ..core.spec import Spec, Value
-from .threat import NORMS, Patches, ThreatModel
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.core.spec import Spec, Value
+from pit_downstream.attacks.threat import NORMS, Patches, ThreatModel
 
 if TYPE_CHECKING:
-    from ..core.contracts import Batch, Predictor, Streams
+    from pit_downstream.core.contracts import Batch, Predictor, Streams
 
 Predictors = Callable[[str], 'Predictor']  # the predictor that a text such as 'pit_s' names
 ARGUMENTS = {**dict.fromkeys(NORMS, ('norm', 'epsilon')), 'patch': ('count', 'side')}  # of the threat model, by norm

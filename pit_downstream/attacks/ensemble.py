@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from ..core.contracts import Batch, Outputs, Sample
-from ..core.registry import ATTACKS
-from ..streams.rng import BatchRng
-from .apgd import APGD, TargetedAPGD
-from .base import Attack
-from .checks import check_cascade
-from .fab import FAB, TargetedFAB
-from .losses import say
-from .objective import LOSSES, ClassifierObjective
-from .search import Search, still_right
-from .square import Square
-from .threat import ThreatModel
+from pit_downstream.core.contracts import Batch, Outputs, Sample
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.streams.rng import BatchRng
+from pit_downstream.attacks.apgd import APGD, TargetedAPGD
+from pit_downstream.attacks.base import Attack
+from pit_downstream.attacks.checks import check_cascade
+from pit_downstream.attacks.fab import FAB, TargetedFAB
+from pit_downstream.attacks.losses import say
+from pit_downstream.attacks.objective import LOSSES, ClassifierObjective
+from pit_downstream.attacks.search import Search, still_right
+from pit_downstream.attacks.square import Square
+from pit_downstream.attacks.threat import ThreatModel
 
 if TYPE_CHECKING:
-    from ..core.contracts import Classifier, Predictor, Streams
+    from pit_downstream.core.contracts import Classifier, Predictor, Streams
 
 VERSIONS = ('standard', 'plus', 'rand')
 EOT = 20  # passes over which 'rand' averages a gradient

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import torch
 from torch import Tensor
 
-from ..core.registry import ATTACKS
-from .apgd import goals_of, targets_of
-from .boundary import TINY, to_plane
-from .objective import ClassifierObjective, Objective
-from .search import Search, State
-from .threat import choose
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.attacks.apgd import goals_of, targets_of
+from pit_downstream.attacks.boundary import TINY, to_plane
+from pit_downstream.attacks.objective import ClassifierObjective, Objective
+from pit_downstream.attacks.search import Search, State
+from pit_downstream.attacks.threat import choose
 
 if TYPE_CHECKING:
-    from ..core.contracts import Rng
+    from pit_downstream.core.contracts import Rng
 
 DUAL = {'Linf': 1, 'L2': 2, 'L1': math.inf}  # the norm of a plane's normal by which its distance is measured
 SHORTEST = 1e-8  # way to a plane that still counts when two ways are weighed

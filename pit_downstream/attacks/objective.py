@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from .losses import cross_entropy, cross_entropy_to_goal, divergence, dlr, dlr_to_goal, margin, margin_to_goal
+from pit_downstream.attacks.losses import (
+    cross_entropy,
+    cross_entropy_to_goal,
+    divergence,
+    dlr,
+    dlr_to_goal,
+    margin,
+    margin_to_goal,
+)
 
 if TYPE_CHECKING:
-    from ..core.contracts import Batch, Classifier, Predictor
+    from pit_downstream.core.contracts import Batch, Classifier, Predictor
 
 # logits (n, K), labels (n,), goals: classes (n,) or probabilities (n, K) -> (n,), climbed
 KINDS = ('all', 'cls', 'box', 'rpn', 'roi')  # of losses of a detector: det.losses

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from ..core.registry import ATTACKS
-from .base import Attack
-from .objective import objective_of
-from .threat import as_patches
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.attacks.base import Attack
+from pit_downstream.attacks.objective import objective_of
+from pit_downstream.attacks.threat import as_patches
 
 if TYPE_CHECKING:
-    from ..core.contracts import Batch, Predictor, Streams
+    from pit_downstream.core.contracts import Batch, Predictor, Streams
 
 
 @ATTACKS.register('occlude_salient', source='ours; salient PatchDrop, Naseer et al. 2021, asks the attention of DINO')

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from .l1ball import project_into_box
-from .threat import ThreatModel, choose
+from pit_downstream.attacks.l1ball import project_into_box
+from pit_downstream.attacks.threat import ThreatModel, choose
 
 if TYPE_CHECKING:
-    from ..core.contracts import Rng
+    from pit_downstream.core.contracts import Rng
 
 State = dict[str, Tensor]
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from .base import Attack
-from .objective import KINDS, Objective, objective_of
+from pit_downstream.attacks.base import Attack
+from pit_downstream.attacks.objective import KINDS, Objective, objective_of
 
 if TYPE_CHECKING:
-    from ..core.contracts import Batch, Predictor, Rng, Streams
+    from pit_downstream.core.contracts import Batch, Predictor, Rng, Streams
 
 State = dict[str, Tensor]  # each (n, ...), a row per search: 'row', 'variant', 'clean', 'found', 'fooled', 'loss', ...
 ROOM = 4  # rows are begun together, once a quarter of the places is free: passes of a few images are dear

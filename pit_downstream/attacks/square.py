@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core.registry import ATTACKS
-from .objective import Examined, Objective
-from .search import Search, State
-from .windows import Windows
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.attacks.objective import Examined, Objective
+from pit_downstream.attacks.search import Search, State
+from pit_downstream.attacks.windows import Windows
 
 if TYPE_CHECKING:
-    from ..core.contracts import Rng
+    from pit_downstream.core.contracts import Rng
 
 AHEAD, PER_AHEAD = 16, 8  # proposals of a row at once at most; moves after which there may be one more
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, of 10,000: section 5 of the paper

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from ..core.registry import ATTACKS
-from ..core.spec import Spec
-from .base import Attack, Predictors, build_attack
-from .threat import NORMS
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.core.spec import Spec
+from pit_downstream.attacks.base import Attack, Predictors, build_attack
+from pit_downstream.attacks.threat import NORMS
 
 if TYPE_CHECKING:
-    from ..core.contracts import Batch, Predictor, Streams
+    from pit_downstream.core.contracts import Batch, Predictor, Streams
 
 
 @ATTACKS.register('transfer', source='Papernot et al. 2016, arXiv 1605.07277',

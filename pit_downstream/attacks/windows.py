@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .l1ball import project_into_box
-from .threat import ThreatModel
+from pit_downstream.attacks.l1ball import project_into_box
+from pit_downstream.attacks.threat import ThreatModel
 
 if TYPE_CHECKING:
-    from ..core.contracts import Rng
+    from pit_downstream.core.contracts import Rng
 
 TINY = 1e-12
 TILES = 5  # along a side of the first perturbation

@@ -14,8 +14,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .layers import Attention, Block, GridCache, forget_grids
-from .reattention import ReAttention, StillStatistics
+from pit_downstream.backbones.layers import Attention, Block, GridCache, forget_grids
+from pit_downstream.backbones.reattention import ReAttention, StillStatistics
 
 PATCH = 16  # side of a patch in pixels, of every model here
 

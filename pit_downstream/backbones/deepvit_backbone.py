@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from .deepvit import DeepVitTrunk, find_arch
-from .detection import EMBEDDINGS, DetectionBackbone, require_frozen, require_outputs
-from .pyramid import SimpleFeaturePyramid, StagePyramid, require_strides
-from .weights import DEEPVIT
+from pit_downstream.backbones.deepvit import DeepVitTrunk, find_arch
+from pit_downstream.backbones.detection import EMBEDDINGS, DetectionBackbone, require_frozen, require_outputs
+from pit_downstream.backbones.pyramid import SimpleFeaturePyramid, StagePyramid, require_strides
+from pit_downstream.backbones.weights import DEEPVIT
 
 
 class DeepViT(DetectionBackbone, DeepVitTrunk):

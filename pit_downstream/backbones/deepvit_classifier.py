@@ -6,9 +6,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, IMAGENET_INCE
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from ..checkpoints import unwrap
-from .deepvit import ARCHS, DeepVitTrunk
-from .weights import at_size, strip_prefix
+from pit_downstream.checkpoints import unwrap
+from pit_downstream.backbones.deepvit import ARCHS, DeepVitTrunk
+from pit_downstream.backbones.weights import at_size, strip_prefix
 
 
 class DeepVitClassifier(DeepVitTrunk):

@@ -9,8 +9,8 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from .sizes import each_alone, sizes_of
-from .weights import Family
+from pit_downstream.backbones.sizes import each_alone, sizes_of
+from pit_downstream.backbones.weights import Family
 
 EMBEDDINGS = ('patch_embed', 'pos_embed', 'cls_token')  # layer 0 of every backbone here
 

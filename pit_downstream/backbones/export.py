@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.outputs import atomic_path
-from .detection import DetectionBackbone
-from .reattention import ReAttention
+from pit_downstream.core.outputs import atomic_path
+from pit_downstream.backbones.detection import DetectionBackbone
+from pit_downstream.backbones.reattention import ReAttention
 
 OPSETS = range(18, 24)  # that torch 2.14's exporter writes and onnxruntime reads
 OPSET = 20  # with Gelu, and with Resize and LayerNormalization as torch means them

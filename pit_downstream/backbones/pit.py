@@ -13,9 +13,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .detection import EMBEDDINGS, DetectionBackbone, require_frozen, require_outputs
-from .layers import Block, GridCache, forget_grids
-from .weights import PIT
+from pit_downstream.backbones.detection import EMBEDDINGS, DetectionBackbone, require_frozen, require_outputs
+from pit_downstream.backbones.layers import Block, GridCache, forget_grids
+from pit_downstream.backbones.weights import PIT
 
 StemPadding = Literal['valid', 'same']
 

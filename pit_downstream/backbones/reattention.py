@@ -12,8 +12,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Attention, softmax_map
-from .streaming import Streaming, default_budget, mixed_attention, without_autocast
+from pit_downstream.backbones.layers import Attention, softmax_map
+from pit_downstream.backbones.streaming import Streaming, default_budget, mixed_attention, without_autocast
 
 
 class ReAttention(Attention):

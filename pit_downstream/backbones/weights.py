@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checkpoints import unwrap
-from .layers import resize_grid
+from pit_downstream.checkpoints import unwrap
+from pit_downstream.backbones.layers import resize_grid
 
 
 @dataclass(frozen=True)

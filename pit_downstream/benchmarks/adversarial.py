@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..core.condition import CLEAN, Condition
-from ..core.records import Table
-from ..core.registry import BENCHMARKS
-from ..core.spec import Spec, Value
-from .base import Benchmark, wilson
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.records import Table
+from pit_downstream.core.registry import BENCHMARKS
+from pit_downstream.core.spec import Spec, Value
+from pit_downstream.benchmarks.base import Benchmark, wilson
 
 ERROR = 'top1_error'
 METRICS = (ERROR, 'forwards', 'backwards')  # the latter are images taken through the model and back, per image

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from ..core.condition import Condition
-from ..core.records import Record, Table
-from ..core.spec import Spec, spelled
-from . import adversarial
-from .adversarial import ERROR, Rate
-from .base import wilson
-from .tables import aligned, number
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.records import Record, Table
+from pit_downstream.core.spec import Spec, spelled
+from pit_downstream.benchmarks import adversarial
+from pit_downstream.benchmarks.adversarial import ERROR, Rate
+from pit_downstream.benchmarks.base import wilson
+from pit_downstream.benchmarks.tables import aligned, number
 
 _COLUMNS = ('model', 'dataset', 'condition', 'corruption', 'attack', 'norm', 'epsilon', 'metric', 'value', 'low',
             'high', 'count', 'seed')

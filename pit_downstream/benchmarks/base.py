@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..core.condition import Condition
-from ..core.records import Table, weights_label
-from ..core.spec import Spec
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.records import Table, weights_label
+from pit_downstream.core.spec import Spec
 
 Z = 1.959963984540054  # the 97.5 % quantile of the standard normal: 95 % lie within +-Z
 

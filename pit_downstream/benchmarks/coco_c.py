@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable
 
-from ..core.condition import CLEAN, Condition
-from ..core.records import Key, Table
-from ..core.registry import BENCHMARKS
-from ..core.spec import Value
-from .base import Benchmark
-from .imagenet_c import CORRUPTIONS, HOLD_OUT, SEVERITIES, condition, conditions
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.records import Key, Table
+from pit_downstream.core.registry import BENCHMARKS
+from pit_downstream.core.spec import Value
+from pit_downstream.benchmarks.base import Benchmark
+from pit_downstream.benchmarks.imagenet_c import CORRUPTIONS, HOLD_OUT, SEVERITIES, condition, conditions
 
 __all__ = ['CORRUPTIONS', 'HOLD_OUT', 'METRICS', 'SEVERITIES', 'condition', 'conditions', 'measured', 'require',
            'summarise']

@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from fractions import Fraction
 
-from ..core.condition import Condition
-from ..core.records import Table
-from ..core.spec import Spec, Value, spelled
-from . import coco_c
-from .tables import aligned, number
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.records import Table
+from pit_downstream.core.spec import Spec, Value, spelled
+from pit_downstream.benchmarks import coco_c
+from pit_downstream.benchmarks.tables import aligned, number
 
 Curve = list[tuple[float, float]]  # (epsilon, value) in rising order
 

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Sequence
 
-from ..core.condition import CLEAN
-from ..core.records import MissingMeasurement, Table
-from ..core.spec import Value
-from . import coco_c
-from .tables import aligned, number, record_row, whole_mean
+from pit_downstream.core.condition import CLEAN
+from pit_downstream.core.records import MissingMeasurement, Table
+from pit_downstream.core.spec import Value
+from pit_downstream.benchmarks import coco_c
+from pit_downstream.benchmarks.tables import aligned, number, record_row, whole_mean
 
 
 def as_text(table: Table, metric: str, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .base import Z
+from pit_downstream.benchmarks.base import Z
 
 Interval = tuple[float, float]
 

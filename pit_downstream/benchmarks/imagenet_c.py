@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 
-from ..core.condition import CLEAN, Condition
-from ..core.records import Key, Table
-from ..core.registry import BENCHMARKS
-from ..core.spec import Spec, Value
-from .base import Benchmark, model_flag, weighted_interval
-from .shifts import is_shift
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.records import Key, Table
+from pit_downstream.core.registry import BENCHMARKS
+from pit_downstream.core.spec import Spec, Value
+from pit_downstream.benchmarks.base import Benchmark, model_flag, weighted_interval
+from pit_downstream.benchmarks.shifts import is_shift
 
 ERROR = 'top1_error'
 METRICS = (ERROR, 'top5_error', 'nll', 'ece')

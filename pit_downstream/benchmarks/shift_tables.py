@@ -3,11 +3,11 @@
 import json
 from collections.abc import Sequence
 
-from ..core.records import MissingMeasurement, Record
-from . import shifts
-from .base import wilson
-from .shifts import Tables
-from .tables import aligned, csv_of, number, record_row
+from pit_downstream.core.records import MissingMeasurement, Record
+from pit_downstream.benchmarks import shifts
+from pit_downstream.benchmarks.base import wilson
+from pit_downstream.benchmarks.shifts import Tables
+from pit_downstream.benchmarks.tables import aligned, csv_of, number, record_row
 
 
 def as_text(tables: Tables, names: Sequence[str]) -> str:

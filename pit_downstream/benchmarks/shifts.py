@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ..core.condition import CLEAN
-from ..core.records import Record, Table, weights_label
-from ..core.registry import BENCHMARKS
-from ..core.spec import Spec
-from .base import Benchmark, model_flag, weighted_interval
+from pit_downstream.core.condition import CLEAN
+from pit_downstream.core.records import Record, Table, weights_label
+from pit_downstream.core.registry import BENCHMARKS
+from pit_downstream.core.spec import Spec
+from pit_downstream.benchmarks.base import Benchmark, model_flag, weighted_interval
 
 ERROR = 'top1_error'
 IMAGENET = 'imagenet'

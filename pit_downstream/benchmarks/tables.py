@@ -6,12 +6,12 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
-from ..core.condition import CLEAN, Condition
-from ..core.records import CONTENT, MissingMeasurement, Record, Table
-from ..core.spec import Spec, Value
-from . import imagenet_c
-from .base import wilson
-from .imagenet_c import ERROR, SEVERITIES
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.records import CONTENT, MissingMeasurement, Record, Table
+from pit_downstream.core.spec import Spec, Value
+from pit_downstream.benchmarks import imagenet_c
+from pit_downstream.benchmarks.base import wilson
+from pit_downstream.benchmarks.imagenet_c import ERROR, SEVERITIES
 
 _COLUMNS = ('model', 'dataset', 'condition', 'corruption', 'severity', 'metric', 'value', 'low', 'high', 'count',
             'seed')

@@ -2,8 +2,8 @@
 
 import warnings
 
-from ..evaluation.slurm import require_one_process
-from .attacks import (
+from pit_downstream.evaluation.slurm import require_one_process
+from pit_downstream.cli.attacks import (
     add_attack_flags,
     attack_conditions,
     attack_parser,
@@ -12,7 +12,7 @@ from .attacks import (
     attacked_preprocessing,
     shown_conditions,
 )
-from .classifiers import (
+from pit_downstream.cli.classifiers import (
     add_preprocess_flags,
     classifier,
     classifier_parser,
@@ -22,7 +22,7 @@ from .classifiers import (
     preprocessing,
     published_pictures,
 )
-from .corruptions import (
+from pit_downstream.cli.corruptions import (
     add_corruption_flags,
     add_corruption_names,
     chosen_corruptions,
@@ -31,7 +31,7 @@ from .corruptions import (
     corruption_names,
     corruption_variant,
 )
-from .detectors import (
+from pit_downstream.cli.detectors import (
     add_detection_corruption_flags,
     chosen_image,
     detection_conditions,
@@ -40,17 +40,17 @@ from .detectors import (
     measured_detector_parser,
     save_corrupted,
 )
-from .export import backbone, export_parser
-from .facts import facts, facts_parser
-from .sentences import (
+from pit_downstream.cli.export import backbone, export_parser
+from pit_downstream.cli.facts import facts, facts_parser
+from pit_downstream.cli.sentences import (
     one_sentence,
     require_folder,
     require_image_to_write,
     require_name,
     require_places,
 )
-from .shifts import add_shift_flags, shift_places, shifts
-from .values import Once, batch_size, whole
+from pit_downstream.cli.shifts import add_shift_flags, shift_places, shifts
+from pit_downstream.cli.values import Once, batch_size, whole
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine imports it; setup.py pins it
 

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .classifiers import classifier_parser, pictures, predictor_of, preprocessing, require_classes
-from .detectors import detector, measured_detector_parser
-from .modules import import_own, look_here
-from .sentences import require_folder
-from .values import number
+from pit_downstream.cli.classifiers import classifier_parser, pictures, predictor_of, preprocessing, require_classes
+from pit_downstream.cli.detectors import detector, measured_detector_parser
+from pit_downstream.cli.modules import import_own, look_here
+from pit_downstream.cli.sentences import require_folder
+from pit_downstream.cli.values import number
 
 
 def attack_parser(description: str) -> argparse.ArgumentParser:
@@ -50,14 +50,14 @@ def add_attack_flags(parser: argparse.ArgumentParser) -> None:
 
 def attack_conditions(args: argparse.Namespace) -> tuple:
     """The conditions that the flags mean. Raises LookupError or ValueError for those that cannot be."""
-    from ..benchmarks import adversarial
-    from ..core.spec import Spec
+    from pit_downstream.benchmarks import adversarial
+    from pit_downstream.core.spec import Spec
     for module in args.imports:
         import_own(module)
     if args.detector:
-        from .. import det  # noqa: F401  registers the attacks on detectors
-    from ..evaluation.attacking import check_attack
-    from ..evaluation.corrupting import check_corruption
+        from pit_downstream import det  # noqa: F401  registers the attacks on detectors
+    from pit_downstream.evaluation.attacking import check_attack
+    from pit_downstream.evaluation.corrupting import check_corruption
     if args.epsilons is None and args.norm != 'Linf':
         raise ValueError(f'expected --epsilons with --norm {args.norm}, got none; write --epsilons 0.5')
     epsilons = adversarial.LEVELS if args.epsilons is None else [number(text) for text in args.epsilons]
@@ -79,12 +79,12 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
 def shown_conditions(texts: Sequence[str]) -> list:
     """Each 'clean', the name of a corruption or of an attack, with its arguments. Raises LookupError or ValueError for
     one that does not exist."""
-    from .. import corruptions, det  # noqa: F401  register corruptions and attacks
-    from ..core.condition import CLEAN, Condition
-    from ..core.registry import CORRUPTIONS
-    from ..core.spec import Spec
-    from ..evaluation.attacking import check_attack
-    from ..evaluation.corrupting import check_corruption
+    from pit_downstream import corruptions, det  # noqa: F401  register corruptions and attacks
+    from pit_downstream.core.condition import CLEAN, Condition
+    from pit_downstream.core.registry import CORRUPTIONS
+    from pit_downstream.core.spec import Spec
+    from pit_downstream.evaluation.attacking import check_attack
+    from pit_downstream.evaluation.corrupting import check_corruption
     found = []
     for spec in map(Spec.parse, texts):
         corrupts = spec.name in CORRUPTIONS
@@ -95,8 +95,8 @@ def shown_conditions(texts: Sequence[str]) -> list:
 
 def _attack(text: str, source: str | None):
     """The attack, with its usual arguments; on a source where one is given, as far as it asks a model."""
-    from ..core.registry import ATTACKS
-    from ..core.spec import Spec
+    from pit_downstream.core.registry import ATTACKS
+    from pit_downstream.core.spec import Spec
     spec = Spec.parse(text)
     kind = ATTACKS[spec.name]
     usual = {'norm': 'patch'} if kind.norms == ('patch',) else getattr(kind, 'usual', {})
@@ -108,7 +108,7 @@ def _attack(text: str, source: str | None):
 
 def _named(spec, predictors):
     """Return a transfer with the key of its source, which identifies the weights: records must not mix two."""
-    from ..core.records import model_key
+    from pit_downstream.core.records import model_key
     source = spec.get('source')
     if predictors is None or spec.name != 'transfer' or not isinstance(source, str):
         return spec
@@ -117,8 +117,8 @@ def _named(spec, predictors):
 
 def _sources(args: argparse.Namespace):
     """What builds the model that an attack is made on."""
-    from ..evaluation.models import classifiers
-    from ..evaluation.ranks import start_ranks
+    from pit_downstream.evaluation.models import classifiers
+    from pit_downstream.evaluation.ranks import start_ranks
     look_here()
     return classifiers(preprocess=args.preprocess, img_size=args.img_size, device=start_ranks(args.device),
                        seed=args.seed)
@@ -148,7 +148,7 @@ def attacked(args: argparse.Namespace) -> tuple:
     """What keeps the robustness, the predictor and the samples that the flags name: of a classifier or a detector."""
     from functools import partial
     if not args.detector:
-        from ..evaluation.robustness import keep_robustness
+        from pit_downstream.evaluation.robustness import keep_robustness
         predictor = attacked_classifier(args)
         samples = pictures(args, predictor)
         for source in sorted(args.sources):
@@ -159,8 +159,8 @@ def attacked(args: argparse.Namespace) -> tuple:
                                  f'{", ".join(predictor.class_names[:4])}. Use a source of the same classes and order.')
         return keep_robustness, predictor, samples
     predictor, samples, cfg = detector(args)
-    from ..det import robustness
-    from ..det.metric import config_metrics
-    from ..det.original import OriginalSizePredictor
+    from pit_downstream.det import robustness
+    from pit_downstream.det.metric import config_metrics
+    from pit_downstream.det.original import OriginalSizePredictor
     seen = OriginalSizePredictor(predictor) if args.at == 'original' else predictor
     return partial(robustness.keep_robustness, metrics=config_metrics(cfg, samples)), seen, samples

@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .modules import look_here
-from .sentences import require_folder, require_places
-from .values import batch_size, decimal, whole
+from pit_downstream.cli.modules import look_here
+from pit_downstream.cli.sentences import require_folder, require_places
+from pit_downstream.cli.values import batch_size, decimal, whole
 
 VALIDATION = 'data/imagenet/val'  # where data/README.md puts ImageNet's pictures
 
@@ -65,9 +65,9 @@ def classifier(args: argparse.Namespace):
 
 def predictor_of(args: argparse.Namespace, **precision: str | None):
     require_places(args)
-    from ..datasets.labelsets import read_classes
-    from ..evaluation.models import build_classifier
-    from ..evaluation.ranks import start_ranks
+    from pit_downstream.datasets.labelsets import read_classes
+    from pit_downstream.evaluation.models import build_classifier
+    from pit_downstream.evaluation.ranks import start_ranks
     look_here()
     names = read_classes(args.classes) if args.classes else None
     predictor = build_classifier(args.model, weights=args.weights, **preprocess_options(args), seed=args.seed,
@@ -81,7 +81,7 @@ def predictor_of(args: argparse.Namespace, **precision: str | None):
 
 def model_classes(predictor):
     """Return the classes of a model, to which folders are matched."""
-    from ..datasets.labelsets import Classes
+    from pit_downstream.datasets.labelsets import Classes
     count, names = predictor.classes(), predictor.class_names
     return Classes(count, names if names and len(names) == count else None)
 
@@ -90,15 +90,15 @@ def preprocessing(predictor, *, published: bool = False) -> str:
     """Return one line on how images are prepared for `predictor`, and how to change it. published: of --published."""
     from dataclasses import replace
 
-    from ..datasets.shift import as_published
+    from pit_downstream.datasets.shift import as_published
     view = as_published(predictor.view) if published else predictor.view
     return str(replace(predictor.preparation, view=view))
 
 
 def pictures(args: argparse.Namespace, predictor):
     """The samples of --data as `predictor` views them; refuses classes that it does not know."""
-    from ..datasets.cache import CachedSamples
-    from ..datasets.imagenet import class_folders, flat_folder
+    from pit_downstream.datasets.cache import CachedSamples
+    from pit_downstream.datasets.imagenet import class_folders, flat_folder
     options = {'view': predictor.view, 'classes': model_classes(predictor)}
     samples = flat_folder(args.data, args.labels, **options) if args.labels else class_folders(args.data, **options)
     require_classes(samples, predictor)
@@ -109,7 +109,7 @@ def pictures(args: argparse.Namespace, predictor):
 
 def require_classes(samples, predictor) -> None:
     """Raise ValueError unless `predictor` knows every class, by the same numbers."""
-    from ..datasets.imagenet import of_imagenet
+    from pit_downstream.datasets.imagenet import of_imagenet
     classes = predictor.classes()
     if classes > 1000 and model_classes(predictor).names is None and of_imagenet(samples):
         raise ValueError(f"{samples.root} has ImageNet's classes, numbered in 0..999, got a model of {classes} "
@@ -121,8 +121,8 @@ def require_classes(samples, predictor) -> None:
 
 def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequence[str]):
     """The samples of --published, with the clean ones of --data where that folder is there."""
-    from ..datasets.imagenet import published_corruptions
-    from ..datasets.shift import as_published
+    from pit_downstream.datasets.imagenet import published_corruptions
+    from pit_downstream.datasets.shift import as_published
     _require_named(args)
     clean = pictures(args, predictor) if Path(args.data).is_dir() else None
     samples = published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
@@ -139,7 +139,7 @@ def clean_pictures(args: argparse.Namespace, predictor, *, of_imagenet: bool):
     of_imagenet: refuse others than ImageNet's validation pictures.
     """
     _require_named(args)
-    from ..datasets.shift import require_imagenet
+    from pit_downstream.datasets.shift import require_imagenet
     if not Path(args.data).is_dir():
         return None
     if of_imagenet and not args.labels:

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .modules import import_own
-from .values import Once
+from pit_downstream.cli.modules import import_own
+from pit_downstream.cli.values import Once
 
 CHOOSING = ('--corruptions', '--severities')
 
@@ -48,8 +48,8 @@ def chosen_corruptions(args: argparse.Namespace) -> list[str]:
 
 def corruption_names(args: argparse.Namespace, *, registered: bool = True) -> list[str]:
     """The names that --corruptions means. Raises LookupError for one that is not `registered` where it should be."""
-    from ..benchmarks import imagenet_c
-    from ..core.registry import CORRUPTIONS
+    from pit_downstream.benchmarks import imagenet_c
+    from pit_downstream.core.registry import CORRUPTIONS
     for module in args.imports:
         import_own(module)
     wrong = [severity for severity in args.severities if severity not in imagenet_c.SEVERITIES]
@@ -59,14 +59,14 @@ def corruption_names(args: argparse.Namespace, *, registered: bool = True) -> li
               'all': imagenet_c.CORRUPTIONS + imagenet_c.HOLD_OUT}
     names = dict.fromkeys(name for given in args.corruptions for name in groups.get(given, (given,)))
     for name in names if registered else ():
-        from .. import corruptions  # noqa: F401  registers them
+        from pit_downstream import corruptions  # noqa: F401  registers them
         CORRUPTIONS.entry(name)
     return list(names)
 
 
 def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) -> tuple:
     """The clean condition, where there are clean pictures, and every corruption at every severity."""
-    from ..benchmarks import imagenet_c
+    from pit_downstream.benchmarks import imagenet_c
     every = imagenet_c.conditions(corruptions, args.severities, **corruption_variant(args))
     return every if Path(args.data).is_dir() else every[1:]
 

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .corruptions import add_corruption_names, corruption_names
-from .sentences import require_places
-from .values import batch_size, whole
+from pit_downstream.cli.corruptions import add_corruption_names, corruption_names
+from pit_downstream.cli.sentences import require_places
+from pit_downstream.cli.values import batch_size, whole
 
 
 MMDET = "config file; mmdet's own are mmdet::FOLDER/FILE.py"
@@ -70,7 +70,7 @@ def add_detection_corruption_flags(parser: argparse.ArgumentParser) -> None:
 
 def detection_conditions(args: argparse.Namespace) -> tuple[list[str], dict, tuple]:
     """The corruptions that the flags mean ('none' is none), what their conditions say besides, and all conditions."""
-    from ..benchmarks import coco_c
+    from pit_downstream.benchmarks import coco_c
     names = [] if args.corruptions == ['none'] else corruption_names(args)
     variant = {'order': 'bgr'} if args.bgr else {}
     return names, variant, coco_c.conditions(names, args.severities, **variant)
@@ -79,11 +79,11 @@ def detection_conditions(args: argparse.Namespace) -> tuple[list[str], dict, tup
 def detector(args: argparse.Namespace):
     """The predictor, the samples and the config that the flags name, on this rank's device; joins torchrun's ranks."""
     require_places(args)
-    from ..evaluation.ranks import start_ranks
+    from pit_downstream.evaluation.ranks import start_ranks
     device = start_ranks(args.device)
-    from ..det import runs
-    from ..det.predictor import build_detector
-    from ..det.samples import detection_samples
+    from pit_downstream.det import runs
+    from pit_downstream.det.predictor import build_detector
+    from pit_downstream.det.samples import detection_samples
     if bool(args.ann) != bool(args.images):
         raise ValueError('expected --ann FILE and --images DIR together, got one of them')
     cfg = runs.read_config(args, loaders=('test_dataloader',))
@@ -97,7 +97,7 @@ def detector(args: argparse.Namespace):
 def save_corrupted(args: argparse.Namespace, samples, cfg, conditions: Sequence) -> None:
     """Write the corrupted images that --save-images asks for."""
     if args.save_images:
-        from ..det.metric import config_truth
-        from ..det.saving import save_images
+        from pit_downstream.det.metric import config_truth
+        from pit_downstream.det.saving import save_images
         save_images(samples, config_truth(cfg, samples), conditions, args.save_images, format=args.image_format,
                     seed=args.seed, workers=args.workers or 0)

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from .detectors import config_parser
-from .sentences import require_name
-from .values import whole
+from pit_downstream.cli.detectors import config_parser
+from pit_downstream.cli.sentences import require_name
+from pit_downstream.cli.values import whole
 
 
 def export_parser(description: str) -> argparse.ArgumentParser:
@@ -22,17 +22,17 @@ def export_parser(description: str) -> argparse.ArgumentParser:
 
 def backbone(args: argparse.Namespace):
     """The backbone that the flags name, with its weights. Raises ValueError or LookupError where there is none."""
-    from ..core.outputs import require_file_to_write
+    from pit_downstream.core.outputs import require_file_to_write
     require_file_to_write(args.out, '--out')
-    from ..backbones.export import require_export
+    from pit_downstream.backbones.export import require_export
     require_export(args.opset)
     return _of_detector(args) if args.config.endswith('.py') else _by_name(args)
 
 
 def _of_detector(args: argparse.Namespace):
-    from ..backbones.detection import DetectionBackbone
-    from ..det import runs
-    from ..det.predictor import build_detector
+    from pit_downstream.backbones.detection import DetectionBackbone
+    from pit_downstream.det import runs
+    from pit_downstream.det.predictor import build_detector
     cfg = runs.read_config(args, loaders=())
     checkpoint = args.checkpoint if args.checkpoint == 'random' else runs.checkpoint_file(args.checkpoint)
     found = build_detector(cfg, checkpoint, config=Path(args.config).stem).model.backbone
@@ -43,9 +43,9 @@ def _of_detector(args: argparse.Namespace):
 
 
 def _by_name(args: argparse.Namespace):
-    from ..backbones import DeepViT, PiT, deepvit, pit
-    from ..core.spec import Spec
-    from ..evaluation.models import WEIGHTS, build_classifier, made, read_weights
+    from pit_downstream.backbones import DeepViT, PiT, deepvit, pit
+    from pit_downstream.core.spec import Spec
+    from pit_downstream.evaluation.models import WEIGHTS, build_classifier, made, read_weights
     spec = Spec.parse(args.config)
     known = {f'pit_{arch}': (PiT, arch) for arch in pit.ARCHS} | {
         arch if arch.startswith('vit_') else f'deepvit_{arch}': (DeepViT, arch) for arch in deepvit.ARCHS}

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from ..core.spec import quote
+from pit_downstream.core.spec import quote
 
 
 def look_here() -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .classifiers import clean_pictures, model_classes
+from pit_downstream.cli.classifiers import clean_pictures, model_classes
 
 
 def add_shift_flags(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def add_shift_flags(parser: argparse.ArgumentParser) -> None:
 
 def shift_places(args: argparse.Namespace) -> dict:
     """Where the data sets that --shifts names lie, by name; refuses what is not there before a model is built."""
-    from ..datasets.shifts import chosen_places, is_own, require_places
+    from pit_downstream.datasets.shifts import chosen_places, is_own, require_places
     places = chosen_places(args.shifts, args.data)
     if not places:
         raise FileNotFoundError('expected a shifted data set in data/, found none; put one where data/README.md says, '
@@ -32,9 +32,9 @@ def shifts(args: argparse.Namespace, places: dict, predictor) -> tuple:
     """The data sets of `places`, opened, by name; and the clean pictures of --data, None where there are none."""
     from dataclasses import replace
 
-    from ..datasets.cache import CachedSamples
-    from ..datasets.own_shift import Clean
-    from ..datasets.shifts import is_own, open_shifts
+    from pit_downstream.datasets.cache import CachedSamples
+    from pit_downstream.datasets.own_shift import Clean
+    from pit_downstream.datasets.shifts import is_own, open_shifts
     clean = clean_pictures(args, predictor, of_imagenet=not all(map(is_own, places)))
     opened = open_shifts(places, view=predictor.view, limit=args.limit,
                          clean=clean and Clean(Path(args.data), clean.name, model_classes(predictor)))

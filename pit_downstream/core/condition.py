@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import total_ordering
 
-from .spec import Spec, quote, split_outside_quotes
+from pit_downstream.core.spec import Spec, quote, split_outside_quotes
 
 _CLEAN, _AND = 'clean', '+'
 

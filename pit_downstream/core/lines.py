@@ -10,8 +10,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .outputs import name_failures
-from .spec import quote
+from pit_downstream.core.outputs import name_failures
+from pit_downstream.core.spec import quote
 
 PATIENCE = 300.  # seconds; a writer holds the lock for the time of one write and fsync
 

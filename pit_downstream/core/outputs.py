@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .spec import quote
+from pit_downstream.core.spec import quote
 
 
 def require_folder_to_write(folder: str | Path, flag: str) -> None:

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from .. import __version__
-from .lines import JsonLines
+from pit_downstream import __version__
+from pit_downstream.core.lines import JsonLines
 
 LIBRARIES = ('torch', 'torchvision', 'timm', 'numpy', 'pillow', 'mmengine', 'mmdet', 'pycocotools',
              'faster-coco-eval')

@@ -11,9 +11,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from .condition import Condition
-from .lines import JsonLines
-from .spec import Spec, quote
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.lines import JsonLines
+from pit_downstream.core.spec import Spec, quote
 
 TOLERANCE = 1e-6  # relative; sums of float32 in another order, as for other batches, differ by less
 

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
-from .spec import quote
+from pit_downstream.core.spec import quote
 
 T = TypeVar('T')
 Given = TypeVar('Given')  # a thing with its own type, which may say more than the registry's

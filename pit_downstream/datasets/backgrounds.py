@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.digests import digest_files, digest_text
-from ..core.registry import DATASETS
-from ..core.spec import Spec
-from .base import PictureSamples, View
-from .folders import folders_in
-from .shift import IN9_VARIATIONS, Shift, answered, as_published, require_folders
+from pit_downstream.core.digests import digest_files, digest_text
+from pit_downstream.core.registry import DATASETS
+from pit_downstream.core.spec import Spec
+from pit_downstream.datasets.base import PictureSamples, View
+from pit_downstream.datasets.folders import folders_in
+from pit_downstream.datasets.shift import IN9_VARIATIONS, Shift, answered, as_published, require_folders
 
 # The first and last index of each run of ImageNet's classes that belong to a class; from in_to_in9.json of
 # MadryLab/backgrounds_challenge, in the order of its in9_classes.txt. The 630 others belong to none.

@@ -15,11 +15,11 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
-from ..core.condition import CLEAN, Condition
-from ..core.contracts import Sample
-from ..core.digests import digest_files, digest_text
-from ..core.spec import Spec
-from .folders import SUFFIXES, printable
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.contracts import Sample
+from pit_downstream.core.digests import digest_files, digest_text
+from pit_downstream.core.spec import Spec
+from pit_downstream.datasets.folders import SUFFIXES, printable
 
 # What Pillow's decoders raise for damaged files: SyntaxError for PNG, struct.error for headers, RuntimeError for AVIF,
 # LookupError, TypeError and the like for tags of TIFF and Exif; DecompressionBombError above 179 million pixels

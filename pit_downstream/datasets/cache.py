@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.condition import Condition
-from ..core.contracts import Sample
-from ..core.digests import digest_text
-from .base import PictureSamples, Samples
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.contracts import Sample
+from pit_downstream.core.digests import digest_text
+from pit_downstream.datasets.base import PictureSamples, Samples
 
 
 class CachedSamples:

@@ -3,11 +3,18 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..core.condition import Condition
-from ..core.spec import Spec, Value
-from .base import CorruptedFolders, PictureSamples, View
-from .folders import folders_in, images_by_class, list_folder, pictures_in, printable, warn_ignored
-from .labelsets import Classes, wnid_indices
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.spec import Spec, Value
+from pit_downstream.datasets.base import CorruptedFolders, PictureSamples, View
+from pit_downstream.datasets.folders import (
+    folders_in,
+    images_by_class,
+    list_folder,
+    pictures_in,
+    printable,
+    warn_ignored,
+)
+from pit_downstream.datasets.labelsets import Classes, wnid_indices
 
 _DEVKIT = ('it looks like the numbering 1..1000 of the ILSVRC development kit, which is not the order of the class '
            'indices; give WordNet ids or indices 0..999')

@@ -3,12 +3,20 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from ..core.contracts import Sample
-from ..core.registry import DATASETS
-from .base import View
-from .folders import folders_in
-from .labelsets import Classes, real_labels, subset_indices
-from .shift import VAL, Shift, answered, as_published, is_validation, of_thousand, require_folders
+from pit_downstream.core.contracts import Sample
+from pit_downstream.core.registry import DATASETS
+from pit_downstream.datasets.base import View
+from pit_downstream.datasets.folders import folders_in
+from pit_downstream.datasets.labelsets import Classes, real_labels, subset_indices
+from pit_downstream.datasets.shift import (
+    VAL,
+    Shift,
+    answered,
+    as_published,
+    is_validation,
+    of_thousand,
+    require_folders,
+)
 
 
 @DATASETS.register('imagenet_a', title='ImageNet-A', place='data/imagenet-a', images=7500)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 
-from .folders import shown, warn_once
+from pit_downstream.datasets.folders import shown, warn_once
 
 _NAMES = "Pass --classes FILE: one class name a line, in the order of the model's outputs."
 _WNID = re.compile(r'n\d{8}')

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.contracts import Sample
-from ..core.registry import DATASETS
-from .base import View
-from .folders import folders_in
-from .shift import Shift, answered, require_folders
+from pit_downstream.core.contracts import Sample
+from pit_downstream.core.registry import DATASETS
+from pit_downstream.datasets.base import View
+from pit_downstream.datasets.folders import folders_in
+from pit_downstream.datasets.shift import Shift, answered, require_folders
 
 BORDER = 2  # pixels of the frame around every picture, which its authors ask to cut off; as easyrobust does
 

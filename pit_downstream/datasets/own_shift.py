@@ -4,13 +4,13 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..core.digests import digest_text
-from ..core.spec import Spec, Value
-from .base import View
-from .folders import folders_in, pictures_in
-from .imagenet_shifts import within
-from .labelsets import Classes
-from .shift import Shift, answered
+from pit_downstream.core.digests import digest_text
+from pit_downstream.core.spec import Spec, Value
+from pit_downstream.datasets.base import View
+from pit_downstream.datasets.folders import folders_in, pictures_in
+from pit_downstream.datasets.imagenet_shifts import within
+from pit_downstream.datasets.labelsets import Classes
+from pit_downstream.datasets.shift import Shift, answered
 
 PREFIX = 'shift_'  # of the names that no published data set has
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..core.contracts import Sample
-from ..core.spec import Spec, Value
-from .base import PictureSamples, View
-from .folders import folders_in, images_by_class, pictures_in
-from .labelsets import subset_indices, wnid_indices
+from pit_downstream.core.contracts import Sample
+from pit_downstream.core.spec import Spec, Value
+from pit_downstream.datasets.base import PictureSamples, View
+from pit_downstream.datasets.folders import folders_in, images_by_class, pictures_in
+from pit_downstream.datasets.labelsets import subset_indices, wnid_indices
 
 IN9_VARIATIONS = ('original', 'mixed_same', 'mixed_rand', 'mixed_next', 'only_fg', 'no_fg', 'only_bg_b', 'only_bg_t')
 VAL = re.compile(r'ILSVRC2012_val_(\d{8})')

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.registry import DATASETS
-from . import backgrounds, imagenet_shifts, objectnet  # noqa: F401  registers them
-from .base import View
-from .folders import folders_in
-from .own_shift import PREFIX, Clean, own_shift
-from .shift import IN9_VARIATIONS, Shift, is_validation, require_folders
+from pit_downstream.core.registry import DATASETS
+from pit_downstream.datasets import backgrounds, imagenet_shifts, objectnet  # noqa: F401  registers them
+from pit_downstream.datasets.base import View
+from pit_downstream.datasets.folders import folders_in
+from pit_downstream.datasets.own_shift import PREFIX, Clean, own_shift
+from pit_downstream.datasets.shift import IN9_VARIATIONS, Shift, is_validation, require_folders
 
 IN9 = 'in9_original'  # says where all variations lie
 

@@ -21,12 +21,12 @@ def require_stack() -> None:
 
 def _bring_up() -> None:
     require_stack()
-    from ..training import checkpoint
-    from . import mmcv_ops
+    from pit_downstream.training import checkpoint
+    from pit_downstream.det import mmcv_ops
     mmcv_ops.install()
     checkpoint.register()
     # these register, most with mmdet, which now imports
-    from . import (  # noqa: F401
+    from pit_downstream.det import (  # noqa: F401
         backbones, checkpoints, classes, corrupt, dag, data, finite, hooks, optim, patch, pictures, precision,
         preprocess, tog)
 

@@ -2,7 +2,7 @@
 
 from mmdet.registry import MODELS
 
-from ..backbones import DeepViT, PiT
+from pit_downstream.backbones import DeepViT, PiT
 
 for backbone in (PiT, DeepViT):
     MODELS.register_module(module=backbone)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from ..datasets.shapes import CLASSES
-from .data import LOADERS, dicts_in
+from pit_downstream.datasets.shapes import CLASSES
+from pit_downstream.det.data import LOADERS, dicts_in
 
 ROOT = 'data/shapes'
 

@@ -6,7 +6,7 @@ from typing import Any
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 
-from .classes import shown
+from pit_downstream.det.classes import shown
 
 
 @HOOKS.register_module()

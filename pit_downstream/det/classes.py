@@ -15,9 +15,9 @@ from mmdet.registry import DATASETS, METRICS, MODELS
 from mmengine.config import Config, DictAction
 from mmengine.fileio import list_from_file
 
-from ..evaluation.ranks import rank
-from .annotation_files import CheckedFile, annotation_path, original_annotations
-from .data import LOADERS, class_of, dicts_in
+from pit_downstream.evaluation.ranks import rank
+from pit_downstream.det.annotation_files import CheckedFile, annotation_path, original_annotations
+from pit_downstream.det.data import LOADERS, class_of, dicts_in
 
 _log = logging.getLogger(__name__)
 

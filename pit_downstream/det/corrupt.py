@@ -4,10 +4,10 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
-from ..core.spec import Spec
-from ..corruptions import corrupt_images
-from ..evaluation.corrupting import check_corruption
-from .pipeline import ORDERS, as_image, as_pixels
+from pit_downstream.core.spec import Spec
+from pit_downstream.corruptions import corrupt_images
+from pit_downstream.evaluation.corrupting import check_corruption
+from pit_downstream.det.pipeline import ORDERS, as_image, as_pixels
 
 
 @TRANSFORMS.register_module()

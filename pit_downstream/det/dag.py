@@ -10,13 +10,13 @@ from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.structures.bbox import bbox2roi
 from torch import Tensor, nn
 
-from ..attacks.base import Attack
-from ..core.registry import ATTACKS
-from .tog import classes_of, require_detector
+from pit_downstream.attacks.base import Attack
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.det.tog import classes_of, require_detector
 
 if TYPE_CHECKING:
-    from ..core.contracts import Batch, Streams
-    from .predictor import DetectorPredictor
+    from pit_downstream.core.contracts import Batch, Streams
+    from pit_downstream.det.predictor import DetectorPredictor
 
 SURE = 0.1  # least score of a target on the clean image: cihangxie/DAG
 Inputs = dict[str, object]  # what the model takes: 'inputs' (1, 3, H, W) and 'data_samples'

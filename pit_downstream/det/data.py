@@ -21,9 +21,9 @@ from mmengine.registry import Registry
 from mmengine.structures import BaseDataElement
 from PIL import Image, ImageFile, ImageOps
 
-from ..datasets.base import BROKEN, reason_of
-from ..datasets.folders import printable, shown
-from ..evaluation.ranks import gathered
+from pit_downstream.datasets.base import BROKEN, reason_of
+from pit_downstream.datasets.folders import printable, shown
+from pit_downstream.evaluation.ranks import gathered
 
 UPRIGHT = ('color', 'grayscale')  # color types for which mmcv applies the EXIF orientation
 CHECKED = ('cv2', 'pillow', 'turbojpeg')  # decoders of the formats that PIL reads, too

@@ -9,8 +9,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from ..core.contracts import NonFiniteOutputs
-from ..evaluation.ranks import refuse_together, together
+from pit_downstream.core.contracts import NonFiniteOutputs
+from pit_downstream.evaluation.ranks import refuse_together, together
 
 
 def require_finite_weights(model: nn.Module, source: object) -> None:

@@ -7,10 +7,10 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch.utils.data import Dataset
 
-from ..training import data  # noqa: F401  registers leave_seeds_to_torch
-from ..training.checkpoint import set_state_dict
-from ..training.hooks import EpochSeedHook
-from ..training.launch import add_hooks
+from pit_downstream.training import data  # noqa: F401  registers leave_seeds_to_torch
+from pit_downstream.training.checkpoint import set_state_dict
+from pit_downstream.training.hooks import EpochSeedHook
+from pit_downstream.training.launch import add_hooks
 
 
 @HOOKS.register_module()

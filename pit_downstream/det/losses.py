@@ -30,7 +30,7 @@ from mmdet.models.roi_heads.base_roi_head import BaseRoIHead
 from mmdet.utils import dist_utils
 from torch import Tensor, nn
 
-from ..attacks.objective import KINDS
+from pit_downstream.attacks.objective import KINDS
 
 CLS = {'cls', 'obj', 'conf', 'centerness', 'heatmap', 'det', 'qfl'}  # what the score of a detection is made of
 BOX = {'bbox', 'box', 'iou', 'xy', 'wh', 'dfl', 'offset', 'off', 'shape', 'loc', 'reg', 'pts', 'l1'}

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.contracts import Batch, Sample
-from ..core.spec import Spec
-from .instances import picture
-from .predictor import DetectorPredictor
+from pit_downstream.core.contracts import Batch, Sample
+from pit_downstream.core.spec import Spec
+from pit_downstream.det.instances import picture
+from pit_downstream.det.predictor import DetectorPredictor
 
 
 class OriginalSizePredictor(DetectorPredictor):

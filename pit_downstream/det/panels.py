@@ -8,15 +8,15 @@ from mmengine.structures import InstanceData
 from PIL import Image
 from torch import Tensor
 
-from ..core.condition import Condition
-from ..core.contracts import Sample
-from ..core.spec import spelled
-from ..evaluation.attacking import attack_curve
-from ..evaluation.corrupting import corrupted
-from ..evaluation.loading import RawBatch
-from .instances import picture
-from .pictures import paint, side_by_side
-from .predictor import DetectorPredictor
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.contracts import Sample
+from pit_downstream.core.spec import spelled
+from pit_downstream.evaluation.attacking import attack_curve
+from pit_downstream.evaluation.corrupting import corrupted
+from pit_downstream.evaluation.loading import RawBatch
+from pit_downstream.det.instances import picture
+from pit_downstream.det.pictures import paint, side_by_side
+from pit_downstream.det.predictor import DetectorPredictor
 
 
 def panels(predictor: DetectorPredictor, sample: Sample, conditions: Sequence[Condition], classes: tuple[str, ...], *,

@@ -13,17 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attacks.base import Attack, without_inference_tensors
-from ..core.contracts import Batch, Sample
-from ..core.outputs import write_atomic
-from ..core.registry import ATTACKS
-from ..datasets.base import UnreadableImage
-from ..streams.rng import BatchRng
-from .tog import require_detector
+from pit_downstream.attacks.base import Attack, without_inference_tensors
+from pit_downstream.core.contracts import Batch, Sample
+from pit_downstream.core.outputs import write_atomic
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.datasets.base import UnreadableImage
+from pit_downstream.streams.rng import BatchRng
+from pit_downstream.det.tog import require_detector
 
 if TYPE_CHECKING:
-    from ..core.contracts import Streams
-    from .predictor import DetectorPredictor
+    from pit_downstream.core.contracts import Streams
+    from pit_downstream.det.predictor import DetectorPredictor
 
 _log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from ..core.outputs import atomic_path, path_inside
-from .data import LoadImageOrSkip
+from pit_downstream.core.outputs import atomic_path, path_inside
+from pit_downstream.det.data import LoadImageOrSkip
 
 COLOURS = ['#e6194b', '#ffe119', '#4363d8', '#f58231', '#46f0f0', '#f032e6', '#bcf60c', '#fabebe', '#3cb44b', '#911eb4']
 TITLES = ('ground truth', 'predictions')

@@ -14,21 +14,21 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from ..checkpoints import digest_tensors, unwrap
-from ..core.contracts import Batch, NonFiniteOutputs, Outputs, Sample
-from ..core.digests import digest_text
-from ..core.spec import Spec
-from ..streams.rng import seed_of
-from ..training.checkpoint import load, require_weights
-from .checkpoints import check_class_names
-from .classes import data_classes
-from .data import dicts_in
-from .finite import NanWatch, require_finite_weights
-from .instances import Instances, picture, set_truth
-from .losses import KINDS, loss_of, mend_batch_norms, wants_masks
-from .pipeline import TestPipeline
-from .quiet import silenced
-from .samples import counting, test_pipeline
+from pit_downstream.checkpoints import digest_tensors, unwrap
+from pit_downstream.core.contracts import Batch, NonFiniteOutputs, Outputs, Sample
+from pit_downstream.core.digests import digest_text
+from pit_downstream.core.spec import Spec
+from pit_downstream.streams.rng import seed_of
+from pit_downstream.training.checkpoint import load, require_weights
+from pit_downstream.det.checkpoints import check_class_names
+from pit_downstream.det.classes import data_classes
+from pit_downstream.det.data import dicts_in
+from pit_downstream.det.finite import NanWatch, require_finite_weights
+from pit_downstream.det.instances import Instances, picture, set_truth
+from pit_downstream.det.losses import KINDS, loss_of, mend_batch_norms, wants_masks
+from pit_downstream.det.pipeline import TestPipeline
+from pit_downstream.det.quiet import silenced
+from pit_downstream.det.samples import counting, test_pipeline
 
 RANDOM = 'random'
 
@@ -120,7 +120,7 @@ class DetectorPredictor:
         return image[:, :height, :width] * self._white
 
     def _traced(self, images: Tensor, batch: Batch) -> Outputs:
-        from ..attention.trace import trace_attention
+        from pit_downstream.attention.trace import trace_attention
         if len({sample.target.network_shape for sample in batch.samples}) > 1:
             raise ValueError('expected network images of one size to trace attention, got several; use batches of one')
         with trace_attention(self.model.backbone) as seen:

@@ -6,7 +6,7 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from ..backbones.sizes import Size, tell_sizes
+from pit_downstream.backbones.sizes import Size, tell_sizes
 
 
 @MODELS.register_module()

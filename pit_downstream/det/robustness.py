@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..attacks.base import build_attack
-from ..benchmarks import adversarial_tables, detection_attacks
-from ..core.condition import Condition
-from ..core.contracts import Metric
-from ..core.records import ResultStore, Table
-from ..datasets.base import Samples
-from ..evaluation.keep import keep_measuring
-from ..evaluation.ranks import from_first, rank
-from ..evaluation.robustness import few
-from ..streams.rng import BatchRng
-from .predictor import DetectorPredictor
+from pit_downstream.attacks.base import build_attack
+from pit_downstream.benchmarks import adversarial_tables, detection_attacks
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.contracts import Metric
+from pit_downstream.core.records import ResultStore, Table
+from pit_downstream.datasets.base import Samples
+from pit_downstream.evaluation.keep import keep_measuring
+from pit_downstream.evaluation.ranks import from_first, rank
+from pit_downstream.evaluation.robustness import few
+from pit_downstream.streams.rng import BatchRng
+from pit_downstream.det.predictor import DetectorPredictor
 
 
 @dataclass(frozen=True)

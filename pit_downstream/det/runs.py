@@ -11,9 +11,9 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..core.outputs import require_file_to_write, require_folder_to_write
-from ..datasets.shapes import write_shapes
-from ..training.launch import (
+from pit_downstream.core.outputs import require_file_to_write, require_folder_to_write
+from pit_downstream.datasets.shapes import write_shapes
+from pit_downstream.training.launch import (
     add_hooks,
     checkpoint_file,
     join_processes,
@@ -22,13 +22,13 @@ from ..training.launch import (
     set_flags,
     summary,
 )
-from ..training.options import merge_options
-from .annotation_files import check_annotations
-from .bundled import ROOT, use_bundled
-from .classes import match_classes
-from .data import dicts_in, report_broken_images, require_data, set_data_root, survive_broken_images
-from .hooks import make_resumable
-from .precision import set_bf16
+from pit_downstream.training.options import merge_options
+from pit_downstream.det.annotation_files import check_annotations
+from pit_downstream.det.bundled import ROOT, use_bundled
+from pit_downstream.det.classes import match_classes
+from pit_downstream.det.data import dicts_in, report_broken_images, require_data, set_data_root, survive_broken_images
+from pit_downstream.det.hooks import make_resumable
+from pit_downstream.det.precision import set_bf16
 
 
 def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config:

@@ -12,15 +12,15 @@ from mmengine.dataset import BaseDataset
 from mmengine.fileio import LocalBackend, get, get_file_backend
 from mmengine.registry import init_default_scope
 
-from ..core.condition import Condition
-from ..core.contracts import Sample
-from ..core.digests import DIGITS, digest_file, digest_files, digest_text
-from ..core.spec import Spec
-from ..datasets.base import UnreadableImage
-from .annotation_files import annotation_path, original_annotations
-from .data import ImageSizeError, dicts_in
-from .pipeline import TestPipeline
-from .quiet import silenced
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.contracts import Sample
+from pit_downstream.core.digests import DIGITS, digest_file, digest_files, digest_text
+from pit_downstream.core.spec import Spec
+from pit_downstream.datasets.base import UnreadableImage
+from pit_downstream.det.annotation_files import annotation_path, original_annotations
+from pit_downstream.det.data import ImageSizeError, dicts_in
+from pit_downstream.det.pipeline import TestPipeline
+from pit_downstream.det.quiet import silenced
 
 UNREADABLE = 'unreadable'  # in place of the digest of a file
 # Settings of evaluators that change no number: each metric has a name of its own, files are named by their content

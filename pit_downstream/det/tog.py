@@ -10,14 +10,14 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from ..attacks.gradient import PGD
-from ..attacks.objective import Examined, LossObjective
-from ..core.registry import ATTACKS
-from .instances import Instances, instances_of
+from pit_downstream.attacks.gradient import PGD
+from pit_downstream.attacks.objective import Examined, LossObjective
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.det.instances import Instances, instances_of
 
 if TYPE_CHECKING:
-    from ..core.contracts import Batch, Streams
-    from .predictor import DetectorPredictor
+    from pit_downstream.core.contracts import Batch, Streams
+    from pit_downstream.det.predictor import DetectorPredictor
 
 SAME = 0.5  # IoU from which two boxes are taken for one object, as COCO's and VOC's AP do at their lowest
 # (kind of loss, the sign with which it is climbed) by mode

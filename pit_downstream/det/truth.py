@@ -8,10 +8,10 @@ from typing import Any
 
 from mmengine.fileio import get
 
-from ..datasets.coco_annotations import read_annotations
-from .classes import category_ids
-from .quiet import silenced
-from .samples import DetectionSamples
+from pit_downstream.datasets.coco_annotations import read_annotations
+from pit_downstream.det.classes import category_ids
+from pit_downstream.det.quiet import silenced
+from pit_downstream.det.samples import DetectionSamples
 
 
 def coco_tools() -> tuple[type, type, str]:

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import attacks  # noqa: F401  registers them
-from ..attacks.base import Attack, Predictors, build_attack
-from ..core.condition import Condition
-from ..core.contracts import Batch, Classifier, NonFiniteOutputs, Outputs, Predictor
-from ..core.registry import ATTACKS
-from ..core.spec import Spec
-from ..streams.rng import BatchRng
+from pit_downstream import attacks  # noqa: F401  registers them
+from pit_downstream.attacks.base import Attack, Predictors, build_attack
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.contracts import Batch, Classifier, NonFiniteOutputs, Outputs, Predictor
+from pit_downstream.core.registry import ATTACKS
+from pit_downstream.core.spec import Spec
+from pit_downstream.streams.rng import BatchRng
 
 
 @dataclass(frozen=True)

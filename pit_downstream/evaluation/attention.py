@@ -12,20 +12,28 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..attention import figures
-from ..attention.trace import Trace, trace_attention
-from ..backbones.weights import fit, strip_prefix, timm_to_official
-from ..core.condition import CLEAN
-from ..core.contracts import Sample
-from ..core.digests import digest_files, digest_text
-from ..core.records import Record, ResultStore, model_key, to_records
-from ..core.spec import Spec
-from ..datasets.base import upright
-from ..datasets.imagenet import folder_text
-from ..datasets.shapes import write_shapes
-from ..metrics.attention import AttentionCollapse
-from .classifier import ClassifierPredictor, Preparation
-from .models import WEIGHTS, Named, as_predictor, build_classifier, config_preparation, made, read_weights
+from pit_downstream.attention import figures
+from pit_downstream.attention.trace import Trace, trace_attention
+from pit_downstream.backbones.weights import fit, strip_prefix, timm_to_official
+from pit_downstream.core.condition import CLEAN
+from pit_downstream.core.contracts import Sample
+from pit_downstream.core.digests import digest_files, digest_text
+from pit_downstream.core.records import Record, ResultStore, model_key, to_records
+from pit_downstream.core.spec import Spec
+from pit_downstream.datasets.base import upright
+from pit_downstream.datasets.imagenet import folder_text
+from pit_downstream.datasets.shapes import write_shapes
+from pit_downstream.metrics.attention import AttentionCollapse
+from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
+from pit_downstream.evaluation.models import (
+    WEIGHTS,
+    Named,
+    as_predictor,
+    build_classifier,
+    config_preparation,
+    made,
+    read_weights,
+)
 
 SUFFIXES = {'.jpeg', '.jpg', '.png', '.bmp', '.webp'}
 HEADS = ('norm.', 'fc_norm.', 'head', 'pre_logits.')  # after the last block: no map and no token there

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..core.condition import CLEAN
-from ..core.contracts import Predictor, Sample
-from ..core.records import Record, ResultStore, Table
-from ..datasets.backgrounds import IN9, Challenge
-from ..datasets.base import Samples
-from ..metrics.answers import answer_errors
-from .keep import note_run
-from .measure import START
-from .ranks import from_first, gathered, rank, refuse_together, world
+from pit_downstream.core.condition import CLEAN
+from pit_downstream.core.contracts import Predictor, Sample
+from pit_downstream.core.records import Record, ResultStore, Table
+from pit_downstream.datasets.backgrounds import IN9, Challenge
+from pit_downstream.datasets.base import Samples
+from pit_downstream.metrics.answers import answer_errors
+from pit_downstream.evaluation.keep import note_run
+from pit_downstream.evaluation.measure import START
+from pit_downstream.evaluation.ranks import from_first, gathered, rank, refuse_together, world
 
 ERROR = 'top1_error'
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..core.contracts import Batch, Outputs, Sample
-from ..datasets.base import View
+from pit_downstream.core.contracts import Batch, Outputs, Sample
+from pit_downstream.datasets.base import View
 
 if TYPE_CHECKING:
-    from ..attention.trace import Trace
+    from pit_downstream.attention.trace import Trace
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AMP = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -111,7 +111,7 @@ class ClassifierPredictor:
         """Logits (B, K), float32; with `trace` also what the attention of the model showed."""
         if not trace:
             return Outputs(self._logits(images, self._amp))
-        from ..attention.trace import trace_attention
+        from pit_downstream.attention.trace import trace_attention
         with trace_attention(self.model) as seen:
             return Outputs(self._logits(images, self._amp, self.model), seen)
 
@@ -151,7 +151,7 @@ class ClassifierPredictor:
 
         A compiled model runs uncompiled meanwhile. Raises ValueError for a model that cannot be traced.
         """
-        from ..attention.trace import trace_attention
+        from pit_downstream.attention.trace import trace_attention
         forward, self._forward = self._forward, self.model
         try:
             with trace_attention(self.model) as seen:

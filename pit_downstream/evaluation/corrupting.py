@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..core.condition import Condition
-from ..core.spec import Spec
-from ..corruptions.base import SMALLEST, corrupt_strengths, entry_of
-from ..corruptions.jpeg import compressed
-from ..streams.rng import BatchRng
-from .loading import RawBatch
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.spec import Spec
+from pit_downstream.corruptions.base import SMALLEST, corrupt_strengths, entry_of
+from pit_downstream.corruptions.jpeg import compressed
+from pit_downstream.streams.rng import BatchRng
+from pit_downstream.evaluation.loading import RawBatch
 
 ARGUMENTS = ('severity', 'variant', 'jpeg', 'order')
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from ..core.spec import Spec
-from .classifier import ClassifierPredictor
-from .complexity import Complexity, Part, classifier_complexity
-from .speed import Memory, Timing, peak_memory, timing
+from pit_downstream.core.spec import Spec
+from pit_downstream.evaluation.classifier import ClassifierPredictor
+from pit_downstream.evaluation.complexity import Complexity, Part, classifier_complexity
+from pit_downstream.evaluation.speed import Memory, Timing, peak_memory, timing
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..core.condition import Condition
-from ..core.contracts import Metric, Predictor
-from ..core.provenance import provenance, write_provenance
-from ..core.records import CONTENT, Record, ResultStore, Table
-from ..datasets.base import Samples
-from .measure import measure_passes
-from .ranks import from_first, rank, refuse_together
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.contracts import Metric, Predictor
+from pit_downstream.core.provenance import provenance, write_provenance
+from pit_downstream.core.records import CONTENT, Record, ResultStore, Table
+from pit_downstream.datasets.base import Samples
+from pit_downstream.evaluation.measure import measure_passes
+from pit_downstream.evaluation.ranks import from_first, rank, refuse_together
 
 
 def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, metrics: Sequence[Metric],

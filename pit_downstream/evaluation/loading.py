@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..core.contracts import Sample
-from ..datasets.base import Samples, UnreadableImage
+from pit_downstream.core.contracts import Sample
+from pit_downstream.datasets.base import Samples, UnreadableImage
 
 AHEAD = 2  # batches that each worker decodes in advance
 _NOTHING = torch.empty(0, 3, 1, 1, dtype=torch.uint8)

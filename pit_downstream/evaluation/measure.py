@@ -10,16 +10,16 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from ..attacks.base import Predictors
-from ..core.condition import Condition
-from ..core.contracts import Batch, Metric, Outputs, Predictor
-from ..core.records import Record, to_records
-from ..core.spec import Spec
-from ..datasets.base import Samples, UnreadableImage
-from .attacking import attack_curve, check_attack, name_condition, radius
-from .corrupting import arguments, check_corruption, corrupted
-from .loading import RawBatch, passes
-from .ranks import dealt, gathered, rank, refuse_together
+from pit_downstream.attacks.base import Predictors
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.contracts import Batch, Metric, Outputs, Predictor
+from pit_downstream.core.records import Record, to_records
+from pit_downstream.core.spec import Spec
+from pit_downstream.datasets.base import Samples, UnreadableImage
+from pit_downstream.evaluation.attacking import attack_curve, check_attack, name_condition, radius
+from pit_downstream.evaluation.corrupting import arguments, check_corruption, corrupted
+from pit_downstream.evaluation.loading import RawBatch, passes
+from pit_downstream.evaluation.ranks import dealt, gathered, rank, refuse_together
 
 START = {'cuda': 256, 'cpu': 32}  # batch size 'auto' begins with
 

@@ -17,12 +17,12 @@ from timm.data import resolve_data_config
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
-from ..checkpoints import WRAPPERS, digest_tensors, unwrap
-from ..core.records import model_key
-from ..core.spec import Spec, Value
-from ..datasets.base import View
-from .class_names import class_names
-from .classifier import IMAGENET, ClassifierPredictor, Preparation
+from pit_downstream.checkpoints import WRAPPERS, digest_tensors, unwrap
+from pit_downstream.core.records import model_key
+from pit_downstream.core.spec import Spec, Value
+from pit_downstream.datasets.base import View
+from pit_downstream.evaluation.class_names import class_names
+from pit_downstream.evaluation.classifier import IMAGENET, ClassifierPredictor, Preparation
 
 PREPROCESS = ('model', 'imagenet', 'none')
 WEIGHTS = ('pretrained', 'random')
@@ -150,7 +150,7 @@ def _build(spec: Spec, weights: str | None, img_size: int | None, seed: int) -> 
 
 def _timm_spec(spec: Spec, img_size: int | None) -> Spec:
     """Raise LookupError for an unknown name; add `img_size` to the arguments of a model that is built for one size."""
-    from .. import backbones  # noqa: F401  registers our models with timm
+    from pit_downstream import backbones  # noqa: F401  registers our models with timm
     known = timm.list_models() + timm.list_pretrained()
     if not spec.name.startswith(_REMOTE) and spec.name.split('.')[0] not in known:
         near = get_close_matches(spec.name, known, n=3) or ['pit_s', 'resnet50', 'torchvision:resnet50']

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..attacks.base import Predictors
-from ..attacks.checks import check_after, check_before
-from ..benchmarks import adversarial_tables
-from ..benchmarks.adversarial import Rate, accuracy, worst_cases
-from ..core.condition import Condition
-from ..core.contracts import Classifier, Sample
-from ..core.records import ResultStore, Table
-from ..datasets.base import Samples, UnreadableImage
-from ..metrics.classification import top1_error
-from .gallery import Gallery
-from .keep import keep_measuring
-from .ranks import from_first, rank
-from .verdicts import VerdictStore, keep_attacking
+from pit_downstream.attacks.base import Predictors
+from pit_downstream.attacks.checks import check_after, check_before
+from pit_downstream.benchmarks import adversarial_tables
+from pit_downstream.benchmarks.adversarial import Rate, accuracy, worst_cases
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.contracts import Classifier, Sample
+from pit_downstream.core.records import ResultStore, Table
+from pit_downstream.datasets.base import Samples, UnreadableImage
+from pit_downstream.metrics.classification import top1_error
+from pit_downstream.evaluation.gallery import Gallery
+from pit_downstream.evaluation.keep import keep_measuring
+from pit_downstream.evaluation.ranks import from_first, rank
+from pit_downstream.evaluation.verdicts import VerdictStore, keep_attacking
 
 
 FEW = 16  # images that the model is checked on

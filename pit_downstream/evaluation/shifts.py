@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..benchmarks.base import require_counts
-from ..core.condition import CLEAN
-from ..core.contracts import Metric, Predictor, Sample
-from ..core.records import ResultStore, Table
-from ..datasets.backgrounds import Challenge
-from ..datasets.base import Samples
-from ..datasets.shift import Shift
-from ..datasets.shifts import is_own
-from ..metrics.answers import AnswerError, Answers
-from ..metrics.classification import top1_error
-from .backgrounds import keep_challenge
-from .keep import keep_measuring
+from pit_downstream.benchmarks.base import require_counts
+from pit_downstream.core.condition import CLEAN
+from pit_downstream.core.contracts import Metric, Predictor, Sample
+from pit_downstream.core.records import ResultStore, Table
+from pit_downstream.datasets.backgrounds import Challenge
+from pit_downstream.datasets.base import Samples
+from pit_downstream.datasets.shift import Shift
+from pit_downstream.datasets.shifts import is_own
+from pit_downstream.metrics.answers import AnswerError, Answers
+from pit_downstream.metrics.classification import top1_error
+from pit_downstream.evaluation.backgrounds import keep_challenge
+from pit_downstream.evaluation.keep import keep_measuring
 
 
 def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str, Shift], clean: Samples | None, *,

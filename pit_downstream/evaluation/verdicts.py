@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 
-from ..attacks.base import Predictors
-from ..core.condition import Condition
-from ..core.contracts import Batch, Classifier, Metric
-from ..core.lines import JsonLines
-from ..core.records import ResultStore, Table, model_key
-from ..core.spec import quote
-from ..datasets.base import Samples
-from .attacking import Found, Settled, attack_curve, fools_further, radius, same_curve
-from .corrupting import corrupted
-from .gallery import Gallery
-from .keep import keep_measuring
-from .loading import RawBatch
-from .measure import Pass
-from .ranks import from_first, gathered, rank
+from pit_downstream.attacks.base import Predictors
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.contracts import Batch, Classifier, Metric
+from pit_downstream.core.lines import JsonLines
+from pit_downstream.core.records import ResultStore, Table, model_key
+from pit_downstream.core.spec import quote
+from pit_downstream.datasets.base import Samples
+from pit_downstream.evaluation.attacking import Found, Settled, attack_curve, fools_further, radius, same_curve
+from pit_downstream.evaluation.corrupting import corrupted
+from pit_downstream.evaluation.gallery import Gallery
+from pit_downstream.evaluation.keep import keep_measuring
+from pit_downstream.evaluation.loading import RawBatch
+from pit_downstream.evaluation.measure import Pass
+from pit_downstream.evaluation.ranks import from_first, gathered, rank
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..core.contracts import Batch, Outputs, Sample
-from ..core.registry import METRICS
-from .classification import ClassificationMetric
+from pit_downstream.core.contracts import Batch, Outputs, Sample
+from pit_downstream.core.registry import METRICS
+from pit_downstream.metrics.classification import ClassificationMetric
 
 Answers = Callable[[Sample], tuple[int, ...]]  # the class indices that are right for an image; () leaves it out
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..attention import collapse
-from ..attention.trace import Trace
+from pit_downstream.attention import collapse
+from pit_downstream.attention.trace import Trace
 
 Measured = tuple[str, tuple[str, ...]]  # a metric and its place, or the places of the blocks that it compares
 

@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from ..benchmarks import adversarial, adversarial_tables
-from ..benchmarks.adversarial import ERROR, Rate
-from ..core.condition import Condition
-from ..core.registry import SECTIONS
-from ..core.spec import Spec
-from . import charts
-from .commands import classifier_command
-from .grids import lacking
-from .measured import Group, Measured, One, sources
-from .parts import Cell, Figure, Gap, Heading, Part, Section, Sheet, number, percent, words
+from pit_downstream.benchmarks import adversarial, adversarial_tables
+from pit_downstream.benchmarks.adversarial import ERROR, Rate
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.core.spec import Spec
+from pit_downstream.report import charts
+from pit_downstream.report.commands import classifier_command
+from pit_downstream.report.grids import lacking
+from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.parts import Cell, Figure, Gap, Heading, Part, Section, Sheet, number, percent, words
 
 TRANSFER = 'transfer'
 WORST = 'worst_case'

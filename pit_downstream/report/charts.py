@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .drawing import COLD, HEAT, INK, MARKERS, MUTED, PAPER, canvas, colour, styled
+from pit_downstream.report.drawing import COLD, HEAT, INK, MARKERS, MUTED, PAPER, canvas, colour, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

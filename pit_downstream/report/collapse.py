@@ -4,13 +4,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..core.condition import CLEAN
-from ..core.registry import SECTIONS
-from . import charts
-from .commands import attention_command
-from .grids import lacking
-from .measured import Group, Measured, One, sources
-from .parts import Figure, Gap, Heading, Part, Section, Sheet, number, percent, slug, words
+from pit_downstream.core.condition import CLEAN
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.report import charts
+from pit_downstream.report.commands import attention_command
+from pit_downstream.report.grids import lacking
+from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.parts import Figure, Gap, Heading, Part, Section, Sheet, number, percent, slug, words
 
 KINDS = {'softmax': 'softmax', 'reattention': 'Re-attention'}
 PROFILE = {  # measures of metrics.attention.AttentionCollapse, and what they are in a figure

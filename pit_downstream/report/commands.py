@@ -4,10 +4,10 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..benchmarks.base import model_flag
-from ..core.records import weights_label
-from ..core.spec import Spec
-from .inputs import Kept, Run
+from pit_downstream.benchmarks.base import model_flag
+from pit_downstream.core.records import weights_label
+from pit_downstream.core.spec import Spec
+from pit_downstream.report.inputs import Kept, Run
 
 PREPROCESS = ('--preprocess', '--img-size', '--mean', '--std')
 SWITCHES = ('--bundled', '--compile', '--bgr', '--as-published')  # flags that take no value

@@ -3,17 +3,30 @@
 import math
 from collections.abc import Iterable, Mapping
 
-from ..benchmarks import imagenet_c
-from ..benchmarks.base import wilson
-from ..benchmarks.imagenet_c import ERROR, SEVERITIES
-from ..core.condition import CLEAN
-from ..core.records import MissingMeasurement
-from ..core.registry import SECTIONS
-from . import charts
-from .commands import classifier_command
-from .grids import Grid, Variant, corrupts, grids, heat, lacking, what
-from .measured import ALEXNET, Measured, One, sources
-from .parts import Cell, Figure, Gap, Heading, Part, Section, Sheet, missing, percent, readable, whole, words
+from pit_downstream.benchmarks import imagenet_c
+from pit_downstream.benchmarks.base import wilson
+from pit_downstream.benchmarks.imagenet_c import ERROR, SEVERITIES
+from pit_downstream.core.condition import CLEAN
+from pit_downstream.core.records import MissingMeasurement
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.report import charts
+from pit_downstream.report.commands import classifier_command
+from pit_downstream.report.grids import Grid, Variant, corrupts, grids, heat, lacking, what
+from pit_downstream.report.measured import ALEXNET, Measured, One, sources
+from pit_downstream.report.parts import (
+    Cell,
+    Figure,
+    Gap,
+    Heading,
+    Part,
+    Section,
+    Sheet,
+    missing,
+    percent,
+    readable,
+    whole,
+    words,
+)
 
 Ratio = tuple[float, float | None, float | None]  # CE and the ends of its interval, where it has one
 

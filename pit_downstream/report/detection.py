@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 
-from ..benchmarks import adversarial_tables, coco_c, detection_attacks, imagenet_c
-from ..benchmarks.imagenet_c import SEVERITIES
-from ..core.condition import CLEAN, Condition
-from ..core.records import MissingMeasurement
-from ..core.registry import SECTIONS
-from . import charts
-from .attack import attack_cells, attacked, axis, ticks
-from .commands import detector_command
-from .grids import Grid, choosing, corrupts, grids, heat, lacking, what
-from .measured import Group, Measured, One, sources
-from .parts import Figure, Gap, Heading, Part, Section, Sheet, percent, readable, words
+from pit_downstream.benchmarks import adversarial_tables, coco_c, detection_attacks, imagenet_c
+from pit_downstream.benchmarks.imagenet_c import SEVERITIES
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.records import MissingMeasurement
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.report import charts
+from pit_downstream.report.attack import attack_cells, attacked, axis, ticks
+from pit_downstream.report.commands import detector_command
+from pit_downstream.report.grids import Grid, choosing, corrupts, grids, heat, lacking, what
+from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.parts import Figure, Gap, Heading, Part, Section, Sheet, percent, readable, words
 
 CHIEF = ('AP', 'mask_AP')  # of the metrics of detection, those that are drawn
 SHOWN = ('AP', 'AP50', 'AP75', 'mask_AP')  # those in the table of attacks

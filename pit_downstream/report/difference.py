@@ -4,16 +4,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..benchmarks import adversarial, adversarial_tables, imagenet_c
-from ..benchmarks.differences import Difference, apart, paired
-from ..benchmarks.imagenet_c import ERROR, SEVERITIES
-from ..core.condition import CLEAN, Condition
-from ..core.registry import SECTIONS
-from . import charts
-from .attack import white_box
-from .grids import Grid, grids
-from .measured import Group, Measured, One, sources
-from .parts import MISSING, Cell, Figure, Part, Section, Sheet, percent, points, readable, words
+from pit_downstream.benchmarks import adversarial, adversarial_tables, imagenet_c
+from pit_downstream.benchmarks.differences import Difference, apart, paired
+from pit_downstream.benchmarks.imagenet_c import ERROR, SEVERITIES
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.report import charts
+from pit_downstream.report.attack import white_box
+from pit_downstream.report.grids import Grid, grids
+from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.parts import MISSING, Cell, Figure, Part, Section, Sheet, percent, points, readable, words
 
 SEVERAL = (imagenet_c.CORRUPTIONS, 'the 15 corruptions')
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..core.outputs import path_inside, require_file_to_write, require_folder_to_write, write_atomic
-from . import drawing
-from .page import interval
-from .parts import MISSING, Cell, Figure, Report, Section, Sheet
+from pit_downstream.core.outputs import path_inside, require_file_to_write, require_folder_to_write, write_atomic
+from pit_downstream.report import drawing
+from pit_downstream.report.page import interval
+from pit_downstream.report.parts import MISSING, Cell, Figure, Report, Section, Sheet
 
 COLUMNS = ('section', 'kind', 'part', 'row', 'column', 'value', 'low', 'high')
 _LATEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_', '{': r'\{', '}': r'\}',

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.registry import SECTIONS
-from .inputs import PICTURES
-from .measured import Measured
-from .parts import Gap, Picture, Section
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.report.inputs import PICTURES
+from pit_downstream.report.measured import Measured
+from pit_downstream.report.parts import Gap, Picture, Section
 
 SHOWN = 6  # of a folder
 LARGEST = 3 << 20  # bytes of a picture: the page holds them all

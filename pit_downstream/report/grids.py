@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..benchmarks import imagenet_c
-from ..benchmarks.imagenet_c import SEVERITIES
-from ..core.condition import CLEAN, Condition
-from ..core.records import Key
-from ..core.spec import Value, spelled
-from . import charts
-from .measured import Measured, One, sources
-from .names import dataset_label
-from .parts import Figure, readable, slug
+from pit_downstream.benchmarks import imagenet_c
+from pit_downstream.benchmarks.imagenet_c import SEVERITIES
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.records import Key
+from pit_downstream.core.spec import Value, spelled
+from pit_downstream.report import charts
+from pit_downstream.report.measured import Measured, One, sources
+from pit_downstream.report.names import dataset_label
+from pit_downstream.report.parts import Figure, readable, slug
 
 Variant = dict[str, Value]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.adversarial import Verdicts
-from ..core.lines import JsonLines
-from ..core.records import Record, ResultStore, Table, checked, first_values, model_key
-from ..core.spec import quote
+from pit_downstream.benchmarks.adversarial import Verdicts
+from pit_downstream.core.lines import JsonLines
+from pit_downstream.core.records import Record, ResultStore, Table, checked, first_values, model_key
+from pit_downstream.core.spec import quote
 
 LARGEST_JSON = 8 << 20  # bytes; what is larger in a folder is an annotation file or a dump, and no summary
 PICTURES = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg'}

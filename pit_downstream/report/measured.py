@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
-from ..benchmarks import coco_c
-from ..benchmarks.imagenet_c import ERROR
-from ..core.condition import Condition
-from ..core.records import Table, model_key
-from ..core.spec import Spec
-from .inputs import Kept, Key
-from .names import VIEW, dataset_label, model_labels, same_pictures
-from .parts import Cell
+from pit_downstream.benchmarks import coco_c
+from pit_downstream.benchmarks.imagenet_c import ERROR
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.records import Table, model_key
+from pit_downstream.core.spec import Spec
+from pit_downstream.report.inputs import Kept, Key
+from pit_downstream.report.names import VIEW, dataset_label, model_labels, same_pictures
+from pit_downstream.report.parts import Cell
 
 ALEXNET = 'AlexNet'
 

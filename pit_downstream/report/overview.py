@@ -4,20 +4,20 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..benchmarks import adversarial, coco_c, imagenet_c
-from ..benchmarks.adversarial import Rate
-from ..benchmarks.imagenet_c import ERROR
-from ..benchmarks.shifts import is_shift
-from ..core.condition import CLEAN, Condition
-from ..core.records import MissingMeasurement
-from ..core.registry import SECTIONS
-from ..core.spec import spelled
-from .attack import rate_cell, single_attacks, worst_cases
-from .detection import kept_share
-from .grids import variants
-from .measured import Measured, One, sources
-from .names import dataset_label
-from .parts import MISSING, Cell, Part, Section, Sheet, missing, percent, whole, words
+from pit_downstream.benchmarks import adversarial, coco_c, imagenet_c
+from pit_downstream.benchmarks.adversarial import Rate
+from pit_downstream.benchmarks.imagenet_c import ERROR
+from pit_downstream.benchmarks.shifts import is_shift
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.records import MissingMeasurement
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.core.spec import spelled
+from pit_downstream.report.attack import rate_cell, single_attacks, worst_cases
+from pit_downstream.report.detection import kept_share
+from pit_downstream.report.grids import variants
+from pit_downstream.report.measured import Measured, One, sources
+from pit_downstream.report.names import dataset_label
+from pit_downstream.report.parts import MISSING, Cell, Part, Section, Sheet, missing, percent, whole, words
 
 USUAL = ('Linf 4/255', 'Linf 8/255')  # what a headline quotes first, as most papers do
 LIBRARIES = ('pit_downstream', 'torch', 'timm', 'mmdet')  # whose versions are shown

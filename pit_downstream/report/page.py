@@ -4,10 +4,10 @@ import re
 from datetime import datetime, timezone
 from pathlib import Path
 
-from .. import __version__
-from ..core.provenance import commit
-from . import drawing
-from .parts import Cell, Heading, Report, Section, Sheet
+from pit_downstream import __version__
+from pit_downstream.core.provenance import commit
+from pit_downstream.report import drawing
+from pit_downstream.report.parts import Cell, Heading, Report, Section, Sheet
 
 FILES = Path(__file__).parent / 'page_files'
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ..core.registry import SECTIONS
-from . import (  # noqa: F401  register sections
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.report import (  # noqa: F401  register sections
     attack,
     collapse,
     corruption,
@@ -20,10 +20,10 @@ from . import (  # noqa: F401  register sections
     training,
     transfer,
 )
-from .inputs import Kept, read
-from .measured import ALEXNET, Measured
-from .names import model_labels
-from .parts import Report, Section
+from pit_downstream.report.inputs import Kept, read
+from pit_downstream.report.measured import ALEXNET, Measured
+from pit_downstream.report.names import model_labels
+from pit_downstream.report.parts import Report, Section
 
 ORDER = ('headline', 'differences', 'imagenet_c', 'strengths', 'coco_c', 'attacks', 'transfer', 'detection_attacks',
          'shifts', 'collapse', 'training', 'speed', 'pictures', 'provenance')

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable
 
-from ..benchmarks import shifts
-from ..benchmarks.base import wilson
-from ..benchmarks.shifts import IMAGENET, Tables
-from ..core.condition import CLEAN
-from ..core.records import MissingMeasurement, model_key
-from ..core.registry import SECTIONS
-from ..core.spec import Spec
-from . import charts
-from .commands import classifier_command
-from .measured import Measured, One, sources
-from .names import VIEW
-from .parts import Figure, Gap, Part, Section, Sheet, percent, points, slug, whole, words
+from pit_downstream.benchmarks import shifts
+from pit_downstream.benchmarks.base import wilson
+from pit_downstream.benchmarks.shifts import IMAGENET, Tables
+from pit_downstream.core.condition import CLEAN
+from pit_downstream.core.records import MissingMeasurement, model_key
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.core.spec import Spec
+from pit_downstream.report import charts
+from pit_downstream.report.commands import classifier_command
+from pit_downstream.report.measured import Measured, One, sources
+from pit_downstream.report.names import VIEW
+from pit_downstream.report.parts import Figure, Gap, Part, Section, Sheet, percent, points, slug, whole, words
 
 PREFIXES = ('imagenet', 'objectnet', 'in9_', shifts.OWN)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.registry import SECTIONS
-from .measured import Measured
-from .parts import MISSING, Cell, Gap, Section, Sheet, number, words
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.report.measured import Measured
+from pit_downstream.report.parts import MISSING, Cell, Gap, Section, Sheet, number, words
 
 RATIOS = {'times': 'time', 'time_ratio': 'time', 'times_ours': 'time', 'ratio': 'time', 'memory_ratio': 'memory'}
 UNIT = re.compile(r'(^|_)(ms|s|seconds|median|gib|mib|per_second)(_|$)')  # in the name of what was measured

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from fractions import Fraction
 
-from ..benchmarks import adversarial
-from ..benchmarks.adversarial import ERROR, Rate
-from ..core.condition import CLEAN, Condition
-from ..core.registry import SECTIONS
-from ..core.spec import Spec
-from . import charts
-from .measured import Group, Measured, One, sources
-from .parts import Figure, Section
+from pit_downstream.benchmarks import adversarial
+from pit_downstream.benchmarks.adversarial import ERROR, Rate
+from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.core.spec import Spec
+from pit_downstream.report import charts
+from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.parts import Figure, Section
 
 
 @SECTIONS.register('strengths')

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.lines import JsonLines
-from ..core.registry import SECTIONS
-from . import charts
-from .measured import Measured
-from .parts import MISSING, Cell, Figure, Gap, Part, Section, Sheet, number, slug, whole, words
+from pit_downstream.core.lines import JsonLines
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.report import charts
+from pit_downstream.report.measured import Measured
+from pit_downstream.report.parts import MISSING, Cell, Figure, Gap, Part, Section, Sheet, number, slug, whole, words
 
 AXES = ('epoch', 'iter', 'step')
 CHIEF = ('mAP', 'mAP_50', 'top1', 'top5', 'accuracy')  # how the names of validation numbers end that are drawn

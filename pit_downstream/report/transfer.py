@@ -2,16 +2,16 @@
 
 from fractions import Fraction
 
-from ..benchmarks import adversarial
-from ..benchmarks.adversarial import ERROR, Rate
-from ..core.condition import Condition
-from ..core.registry import SECTIONS
-from ..core.spec import Spec, spelled
-from . import charts
-from .attack import TRANSFER
-from .commands import as_source, classifier_command
-from .measured import Group, Measured, One, sources
-from .parts import Figure, Gap, Part, Section
+from pit_downstream.benchmarks import adversarial
+from pit_downstream.benchmarks.adversarial import ERROR, Rate
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.registry import SECTIONS
+from pit_downstream.core.spec import Spec, spelled
+from pit_downstream.report import charts
+from pit_downstream.report.attack import TRANSFER
+from pit_downstream.report.commands import as_source, classifier_command
+from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.parts import Figure, Gap, Part, Section
 
 USUAL = Spec.of('pgd', norm='Linf', epsilon=Fraction(8, 255), steps=10)  # proposed where nothing was transferred
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .poisson import poisson_table
+from pit_downstream.streams.poisson import poisson_table
 
 
 def seed_of(*parts: Hashable) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from ..datasets.shapes import OBJECT_SIZE
+from pit_downstream.datasets.shapes import OBJECT_SIZE
 
 ROOT = 'data/shapes'
 EPOCHS, BATCH, LR, CLIP = 20, 32, 5e-4, 1.0

@@ -25,10 +25,10 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from ..backbones.detection import DetectionBackbone
-from ..checkpoints import unwrap
-from ..core.outputs import write_atomic
-from ..core.spec import quote
+from pit_downstream.backbones.detection import DetectionBackbone
+from pit_downstream.checkpoints import unwrap
+from pit_downstream.core.outputs import write_atomic
+from pit_downstream.core.spec import quote
 
 
 class _Dtype:

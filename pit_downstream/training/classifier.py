@@ -9,9 +9,9 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .. import backbones  # noqa: F401  registers our networks with timm
-from ..attention.trace import Trace, trace_attention
-from .distillation import Distillation
+from pit_downstream import backbones  # noqa: F401  registers our networks with timm
+from pit_downstream.attention.trace import Trace, trace_attention
+from pit_downstream.training.distillation import Distillation
 
 
 def cosine_penalty(maps: Sequence[Tensor]) -> Tensor:

@@ -13,11 +13,11 @@ from timm.data import auto_augment, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import Dataset
 
-from ..datasets.base import UnreadableImage, View, read_picture
-from ..datasets.folders import folders_in
-from ..datasets.imagenet import class_folders
-from ..datasets.labelsets import Classes, training_classes
-from .metric import UNREADABLE
+from pit_downstream.datasets.base import UnreadableImage, View, read_picture
+from pit_downstream.datasets.folders import folders_in
+from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.labelsets import Classes, training_classes
+from pit_downstream.training.metric import UNREADABLE
 
 
 class FolderPictures(Dataset):

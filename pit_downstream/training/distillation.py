@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mmengine.device import get_device
 from torch import Tensor
 
-from ..evaluation.models import build_classifier
+from pit_downstream.evaluation.models import build_classifier
 
 KINDS = ('hard', 'soft')
 

@@ -14,9 +14,9 @@ from mmengine import dist
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from ..evaluation.ranks import rank_env
-from ..evaluation.slurm import env_world_size, require_one_process
-from . import hooks  # noqa: F401  registers them
+from pit_downstream.evaluation.ranks import rank_env
+from pit_downstream.evaluation.slurm import env_world_size, require_one_process
+from pit_downstream.training import hooks  # noqa: F401  registers them
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.registry import METRICS
 from torch import Tensor
 
-from ..metrics.classification import top_k_errors
+from pit_downstream.metrics.classification import top_k_errors
 
 
 UNREADABLE = -1  # label of an image that could not be read

@@ -1,3 +1,3 @@
 """What configs name: importing this registers it with mmengine."""
 
-from . import classifier, data, hooks, metric, optim, preprocess  # noqa: F401
+from pit_downstream.training import classifier, data, hooks, metric, optim, preprocess  # noqa: F401

@@ -10,18 +10,18 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..core.outputs import require_folder_to_write
-from ..core.spec import Spec
-from ..datasets.folders import folders_in, images_by_class, shown
-from ..datasets.labelsets import training_classes, wnid_indices
-from ..datasets.shapes import write_shapes
-from ..evaluation.classifier import Preparation
-from ..evaluation.models import build_classifier
-from . import checkpoint
-from .bundled import ROOT, use_bundled
-from .hooks import WEIGHTS
-from .launch import join_processes, load_config, set_flags, summary
-from .options import merge_options
+from pit_downstream.core.outputs import require_folder_to_write
+from pit_downstream.core.spec import Spec
+from pit_downstream.datasets.folders import folders_in, images_by_class, shown
+from pit_downstream.datasets.labelsets import training_classes, wnid_indices
+from pit_downstream.datasets.shapes import write_shapes
+from pit_downstream.evaluation.classifier import Preparation
+from pit_downstream.evaluation.models import build_classifier
+from pit_downstream.training import checkpoint
+from pit_downstream.training.bundled import ROOT, use_bundled
+from pit_downstream.training.hooks import WEIGHTS
+from pit_downstream.training.launch import join_processes, load_config, set_flags, summary
+from pit_downstream.training.options import merge_options
 
 
 def read_config(args: argparse.Namespace) -> Config:

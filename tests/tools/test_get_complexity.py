@@ -8,7 +8,7 @@ import pytest
 
 from pit_downstream import cli
 
-from .conftest import REPO
+from tests.tools.conftest import REPO
 
 
 @pytest.fixture
