@@ -17,14 +17,15 @@ import pit_downstream.det  # noqa: F401  before anything of mmdet's
 from benchmarks import coco_c_speed
 from benchmarks.environment import bench_parser
 from mmdet.registry import MODELS
-from pit_downstream.det import runs
+from pit_downstream.det import config_utils
 from pit_downstream.det.bundled import ROOT
 
 
 def prepare(config: str, folder: Path) -> tuple[Path, Path]:
     """The config as it is on the bundled data, and a checkpoint of random weights, as files in `folder`."""
-    cfg = runs.read_config(SimpleNamespace(config=config, launcher='none', local_rank=0, bundled=True, data=None,
-                                           cfg_options={}, work_dir=str(folder)), loaders=())
+    flags = SimpleNamespace(config=config, launcher='none', local_rank=0, bundled=True, data=None, cfg_options={},
+                            work_dir=str(folder))
+    cfg = config_utils.read_config(flags, loaders=())
     cfg.model.backbone.init_cfg = None
     cfg.model.test_cfg.update(score_thr=0.0, nms_pre=100)  # mmdet's script cannot count where nothing is found
     init_default_scope('mmdet')

@@ -32,11 +32,11 @@ from mmdet.datasets.transforms import transforms
 from pit_downstream.benchmarks import coco_c
 from pit_downstream.core.condition import CLEAN
 from pit_downstream.core.records import Table
-from pit_downstream.det import runs
+from pit_downstream.det import config_utils
 from pit_downstream.det.metric import config_metrics
 from pit_downstream.det.predictor import build_detector
 from pit_downstream.det.samples import detection_samples
-from pit_downstream.evaluation.measure import measure
+from pit_downstream.evaluation.evaluator import measure
 from tests.reference.imagecorruptions_mended import reference
 
 MMDET = Path(importlib.util.find_spec('mmdet').origin).parent / '.mim'
@@ -47,7 +47,7 @@ def small_config(args: argparse.Namespace, folder: str) -> Config:
     """The config on its first `limit` images alone, for both sides, with an init_cfg for mmdet's script to empty."""
     flags = SimpleNamespace(config=args.config, launcher='none', local_rank=0, bundled=False, data=args.data,
                             cfg_options={}, work_dir=folder)
-    cfg = runs.read_config(flags, loaders=('test_dataloader',))
+    cfg = config_utils.read_config(flags, loaders=('test_dataloader',))
     content = json.loads(Path(cfg.test_evaluator.ann_file).read_text())
     content['images'] = content['images'][:args.limit]
     kept = {image['id'] for image in content['images']}
@@ -62,7 +62,7 @@ def small_config(args: argparse.Namespace, folder: str) -> Config:
 def ours(args: argparse.Namespace, cfg: Config, conditions: tuple) -> tuple[float, Table]:
     """Seconds from the built model to the last record, and the records."""
     samples = detection_samples(cfg)
-    predictor = build_detector(cfg, runs.checkpoint_file(args.checkpoint), config=Path(args.config).stem)
+    predictor = build_detector(cfg, config_utils.checkpoint_file(args.checkpoint), config=Path(args.config).stem)
     start = time.perf_counter()
     records = list(measure(predictor, samples, config_metrics(cfg, samples), conditions, workers=args.workers,
                            batch_size=cfg.test_dataloader.batch_size))
@@ -77,7 +77,7 @@ def theirs(args: argparse.Namespace, cfg: Config, names: list[str], folder: str)
 
     def corrupt(image: np.ndarray, corruption_name: str, severity: int) -> np.ndarray:
         return reference(image, corruption_name, severity, int(random.integers(2 ** 31)))
-    argv = ['test_robustness.py', str(config), str(runs.checkpoint_file(args.checkpoint)), '--out', str(out),
+    argv = ['test_robustness.py', str(config), str(config_utils.checkpoint_file(args.checkpoint)), '--out', str(out),
             '--corruptions', *names, '--work-dir', folder, '--severities', '0', *map(str, coco_c.SEVERITIES)]
     script = MMDET / 'tools' / 'analysis_tools' / 'test_robustness.py'
     with mock.patch.object(sys, 'argv', argv), mock.patch.object(sys, 'path', [str(MMDET), *sys.path]), \

@@ -29,7 +29,7 @@ from pit_downstream.datasets.base import PictureSamples
 from pit_downstream.datasets.cache import CachedSamples
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.datasets.shapes import write_shapes
-from pit_downstream.evaluation import measure
+from pit_downstream.evaluation import evaluator
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.models import build_classifier
@@ -89,9 +89,9 @@ def whole_seconds(predictor: ClassifierPredictor, samples: Any, folder: str, clo
 
 def watch(clock: Clock, predictor: ClassifierPredictor) -> None:
     """Wrap what a run calls, so that its seconds are told apart."""
-    corrupted, passes = measure.corrupted, measure.passes
-    measure.corrupted = lambda *args: clock.iterated('corruption', corrupted(*args))
-    measure.passes = lambda *args, **kwargs: (
+    corrupted, passes = evaluator.corrupted, evaluator.passes
+    evaluator.corrupted = lambda *args: clock.iterated('corruption', corrupted(*args))
+    evaluator.passes = lambda *args, **kwargs: (
         clock.iterated('waiting for images', batches) for batches in passes(*args, **kwargs))
     predictor.predict = clock.called('forward', predictor.predict)
     predictor.collate = clock.called('collate', predictor.collate)

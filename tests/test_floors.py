@@ -30,7 +30,7 @@ LIBRARIES = {  # third-party imports of a room; a room not named here may import
     'report': {'matplotlib', 'jinja2'},
 }
 PRINTERS = {  # what is run as `python -m`, and the sentence with which every tool ends on bad input
-    'check.py': 'main', 'datasets/shapes.py': 'main', 'cli/sentences.py': '_end'}
+    'check.py': 'main', 'datasets/shapes.py': 'main', 'cli/errors.py': '_end'}
 
 
 class Import(NamedTuple):
@@ -159,10 +159,10 @@ def test_every_room_has_a_floor():
     ('backbones/pit.py', 'from mmdet.registry import MODELS', 'backbones may import only'),
     ('backbones/pit.py', 'import numpy as np', 'backbones may import only'),
     ('benchmarks/shifts.py', 'import torch', 'benchmarks may import only'),
-    ('evaluation/measure.py', 'from mmdet.apis import init_detector', 'only det/ imports mmdet and mmcv'),
+    ('evaluation/evaluator.py', 'from mmdet.apis import init_detector', 'only det/ imports mmdet and mmcv'),
     ('datasets/base.py', 'import mmcv', 'only det/ imports mmdet and mmcv'),
     ('cli.py', 'def f():\n    from mmdet.utils import get_device', 'only det/ imports mmdet and mmcv'),
-    ('evaluation/measure.py', 'from ..det import predictor', 'floor 2 imports from floor 3'),
+    ('evaluation/evaluator.py', 'from ..det import predictor', 'floor 2 imports from floor 3'),
     ('det/data.py', 'from ..cli import parser', 'floor 3 imports from floor 4'),
     ('report/page.py', 'import torch', 'report may import only'),
     ('report/page.py', 'from ..metrics import attention', 'report knows core and benchmarks only'),
@@ -185,7 +185,7 @@ def test_a_planted_offence_is_found(path, line, words):
     ('report/page.py', 'import matplotlib.pyplot\nfrom ..benchmarks import shifts'),
     ('core/provenance.py', 'from .. import __version__'),
     ('cli.py', 'from pit_downstream.det import runs\nimport torch'),
-    ('evaluation/measure.py', 'from mmengine.dist import get_rank'),
+    ('evaluation/evaluator.py', 'from mmengine.dist import get_rank'),
 ])
 def test_what_is_allowed_passes(path, line):
     assert offences({path: line}) == []

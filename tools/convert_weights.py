@@ -29,11 +29,12 @@ def main():
 
     from pit_downstream import backbones
     from pit_downstream.backbones.weights import DEEPVIT, PIT, average
-    from pit_downstream.core import outputs, spec
+    from pit_downstream.core import spec
+    from pit_downstream.core import path_checks
     from pit_downstream.evaluation.models import made
     from pit_downstream.training import checkpoint
     checkpoint.register()  # loads without running code, and knows timm://
-    outputs.require_file_to_write(args.out, 'OUT')
+    path_checks.require_file_to_write(args.out, 'OUT')
     named = spec.Spec.parse(args.model)
     cli.require_name(named.name, [name for name in backbones.__all__ if name[0].islower()], 'model')
     model = made(named, lambda: timm.create_model(named.name, **dict(named.kwargs)))
@@ -43,7 +44,7 @@ def main():
     found = [family.convert(CheckpointLoader.load_checkpoint(source, 'cpu'), target, optional=heads, depth=depth)
              for source in (args.source, *args.average)]
     torch.save(average([state for state, _ in found]), content := io.BytesIO())
-    outputs.write_atomic(args.out, content.getbuffer())
+    path_checks.write_atomic(args.out, content.getbuffer())
     print(f'{args.out}: {"; ".join(dict.fromkeys(str(report) for _, report in found))}')
 
 

@@ -26,13 +26,13 @@ def main():
     conditions = cli.attack_conditions(args)
     keep, predictor, samples = cli.attacked(args)
     from pit_downstream.benchmarks.base import require_counts
-    from pit_downstream.core.outputs import write_atomic
+    from pit_downstream.core.path_checks import write_atomic
     from pit_downstream.core.records import ResultStore
-    from pit_downstream.evaluation import ranks
+    from pit_downstream.evaluation import distributed
     found = keep(ResultStore(Path(args.store) / 'results.jsonl'), predictor, samples, conditions, save=args.save,
                  predictors=args.predictors, **cli.measure_options(args, predictor.device))
     require_counts(found.table, len(samples), allow_missing=args.allow_missing)
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         print(f'{found.table.model} on {found.table.dataset}, {len(samples)} images',
               *cli.attacked_preprocessing(args, predictor), sep='\n', end='\n\n')
         print(found.text(conditions))
@@ -40,7 +40,7 @@ def main():
         for path, text in ((args.csv, found.csv()), (args.json, found.json())):
             if path:
                 write_atomic(path, text)
-    ranks.stop_ranks()
+    distributed.stop_ranks()
 
 
 if __name__ == '__main__':

@@ -24,10 +24,11 @@ def main():
     names, variant, conditions = cli.detection_conditions(args)
     from pit_downstream.benchmarks import detection_tables, tables
     from pit_downstream.benchmarks.base import require_counts
-    from pit_downstream.core.outputs import write_atomic
+    from pit_downstream.core.path_checks import write_atomic
     from pit_downstream.core.records import ResultStore
     from pit_downstream.det.metric import config_metrics
-    from pit_downstream.evaluation import keep, ranks
+    from pit_downstream.evaluation import keep
+    from pit_downstream.evaluation import distributed
     predictor, samples, cfg = cli.detector(args)
     cli.save_corrupted(args, samples, cfg, conditions)
     metrics = config_metrics(cfg, samples)
@@ -35,7 +36,7 @@ def main():
     table = keep.keep_measuring(store, predictor, samples, metrics, conditions,
                                 **cli.measure_options(args, predictor.device))
     require_counts(table, len(samples), allow_missing=args.allow_missing)
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         print(f'{table.model} on {table.dataset}, AP by {metrics[0].source}\n')
         for metric in metrics:
             print(detection_tables.as_text(table, metric.name, names, args.severities, **variant), end='\n\n')
@@ -43,7 +44,7 @@ def main():
         for path, text in ((args.csv, tables.as_csv(table)), (args.json, detection_tables.as_json(table, **variant))):
             if path:
                 write_atomic(path, text)
-    ranks.stop_ranks()
+    distributed.stop_ranks()
 
 
 if __name__ == '__main__':

@@ -24,9 +24,10 @@ def main():
     cli.require_folder(*((args.published, '--published') if args.published else (args.data, '--data')))
     from pit_downstream.benchmarks import tables
     from pit_downstream.benchmarks.base import require_counts
-    from pit_downstream.core.outputs import write_atomic
+    from pit_downstream.core.path_checks import write_atomic
     from pit_downstream.core.records import ResultStore
-    from pit_downstream.evaluation import keep, ranks
+    from pit_downstream.evaluation import keep
+    from pit_downstream.evaluation import distributed
     from pit_downstream.metrics.classification import classification_metrics
     predictor = cli.classifier(args)
     samples = cli.published_pictures(args, predictor, names) if args.published else cli.pictures(args, predictor)
@@ -34,7 +35,7 @@ def main():
                                 classification_metrics(), cli.corruption_conditions(args, names),
                                 **cli.measure_options(args, predictor.device))
     require_counts(table, len(samples), allow_missing=args.allow_missing)
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         variant = cli.corruption_variant(args)
         chosen = names, args.severities
         print(f'{table.model} on {table.dataset}, {tables.images_text(table)}')
@@ -44,7 +45,7 @@ def main():
         for path, text in ((args.csv, tables.as_csv(table)), (args.json, tables.as_json(table, *chosen, **variant))):
             if path:
                 write_atomic(path, text)
-    ranks.stop_ranks()
+    distributed.stop_ranks()
 
 
 if __name__ == '__main__':

@@ -23,16 +23,16 @@ def parse_args():
 def main():
     args = parse_args()
     from pit_downstream.benchmarks import shift_tables
-    from pit_downstream.core.outputs import write_atomic
+    from pit_downstream.core.path_checks import write_atomic
     from pit_downstream.core.records import ResultStore
-    from pit_downstream.evaluation import ranks
+    from pit_downstream.evaluation import distributed
     from pit_downstream.evaluation.shifts import measure_shifts
     places = cli.shift_places(args)
     predictor = cli.classifier(args)
     shifts, clean = cli.shifts(args, places, predictor)
     tables = measure_shifts(ResultStore(Path(args.store) / 'results.jsonl'), predictor, shifts, clean,
                             **cli.measure_options(args, predictor.device))
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         names = list(shifts)
         print(f'{predictor.name}\n{cli.preprocessing(predictor)}\n')
         print(shift_tables.as_text(tables, names))
@@ -41,7 +41,7 @@ def main():
         for path, text in ((args.csv, shift_tables.as_csv(tables)), (args.json, shift_tables.as_json(tables, names))):
             if path:
                 write_atomic(path, text)
-    ranks.stop_ranks()
+    distributed.stop_ranks()
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ Nothing counts pooling, interpolation, the sampling of deformable attention, and
 import json
 
 from pit_downstream import cli
-from pit_downstream.core.outputs import write_atomic
+from pit_downstream.core.path_checks import write_atomic
 
 
 def parse_args():

@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from pit_downstream.core.outputs import atomic_path, require_file_to_write
+    from pit_downstream.core.path_checks import atomic_path, require_file_to_write
     require_file_to_write(out := args.out or Path(f'{args.image.stem}_corrupted.png'), '--out')
     paper = sheet(args)
     with atomic_path(out) as new:

@@ -22,9 +22,9 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pit_downstream.det import runs
-    cfg = runs.read_config(args, loaders=('test_dataloader',))
-    runs.set_testing(cfg, args)
+    from pit_downstream.det import config_utils
+    cfg = config_utils.read_config(args, loaders=('test_dataloader',))
+    config_utils.set_testing(cfg, args)
     from mmengine.runner import Runner
     runner = Runner.from_cfg(cfg)
     metrics = runner.test()

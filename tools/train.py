@@ -20,14 +20,14 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pit_downstream.det import runs
-    cfg = runs.read_config(args, loaders=('train_dataloader', 'val_dataloader'))
-    runs.set_training(cfg, args)
+    from pit_downstream.det import config_utils
+    cfg = config_utils.read_config(args, loaders=('train_dataloader', 'val_dataloader'))
+    config_utils.set_training(cfg, args)
     from mmengine.runner import Runner
     runner = Runner.from_cfg(cfg)
     runner.train()
     if runner.rank == 0:
-        print(runs.training_summary(runner))
+        print(config_utils.training_summary(runner))
 
 
 if __name__ == '__main__':

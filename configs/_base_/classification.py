@@ -1,5 +1,5 @@
 """What the classification recipes share: DeiT's augmentation, schedule, averaging (facebookresearch/deit, main.py)."""
-custom_imports = dict(imports=['pit_downstream.training.parts'], allow_failed_imports=False)
+custom_imports = dict(imports=['pit_downstream.training.registration'], allow_failed_imports=False)
 model = dict(
     type='TrainedClassifier', network=dict(drop_path_rate=0.1),
     data_preprocessor=dict(

@@ -9,12 +9,12 @@ base has what every attack guarantees, threat the balls, search the engine of th
 what they climb, checks what betrays a wrong evaluation. Attacks on detectors alone are in `det`.
 """
 
-from pit_downstream.attacks import (  # noqa: F401
+from pit_downstream.attacks import (  # noqa: F401  registers the attacks
     apgd,
-    carlini,
-    control,
+    carlini_wagner,
     fab,
     gradient,
+    noise_baseline,
     occlusion,
     patch,
     square,

@@ -13,9 +13,9 @@ from torch import Tensor
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.attacks.losses import say
 from pit_downstream.attacks.objective import ClassifierObjective, Examined, Objective
-from pit_downstream.attacks.pace import Halving, Pace, Sparse
-from pit_downstream.attacks.search import Search, State
-from pit_downstream.attacks.threat import choose
+from pit_downstream.attacks.step_schedule import Halving, Pace, Sparse
+from pit_downstream.attacks.search_engine import Search, State
+from pit_downstream.attacks.threat_model import choose
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.core.spec import Spec, Value
-from pit_downstream.attacks.threat import NORMS, Patches, ThreatModel
+from pit_downstream.attacks.threat_model import NORMS, Patches, ThreatModel
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Predictor, Streams

@@ -16,13 +16,13 @@ from pit_downstream.core.registry import ATTACKS
 from pit_downstream.streams.rng import BatchRng
 from pit_downstream.attacks.apgd import APGD, TargetedAPGD
 from pit_downstream.attacks.base import Attack
-from pit_downstream.attacks.checks import check_cascade
+from pit_downstream.attacks.sanity_checks import check_cascade
 from pit_downstream.attacks.fab import FAB, TargetedFAB
 from pit_downstream.attacks.losses import say
 from pit_downstream.attacks.objective import LOSSES, ClassifierObjective
-from pit_downstream.attacks.search import Search, still_right
+from pit_downstream.attacks.search_engine import Search, still_right
 from pit_downstream.attacks.square import Square
-from pit_downstream.attacks.threat import ThreatModel
+from pit_downstream.attacks.threat_model import ThreatModel
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Classifier, Predictor, Streams

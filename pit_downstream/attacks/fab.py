@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.attacks.apgd import goals_of, targets_of
-from pit_downstream.attacks.boundary import TINY, to_plane
+from pit_downstream.attacks.projections import TINY, to_plane
 from pit_downstream.attacks.objective import ClassifierObjective, Objective
-from pit_downstream.attacks.search import Search, State
-from pit_downstream.attacks.threat import choose
+from pit_downstream.attacks.search_engine import Search, State
+from pit_downstream.attacks.threat_model import choose
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng

@@ -9,7 +9,7 @@ from torch import Tensor
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.attacks.base import Attack
 from pit_downstream.attacks.objective import objective_of
-from pit_downstream.attacks.threat import as_patches
+from pit_downstream.attacks.threat_model import as_patches
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Predictor, Streams

@@ -10,8 +10,8 @@ from torch import Tensor
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.attacks.adam import adam, at_start
 from pit_downstream.attacks.objective import ClassifierObjective, Objective
-from pit_downstream.attacks.search import Search, State
-from pit_downstream.attacks.threat import SMALLEST, as_patches
+from pit_downstream.attacks.search_engine import Search, State
+from pit_downstream.attacks.threat_model import SMALLEST, as_patches
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Predictor, Rng, Streams, Traceable

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.attacks.objective import Examined, Objective
-from pit_downstream.attacks.search import Search, State
-from pit_downstream.attacks.windows import Windows
+from pit_downstream.attacks.search_engine import Search, State
+from pit_downstream.attacks.square_windows import Windows
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng

@@ -8,7 +8,7 @@ from torch import Tensor
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.core.spec import Spec
 from pit_downstream.attacks.base import Attack, Predictors, build_attack
-from pit_downstream.attacks.threat import NORMS
+from pit_downstream.attacks.threat_model import NORMS
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Predictor, Streams

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pit_downstream.core.outputs import atomic_path
+from pit_downstream.core.path_checks import atomic_path
 from pit_downstream.backbones.detection import DetectionBackbone
 from pit_downstream.backbones.reattention import ReAttention
 

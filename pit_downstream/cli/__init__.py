@@ -41,8 +41,8 @@ from pit_downstream.cli.detectors import (
     save_corrupted,
 )
 from pit_downstream.cli.export import backbone, export_parser
-from pit_downstream.cli.facts import facts, facts_parser
-from pit_downstream.cli.sentences import (
+from pit_downstream.cli.model_cost import facts, facts_parser
+from pit_downstream.cli.errors import (
     one_sentence,
     require_folder,
     require_image_to_write,
@@ -50,7 +50,7 @@ from pit_downstream.cli.sentences import (
     require_places,
 )
 from pit_downstream.cli.shifts import add_shift_flags, shift_places, shifts
-from pit_downstream.cli.values import Once, batch_size, whole
+from pit_downstream.cli.argument_types import Once, batch_size, whole
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine imports it; setup.py pins it
 

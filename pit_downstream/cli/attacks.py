@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from pit_downstream.cli.classifiers import classifier_parser, pictures, predictor_of, preprocessing, require_classes
 from pit_downstream.cli.detectors import detector, measured_detector_parser
-from pit_downstream.cli.modules import import_own, look_here
-from pit_downstream.cli.sentences import require_folder
-from pit_downstream.cli.values import number
+from pit_downstream.cli.plugins import import_own, look_here
+from pit_downstream.cli.errors import require_folder
+from pit_downstream.cli.argument_types import number
 
 
 def attack_parser(description: str) -> argparse.ArgumentParser:
@@ -118,7 +118,7 @@ def _named(spec, predictors):
 def _sources(args: argparse.Namespace):
     """What builds the model that an attack is made on."""
     from pit_downstream.evaluation.models import classifiers
-    from pit_downstream.evaluation.ranks import start_ranks
+    from pit_downstream.evaluation.distributed import start_ranks
     look_here()
     return classifiers(preprocess=args.preprocess, img_size=args.img_size, device=start_ranks(args.device),
                        seed=args.seed)
@@ -161,6 +161,6 @@ def attacked(args: argparse.Namespace) -> tuple:
     predictor, samples, cfg = detector(args)
     from pit_downstream.det import robustness
     from pit_downstream.det.metric import config_metrics
-    from pit_downstream.det.original import OriginalSizePredictor
+    from pit_downstream.det.full_resolution import OriginalSizePredictor
     seen = OriginalSizePredictor(predictor) if args.at == 'original' else predictor
     return partial(robustness.keep_robustness, metrics=config_metrics(cfg, samples)), seen, samples

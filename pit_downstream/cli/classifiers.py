@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pit_downstream.cli.modules import look_here
-from pit_downstream.cli.sentences import require_folder, require_places
-from pit_downstream.cli.values import batch_size, decimal, whole
+from pit_downstream.cli.plugins import look_here
+from pit_downstream.cli.errors import require_folder, require_places
+from pit_downstream.cli.argument_types import batch_size, decimal, whole
 
 VALIDATION = 'data/imagenet/val'  # where data/README.md puts ImageNet's pictures
 
@@ -67,7 +67,7 @@ def predictor_of(args: argparse.Namespace, **precision: str | None):
     require_places(args)
     from pit_downstream.datasets.labelsets import read_classes
     from pit_downstream.evaluation.models import build_classifier
-    from pit_downstream.evaluation.ranks import start_ranks
+    from pit_downstream.evaluation.distributed import start_ranks
     look_here()
     names = read_classes(args.classes) if args.classes else None
     predictor = build_classifier(args.model, weights=args.weights, **preprocess_options(args), seed=args.seed,

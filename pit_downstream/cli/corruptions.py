@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pit_downstream.cli.modules import import_own
-from pit_downstream.cli.values import Once
+from pit_downstream.cli.plugins import import_own
+from pit_downstream.cli.argument_types import Once
 
 CHOOSING = ('--corruptions', '--severities')
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pit_downstream.cli.corruptions import add_corruption_names, corruption_names
-from pit_downstream.cli.sentences import require_places
-from pit_downstream.cli.values import batch_size, whole
+from pit_downstream.cli.errors import require_places
+from pit_downstream.cli.argument_types import batch_size, whole
 
 
 MMDET = "config file; mmdet's own are mmdet::FOLDER/FILE.py"
@@ -79,15 +79,15 @@ def detection_conditions(args: argparse.Namespace) -> tuple[list[str], dict, tup
 def detector(args: argparse.Namespace):
     """The predictor, the samples and the config that the flags name, on this rank's device; joins torchrun's ranks."""
     require_places(args)
-    from pit_downstream.evaluation.ranks import start_ranks
+    from pit_downstream.evaluation.distributed import start_ranks
     device = start_ranks(args.device)
-    from pit_downstream.det import runs
+    from pit_downstream.det import config_utils
     from pit_downstream.det.predictor import build_detector
     from pit_downstream.det.samples import detection_samples
     if bool(args.ann) != bool(args.images):
         raise ValueError('expected --ann FILE and --images DIR together, got one of them')
-    cfg = runs.read_config(args, loaders=('test_dataloader',))
-    checkpoint = args.checkpoint if args.checkpoint == 'random' else runs.checkpoint_file(args.checkpoint)
+    cfg = config_utils.read_config(args, loaders=('test_dataloader',))
+    checkpoint = args.checkpoint if args.checkpoint == 'random' else config_utils.checkpoint_file(args.checkpoint)
     samples = detection_samples(cfg, limit=args.limit)
     predictor = build_detector(cfg, checkpoint, config=Path(args.config).stem, device=device, seed=args.seed)
     args.batch_size = args.batch_size or cfg.test_dataloader.get('batch_size', 1)

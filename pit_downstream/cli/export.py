@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from pit_downstream.cli.detectors import config_parser
-from pit_downstream.cli.sentences import require_name
-from pit_downstream.cli.values import whole
+from pit_downstream.cli.errors import require_name
+from pit_downstream.cli.argument_types import whole
 
 
 def export_parser(description: str) -> argparse.ArgumentParser:
@@ -22,7 +22,7 @@ def export_parser(description: str) -> argparse.ArgumentParser:
 
 def backbone(args: argparse.Namespace):
     """The backbone that the flags name, with its weights. Raises ValueError or LookupError where there is none."""
-    from pit_downstream.core.outputs import require_file_to_write
+    from pit_downstream.core.path_checks import require_file_to_write
     require_file_to_write(args.out, '--out')
     from pit_downstream.backbones.export import require_export
     require_export(args.opset)
@@ -31,10 +31,10 @@ def backbone(args: argparse.Namespace):
 
 def _of_detector(args: argparse.Namespace):
     from pit_downstream.backbones.detection import DetectionBackbone
-    from pit_downstream.det import runs
+    from pit_downstream.det import config_utils
     from pit_downstream.det.predictor import build_detector
-    cfg = runs.read_config(args, loaders=())
-    checkpoint = args.checkpoint if args.checkpoint == 'random' else runs.checkpoint_file(args.checkpoint)
+    cfg = config_utils.read_config(args, loaders=())
+    checkpoint = args.checkpoint if args.checkpoint == 'random' else config_utils.checkpoint_file(args.checkpoint)
     found = build_detector(cfg, checkpoint, config=Path(args.config).stem).model.backbone
     if not isinstance(found, DetectionBackbone):
         raise ValueError(f'expected a detector on PiT or DeepViT, got one on {type(found).__name__}; export that with '

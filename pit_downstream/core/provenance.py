@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pit_downstream import __version__
-from pit_downstream.core.lines import JsonLines
+from pit_downstream.core.jsonl import JsonLines
 
 LIBRARIES = ('torch', 'torchvision', 'timm', 'numpy', 'pillow', 'mmengine', 'mmdet', 'pycocotools',
              'faster-coco-eval')

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pit_downstream.core.condition import Condition
-from pit_downstream.core.lines import JsonLines
+from pit_downstream.core.jsonl import JsonLines
 from pit_downstream.core.spec import Spec, quote
 
 TOLERANCE = 1e-6  # relative; sums of float32 in another order, as for other batches, differ by less

@@ -25,10 +25,22 @@ def _bring_up() -> None:
     from pit_downstream.det import mmcv_ops
     mmcv_ops.install()
     checkpoint.register()
-    # these register, most with mmdet, which now imports
-    from pit_downstream.det import (  # noqa: F401
-        backbones, checkpoints, classes, corrupt, dag, data, finite, hooks, optim, patch, pictures, precision,
-        preprocess, tog)
+    from pit_downstream.det import (  # noqa: F401  registers modules, most with mmdet, which now imports
+        backbones,
+        checkpoints,
+        classes,
+        dag,
+        data,
+        finite,
+        hooks,
+        optim,
+        patch,
+        precision,
+        preprocess,
+        tog,
+        transforms,
+        visualization,
+    )
 
 
 _bring_up()

@@ -16,7 +16,7 @@ from mmengine.registry import Registry
 
 from pit_downstream.core.digests import cache_path, digest_bytes
 from pit_downstream.datasets.coco_annotations import read_annotations, write_repaired
-from pit_downstream.evaluation.ranks import from_first, rank, refuse_together
+from pit_downstream.evaluation.distributed import from_first, rank, refuse_together
 from pit_downstream.det.data import class_of, dicts_in
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from mmdet.registry import DATASETS, METRICS, MODELS
 from mmengine.config import Config, DictAction
 from mmengine.fileio import list_from_file
 
-from pit_downstream.evaluation.ranks import rank
+from pit_downstream.evaluation.distributed import rank
 from pit_downstream.det.annotation_files import CheckedFile, annotation_path, original_annotations
 from pit_downstream.det.data import LOADERS, class_of, dicts_in
 

@@ -23,7 +23,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from pit_downstream.datasets.base import BROKEN, reason_of
 from pit_downstream.datasets.folders import printable, shown
-from pit_downstream.evaluation.ranks import gathered
+from pit_downstream.evaluation.distributed import gathered
 
 UPRIGHT = ('color', 'grayscale')  # color types for which mmcv applies the EXIF orientation
 CHECKED = ('cv2', 'pillow', 'turbojpeg')  # decoders of the formats that PIL reads, too

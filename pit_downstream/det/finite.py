@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from pit_downstream.core.contracts import NonFiniteOutputs
-from pit_downstream.evaluation.ranks import refuse_together, together
+from pit_downstream.evaluation.distributed import refuse_together, together
 
 
 def require_finite_weights(model: nn.Module, source: object) -> None:

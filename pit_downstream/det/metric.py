@@ -12,11 +12,11 @@ from mmdet.structures.mask import encode_mask_results
 from mmengine.config import Config
 
 from pit_downstream.core.contracts import Batch, Outputs
-from pit_downstream.evaluation.ranks import gathered
+from pit_downstream.evaluation.distributed import gathered
 from pit_downstream.det.annotation_files import original_annotations
-from pit_downstream.det.quiet import silenced
+from pit_downstream.det.logging_utils import silenced
 from pit_downstream.det.samples import DetectionSamples
-from pit_downstream.det.truth import GroundTruth, coco_tools
+from pit_downstream.det.ground_truth import GroundTruth, coco_tools
 
 # Where COCOeval.summarize() puts what; AP comes last, for a kept record of it says that all are kept.
 PLACES = {'AP_small': 3, 'AP_medium': 4, 'AP_large': 5, 'AP75': 2, 'AP50': 1, 'AP': 0}

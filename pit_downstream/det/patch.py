@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pit_downstream.attacks.base import Attack, without_inference_tensors
 from pit_downstream.core.contracts import Batch, Sample
-from pit_downstream.core.outputs import write_atomic
+from pit_downstream.core.path_checks import write_atomic
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.datasets.base import UnreadableImage
 from pit_downstream.streams.rng import BatchRng

@@ -24,10 +24,10 @@ from pit_downstream.det.checkpoints import check_class_names
 from pit_downstream.det.classes import data_classes
 from pit_downstream.det.data import dicts_in
 from pit_downstream.det.finite import NanWatch, require_finite_weights
-from pit_downstream.det.instances import Instances, picture, set_truth
+from pit_downstream.det.annotations import Instances, picture, set_truth
 from pit_downstream.det.losses import KINDS, loss_of, mend_batch_norms, wants_masks
 from pit_downstream.det.pipeline import TestPipeline
-from pit_downstream.det.quiet import silenced
+from pit_downstream.det.logging_utils import silenced
 from pit_downstream.det.samples import counting, test_pipeline
 
 RANDOM = 'random'

@@ -12,7 +12,7 @@ from pit_downstream.core.contracts import Metric
 from pit_downstream.core.records import ResultStore, Table
 from pit_downstream.datasets.base import Samples
 from pit_downstream.evaluation.keep import keep_measuring
-from pit_downstream.evaluation.ranks import from_first, rank
+from pit_downstream.evaluation.distributed import from_first, rank
 from pit_downstream.evaluation.robustness import few
 from pit_downstream.streams.rng import BatchRng
 from pit_downstream.det.predictor import DetectorPredictor

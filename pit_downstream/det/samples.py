@@ -20,7 +20,7 @@ from pit_downstream.datasets.base import UnreadableImage
 from pit_downstream.det.annotation_files import annotation_path, original_annotations
 from pit_downstream.det.data import ImageSizeError, dicts_in
 from pit_downstream.det.pipeline import TestPipeline
-from pit_downstream.det.quiet import silenced
+from pit_downstream.det.logging_utils import silenced
 
 UNREADABLE = 'unreadable'  # in place of the digest of a file
 # Settings of evaluators that change no number: each metric has a name of its own, files are named by their content

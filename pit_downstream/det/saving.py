@@ -9,13 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from pit_downstream.core.condition import Condition
-from pit_downstream.core.outputs import atomic_path, path_inside, write_atomic
+from pit_downstream.core.path_checks import atomic_path, path_inside, write_atomic
 from pit_downstream.evaluation.corrupting import corrupted
-from pit_downstream.evaluation.loading import RawBatch, passes
-from pit_downstream.evaluation.measure import Pass, plan_passes
-from pit_downstream.evaluation.ranks import dealt, rank
+from pit_downstream.evaluation.data_loading import RawBatch, passes
+from pit_downstream.evaluation.evaluator import Pass, plan_passes
+from pit_downstream.evaluation.distributed import dealt, rank
 from pit_downstream.det.samples import DetectionSamples
-from pit_downstream.det.truth import GroundTruth
+from pit_downstream.det.ground_truth import GroundTruth
 
 FORMATS = {'png': {}, 'jpg': {'quality': 95}}  # JPEG is a corruption of its own; 95 is the most that Pillow advises
 

@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 from pit_downstream.attacks.gradient import PGD
 from pit_downstream.attacks.objective import Examined, LossObjective
 from pit_downstream.core.registry import ATTACKS
-from pit_downstream.det.instances import Instances, instances_of
+from pit_downstream.det.annotations import Instances, instances_of
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Streams

@@ -14,10 +14,10 @@ from pit_downstream.core.contracts import Predictor, Sample
 from pit_downstream.core.records import Record, ResultStore, Table
 from pit_downstream.datasets.backgrounds import IN9, Challenge
 from pit_downstream.datasets.base import Samples
-from pit_downstream.metrics.answers import answer_errors
+from pit_downstream.metrics.label_sets import answer_errors
 from pit_downstream.evaluation.keep import note_run
-from pit_downstream.evaluation.measure import START
-from pit_downstream.evaluation.ranks import from_first, gathered, rank, refuse_together, world
+from pit_downstream.evaluation.evaluator import START
+from pit_downstream.evaluation.distributed import from_first, gathered, rank, refuse_together, world
 
 ERROR = 'top1_error'
 

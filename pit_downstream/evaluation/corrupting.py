@@ -12,7 +12,7 @@ from pit_downstream.core.spec import Spec
 from pit_downstream.corruptions.base import SMALLEST, corrupt_strengths, entry_of
 from pit_downstream.corruptions.jpeg import compressed
 from pit_downstream.streams.rng import BatchRng
-from pit_downstream.evaluation.loading import RawBatch
+from pit_downstream.evaluation.data_loading import RawBatch
 
 ARGUMENTS = ('severity', 'variant', 'jpeg', 'order')
 

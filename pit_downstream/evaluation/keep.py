@@ -9,8 +9,8 @@ from pit_downstream.core.contracts import Metric, Predictor
 from pit_downstream.core.provenance import provenance, write_provenance
 from pit_downstream.core.records import CONTENT, Record, ResultStore, Table
 from pit_downstream.datasets.base import Samples
-from pit_downstream.evaluation.measure import measure_passes
-from pit_downstream.evaluation.ranks import from_first, rank, refuse_together
+from pit_downstream.evaluation.evaluator import measure_passes
+from pit_downstream.evaluation.distributed import from_first, rank, refuse_together
 
 
 def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, metrics: Sequence[Metric],

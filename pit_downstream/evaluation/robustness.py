@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pit_downstream.attacks.base import Predictors
-from pit_downstream.attacks.checks import check_after, check_before
+from pit_downstream.attacks.sanity_checks import check_after, check_before
 from pit_downstream.benchmarks import adversarial_tables
 from pit_downstream.benchmarks.adversarial import Rate, accuracy, worst_cases
 from pit_downstream.core.condition import Condition
@@ -15,9 +15,9 @@ from pit_downstream.core.contracts import Classifier, Sample
 from pit_downstream.core.records import ResultStore, Table
 from pit_downstream.datasets.base import Samples, UnreadableImage
 from pit_downstream.metrics.classification import top1_error
-from pit_downstream.evaluation.gallery import Gallery
+from pit_downstream.evaluation.image_export import Gallery
 from pit_downstream.evaluation.keep import keep_measuring
-from pit_downstream.evaluation.ranks import from_first, rank
+from pit_downstream.evaluation.distributed import from_first, rank
 from pit_downstream.evaluation.verdicts import VerdictStore, keep_attacking
 
 
@@ -27,7 +27,7 @@ FEW = 16  # images that the model is checked on
 @dataclass(frozen=True)
 class Robustness:
     """table: every condition that was wanted, and what the store held before. worst: accuracy by norm and epsilon over
-    all attacks that were wanted. warnings: what speaks against these numbers (attacks.checks)."""
+    all attacks that were wanted. warnings: what speaks against these numbers (attacks.sanity_checks)."""
 
     table: Table
     worst: dict[Condition, Rate]
@@ -48,7 +48,7 @@ def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples,
                     **options: Any) -> Robustness:
     """Measure what `store` does not hold yet of the conditions, those without an attack first.
 
-    save: a folder for the attacked images (evaluation.gallery). predictors, options: of measure_passes.
+    save: a folder for the attacked images (evaluation.image_export). predictors, options: of measure_passes.
     """
     attacked = [condition for condition in conditions if condition.attack is not None]
     gallery = Gallery(save, model=predictor.name, dataset=samples.name, seed=seed) if save else None

@@ -11,7 +11,7 @@ from pit_downstream.datasets.backgrounds import Challenge
 from pit_downstream.datasets.base import Samples
 from pit_downstream.datasets.shift import Shift
 from pit_downstream.datasets.shifts import is_own
-from pit_downstream.metrics.answers import AnswerError, Answers
+from pit_downstream.metrics.label_sets import AnswerError, Answers
 from pit_downstream.metrics.classification import top1_error
 from pit_downstream.evaluation.backgrounds import keep_challenge
 from pit_downstream.evaluation.keep import keep_measuring

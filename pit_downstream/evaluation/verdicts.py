@@ -11,17 +11,17 @@ import torch
 from pit_downstream.attacks.base import Predictors
 from pit_downstream.core.condition import Condition
 from pit_downstream.core.contracts import Batch, Classifier, Metric
-from pit_downstream.core.lines import JsonLines
+from pit_downstream.core.jsonl import JsonLines
 from pit_downstream.core.records import ResultStore, Table, model_key
 from pit_downstream.core.spec import quote
 from pit_downstream.datasets.base import Samples
 from pit_downstream.evaluation.attacking import Found, Settled, attack_curve, fools_further, radius, same_curve
 from pit_downstream.evaluation.corrupting import corrupted
-from pit_downstream.evaluation.gallery import Gallery
+from pit_downstream.evaluation.image_export import Gallery
 from pit_downstream.evaluation.keep import keep_measuring
-from pit_downstream.evaluation.loading import RawBatch
-from pit_downstream.evaluation.measure import Pass
-from pit_downstream.evaluation.ranks import from_first, gathered, rank
+from pit_downstream.evaluation.data_loading import RawBatch
+from pit_downstream.evaluation.evaluator import Pass
+from pit_downstream.evaluation.distributed import from_first, gathered, rank
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Verdicts:
 
 
 class VerdictStore:
-    """The files verdicts*.jsonl in a folder, one for each rank, only ever appended to (core.lines)."""
+    """The files verdicts*.jsonl in a folder, one for each rank, only ever appended to (core.jsonl)."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -126,7 +126,7 @@ class Named:
 
 
 class Judged:
-    """The counter of a pass (evaluation.measure.Counter) whose numbers are those of its verdicts."""
+    """The counter of a pass (evaluation.evaluator.Counter) whose numbers are those of its verdicts."""
 
     def __init__(self, predictor: Classifier, one: Pass, seed: int, *, verdicts: VerdictStore,
                  known: Mapping[str, Verdicts], dataset: str, gallery: Gallery | None = None,

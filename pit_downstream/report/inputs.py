@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pit_downstream.benchmarks.adversarial import Verdicts
-from pit_downstream.core.lines import JsonLines
+from pit_downstream.core.jsonl import JsonLines
 from pit_downstream.core.records import Record, ResultStore, Table, checked, first_values, model_key
 from pit_downstream.core.spec import quote
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pit_downstream.core.lines import JsonLines
+from pit_downstream.core.jsonl import JsonLines
 from pit_downstream.core.registry import SECTIONS
 from pit_downstream.report import charts
 from pit_downstream.report.measured import Measured

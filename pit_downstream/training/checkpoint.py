@@ -27,7 +27,7 @@ from torch import nn
 
 from pit_downstream.backbones.detection import DetectionBackbone
 from pit_downstream.checkpoints import unwrap
-from pit_downstream.core.outputs import write_atomic
+from pit_downstream.core.path_checks import write_atomic
 from pit_downstream.core.spec import quote
 
 

@@ -12,9 +12,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import set_random_seed
 
-from pit_downstream.core.outputs import write_atomic
+from pit_downstream.core.path_checks import write_atomic
 from pit_downstream.evaluation.class_names import ATTRIBUTE
-from pit_downstream.evaluation.ranks import from_first
+from pit_downstream.evaluation.distributed import from_first
 from pit_downstream.training.checkpoint import require_weights, set_state_dict
 
 WEIGHTS, CLASSES = 'weights.pth', 'classes.txt'

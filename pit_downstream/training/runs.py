@@ -10,7 +10,7 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from pit_downstream.core.outputs import require_folder_to_write
+from pit_downstream.core.path_checks import require_folder_to_write
 from pit_downstream.core.spec import Spec
 from pit_downstream.datasets.folders import folders_in, images_by_class, shown
 from pit_downstream.datasets.labelsets import training_classes, wnid_indices

@@ -7,8 +7,8 @@ import torch
 from pit_downstream.attacks.apgd import APGD, TargetedAPGD
 from pit_downstream.attacks.losses import cross_entropy, dlr
 from pit_downstream.attacks.objective import ClassifierObjective
-from pit_downstream.attacks.pace import Sparse, checkpoints
-from pit_downstream.attacks.threat import ThreatModel
+from pit_downstream.attacks.step_schedule import Sparse, checkpoints
+from pit_downstream.attacks.threat_model import ThreatModel
 from tests.attacks.toys import Linear, attacked, batch_of, fooled, pictures, predictor, streams
 
 pytestmark = pytest.mark.numeric

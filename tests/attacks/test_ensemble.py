@@ -9,7 +9,7 @@ from pit_downstream.attacks import autoattack, ensemble
 from pit_downstream.attacks.apgd import APGD
 from pit_downstream.attacks.ensemble import AutoAttack
 from pit_downstream.attacks.losses import say
-from pit_downstream.attacks.threat import ThreatModel
+from pit_downstream.attacks.threat_model import ThreatModel
 from tests.attacks.toys import CLASSES, attacked, batch_of, fooled, pictures, predictor, trained
 
 EPSILONS = {'Linf': .035, 'L2': .5, 'L1': 3.}

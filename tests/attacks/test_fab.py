@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pit_downstream.attacks.fab import FAB, TargetedFAB
-from pit_downstream.attacks.threat import ThreatModel
+from pit_downstream.attacks.threat_model import ThreatModel
 from tests.attacks.toys import Linear, attacked, batch_of, fooled, pictures, predictor, streams
 
 pytestmark = pytest.mark.numeric

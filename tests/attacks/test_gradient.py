@@ -7,7 +7,7 @@ from pit_downstream.attacks.apgd import TargetedAPGD
 from pit_downstream.attacks.fab import TargetedFAB
 from pit_downstream.attacks.gradient import BIM, FGSM, MIM, PGD, TPGD
 from pit_downstream.attacks.square import Square
-from pit_downstream.attacks.threat import ThreatModel
+from pit_downstream.attacks.threat_model import ThreatModel
 from tests.attacks.toys import Linear, Replay, attacked, batch_of, exact_predictor, fooled, pictures, predictor
 
 pytestmark = pytest.mark.numeric

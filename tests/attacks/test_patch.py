@@ -7,7 +7,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from pit_downstream.attacks.patch import Patch, PatchFool, without_conflict
-from pit_downstream.attacks.threat import Patches
+from pit_downstream.attacks.threat_model import Patches
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.evaluation.models import build_classifier
 from tests.attacks.toys import SIDE, Linear, attacked, batch_of, fooled, pictures, predictor, streams
@@ -127,7 +127,7 @@ def test_conflicts_are_taken_out():
 
 
 def test_patches_fool_a_transformer_more_than_random_ones(transformer, batch):
-    from pit_downstream.attacks.control import Noise
+    from pit_downstream.attacks.noise_baseline import Noise
     noise = fooled(transformer, attacked(Noise(CELL), transformer, batch), batch).sum()
     for attack in (Patch(CELL, steps=30), PatchFool(CELL, steps=30, layer=2)):
         assert fooled(transformer, attacked(attack, transformer, batch), batch).sum() > noise

@@ -5,8 +5,7 @@ import pytest
 import torch
 from scipy.optimize import brentq, linprog, minimize
 
-from pit_downstream.attacks.boundary import to_plane
-from pit_downstream.attacks.l1ball import project_into_box
+from pit_downstream.attacks.projections import project_into_box, to_plane
 
 pytestmark = pytest.mark.numeric
 

@@ -8,8 +8,8 @@ import torch
 
 from pit_downstream.attacks.objective import LOSSES, ClassifierObjective
 from pit_downstream.attacks.square import Square
-from pit_downstream.attacks.threat import ThreatModel
-from pit_downstream.attacks.windows import Windows, pattern
+from pit_downstream.attacks.threat_model import ThreatModel
+from pit_downstream.attacks.square_windows import Windows, pattern
 from pit_downstream.streams.rng import BatchRng
 from tests.attacks.toys import batch_of, pictures, predictor, streams
 

@@ -16,7 +16,7 @@ from pit_downstream.datasets.base import View, read_picture
 from pit_downstream.det.annotation_files import check_annotations
 from pit_downstream.det.data import ImageSizeError
 from pit_downstream.det.samples import detection_samples, file_label
-from pit_downstream.det.truth import GroundTruth
+from pit_downstream.det.ground_truth import GroundTruth
 from pit_downstream.evaluation.attention import read_image
 from tests.det import scenes
 

@@ -16,10 +16,10 @@ from pit_downstream.core.registry import ATTACKS
 from pit_downstream.core.spec import Spec
 from pit_downstream.det import patch
 from pit_downstream.det.dag import SURE, target_logits
-from pit_downstream.det.instances import Instances, instances_of
+from pit_downstream.det.annotations import Instances, instances_of
 from pit_downstream.det.metric import config_metrics
-from pit_downstream.det.original import OriginalSizePredictor
-from pit_downstream.det.panels import heading, panels
+from pit_downstream.det.full_resolution import OriginalSizePredictor
+from pit_downstream.det.visualization import heading, panels
 from pit_downstream.det.robustness import keep_robustness
 from pit_downstream.det.tog import AIMS, renamed, unthresholded
 from pit_downstream.streams.rng import BatchRng

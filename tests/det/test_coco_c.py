@@ -17,8 +17,8 @@ from pit_downstream.core.records import ResultStore, Table
 from pit_downstream.det.metric import config_metrics
 from pit_downstream.det.samples import detection_samples
 from pit_downstream.evaluation.keep import keep_measuring
-from pit_downstream.evaluation.measure import measure
-from pit_downstream.evaluation.ranks import start_ranks, stop_ranks
+from pit_downstream.evaluation.evaluator import measure
+from pit_downstream.evaluation.distributed import start_ranks, stop_ranks
 from tests.det import scenes
 from tests.evaluation import toy
 

@@ -13,9 +13,9 @@ from mmdet.utils import dist_utils
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from pit_downstream.attacks.objective import LossObjective, objective_of
-from pit_downstream.det.instances import Instances, instances_of, set_truth
+from pit_downstream.det.annotations import Instances, instances_of, set_truth
 from pit_downstream.det.losses import KINDS, counts, detector_losses, wants_masks
-from pit_downstream.det.original import OriginalSizePredictor
+from pit_downstream.det.full_resolution import OriginalSizePredictor
 from pit_downstream.streams.rng import seed_of
 from tests.det import scenes, tiny
 from tests.tolerances import assert_near

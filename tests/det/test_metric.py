@@ -13,10 +13,10 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from pit_downstream.core.contracts import Outputs
 from pit_downstream.det import metric as room
-from pit_downstream.det import truth as truth_room
+from pit_downstream.det import ground_truth as truth_room
 from pit_downstream.det.metric import MASKS, CocoAP, config_metrics
 from pit_downstream.det.samples import detection_samples
-from pit_downstream.det.truth import GroundTruth, coco_tools
+from pit_downstream.det.ground_truth import GroundTruth, coco_tools
 from tests.det import scenes
 
 FRACTIONS = {1: 101, .75: 76, .5: 51, .25: 26}  # of the 101 points of recall, how many lie at or below

@@ -8,8 +8,8 @@ import torch
 import pit_downstream.det  # noqa: F401
 from mmengine.config import Config
 from mmengine.registry import HOOKS
-from pit_downstream.det import runs
-from pit_downstream.det.instances import set_truth
+from pit_downstream.det import config_utils
+from pit_downstream.det.annotations import set_truth
 from pit_downstream.det.losses import detector_losses, learns_masks
 from pit_downstream.det.precision import set_bf16, use_bf16
 from tests.det import scenes, tiny
@@ -91,4 +91,4 @@ def test_the_flag_replaces_what_trained_before():
 def test_float16_needs_a_gpu(tmp_path):
     flags = SimpleNamespace(amp='fp16', auto_scale_lr=False, resume=None)
     with pytest.raises(ValueError, match='--amp fp16 needs a GPU, and there is none; leave it out, or take bf16'):
-        runs.set_training(Config(dict(model=dict(), optim_wrapper=dict(), work_dir=str(tmp_path))), flags)
+        config_utils.set_training(Config(dict(model=dict(), optim_wrapper=dict(), work_dir=str(tmp_path))), flags)

@@ -13,7 +13,7 @@ import pit_downstream.det  # noqa: F401
 from pit_downstream.core.condition import CLEAN
 from pit_downstream.datasets.base import UnreadableImage
 from pit_downstream.det.samples import counting, detection_samples, digest_images
-from pit_downstream.det.truth import GroundTruth
+from pit_downstream.det.ground_truth import GroundTruth
 from tests.det import scenes
 
 

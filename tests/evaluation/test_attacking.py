@@ -16,7 +16,7 @@ from pit_downstream.datasets.base import View
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation.attacking import Counted, Settled, attack_curve, fools_further
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
-from pit_downstream.evaluation.measure import measure, plan_passes
+from pit_downstream.evaluation.evaluator import measure, plan_passes
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.metrics.classification import top1_error
 from tests.evaluation import toy

@@ -10,7 +10,7 @@ from torchvision.models import get_model, get_model_weights
 import pit_downstream.backbones  # noqa: F401
 from pit_downstream.backbones.reattention import ReAttention
 from pit_downstream.evaluation.complexity import REST, Part, classifier_complexity, complexity
-from pit_downstream.evaluation.facts import Facts, groups, together
+from pit_downstream.evaluation.model_cost import Facts, groups, together
 
 # 'FLOPs' in G and parameters in M as naver-ai/pit's README prints them; only of PiT-Ti it prints 4.9 where its code
 # has 4.85. Activations in M: timm, results/benchmark-infer-fp32-nchw-pt240-cpu-i7_12700h-dynamo.csv at aa4b5850.

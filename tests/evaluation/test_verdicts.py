@@ -16,10 +16,10 @@ from pit_downstream.core.condition import Condition
 from pit_downstream.core.records import ResultStore
 from pit_downstream.core.spec import Spec
 from pit_downstream.datasets.imagenet import class_folders
-from pit_downstream.evaluation import measure as loop
-from pit_downstream.evaluation.gallery import Gallery
+from pit_downstream.evaluation import evaluator as loop
+from pit_downstream.evaluation.image_export import Gallery
 from pit_downstream.evaluation.models import build_classifier
-from pit_downstream.evaluation.ranks import start_ranks, stop_ranks
+from pit_downstream.evaluation.distributed import start_ranks, stop_ranks
 from pit_downstream.evaluation.verdicts import Chunk, VerdictStore, keep_attacking
 from tests.evaluation import toy
 

@@ -17,7 +17,7 @@ import pit_downstream.corruptions  # noqa: F401  registers them, before a test p
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.det.bundled import use_bundled
 from pit_downstream.det.predictor import build_detector
-from pit_downstream.det.truth import coco_tools
+from pit_downstream.det.ground_truth import coco_tools
 
 REPO = Path(__file__).parents[2]
 CONFIG = str(REPO / 'configs' / 'retinanet_pit_ti.py')

@@ -7,7 +7,7 @@ from pit_downstream.core.condition import CLEAN, Condition
 from pit_downstream.det.finite import NanWatch
 from pit_downstream.det.metric import config_metrics
 from pit_downstream.det.predictor import build_detector
-from pit_downstream.evaluation.measure import measure
+from pit_downstream.evaluation.evaluator import measure
 from tests.det import scenes, tiny
 
 TOOLS = {'eval_coco_c.py': ('--corruptions', 'none'), 'eval_adversarial.py': ('--attacks', 'noise'),

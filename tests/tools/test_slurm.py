@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pit_downstream.core.records import ResultStore
-from pit_downstream.evaluation import ranks
+from pit_downstream.evaluation import distributed
 from pit_downstream.evaluation.slurm import first_node, step_env
 from tests.evaluation import toy
 
@@ -110,7 +110,7 @@ def two_processes(env, gpus, queue):
     torch.cuda.device_count = lambda: len(gpus)
     torch.cuda.get_device_properties = lambda index: type('Properties', (), {'uuid': gpus[index]})
     try:
-        ranks.rank_env(gpus=True)
+        distributed.rank_env(gpus=True)
         queue.put((env['SLURM_PROCID'], os.environ['LOCAL_RANK']))
     except ValueError as error:
         queue.put((env['SLURM_PROCID'], str(error)))
@@ -138,11 +138,11 @@ def test_a_named_gpu_is_the_current_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     monkeypatch.setattr(torch.cuda, 'set_device', current.append)
-    assert ranks.start_ranks('cuda:1') == torch.device('cuda', 1) and current == [torch.device('cuda', 1)]
+    assert distributed.start_ranks('cuda:1') == torch.device('cuda', 1) and current == [torch.device('cuda', 1)]
     for name, value in {'RANK': '0', 'WORLD_SIZE': '2'}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match='cuda:1'):
-        ranks.start_ranks('cuda:1')
+        distributed.start_ranks('cuda:1')
 
 
 @pytest.fixture
@@ -186,8 +186,8 @@ def join(env, queue):
     os.environ.update(env)
     cfg = Config({'launcher': 'slurm'})
     join_processes(cfg)
-    queue.put((ranks.rank(), ranks.world(), cfg.launcher))
-    ranks.stop_ranks()
+    queue.put((distributed.rank(), distributed.world(), cfg.launcher))
+    distributed.stop_ranks()
 
 
 @pytest.mark.parametrize('tasks, expected', [(2, [(0, 2, 'slurm'), (1, 2, 'slurm')]), (1, [(0, 1, 'none')])])

@@ -9,7 +9,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-import pit_downstream.training.parts  # noqa: F401  registers the preprocessor
+import pit_downstream.training.registration  # noqa: F401  registers the preprocessor
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.training.classifier import TrainedClassifier, cosine_penalty
 from pit_downstream.training.distillation import Distillation, distillation_loss

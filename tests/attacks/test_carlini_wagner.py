@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pit_downstream.attacks.carlini import CarliniWagner
-from pit_downstream.attacks.threat import ThreatModel
+from pit_downstream.attacks.carlini_wagner import CarliniWagner
+from pit_downstream.attacks.threat_model import ThreatModel
 from tests.attacks.toys import Linear, attacked, batch_of, fooled, pictures, predictor, trained
 
 pytestmark = pytest.mark.numeric

@@ -5,7 +5,7 @@ import torch
 
 import pit_downstream.det  # noqa: F401
 from mmengine.structures import InstanceData
-from pit_downstream.det.pictures import paint
+from pit_downstream.det.visualization import paint
 
 GREY = torch.full((3, 20, 30), 128, dtype=torch.uint8)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pit_downstream.core.contracts import Batch, Sample
 from pit_downstream.core.spec import Spec
-from pit_downstream.det.instances import picture
+from pit_downstream.det.annotations import picture
 from pit_downstream.det.predictor import DetectorPredictor
 
 

@@ -11,7 +11,7 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from pit_downstream.core.outputs import require_file_to_write, require_folder_to_write
+from pit_downstream.core.path_checks import require_file_to_write, require_folder_to_write
 from pit_downstream.datasets.shapes import write_shapes
 from pit_downstream.training.launch import (
     add_hooks,

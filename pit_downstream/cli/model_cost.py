@@ -3,8 +3,8 @@
 import argparse
 from types import SimpleNamespace
 
-from pit_downstream.cli.modules import look_here
-from pit_downstream.cli.values import whole
+from pit_downstream.cli.plugins import look_here
+from pit_downstream.cli.argument_types import whole
 
 COCO = (800, 1333)  # pixels to which mmdet's configs bring COCO's images
 
@@ -30,10 +30,10 @@ def facts_parser(description: str) -> argparse.ArgumentParser:
 
 def facts(args: argparse.Namespace):
     """What the flags ask for. Raises LookupError or ValueError for names and shapes that do not exist."""
-    from pit_downstream.core.outputs import require_file_to_write
+    from pit_downstream.core.path_checks import require_file_to_write
     if args.json:
         require_file_to_write(args.json, '--json')
-    from pit_downstream.evaluation.ranks import start_ranks
+    from pit_downstream.evaluation.distributed import start_ranks
     from pit_downstream.evaluation.slurm import require_one_process
     require_one_process('get_complexity.py')
     device, shape = start_ranks(args.device), args.shape and tuple(args.shape)
@@ -41,15 +41,15 @@ def facts(args: argparse.Namespace):
         if args.cfg_options:
             raise ValueError(f'expected --cfg-options with a config, got them with the model {args.name}; write '
                              "arguments of a model in brackets: 'pit_s(num_classes=10)'")
-        from pit_downstream.evaluation.facts import classifier_facts
+        from pit_downstream.evaluation.model_cost import classifier_facts
         from pit_downstream.evaluation.models import build_classifier, is_function
         look_here()
         weights = None if is_function(args.name) else 'random'
         predictor = build_classifier(args.name, weights=weights, device=device)
         return classifier_facts(predictor, shape, batch_size=args.batch_size or 8, repeats=args.repeats)
-    from pit_downstream.det import runs
-    from pit_downstream.det.facts import detector_facts
+    from pit_downstream.det import config_utils
+    from pit_downstream.det.model_cost import detector_facts
     flags = SimpleNamespace(config=args.name, launcher='none', local_rank=0, bundled=False, data=None, work_dir=None,
                             cfg_options=args.cfg_options)
-    return detector_facts(runs.read_config(flags, loaders=()), shape or COCO, config=args.name, device=device,
+    return detector_facts(config_utils.read_config(flags, loaders=()), shape or COCO, config=args.name, device=device,
                           batch_size=args.batch_size or 1, repeats=args.repeats)

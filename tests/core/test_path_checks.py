@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pit_downstream.core.outputs import path_inside, require_file_to_write, require_folder_to_write
+from pit_downstream.core.path_checks import path_inside, require_file_to_write, require_folder_to_write
 
 
 def test_good_places_stay_as_they_are(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from mmengine.fileio import get
 
 from pit_downstream.datasets.coco_annotations import read_annotations
 from pit_downstream.det.classes import category_ids
-from pit_downstream.det.quiet import silenced
+from pit_downstream.det.logging_utils import silenced
 from pit_downstream.det.samples import DetectionSamples
 
 

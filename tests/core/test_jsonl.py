@@ -13,8 +13,8 @@ from multiprocessing.connection import wait
 
 import pytest
 
-from pit_downstream.core import lines
-from pit_downstream.core.lines import JsonLines
+from pit_downstream.core import jsonl
+from pit_downstream.core.jsonl import JsonLines
 from pit_downstream.core.records import Record, ResultStore
 
 APPENDS = int(os.environ.get('PIT_DOWNSTREAM_APPENDS', 200))  # 2000 for the full test, in about a minute
@@ -95,7 +95,7 @@ def test_a_reader_sees_whole_lines_while_others_write(tmp_path):
 
 def test_a_held_lock_ends_in_a_clear_error(tmp_path, monkeypatch):
     path = tmp_path / 'results.jsonl'
-    monkeypatch.setattr(lines, 'PATIENCE', 0.2)
+    monkeypatch.setattr(jsonl, 'PATIENCE', 0.2)
     with JsonLines(path).locked(), pytest.raises(TimeoutError, match=f'{path}.lock'):
         JsonLines(path).append([{'a': 1}])
     JsonLines(path).append([{'a': 1}])

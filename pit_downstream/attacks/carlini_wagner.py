@@ -10,7 +10,7 @@ from torch import Tensor
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.attacks.adam import adam, at_start
 from pit_downstream.attacks.objective import Objective
-from pit_downstream.attacks.search import Search, State
+from pit_downstream.attacks.search_engine import Search, State
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Predictor, Rng, Streams

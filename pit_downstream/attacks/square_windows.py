@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pit_downstream.attacks.l1ball import project_into_box
-from pit_downstream.attacks.threat import ThreatModel
+from pit_downstream.attacks.projections import project_into_box
+from pit_downstream.attacks.threat_model import ThreatModel
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng

@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pit_downstream.core.outputs import name_failures
+from pit_downstream.core.path_checks import name_failures
 from pit_downstream.core.spec import quote
 
 PATIENCE = 300.  # seconds; a writer holds the lock for the time of one write and fsync

@@ -17,7 +17,7 @@ from pit_downstream.det import saving
 from pit_downstream.det.metric import config_truth
 from pit_downstream.det.samples import detection_samples
 from pit_downstream.det.saving import save_images
-from pit_downstream.det.truth import GroundTruth
+from pit_downstream.det.ground_truth import GroundTruth
 from tests.det import scenes
 
 

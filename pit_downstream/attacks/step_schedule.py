@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from pit_downstream.attacks.l1ball import project_into_box
-from pit_downstream.attacks.threat import ThreatModel, choose
+from pit_downstream.attacks.projections import project_into_box
+from pit_downstream.attacks.threat_model import ThreatModel, choose
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng

@@ -18,8 +18,8 @@ from pit_downstream.core.spec import Spec
 from pit_downstream.datasets.base import Samples, UnreadableImage
 from pit_downstream.evaluation.attacking import attack_curve, check_attack, name_condition, radius
 from pit_downstream.evaluation.corrupting import arguments, check_corruption, corrupted
-from pit_downstream.evaluation.loading import RawBatch, passes
-from pit_downstream.evaluation.ranks import dealt, gathered, rank, refuse_together
+from pit_downstream.evaluation.data_loading import RawBatch, passes
+from pit_downstream.evaluation.distributed import dealt, gathered, rank, refuse_together
 
 START = {'cuda': 256, 'cpu': 32}  # batch size 'auto' begins with
 

@@ -6,7 +6,7 @@ import scipy.optimize
 import scipy.stats
 import torch
 
-from pit_downstream.attacks.threat import NORMS, Patches, ThreatModel
+from pit_downstream.attacks.threat_model import NORMS, Patches, ThreatModel
 from pit_downstream.streams.rng import BatchRng
 
 pytestmark = pytest.mark.numeric

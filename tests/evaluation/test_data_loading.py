@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pit_downstream.core.contracts import Sample
-from pit_downstream.evaluation.loading import passes
+from pit_downstream.evaluation.data_loading import passes
 
 LIMITED = """import resource, runpy, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))

@@ -2,20 +2,20 @@
 
 import pytest
 
-from pit_downstream.evaluation import ranks
+from pit_downstream.evaluation import distributed
 
 
 def shares(monkeypatch, count, size, world):
-    monkeypatch.setattr(ranks, 'world', lambda: world)
+    monkeypatch.setattr(distributed, 'world', lambda: world)
     taken = []
     for rank in range(world):
-        monkeypatch.setattr(ranks, 'rank', lambda rank=rank: rank)
-        taken.append(ranks.dealt(count, size))
+        monkeypatch.setattr(distributed, 'rank', lambda rank=rank: rank)
+        taken.append(distributed.dealt(count, size))
     return taken
 
 
 def test_blocks_go_round():
-    assert ranks.dealt(5, 2) == [0, 1, 2, 3, 4]
+    assert distributed.dealt(5, 2) == [0, 1, 2, 3, 4]
 
 
 def test_two_ranks_by_hand(monkeypatch):

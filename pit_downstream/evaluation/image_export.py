@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from pit_downstream.core.condition import Condition
-from pit_downstream.core.outputs import atomic_path, path_inside, write_atomic
+from pit_downstream.core.path_checks import atomic_path, path_inside, write_atomic
 from pit_downstream.core.records import model_key
 
 SHOWN = 8  # rows of a contact sheet

@@ -158,7 +158,7 @@ def _is_refusal(filename: str, line: str) -> bool:
 
 def require_places(args: argparse.Namespace) -> None:
     """Raise ValueError, before any work, where results, images or records could not be written."""
-    from pit_downstream.core.outputs import require_file_to_write, require_folder_to_write
+    from pit_downstream.core.path_checks import require_file_to_write, require_folder_to_write
     for names, require in ((('store', 'cache', 'save', 'save_images'), require_folder_to_write),
                            (('csv', 'json'), require_file_to_write)):
         for name in names:
@@ -173,7 +173,7 @@ def require_image_to_write(path: str | Path, flag: str) -> None:
     """Raise ValueError unless an image file can be written to `path`, in a folder that is there or can be made."""
     from PIL import Image
 
-    from pit_downstream.core.outputs import require_folder_to_write
+    from pit_downstream.core.path_checks import require_folder_to_write
     path, suffixes = Path(path), Image.registered_extensions()
     if suffixes.get(path.suffix.lower()) not in Image.SAVE or path.is_dir():
         raise ValueError(f'expected an image file to write for {flag}, got {path}; name one like detections.png')

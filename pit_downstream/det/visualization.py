@@ -1,4 +1,4 @@
-"""Images of detections: ground truth on the left, predictions on the right."""
+"""Images of detections: ground truth beside predictions, and one image under several conditions side by side."""
 
 import os
 from collections import Counter
@@ -17,8 +17,16 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from pit_downstream.core.outputs import atomic_path, path_inside
+from pit_downstream.core.condition import Condition
+from pit_downstream.core.contracts import Sample
+from pit_downstream.core.path_checks import atomic_path, path_inside
+from pit_downstream.core.spec import spelled
+from pit_downstream.det.annotations import picture
 from pit_downstream.det.data import LoadImageOrSkip
+from pit_downstream.det.predictor import DetectorPredictor
+from pit_downstream.evaluation.attacking import attack_curve
+from pit_downstream.evaluation.corrupting import corrupted
+from pit_downstream.evaluation.data_loading import RawBatch
 
 COLOURS = ['#e6194b', '#ffe119', '#4363d8', '#f58231', '#46f0f0', '#f032e6', '#bcf60c', '#fabebe', '#3cb44b', '#911eb4']
 TITLES = ('ground truth', 'predictions')
@@ -150,3 +158,40 @@ def _file_names(infos: Sequence[Mapping]) -> list[str]:
     counts = Counter(names)
     return [f'{name}.{info["img_id"]}.png'.replace(os.sep, '_') if counts[name] > 1 else f'{name}.png'
             for name, info in zip(names, infos, strict=True)]
+
+
+def panels(predictor: DetectorPredictor, sample: Sample, conditions: Sequence[Condition], classes: tuple[str, ...], *,
+           score_thr: float = 0.5, least: int = 384, seed: int = 0) -> Image.Image:
+    """A picture with a panel for each condition: the image as the model saw it, at the size of the raw image, and the
+    detections with scores from `score_thr`. least: small images are enlarged to at least this side."""
+    scale = -(-least // max(sample.image.shape[-2:]))
+    painted = []
+    for condition in conditions:
+        image, found = seen_under(predictor, sample, condition, seed=seed)
+        painted.append(paint(image, found[found.scores >= score_thr], classes, scale=scale))
+    return side_by_side(painted, list(map(heading, conditions)))
+
+
+def seen_under(predictor: DetectorPredictor, sample: Sample, condition: Condition, *, seed: int = 0
+               ) -> tuple[Tensor, InstanceData]:
+    """The image under a condition, uint8 (3, H, W) at the size of the raw one, and what is found in it, on the CPU."""
+    raw = RawBatch(sample.image[None], (sample.id,), (sample.target,))
+    batch = predictor.collate(raw.samples(next(corrupted(raw, [Condition(condition.corruption)], seed))))
+    if condition.attack is None:
+        images, outputs = batch.images, predictor.predict(batch.images, batch)
+    else:
+        found, = attack_curve(predictor, batch, [condition.attack], seed)
+        images, outputs = found.images, found.outputs
+    rows, columns = picture(batch.samples[0].target, *images.shape[2:])
+    shown, = F.interpolate(images[:, :, rows, columns], size=sample.image.shape[1:], mode='bilinear')
+    return (shown * 255).round().to(torch.uint8).cpu(), outputs.predictions[0].pred_instances.cpu()
+
+
+def heading(condition: Condition) -> str:
+    """A few words: 'clean', 'fog 3', 'pgd 8/255'."""
+    words = []
+    if condition.corruption is not None:
+        words.append(f'{condition.corruption.name} {condition.corruption.get("severity", "")}'.strip())
+    if condition.attack is not None:
+        words.append(f'{condition.attack.name} {spelled(condition.attack.get("epsilon"))}')
+    return ' + '.join(words) or 'clean'

@@ -8,7 +8,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 
 from pit_downstream.evaluation.complexity import complexity
-from pit_downstream.evaluation.facts import Facts, device_name, measured
+from pit_downstream.evaluation.model_cost import Facts, device_name, measured
 from pit_downstream.det.predictor import RANDOM, build_detector
 
 NOTE = 'second stages see what random weights propose; post-processing is timed, not counted'

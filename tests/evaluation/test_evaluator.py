@@ -25,14 +25,14 @@ from pit_downstream.corruptions import BatchRng
 from pit_downstream.datasets.base import CorruptedFolders, PictureSamples, View
 from pit_downstream.datasets.cache import CachedSamples
 from pit_downstream.datasets.imagenet import class_folders, published_corruptions
-from pit_downstream.evaluation import measure as loop
+from pit_downstream.evaluation import evaluator as loop
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.corrupting import corrupted
 from pit_downstream.evaluation.keep import keep_measuring
-from pit_downstream.evaluation.loading import RawBatch
-from pit_downstream.evaluation.measure import measure, measure_passes, plan_passes
+from pit_downstream.evaluation.data_loading import RawBatch
+from pit_downstream.evaluation.evaluator import measure, measure_passes, plan_passes
 from pit_downstream.evaluation.models import build_classifier
-from pit_downstream.evaluation.ranks import start_ranks, stop_ranks
+from pit_downstream.evaluation.distributed import start_ranks, stop_ranks
 from pit_downstream.metrics.classification import CLASSIFICATION, classification_metrics
 from tests.evaluation import toy
 
