@@ -30,7 +30,7 @@ OUT = Path(__file__).with_suffix('.json')
 Method = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-class Counted(nn.Module):
+class CountingPredictor(nn.Module):
     """A classifier of images in [0, 1] that counts the images it is given, and those with gradients."""
 
     def __init__(self, predictor):
@@ -82,7 +82,7 @@ def right(model: nn.Module, images: Tensor, labels: Tensor, batch: int) -> Tenso
 
 def measured(method: Method, predictor, images: Tensor, labels: Tensor, args: argparse.Namespace
              ) -> tuple[dict, Tensor]:
-    model = Counted(predictor).eval()
+    model = CountingPredictor(predictor).eval()
     wall, cpu = time.perf_counter(), time.process_time()
     found = method(model, images, labels)
     row = {'cpu_s': round(time.process_time() - cpu, 1), 'wall_s': round(time.perf_counter() - wall, 1),
@@ -127,7 +127,7 @@ def main() -> None:
     chosen = torch.linspace(0, len(samples) - 1, args.images).long().tolist()  # evenly over the classes
     batch = predictor.collate([samples[index] for index in chosen])
     images, labels = batch.images, predictor.labels(batch)
-    clean = right(Counted(predictor), images, labels, args.batch).float().mean().item()
+    clean = right(CountingPredictor(predictor), images, labels, args.batch).float().mean().item()
     print(f'{len(images)} images of {tuple(images.shape[1:])}, clean accuracy {clean:.4f}', flush=True)
     results = []
     for epsilon in args.epsilons:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.collapse import groups, learning_rate_factor
-from pit_downstream.datasets.base import PictureSamples, View
+from pit_downstream.datasets.base import ImageFolderSamples, View
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.models import build_classifier
@@ -29,7 +29,7 @@ SMOOTHING = 0.1  # of the labels
 CLIP = 1.0  # norm of the gradient
 
 
-def read(samples: PictureSamples) -> tuple[Tensor, Tensor]:
+def read(samples: ImageFolderSamples) -> tuple[Tensor, Tensor]:
     """uint8 (n, 3, H, W) and labels (n,)."""
     return torch.stack([samples[i].image for i in range(len(samples))]), torch.tensor(samples.targets)
 

@@ -25,7 +25,7 @@ from benchmarks.environment import bench_parser, keep
 from pit_downstream.benchmarks import imagenet_c
 from pit_downstream.core.contracts import Batch
 from pit_downstream.core.records import ResultStore
-from pit_downstream.datasets.base import PictureSamples
+from pit_downstream.datasets.base import ImageFolderSamples
 from pit_downstream.datasets.cache import CachedSamples
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.datasets.shapes import write_shapes
@@ -65,7 +65,7 @@ class Clock:
             yield item
 
 
-def batches_of(predictor: ClassifierPredictor, samples: PictureSamples, size: int) -> list[Batch]:
+def batches_of(predictor: ClassifierPredictor, samples: ImageFolderSamples, size: int) -> list[Batch]:
     read = [samples[index] for index in range(len(samples))]
     return [predictor.collate(read[start:start + size]) for start in range(0, len(read), size)]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.environment import bench_parser, keep
 from pit_downstream.backbones import PiT
-from pit_downstream.backbones.sizes import each_alone
+from pit_downstream.backbones.sizes import forward_per_size
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def compare(shape: tuple[int, int], smaller: tuple[int, int], repeat: int, backw
     images = torch.zeros(2, 3, *shape, device=device)
     for image, (height, width) in zip(images, sizes):
         image[:, :height, :width] = torch.randn(3, height, width, device=device)
-    ways = {'padded': lambda: backbone(images), 'alone': lambda: each_alone(backbone._maps, images, sizes)}
+    ways = {'padded': lambda: backbone(images), 'alone': lambda: forward_per_size(backbone._maps, images, sizes)}
     runs = {name: [] for name in (*ways, 'masked')}
     for _ in range(repeat + 1):  # the first warms up
         for name, way in ways.items():

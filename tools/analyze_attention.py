@@ -28,7 +28,7 @@ def parse_args():
     parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
     parser.add_argument('--threshold', type=float, default=0.9, help='cosine above which a block is similar')
-    parser.add_argument('--seed', type=cli.whole(0), default=0, help='of random weights')
+    parser.add_argument('--seed', type=cli.int_in_range(0), default=0, help='of random weights')
     return parser.parse_args()
 
 

@@ -40,7 +40,7 @@ def main():
         for path, text in ((args.csv, found.csv()), (args.json, found.json())):
             if path:
                 write_atomic(path, text)
-    distributed.stop_ranks()
+    distributed.destroy_distributed()
 
 
 if __name__ == '__main__':

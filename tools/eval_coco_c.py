@@ -44,7 +44,7 @@ def main():
         for path, text in ((args.csv, tables.as_csv(table)), (args.json, detection_tables.as_json(table, **variant))):
             if path:
                 write_atomic(path, text)
-    distributed.stop_ranks()
+    distributed.destroy_distributed()
 
 
 if __name__ == '__main__':

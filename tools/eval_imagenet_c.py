@@ -30,7 +30,7 @@ def main():
     from pit_downstream.evaluation import distributed
     from pit_downstream.metrics.classification import classification_metrics
     predictor = cli.classifier(args)
-    samples = cli.published_pictures(args, predictor, names) if args.published else cli.pictures(args, predictor)
+    samples = cli.published_images(args, predictor, names) if args.published else cli.pictures(args, predictor)
     table = keep.keep_measuring(ResultStore(Path(args.store) / 'results.jsonl'), predictor, samples,
                                 classification_metrics(), cli.corruption_conditions(args, names),
                                 **cli.measure_options(args, predictor.device))
@@ -45,7 +45,7 @@ def main():
         for path, text in ((args.csv, tables.as_csv(table)), (args.json, tables.as_json(table, *chosen, **variant))):
             if path:
                 write_atomic(path, text)
-    distributed.stop_ranks()
+    distributed.destroy_distributed()
 
 
 if __name__ == '__main__':

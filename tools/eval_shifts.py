@@ -41,7 +41,7 @@ def main():
         for path, text in ((args.csv, shift_tables.as_csv(tables)), (args.json, shift_tables.as_json(tables, names))):
             if path:
                 write_atomic(path, text)
-    distributed.stop_ranks()
+    distributed.destroy_distributed()
 
 
 if __name__ == '__main__':

@@ -31,7 +31,7 @@ def main():
     drawing.require_matplotlib()
     exports.require_places(args.out, figures=args.figures, tables=args.tables)
     for module in args.imports:
-        cli.plugins.import_own(module)
+        cli.plugins.import_plugin(module)
     report = sections.make_report(args.paths, reference=args.reference, title=args.title,
                                   apart_from=filter(None, (args.figures, args.tables)))
     files = exports.write_report(report, args.out, html=page.as_html(report, made=page.made_now()))

@@ -12,7 +12,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('image', type=Path)
     parser.add_argument('--out', type=Path, help='PNG to write (default: <image>_corrupted.png in this folder)')
-    parser.add_argument('--size', type=cli.whole(32), default=224, help='the image is cut to a square of this side')
+    parser.add_argument('--size', type=cli.int_in_range(32), default=224,
+                        help='the image is cut to a square of this side')
     parser.add_argument('--corruptions', nargs='+', metavar='NAME', help='(default: all)')
     return parser.parse_args()
 
@@ -32,10 +33,10 @@ def sheet(args: argparse.Namespace):
     from PIL import Image, ImageDraw, ImageOps
     from pit_downstream.core.registry import CORRUPTIONS
     from pit_downstream.corruptions import BatchRng, corrupt_severities
-    from pit_downstream.datasets.base import read_picture
+    from pit_downstream.datasets.base import read_image
     from torchvision.transforms.functional import pil_to_tensor, to_pil_image
     names = args.corruptions or list(CORRUPTIONS)
-    batch = pil_to_tensor(ImageOps.fit(read_picture(args.image), (args.size, args.size)))[None]  # bicubic
+    batch = pil_to_tensor(ImageOps.fit(read_image(args.image), (args.size, args.size)))[None]  # bicubic
     paper = Image.new('RGB', (6 * args.size, len(names) * (args.size + MARGIN)), 'white')
     for top, name in zip(range(0, paper.height, args.size + MARGIN), names, strict=True):
         severities = corrupt_severities(batch, name, range(1, 6), BatchRng(0, [args.image.name]))

@@ -1,7 +1,7 @@
 """What the classification recipes share: DeiT's augmentation, schedule, averaging (facebookresearch/deit, main.py)."""
 custom_imports = dict(imports=['pit_downstream.training.registration'], allow_failed_imports=False)
 model = dict(
-    type='TrainedClassifier', network=dict(drop_path_rate=0.1),
+    type='ImageClassifier', network=dict(drop_path_rate=0.1),
     data_preprocessor=dict(
         type='ClassifierPreprocessor', smoothing=0.1, erasing=dict(probability=0.25, mode='pixel', max_count=1),
         mixing=dict(mixup_alpha=0.8, cutmix_alpha=1.0, prob=1.0, switch_prob=0.5, mode='batch')))
@@ -9,12 +9,12 @@ loader = dict(num_workers=8, collate_fn=dict(type='default_collate'),
               worker_init_fn=dict(type='leave_seeds_to_torch'))
 train_dataloader = dict(
     batch_size=64, drop_last=True, sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(
-        type='TrainingPictures', root='data/imagenet/train', transform=dict(
+        type='TrainingImages', root='data/imagenet/train', transform=dict(
             scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), hflip=0.5, auto_augment='rand-m9-mstd0.5-inc1', color_jitter=0.4,
             interpolation='bicubic')), **loader)
 val_dataloader = dict(
     batch_size=96, sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='EvaluationPictures', root='data/imagenet/val'), **loader)
+    dataset=dict(type='EvaluationImages', root='data/imagenet/val'), **loader)
 test_dataloader = val_dataloader
 val_evaluator = test_evaluator = dict(type='TopAccuracy', topk=(1, 5))
 train_cfg, val_cfg, test_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1), dict(), dict()

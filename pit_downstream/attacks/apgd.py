@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.attacks.losses import say
-from pit_downstream.attacks.objective import ClassifierObjective, Examined, Objective
-from pit_downstream.attacks.step_schedule import Halving, Pace, Sparse
+from pit_downstream.attacks.objective import ClassifierObjective, LossEvaluation, Objective
+from pit_downstream.attacks.step_schedule import HalvingSchedule, StepSchedule, SparseSchedule
 from pit_downstream.attacks.search_engine import Search, State
 from pit_downstream.attacks.threat_model import choose
 
@@ -50,8 +50,8 @@ class APGD(Search):
         return self.pace.moves
 
     @cached_property
-    def pace(self) -> Pace:
-        return (Sparse if self.threat.norm == 'L1' else Halving)(self.threat, self.steps, self.rho)
+    def pace(self) -> StepSchedule:
+        return (SparseSchedule if self.threat.norm == 'L1' else HalvingSchedule)(self.threat, self.steps, self.rho)
 
     def goals(self, objective: Objective, state: State) -> State:
         """What a targeted search adds to fresh rows: {'goal': (n,)}."""
@@ -76,16 +76,16 @@ class APGD(Search):
         fresh |= self._verdict(state | fresh, seen, age + 1)
         return fresh | self.pace.check(state | fresh, seen.loss, age)
 
-    def _look(self, objective: Objective, at: Tensor, state: State, *, gradient: bool) -> Examined:
+    def _look(self, objective: Objective, at: Tensor, state: State, *, gradient: bool) -> LossEvaluation:
         """With several passes the loss and the verdict are those of the last (as in the original)."""
         passes = [objective.examine(at, state['row'], goals=state.get('goal'), gradient=gradient)
                   for _ in range(self.eot)]
         if self.eot == 1 or not gradient:
             return passes[-1]
         mean = reduce(torch.add, (one.slope for one in passes)) / self.eot
-        return Examined(passes[-1].loss, passes[-1].fooled, mean, passes[-1].logits)
+        return LossEvaluation(passes[-1].loss, passes[-1].fooled, mean, passes[-1].logits)
 
-    def _verdict(self, state: State, seen: Examined, moves: Tensor) -> State:
+    def _verdict(self, state: State, seen: LossEvaluation, moves: Tensor) -> State:
         """The found image is the last that struck, else the best; larger radii under L1 do not count."""
         if self.run_to_end:
             return {'fooled': seen.fooled, 'found': state['best']}

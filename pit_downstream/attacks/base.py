@@ -48,7 +48,7 @@ class Attack(ABC):
         """
         if not len(batch.images):
             return batch.images.clone()
-        with torch.inference_mode(False), at_rest(predictor), torch.no_grad():
+        with torch.inference_mode(False), eval_mode(predictor), torch.no_grad():
             batch = without_inference_tensors(batch)
             found = self.run(predictor, batch, rng).detach()
             found = torch.where(found.isfinite(), found, batch.images)
@@ -113,7 +113,7 @@ def without_inference_tensors(batch: 'Batch') -> 'Batch':
 
 
 @contextmanager
-def at_rest(predictor: 'Predictor') -> Iterator[None]:
+def eval_mode(predictor: 'Predictor') -> Iterator[None]:
     """The model of a predictor in evaluation mode and its weights without gradients; as it was before on leaving.
 
     Raises ValueError for weights that were made in inference mode: autograd cannot pass through them.

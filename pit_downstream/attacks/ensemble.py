@@ -20,7 +20,7 @@ from pit_downstream.attacks.sanity_checks import check_cascade
 from pit_downstream.attacks.fab import FAB, TargetedFAB
 from pit_downstream.attacks.losses import say
 from pit_downstream.attacks.objective import LOSSES, ClassifierObjective
-from pit_downstream.attacks.search_engine import Search, still_right
+from pit_downstream.attacks.search_engine import Search, correct_mask
 from pit_downstream.attacks.square import Square
 from pit_downstream.attacks.threat_model import ThreatModel
 
@@ -80,18 +80,18 @@ class AutoAttack(Attack):
             say(f'autoattack with an effort of {self.effort:g} is weaker than AutoAttack: report it by another name')
         rough = getattr(predictor, 'rough', False)
         objective = ClassifierObjective(cast('Classifier', predictor), batch, LOSSES['ce'], width=self.width)
-        found, left = batch.images.clone(), still_right(objective, batch.images, rough)
+        found, left = batch.images.clone(), correct_mask(objective, batch.images, rough)
         standing = [('clean', int(left.sum()))]
         for member in self.members():
             if not standing[-1][1]:
                 break
-            images, fooled = member.hunt(objective.climbing(member.loss), batch.images, rng, among=left,
+            images, fooled = member.run_search(objective.climbing(member.loss), batch.images, rng, among=left,
                                          width=self.width, rough=rough)
             if isinstance(member, FAB):
                 images = self.threat.within(batch.images, images, batch.valid)
                 fooled = self._brought_in(objective, images, left & ~fooled, fooled)
             if self.version == 'rand' and bool(fooled.any()):  # chance may have fooled it: one more draw has to
-                fooled[fooled.clone()] = objective.confirm(images[fooled], fooled.nonzero().flatten())
+                fooled[fooled.clone()] = objective.verify(images[fooled], fooled.nonzero().flatten())
             found[fooled] = images[fooled]
             left &= ~fooled
             standing.append(('square' if isinstance(member, Square) else type(member).__name__, int(left.sum())))
@@ -107,7 +107,7 @@ class AutoAttack(Attack):
         fooled = fooled.clone()
         for part in rest.nonzero().flatten().split(self.width or len(images)):
             if len(part):
-                fooled[part] = objective.confirm(images[part], part)
+                fooled[part] = objective.verify(images[part], part)
         return fooled
 
 

@@ -28,7 +28,7 @@ Loss = Callable[[Tensor, Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
-class Examined:
+class LossEvaluation:
     """loss (n,); fooled bool (n,); gradient of the loss (n, 3, H, W), None where none was wanted; logits of a
     classifier (n, K), else None."""
 
@@ -53,16 +53,17 @@ class Examined:
 class Objective(Protocol):
     """What is asked of a predictor about rows: images[i] is a version of the batch's image rows[i]."""
 
-    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
+    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
+                ) -> LossEvaluation:
         """images (n, 3, H, W) in [0, 1]; rows (n,) int64.
 
         goals: what a loss refers to beside the label: wrong classes (n,) to aim at, probabilities (n, K) to leave.
         """
 
-    def already(self) -> Tensor:
+    def is_misclassified(self) -> Tensor:
         """bool (B,): the images of the batch that are fooled as they are."""
 
-    def confirm(self, images: Tensor, rows: Tensor) -> Tensor:
+    def verify(self, images: Tensor, rows: Tensor) -> Tensor:
         """bool (n,): whether images said to be fooled are, with the precision in which results are measured."""
 
 
@@ -93,7 +94,7 @@ class ClassifierObjective:
     def classes(self) -> int:
         return self.clean_logits.shape[1]
 
-    def already(self) -> Tensor:
+    def is_misclassified(self) -> Tensor:
         return self.clean_logits.argmax(1) != self.labels
 
     def rivals(self, rows: Tensor) -> Tensor:
@@ -101,7 +102,8 @@ class ClassifierObjective:
         others = self.clean_logits[rows].scatter(1, self.labels[rows][:, None], float('-inf'))
         return others.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
-    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
+    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
+                ) -> LossEvaluation:
         labels = self.labels[rows]
         with torch.set_grad_enabled(gradient):
             asked = self._shown(images, rows).detach().requires_grad_(gradient)
@@ -110,7 +112,7 @@ class ClassifierObjective:
             slope = _slope(loss, asked) if gradient else None
         if slope is not None and self._padded:
             slope = slope * self.batch.valid[rows]
-        return Examined(loss.detach(), logits.argmax(1) != labels, slope, logits.detach())
+        return LossEvaluation(loss.detach(), logits.argmax(1) != labels, slope, logits.detach())
 
     def towards_rivals(self, images: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """For every other class its logit minus the label's (n,), and the gradient of that; one forward pass."""
@@ -124,7 +126,7 @@ class ClassifierObjective:
                 slope = _slope(difference, asked, again=place + 1 < rivals.shape[1])
             yield difference.detach(), slope * self.batch.valid[rows] if self._padded else slope
 
-    def confirm(self, images: Tensor, rows: Tensor) -> Tensor:
+    def verify(self, images: Tensor, rows: Tensor) -> Tensor:
         part = self.batch.part(rows.tolist())
         shown = self._shown(images, rows)
         return self.predictor.predict(shown, part).predictions.argmax(1) != self.labels[rows]
@@ -142,18 +144,19 @@ class LossObjective:
     def __init__(self, predictor: 'Predictor', batch: 'Batch', *more: object):
         self.predictor, self.batch, self.more = predictor, batch, more
 
-    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
+    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
+                ) -> LossEvaluation:
         part = self.batch.part(rows.tolist())
         with torch.set_grad_enabled(gradient):
             asked = _unpadded(images, self.batch, rows).detach().requires_grad_(gradient)
             loss = self.predictor.loss(asked, part, *self.more)
             slope = _slope(loss, asked) * part.valid if gradient else None
-        return Examined(loss.detach(), torch.zeros_like(loss, dtype=torch.bool), slope)
+        return LossEvaluation(loss.detach(), torch.zeros_like(loss, dtype=torch.bool), slope)
 
-    def already(self) -> Tensor:
+    def is_misclassified(self) -> Tensor:
         return torch.zeros(len(self.batch.images), dtype=torch.bool, device=self.batch.images.device)
 
-    def confirm(self, images: Tensor, rows: Tensor) -> Tensor:
+    def verify(self, images: Tensor, rows: Tensor) -> Tensor:
         return torch.zeros(len(images), dtype=torch.bool, device=images.device)
 
 

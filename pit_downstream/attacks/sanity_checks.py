@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from pit_downstream.core.spec import Spec
-from pit_downstream.attacks.base import at_rest, without_inference_tensors
-from pit_downstream.attacks.objective import ClassifierObjective, Examined, cross_entropy, margin
+from pit_downstream.attacks.base import eval_mode, without_inference_tensors
+from pit_downstream.attacks.objective import ClassifierObjective, LossEvaluation, cross_entropy, margin
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Classifier
@@ -39,7 +39,7 @@ def check_before(predictor: 'Classifier', batch: 'Batch') -> tuple[str, ...]:
         raise ValueError(f'expected images in [0, 1], got {images.min():.3g} .. {images.max():.3g}; normalise inside '
                          'the model, so that epsilon is in pixels')
     found = list(_mode(predictor))
-    with torch.inference_mode(False), at_rest(predictor), torch.no_grad():
+    with torch.inference_mode(False), eval_mode(predictor), torch.no_grad():
         batch = without_inference_tensors(batch)
         images = batch.images
         logits = predictor.logits(images)
@@ -102,7 +102,7 @@ def _gradients(predictor: 'Classifier', batch: 'Batch') -> Iterator[str]:
                "robustness; trust loss='margin', loss='dlr', fab and square")
 
 
-def _vanishing(seen: Examined) -> Tensor:
+def _vanishing(seen: LossEvaluation) -> Tensor:
     """bool (n,): where half of the gradient's values or more are exactly 0. Padding and a black border are less."""
     return (seen.slope == 0).flatten(1).double().mean(1) > .5
 

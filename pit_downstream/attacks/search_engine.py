@@ -87,19 +87,19 @@ class Search(Attack):
             raise ValueError(f'expected a classifier for {type(self).__name__}, got {predictor.name}, which gives no '
                              'logits; take an attack that climbs the loss, such as pgd')
         rough = getattr(predictor, 'rough', False)
-        return self.hunt(objective_of(predictor, batch, self.loss), batch.images, rng, rough=rough)[0]
+        return self.run_search(objective_of(predictor, batch, self.loss), batch.images, rng, rough=rough)[0]
 
-    def hunt(self, objective: Objective, images: Tensor, rng: 'Streams', *, among: Tensor | None = None,
+    def run_search(self, objective: Objective, images: Tensor, rng: 'Streams', *, among: Tensor | None = None,
              width: int | None = None, rough: bool = False) -> tuple[Tensor, Tensor]:
         """What run() gives, and which of the images bool (B,) were fooled by it.
 
         among: bool (B,), the images to search from; unless it is given, all that are not fooled already. width: rows
         at a time, as many as there are images unless given. rough: Classifier.rough of whom the objective asks.
         """
-        return _Walk(self, objective, images, rng, width or len(images), rough).run(among)
+        return SearchBatch(self, objective, images, rng, width or len(images), rough).run(among)
 
 
-class _Walk:
+class SearchBatch:
     """The images of one batch under one search, `width` rows at a time."""
 
     def __init__(self, attack: Search, objective: Objective, images: Tensor, rng: 'Streams', width: int, rough: bool):
@@ -113,7 +113,7 @@ class _Walk:
         if among is None and self.attack.run_to_end:
             among = torch.ones(len(self.images), dtype=torch.bool)
         # the images that no search has fooled yet
-        self.open = (still_right(self.objective, self.images, self.rough) if among is None else among).tolist()
+        self.open = (correct_mask(self.objective, self.images, self.rough) if among is None else among).tolist()
         asked = list(self.open)
         queue = deque((image, variant) for variant in range(self.attack.jobs(self.objective) if any(asked) else 0)
                       for image in range(len(self.images)) if self.open[image])
@@ -165,7 +165,7 @@ class _Walk:
         if self.rough and not self.attack.run_to_end and bool(fooled.any()):
             which = fooled.nonzero().flatten()
             fooled = fooled.clone()
-            fooled[which] = self.objective.confirm(state['caught'][which], state['row'][which])
+            fooled[which] = self.objective.verify(state['caught'][which], state['row'][which])
             state['fooled'] = fooled  # what is not confirmed goes on
         decided = fooled.cpu() & (not self.attack.run_to_end)
         gone = over | decided
@@ -200,13 +200,13 @@ def pause(moves: int, device: torch.device) -> int:
     return 1 if device.type == 'cpu' else math.gcd(moves, PATIENCE)
 
 
-def still_right(objective: Objective, images: Tensor, rough: bool) -> Tensor:
+def correct_mask(objective: Objective, images: Tensor, rough: bool) -> Tensor:
     """bool (B,): the images of a batch that are not fooled as they are. rough: ask again about those that seem so."""
-    wrong = objective.already()
+    wrong = objective.is_misclassified()
     if rough and bool(wrong.any()):
         which = wrong.nonzero().flatten()
         wrong = wrong.clone()
-        wrong[which] = objective.confirm(images[which], which)
+        wrong[which] = objective.verify(images[which], which)
     return ~wrong
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.core.registry import ATTACKS
-from pit_downstream.attacks.objective import Examined, Objective
+from pit_downstream.attacks.objective import LossEvaluation, Objective
 from pit_downstream.attacks.search_engine import Search, State
 from pit_downstream.attacks.square_windows import Windows
 
@@ -94,7 +94,7 @@ class Square(Search):
             return self._square(clean, found, sizes, places, signs)
         return self._windows.propose(clean, found, sizes, places, signs, (coins >> channels & 1).bool())
 
-    def _ask(self, objective: Objective, state: State, new: Tensor) -> Examined:
+    def _ask(self, objective: Objective, state: State, new: Tensor) -> LossEvaluation:
         """A proposal that changes nothing needs no query: one in eight or more, late in a search under Linf.
 
         To find them, a GPU would have to be waited for.
@@ -106,7 +106,7 @@ class Square(Search):
         if todo.any():
             seen = objective.examine(new[todo], state['row'][todo], gradient=False)
             loss[todo], fooled[todo] = seen.loss, seen.fooled
-        return Examined(loss, fooled)
+        return LossEvaluation(loss, fooled)
 
     def _stripes(self, clean: Tensor, rng: 'Rng') -> Tensor:
         """Every column of every channel by epsilon up or down."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 State = dict[str, Tensor]
 
 
-class Pace(Protocol):
+class StepSchedule(Protocol):
     """moves: of one search. age: (n,) on the CPU, moves made so far by each row."""
 
     moves: int
@@ -42,7 +42,7 @@ class Pace(Protocol):
         """After a move: what changes of the step, and for rows that are sent back to their best, of where they are."""
 
 
-class Halving:
+class HalvingSchedule:
     """Linf and L2: a step of 2 epsilon with momentum, halved at checkpoints where the loss does not gain enough."""
 
     FIRST, SHORTER, SHORTEST = 0.22, 0.03, 0.06  # shares of the steps: Croce & Hein 2020, section 3.2
@@ -88,7 +88,7 @@ class Halving:
                 'size': torch.where(halve, state['size'] / 2, state['size']), **_back(state, halve)}
 
 
-class Sparse:
+class SparseSchedule:
     """L1: steps along the largest gradients, fewer or more of them as the best perturbation is sparse or not.
 
     Three searches, in 3, 2 and 1 times the radius, each from the best of the one before. The second and the third
@@ -160,8 +160,8 @@ class Sparse:
 
 def checkpoints(steps: int) -> Tensor:
     """(steps,) int64: at a step after which the pace is checked, the steps since the last check; 0 elsewhere."""
-    period = max(int(Halving.FIRST * steps), 1)
-    shorter, shortest = max(int(Halving.SHORTER * steps), 1), max(int(Halving.SHORTEST * steps), 1)
+    period = max(int(HalvingSchedule.FIRST * steps), 1)
+    shorter, shortest = max(int(HalvingSchedule.SHORTER * steps), 1), max(int(HalvingSchedule.SHORTEST * steps), 1)
     periods, done = torch.zeros(steps, dtype=torch.long), period
     while done <= steps:
         periods[done - 1] = period

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pit_downstream.backbones.layers import Attention, Block, GridCache, forget_grids
-from pit_downstream.backbones.reattention import ReAttention, StillStatistics
+from pit_downstream.backbones.reattention import ReAttention, FrozenBatchNormStatistics
 
 PATCH = 16  # side of a patch in pixels, of every model here
 
@@ -97,7 +97,7 @@ def fill_up(images: Tensor) -> Tensor:
 
 def both_passes(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
     """For torch's checkpoint: the context of the forward pass, and of the one that recomputes it."""
-    return nullcontext(), StillStatistics(block)
+    return nullcontext(), FrozenBatchNormStatistics(block)
 
 
 class AdjustedBlock(Block):

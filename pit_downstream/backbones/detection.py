@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from pit_downstream.backbones.sizes import each_alone, sizes_of
+from pit_downstream.backbones.sizes import forward_per_size, sizes_of
 from pit_downstream.backbones.weights import Family
 
 EMBEDDINGS = ('patch_embed', 'pos_embed', 'cls_token')  # layer 0 of every backbone here
@@ -32,8 +32,8 @@ class DetectionBackbone(BaseModule):
         sizes = sizes_of(images)
         if sizes is None:
             return self._maps(images)
-        self._require_norms_that_wait_for_nobody()
-        return each_alone(self._maps, images, sizes)
+        self._check_no_sync_batch_norm()
+        return forward_per_size(self._maps, images, sizes)
 
     def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError
@@ -61,7 +61,7 @@ class DetectionBackbone(BaseModule):
         self._freeze()
         return self
 
-    def _require_norms_that_wait_for_nobody(self) -> None:
+    def _check_no_sync_batch_norm(self) -> None:
         """Raise ValueError where ranks would wait for each other: they see different numbers of sizes."""
         synced = (norm for norm in self.modules() if isinstance(norm, nn.SyncBatchNorm) and norm.training)
         if next(synced, None) is not None and dist.get_world_size() > 1:

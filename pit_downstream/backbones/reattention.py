@@ -155,7 +155,7 @@ def update_running(norm: nn.Module, mean: Tensor, var: Tensor, entries: int | Te
     norm.running_var.add_(factor * (unbiased.to(norm.running_var.dtype) - norm.running_var))
 
 
-class StillStatistics(AbstractContextManager):
+class FrozenBatchNormStatistics(AbstractContextManager):
     """While entered, the running statistics of the norms in `module` stand still, and the batch's are used as before.
 
     For the second forward pass of a checkpointed block, which would count every batch twice.

@@ -16,7 +16,7 @@ Size = tuple[int, int]  # height and width in pixels
 Maps = tuple[Tensor, ...]
 
 
-def tell_sizes(images: Tensor, sizes: Sequence[Size]) -> None:
+def set_image_sizes(images: Tensor, sizes: Sequence[Size]) -> None:
     """Note on `images` (B, C, H, W) itself how large each is when it is alone: it lies at the top left, padding around.
 
     The note is on this tensor alone: what is computed from it, a copy too, has none.
@@ -30,11 +30,11 @@ def tell_sizes(images: Tensor, sizes: Sequence[Size]) -> None:
 
 
 def sizes_of(images: Tensor) -> tuple[Size, ...] | None:
-    """What `tell_sizes` noted, if anything."""
+    """What `set_image_sizes` noted, if anything."""
     return getattr(images, 'image_sizes', None)
 
 
-def each_alone(forward: Callable[[Tensor], Maps], images: Tensor, sizes: Sequence[Size]) -> Maps:
+def forward_per_size(forward: Callable[[Tensor], Maps], images: Tensor, sizes: Sequence[Size]) -> Maps:
     """`forward`, from images (b, C, h, w) to maps (b, C_i, h_i, w_i), once for every size that occurs.
 
     images: (B, C, H, W). Returns (B, C_i, H_i, W_i), zero outside an image's own map. A batch of one size, without

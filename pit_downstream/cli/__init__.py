@@ -20,7 +20,7 @@ from pit_downstream.cli.classifiers import (
     pictures,
     preprocess_options,
     preprocessing,
-    published_pictures,
+    published_images,
 )
 from pit_downstream.cli.corruptions import (
     add_corruption_flags,
@@ -50,7 +50,7 @@ from pit_downstream.cli.errors import (
     require_places,
 )
 from pit_downstream.cli.shifts import add_shift_flags, shift_places, shifts
-from pit_downstream.cli.argument_types import Once, batch_size, whole
+from pit_downstream.cli.argument_types import Once, batch_size, int_in_range
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine imports it; setup.py pins it
 
@@ -62,5 +62,5 @@ __all__ = [
     'corruption_variant',
     'detection_conditions', 'detector', 'detector_parser', 'export_parser', 'facts', 'facts_parser', 'measure_options',
     'measured_detector_parser', 'one_sentence', 'pictures', 'preprocess_options', 'preprocessing',
-    'published_pictures', 'require_folder', 'require_image_to_write', 'require_name', 'require_one_process',
-    'require_places', 'save_corrupted', 'shift_places', 'shifts', 'shown_conditions', 'whole']
+    'published_images', 'require_folder', 'require_image_to_write', 'require_name', 'require_one_process',
+    'require_places', 'save_corrupted', 'shift_places', 'shifts', 'shown_conditions', 'int_in_range']

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pit_downstream.core.spec import quote
 
 
-def whole(low: int, high: int = 2 ** 63 - 1) -> Callable[[str], int]:
+def int_in_range(low: int, high: int = 2 ** 63 - 1) -> Callable[[str], int]:
     """For argparse: a whole number in low..high."""
     def number(text: str) -> int:
         if not (text.isdecimal() and low <= int(text) <= high):
@@ -28,7 +28,7 @@ def decimal(text: str) -> float:
     return value
 
 
-def number(text: str):
+def parse_number(text: str):
     from fractions import Fraction
 
     from pit_downstream.core.spec import Spec

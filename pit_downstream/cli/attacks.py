@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from pit_downstream.cli.classifiers import classifier_parser, pictures, predictor_of, preprocessing, require_classes
 from pit_downstream.cli.detectors import detector, measured_detector_parser
-from pit_downstream.cli.plugins import import_own, look_here
+from pit_downstream.cli.plugins import import_plugin, add_cwd_to_path
 from pit_downstream.cli.errors import require_folder
-from pit_downstream.cli.argument_types import number
+from pit_downstream.cli.argument_types import parse_number
 
 
 def attack_parser(description: str) -> argparse.ArgumentParser:
@@ -53,14 +53,14 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
     from pit_downstream.benchmarks import adversarial
     from pit_downstream.core.spec import Spec
     for module in args.imports:
-        import_own(module)
+        import_plugin(module)
     if args.detector:
         from pit_downstream import det  # noqa: F401  registers the attacks on detectors
     from pit_downstream.evaluation.attacking import check_attack
     from pit_downstream.evaluation.corrupting import check_corruption
     if args.epsilons is None and args.norm != 'Linf':
         raise ValueError(f'expected --epsilons with --norm {args.norm}, got none; write --epsilons 0.5')
-    epsilons = adversarial.LEVELS if args.epsilons is None else [number(text) for text in args.epsilons]
+    epsilons = adversarial.LEVELS if args.epsilons is None else [parse_number(text) for text in args.epsilons]
     if args.detector and args.source:
         raise ValueError('expected --source with a classifier, got it with a detector; leave it out')
     if not args.detector:
@@ -118,9 +118,9 @@ def _named(spec, predictors):
 def _sources(args: argparse.Namespace):
     """What builds the model that an attack is made on."""
     from pit_downstream.evaluation.models import classifiers
-    from pit_downstream.evaluation.distributed import start_ranks
-    look_here()
-    return classifiers(preprocess=args.preprocess, img_size=args.img_size, device=start_ranks(args.device),
+    from pit_downstream.evaluation.distributed import init_distributed
+    add_cwd_to_path()
+    return classifiers(preprocess=args.preprocess, img_size=args.img_size, device=init_distributed(args.device),
                        seed=args.seed)
 
 

@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pit_downstream.cli.plugins import look_here
+from pit_downstream.cli.plugins import add_cwd_to_path
 from pit_downstream.cli.errors import require_folder, require_places
-from pit_downstream.cli.argument_types import batch_size, decimal, whole
+from pit_downstream.cli.argument_types import batch_size, decimal, int_in_range
 
 VALIDATION = 'data/imagenet/val'  # where data/README.md puts ImageNet's pictures
 
@@ -30,14 +30,14 @@ def classifier_parser(description: str) -> argparse.ArgumentParser:
     add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
     add('--store', default='work_dirs/records', metavar='DIR', help='where records are kept (default: %(default)s)')
     add('--cache', metavar='DIR', help='keep decoded images in a memory map here, for this and later runs')
-    add('--allow-missing', type=whole(0), default=0, metavar='N', help='go on with up to N unreadable images')
+    add('--allow-missing', type=int_in_range(0), default=0, metavar='N', help='go on with up to N unreadable images')
     add('--batch-size', type=batch_size, default='auto', help='a number; or auto, which begins large and halves when '
         'memory runs out')
-    add('--workers', type=whole(0), help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
+    add('--workers', type=int_in_range(0), help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
     add('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
     add('--amp', choices=['bf16', 'fp16'], help='run the model in half precision; the records say so')
     add('--compile', action='store_true', help='run the model through torch.compile')
-    add('--seed', type=whole(0), default=0)
+    add('--seed', type=int_in_range(0), default=0)
     return parser
 
 
@@ -47,7 +47,7 @@ def add_preprocess_flags(parser: argparse.ArgumentParser) -> None:
     add('--preprocess', choices=['model', 'imagenet', 'none'], default='model', help="model (its configuration: a "
         "model's pretrained_cfg), imagenet (resize 256, crop 224, ImageNet's mean and std), none (neither resize nor "
         "crop; the model's mean and std) (default: %(default)s)")
-    add('--img-size', type=whole(1), metavar='N', help="side of the network's images (default: the model's own)")
+    add('--img-size', type=int_in_range(1), metavar='N', help="side of the network's images (default: the model's own)")
     for flag, neutral in (('--mean', 0), ('--std', 1)):
         add(flag, nargs='+', type=decimal, metavar='X', help="for images in [0, 1], three numbers or one (default: the "
             f"model's own); {neutral} for a model that normalizes them itself")
@@ -67,11 +67,11 @@ def predictor_of(args: argparse.Namespace, **precision: str | None):
     require_places(args)
     from pit_downstream.datasets.labelsets import read_classes
     from pit_downstream.evaluation.models import build_classifier
-    from pit_downstream.evaluation.distributed import start_ranks
-    look_here()
+    from pit_downstream.evaluation.distributed import init_distributed
+    add_cwd_to_path()
     names = read_classes(args.classes) if args.classes else None
     predictor = build_classifier(args.model, weights=args.weights, **preprocess_options(args), seed=args.seed,
-                                 device=start_ranks(args.device), compiled=args.compile, **precision)
+                                 device=init_distributed(args.device), compiled=args.compile, **precision)
     if names and len(names) != predictor.classes():
         raise ValueError(f'{args.classes} has {len(names)} class names, the model has {predictor.classes()} outputs: '
                          f'{predictor.name}. List every class once.')
@@ -119,7 +119,7 @@ def require_classes(samples, predictor) -> None:
                          f'{largest}; give another model or other --data')
 
 
-def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequence[str]):
+def published_images(args: argparse.Namespace, predictor, corruptions: Sequence[str]):
     """The samples of --published, with the clean ones of --data where that folder is there."""
     from pit_downstream.datasets.imagenet import published_corruptions
     from pit_downstream.datasets.shift import as_published
@@ -133,7 +133,7 @@ def published_pictures(args: argparse.Namespace, predictor, corruptions: Sequenc
     return samples
 
 
-def clean_pictures(args: argparse.Namespace, predictor, *, of_imagenet: bool):
+def clean_images(args: argparse.Namespace, predictor, *, of_imagenet: bool):
     """The clean pictures in --data, None where no folder was named and there is none.
 
     of_imagenet: refuse others than ImageNet's validation pictures.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pit_downstream.cli.plugins import import_own
+from pit_downstream.cli.plugins import import_plugin
 from pit_downstream.cli.argument_types import Once
 
 CHOOSING = ('--corruptions', '--severities')
@@ -51,7 +51,7 @@ def corruption_names(args: argparse.Namespace, *, registered: bool = True) -> li
     from pit_downstream.benchmarks import imagenet_c
     from pit_downstream.core.registry import CORRUPTIONS
     for module in args.imports:
-        import_own(module)
+        import_plugin(module)
     wrong = [severity for severity in args.severities if severity not in imagenet_c.SEVERITIES]
     if wrong:
         raise ValueError(f'severity is 1..5, got {wrong[0]}; the clean images are measured anyway')

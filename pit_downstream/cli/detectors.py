@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pit_downstream.cli.corruptions import add_corruption_names, corruption_names
 from pit_downstream.cli.errors import require_places
-from pit_downstream.cli.argument_types import batch_size, whole
+from pit_downstream.cli.argument_types import batch_size, int_in_range
 
 
 MMDET = "config file; mmdet's own are mmdet::FOLDER/FILE.py"
@@ -31,12 +31,12 @@ def measured_detector_parser(description: str) -> argparse.ArgumentParser:
     add('--images', metavar='DIR', help='where the images of --ann lie')
     add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
     add('--store', default='work_dirs/records', metavar='DIR', help='where records are kept (default: %(default)s)')
-    add('--allow-missing', type=whole(0), default=0, metavar='N', help='go on with up to N unreadable images')
+    add('--allow-missing', type=int_in_range(0), default=0, metavar='N', help='go on with up to N unreadable images')
     add('--batch-size', type=batch_size, help="a number; or auto, which begins large and halves when memory runs out "
         "(default: the config's)")
-    add('--workers', type=whole(0), help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
+    add('--workers', type=int_in_range(0), help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
     add('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
-    add('--seed', type=whole(0), default=0, help='of the corruptions, and of random weights')
+    add('--seed', type=int_in_range(0), default=0, help='of the corruptions, and of random weights')
     return parser
 
 
@@ -79,8 +79,8 @@ def detection_conditions(args: argparse.Namespace) -> tuple[list[str], dict, tup
 def detector(args: argparse.Namespace):
     """The predictor, the samples and the config that the flags name, on this rank's device; joins torchrun's ranks."""
     require_places(args)
-    from pit_downstream.evaluation.distributed import start_ranks
-    device = start_ranks(args.device)
+    from pit_downstream.evaluation.distributed import init_distributed
+    device = init_distributed(args.device)
     from pit_downstream.det import config_utils
     from pit_downstream.det.predictor import build_detector
     from pit_downstream.det.samples import detection_samples

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pit_downstream.cli.detectors import config_parser
 from pit_downstream.cli.errors import require_name
-from pit_downstream.cli.argument_types import whole
+from pit_downstream.cli.argument_types import int_in_range
 
 
 def export_parser(description: str) -> argparse.ArgumentParser:
@@ -16,7 +16,7 @@ def export_parser(description: str) -> argparse.ArgumentParser:
     add('checkpoint', help="a detector's: file, or a work dir for its latest; a backbone's: any classifier's or "
         "detector's, or pretrained; or random")
     add('--out', default='backbone.onnx', metavar='FILE', help='the file to write (default: %(default)s)')
-    add('--opset', type=whole(1), default=20, help='of ONNX (default: %(default)s)')
+    add('--opset', type=int_in_range(1), default=20, help='of ONNX (default: %(default)s)')
     return parser
 
 

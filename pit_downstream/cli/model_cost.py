@@ -3,8 +3,8 @@
 import argparse
 from types import SimpleNamespace
 
-from pit_downstream.cli.plugins import look_here
-from pit_downstream.cli.argument_types import whole
+from pit_downstream.cli.plugins import add_cwd_to_path
+from pit_downstream.cli.argument_types import int_in_range
 
 COCO = (800, 1333)  # pixels to which mmdet's configs bring COCO's images
 
@@ -15,11 +15,12 @@ def facts_parser(description: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add('name', metavar='CONFIG|MODEL', help="a detector's config file; or a classifier as --model of the other tools "
         "takes it: a name of timm's or ours, torchvision:NAME, package.module:function")
-    add('--shape', nargs=2, type=whole(1), metavar=('H', 'W'), help="pixels of an image (default: a classifier's own; "
+    add('--shape', nargs=2, type=int_in_range(1), metavar=('H', 'W'),
+        help="pixels of an image (default: a classifier's own; "
         f'{COCO[0]} {COCO[1]} for a detector)')
-    add('--batch-size', type=whole(1), help='images of the second timing (default: 8 for a classifier, 1 for a '
+    add('--batch-size', type=int_in_range(1), help='images of the second timing (default: 8 for a classifier, 1 for a '
         'detector)')
-    add('--repeats', type=whole(0), default=10, help='timed passes; 0 leaves out time and memory (default: '
+    add('--repeats', type=int_in_range(0), default=10, help='timed passes; 0 leaves out time and memory (default: '
         '%(default)s)')
     add('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
     add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='override settings of the '
@@ -33,17 +34,17 @@ def facts(args: argparse.Namespace):
     from pit_downstream.core.path_checks import require_file_to_write
     if args.json:
         require_file_to_write(args.json, '--json')
-    from pit_downstream.evaluation.distributed import start_ranks
+    from pit_downstream.evaluation.distributed import init_distributed
     from pit_downstream.evaluation.slurm import require_one_process
     require_one_process('get_complexity.py')
-    device, shape = start_ranks(args.device), args.shape and tuple(args.shape)
+    device, shape = init_distributed(args.device), args.shape and tuple(args.shape)
     if not args.name.endswith('.py') and '::' not in args.name:
         if args.cfg_options:
             raise ValueError(f'expected --cfg-options with a config, got them with the model {args.name}; write '
                              "arguments of a model in brackets: 'pit_s(num_classes=10)'")
         from pit_downstream.evaluation.model_cost import classifier_facts
         from pit_downstream.evaluation.models import build_classifier, is_function
-        look_here()
+        add_cwd_to_path()
         weights = None if is_function(args.name) else 'random'
         predictor = build_classifier(args.name, weights=weights, device=device)
         return classifier_facts(predictor, shape, batch_size=args.batch_size or 8, repeats=args.repeats)

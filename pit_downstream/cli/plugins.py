@@ -6,14 +6,14 @@ import sys
 from pit_downstream.core.spec import quote
 
 
-def look_here() -> None:
+def add_cwd_to_path() -> None:
     """Let Python find modules in the current folder, where `python -m` would find them."""
     if '' not in sys.path:
         sys.path.insert(0, '')
 
 
-def import_own(module: str) -> None:
-    look_here()
+def import_plugin(module: str) -> None:
+    add_cwd_to_path()
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pit_downstream.cli.classifiers import clean_pictures, model_classes
+from pit_downstream.cli.classifiers import clean_images, model_classes
 
 
 def add_shift_flags(parser: argparse.ArgumentParser) -> None:
@@ -33,11 +33,11 @@ def shifts(args: argparse.Namespace, places: dict, predictor) -> tuple:
     from dataclasses import replace
 
     from pit_downstream.datasets.cache import CachedSamples
-    from pit_downstream.datasets.own_shift import Clean
+    from pit_downstream.datasets.own_shift import CleanReference
     from pit_downstream.datasets.shifts import is_own, open_shifts
-    clean = clean_pictures(args, predictor, of_imagenet=not all(map(is_own, places)))
+    clean = clean_images(args, predictor, of_imagenet=not all(map(is_own, places)))
     opened = open_shifts(places, view=predictor.view, limit=args.limit,
-                         clean=clean and Clean(Path(args.data), clean.name, model_classes(predictor)))
+                         clean=clean and CleanReference(Path(args.data), clean.name, model_classes(predictor)))
     if args.cache:
         opened = {name: replace(shift, samples=shift.samples and CachedSamples(shift.samples, args.cache))
                   for name, shift in opened.items()}

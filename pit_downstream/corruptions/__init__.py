@@ -12,8 +12,9 @@ from pit_downstream.corruptions.base import (
     corrupt_images,
     corrupt_severities,
     corrupt_strengths,
-    together,
+    batched_severities,
 )
 from pit_downstream.streams.rng import BatchRng, seed_of
 
-__all__ = ['BatchRng', 'corrupt', 'corrupt_images', 'corrupt_severities', 'corrupt_strengths', 'seed_of', 'together']
+__all__ = [
+    'BatchRng', 'batched_severities', 'corrupt', 'corrupt_images', 'corrupt_severities', 'corrupt_strengths', 'seed_of']

@@ -20,7 +20,7 @@ TILE = 2 ** 18  # values of a batch worked on at a time on a CPU: as float32 the
 ROUNDING = 2 ** -11  # grey levels given back before truncation: 100.0 must not become 99 through float32
 
 
-class together:
+class batched_severities:
     """Makes a corruption of a generator that treats several strengths at once: (images, strengths, rng) -> results.
 
     What the strengths share is then computed once: the corruption for one strength is the generator's first result.
@@ -104,7 +104,7 @@ def _whole_levels(images: Tensor, entry: Entry[Callable], strengths: Sequence[An
 
 
 def _every(given: Tensor, corruption: Callable, strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:
-    if isinstance(corruption, together):
+    if isinstance(corruption, batched_severities):
         yield from corruption.every(given, strengths, rng)
         return
     for strength in strengths:

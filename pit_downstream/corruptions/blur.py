@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
-from pit_downstream.corruptions.base import REFERENCE, tiles, together, truncated
+from pit_downstream.corruptions.base import REFERENCE, tiles, batched_severities, truncated
 from pit_downstream.corruptions.glass import sources
 from pit_downstream.corruptions.kernels import Padded, centred, disk, gaussian_blurred, motion_kernels, sides
 from pit_downstream.corruptions.zoom import zoom_extent, zoomed
@@ -25,7 +25,7 @@ ZOOMS = ((12, .01), (16, .01), (11, .02), (13, .02), (11, .03))  # how many fact
 
 
 @CORRUPTIONS.register('defocus_blur', group='blur', strengths=DISKS, source=REFERENCE)
-@together
+@batched_severities
 def defocus_blur(images: Tensor, disks: Sequence[tuple[int, float]], rng: 'Rng') -> Iterator[Tensor]:
     """Correlate with a disk. images: (B, 3, H, W) in [0, 1]."""
     spectral = Padded(images, (WIDEST_DISK,) * 4, 'reflect')
@@ -52,7 +52,7 @@ def glass_blur(images: Tensor, strength: tuple[float, int, int], rng: 'Rng') -> 
 
 
 @CORRUPTIONS.register('motion_blur', group='blur', strengths=STREAKS, source=REFERENCE)
-@together
+@batched_severities
 def motion_blur(images: Tensor, streaks: Sequence[tuple[int, float]], rng: 'Rng') -> Iterator[Tensor]:
     """Smear along a line at -45..45 degrees, one angle per image. images: (B, 3, H, W) in [0, 1]."""
     angles = rng.uniform((len(images),)) * 90 - 45
@@ -65,7 +65,7 @@ def motion_blur(images: Tensor, streaks: Sequence[tuple[int, float]], rng: 'Rng'
 
 
 @CORRUPTIONS.register('zoom_blur', group='blur', strengths=ZOOMS, source=REFERENCE)
-@together
+@batched_severities
 def zoom_blur(images: Tensor, zooms: Sequence[tuple[int, float]], rng: 'Rng') -> Iterator[Tensor]:
     """The mean of the image and its enlargements by 1, 1 + step, 1 + 2 step ... images: (B, 3, H, W) in [0, 1].
 

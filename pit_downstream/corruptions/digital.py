@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
-from pit_downstream.corruptions.base import REFERENCE, together
+from pit_downstream.corruptions.base import REFERENCE, batched_severities
 from pit_downstream.corruptions.jpeg import compressed
 from pit_downstream.corruptions.kernels import gaussian_blurred
 
@@ -25,7 +25,7 @@ def contrast(images: Tensor, share: float, rng: 'Rng') -> Tensor:
 
 @CORRUPTIONS.register('elastic_transform', group='digital', source=REFERENCE,
                       strengths=(250 * .05, 250 * .065, 250 * .085, 250 * .1, 250 * .12))
-@together
+@batched_severities
 def elastic_transform(images: Tensor, alphas: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
     """Move every pixel by alpha times a smooth random field. images: (B, 3, H, W) in [0, 1].
 
@@ -58,7 +58,7 @@ def sampled(images: Tensor, grid: Tensor) -> Tensor:
 
 
 @CORRUPTIONS.register('pixelate', group='digital', strengths=(.6, .5, .4, .3, .25), source=REFERENCE, raw=True)
-@together
+@batched_severities
 def pixelate(images: Tensor, shares: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
     """Shrink both sides to a share by box averages, enlarge by the nearest pixel. images: uint8 (B, 3, H, W).
 
@@ -114,7 +114,7 @@ def nearest(length: int, count: int, device: torch.device) -> Tensor:
 
 
 @CORRUPTIONS.register('jpeg_compression', group='digital', strengths=(25, 18, 15, 10, 7), source=REFERENCE, raw=True)
-@together
+@batched_severities
 def jpeg_compression(images: Tensor, qualities: Sequence[int], rng: 'Rng') -> Iterator[Tensor]:
     """Compress and decompress. images: uint8 (B, 3, H, W). qualities: 1..100, as Pillow's."""
     yield from compressed(images, qualities)

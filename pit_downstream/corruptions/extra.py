@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
-from pit_downstream.corruptions.base import REFERENCE, together
+from pit_downstream.corruptions.base import REFERENCE, batched_severities
 from pit_downstream.corruptions.kernels import Padded, centred, gaussian_blurred, gaussian_taps
 from pit_downstream.corruptions.spatter import Drops, muddied, watered
 
@@ -25,7 +25,7 @@ def speckle_noise(images: Tensor, sigma: float, rng: 'Rng') -> Tensor:
 
 
 @CORRUPTIONS.register('gaussian_blur', group='extra', strengths=(1, 2, 3, 4, 6), source=REFERENCE)
-@together
+@batched_severities
 def gaussian_blur(images: Tensor, sigmas: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
     """Blur with a Gaussian, cut at 4 sigma. images: (B, 3, H, W) in [0, 1]."""
     spectral = Padded(images, (WIDEST_BLUR,) * 4, 'replicate')

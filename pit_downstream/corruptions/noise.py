@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
-from pit_downstream.corruptions.base import REFERENCE, together
+from pit_downstream.corruptions.base import REFERENCE, batched_severities
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
@@ -27,7 +27,7 @@ def shot_noise(images: Tensor, photons: float, rng: 'Rng') -> Tensor:
 
 
 @CORRUPTIONS.register('impulse_noise', group='noise', strengths=(.03, .06, .09, .17, .27), source=REFERENCE, raw=True)
-@together
+@batched_severities
 def impulse_noise(images: Tensor, amounts: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
     """Turn a share of the values to 0 or 255, evenly. images: uint8 (B, 3, H, W).
 

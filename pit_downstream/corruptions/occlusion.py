@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
-from pit_downstream.corruptions.base import together
+from pit_downstream.corruptions.base import batched_severities
 
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
@@ -40,7 +40,7 @@ class Occluded:
 
 @CORRUPTIONS.register('occlusion', group='occlusion', source='ours, see above', given=Occluded, raw=True,
                       strengths=tuple(Occluded(share=share) for share in (.1, .3, .5, .7, .9)))
-@together
+@batched_severities
 def occlusion(images: Tensor, strengths: Sequence[Occluded], rng: 'Rng') -> Iterator[Tensor]:
     """Black out a share of each image. images: uint8 (B, 3, H, W).
 

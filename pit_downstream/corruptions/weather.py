@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
-from pit_downstream.corruptions.base import REFERENCE, together
+from pit_downstream.corruptions.base import REFERENCE, batched_severities
 from pit_downstream.corruptions.kernels import Padded, motion_kernels, sides
 from pit_downstream.corruptions.plasma import plasma
 from pit_downstream.corruptions.textures import FILES, fitted_texture
@@ -38,7 +38,7 @@ class Snow(NamedTuple):
 @CORRUPTIONS.register('snow', group='weather', source=REFERENCE, strengths=(
     Snow(.1, .3, 3, .5, 10, 4, .8), Snow(.2, .3, 2, .5, 12, 4, .7), Snow(.55, .3, 4, .9, 12, 8, .7),
     Snow(.55, .3, 4.5, .85, 12, 8, .65), Snow(.55, .3, 2.5, .85, 12, 12, .55)))
-@together
+@batched_severities
 def snow(images: Tensor, snows: Sequence[Snow], rng: 'Rng') -> Iterator[Tensor]:
     """Whiten the image and add streaks of snow, once as they fall and once turned by 180 degrees.
 
@@ -69,7 +69,7 @@ def flakes(noise: Tensor, angles: Tensor, strength: Snow) -> Tensor:
 
 @CORRUPTIONS.register('frost', group='weather', source=REFERENCE, raw=True,
                       strengths=((1, .4), (.8, .6), (.7, .7), (.65, .7), (.6, .75)))  # weights of image and texture
-@together
+@batched_severities
 def frost(images: Tensor, weights: Sequence[tuple[float, float]], rng: 'Rng') -> Iterator[Tensor]:
     """Add a random piece of a random photograph of frost. images: uint8 (B, 3, H, W)."""
     texture, levels = random_textures(images, rng).float(), images.float()
@@ -101,7 +101,7 @@ class Fog(NamedTuple):
 
 @CORRUPTIONS.register('fog', group='weather', source=REFERENCE,
                       strengths=(Fog(1.5, 2), Fog(2, 2), Fog(2.5, 1.7), Fog(2.5, 1.5), Fog(3, 1.4)))
-@together
+@batched_severities
 def fog(images: Tensor, fogs: Sequence[Fog], rng: 'Rng') -> Iterator[Tensor]:
     """Add a plasma and scale back to the image's maximum. images: (B, 3, H, W) in [0, 1]."""
     size = sides(images)

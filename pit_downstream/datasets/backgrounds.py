@@ -11,7 +11,7 @@ from torch import Tensor
 from pit_downstream.core.digests import digest_files, digest_text
 from pit_downstream.core.registry import DATASETS
 from pit_downstream.core.spec import Spec
-from pit_downstream.datasets.base import PictureSamples, View
+from pit_downstream.datasets.base import ImageFolderSamples, View
 from pit_downstream.datasets.folders import folders_in
 from pit_downstream.datasets.shift import IN9_VARIATIONS, Shift, answered, as_published, require_folders
 
@@ -79,7 +79,7 @@ class Challenge(Shift):
     """Foregrounds (`samples`) to be pasted on every one of `backgrounds`. masks: the folder that has theirs."""
 
     masks: Path = Path()
-    backgrounds: PictureSamples | None = None
+    backgrounds: ImageFolderSamples | None = None
 
     def mask(self, index: int) -> Tensor:
         """bool (H, W): where the foreground `index` is to be seen."""
@@ -110,4 +110,5 @@ def challenge(root: str | Path, *, view: View) -> Challenge:
     name = str(Spec.of('in9_challenge', classes=len(IN9), backgrounds=len(backgrounds),
                        background_files=backgrounds.files, mask_files=digest_text(*digest_files(
                            [masks / Path(id).with_suffix('.npy') for id in ids], unreadable='unreadable'))))
-    return Challenge(PictureSamples(pictures, ids, targets, view=view, name=name), masks=masks, backgrounds=backgrounds)
+    samples = ImageFolderSamples(pictures, ids, targets, view=view, name=name)
+    return Challenge(samples, masks=masks, backgrounds=backgrounds)

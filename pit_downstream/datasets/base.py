@@ -114,7 +114,7 @@ class View:
         return words if self.resize is None or self.mode == 'center' else {**words, 'mode': self.mode}
 
 
-def read_picture(path: str | Path, id: str | None = None) -> Image.Image:
+def load_image(path: str | Path, id: str | None = None) -> Image.Image:
     """Return the image of a file in RGB, the first one of an animation.
 
     id: What an error calls the image (default: `path`).
@@ -171,7 +171,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return picture.convert('RGB')
 
 
-class PictureSamples:
+class ImageFolderSamples:
     """Pictures below `root`, each with its target: a class index, or all the indices that are right.
 
     name: of its Spec; what the view does, how many images there are and a digest of their files are added to it, so
@@ -206,28 +206,28 @@ class PictureSamples:
 
     def __getitem__(self, index: int) -> Sample:
         id = self.ids[index]
-        picture = read_picture(self.root / id, id)
+        picture = load_image(self.root / id, id)
         try:
             image = self.view(picture)
         except ValueError as error:
             raise UnreadableImage(id, f'{error}') from error
         return Sample(id, image, self.targets[index])
 
-    def at(self, condition: Condition) -> tuple['PictureSamples', Condition]:
+    def at(self, condition: Condition) -> tuple['ImageFolderSamples', Condition]:
         return self, condition
 
-    def limited(self, limit: int) -> 'PictureSamples':
+    def limited(self, limit: int) -> 'ImageFolderSamples':
         """`limit` of the images, evenly spread over the data set, and so over its classes."""
         if not 1 <= limit <= len(self):
             raise ValueError(f'expected a limit in 1..{len(self)}, the number of images, got {limit}')
         chosen = [index * len(self) // limit for index in range(limit)]
-        few = PictureSamples(self.root, [self.ids[i] for i in chosen], [self.targets[i] for i in chosen],
+        few = ImageFolderSamples(self.root, [self.ids[i] for i in chosen], [self.targets[i] for i in chosen],
                              view=self.view, name=str(self.spec))
         few.spec = Spec.of(self.spec.name, **{**dict(self.spec.kwargs), 'limit': limit})
         return few
 
 
-class CorruptedFolders:
+class ImageNetCFolders:
     """A published set of corrupted pictures: one data set per condition, and where given the clean one.
 
     folders: data set by condition; they must have equally many images. clean: the same pictures without corruption.
@@ -236,7 +236,8 @@ class CorruptedFolders:
     record of its own beside the condition's numbers (evaluation.keep), so only chosen folders are read.
     """
 
-    def __init__(self, name: str, folders: dict[Condition, PictureSamples], *, clean: PictureSamples | None = None):
+    def __init__(self, name: str, folders: dict[Condition, ImageFolderSamples], *,
+                 clean: ImageFolderSamples | None = None):
         sizes = {str(condition): len(samples) for condition, samples in folders.items()}
         if len(set(sizes.values())) != 1:
             few = min(sizes, key=sizes.get)
@@ -262,7 +263,7 @@ class CorruptedFolders:
     def conditions(self) -> tuple[Condition, ...]:
         return tuple(self._folders)
 
-    def at(self, condition: Condition) -> tuple[PictureSamples, Condition]:
+    def at(self, condition: Condition) -> tuple[ImageFolderSamples, Condition]:
         """The folder of `condition`; nothing is left to be done to its images but the attack."""
         here = Condition(condition.corruption)
         if here not in self._folders:
@@ -270,7 +271,7 @@ class CorruptedFolders:
         return self._folders[here], Condition(None, condition.attack)
 
 
-def _same_pictures(folders: Iterable[PictureSamples]) -> list[str]:
+def _same_pictures(folders: Iterable[ImageFolderSamples]) -> list[str]:
     """Name and target of every picture, sorted. Raises ValueError for a folder that has other ones than the first.
 
     Suffixes may differ, and the folders in which pictures lie.
@@ -286,6 +287,6 @@ def _same_pictures(folders: Iterable[PictureSamples]) -> list[str]:
     return names
 
 
-def _pictures(samples: PictureSamples) -> list[str]:
+def _pictures(samples: ImageFolderSamples) -> list[str]:
     stems = (id.rsplit('/', 1)[-1].rsplit('.', 1)[0] for id in samples.ids)
     return sorted(f'{stem} {target}' for stem, target in zip(stems, samples.targets, strict=True))

@@ -12,7 +12,7 @@ import torch
 from pit_downstream.core.condition import Condition
 from pit_downstream.core.contracts import Sample
 from pit_downstream.core.digests import digest_text
-from pit_downstream.datasets.base import PictureSamples, Samples
+from pit_downstream.datasets.base import ImageFolderSamples, Samples
 
 
 class CachedSamples:
@@ -23,7 +23,7 @@ class CachedSamples:
     map is begun. All disk space is allocated at once. Raises ValueError where there is too little.
     """
 
-    def __init__(self, samples: PictureSamples, folder: str | Path):
+    def __init__(self, samples: ImageFolderSamples, folder: str | Path):
         if samples.view.size is None:
             raise ValueError('expected images of one size to cache, got the native ones; leave out --cache')
         self._samples, self.name = samples, samples.name

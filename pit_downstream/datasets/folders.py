@@ -40,7 +40,7 @@ def list_folder(folder: str | Path) -> Listing:
     return found
 
 
-def pictures_in(folder: str | Path) -> list[str]:
+def images_in(folder: str | Path) -> list[str]:
     """Names of the images directly in `folder`, sorted; without hidden files."""
     return list_folder(folder).images
 

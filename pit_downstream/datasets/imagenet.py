@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pit_downstream.core.condition import Condition
 from pit_downstream.core.spec import Spec, Value
-from pit_downstream.datasets.base import CorruptedFolders, PictureSamples, View
+from pit_downstream.datasets.base import ImageNetCFolders, ImageFolderSamples, View
 from pit_downstream.datasets.folders import (
     folders_in,
     images_by_class,
     list_folder,
-    pictures_in,
+    images_in,
     printable,
     warn_ignored,
 )
@@ -21,26 +21,26 @@ _DEVKIT = ('it looks like the numbering 1..1000 of the ILSVRC development kit, w
 
 
 def class_folders(root: str | Path, *, view: View, name: str | None = None, classes: Classes | None = None
-                  ) -> PictureSamples:
+                  ) -> ImageFolderSamples:
     """Any root/<class>/*.JPEG. The name is 'imagenet' for all 1000 classes, else 'folder' with the end of the path.
 
     classes: those of the model, to which folders are matched by name.
     """
     root = Path(root)
     folders = folders_in(root)
-    if not folders and pictures_in(root):
-        raise ValueError(f'expected class folders in {root}, found {len(pictures_in(root))} pictures; for a flat '
+    if not folders and images_in(root):
+        raise ValueError(f'expected class folders in {root}, found {len(images_in(root))} pictures; for a flat '
                          'folder give their classes with --labels FILE')
     pictures = images_by_class(root, folders)
     indices = (classes or Classes()).indices(folders, [folder for folder in folders if pictures[folder]])
     found = [(f'{folder}/{picture}', indices[folder]) for folder in folders for picture in pictures[folder]]
     ids, targets = zip(*found, strict=True) if found else ((), ())
     thousand = set(folders) == wnid_indices().keys()
-    return PictureSamples(root, ids, targets, view=view, name=name or _name(root, thousand))
+    return ImageFolderSamples(root, ids, targets, view=view, name=name or _name(root, thousand))
 
 
 def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str | None = None,
-                classes: Classes | None = None) -> PictureSamples:
+                classes: Classes | None = None) -> ImageFolderSamples:
     """Pictures directly in `root`, their classes in the text file `labels`.
 
     A line is 'picture label', separated by a comma or else by the last blanks of the line, where the label is a class
@@ -59,19 +59,19 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
     if unnamed:
         raise ValueError(f'expected a label for each of the {len(pictures)} pictures in {root}, got none for '
                          f'{len(unnamed)} of them, {", ".join(unnamed[:3])} ...; complete {labels}')
-    return PictureSamples(root, pictures, [targets[picture] for picture in pictures], view=view,
+    return ImageFolderSamples(root, pictures, [targets[picture] for picture in pictures], view=view,
                           name=name or _name(root, len(set(targets.values())) == 1000))
 
 
-def of_imagenet(samples: PictureSamples) -> bool:
+def of_imagenet(samples: ImageFolderSamples) -> bool:
     """Whether the classes are ImageNet's: folders named by its WordNet ids, or all of the thousand numbers."""
     folders = {id.partition('/')[0] for id in samples.ids}
     return folders <= wnid_indices().keys() or len(set(samples.targets)) == 1000
 
 
 def published_corruptions(root: str | Path, corruptions: Iterable[str], severities: Iterable[int], *, view: View,
-                          name: str | None = None, clean: PictureSamples | None = None, limit: int | None = None,
-                          classes: Classes | None = None) -> CorruptedFolders:
+                          name: str | None = None, clean: ImageFolderSamples | None = None, limit: int | None = None,
+                          classes: Classes | None = None) -> ImageNetCFolders:
     """Corrupted pictures as published: ImageNet-C, ImageNet-C-bar, ImageNet-3DCC.
 
     Layouts: root/<corruption>/<severity>/<class>/* and root/<group>/<corruption>/<severity>/<class>/*. The name is
@@ -93,7 +93,7 @@ def published_corruptions(root: str | Path, corruptions: Iterable[str], severiti
     if name is None:
         whole = set(folders_in(next(iter(places.values())))) == wnid_indices().keys()
         name = 'imagenet_c' if whole else folder_text(root)
-    return CorruptedFolders(name, folders, clean=clean)
+    return ImageNetCFolders(name, folders, clean=clean)
 
 
 def published_names(root: str | Path) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pit_downstream.core.digests import digest_text
 from pit_downstream.core.spec import Spec, Value
 from pit_downstream.datasets.base import View
-from pit_downstream.datasets.folders import folders_in, pictures_in
+from pit_downstream.datasets.folders import folders_in, images_in
 from pit_downstream.datasets.imagenet_shifts import within
 from pit_downstream.datasets.labelsets import Classes
 from pit_downstream.datasets.shift import Shift, answered
@@ -16,7 +16,7 @@ PREFIX = 'shift_'  # of the names that no published data set has
 
 
 @dataclass(frozen=True)
-class Clean:
+class CleanReference:
     """The clean pictures: their folder of class folders, the name under which their records are kept, and the classes
     of the model, to which the folders are matched."""
 
@@ -25,7 +25,7 @@ class Clean:
     classes: Classes = field(default_factory=Classes)
 
 
-def own_shift(name: str, root: str | Path, clean: Clean, *, view: View) -> Shift:
+def own_shift(name: str, root: str | Path, clean: CleanReference, *, view: View) -> Shift:
     """root/<class>/*, of classes that have clean pictures in folders of the same names; not all of them need be there.
 
     What it is to be compared with stands in the name of its records: 'clean', the digest of the clean pictures' files,
@@ -55,4 +55,4 @@ def own_shift(name: str, root: str | Path, clean: Clean, *, view: View) -> Shift
 
 def _classes(root: Path) -> list[str]:
     """The folders in `root` that have pictures."""
-    return [folder for folder in folders_in(root) if pictures_in(root / folder)]
+    return [folder for folder in folders_in(root) if images_in(root / folder)]

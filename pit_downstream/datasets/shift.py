@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pit_downstream.core.contracts import Sample
 from pit_downstream.core.spec import Spec, Value
-from pit_downstream.datasets.base import PictureSamples, View
-from pit_downstream.datasets.folders import folders_in, images_by_class, pictures_in
+from pit_downstream.datasets.base import ImageFolderSamples, View
+from pit_downstream.datasets.folders import folders_in, images_by_class, images_in
 from pit_downstream.datasets.labelsets import subset_indices, wnid_indices
 
 IN9_VARIATIONS = ('original', 'mixed_same', 'mixed_rand', 'mixed_next', 'only_fg', 'no_fg', 'only_bg_b', 'only_bg_t')
@@ -26,13 +26,13 @@ class Shift:
     for: the same question put to the pictures of the matching classes.
     """
 
-    samples: PictureSamples | None
+    samples: ImageFolderSamples | None
     classes: tuple[int, ...] | None = None
     on_clean: Mapping[str, Callable[[Sample], tuple[int, ...]]] = field(default_factory=dict)
 
 
 def answered(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: View, /,
-             **words: Value) -> PictureSamples:
+             **words: Value) -> ImageFolderSamples:
     """The pictures of the folders below `root`, each with the class indices of its folder as its right answers.
 
     name, words: of the Spec under which records are kept.
@@ -42,7 +42,7 @@ def answered(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: 
     if not found:
         raise ValueError(f'expected pictures in the {len(folders)} folders of {root}, found none')
     ids, targets = zip(*found, strict=True)
-    return PictureSamples(root, ids, targets, view=view, name=str(Spec.of(name, **words)))
+    return ImageFolderSamples(root, ids, targets, view=view, name=str(Spec.of(name, **words)))
 
 
 def as_published(view: View) -> View:
@@ -82,7 +82,7 @@ def recognise(root: Path) -> str:
     if len(names) == 1:
         return f'a folder around {names[0]}, which looks like {recognise(root / names[0])}'
     if not names:
-        return f'{len(pictures_in(root))} pictures without class folders'
+        return f'{len(images_in(root))} pictures without class folders'
     return f'{len(names)} folders ({", ".join(names[:3])}{" ..." * (len(names) > 3)})'
 
 
@@ -101,5 +101,5 @@ def _of_wordnet(root: Path, names: list[str]) -> str:
 
 def is_validation(root: Path) -> bool:
     """Whether the first picture, of the first class or of a flat folder, is named as ImageNet's validation pictures."""
-    pictures = pictures_in(root.joinpath(*folders_in(root)[:1]))
+    pictures = images_in(root.joinpath(*folders_in(root)[:1]))
     return bool(pictures) and VAL.match(pictures[0]) is not None

@@ -13,7 +13,7 @@ from pit_downstream.core.registry import DATASETS
 from pit_downstream.datasets import backgrounds, imagenet_shifts, objectnet  # noqa: F401  registers them
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.folders import folders_in
-from pit_downstream.datasets.own_shift import PREFIX, Clean, own_shift
+from pit_downstream.datasets.own_shift import PREFIX, CleanReference, own_shift
 from pit_downstream.datasets.shift import IN9_VARIATIONS, Shift, is_validation, require_folders
 
 IN9 = 'in9_original'  # says where all variations lie
@@ -48,7 +48,7 @@ def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str |
     return chosen
 
 
-def open_shifts(places: Mapping[str, str | None], *, view: View, clean: Clean | None = None,
+def open_shifts(places: Mapping[str, str | None], *, view: View, clean: CleanReference | None = None,
                 limit: int | None = None) -> dict[str, Shift]:
     """Every shift of `places`, its pictures as `view` shows them. limit: at most so many of each, evenly spread.
 

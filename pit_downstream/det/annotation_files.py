@@ -16,7 +16,7 @@ from mmengine.registry import Registry
 
 from pit_downstream.core.digests import cache_path, digest_bytes
 from pit_downstream.datasets.coco_annotations import read_annotations, write_repaired
-from pit_downstream.evaluation.distributed import from_first, rank, refuse_together
+from pit_downstream.evaluation.distributed import broadcast, rank, raise_on_all_ranks
 from pit_downstream.det.data import class_of, dicts_in
 
 _log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ def check_annotations(cfg: Config, loaders: Sequence[str]) -> dict[str, CheckedF
             files = _check_files(parts, level=logging.WARNING)
         except ValueError as error:
             refusal = error
-    refuse_together(refusal)
-    files = from_first(files)
+    raise_on_all_ranks(refusal)
+    files = broadcast(files)
     if not all(Path(file.copy).is_file() for file in files.values() if file.copy):  # on another machine than rank 0
         files = _check_files(parts, level=logging.DEBUG)
     for part, path, *_ in parts:

@@ -35,7 +35,7 @@ def instances_of(found: InstanceData, *, least: float) -> Instances:
     return Instances(every)
 
 
-def picture(data_sample: DetDataSample, height: int, width: int) -> tuple[slice, slice]:
+def image_region(data_sample: DetDataSample, height: int, width: int) -> tuple[slice, slice]:
     """Which rows and columns of a network image of this size are the picture, and not what the pipeline padded it
     with."""
     if 'border' in data_sample:  # of RandomCenterCropPad: CenterNet, CornerNet
@@ -46,7 +46,7 @@ def picture(data_sample: DetDataSample, height: int, width: int) -> tuple[slice,
     return slice(0, min(height, round(rows * down))), slice(0, min(width, round(columns * across)))
 
 
-def set_truth(data_sample: DetDataSample, instances: Instances, device: torch.device, *, masks: bool) -> None:
+def set_ground_truth(data_sample: DetDataSample, instances: Instances, device: torch.device, *, masks: bool) -> None:
     """Give a data sample, ready for the model, its gt_instances and ignored_instances in network pixels, in place.
 
     Boxes follow the scale_factor that the pipeline says, whether or not it loads annotations itself, and where: after
@@ -57,7 +57,7 @@ def set_truth(data_sample: DetDataSample, instances: Instances, device: torch.de
         raise ValueError('expected masks in the annotations for the losses of a detector with masks, got boxes alone; '
                          'give another data set, or the config of a detector without masks')
     LoadAnnotations(with_bbox=True, with_mask=masks, box_type=None).transform(loaded)
-    rows, columns = picture(data_sample, *data_sample.network_shape)
+    rows, columns = image_region(data_sample, *data_sample.network_shape)
     boxes = torch.from_numpy(_moved(loaded['gt_bboxes'], data_sample, rows, columns)).to(device)
     labels = torch.from_numpy(loaded['gt_bboxes_labels']).to(device)
     every = InstanceData(bboxes=boxes, labels=labels)

@@ -41,7 +41,7 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
     cfg = load_config(args.config)
     if not cfg.get('model'):
         raise ValueError(f'expected the config of a detector, found no model in {args.config}; name a whole config')
-    if cfg.model.get('type') == 'TrainedClassifier':
+    if cfg.model.get('type') == 'ImageClassifier':
         raise ValueError(f'expected the config of a detector, got {args.config}; train classifiers with '
                          'tools/train_classifier.py')
     cfg.launcher = args.launcher
@@ -106,7 +106,7 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
                        if str(step.get('type')).startswith('LoadImage')), {})
         turn = '_ignore_orientation' if str(loader.get('color_type')).endswith('_ignore_orientation') else ''
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(
-            type='PictureHook', out_dir=args.show_dir, score_thr=args.score_thr, color_type=f'color{turn}',
+            type='DrawDetectionsHook', out_dir=args.show_dir, score_thr=args.score_thr, color_type=f'color{turn}',
             backend_args=loader.get('backend_args'))]
     if args.out:
         if not args.out.endswith(('.pkl', '.pickle')):

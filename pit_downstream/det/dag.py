@@ -45,10 +45,10 @@ class DAG(Attack):
 
     def run(self, predictor: 'DetectorPredictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         require_detector(predictor, 'dag')
-        return torch.cat([self._led_astray(predictor, batch.part([row]), rng.rows([row], [0], 'dag', 'cpu'))
+        return torch.cat([self._attack_image(predictor, batch.part([row]), rng.rows([row], [0], 'dag', 'cpu'))
                           for row in range(len(batch.images))])
 
-    def _led_astray(self, predictor: 'DetectorPredictor', part: 'Batch', rng: 'Streams') -> Tensor:
+    def _attack_image(self, predictor: 'DetectorPredictor', part: 'Batch', rng: 'Streams') -> Tensor:
         """One image (1, 3, H, W)."""
         (_, data), = predictor.model_inputs(part.images, part)
         logits_of, classes = target_logits(predictor.model, data), classes_of(predictor.model)

@@ -23,7 +23,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from pit_downstream.datasets.base import BROKEN, reason_of
 from pit_downstream.datasets.folders import printable, shown
-from pit_downstream.evaluation.distributed import gathered
+from pit_downstream.evaluation.distributed import all_gather
 
 UPRIGHT = ('color', 'grayscale')  # color types for which mmcv applies the EXIF orientation
 CHECKED = ('cv2', 'pillow', 'turbojpeg')  # decoders of the formats that PIL reads, too
@@ -164,7 +164,7 @@ class BrokenImageHook(Hook):
         self._faults |= {sample.img_path: sample.fault for sample in outputs or () if sample.get('fault')}
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
-        faults = dict(gathered(list(self._faults.items())))
+        faults = dict(all_gather(list(self._faults.items())))
         self._faults = {}
         if faults:
             names = shown([f'{path} ({fault})' for path, fault in sorted(faults.items())], most=8)

@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from pit_downstream.core.contracts import NonFiniteOutputs
-from pit_downstream.evaluation.distributed import refuse_together, together
+from pit_downstream.evaluation.distributed import raise_on_all_ranks, is_distributed
 
 
 def require_finite_weights(model: nn.Module, source: object) -> None:
@@ -56,11 +56,11 @@ class FiniteDetectorHook(Hook):
         if self._watch.pop() and self._refusal is None:
             names = ' or '.join(sample.img_path for sample in outputs or ())
             self._refusal = NonFiniteOutputs(names)
-            if not together():
+            if not is_distributed():
                 raise self._refusal
 
     def after_test_epoch(self, runner, metrics: dict | None = None) -> None:
-        refuse_together(self._refusal)
+        raise_on_all_ranks(self._refusal)
 
 
 def _heads(model: nn.Module) -> list[nn.Module]:

@@ -10,7 +10,7 @@ from mmengine.fileio import get
 
 from pit_downstream.datasets.coco_annotations import read_annotations
 from pit_downstream.det.classes import category_ids
-from pit_downstream.det.logging_utils import silenced
+from pit_downstream.det.logging_utils import silence_output
 from pit_downstream.det.samples import DetectionSamples
 
 
@@ -44,7 +44,7 @@ class GroundTruth:
         """The COCO object of `coco_tools`."""
         api = coco_tools()[0]()
         api.dataset = self.content
-        with silenced():
+        with silence_output():
             api.createIndex()
         return api
 

@@ -9,7 +9,7 @@ from mmengine.logging import MMLogger
 
 
 @contextlib.contextmanager
-def silenced() -> Iterator[None]:
+def silence_output() -> Iterator[None]:
     """Meanwhile throw away what is printed (pycocotools: a dozen lines for every evaluation) and what mmengine's logger
     says below a warning (a line for each parameter of a new model)."""
     logger = MMLogger.get_current_instance()

@@ -42,13 +42,13 @@ TRAINING_ONLY = re.compile(r'd\d+|dn|aux')  # decoder layers before the last; de
 ASKING = (BaseDetector, BaseDenseHead, BaseRoIHead, DDQTransformerDecoder)
 
 
-def loss_of(model: nn.Module, data: Mapping[str, Any], kind: str, *, seed: int) -> Tensor:
+def compute_loss(model: nn.Module, data: Mapping[str, Any], kind: str, *, seed: int) -> Tensor:
     """A scalar: the losses of `kind` (KINDS) of the one image in `data`, added up.
 
     data: {'inputs', 'data_samples'} as the model takes them, with gt_instances. seed: of the samplers that pick anchors
     and proposals, so that the loss is one function of the pixels. Raises ValueError where the detector lacks the kind.
     """
-    with _without_masks(model, wanted=wants_masks(model, kind)):
+    with _without_masks(model, wanted=needs_masks(model, kind)):
         losses = detector_losses(model, data, seed=seed)
     chosen = [value for key, value in losses.items() if counts(key, kind, losses)]
     if not chosen:
@@ -59,7 +59,7 @@ def loss_of(model: nn.Module, data: Mapping[str, Any], kind: str, *, seed: int) 
 
 def detector_losses(model: nn.Module, data: Mapping[str, Any], *, seed: int) -> dict[str, Tensor]:
     """Every number that loss() of the model returns, by name; what it returns per level of its pyramid is added up."""
-    with telling_losses(model), _drawn_from(seed, data['inputs'].device), _alone(), _nothing_kept(model):
+    with loss_mode(model), _drawn_from(seed, data['inputs'].device), _alone(), restore_buffers(model):
         found = model(**data, mode='loss')
     return {key: sum(one.mean() for one in value) if isinstance(value, (list, tuple)) else value.mean()
             for key, value in found.items()}
@@ -84,13 +84,13 @@ def learns_masks(model: nn.Module) -> bool:
                 or hasattr(getattr(model, 'bbox_head', None), 'mask_head'))
 
 
-def wants_masks(model: nn.Module, kind: str) -> bool:
+def needs_masks(model: nn.Module, kind: str) -> bool:
     """Whether the losses of `kind` ask for masks; a mask head on proposals is left out where its own do not count."""
     return learns_masks(model) and (kind in ('all', 'roi') or not hasattr(model, 'roi_head'))
 
 
 @contextmanager
-def telling_losses(model: nn.Module) -> Iterator[None]:
+def loss_mode(model: nn.Module) -> Iterator[None]:
     """Heads return what their losses need, as in training; dropout, batch norm and all else evaluate."""
     asking = [module for module in model.modules() if isinstance(module, ASKING) and not module.training]
     for module in asking:
@@ -102,7 +102,7 @@ def telling_losses(model: nn.Module) -> Iterator[None]:
             module.training = False
 
 
-def mend_batch_norms(model: nn.Module) -> None:
+def fix_batch_norm_backward(model: nn.Module) -> None:
     """Make the gradients right that pass a batch norm with one image on a CPU.
 
     Where they come from tokens, as in DETR, their strides are (C, 1, W C, C), and PyTorch's kernel (2.14) takes their
@@ -150,7 +150,7 @@ def _alone() -> Iterator[None]:
 
 
 @contextmanager
-def _nothing_kept(model: nn.Module) -> Iterator[None]:
+def restore_buffers(model: nn.Module) -> Iterator[None]:
     """Some losses count what they have seen, in buffers (SeesawLoss) or lists (DynamicRoIHead, which after 100 images
     sets its thresholds by them); they forget it again."""
     counting = [(module, name, buffer.clone()) for module in model.modules() if not isinstance(

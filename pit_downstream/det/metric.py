@@ -12,9 +12,9 @@ from mmdet.structures.mask import encode_mask_results
 from mmengine.config import Config
 
 from pit_downstream.core.contracts import Batch, Outputs
-from pit_downstream.evaluation.distributed import gathered
+from pit_downstream.evaluation.distributed import all_gather
 from pit_downstream.det.annotation_files import original_annotations
-from pit_downstream.det.logging_utils import silenced
+from pit_downstream.det.logging_utils import silence_output
 from pit_downstream.det.samples import DetectionSamples
 from pit_downstream.det.ground_truth import GroundTruth, coco_tools
 
@@ -51,7 +51,7 @@ class GatheredMetric:
 
     def compute(self) -> dict[str, float]:
         """Raises ValueError without an image."""
-        found = dict(gathered(list(self._found.items())))
+        found = dict(all_gather(list(self._found.items())))
         self.count = len(found)
         if not found:
             raise ValueError('expected at least one image, got none; check the data and --limit')
@@ -108,7 +108,7 @@ class CocoAP(GatheredMetric):
         """The numbers of COCOeval.summarize(); -1 where there is no object."""
         coco, evaluation, _ = coco_tools()
         results = list(self._results(found))
-        with silenced():
+        with silence_output():
             detected = self.truth.api.loadRes(results) if results else coco()
             run = evaluation(self.truth.api, detected, self.kind)
             run.params.imgIds, run.params.catIds = list(found), list(self.truth.category_ids)
@@ -150,7 +150,7 @@ class VocAP(GatheredMetric):
         return self._metric.results.pop()
 
     def values(self, found: Mapping[Any, tuple]) -> dict[str, float]:
-        with silenced():
+        with silence_output():
             value = self._metric.compute_metrics(list(found.values()))['mAP']  # the one number that it does not round
         if math.isnan(value):
             raise ValueError(f'expected objects in the {len(found)} images, found none; check the annotations')

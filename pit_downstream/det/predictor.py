@@ -24,10 +24,10 @@ from pit_downstream.det.checkpoints import check_class_names
 from pit_downstream.det.classes import data_classes
 from pit_downstream.det.data import dicts_in
 from pit_downstream.det.finite import NanWatch, require_finite_weights
-from pit_downstream.det.annotations import Instances, picture, set_truth
-from pit_downstream.det.losses import KINDS, loss_of, mend_batch_norms, wants_masks
+from pit_downstream.det.annotations import Instances, image_region, set_ground_truth
+from pit_downstream.det.losses import KINDS, compute_loss, fix_batch_norm_backward, needs_masks
 from pit_downstream.det.pipeline import TestPipeline
-from pit_downstream.det.logging_utils import silenced
+from pit_downstream.det.logging_utils import silence_output
 from pit_downstream.det.samples import counting, test_pipeline
 
 RANDOM = 'random'
@@ -52,7 +52,7 @@ class DetectorPredictor:
     def __init__(self, model: nn.Module, pipeline: TestPipeline, *, name: str, seed: int = 0):
         self.model, self.pipeline, self.name = model.eval().requires_grad_(False), pipeline, name
         self.seed = seed
-        mend_batch_norms(self.model)
+        fix_batch_norm_backward(self.model)
         self._nan = NanWatch(self.model)
         self.device = next(tensor.device for tensor in model.parameters())
         with torch.inference_mode(False):  # gradients pass through the product
@@ -67,7 +67,7 @@ class DetectorPredictor:
         for place, (inputs, data_sample) in enumerate(packed):
             height, width = inputs.shape[1:]
             levels[place, :, :height, :width] = inputs
-            valid[place, 0][picture(data_sample, height, width)] = True
+            valid[place, 0][image_region(data_sample, height, width)] = True
             data_sample.set_metainfo({'network_shape': (height, width), 'instances': Instances(
                 samples[place].target.get('instances', ()))})
         taken = tuple(replace(sample, target=target) for sample, (_, target) in zip(samples, packed, strict=True))
@@ -81,8 +81,8 @@ class DetectorPredictor:
     def _loss_of(self, image: Tensor, part: Batch, kind: str, truth: Instances | None) -> Tensor:
         known = part.samples[0].target.instances if truth is None else truth
         (_, data), = self.model_inputs(image, part)
-        set_truth(data['data_samples'][0], known, self.device, masks=wants_masks(self.model, kind))
-        return loss_of(self.model, data, kind, seed=seed_of(self.seed, part.samples[0].id, 'loss'))
+        set_ground_truth(data['data_samples'][0], known, self.device, masks=needs_masks(self.model, kind))
+        return compute_loss(self.model, data, kind, seed=seed_of(self.seed, part.samples[0].id, 'loss'))
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
@@ -137,7 +137,7 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg, pipeline = cfg.model.to_dict(), test_pipeline(cfg)
-    with silenced():
+    with silence_output():
         if checkpoint == RANDOM:
             model, label = _random(model_cfg, seed), RANDOM
         else:

@@ -6,7 +6,7 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from pit_downstream.backbones.sizes import Size, tell_sizes
+from pit_downstream.backbones.sizes import Size, set_image_sizes
 
 
 @MODELS.register_module()
@@ -22,7 +22,7 @@ class PitDataPreprocessor(DetDataPreprocessor):
         data = super().forward(data, training)
         if data['data_samples'] is not None:  # augmentations of the whole batch have changed them there
             sizes = [sample.pad_shape for sample in data['data_samples']]
-        tell_sizes(data['inputs'], _fitted(sizes, data['inputs']))
+        set_image_sizes(data['inputs'], _fitted(sizes, data['inputs']))
         return data
 
 

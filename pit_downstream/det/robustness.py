@@ -12,7 +12,7 @@ from pit_downstream.core.contracts import Metric
 from pit_downstream.core.records import ResultStore, Table
 from pit_downstream.datasets.base import Samples
 from pit_downstream.evaluation.keep import keep_measuring
-from pit_downstream.evaluation.distributed import from_first, rank
+from pit_downstream.evaluation.distributed import broadcast, rank
 from pit_downstream.evaluation.robustness import few
 from pit_downstream.streams.rng import BatchRng
 from pit_downstream.det.predictor import DetectorPredictor
@@ -45,7 +45,7 @@ def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: S
     if save:
         raise ValueError('expected --save with a classifier, got it with a detector; tools/show_detections.py makes '
                          'pictures of attacked images')
-    done = from_first(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
+    done = broadcast(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
     _try(predictor, samples, [one for one in conditions if any(
         (str(one), metric.name) not in done for metric in metrics)], seed)
     return DetectorRobustness(keep_measuring(store, predictor, samples, metrics, conditions, seed=seed, **options))

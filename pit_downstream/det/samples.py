@@ -20,7 +20,7 @@ from pit_downstream.datasets.base import UnreadableImage
 from pit_downstream.det.annotation_files import annotation_path, original_annotations
 from pit_downstream.det.data import ImageSizeError, dicts_in
 from pit_downstream.det.pipeline import TestPipeline
-from pit_downstream.det.logging_utils import silenced
+from pit_downstream.det.logging_utils import silence_output
 
 UNREADABLE = 'unreadable'  # in place of the digest of a file
 # Settings of evaluators that change no number: each metric has a name of its own, files are named by their content
@@ -96,7 +96,7 @@ def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamp
     for part in dicts_in(dataset_cfg):
         if 'pipeline' in part or 'ann_file' in part:
             part.update(pipeline=[], test_mode=True, filter_cfg=None)  # AP wants the images without objects, too
-    with silenced():
+    with silence_output():
         dataset = DATASETS.build(dataset_cfg)
     parts = [part for part in dicts_in([dataset_cfg, cfg.get('test_evaluator')]) if part.get('ann_file')]
     paths = dict.fromkeys(original_annotations(cfg, annotation_path(part)) for part in parts)

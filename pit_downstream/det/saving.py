@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pit_downstream.core.condition import Condition
 from pit_downstream.core.path_checks import atomic_path, path_inside, write_atomic
-from pit_downstream.evaluation.corrupting import corrupted
+from pit_downstream.evaluation.corrupting import apply_corruption
 from pit_downstream.evaluation.data_loading import RawBatch, passes
 from pit_downstream.evaluation.evaluator import Pass, plan_passes
-from pit_downstream.evaluation.distributed import dealt, rank
+from pit_downstream.evaluation.distributed import shard_indices, rank
 from pit_downstream.det.samples import DetectionSamples
 from pit_downstream.det.ground_truth import GroundTruth
 
@@ -36,7 +36,7 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
     _require_same_source(folder, {'dataset': samples.name, 'seed': seed})
     if rank() == 0:
         _write_annotations(folder, truth, names, set(ids))
-    missing = [[index for index in dealt(len(ids)) if not all(path.exists() for path in paths[index])]
+    missing = [[index for index in shard_indices(len(ids)) if not all(path.exists() for path in paths[index])]
                for paths in places]
     stream = passes([samples for _ in plan], indices=missing, batch_size=batch_size, workers=workers)
     for one, batches in zip(plan, stream, strict=True):
@@ -59,7 +59,7 @@ def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, st
     if batch.unreadable:
         raise ValueError(f'expected readable images, got one that is not: {batch.unreadable[0]}; mend it')
     files = [_paths(folder, one, names[target['img_id']]) for target in batch.targets]
-    for place, images in enumerate(corrupted(batch, [rest for _, rest in one.work], seed)):
+    for place, images in enumerate(apply_corruption(batch, [rest for _, rest in one.work], seed)):
         for image, paths in zip(images, files, strict=True):
             _write(image, paths[place])
 

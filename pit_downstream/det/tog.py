@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from pit_downstream.attacks.gradient import PGD
-from pit_downstream.attacks.objective import Examined, LossObjective
+from pit_downstream.attacks.objective import LossEvaluation, LossObjective
 from pit_downstream.core.registry import ATTACKS
 from pit_downstream.det.annotations import Instances, instances_of
 
@@ -56,8 +56,8 @@ class TOG(PGD):
     def run(self, predictor: 'DetectorPredictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         require_detector(predictor, 'tog')
         kind, sign = AIMS[self.mode]
-        objective = Aimed(predictor, batch, kind, self._truth(predictor, batch), sign)
-        return self.hunt(objective, batch.images, rng)[0]
+        objective = TargetedLoss(predictor, batch, kind, self._truth(predictor, batch), sign)
+        return self.run_search(objective, batch.images, rng)[0]
 
     def _truth(self, predictor: 'DetectorPredictor', batch: 'Batch') -> list[Instances]:
         """What the losses are told to be in each image."""
@@ -74,7 +74,7 @@ class TOG(PGD):
                 for one, candidates in zip(seen, every, strict=True)]
 
 
-class Aimed(LossObjective):
+class TargetedLoss(LossObjective):
     """The losses of one kind for objects of one's own, climbed with a sign. truth: of every image of the batch."""
 
     def __init__(self, predictor: 'DetectorPredictor', batch: 'Batch', kind: str, truth: Sequence[Instances],
@@ -82,11 +82,12 @@ class Aimed(LossObjective):
         super().__init__(predictor, batch)
         self.kind, self.truth, self.sign = kind, truth, sign
 
-    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True) -> Examined:
+    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
+                ) -> LossEvaluation:
         self.more = self.kind, [self.truth[row] for row in rows.tolist()]
         seen = super().examine(images, rows, goals=goals, gradient=gradient)
         slope = None if seen.gradient is None else self.sign * seen.gradient
-        return Examined(self.sign * seen.loss, seen.fooled, slope)
+        return LossEvaluation(self.sign * seen.loss, seen.fooled, slope)
 
 
 def require_detector(predictor: object, name: str) -> None:

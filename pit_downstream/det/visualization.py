@@ -21,11 +21,11 @@ from pit_downstream.core.condition import Condition
 from pit_downstream.core.contracts import Sample
 from pit_downstream.core.path_checks import atomic_path, path_inside
 from pit_downstream.core.spec import spelled
-from pit_downstream.det.annotations import picture
+from pit_downstream.det.annotations import image_region
 from pit_downstream.det.data import LoadImageOrSkip
 from pit_downstream.det.predictor import DetectorPredictor
 from pit_downstream.evaluation.attacking import attack_curve
-from pit_downstream.evaluation.corrupting import corrupted
+from pit_downstream.evaluation.corrupting import apply_corruption
 from pit_downstream.evaluation.data_loading import RawBatch
 
 COLOURS = ['#e6194b', '#ffe119', '#4363d8', '#f58231', '#46f0f0', '#f032e6', '#bcf60c', '#fabebe', '#3cb44b', '#911eb4']
@@ -34,7 +34,7 @@ GAP = 8  # pixels between two panels
 
 
 @HOOKS.register_module()
-class PictureHook(Hook):
+class DrawDetectionsHook(Hook):
     """Write a PNG for every tested image into `out_dir`, under the path of the image below the common folder of all.
 
     The ground truth is that of the annotation file, without crowds and without changes by the pipeline. Of a broken
@@ -176,13 +176,13 @@ def seen_under(predictor: DetectorPredictor, sample: Sample, condition: Conditio
                ) -> tuple[Tensor, InstanceData]:
     """The image under a condition, uint8 (3, H, W) at the size of the raw one, and what is found in it, on the CPU."""
     raw = RawBatch(sample.image[None], (sample.id,), (sample.target,))
-    batch = predictor.collate(raw.samples(next(corrupted(raw, [Condition(condition.corruption)], seed))))
+    batch = predictor.collate(raw.samples(next(apply_corruption(raw, [Condition(condition.corruption)], seed))))
     if condition.attack is None:
         images, outputs = batch.images, predictor.predict(batch.images, batch)
     else:
         found, = attack_curve(predictor, batch, [condition.attack], seed)
         images, outputs = found.images, found.outputs
-    rows, columns = picture(batch.samples[0].target, *images.shape[2:])
+    rows, columns = image_region(batch.samples[0].target, *images.shape[2:])
     shown, = F.interpolate(images[:, :, rows, columns], size=sample.image.shape[1:], mode='bilinear')
     return (shown * 255).round().to(torch.uint8).cpu(), outputs.predictions[0].pred_instances.cpu()
 

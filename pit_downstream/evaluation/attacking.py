@@ -19,7 +19,7 @@ from pit_downstream.streams.rng import BatchRng
 
 
 @dataclass(frozen=True)
-class Found:
+class AttackResult:
     """A batch at one epsilon.
 
     images: (B, 3, H, W) in [0, 1]. outputs: what the predictor says of them. wrong: bool (B,), of a classifier.
@@ -34,7 +34,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Settled:
+class KnownOutcomes:
     """What is known before an attack. here: bool (B,), the verdict at this epsilon is; wrong: bool (B,), the image is
     fooled at this epsilon or, unless the attack runs to its end, at a smaller one."""
 
@@ -49,7 +49,8 @@ def check_attack(spec: Spec | None, predictors: Predictors | None = None) -> Non
 
 
 def attack_curve(predictor: Predictor, batch: Batch, specs: Sequence[Spec], seed: int, *,
-                 settled: Sequence[Settled] | None = None, predictors: Predictors | None = None) -> list[Found]:
+                 settled: Sequence[KnownOutcomes] | None = None, predictors: Predictors | None = None
+                 ) -> list[AttackResult]:
     """The batch under attacks that differ in epsilon only, in rising order.
 
     Of a classifier every verdict is predict()'s, whatever the attack believed. What is misclassified without an attack
@@ -106,13 +107,13 @@ def _to_end(attack: Attack) -> bool:
     return getattr(attack, 'run_to_end', False)
 
 
-def _clean(predictor: Classifier, batch: Batch) -> Found:
+def _clean(predictor: Classifier, batch: Batch) -> AttackResult:
     outputs = predictor.predict(batch.images, batch)
-    return Found(batch.images, outputs, _wrong(predictor, outputs, batch))
+    return AttackResult(batch.images, outputs, _wrong(predictor, outputs, batch))
 
 
-def _further(predictor: Classifier, batch: Batch, attack: Attack, seed: int, clean: Found, before: Found,
-             settled: Settled | None) -> Found:
+def _further(predictor: Classifier, batch: Batch, attack: Attack, seed: int, clean: AttackResult, before: AttackResult,
+             settled: KnownOutcomes | None) -> AttackResult:
     """From `before` on: an attack on the images that are not wrong yet, or on all if it runs to its end."""
     wrong = before.wrong if settled is None else before.wrong | settled.wrong
     leave = wrong if not _to_end(attack) else torch.zeros_like(wrong)
@@ -120,22 +121,22 @@ def _further(predictor: Classifier, batch: Batch, attack: Attack, seed: int, cle
     rows = (~leave).nonzero().flatten()
     images, logits = before.images.clone(), before.outputs.predictions.clone()
     if not len(rows):
-        return Found(images, Outputs(logits), wrong)
+        return AttackResult(images, Outputs(logits), wrong)
     part = batch.part(rows.tolist())
     found = _attacked(predictor, part, attack, seed)
     fooled = _wrong(predictor, found.outputs, part)
     better = fooled | ~clean.wrong[rows]
     images[rows[better]], logits[rows[better]] = found.images[better], found.outputs.predictions[better]
     wrong = wrong.index_copy(0, rows, wrong[rows] | fooled)
-    return Found(images, Outputs(logits), wrong, found.forwards, found.backwards)
+    return AttackResult(images, Outputs(logits), wrong, found.forwards, found.backwards)
 
 
-def _attacked(predictor: Predictor, batch: Batch, attack: Attack, seed: int) -> Found:
-    counted = Counted(predictor)
+def _attacked(predictor: Predictor, batch: Batch, attack: Attack, seed: int) -> AttackResult:
+    counted = CountingPredictor(predictor)
     streams = BatchRng(seed, [sample.id for sample in batch.samples], device=batch.images.device)
     images = attack(counted, batch, streams)
     outputs = counted.predict(images, batch)
-    return Found(images, outputs, None, counted.forwards, counted.backwards)
+    return AttackResult(images, outputs, None, counted.forwards, counted.backwards)
 
 
 def _wrong(predictor: Classifier, outputs: Outputs, batch: Batch) -> Tensor:
@@ -147,7 +148,7 @@ def _wrong(predictor: Classifier, outputs: Outputs, batch: Batch) -> Tensor:
     return outputs.predictions.argmax(1) != predictor.labels(batch)
 
 
-class Counted:
+class CountingPredictor:
     """A predictor that counts the images that its model takes forward, and those whose gradient goes back."""
 
     def __init__(self, predictor: Predictor):

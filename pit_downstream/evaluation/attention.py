@@ -27,7 +27,7 @@ from pit_downstream.metrics.attention import AttentionCollapse
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.evaluation.models import (
     WEIGHTS,
-    Named,
+    LoadedModel,
     as_predictor,
     build_classifier,
     config_preparation,
@@ -206,7 +206,7 @@ def _build_headless(spec: Spec, state: Mapping[str, Tensor], path: str, *, seed:
         raise ValueError(f'expected the weights of {spec.name} in {path}, got others: {report}')
     model.load_state_dict(fitted, strict=False)
     spec = Spec.of(spec.name, **kwargs)
-    named = Named(model, config_preparation(model.pretrained_cfg, spec, img_size), spec, Path(path).name)
+    named = LoadedModel(model, config_preparation(model.pretrained_cfg, spec, img_size), spec, Path(path).name)
     return as_predictor(named, img_size=img_size, **options)
 
 

@@ -15,9 +15,9 @@ from pit_downstream.core.records import Record, ResultStore, Table
 from pit_downstream.datasets.backgrounds import IN9, Challenge
 from pit_downstream.datasets.base import Samples
 from pit_downstream.metrics.label_sets import answer_errors
-from pit_downstream.evaluation.keep import note_run
+from pit_downstream.evaluation.keep import log_run
 from pit_downstream.evaluation.evaluator import START
-from pit_downstream.evaluation.distributed import from_first, gathered, rank, refuse_together, world
+from pit_downstream.evaluation.distributed import broadcast, all_gather, rank, raise_on_all_ranks, world
 
 ERROR = 'top1_error'
 
@@ -35,7 +35,7 @@ def keep_challenge(store: ResultStore, predictor: Predictor, challenge: Challeng
     table = run.table()
     missing = [name for name in IN9 if (CLEAN, ERROR, name) not in table and run.of_class(name)]
     if missing:
-        note_run(store, predictor, seed)
+        log_run(store, predictor, seed)
         grounds = _images(challenge.backgrounds, range(len(challenge.backgrounds))).to(predictor.device)
     for name in tqdm(missing, unit='class', disable=None if show and rank() == 0 else True):
         fooled = _of_all_ranks(partial(run.fooled, run.of_class(name)[rank()::world()], grounds, size))
@@ -52,8 +52,8 @@ def _of_all_ranks(own: Callable[[], list[bool]]) -> list[bool]:
         found, refusal = own(), None
     except ValueError as error:
         found, refusal = [], error
-    refuse_together(refusal)
-    return gathered(found)
+    raise_on_all_ranks(refusal)
+    return all_gather(found)
 
 
 def fooled_by_any(predictor: Predictor, foregrounds: Tensor, masks: Tensor, backgrounds: Tensor,
@@ -98,7 +98,7 @@ class _Run:
 
     def table(self) -> Table:
         dataset = self.challenge.samples.name
-        return from_first(self.store.table(self.predictor.name, dataset, seed=self.seed) if rank() == 0 else None)
+        return broadcast(self.store.table(self.predictor.name, dataset, seed=self.seed) if rank() == 0 else None)
 
     def keep(self, place: str, fooled: int, count: int) -> None:
         if rank() == 0:

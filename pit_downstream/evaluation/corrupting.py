@@ -53,7 +53,7 @@ def _strength(spec: Spec) -> Any:
     return strengths[spec.get('severity') - 1]
 
 
-def corrupted(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> Iterator[Tensor]:
+def apply_corruption(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> Iterator[Tensor]:
     """uint8 images (B, 3, H, W) under each condition; these differ in strength only.
 
     Argument jpeg=85 saves them as the published ImageNet-C was saved, and reads them back. order='bgr' shows the

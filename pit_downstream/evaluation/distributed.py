@@ -19,7 +19,7 @@ _stores: list[dist.Store] = []  # of this process; rank 0 serves the others as l
 PATIENCE = timedelta(days=7)  # ranks meet at the end of a pass, which one may reach long before the others
 
 
-def start_ranks(device: str) -> torch.device:
+def init_distributed(device: str) -> torch.device:
     """Join the processes that torchrun or srun started, if there are several; return the device of this one.
 
     See `device_of` and `rank_env`. Of several processes each has a GPU for itself.
@@ -28,11 +28,11 @@ def start_ranks(device: str) -> torch.device:
         ValueError: There are more processes than GPUs, or `device` names one GPU for several processes.
     """
     chosen = device_of(device)
-    if env_world_size() > 1 or together():
+    if env_world_size() > 1 or is_distributed():
         if chosen.index is not None:
             raise ValueError(f'expected --device {chosen.type} for several processes, got {device}; each takes the GPU '
                              'of its rank')
-        if not together():
+        if not is_distributed():
             rank_env(gpus=chosen.type == 'cuda')
             dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo', timeout=PATIENCE)
         if chosen.type == 'cuda':
@@ -104,48 +104,48 @@ def device_of(device: str) -> torch.device:
     return chosen
 
 
-def stop_ranks() -> None:
-    if together():
+def destroy_distributed() -> None:
+    if is_distributed():
         dist.destroy_process_group()
 
 
-def together() -> bool:
+def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    return dist.get_rank() if together() else 0
+    return dist.get_rank() if is_distributed() else 0
 
 
 def world() -> int:
-    return dist.get_world_size() if together() else 1
+    return dist.get_world_size() if is_distributed() else 1
 
 
-def dealt(count: int, size: int = 1) -> list[int]:
+def shard_indices(count: int, size: int = 1) -> list[int]:
     """Which of `count` items this rank takes, when blocks of `size` go round the ranks."""
     starts = range(rank() * size, count, world() * size)
     return [index for start in starts for index in range(start, min(start + size, count))]
 
 
-def gathered(items: list[T]) -> list[T]:
+def all_gather(items: list[T]) -> list[T]:
     """The items of all ranks, in the order of the ranks, on each of them."""
-    if not together():
+    if not is_distributed():
         return items
     parts: list = [None] * world()
     dist.all_gather_object(parts, items)
     return [item for part in parts for item in part]
 
 
-def refuse_together(refusal: ValueError | None) -> None:
+def raise_on_all_ranks(refusal: ValueError | None) -> None:
     """Raise on every rank what one of them has to refuse; a collective. The first rank that speaks is heard."""
-    refusals = gathered([] if refusal is None else [refusal])
+    refusals = all_gather([] if refusal is None else [refusal])
     if refusals:
         raise refusals[0] if refusal is None else refusal
 
 
-def from_first(item: T) -> T:
+def broadcast(item: T) -> T:
     """What rank 0 has, on every rank."""
-    if not together():
+    if not is_distributed():
         return item
     box = [item]
     dist.broadcast_object_list(box)

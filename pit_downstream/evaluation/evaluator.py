@@ -17,9 +17,9 @@ from pit_downstream.core.records import Record, to_records
 from pit_downstream.core.spec import Spec
 from pit_downstream.datasets.base import Samples, UnreadableImage
 from pit_downstream.evaluation.attacking import attack_curve, check_attack, name_condition, radius
-from pit_downstream.evaluation.corrupting import arguments, check_corruption, corrupted
+from pit_downstream.evaluation.corrupting import arguments, check_corruption, apply_corruption
 from pit_downstream.evaluation.data_loading import RawBatch, passes
-from pit_downstream.evaluation.distributed import dealt, gathered, rank, refuse_together
+from pit_downstream.evaluation.distributed import shard_indices, all_gather, rank, raise_on_all_ranks
 
 START = {'cuda': 256, 'cpu': 32}  # batch size 'auto' begins with
 
@@ -91,11 +91,11 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     size = START.get(device.type, START['cpu']) if batch_size == 'auto' else int(batch_size)
     if workers < 0 or size < 1:
         raise ValueError(f'expected workers from 0 up and a batch size from 1 up, got {workers} and {size}')
-    walker = _Walker(device, size, halve=batch_size == 'auto')
+    walker = PassRunner(device, size, halve=batch_size == 'auto')
     said: dict[int, set[str]] = {}
-    counter = counter or partial(Tallies, predictors=predictors)
+    counter = counter or partial(MetricAccumulators, predictors=predictors)
     counters = [counter(predictor, one, metrics, seed) for one in plan]
-    indices = [[count.wanted[place] for place in dealt(len(count.wanted), 1 if batch_size == 'auto' else size)]
+    indices = [[count.wanted[place] for place in shard_indices(len(count.wanted), 1 if batch_size == 'auto' else size)]
                for count in counters]
     stream = passes([one.samples for one in plan], indices=indices, batch_size=size, workers=workers,
                     pin=device.type == 'cuda')
@@ -105,8 +105,8 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
             count = counters.pop(0)  # what a pass found is forgotten with it: of a detector that is gigabytes
             bar.set_description(one.title)
             unreadable, refusal = walker.walk(one, batches, count, bar)
-            refuse_together(refusal)
-            missing = gathered(unreadable)
+            raise_on_all_ranks(refusal)
+            missing = all_gather(unreadable)
             _require_readable(missing, allow_missing)
             if rank() == 0:
                 _name_left_out(missing, said.setdefault(id(one.samples), set()))
@@ -144,7 +144,7 @@ def _epsilon(work: tuple[Condition, Condition]) -> float:
     return radius(work[1].attack) if work[1].attack else 0.
 
 
-class _Walker:
+class PassRunner:
     """Takes the batches of a pass to what counts them, in parts that fit the memory."""
 
     def __init__(self, device: torch.device, size: int, *, halve: bool):
@@ -196,7 +196,7 @@ class _Walker:
         _log.warning('memory ran out at batch size %d; going on with %d', tried, self.size)
 
 
-class Tallies:
+class MetricAccumulators:
     """Metrics of every condition of a pass."""
 
     def __init__(self, predictor: Predictor, one: Pass, metrics: Sequence[Metric], seed: int, *,
@@ -214,7 +214,7 @@ class Tallies:
 
     def _seen(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]
               ) -> Iterator[tuple[Condition, Outputs, Batch]]:
-        every = corrupted(batch, [rest for _, rest in work], self.seed)
+        every = apply_corruption(batch, [rest for _, rest in work], self.seed)
         for (condition, _), images in zip(work, every, strict=True):
             taken = self.predictor.collate(batch.samples(images))
             with name_condition(condition):
@@ -224,7 +224,7 @@ class Tallies:
     def _attacked(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]
                   ) -> Iterator[tuple[Condition, Outputs, Batch]]:
         """Nothing is yielded before all is computed, so that running out of memory cannot cut a curve in two."""
-        taken = self.predictor.collate(batch.samples(next(corrupted(batch, [work[0][1]], self.seed))))
+        taken = self.predictor.collate(batch.samples(next(apply_corruption(batch, [work[0][1]], self.seed))))
         with name_condition(Condition(work[0][0].corruption)):
             curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed,
                                  predictors=self.predictors)

@@ -10,7 +10,7 @@ from pit_downstream.core.provenance import provenance, write_provenance
 from pit_downstream.core.records import CONTENT, Record, ResultStore, Table
 from pit_downstream.datasets.base import Samples
 from pit_downstream.evaluation.evaluator import measure_passes
-from pit_downstream.evaluation.distributed import from_first, rank, refuse_together
+from pit_downstream.evaluation.distributed import broadcast, rank, raise_on_all_ranks
 
 
 def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, metrics: Sequence[Metric],
@@ -23,17 +23,17 @@ def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, m
     differs from that of the images that were measured.
     """
     conditions = list(conditions)
-    done = from_first(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
+    done = broadcast(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
     contents = _contents(store, predictor, samples, conditions, seed)
     wanted = {(str(condition), metric.name) for condition in conditions for metric in metrics}
     if not wanted <= done:
-        note_run(store, predictor, seed)
+        log_run(store, predictor, seed)
     for records in measure_passes(predictor, samples, metrics, conditions, seed=seed, done=done, **options):
         if rank() == 0:
             store.add(*dict.fromkeys(contents[record.condition] for record in records if record.condition in contents),
                       *records)
     table = store.table(predictor.name, samples.name, seed=seed) if rank() == 0 else None
-    return from_first(table)
+    return broadcast(table)
 
 
 def _contents(store: ResultStore, predictor: Predictor, samples: Samples, conditions: Iterable[Condition], seed: int
@@ -43,7 +43,7 @@ def _contents(store: ResultStore, predictor: Predictor, samples: Samples, condit
     own = {condition: source for condition, source in sources.items() if source is not samples}
     if not own:
         return {}
-    table = from_first(store.table(predictor.name, samples.name, seed=seed) if rank() == 0 else None)
+    table = broadcast(store.table(predictor.name, samples.name, seed=seed) if rank() == 0 else None)
     before = {record.condition: record.place for record in table.records if record.metric == CONTENT}
     contents, refusal = {}, None
     for condition, source in own.items():
@@ -54,11 +54,11 @@ def _contents(store: ResultStore, predictor: Predictor, samples: Samples, condit
                 f'the images of {condition} in {source.root} are not those that were measured: their content has the '
                 f'digest {source.files}, recorded is {before[condition]}. Use another --store, or name the set anew '
                 'with --set NAME.')
-    refuse_together(refusal)
+    raise_on_all_ranks(refusal)
     return {condition: record for condition, record in contents.items() if condition not in before}
 
 
-def note_run(store: ResultStore, predictor: Predictor, seed: int) -> None:
+def log_run(store: ResultStore, predictor: Predictor, seed: int) -> None:
     """Say in runs.jsonl beside the store what this run is; rank 0 does."""
     if rank() == 0:
         write_provenance(store.path.with_name('runs.jsonl'), provenance(

@@ -36,7 +36,7 @@ _UNLOADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError
 
 
 @dataclass(frozen=True)
-class Named:
+class LoadedModel:
     """A built model: its preprocessing, its architecture with arguments, and the readable part of its weights' name."""
 
     model: nn.Module
@@ -80,7 +80,7 @@ def build_classifier(text: str, *, weights: str | Path | None = None, seed: int 
     return as_predictor(named, img_size=img_size, class_names=class_names(named.model, weights), **options)
 
 
-def as_predictor(named: Named, *, preprocess: str = 'model', img_size: int | None = None,
+def as_predictor(named: LoadedModel, *, preprocess: str = 'model', img_size: int | None = None,
                  mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
                  device: str | torch.device = 'cpu', amp: str | None = None, search: str | None = None,
                  compiled: bool = False, class_names: tuple[str, ...] | None = None) -> ClassifierPredictor:
@@ -135,7 +135,7 @@ def is_function(text: str) -> bool:
     return bool(colon) and maker != 'torchvision' and not text.startswith(_REMOTE)
 
 
-def _build(spec: Spec, weights: str | None, img_size: int | None, seed: int) -> Named:
+def _build(spec: Spec, weights: str | None, img_size: int | None, seed: int) -> LoadedModel:
     maker, _, function = spec.name.partition(':')
     if is_function(spec.name):
         torch.manual_seed(seed)
@@ -169,7 +169,7 @@ def _timm_spec(spec: Spec, img_size: int | None) -> Spec:
     return sized
 
 
-def _timm(spec: Spec, weights: str, img_size: int | None) -> Named:
+def _timm(spec: Spec, weights: str, img_size: int | None) -> LoadedModel:
     kwargs, label = dict(spec.kwargs), weights
     remote = spec.name.startswith(_REMOTE)
     if weights == 'pretrained':
@@ -189,10 +189,10 @@ def _timm(spec: Spec, weights: str, img_size: int | None) -> Named:
     if remote:  # identified by what its config.json holds, wherever the folder is
         arguments = getattr(model, '_model_args', kwargs).items()
         named = Spec.of(model.pretrained_cfg['architecture'], **{key: _spec_value(value) for key, value in arguments})
-    return Named(model, config_preparation(model.pretrained_cfg, spec, img_size), named, label)
+    return LoadedModel(model, config_preparation(model.pretrained_cfg, spec, img_size), named, label)
 
 
-def _torchvision(name: str, spec: Spec, weights: str, img_size: int | None) -> Named:
+def _torchvision(name: str, spec: Spec, weights: str, img_size: int | None) -> LoadedModel:
     from torchvision.models import get_model, get_model_weights, list_models
     if name not in list_models():
         near = get_close_matches(name, list_models(), n=3) or ['resnet50']
@@ -213,10 +213,10 @@ def _torchvision(name: str, spec: Spec, weights: str, img_size: int | None) -> N
             _loaded(spec, weights, lambda: model.load_state_dict(state))
     crop, shorter = preset.crop_size[0], preset.resize_size[0]
     view = View(img_size or crop, shorter * (img_size or crop) // crop, preset.interpolation.value)
-    return Named(model, Preparation(view, tuple(preset.mean), tuple(preset.std)), spec, label)
+    return LoadedModel(model, Preparation(view, tuple(preset.mean), tuple(preset.std)), spec, label)
 
 
-def _function(module: str, function: str, spec: Spec, weights: str | None, img_size: int | None) -> Named:
+def _function(module: str, function: str, spec: Spec, weights: str | None, img_size: int | None) -> LoadedModel:
     """The preprocessing is the model's `pretrained_cfg`, as timm's models have it, or ImageNet's where it has none."""
     if weights == 'random':
         raise ValueError(f'weights of {spec.name} cannot be drawn: the function returns them. Leave --weights out, or '
@@ -236,10 +236,10 @@ def _function(module: str, function: str, spec: Spec, weights: str | None, img_s
         _loaded(spec, weights, lambda: model.load_state_dict(state))
     config = getattr(model, 'pretrained_cfg', None)
     if config:
-        return Named(model, config_preparation(config, spec, img_size), spec, label)
+        return LoadedModel(model, config_preparation(config, spec, img_size), spec, label)
     # nothing states a crop ratio: images are resized to the size of the network, and not cropped beyond
     preparation = IMAGENET if img_size is None else replace(IMAGENET, view=View(img_size, img_size, 'bilinear'))
-    return Named(model, preparation, spec, label)
+    return LoadedModel(model, preparation, spec, label)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -265,7 +265,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def _weights_name(named: Named) -> str:
+def _weights_name(named: LoadedModel) -> str:
     """Return the readable name of the weights with a digest of the model's tensors, buffers that are not saved too."""
     tensors = {**named.model.state_dict(), **dict(named.model.named_buffers())}
     if any(tensor.is_meta for tensor in tensors.values()):  # built for its shapes alone

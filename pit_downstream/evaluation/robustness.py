@@ -17,7 +17,7 @@ from pit_downstream.datasets.base import Samples, UnreadableImage
 from pit_downstream.metrics.classification import top1_error
 from pit_downstream.evaluation.image_export import Gallery
 from pit_downstream.evaluation.keep import keep_measuring
-from pit_downstream.evaluation.distributed import from_first, rank
+from pit_downstream.evaluation.distributed import broadcast, rank
 from pit_downstream.evaluation.verdicts import VerdictStore, keep_attacking
 
 
@@ -63,7 +63,7 @@ def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples,
     if gallery and rank() == 0:
         for condition in attacked:
             gallery.sheet(condition, samples.ids)
-    worst, after = from_first((_worst(store, table, attacked, seed), _after(table, attacked)) if rank() == 0 else None)
+    worst, after = broadcast((_worst(store, table, attacked, seed), _after(table, attacked)) if rank() == 0 else None)
     return Robustness(table, worst, (*before, *after))
 
 

@@ -15,13 +15,20 @@ from pit_downstream.core.jsonl import JsonLines
 from pit_downstream.core.records import ResultStore, Table, model_key
 from pit_downstream.core.spec import quote
 from pit_downstream.datasets.base import Samples
-from pit_downstream.evaluation.attacking import Found, Settled, attack_curve, fools_further, radius, same_curve
-from pit_downstream.evaluation.corrupting import corrupted
+from pit_downstream.evaluation.attacking import (
+    AttackResult,
+    KnownOutcomes,
+    attack_curve,
+    fools_further,
+    radius,
+    same_curve,
+)
+from pit_downstream.evaluation.corrupting import apply_corruption
 from pit_downstream.evaluation.image_export import Gallery
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.data_loading import RawBatch
 from pit_downstream.evaluation.evaluator import Pass
-from pit_downstream.evaluation.distributed import from_first, gathered, rank
+from pit_downstream.evaluation.distributed import broadcast, all_gather, rank
 
 
 @dataclass(frozen=True)
@@ -106,26 +113,26 @@ def keep_attacking(store: ResultStore, predictor: Classifier, samples: Samples, 
     `measure_passes`.
     """
     verdicts = VerdictStore(store.path.parent)
-    known = from_first(verdicts.read(predictor.name, samples.name, seed) if rank() == 0 else None)
+    known = broadcast(verdicts.read(predictor.name, samples.name, seed) if rank() == 0 else None)
     if gallery:
         related = [other for other in map(Condition.parse, known) if any(same_curve(other, one) for one in conditions)]
         gallery.require({other: list(known[str(other)].right) for other in related})
 
-    def judged(predictor: Classifier, one: Pass, metrics: Sequence[Metric], seed: int) -> Judged:
-        return Judged(predictor, one, seed, verdicts=verdicts, known=known, dataset=samples.name, gallery=gallery,
-                      predictors=predictors)
-    return keep_measuring(store, predictor, samples, [Named('top1_error'), Named('backwards')], conditions, seed=seed,
-                          counter=judged, predictors=predictors, **options)
+    def judged(predictor: Classifier, one: Pass, metrics: Sequence[Metric], seed: int) -> RobustAccuracy:
+        return RobustAccuracy(predictor, one, seed, verdicts=verdicts, known=known, dataset=samples.name,
+                              gallery=gallery, predictors=predictors)
+    return keep_measuring(store, predictor, samples, [MetricName('top1_error'), MetricName('backwards')], conditions,
+                          seed=seed, counter=judged, predictors=predictors, **options)
 
 
 @dataclass(frozen=True)
-class Named:
+class MetricName:
     """Stands where a metric would, for a value that verdicts give."""
 
     name: str
 
 
-class Judged:
+class RobustAccuracy:
     """The counter of a pass (evaluation.evaluator.Counter) whose numbers are those of its verdicts."""
 
     def __init__(self, predictor: Classifier, one: Pass, seed: int, *, verdicts: VerdictStore,
@@ -140,7 +147,7 @@ class Judged:
         self.wanted = [index for index, id in enumerate(one.samples.ids) if id not in finished]
 
     def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
-        taken = self.predictor.collate(batch.samples(next(corrupted(batch, [work[0][1]], self.seed))))
+        taken = self.predictor.collate(batch.samples(next(apply_corruption(batch, [work[0][1]], self.seed))))
         settled = [self._settled(condition, batch.ids) for condition, _ in work]
         curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed, settled=settled,
                              predictors=self.predictors)
@@ -156,7 +163,7 @@ class Judged:
 
     def values(self) -> Iterator[tuple[Condition, Mapping[str, float], int]]:
         every: dict[str, Verdicts] = {}
-        for chunk in gathered(self.fresh):
+        for chunk in all_gather(self.fresh):
             every.setdefault(chunk.condition, Verdicts()).add(chunk)
         for condition, _ in self.work:
             before = self.known.get(str(condition), Verdicts())
@@ -167,9 +174,9 @@ class Judged:
     def _right(self, condition: Condition) -> Mapping[str, bool]:
         return self.known[str(condition)].right if str(condition) in self.known else {}
 
-    def _settled(self, condition: Condition, ids: Sequence[str]) -> Settled:
+    def _settled(self, condition: Condition, ids: Sequence[str]) -> KnownOutcomes:
         here, lost = self._right(condition), self._lost(condition, ids)
-        return Settled(torch.tensor([id in here for id in ids], device=self.predictor.device),
+        return KnownOutcomes(torch.tensor([id in here for id in ids], device=self.predictor.device),
                        torch.tensor([id in lost for id in ids], device=self.predictor.device))
 
     def _lost(self, condition: Condition, ids: Sequence[str]) -> dict[str, Condition]:
@@ -181,14 +188,14 @@ class Judged:
                 found |= {id: other for id in ids if right.get(id) is False and id not in found}
         return found
 
-    def _chunk(self, condition: Condition, found: Found, fresh: torch.Tensor, batch: Batch) -> Chunk:
+    def _chunk(self, condition: Condition, found: AttackResult, fresh: torch.Tensor, batch: Batch) -> Chunk:
         which = fresh.nonzero().flatten().tolist()
         wrong = found.wrong.tolist()
         return Chunk(self.predictor.name, self.dataset, str(condition), self.seed,
                      tuple(batch.samples[row].id for row in which), ''.join('01'[not wrong[row]] for row in which),
                      found.forwards, found.backwards)
 
-    def _save(self, condition: Condition, found: Found, before: Settled, ids: Sequence[str]) -> None:
+    def _save(self, condition: Condition, found: AttackResult, before: KnownOutcomes, ids: Sequence[str]) -> None:
         """What this run found, and copies of what fooled the model at a smaller epsilon in an earlier one."""
         lost, here = self._lost(condition, ids), before.here.tolist()
         self.gallery.keep(condition, found.images, ids, only=[id not in lost and not here[row]

@@ -11,7 +11,7 @@ from pit_downstream.core.spec import Spec
 from pit_downstream.report import charts
 from pit_downstream.report.commands import classifier_command
 from pit_downstream.report.grids import lacking
-from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.measured import Group, Measured, ModelResults, sources
 from pit_downstream.report.parts import Cell, Figure, Gap, Heading, Part, Section, Sheet, number, percent, words
 
 TRANSFER = 'transfer'
@@ -46,7 +46,7 @@ def attacks_section(measured: Measured) -> Section:
     return Section('attacks', 'Attacks', lead, tuple(parts), tuple(gaps))
 
 
-def worst_cases(measured: Measured, one: One, *, least: int = 1) -> dict[Condition, Rate]:
+def worst_cases(measured: Measured, one: ModelResults, *, least: int = 1) -> dict[Condition, Rate]:
     """Accuracy over all white-box attacks of a norm and epsilon, where there are `least` of them.
 
     Several need verdicts on the same images; where these were not kept there is nothing.
@@ -66,7 +66,7 @@ def worst_cases(measured: Measured, one: One, *, least: int = 1) -> dict[Conditi
     return found
 
 
-def single_attacks(one: One) -> dict[Condition, Rate]:
+def single_attacks(one: ModelResults) -> dict[Condition, Rate]:
     """By norm and epsilon the accuracy under the one white-box attack that was the strongest there."""
     found: dict[Condition, Rate] = {}
     for condition in filter(white_box, one.conditions(ERROR)):
@@ -124,7 +124,7 @@ def _accuracies(measured: Measured, group: Group) -> Sheet:
 
 def _over(measured: Measured, group: Group, argument: str) -> Iterable[Figure]:
     """A panel for every attack, and over epsilon one for the worst case, with a line for every model."""
-    lines: dict[Condition, dict[One, Curve]] = {}
+    lines: dict[Condition, dict[ModelResults, Curve]] = {}
     for one in group.ones:
         found = {Condition.parse(name): points for name, points in adversarial.curves(one.table, argument).items()}
         if argument == 'epsilon':
@@ -136,7 +136,7 @@ def _over(measured: Measured, group: Group, argument: str) -> Iterable[Figure]:
         yield _curve(measured, group, rest, argument, series, f'robust_over_{argument}{group.short}_{index}')
 
 
-def _start(one: One, rest: Condition, argument: str) -> Curve:
+def _start(one: ModelResults, rest: Condition, argument: str) -> Curve:
     """The accuracy without the attack, at epsilon 0."""
     still = Condition(rest.corruption)
     known = argument == 'epsilon' and (still, ERROR) in one.table
@@ -153,8 +153,8 @@ def _worst_curves(worst: Mapping[Condition, Rate]) -> dict[Condition, Curve]:
     return {rest: sorted(points, key=lambda point: point[0]) for rest, points in found.items() if len(points) > 1}
 
 
-def _curve(measured: Measured, group: Group, rest: Condition, argument: str, series: Mapping[One, Curve], name: str
-           ) -> Figure:
+def _curve(measured: Measured, group: Group, rest: Condition, argument: str, series: Mapping[ModelResults, Curve],
+           name: str) -> Figure:
     attack, norm, size = adversarial_tables.words(rest)
     said = f'{attack}, {norm} {size}'.rstrip()
     xs = sorted({x for points in series.values() for x, _ in points})

@@ -9,7 +9,7 @@ from pit_downstream.core.registry import SECTIONS
 from pit_downstream.report import charts
 from pit_downstream.report.commands import attention_command
 from pit_downstream.report.grids import lacking
-from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.measured import Group, Measured, ModelResults, sources
 from pit_downstream.report.parts import Figure, Gap, Heading, Part, Section, Sheet, number, percent, slug, words
 
 KINDS = {'softmax': 'softmax', 'reattention': 'Re-attention'}
@@ -40,7 +40,7 @@ def collapse_section(measured: Measured) -> Section:
     return Section('collapse', 'Attention collapse', lead, tuple(parts), tuple(gaps))
 
 
-def _traced(one: One) -> bool:
+def _traced(one: ModelResults) -> bool:
     return any(metric.endswith('_similarity') for metric in one.metrics)
 
 
@@ -65,18 +65,18 @@ class _Place:
         return self.stage, self.block
 
 
-def _values(one: One, metric: str) -> dict[str, float]:
+def _values(one: ModelResults, metric: str) -> dict[str, float]:
     """The numbers of one metric by place."""
     return {record.place: record.value for record in one.table.records
             if (record.metric, record.condition) == (metric, str(CLEAN))}
 
 
-def _pairs(one: One, kind: str) -> dict[tuple[_Place, _Place], float]:
+def _pairs(one: ModelResults, kind: str) -> dict[tuple[_Place, _Place], float]:
     return {tuple(map(_Place.of, place.split(':'))): value for place, value in
             _values(one, f'{kind}_similarity').items() if ':' in place}
 
 
-def _similarities(one: One, short: str) -> Iterable[Figure]:
+def _similarities(one: ModelResults, short: str) -> Iterable[Figure]:
     """A heat map for every kind of map; blocks of different stages have maps of different size, and no similarity."""
     for kind, said in KINDS.items():
         pairs = _pairs(one, kind)
@@ -98,7 +98,7 @@ def _similarities(one: One, short: str) -> Iterable[Figure]:
                          f'{negative}{apart}. {sources([one])}', drawing, points)
 
 
-def _by_depth(one: One, metric: str, kind: str) -> dict[int, float]:
+def _by_depth(one: ModelResults, metric: str, kind: str) -> dict[int, float]:
     """By number of the block, counted through all stages from 1."""
     places = sorted(map(_Place.of, _values(one, 'softmax_entropy')), key=lambda place: place.order)
     depth = {place: at for at, place in enumerate(places, 1)}
@@ -127,7 +127,7 @@ def _profiles(measured: Measured, group: Group) -> Iterable[Figure]:
                          f'blocks are counted through all stages. {sources(list(series))}', drawing, points)
 
 
-def _line(one: One, depths: Mapping[int, float]) -> list[tuple[float, float, None, None]]:
+def _line(one: ModelResults, depths: Mapping[int, float]) -> list[tuple[float, float, None, None]]:
     """The points of a line, which is broken between two stages."""
     places = sorted(map(_Place.of, _values(one, 'softmax_entropy')), key=lambda place: place.order)
     first = [at for at, place in enumerate(places, 1) if at > 1 and place.stage != places[at - 2].stage]

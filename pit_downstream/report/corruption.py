@@ -12,7 +12,7 @@ from pit_downstream.core.registry import SECTIONS
 from pit_downstream.report import charts
 from pit_downstream.report.commands import classifier_command
 from pit_downstream.report.grids import Grid, Variant, corrupts, grids, heat, lacking, what
-from pit_downstream.report.measured import ALEXNET, Measured, One, sources
+from pit_downstream.report.measured import ALEXNET, Measured, ModelResults, sources
 from pit_downstream.report.parts import (
     Cell,
     Figure,
@@ -90,8 +90,8 @@ def _ce(measured: Measured, grid: Grid) -> list[Part]:
     return [*([_bars(measured, grid, drawn, shown, caption, against)] if drawn else []), sheet]
 
 
-def _bars(measured: Measured, grid: Grid, rows: Mapping[One, Mapping[str, Ratio]], shown: list[str], caption: str,
-          against: str) -> Figure:
+def _bars(measured: Measured, grid: Grid, rows: Mapping[ModelResults, Mapping[str, Ratio]], shown: list[str],
+          caption: str, against: str) -> Figure:
     found = {one.label: {shown.index(name): tuple(None if end is None else 100 * end for end in ratio)
                          for name, ratio in ratios.items()} for one, ratios in rows.items()}
     drawing = charts.bars(f'CE against {against}', list(map(readable, shown)), found, measured.numbers,
@@ -101,11 +101,11 @@ def _bars(measured: Measured, grid: Grid, rows: Mapping[One, Mapping[str, Ratio]
     return Figure(f'ce{grid.short}', caption, drawing, points)
 
 
-def _has_alexnet(one: One) -> bool:
+def _has_alexnet(one: ModelResults) -> bool:
     return imagenet_c.has_alexnet(one.table.dataset)
 
 
-def _ratio(one: One, base: One | None, name: str, variant: Variant) -> Ratio | None:
+def _ratio(one: ModelResults, base: ModelResults | None, name: str, variant: Variant) -> Ratio | None:
     """CE with its interval; of another reference than AlexNet the quotient, which has none. None over a gap."""
     try:
         ce = imagenet_c.corruption_error(one.table, name, **variant)
@@ -120,7 +120,7 @@ def _cell(ratio: Ratio | None) -> Cell:
     return missing() if ratio is None else percent(ratio[0], ratio[1:])
 
 
-def _mce(one: One, base: One | None, variant: Variant) -> Cell:
+def _mce(one: ModelResults, base: ModelResults | None, variant: Variant) -> Cell:
     """Of all fifteen, or a dash."""
     try:
         if base is None:

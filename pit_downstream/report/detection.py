@@ -11,7 +11,7 @@ from pit_downstream.report import charts
 from pit_downstream.report.attack import attack_cells, attacked, axis, ticks
 from pit_downstream.report.commands import detector_command
 from pit_downstream.report.grids import Grid, choosing, corrupts, grids, heat, lacking, what
-from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.measured import Group, Measured, ModelResults, sources
 from pit_downstream.report.parts import Figure, Gap, Heading, Part, Section, Sheet, percent, readable, words
 
 CHIEF = ('AP', 'mask_AP')  # of the metrics of detection, those that are drawn
@@ -56,13 +56,13 @@ def detection_section(measured: Measured) -> Section:
     return Section('detection_attacks', 'Attacked detectors', lead, tuple(parts), tuple(gaps))
 
 
-def _chief(ones: Sequence[One]) -> list[str]:
+def _chief(ones: Sequence[ModelResults]) -> list[str]:
     """The metrics that are drawn: AP of boxes and masks, or what there is instead."""
     held = list(dict.fromkeys(metric for one in ones for metric in coco_c.measured(one.table)))
     return [metric for metric in CHIEF if metric in held] or held[:1]
 
 
-def _means(measured: Measured, grid: Grid, ones: Sequence[One], metric: str) -> list[Part]:
+def _means(measured: Measured, grid: Grid, ones: Sequence[ModelResults], metric: str) -> list[Part]:
     """The mean of a metric over the five severities, by corruption; only of whole rows."""
     rows = {one: {name: coco_c.performance_under_corruption(one.table, metric, [name], **grid.variant)
                   for name in grid.names if all((imagenet_c.condition(name, severity, **grid.variant), metric)
@@ -95,7 +95,7 @@ def _kept_share(grid: Grid) -> Sheet:
     return Sheet(f'rpc{grid.short}', caption, ('model', 'metric', 'P', 'mPC', 'rPC'), tuple(rows))
 
 
-def kept_share(one: One, **variant) -> dict[str, float]:
+def kept_share(one: ModelResults, **variant) -> dict[str, float]:
     """The summary of COCO-C; over a gap P alone, where that was measured."""
     try:
         return coco_c.summarise(one.table, **variant)
@@ -116,7 +116,7 @@ def _gaps(measured: Measured, grid: Grid) -> Iterable[Gap]:
 
 def _curves(measured: Measured, group: Group, metric: str) -> Iterable[Figure]:
     """A panel for every attack, with a line for every detector."""
-    lines: dict[str, dict[One, list[tuple[float, float]]]] = {}
+    lines: dict[str, dict[ModelResults, list[tuple[float, float]]]] = {}
     for one in group.ones:
         for rest, points in detection_attacks.curves(one.table, metric).items():
             still = Condition(Condition.parse(rest).corruption)

@@ -12,7 +12,7 @@ from pit_downstream.core.registry import SECTIONS
 from pit_downstream.report import charts
 from pit_downstream.report.attack import white_box
 from pit_downstream.report.grids import Grid, grids
-from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.measured import Group, Measured, ModelResults, sources
 from pit_downstream.report.parts import MISSING, Cell, Figure, Part, Section, Sheet, percent, points, readable, words
 
 SEVERAL = (imagenet_c.CORRUPTIONS, 'the 15 corruptions')
@@ -49,7 +49,7 @@ def differences_section(measured: Measured) -> Section:
     return Section('differences', 'Differences', lead, tuple(parts))
 
 
-def _compared(measured: Measured, base: One, other: One) -> Iterator[Compared]:
+def _compared(measured: Measured, base: ModelResults, other: ModelResults) -> Iterator[Compared]:
     """Clean, attacked, corrupted; what only one of the two was asked is left out."""
     if all((CLEAN, ERROR) in one.table for one in (base, other)):
         yield _of_rates(measured, base, other, CLEAN)
@@ -61,7 +61,7 @@ def _compared(measured: Measured, base: One, other: One) -> Iterator[Compared]:
             yield from _of_corruptions(grid, base, other)
 
 
-def _of_rates(measured: Measured, base: One, other: One, condition: Condition) -> Compared:
+def _of_rates(measured: Measured, base: ModelResults, other: ModelResults, condition: Condition) -> Compared:
     first, second = (adversarial.accuracy(one.table, condition) for one in (base, other))
     kept = [measured.kept.verdicts.get(one.key, {}).get(str(condition), {}) for one in (base, other)]
     same = kept[0].keys() == kept[1].keys() and len(kept[0]) == first.count == second.count
@@ -71,7 +71,7 @@ def _of_rates(measured: Measured, base: One, other: One, condition: Condition) -
     return Compared(', '.join(filter(None, (attack, f'{norm} {epsilon}'.strip()))), first.value, second.value, found)
 
 
-def _of_corruptions(grid: Grid, base: One, other: One) -> Iterator[Compared]:
+def _of_corruptions(grid: Grid, base: ModelResults, other: ModelResults) -> Iterator[Compared]:
     """The mean accuracy over all fifteen corruptions, and over the five severities of each."""
     each = [((name,), readable(name)) for name in grid.names]
     for names, title in (SEVERAL, *each):
@@ -83,7 +83,7 @@ def _of_corruptions(grid: Grid, base: One, other: One) -> Iterator[Compared]:
             yield Compared(title + grid.said, *means, apart(*ends, means[1] - means[0]))
 
 
-def _shown(group: Group, base: One, other: One, rows: Sequence[Compared], name: str) -> list[Part]:
+def _shown(group: Group, base: ModelResults, other: ModelResults, rows: Sequence[Compared], name: str) -> list[Part]:
     caption = (f'Accuracy of {other.label} less that of {base.label} on {group.name}, in percentage points; right of '
                f'zero {other.label} is better. {sources([base, other])}')
     drawing = charts.forest(f'{other.label} − {base.label}', [row.what for row in rows], [

@@ -10,7 +10,7 @@ from pit_downstream.core.condition import CLEAN, Condition
 from pit_downstream.core.records import Key
 from pit_downstream.core.spec import Value, spelled
 from pit_downstream.report import charts
-from pit_downstream.report.measured import Measured, One, sources
+from pit_downstream.report.measured import Measured, ModelResults, sources
 from pit_downstream.report.names import dataset_label
 from pit_downstream.report.parts import Figure, readable, slug
 
@@ -23,7 +23,7 @@ class Grid:
 
     name: str
     short: str
-    ones: tuple[One, ...]
+    ones: tuple[ModelResults, ...]
     variant: Variant
 
     @property
@@ -41,14 +41,14 @@ class Grid:
         known = [name for name in (*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT) if name in held]
         return *known, *(name for name in held if name not in known)
 
-    def cells(self, one: One, metric: str) -> dict[tuple[int, int], Key]:
+    def cells(self, one: ModelResults, metric: str) -> dict[tuple[int, int], Key]:
         """Where a table has a number: by (row, column)."""
         keys = {(row, column): (imagenet_c.condition(name, severity, **self.variant), metric)
                 for row, name in enumerate(self.names) for column, severity in enumerate(SEVERITIES)}
         return {place: key for place, key in keys.items() if key in one.table}
 
 
-def grids(measured: Measured, kind: Callable[[One], bool]) -> Iterator[Grid]:
+def grids(measured: Measured, kind: Callable[[ModelResults], bool]) -> Iterator[Grid]:
     """For the tables of a kind, one for each set of pictures and each way of corrupting."""
     for group in measured.groups(lambda one: kind(one) and one.holds(corrupts)):
         every = [way for one in group.ones for way in variants(one)]
@@ -63,7 +63,7 @@ def corrupts(condition: Condition) -> bool:
     return condition.attack is None and condition.corruption is not None and bool(condition.corruption.get('severity'))
 
 
-def variants(one: One) -> list[Variant]:
+def variants(one: ModelResults) -> list[Variant]:
     """What the corruptions of a table say beside their severity: {}, {'jpeg': 85}, {'variant': 'hendrycks'} ...
 
     Of the authors' own way only three corruptions say that it is theirs; the others belong to either.
@@ -78,17 +78,18 @@ def variants(one: One) -> list[Variant]:
     return found
 
 
-def lacking(measured: Measured, kind: Callable[[One], bool], has: Callable[[One], bool]) -> list[One]:
+def lacking(measured: Measured, kind: Callable[[ModelResults], bool], has: Callable[[ModelResults], bool]
+            ) -> list[ModelResults]:
     """A table of every model of a kind that has nothing of something, wherever it was measured."""
     having = {one.number for one in measured.ones if has(one)}
-    first: dict[int, One] = {}
+    first: dict[int, ModelResults] = {}
     for one in measured.ones:
         if kind(one) and one.number not in having:
             first.setdefault(one.number, one)
     return list(first.values())
 
 
-def heat(grid: Grid, one: One, metric: str, name: str, *, noun: str = '', high: float = 1.) -> Figure:
+def heat(grid: Grid, one: ModelResults, metric: str, name: str, *, noun: str = '', high: float = 1.) -> Figure:
     """The heat map of one table. noun: what the metric is called in the caption."""
     cells = grid.cells(one, metric)
     clean = f', clean {100 * one.table[CLEAN, metric]:.1f}' if (CLEAN, metric) in one.table else ''
@@ -101,7 +102,7 @@ def heat(grid: Grid, one: One, metric: str, name: str, *, noun: str = '', high: 
                   f'{grid.said} in per cent by corruption and severity.{gaps} {sources([one])}', drawing, points)
 
 
-def what(one: One, keys: Sequence[Key], noun: str, therefore: str) -> str:
+def what(one: ModelResults, keys: Sequence[Key], noun: str, therefore: str) -> str:
     """A gap in words. keys: what is not there."""
     names = list(dict.fromkeys('clean' if key[0] == CLEAN else key[0].corruption.name for key in keys))
     few = ', '.join(map(readable, names[:4])) + (f' and {len(names) - 4} more' if len(names) > 4 else '')

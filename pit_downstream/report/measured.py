@@ -18,7 +18,7 @@ ALEXNET = 'AlexNet'
 
 
 @dataclass(frozen=True)
-class One:
+class ModelResults:
     """The table of one model on one set of pictures. number: of the model, for its colour. label: its short name."""
 
     key: Key
@@ -63,7 +63,7 @@ class Group:
 
     name: str
     short: str
-    ones: tuple[One, ...]
+    ones: tuple[ModelResults, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Measured:
     reference: str = ALEXNET
 
     @cached_property
-    def ones(self) -> tuple[One, ...]:
+    def ones(self) -> tuple[ModelResults, ...]:
         """One for each model, data set and seed."""
         labels = model_labels(model for model, _, _ in self.kept.tables)
         order = list(dict.fromkeys(model_key(model) for model, _, _ in self.kept.tables))
@@ -84,17 +84,18 @@ class Measured:
         for key, table in self.kept.tables.items():
             model, _, seed = key
             said = f', seed {seed}' if len(seeds[model_key(model)]) > 1 else ''
-            found.append(One(key, table, labels[model] + said, order.index(model_key(model)), self.kept.sources[key]))
-        return tuple(_told_apart(one, found) for one in found)
+            found.append(ModelResults(key, table, labels[model] + said, order.index(model_key(model)),
+                                      self.kept.sources[key]))
+        return tuple(_disambiguate(one, found) for one in found)
 
     @cached_property
     def numbers(self) -> dict[str, int]:
         """The number of each model by its label."""
         return {one.label: one.number for one in self.ones}
 
-    def groups(self, wanted: Callable[[One], bool]) -> Iterator[Group]:
+    def groups(self, wanted: Callable[[ModelResults], bool]) -> Iterator[Group]:
         """The tables that are `wanted`, by the pictures they were measured on."""
-        found: dict[str, list[One]] = {}
+        found: dict[str, list[ModelResults]] = {}
         for one in self.ones:
             if wanted(one):
                 found.setdefault(same_pictures(one.table.dataset), []).append(one)
@@ -111,7 +112,7 @@ class Measured:
         return next((one.label for one in self.ones if model_key(one.model) == wanted),
                     model_labels([model])[model])
 
-    def baseline(self, ones: Sequence[One]) -> One:
+    def baseline(self, ones: Sequence[ModelResults]) -> ModelResults:
         """Whom the others are compared with: the reference where it is among them, the first otherwise."""
         return next((one for one in ones if one.label == self.reference), ones[0])
 
@@ -121,13 +122,13 @@ def _parsed(text: str) -> Condition:
     return Condition.parse(text)
 
 
-def sources(ones: Sequence[One]) -> str:
+def sources(ones: Sequence[ModelResults]) -> str:
     """Where the numbers of some tables come from, for a caption."""
     files = list(dict.fromkeys(f'{path.parent.name}/{path.name}' for one in ones for path in one.files))
     return f'From {", ".join(files[:4])}{" …" if len(files) > 4 else ""}.'
 
 
-def _told_apart(one: One, every: Sequence[One]) -> One:
+def _disambiguate(one: ModelResults, every: Sequence[ModelResults]) -> ModelResults:
     """With what is said of the view in its label, where the same model has seen the same pictures otherwise."""
     spec = Spec.parse(one.table.dataset)
     twins = [other for other in every if other.label == one.label and other.key != one.key

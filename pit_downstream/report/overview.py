@@ -15,7 +15,7 @@ from pit_downstream.core.spec import spelled
 from pit_downstream.report.attack import rate_cell, single_attacks, worst_cases
 from pit_downstream.report.detection import kept_share
 from pit_downstream.report.grids import variants
-from pit_downstream.report.measured import Measured, One, sources
+from pit_downstream.report.measured import Measured, ModelResults, sources
 from pit_downstream.report.names import dataset_label
 from pit_downstream.report.parts import MISSING, Cell, Part, Section, Sheet, missing, percent, whole, words
 
@@ -73,7 +73,7 @@ def _command(argv: Sequence[str]) -> str:
     return shlex.join(['python', f'tools/{Path(tool).name}', *rest])
 
 
-def _classifiers(measured: Measured, ones: Iterable[One]) -> Sheet:
+def _classifiers(measured: Measured, ones: Iterable[ModelResults]) -> Sheet:
     ones, rows = list(ones), []
     for one in ones:
         clean = rate_cell(adversarial.accuracy(one.table, CLEAN)) if (CLEAN, ERROR) in one.table else missing()
@@ -88,12 +88,12 @@ def _classifiers(measured: Measured, ones: Iterable[One]) -> Sheet:
     return Sheet('classifiers', caption, columns, tuple(rows))
 
 
-def _count(one: One, metric: str) -> Cell:
+def _count(one: ModelResults, metric: str) -> Cell:
     """On how many images the numbers rest, the fewest where these differ."""
     return whole(min(record.count for record in one.table.records if record.metric == metric))
 
 
-def _corrupted(one: One) -> list[Cell]:
+def _corrupted(one: ModelResults) -> list[Cell]:
     """Of the first way of corrupting that is whole."""
     for variant in variants(one):
         try:
@@ -124,7 +124,7 @@ def _size(condition: Condition) -> str:
     return f'{norm} {spelled(epsilon)}' if epsilon is not None else str(norm)
 
 
-def _detectors(ones: Iterable[One]) -> Sheet:
+def _detectors(ones: Iterable[ModelResults]) -> Sheet:
     ones, rows = list(ones), []
     for one in ones:
         metric = coco_c.measured(one.table)[0]

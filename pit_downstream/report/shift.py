@@ -11,7 +11,7 @@ from pit_downstream.core.registry import SECTIONS
 from pit_downstream.core.spec import Spec
 from pit_downstream.report import charts
 from pit_downstream.report.commands import classifier_command
-from pit_downstream.report.measured import Measured, One, sources
+from pit_downstream.report.measured import Measured, ModelResults, sources
 from pit_downstream.report.names import VIEW
 from pit_downstream.report.parts import Figure, Gap, Part, Section, Sheet, percent, points, slug, whole, words
 
@@ -36,12 +36,12 @@ def shifts_section(measured: Measured) -> Section:
     return Section('shifts', 'Shifts', lead, (*parts, *([_sheet(models)] if models else [])), tuple(gaps))
 
 
-def _by_model(measured: Measured) -> Iterable[tuple[One, Tables, list[One]]]:
+def _by_model(measured: Measured) -> Iterable[tuple[ModelResults, Tables, list[ModelResults]]]:
     """For every model and limit its tables by name, of several of one name the one with the most numbers.
 
     Data sets of one's own stand apart, for each clean set that they are compared with.
     """
-    found: dict[tuple, dict[str, One]] = {}
+    found: dict[tuple, dict[str, ModelResults]] = {}
     for one in measured.ones:
         spec = Spec.parse(one.table.dataset)
         if spec.name.startswith(PREFIXES) and (CLEAN, shifts.ERROR) in one.table and spec.name != 'imagenet_c':
@@ -55,10 +55,10 @@ def _by_model(measured: Measured) -> Iterable[tuple[One, Tables, list[One]]]:
             yield next(iter(places.values())), tables, list(places.values())
 
 
-def _clean_of_own(measured: Measured, own: One) -> dict[str, One]:
+def _clean_of_own(measured: Measured, own: ModelResults) -> dict[str, ModelResults]:
     """The clean pictures that a data set of one's own names by the digest of their files, seen as it was, if measured.
     """
-    def seen(one: One, files: str) -> tuple:
+    def seen(one: ModelResults, files: str) -> tuple:
         spec = Spec.parse(one.table.dataset)
         return model_key(one.model), one.key[2], spec.get(files), *map(spec.get, VIEW)
     if Spec.parse(own.table.dataset).get('clean') is None:
@@ -79,7 +79,7 @@ def _missing(tables: Tables) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _of_imagenet(measured: Measured) -> list[One]:
+def _of_imagenet(measured: Measured) -> list[ModelResults]:
     """One table of every classifier of ImageNet's classes."""
     return list({one.number: one for one in measured.ones if one.classifies
                  and Spec.parse(one.table.dataset).name == IMAGENET}.values())
@@ -93,7 +93,7 @@ def _clean(tables: Tables, name: str) -> float | None:
         return None
 
 
-def _sheet(models: list[tuple[One, Tables, list[One]]]) -> Sheet:
+def _sheet(models: list[tuple[ModelResults, Tables, list[ModelResults]]]) -> Sheet:
     rows = []
     for one, tables, _ in models:
         known = shifts.published(one.model)
@@ -112,7 +112,7 @@ def _sheet(models: list[tuple[One, Tables, list[One]]]) -> Sheet:
                  tuple(rows if published else [row[:-1] for row in rows]))
 
 
-def _dots(one: One, tables: Tables, ones: list[One]) -> list[Figure]:
+def _dots(one: ModelResults, tables: Tables, ones: list[ModelResults]) -> list[Figure]:
     names = list(shifts.held(tables))
     values = {row: (_clean(tables, name), shifts.record_at(tables, shifts.place_of(name)).value)
               for row, name in enumerate(names)}

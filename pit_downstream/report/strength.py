@@ -9,7 +9,7 @@ from pit_downstream.core.condition import CLEAN, Condition
 from pit_downstream.core.registry import SECTIONS
 from pit_downstream.core.spec import Spec
 from pit_downstream.report import charts
-from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.measured import Group, Measured, ModelResults, sources
 from pit_downstream.report.parts import Figure, Section
 
 
@@ -28,7 +28,7 @@ def by_strength(condition: Condition) -> bool:
 
 
 def _figures(measured: Measured, group: Group) -> Iterator[Figure]:
-    lines: dict[tuple[Spec, str], dict[One, list[tuple[float, Rate]]]] = {}
+    lines: dict[tuple[Spec, str], dict[ModelResults, list[tuple[float, Rate]]]] = {}
     for one in group.ones:
         for condition in filter(by_strength, one.conditions(ERROR)):
             for name, value in condition.corruption.kwargs:

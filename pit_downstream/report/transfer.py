@@ -10,7 +10,7 @@ from pit_downstream.core.spec import Spec, spelled
 from pit_downstream.report import charts
 from pit_downstream.report.attack import TRANSFER
 from pit_downstream.report.commands import as_source, classifier_command
-from pit_downstream.report.measured import Group, Measured, One, sources
+from pit_downstream.report.measured import Group, Measured, ModelResults, sources
 from pit_downstream.report.parts import Figure, Gap, Part, Section
 
 USUAL = Spec.of('pgd', norm='Linf', epsilon=Fraction(8, 255), steps=10)  # proposed where nothing was transferred
@@ -83,7 +83,7 @@ def _matrix(group: Group, spec: Spec, cells: Cells, rows: list[str], name: str) 
                   f'shown to that of the column. {sources(group.ones)}', drawing, points)
 
 
-def _gap(measured: Measured, target: One, source: str, spec: Spec) -> Gap:
+def _gap(measured: Measured, target: ModelResults, source: str, spec: Spec) -> Gap:
     """How to measure one cell."""
     epsilon = [] if spec.get('epsilon') is None else ['--epsilons', spelled(spec.get('epsilon'))]
     other = [] if measured.label_of(source) == target.label else ['--source', as_source(measured.kept, source)]

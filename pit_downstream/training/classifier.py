@@ -26,7 +26,7 @@ def cosine_penalty(maps: Sequence[Tensor]) -> Tensor:
 
 
 @MODELS.register_module()
-class TrainedClassifier(BaseModel):
+class ImageClassifier(BaseModel):
     """network: `name` and other arguments of timm.create_model.
 
     distillation: arguments of `Distillation`, for networks with two heads.

@@ -13,14 +13,14 @@ from timm.data import auto_augment, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import Dataset
 
-from pit_downstream.datasets.base import UnreadableImage, View, read_picture
+from pit_downstream.datasets.base import UnreadableImage, View, load_image
 from pit_downstream.datasets.folders import folders_in
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.datasets.labelsets import Classes, training_classes
 from pit_downstream.training.metric import UNREADABLE
 
 
-class FolderPictures(Dataset):
+class FolderImages(Dataset):
     """root/<class>/*. classes: names of the classes in the order of the network's outputs (default: the folders).
 
     An item is {'images': uint8 (3, H, W), 'labels': class index}. metainfo is for mmengine, which keeps it in
@@ -44,7 +44,7 @@ class FolderPictures(Dataset):
 
 
 @DATASETS.register_module()
-class EvaluationPictures(FolderPictures):
+class EvaluationImages(FolderImages):
     """Each image as the measuring tools view it. view: arguments of View.
 
     An unreadable image is named in the log. It comes as a black one with the label UNREADABLE, which `TopAccuracy`
@@ -62,7 +62,7 @@ class EvaluationPictures(FolderPictures):
 
 
 @DATASETS.register_module()
-class TrainingPictures(FolderPictures):
+class TrainingImages(FolderImages):
     """Each picture at random, by timm's transforms for ImageNet.
 
     transform: arguments of timm.data.create_transform: scale, ratio, hflip, auto_augment, color_jitter, interpolation.
@@ -77,7 +77,7 @@ class TrainingPictures(FolderPictures):
         for place in (*range(index, len(self)), *range(index)):
             path = self.samples.root / self.samples.ids[place]
             try:
-                picture = read_picture(path)
+                picture = load_image(path)
             except UnreadableImage as error:
                 self._report(error, 'another image is trained on in its place')
                 continue

@@ -14,7 +14,7 @@ from mmengine.runner import set_random_seed
 
 from pit_downstream.core.path_checks import write_atomic
 from pit_downstream.evaluation.class_names import ATTRIBUTE
-from pit_downstream.evaluation.distributed import from_first
+from pit_downstream.evaluation.distributed import broadcast
 from pit_downstream.training.checkpoint import require_weights, set_state_dict
 
 WEIGHTS, CLASSES = 'weights.pth', 'classes.txt'
@@ -29,7 +29,7 @@ class EpochSeedHook(Hook):
     """
 
     def before_train(self, runner) -> None:
-        loader, seed = runner.train_dataloader, from_first(runner.seed)
+        loader, seed = runner.train_dataloader, broadcast(runner.seed)
         for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
             if hasattr(sampler, 'seed'):
                 sampler.seed = seed

@@ -32,7 +32,7 @@ def read_config(args: argparse.Namespace) -> Config:
     checkpoint.register()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config)
-    if cfg.get('model', {}).get('type') != 'TrainedClassifier':
+    if cfg.get('model', {}).get('type') != 'ImageClassifier':
         raise ValueError(f'expected the config of a classifier, got {args.config}; train detectors with tools/train.py')
     cfg.launcher = args.launcher
     if args.bundled:

@@ -7,7 +7,7 @@ import torch
 from pit_downstream.attacks.apgd import APGD, TargetedAPGD
 from pit_downstream.attacks.losses import cross_entropy, dlr
 from pit_downstream.attacks.objective import ClassifierObjective
-from pit_downstream.attacks.step_schedule import Sparse, checkpoints
+from pit_downstream.attacks.step_schedule import SparseSchedule, checkpoints
 from pit_downstream.attacks.threat_model import ThreatModel
 from tests.attacks.toys import Linear, attacked, batch_of, fooled, pictures, predictor, streams
 
@@ -69,7 +69,7 @@ def test_rows_of_different_ages_as_one_image_written_out(name, loss):
     attack = APGD(BALL, steps=steps, loss=name, restarts=2, run_to_end=True)
     objective = ClassifierObjective(model, batch, loss, width=3)
     with torch.no_grad():
-        found, _ = attack.hunt(objective, images, streams(batch), width=3)
+        found, _ = attack.run_search(objective, images, streams(batch), width=3)
     for row in range(5):
         results = []
         for restart in range(2):
@@ -95,7 +95,7 @@ def test_a_linear_model_is_attacked_as_well_as_can_be(norm, epsilon):
 
 
 def test_three_radii_under_l1():
-    pace = Sparse(ThreatModel('L1', 2.), 100, .75)
+    pace = SparseSchedule(ThreatModel('L1', 2.), 100, .75)
     radii = [round(radius) for radius in pace._radius.tolist()]
     assert radii == [6] * 30 + [4] * 31 + [2] * 41  # the second and third phase begin with a move of their own
     assert pace.counts(torch.tensor([61, 62, 102]), torch.device('cpu')).tolist() == [False, True, True]
@@ -113,7 +113,7 @@ def test_no_more_targets_than_other_classes(classes):
     attack, objective = TargetedAPGD(BALL, steps=2, run_to_end=True), Watched(
         predictor(classes=classes), batch, lambda logits, labels, goals: logits.sum(1))
     with torch.no_grad():
-        attack.hunt(objective, images, streams(batch))
+        attack.run_search(objective, images, streams(batch))
     assert set(asked) == {(row, goal) for row in range(4) for goal in range(classes) if goal != labels[row]}
 
 

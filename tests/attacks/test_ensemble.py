@@ -63,9 +63,9 @@ def test_each_member_gets_what_the_one_before_left(monkeypatch):
     asked = []
 
     class Spy(APGD):
-        def hunt(self, objective, images, rng, *, among=None, **more):
+        def run_search(self, objective, images, rng, *, among=None, **more):
             asked.append(among.clone())
-            return super().hunt(objective, images, rng, among=among, **more)
+            return super().run_search(objective, images, rng, among=among, **more)
     images, labels = pictures(8, seed=13)
     labels[2] = (labels[2] + 1) % CLASSES
     batch, model = batch_of(images, labels), predictor()

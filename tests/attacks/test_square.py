@@ -22,7 +22,7 @@ def hunted(attack, batch, width=None, model=None):
     model = model or predictor()
     objective = ClassifierObjective(model, batch, LOSSES['margin'], width=width)
     with torch.no_grad():
-        return attack.hunt(objective, batch.images, streams(batch), width=width)
+        return attack.run_search(objective, batch.images, streams(batch), width=width)
 
 
 def margins(images, labels):
@@ -103,7 +103,7 @@ def test_proposals_asked_ahead_change_nothing(norm):
 
 
 def test_asks_no_more_than_it_may():
-    class Counted(torch.nn.Module):
+    class CountingPredictor(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.inner, self.images = predictor().model, 0
@@ -112,6 +112,6 @@ def test_asks_no_more_than_it_may():
             self.images += len(images)
             return self.inner(images)
     images, labels = pictures(2, seed=8)
-    counted = Counted().eval()
+    counted = CountingPredictor().eval()
     hunted(Square(ThreatModel('Linf', .001), steps=50), batch_of(images, labels), 2, predictor(counted))
     assert 2 * 2 + 60 < counted.images <= 2 * (1 + 1 + 50)  # the clean image, the stripes, the queries

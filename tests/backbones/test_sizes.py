@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pit_downstream.backbones import DeepViT, PiT, pit
-from pit_downstream.backbones.sizes import each_alone, sizes_of, tell_sizes
+from pit_downstream.backbones.sizes import forward_per_size, sizes_of, set_image_sizes
 from tests.tolerances import assert_near
 
 SIZES = [(64, 96), (89, 47), (64, 96), (51, 70)]  # no side is shared by all, and most are multiples of no stride
@@ -33,7 +33,7 @@ def padded(images):
 
 def told(images):
     batch = padded(images)
-    tell_sizes(batch, [image.shape[-2:] for image in images])
+    set_image_sizes(batch, [image.shape[-2:] for image in images])
     return batch
 
 
@@ -65,10 +65,10 @@ def test_one_size_is_the_same_to_the_bit():
     backbone = PiT('ti').eval()
     images = torch.randn(2, 3, 64, 80)
     plain = backbone(images)
-    tell_sizes(images, [(64, 80)] * 2)
+    set_image_sizes(images, [(64, 80)] * 2)
     assert all(torch.equal(one, other) for one, other in zip(backbone(images), plain))
     seen = []
-    each_alone(lambda one: seen.append(one) or (one,), images, sizes_of(images))
+    forward_per_size(lambda one: seen.append(one) or (one,), images, sizes_of(images))
     assert seen[0] is images
 
 
@@ -83,7 +83,7 @@ def test_no_gradient_flows_to_mates_or_padding(images):
 
 def test_order_is_kept():
     images = torch.arange(5.)[:, None, None, None].expand(5, 1, 4, 6).contiguous()
-    [maps] = each_alone(lambda one: (one * 2,), images, [(2, 6), (4, 6), (2, 6), (4, 3), (4, 6)])
+    [maps] = forward_per_size(lambda one: (one * 2,), images, [(2, 6), (4, 6), (2, 6), (4, 3), (4, 6)])
     assert maps[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8]
     assert (maps > 0).sum((1, 2, 3)).tolist() == [0, 24, 12, 12, 24]
 
@@ -91,7 +91,7 @@ def test_order_is_kept():
 @pytest.mark.parametrize('sizes', [[(4, 4)], [(4, 4), (5, 4)], [(4, 4), (0, 4)]])
 def test_sizes_that_cannot_be(sizes):
     with pytest.raises(ValueError, match=r'expected a size up to \(4, 4\) for each of 2 images'):
-        tell_sizes(torch.zeros(2, 3, 4, 4), sizes)
+        set_image_sizes(torch.zeros(2, 3, 4, 4), sizes)
 
 
 def test_norms_over_ranks_are_refused(images, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATA_SAMPLERS, HOOKS, METRICS, OPTIMIZERS
 
-from pit_downstream.training.classifier import TrainedClassifier
+from pit_downstream.training.classifier import ImageClassifier
 from pit_downstream.training.runs import network_preparation
 
 ROOT = Path(__file__).parents[2] / 'configs'
@@ -37,7 +37,7 @@ def test_is_short_and_says_what_it_is(name):
 def test_builds_at_no_cost_and_knows_its_pictures(name):
     cfg = read(name)
     with torch.device('meta'):
-        model = TrainedClassifier(cfg.model.network, regulariser=cfg.model.get('regulariser'))
+        model = ImageClassifier(cfg.model.network, regulariser=cfg.model.get('regulariser'))
     if name in PARAMETERS:
         assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
     view = network_preparation(cfg.model.network).view

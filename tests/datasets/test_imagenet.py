@@ -17,7 +17,7 @@ from torchvision.datasets import ImageFolder
 from pit_downstream.core.condition import CLEAN, Condition
 from pit_downstream.core.spec import Spec
 from pit_downstream.datasets import labelsets
-from pit_downstream.datasets.base import PictureSamples, UnreadableImage, View
+from pit_downstream.datasets.base import ImageFolderSamples, UnreadableImage, View
 from pit_downstream.datasets.cache import CachedSamples
 from pit_downstream.datasets.imagenet import class_folders, flat_folder, published_corruptions, published_names
 from pit_downstream.datasets.labelsets import Classes
@@ -295,7 +295,7 @@ def test_the_cache_gives_the_same_images_without_reading(folder, tmp_path, monke
     cached = CachedSamples(samples, tmp_path / 'cache')
     assert cached.name == samples.name and len(cached) == 12
     first = [cached[i] for i in range(12)]
-    monkeypatch.setattr(PictureSamples, '__getitem__', None)  # nothing reads a picture from here on
+    monkeypatch.setattr(ImageFolderSamples, '__getitem__', None)  # nothing reads a picture from here on
     reopened = pickle.loads(pickle.dumps(CachedSamples(samples, tmp_path / 'cache')))
     again = [reopened[i] for i in range(12)]
     monkeypatch.undo()

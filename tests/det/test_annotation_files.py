@@ -12,7 +12,7 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS, TRANSFORMS
 from mmengine.structures import InstanceData
 from PIL import Image
-from pit_downstream.datasets.base import View, read_picture
+from pit_downstream.datasets.base import View, load_image
 from pit_downstream.det.annotation_files import check_annotations
 from pit_downstream.det.data import ImageSizeError
 from pit_downstream.det.samples import detection_samples, file_label
@@ -211,7 +211,7 @@ def test_exif_orientation_is_applied_alike_for_all_formats_and_tasks(tmp_path, k
     upright = ORIENTATIONS[orientation](quarters())
     with Image.open(path) as image:
         seen = {'evaluation of classifiers': View(None, None)(image).permute(1, 2, 0).numpy(),
-                'training of classifiers': np.asarray(read_picture(path)), 'attention': np.asarray(read_image(path))}
+                'training of classifiers': np.asarray(load_image(path)), 'attention': np.asarray(read_image(path))}
     for backend in ('cv2', 'pillow'):
         for on_broken in ('skip', 'keep'):
             load = TRANSFORMS.build(dict(type='LoadImageOrSkip', imdecode_backend=backend, on_broken=on_broken))
@@ -227,7 +227,7 @@ def test_malformed_exif_data_count_as_none(tmp_path):
     for number, exif in enumerate((b'nonsense', b'MM\0*\0\0\0\x08\0\x01\x01\x12', b'II*\0\xff\xff\xff\xff')):
         path = tmp_path / f'{number}.png'
         Image.fromarray(pixels).save(path, exif=b'Exif\0\0' + exif)
-        assert np.array_equal(np.asarray(read_picture(path)), pixels)
+        assert np.array_equal(np.asarray(load_image(path)), pixels)
 
 
 def test_a_truncated_image_is_upright_only_where_a_whole_one_is(tmp_path):

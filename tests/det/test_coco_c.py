@@ -18,7 +18,7 @@ from pit_downstream.det.metric import config_metrics
 from pit_downstream.det.samples import detection_samples
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.evaluator import measure
-from pit_downstream.evaluation.distributed import start_ranks, stop_ranks
+from pit_downstream.evaluation.distributed import init_distributed, destroy_distributed
 from tests.det import scenes
 from tests.evaluation import toy
 
@@ -116,11 +116,11 @@ def test_the_second_run_measures_what_is_missing(cfg, samples, tmp_path):
 def child(cfg, store, environment):
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     os.environ.update(environment)
-    start_ranks('cpu')
+    init_distributed('cpu')
     samples = detection_samples(cfg)
     keep_measuring(ResultStore(store), Constant(samples, shy=True), samples, config_metrics(cfg, samples),
                    coco_c.conditions(['toy_dark', 'fog'], [1, 3]), batch_size=2)
-    stop_ranks()
+    destroy_distributed()
 
 
 def test_two_ranks_give_what_one_gives(cfg, samples, tmp_path):

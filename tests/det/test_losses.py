@@ -13,8 +13,8 @@ from mmdet.utils import dist_utils
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from pit_downstream.attacks.objective import LossObjective, objective_of
-from pit_downstream.det.annotations import Instances, instances_of, set_truth
-from pit_downstream.det.losses import KINDS, counts, detector_losses, wants_masks
+from pit_downstream.det.annotations import Instances, instances_of, set_ground_truth
+from pit_downstream.det.losses import KINDS, counts, detector_losses, needs_masks
 from pit_downstream.det.full_resolution import OriginalSizePredictor
 from pit_downstream.streams.rng import seed_of
 from tests.det import scenes, tiny
@@ -56,7 +56,8 @@ def test_which_losses_count(detectors, family):
     predictor, samples = detectors(family)
     batch = batch_of(predictor, samples, 1)
     (_, data), = predictor.model_inputs(batch.images, batch)
-    set_truth(data['data_samples'][0], batch.samples[0].target.instances, predictor.device, masks=family == 'mask_rcnn')
+    set_ground_truth(data['data_samples'][0], batch.samples[0].target.instances, predictor.device,
+                     masks=family == 'mask_rcnn')
     found = detector_losses(predictor.model, data, seed=seed_of(0, batch.samples[0].id, 'loss'))
     expected = {'all': KEYS[family]['cls'] | KEYS[family]['box'], 'rpn': set(), 'roi': set()} | KEYS[family]
     assert set(found) == expected['all'] | NEVER.get(family, set())
@@ -149,7 +150,7 @@ def test_an_images_loss_is_its_own_and_the_same_every_time(detectors, family):
     (dict(with_mask=True, roi_head=None), ('all', 'roi')), (dict(with_mask=False), ())])
 def test_masks_are_asked_for_where_losses_need_them(parts, kinds):
     model = SimpleNamespace(**parts)
-    assert tuple(kind for kind in KINDS if wants_masks(model, kind)) == kinds
+    assert tuple(kind for kind in KINDS if needs_masks(model, kind)) == kinds
 
 
 def test_samplers_follow_the_seed(detectors):
@@ -190,16 +191,16 @@ def test_objects_in_network_pixels_by_hand():
     square = [[10, 10, 20, 10, 20, 20, 10, 20]]
     every = Instances([{'bbox': [10, 10, 20, 20], 'bbox_label': 1, 'ignore_flag': 0, 'mask': square},
                        {'bbox': [30, 25, 50, 35], 'bbox_label': 0, 'ignore_flag': 1, 'mask': square}])
-    set_truth(data_sample, every, torch.device('cpu'), masks=True)
+    set_ground_truth(data_sample, every, torch.device('cpu'), masks=True)
     there = data_sample.gt_instances
     assert there.bboxes.tolist() == [[20, 30, 40, 60]] and there.labels.tolist() == [1]
     assert data_sample.ignored_instances.bboxes.tolist() == [[60, 75, 80, 90]]  # cut where the picture ends
     mask = data_sample.gt_instances.masks.masks
     assert mask.shape == (1, 96, 128) and abs(int(mask.sum()) - 20 * 30) <= 50 and mask[0, 32:58, 22:38].all()
-    set_truth(data_sample, Instances(), torch.device('cpu'), masks=True)
+    set_ground_truth(data_sample, Instances(), torch.device('cpu'), masks=True)
     assert data_sample.gt_instances.bboxes.shape == (0, 4) and len(data_sample.gt_instances.masks) == 0
     with pytest.raises(ValueError, match='expected masks in the annotations for the losses of a detector with masks'):
-        set_truth(data_sample, Instances([{'bbox': [0, 0, 1, 1], 'bbox_label': 0, 'ignore_flag': 0}]),
+        set_ground_truth(data_sample, Instances([{'bbox': [0, 0, 1, 1], 'bbox_label': 0, 'ignore_flag': 0}]),
                   torch.device('cpu'), masks=True)
 
 

@@ -9,7 +9,7 @@ import pit_downstream.det  # noqa: F401
 from mmengine.config import Config
 from mmengine.registry import HOOKS
 from pit_downstream.det import config_utils
-from pit_downstream.det.annotations import set_truth
+from pit_downstream.det.annotations import set_ground_truth
 from pit_downstream.det.losses import detector_losses, learns_masks
 from pit_downstream.det.precision import set_bf16, use_bf16
 from tests.det import scenes, tiny
@@ -27,10 +27,10 @@ def detector(request, folder):
     return predictor, batch
 
 
-def loss_of(predictor, batch, *, kind=''):
+def compute_loss(predictor, batch, *, kind=''):
     """As training sums it up; kind: of those losses alone that have this word in their name."""
     (_, data), = predictor.model_inputs(batch.images, batch)
-    set_truth(data['data_samples'][0], batch.samples[0].target.instances, predictor.device,
+    set_ground_truth(data['data_samples'][0], batch.samples[0].target.instances, predictor.device,
               masks=learns_masks(predictor.model))
     losses = detector_losses(predictor.model, data, seed=0)
     return predictor.model.parse_losses({name: value for name, value in losses.items() if kind in name})[0]
@@ -40,11 +40,11 @@ def test_losses_and_predictions_agree(detector):
     """To bfloat16's 8 bits, through some ten layers; what follows proposals is another sum where one differs."""
     predictor, batch = detector
     kind = 'rpn' if getattr(predictor.model, 'with_rpn', False) else ''
-    plain, found = loss_of(predictor, batch, kind=kind), predictor.predict(batch.images, batch).predictions[0]
+    plain, found = compute_loss(predictor, batch, kind=kind), predictor.predict(batch.images, batch).predictions[0]
     forward = predictor.model.forward
     try:
         use_bf16(predictor.model)
-        half, seen = loss_of(predictor, batch, kind=kind), predictor.predict(batch.images, batch).predictions[0]
+        half, seen = compute_loss(predictor, batch, kind=kind), predictor.predict(batch.images, batch).predictions[0]
     finally:
         predictor.model.forward = forward
     assert half.isfinite() and not torch.equal(half, plain)
@@ -61,7 +61,7 @@ def test_gradients_stay_float32(detector):
     forward = predictor.model.forward
     try:
         use_bf16(predictor.model)
-        loss_of(predictor, batch).backward()
+        compute_loss(predictor, batch).backward()
     finally:
         predictor.model.forward = forward
     grads = [p.grad for p in weights if p.grad is not None]

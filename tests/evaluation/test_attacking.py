@@ -14,7 +14,7 @@ from pit_downstream.core.registry import ATTACKS
 from pit_downstream.core.spec import Spec
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.imagenet import class_folders
-from pit_downstream.evaluation.attacking import Counted, Settled, attack_curve, fools_further
+from pit_downstream.evaluation.attacking import CountingPredictor, KnownOutcomes, attack_curve, fools_further
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.evaluation.evaluator import measure, plan_passes
 from pit_downstream.evaluation.models import build_classifier
@@ -95,8 +95,8 @@ def test_what_is_settled_is_not_attacked(predictor, batch):
     """The first image is known at 4/255 to stand and at 8/255 to be fooled."""
     first = torch.tensor([True, False, False, False])
     no = torch.zeros(4, dtype=torch.bool)
-    curve = attack_curve(predictor, batch, specs(), 0, settled=[Settled(first, no), Settled(first, first),
-                                                                Settled(no, first)])
+    curve = attack_curve(predictor, batch, specs(), 0, settled=[KnownOutcomes(first, no), KnownOutcomes(first, first),
+                                                                KnownOutcomes(no, first)])
     assert [found.wrong.tolist() for found in curve] == [
         [False, False, False, True], [True, False, False, True], [True, True, False, True]]
     assert [found.forwards for found in curve] == [2 * 6, 2 * 6, 4 + 6]
@@ -166,7 +166,7 @@ class Detector:
 
 
 def test_a_predictor_without_logits_is_attacked_at_every_epsilon(predictor, batch):
-    assert not hasattr(Counted(Detector(predictor)), 'logits')
+    assert not hasattr(CountingPredictor(Detector(predictor)), 'logits')
     curve = attack_curve(Detector(predictor), batch, specs(), 0)
     assert [found.wrong for found in curve] == [None] * 3
     assert {(found.forwards, found.backwards) for found in curve} == {(4 * 5, 4 * 3)}

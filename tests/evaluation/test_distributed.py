@@ -10,12 +10,12 @@ def shares(monkeypatch, count, size, world):
     taken = []
     for rank in range(world):
         monkeypatch.setattr(distributed, 'rank', lambda rank=rank: rank)
-        taken.append(distributed.dealt(count, size))
+        taken.append(distributed.shard_indices(count, size))
     return taken
 
 
 def test_blocks_go_round():
-    assert distributed.dealt(5, 2) == [0, 1, 2, 3, 4]
+    assert distributed.shard_indices(5, 2) == [0, 1, 2, 3, 4]
 
 
 def test_two_ranks_by_hand(monkeypatch):

@@ -22,17 +22,17 @@ from pit_downstream.core.records import ResultStore
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.core.spec import Spec
 from pit_downstream.corruptions import BatchRng
-from pit_downstream.datasets.base import CorruptedFolders, PictureSamples, View
+from pit_downstream.datasets.base import ImageNetCFolders, ImageFolderSamples, View
 from pit_downstream.datasets.cache import CachedSamples
 from pit_downstream.datasets.imagenet import class_folders, published_corruptions
 from pit_downstream.evaluation import evaluator as loop
 from pit_downstream.evaluation.classifier import ClassifierPredictor
-from pit_downstream.evaluation.corrupting import corrupted
+from pit_downstream.evaluation.corrupting import apply_corruption
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.data_loading import RawBatch
 from pit_downstream.evaluation.evaluator import measure, measure_passes, plan_passes
 from pit_downstream.evaluation.models import build_classifier
-from pit_downstream.evaluation.distributed import start_ranks, stop_ranks
+from pit_downstream.evaluation.distributed import init_distributed, destroy_distributed
 from pit_downstream.metrics.classification import CLASSIFICATION, classification_metrics
 from tests.evaluation import toy
 
@@ -118,8 +118,9 @@ def test_the_seed_matters_to_noise_alone(plain, predictor, samples):
 
 def test_an_image_is_decoded_once_for_all_severities(predictor, samples, monkeypatch, tmp_path):
     decoded = []
-    read = PictureSamples.__getitem__
-    monkeypatch.setattr(PictureSamples, '__getitem__', lambda self, index: decoded.append(index) or read(self, index))
+    read = ImageFolderSamples.__getitem__
+    monkeypatch.setattr(
+        ImageFolderSamples, '__getitem__', lambda self, index: decoded.append(index) or read(self, index))
     list(measure(predictor, samples, classification_metrics(), CONDITIONS))
     assert len(decoded) == 3 * 40  # clean, noise, dark
     decoded.clear()
@@ -185,8 +186,8 @@ def test_what_a_pass_found_goes_with_it(predictor, samples):
 def test_images_too_small_to_corrupt_are_named(predictor):
     batch = RawBatch(torch.zeros(2, 3, 8, 40, dtype=torch.uint8), ('first', 'second'), (0, 0))
     with pytest.raises(ValueError, match='32 pixels a side or more under a corruption, got 8 x 40 in first; take it'):
-        next(corrupted(batch, conditions(['toy_noise'], [1])[1:], 0))
-    assert next(corrupted(batch, [CLEAN], 0)) is batch.images
+        next(apply_corruption(batch, conditions(['toy_noise'], [1])[1:], 0))
+    assert next(apply_corruption(batch, [CLEAN], 0)) is batch.images
 
 
 def test_batch_size_auto_halves_when_memory_runs_out(plain, predictor, samples, caplog):
@@ -211,7 +212,7 @@ def test_batch_size_auto_halves_when_memory_runs_out(plain, predictor, samples, 
 
 def test_as_published_is_what_pillow_saves(plain, predictor, samples, tmp_path):
     batch = RawBatch(torch.stack([samples[index].image for index in range(4)]), tuple(samples.ids[:4]))
-    raw, saved = (next(corrupted(batch, conditions(['toy_noise'], [1], **variant)[1:], 0))
+    raw, saved = (next(apply_corruption(batch, conditions(['toy_noise'], [1], **variant)[1:], 0))
                   for variant in ({}, {'jpeg': 85}))
     for image, read in zip(raw, saved, strict=True):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / 'x.jpg', quality=85, optimize=True)
@@ -233,7 +234,7 @@ def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, f
             dark = (samples[index].image.double() * toy.DARK[severity - 1] + 2 ** -11).floor().to(torch.uint8)
             Image.fromarray(dark.permute(1, 2, 0).numpy()).save(path)
     published = published_corruptions(tmp_path, ['toy_dark'], SEVERITIES, view=View(toy.SIDE, None), clean=samples)
-    assert isinstance(published, CorruptedFolders)
+    assert isinstance(published, ImageNetCFolders)
     records = list(measure(predictor, published, classification_metrics(), conditions(['toy_dark'], SEVERITIES)))
     wanted = [record for record in plain if 'noise' not in record.condition]
     assert [dataclasses.replace(record, dataset=samples.name) for record in records] == wanted
@@ -283,7 +284,7 @@ def test_images_of_different_sizes_give_what_they_give_one_by_one(tmp_path, pred
 
 def test_order_bgr_shows_the_corruption_red_and_blue_exchanged(samples):
     batch = RawBatch(torch.stack([samples[index].image for index in range(4)]), tuple(samples.ids[:4]))
-    right, wrong = (next(corrupted(batch, conditions(['toy_noise'], [1], **variant)[1:], 0))
+    right, wrong = (next(apply_corruption(batch, conditions(['toy_noise'], [1], **variant)[1:], 0))
                     for variant in ({}, {'order': 'bgr'}))
     noise = BatchRng(0, batch.ids, purpose='toy_noise').normal(batch.images.shape)
     by_hand = ((batch.images / 255 + .1 * noise.flip(1)) * 255 + 2 ** -11).clamp(0, 255).to(torch.uint8)
@@ -293,11 +294,11 @@ def test_order_bgr_shows_the_corruption_red_and_blue_exchanged(samples):
 def fill(folder, store, pause=0., environment=()):
     """What a process of a run does. pause: seconds for which the model sleeps before each batch."""
     os.environ.update(environment)
-    predictor = build_classifier(toy.NAME, device=start_ranks('cpu'))
+    predictor = build_classifier(toy.NAME, device=init_distributed('cpu'))
     predictor.model.register_forward_pre_hook(lambda *_: time.sleep(pause))
     keep_measuring(ResultStore(store), predictor, class_folders(folder, view=predictor.view), classification_metrics(),
                    CONDITIONS, batch_size=8)
-    stop_ranks()
+    destroy_distributed()
 
 
 @pytest.mark.parametrize('lines', [0, 4, 16])
@@ -319,7 +320,7 @@ def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(plain, folder,
     assert store.read_bytes().startswith(left)
 
 
-class Deadly(PictureSamples):
+class Deadly(ImageFolderSamples):
     """Its third picture kills whoever reads it."""
 
     def __getitem__(self, index):

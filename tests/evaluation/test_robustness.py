@@ -5,7 +5,7 @@ import pytest
 from pit_downstream.core.condition import CLEAN, Condition
 from pit_downstream.core.records import ResultStore
 from pit_downstream.core.spec import Spec
-from pit_downstream.datasets.base import PictureSamples
+from pit_downstream.datasets.base import ImageFolderSamples
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation import robustness
 from pit_downstream.evaluation.models import build_classifier
@@ -35,7 +35,7 @@ def test_no_id_leaves_the_folder_of_saved_images(tmp_path, out):
     """Relative to the images an id is a good path, relative to the output folder it is outside; a link as well."""
     predictor = build_classifier(toy.FOUR)
     found = class_folders(toy.recognised(tmp_path / 'val', count=4), view=predictor.view)
-    samples = PictureSamples(found.root, [out.format(id) for id in found.ids], found.targets, view=found.view,
+    samples = ImageFolderSamples(found.root, [out.format(id) for id in found.ids], found.targets, view=found.view,
                              name='toy')
     if out == '{}':  # a link in the folder of one condition
         (tmp_path / 'images/clean_noise_epsilon=8_255').mkdir(parents=True)

@@ -19,7 +19,7 @@ from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation import evaluator as loop
 from pit_downstream.evaluation.image_export import Gallery
 from pit_downstream.evaluation.models import build_classifier
-from pit_downstream.evaluation.distributed import start_ranks, stop_ranks
+from pit_downstream.evaluation.distributed import init_distributed, destroy_distributed
 from pit_downstream.evaluation.verdicts import Chunk, VerdictStore, keep_attacking
 from tests.evaluation import toy
 
@@ -128,12 +128,12 @@ def test_the_first_of_two_verdicts_counts(tmp_path):
 def fill(folder, store, pause=0., environment=(), save=None):
     """What a process of a run does. pause: seconds for which the model sleeps before each batch."""
     os.environ.update(environment)
-    predictor = build_classifier(toy.FOUR, device=start_ranks('cpu'))
+    predictor = build_classifier(toy.FOUR, device=init_distributed('cpu'))
     samples = class_folders(folder, view=predictor.view)
     predictor.model.register_forward_pre_hook(lambda *_: time.sleep(pause))
     gallery = save and Gallery(save, model=predictor.name, dataset=samples.name, seed=0)
     keep_attacking(ResultStore(store / 'results.jsonl'), predictor, samples, CONDITIONS, batch_size=8, gallery=gallery)
-    stop_ranks()
+    destroy_distributed()
 
 
 @pytest.mark.parametrize('lines', [1, 16, 33])

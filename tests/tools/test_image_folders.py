@@ -121,15 +121,15 @@ def test_every_format_is_read_and_every_unreadable_file_counted(tmp_path, run_to
 @pytest.mark.parametrize('level', [0, 6])
 def test_a_damaged_png_is_unreadable_wherever_the_damage_is(tmp_path, level):
     """Without compression every byte is a pixel; Pillow reads some of the damage without an error."""
-    from pit_downstream.datasets.base import UnreadableImage, read_picture
+    from pit_downstream.datasets.base import UnreadableImage, load_image
     path = tmp_path / 'a.png'
     Image.effect_noise((300, 250), 80).convert('RGB').save(path, compress_level=level)
     whole = path.read_bytes()
-    assert read_picture(path).size == (300, 250)
+    assert load_image(path).size == (300, 250)
     for place in (*range(whole.index(b'IDAT') + 4, len(whole) - 16, 9973), *range(len(whole) - 60, len(whole) - 16, 7)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1:])
         with pytest.raises(UnreadableImage):
-            read_picture(path)
+            load_image(path)
 
 
 def test_a_full_disk_under_the_cache_gets_one_sentence(tmp_path, run_tool, monkeypatch):

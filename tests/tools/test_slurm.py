@@ -138,11 +138,11 @@ def test_a_named_gpu_is_the_current_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     monkeypatch.setattr(torch.cuda, 'set_device', current.append)
-    assert distributed.start_ranks('cuda:1') == torch.device('cuda', 1) and current == [torch.device('cuda', 1)]
+    assert distributed.init_distributed('cuda:1') == torch.device('cuda', 1) and current == [torch.device('cuda', 1)]
     for name, value in {'RANK': '0', 'WORLD_SIZE': '2'}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match='cuda:1'):
-        distributed.start_ranks('cuda:1')
+        distributed.init_distributed('cuda:1')
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def join(env, queue):
     cfg = Config({'launcher': 'slurm'})
     join_processes(cfg)
     queue.put((distributed.rank(), distributed.world(), cfg.launcher))
-    distributed.stop_ranks()
+    distributed.destroy_distributed()
 
 
 @pytest.mark.parametrize('tasks, expected', [(2, [(0, 2, 'slurm'), (1, 2, 'slurm')]), (1, [(0, 1, 'none')])])

@@ -15,9 +15,9 @@ from pit_downstream.datasets.base import View
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.training import data
 from pit_downstream.training.data import (
-    EvaluationPictures,
+    EvaluationImages,
     RepeatedAugmentation,
-    TrainingPictures,
+    TrainingImages,
     posterize,
     training_transform,
 )
@@ -34,7 +34,7 @@ def folder(few_shapes, tmp_path):
 
 
 def test_evaluation_sees_what_the_measuring_tools_see(folder):
-    pictures, samples = EvaluationPictures(str(folder), VIEW), class_folders(folder, view=View(**VIEW))
+    pictures, samples = EvaluationImages(str(folder), VIEW), class_folders(folder, view=View(**VIEW))
     assert len(pictures) == len(samples) == 6
     assert pictures.metainfo == {'classes': ('circle', 'cross', 'ring', 'square')}
     for index in range(6):
@@ -43,7 +43,7 @@ def test_evaluation_sees_what_the_measuring_tools_see(folder):
 
 
 def test_training_augments_anew_every_time(folder):
-    pictures = TrainingPictures(str(folder), TRANSFORM)
+    pictures = TrainingImages(str(folder), TRANSFORM)
     first, again = pictures[0], pictures[0]
     assert first['images'].shape == (3, 32, 32) and first['images'].dtype == torch.uint8
     assert first['labels'] == again['labels'] == 0 and not torch.equal(first['images'], again['images'])
@@ -80,11 +80,11 @@ def test_the_augmentation_of_the_imagenet_recipes_runs(folder):
     """600 images: at two operations each, 0 bits come up about once; a magnitude of 10 makes it certain."""
     config = Config.fromfile(str(REPO / 'configs' / 'imagenet_pit_s.py')).train_dataloader.dataset
     random.seed(0)
-    images = TrainingPictures(str(folder), dict(config.transform, input_size=32))
+    images = TrainingImages(str(folder), dict(config.transform, input_size=32))
     for index in range(600):
         assert images[index % 6]['images'].shape == (3, 32, 32)
     policy = config.transform.auto_augment.replace('-m9-', '-m10-')
-    images, seen = TrainingPictures(str(folder), dict(config.transform, input_size=32, auto_augment=policy)), 0
+    images, seen = TrainingImages(str(folder), dict(config.transform, input_size=32, auto_augment=policy)), 0
     for index in range(100):
         seen += not images[index % 6]['images'].any()
     assert seen
@@ -99,7 +99,7 @@ def test_timm_and_pillow_are_left_alone():
 def test_a_broken_picture_is_named_and_replaced(folder, logged):
     broken = sorted(folder.glob('*/*.png'))[0]
     broken.write_bytes(broken.read_bytes()[:200])
-    pictures = TrainingPictures(str(folder), TRANSFORM)
+    pictures = TrainingImages(str(folder), TRANSFORM)
     assert pictures[0]['labels'] == class_folders(folder, view=View(**VIEW)).targets[1] and pictures[0]['images'].any()
     assert [message for message in logged if broken.name in message and 'another image is trained on' in message]
     assert len(logged) == 1  # once
@@ -109,7 +109,7 @@ def test_an_image_unreadable_in_validation_is_named_and_left_out(folder, logged)
     """Three images of which one is damaged: the accuracy rests on the other two."""
     broken = sorted(folder.glob('*/*.png'))[1]
     broken.write_bytes(broken.read_bytes()[:200])
-    pictures, metric = EvaluationPictures(str(folder), VIEW), TopAccuracy(topk=(1,))
+    pictures, metric = EvaluationImages(str(folder), VIEW), TopAccuracy(topk=(1,))
     items = [pictures[index] for index in range(3)]
     assert broken.name in logged[0] and len({item['images'].shape for item in items}) == 1
     right = torch.nn.functional.one_hot(torch.tensor([0, 0, 3]), 4).float()  # the third one is wrong
@@ -124,7 +124,7 @@ def test_no_picture_that_decodes(folder):
     for picture in folder.glob('*/*.png'):
         picture.write_bytes(b'')
     with pytest.raises(ValueError, match='got 6 files of which none decodes'):
-        TrainingPictures(str(folder), TRANSFORM)[3]
+        TrainingImages(str(folder), TRANSFORM)[3]
 
 
 def test_repeated_augmentation_counts():

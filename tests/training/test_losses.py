@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import pit_downstream.training.registration  # noqa: F401  registers the preprocessor
 from pit_downstream.attention.trace import trace_attention
-from pit_downstream.training.classifier import TrainedClassifier, cosine_penalty
+from pit_downstream.training.classifier import ImageClassifier, cosine_penalty
 from pit_downstream.training.distillation import Distillation, distillation_loss
 
 pytestmark = pytest.mark.numeric
@@ -22,7 +22,7 @@ PREPROCESSOR = dict(type='ClassifierPreprocessor', mean=(0.5, 0.4, 0.3), std=(0.
 def built(name, **options):
     torch.manual_seed(0)
     size = {} if name == 'resnet10t' else dict(img_size=32)
-    return TrainedClassifier(dict(name=name, num_classes=3, **size), data_preprocessor=PREPROCESSOR, **options)
+    return ImageClassifier(dict(name=name, num_classes=3, **size), data_preprocessor=PREPROCESSOR, **options)
 
 
 def test_penalty_is_the_mean_cosine_along_the_heads():
