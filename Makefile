@@ -49,7 +49,7 @@ test-numeric: $(STAMP)
 	        --dist loadfile; \
 	done; done
 
-# Trains a detector and a classifier on drawn pictures, measures both, and writes a page about them.
+# Trains a detector and a classifier on drawn images, measures both, and writes a page about them.
 demo: $(STAMP)
 	$(PY) -m pit_downstream.datasets.shapes data/shapes
 	$(PY) -m pit_downstream.datasets.shapes data/shapes_faint --contrast 0.3
@@ -66,10 +66,10 @@ demo: $(STAMP)
 	$(PY) tools/eval_adversarial.py $(CLASSIFIER) --limit 40 --attacks noise fgsm 'pgd(steps=20)' apgd $(KEPT)
 	$(PY) tools/analyze_attention.py --model $(SMALL) --weights $(DEMO)/classifier/weights.pth --bundled --limit 32 \
 	    --out $(DEMO)/attention
-	$(PY) tools/make_report.py $(DEMO) --title 'Two PiTs trained on drawn pictures' --out $(DEMO)/report.html
+	$(PY) tools/make_report.py $(DEMO) --title 'Two PiTs trained on drawn images' --out $(DEMO)/report.html
 
 # Every speed claim against its peer, and benchmarks/README.md. QUICK=1: minutes, to see that it runs; nothing is written
-# beside the scripts. BENCH='--imagenet DIR --coco-c CONFIG CHECKPOINT DIR': on real pictures and trained weights.
+# beside the scripts. BENCH='--imagenet DIR --coco-c CONFIG CHECKPOINT DIR': on real images and trained weights.
 bench: $(STAMP)
 	$(PY) -m benchmarks.run $(if $(QUICK),--quick) $(BENCH)
 

@@ -5,7 +5,7 @@ python -m benchmarks.cifar10 --data DIR --out work_dirs/deepvit_16_cifar10.pth \
     --model 'deepvit_16(img_size=64,num_classes=10)' --epochs 4 --lr 5e-4 --bf16
 
 --data: a folder per class under train/ and test/. --out: the weights, a plain state dict; beside it FILE.state, from
-which a killed run goes on. Every tool then takes them with --model MODEL --weights FILE. Pictures are seen as the tools
+which a killed run goes on. Every tool then takes them with --model MODEL --weights FILE. Images are seen as the tools
 see them (the model's own configuration), in training at a random place and half of them mirrored.
 """
 

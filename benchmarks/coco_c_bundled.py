@@ -1,4 +1,4 @@
-"""COCO-C against mmdet's script on the bundled pictures: what coco_c_speed.py measures, without a data set at hand.
+"""COCO-C against mmdet's script on the bundled images: what coco_c_speed.py measures, without a dataset at hand.
 
 python -m benchmarks.coco_c_bundled [--config configs/retinanet_pit_ti.py] [--limit 20] [--threads 2] [--quick]
 

@@ -6,8 +6,8 @@ python -m benchmarks.coco_c_speed CONFIG CHECKPOINT --data DIR [--limit 20] [--c
 Three things are timed one after the other on the first images of the config's test set: 76 clean passes over them
 (decode, resize, detect, count; a few are run and scaled up), the whole benchmark as tools/eval_coco_c.py runs it, and
 mmdet's own script, unchanged, with what it lacks put in its way: its folder on the path, an init_cfg in the backbone,
-and imagecorruptions mended to run (tests/reference/imagecorruptions_mended.py). A fourth run of ours, not timed, has
-mmdet's colour order. Writes coco_c_speed.json with the seconds, their ratios, and the APs of the three.
+and imagecorruptions fixed to run (tests/reference/imagecorruptions_mended.py). A fourth run of ours, not timed, has
+mmdet's color order. Writes coco_c_speed.json with the seconds, their ratios, and the APs of the three.
 """
 
 import argparse

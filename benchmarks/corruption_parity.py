@@ -2,8 +2,8 @@
 
 python -m benchmarks.corruption_parity --images DIR [--count 4] [--sizes 224x224 480x640]
 
-DIR is searched for pictures; `count` of them, evenly spaced in the order of their names, are resampled to each size.
-For each corruption, severity and size: the share of values within one grey level, how many lie beyond, and the largest
+DIR is searched for images; `count` of them, evenly spaced in the order of their names, are resampled to each size.
+For each corruption, severity and size: the share of values within one gray level, how many lie beyond, and the largest
 difference. Writes corruption_parity.json.
 """
 
@@ -29,7 +29,7 @@ SUFFIXES = {'.jpeg', '.jpg', '.png'}
 def pictures(folder: Path, count: int) -> list[Path]:
     found = sorted(path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES)
     if len(found) < count:
-        raise SystemExit(f'expected {count} pictures or more under {folder}, found {len(found)}')
+        raise SystemExit(f'expected {count} images or more under {folder}, found {len(found)}')
     return found[::len(found) // count][:count]
 
 

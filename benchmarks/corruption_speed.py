@@ -4,7 +4,7 @@ python -m benchmarks.corruption_speed [--sizes 224x224 480x640] [--batch 32] [--
     [--quick]
 
 Ours: the five severities of a batch together, divided by five and by the batch. The reference: image by image, the
-mean over the severities, mended to run on today's numpy and scikit-image (tests/reference/imagecorruptions_mended.py);
+mean over the severities, fixed to run on today's numpy and scikit-image (tests/reference/imagecorruptions_mended.py);
 what it does in OpenCV may use the threads too. Both in wall time on the same cores, in turns; the median counts. Needs
 a quiet machine. Writes corruption_speed.json.
 """

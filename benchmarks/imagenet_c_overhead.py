@@ -3,11 +3,11 @@
 python -m benchmarks.imagenet_c_overhead [--data DIR] [--model pit_s] [--batch-size 25] [--threads 2]
     [--forwards 76] [--quick]
 
-The whole benchmark, clean and 15 corruptions x 5 severities, is run as tools/eval_imagenet_c.py runs it: pictures
+The whole benchmark, clean and 15 corruptions x 5 severities, is run as tools/eval_imagenet_c.py runs it: images
 decoded by a worker, corrupted, shown to the model, counted, kept in a store. Before and after it the model alone sees
 batches of the same images, already prepared, half of `--forwards` times each; with fewer than 76 that time is scaled
-up. Weights are random: this is about time. Without --data the pictures are the bundled ones. Writes
-imagenet_c_overhead.json, or with bundled pictures work_dirs/bench/imagenet_c_overhead.json, with the ratio and where
+up. Weights are random: this is about time. Without --data the images are the bundled ones. Writes
+imagenet_c_overhead.json, or with bundled images work_dirs/bench/imagenet_c_overhead.json, with the ratio and where
 the rest of the time goes.
 """
 

@@ -5,8 +5,8 @@ python -m benchmarks.run [--quick] [--only pit_speed reattention ...] [--threads
 
 --quick: small and short, to see that all of it runs; nothing beside this file changes. --imagenet: a folder of class
 folders for ImageNet-C; --coco-c: a detector, its weights and its data for COCO-C. Without them these two measure on
-bundled pictures and random weights, and write to work_dirs/bench like a quick run. --classifier: a trained classifier
-and its pictures for the attacks. A script that fails is named at the end, and the others go on. The machine should be
+bundled images and random weights, and write to work_dirs/bench like a quick run. --classifier: a trained classifier
+and its images for the attacks. A script that fails is named at the end, and the others go on. The machine should be
 quiet: every row says the load it was measured under. Half an hour on two cores without data, --imagenet and --coco-c
 about twenty minutes each.
 """

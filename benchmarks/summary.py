@@ -14,8 +14,8 @@ from benchmarks.rows import HERE, kept_rows
 
 LEAD = '''# Speed and memory, measured
 
-`make bench` measures every row that needs no data set, `make bench QUICK=1` sees in minutes that all of it runs;
-`python -m benchmarks.run --help` says how to give it ImageNet's pictures, a detector and a classifier. Both sides of a
+`make bench` measures every row that needs no dataset, `make bench QUICK=1` sees in minutes that all of it runs;
+`python -m benchmarks.run --help` says how to give it ImageNet's images, a detector and a classifier. Both sides of a
 row ran in one process or in turns, on the same cores. Times are wall times, medians; the JSON beside each script has
 every repetition, the versions and the load of the machine. **times** is the peer's number divided by ours: above 1 is a
 gain, below 1 is a loss and is marked so. A bound is what cannot be beaten: the model's own passes, without the rest.

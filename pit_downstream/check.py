@@ -75,7 +75,7 @@ def _device() -> str:
 
 
 def _attempt(subject: str, check: Callable[[], str]) -> Finding:
-    """The check's own words; an error's sentence stands where the mend does."""
+    """The check's own words; an error's sentence stands where the fix does."""
     try:
         return Finding(subject, check())
     except (ImportError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What several rooms of the suite share: a handful of bundled pictures, and the messages of mmengine's logger."""
+"""What several rooms of the suite share: a handful of bundled images, and the messages of mmengine's logger."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from pit_downstream.datasets.shapes import write_shapes
 
 @pytest.fixture(scope='session')
 def few_shapes(tmp_path_factory):
-    """A folder of bundled pictures: 16 to train on, 4 to validate."""
+    """A folder of bundled images: 16 to train on, 4 to validate."""
     return write_shapes(tmp_path_factory.mktemp('few') / 'shapes', train=16, val=4,
                         classification_train=6, classification_val=6)
 

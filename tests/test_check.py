@@ -34,7 +34,7 @@ def test_whole_installation(tmp_path):
     assert came.stderr == ''
 
 
-@pytest.mark.parametrize('without, mend', [
+@pytest.mark.parametrize('without, fix', [
     (('mmcv', 'mmengine'), "pip install -e '.[lite]'"),
     (('torch',), 'pip install -e .'),
     (('pkg_resources',), "pip install 'setuptools<81'"),

@@ -15,7 +15,7 @@ PACKAGE = 'pit_downstream'
 
 FLOORS = {'core': 0, 'checkpoints': 0.5, 'streams': 0.5, 'corruptions': 1, 'attacks': 1, 'backbones': 1, 'attention': 1,
           'metrics': 1, 'datasets': 1, 'benchmarks': 1, 'evaluation': 2, 'report': 2,
-          'training': 2.5,  # prepares pictures as evaluation does; det/ launches its runs with it
+          'training': 2.5,  # prepares images as evaluation does; det/ launches its runs with it
           'det': 3, 'cli': 4, 'check': 4}
 NEIGHBOURS = {('metrics/attention.py', 'attention'), ('report', 'benchmarks')}  # DESIGN.md allows these two
 BRIDGED = {'mmdet', 'mmcv'}  # for det/ alone, and for the check that they work

@@ -15,7 +15,7 @@ tensor. A wrong formula changes the third digit or an earlier one; rounding stay
 
 Tolerances elsewhere in the tests are of other kinds: pytest.approx of Python floats (float64, 1e-6 relative),
 torch.testing.assert_close with its own tolerance on elementwise arithmetic of values around 1, attacks on models that
-compute in float64 (tests/attacks/toys.py), grey levels of corruptions (one level), and statistics of random draws.
+compute in float64 (tests/attacks/toys.py), gray levels of corruptions (one level), and statistics of random draws.
 """
 
 import torch

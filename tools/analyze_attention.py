@@ -22,7 +22,7 @@ def parse_args():
     cli.add_preprocess_flags(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--images', type=Path, metavar='DIR', help='images, in folders or not')
-    source.add_argument('--bundled', action='store_true', help='use the data set that comes with the project')
+    source.add_argument('--bundled', action='store_true', help='use the dataset that comes with the project')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where results and figures go')
     parser.add_argument('--limit', type=int, help='take so many images, spread over all of them')
     parser.add_argument('--batch-size', type=int, default=8)

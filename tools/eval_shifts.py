@@ -3,7 +3,7 @@
 python tools/eval_shifts.py --model pit_s --shifts imagenet_a=DIR imagenet_r=DIR in9=DIR imagenet_real
 python tools/eval_shifts.py --model pit_s              # every set that lies in data/ as data/README.md says
 python tools/eval_shifts.py --model MODEL --weights FILE --data DIR --shifts shift_fog=DIR     # a set of your own
---data has ImageNet's validation pictures, for ReaL and for the clean error of the same classes (default:
+--data has ImageNet's validation images, for ReaL and for the clean error of the same classes (default:
 data/imagenet/val). A run that was stopped goes on where it was; one that is complete prints its table at once.
 """
 

@@ -15,9 +15,9 @@ def parse_args():
     add = parser.add_argument
     add('--conditions', nargs='+', default=SHOWN, metavar='CONDITION', help='clean, corruptions and attacks with their '
         'arguments (default: %(default)s)')
-    add('--image', type=int, default=0, metavar='N', help='which image of the data set (default: the first)')
+    add('--image', type=int, default=0, metavar='N', help='which image of the dataset (default: the first)')
     add('--score-thr', type=float, default=0.5, help='least score of a box that is shown (default: %(default)s)')
-    add('--out', default='detections.png', metavar='FILE', help='the picture (default: %(default)s)')
+    add('--out', default='detections.png', metavar='FILE', help='the image (default: %(default)s)')
     return parser.parse_args()
 
 

@@ -2,7 +2,7 @@
 
 python tools/train_classifier.py configs/imagenet_pit_s.py             on ImageNet (data/README.md says where it lies)
 python tools/train_classifier.py configs/cifar10_pit_ti.py --data DIR  on DIR/train and DIR/val (or test): class folders
-python tools/train_classifier.py configs/imagenet_pit_s.py --bundled   on the bundled pictures, which are drawn first
+python tools/train_classifier.py configs/imagenet_pit_s.py --bundled   on the bundled images, which are drawn first
 torchrun --nproc-per-node 8 tools/train_classifier.py configs/imagenet_pit_s.py --launcher pytorch
 """
 

@@ -116,7 +116,7 @@ def autoattack(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
                ) -> Tensor:
     """Adversarial images (N, 3, H, W); an image that AutoAttack cannot change to another class is returned as it came.
 
-    model: images (B, 3, H, W) in [0, 1] to logits (B, K), its normalisation inside. images: (N, 3, H, W) in [0, 1], on
+    model: images (B, 3, H, W) in [0, 1] to logits (B, K), its normalization inside. images: (N, 3, H, W) in [0, 1], on
     the device of the model. labels: (N,). norm: 'Linf', 'L2' or 'L1'. epsilon: in the scale of the images. seed: what
     image i draws depends on it and on i alone. batch_size: how many go through the model at a time.
 
@@ -129,7 +129,7 @@ def autoattack(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
         return images.clone()
     if not (0 <= images.min() and images.max() <= 1):
         raise ValueError(f'expected images in [0, 1], got {images.min():g} to {images.max():g}; '
-                         'put the normalisation into the model')
+                         'put the normalization into the model')
     with torch.inference_mode(False):
         labels = labels.to(images.device, torch.long, copy=True)
     width = min(len(images), batch_size or ROWS.get(images.device.type, ROWS['cpu']))

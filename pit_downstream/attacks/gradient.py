@@ -24,7 +24,7 @@ class PGD(Search):
     """Projected gradient ascent. step: length of one, in pixel scale; 2.5 epsilon / steps unless given (Madry et al.).
 
     start: 'random' within the ball, or 'clean'. restarts: searches per image, each from another random start.
-    optimiser: 'steepest' goes in the direction of steepest ascent, the sign of the gradient under Linf; 'adam' lets
+    optimizer: 'steepest' goes in the direction of steepest ascent, the sign of the gradient under Linf; 'adam' lets
     Adam average these directions, as foolbox's LinfAdamPGD does, and under L2 and L1 scales the outcome to size 1.
     """
 
@@ -42,7 +42,7 @@ class PGD(Search):
         if self.restarts < 1 or (self.restarts > 1 and self.start == 'clean'):
             raise ValueError(f"restarts is 1 or more, and 1 where start is 'clean', got {self.restarts}")
         if self.optimiser not in ('steepest', 'adam'):
-            raise ValueError(f"optimiser is 'steepest' or 'adam', got {self.optimiser!r}")
+            raise ValueError(f"optimizer is 'steepest' or 'adam', got {self.optimiser!r}")
         if self.step is not None and self.step < 0:
             raise ValueError(f'step is 0 or more on the scale of pixels in [0, 1], such as 2/255, got {self.step}')
 

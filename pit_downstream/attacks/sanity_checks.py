@@ -36,7 +36,7 @@ def check_before(predictor: 'Classifier', batch: 'Batch') -> tuple[str, ...]:
     """
     images = batch.images
     if not (images.isfinite().all() and images.min() >= 0 and images.max() <= 1):
-        raise ValueError(f'expected images in [0, 1], got {images.min():.3g} .. {images.max():.3g}; normalise inside '
+        raise ValueError(f'expected images in [0, 1], got {images.min():.3g} .. {images.max():.3g}; normalize inside '
                          'the model, so that epsilon is in pixels')
     found = list(_mode(predictor))
     with torch.inference_mode(False), eval_mode(predictor), torch.no_grad():
@@ -83,7 +83,7 @@ def _accuracy(logits: Tensor, labels: Tensor) -> Iterator[str]:
     right = int((logits.argmax(1) == labels).sum())
     if count >= FEW and right * logits.shape[1] <= count:
         yield (f'{right} of {count} clean images are right, no more than by chance among {logits.shape[1]} classes: '
-               'check labels, weights and normalisation')
+               'check labels, weights and normalization')
 
 
 def _gradients(predictor: 'Classifier', batch: 'Batch') -> Iterator[str]:
@@ -151,7 +151,7 @@ def _over_epsilon(accuracies: Mapping[Spec, float], slack: float) -> Iterator[st
 def check_cascade(left: Iterable[tuple[str, int]]) -> tuple[str, ...]:
     """left: images that stood after each member of an ensemble, in order. What a black-box member takes off is a sign.
 
-    One image is none. After auto-attack's check_square_sr, which counts over a whole data set.
+    One image is none. After auto-attack's check_square_sr, which counts over a whole dataset.
     """
     return tuple(f'{name} sees no gradient and fools images that stood all attacks before it: gradients are masked, '
                  'and the robust accuracy is likely lower still'

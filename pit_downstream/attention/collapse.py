@@ -136,7 +136,7 @@ def _mean_off_diagonal(matrix: Tensor) -> Tensor:
 
 
 def _distances(grid: tuple[int, int], like: Tensor) -> Tensor:
-    """Euclidean distance between the centres of all pairs of patches, (h w, h w), row by row."""
+    """Euclidean distance between the centers of all pairs of patches, (h w, h w), row by row."""
     rows, columns = torch.meshgrid(*(torch.arange(side, device=like.device, dtype=like.dtype) for side in grid),
                                    indexing='ij')
     places = torch.stack((rows.flatten(), columns.flatten()), dim=1)

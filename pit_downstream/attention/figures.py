@@ -87,7 +87,7 @@ def draw_similarity(models: Mapping[str, Values], path: Path, *, caption: str = 
 
 
 def draw_profile(models: Mapping[str, Values], path: Path, *, caption: str = '') -> None:
-    """Every measure by depth: a panel each, a colour for each model, dashed for Re-attention's maps."""
+    """Every measure by depth: a panel each, a color for each model, dashed for Re-attention's maps."""
     figure = _figure(13, 6.4, caption)
     panels = figure.subplots(2, 4).flat
     for panel, (metric, label) in zip(panels, PROFILE.items()):

@@ -149,7 +149,7 @@ class DeepVitTrunk(BaseModule):
         return super().train(mode)
 
     def run_blocks(self, images: Tensor, keep: Sequence[int]) -> tuple[list[Tensor], tuple[int, int]]:
-        """images: (B, 3, H, W), normalised. Returns the tokens (B, 1 + h w, D) after the blocks `keep`, and (h, w)."""
+        """images: (B, 3, H, W), normalized. Returns the tokens (B, 1 + h w, D) after the blocks `keep`, and (h, w)."""
         tokens, size = self.embed(images)
         outputs = []
         for i, block in enumerate(self.blocks):

@@ -11,7 +11,7 @@ from pit_downstream.backbones.weights import DEEPVIT
 
 
 class DeepViT(DetectionBackbone, DeepVitTrunk):
-    """DeepViT as a detection backbone: images (B, 3, H, W), normalised -> tuple of (B, C_i, h_i, w_i).
+    """DeepViT as a detection backbone: images (B, 3, H, W), normalized -> tuple of (B, C_i, h_i, w_i).
 
     arch: '16', '24', '32', 's', 'l', 'l_384', or the plain 'vit_16', 'vit_24', 'vit_32', 'vit_s'.
     pyramid: how a grid of stride 16 becomes several. 'stages' resamples the maps after several blocks, one for each

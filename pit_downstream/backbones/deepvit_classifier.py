@@ -12,7 +12,7 @@ from pit_downstream.backbones.weights import at_size, strip_prefix
 
 
 class DeepVitClassifier(DeepVitTrunk):
-    """DeepViT as an ImageNet classifier: images (B, 3, H, W) of any size, normalised -> logits (B, num_classes)."""
+    """DeepViT as an ImageNet classifier: images (B, 3, H, W) of any size, normalized -> logits (B, num_classes)."""
 
     def __init__(self, arch: str, *, num_classes: int = 1000, global_pool: str = 'token', **kwargs):
         super().__init__(arch, **kwargs)
@@ -37,7 +37,7 @@ class DeepVitClassifier(DeepVitTrunk):
         return {'pos_embed', 'cls_token'}
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """images: (B, 3, H, W). Returns the normalised tokens (B, 1 + h w, D), class token first."""
+        """images: (B, 3, H, W). Returns the normalized tokens (B, 1 + h w, D), class token first."""
         return self.norm(self.run_blocks(images, keep=(len(self.blocks) - 1,))[0][0])
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
@@ -49,7 +49,7 @@ class DeepVitClassifier(DeepVitTrunk):
 
 
 def _cfg(arch: str) -> dict:
-    """What timm needs to know. The DeepViT paper's models are normalised to [-1, 1], DeiT-S as usual."""
+    """What timm needs to know. The DeepViT paper's models are normalized to [-1, 1], DeiT-S as usual."""
     side = ARCHS[arch].img_size
     cfg = {'num_classes': 1000, 'input_size': (3, side, side), 'pool_size': None, 'crop_pct': 0.9,
            'interpolation': 'bicubic', 'mean': IMAGENET_INCEPTION_MEAN, 'std': IMAGENET_INCEPTION_STD,

@@ -28,7 +28,7 @@ class DetectionBackbone(BaseModule):
     added: ClassVar[tuple[str, ...]] = ('norm',)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images: (B, 3, H, W), normalised. Returns (B, C_i, h_i, w_i) for each of `out_channels`."""
+        """images: (B, 3, H, W), normalized. Returns (B, C_i, h_i, w_i) for each of `out_channels`."""
         sizes = sizes_of(images)
         if sizes is None:
             return self._maps(images)

@@ -22,7 +22,7 @@ MULTIPLE = 32  # of which sides are multiples: what FPN detectors pad to
 
 
 def export_onnx(backbone: DetectionBackbone, path: str | Path, *, opset: int = OPSET) -> None:
-    """Write `backbone`, in evaluation mode, to `path`: 'images' (B, 3, H, W), normalised -> 'map0', 'map1' ...
+    """Write `backbone`, in evaluation mode, to `path`: 'images' (B, 3, H, W), normalized -> 'map0', 'map1' ...
 
     B, H and W are dynamic, H and W multiples of 32. Re-attention is exported by its formula, whose maps take
     B x heads x N x N numbers while it runs. A position embedding that shrinks is not antialiased, so that sides below

@@ -148,7 +148,7 @@ class PitTrunk(BaseModule):
         return super().train(mode)
 
     def run_stages(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """images: (B, 3, H, W), normalised. Returns per stage the grid (B, C, h, w) and class tokens (B, T, C)."""
+        """images: (B, 3, H, W), normalized. Returns per stage the grid (B, C, h, w) and class tokens (B, T, C)."""
         smallest = self.arch.patch_size
         if self.patch_embed.padding == 'valid' and any(side < smallest for side in images.shape[-2:]):
             raise ValueError(f'expected images of at least {smallest}x{smallest} pixels, got '
@@ -166,13 +166,13 @@ class PitTrunk(BaseModule):
 
 
 class PiT(DetectionBackbone, PitTrunk):
-    """PiT as a detection backbone: images (B, 3, H, W), normalised, H and W >= 32 -> tuple of (B, C_i, h_i, w_i).
+    """PiT as a detection backbone: images (B, 3, H, W), normalized, H and W >= 32 -> tuple of (B, C_i, h_i, w_i).
 
     arch: 'ti', 'xs', 's' or 'b'. out_indices: stages returned, out of 0, 1, 2; later stages are not built.
     out_channels, out_strides: widths and strides of the returned maps (8, 16, 32; 'b': 7, 14, 28).
     stem_padding: 'valid' as in the paper, or 'same' for grids of exactly ceil(side / stride).
     frozen_stages: -1 freezes nothing; k >= 0 the stem, the first k stages and the pools between them.
-    out_norm: a LayerNorm `norm{i}` per returned map; the paper's classifier normalises its class token only.
+    out_norm: a LayerNorm `norm{i}` per returned map; the paper's classifier normalizes its class token only.
     with_cp: recompute the blocks in the backward pass instead of storing them.
     distilled: two class tokens, as in the distilled models; a checkpoint of one kind loads into either when it can.
     img_size: side of the images that `pos_embed` is stored for; it is resampled for any other size.

@@ -10,7 +10,7 @@ from pit_downstream.backbones.weights import at_size, strip_prefix, timm_to_offi
 
 
 class PitClassifier(PitTrunk):
-    """PiT as an ImageNet classifier: images (B, 3, H, W), normalised -> logits (B, num_classes).
+    """PiT as an ImageNet classifier: images (B, 3, H, W), normalized -> logits (B, num_classes).
 
     The distilled models return the pair (class logits, distillation logits) in training and their mean in evaluation.
     Any size from 32 pixels up works; timm's own PiT takes 224 only.
@@ -40,7 +40,7 @@ class PitClassifier(PitTrunk):
         return {'pos_embed', 'cls_token'}
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """images: (B, 3, H, W). Returns the normalised class tokens (B, 1 or 2, D)."""
+        """images: (B, 3, H, W). Returns the normalized class tokens (B, 1 or 2, D)."""
         return self.norm(self.run_stages(images)[-1][1])
 
     def forward_head(self, cls: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:

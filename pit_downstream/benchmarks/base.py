@@ -17,7 +17,7 @@ class Benchmark:
     """What is measured under which conditions, and what it comes to.
 
     dataset: name of the Spec under which its samples are kept. summarise: pure, of the table, or for a benchmark of
-    several data sets of their tables by name; raises MissingMeasurement where anything it needs is absent.
+    several datasets of their tables by name; raises MissingMeasurement where anything it needs is absent.
     """
 
     name: str
@@ -33,7 +33,7 @@ def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None
         if record.count < images - allow_missing:
             raise ValueError(f'expected {images} images behind every number of {table.model} on {table.dataset}, got '
                              f'{record.count} under {record.condition}; {images - record.count} could not be read when '
-                             'it was measured: mend them and remove these records, or accept the gap with '
+                             'it was measured: fix them and remove these records, or accept the gap with '
                              f'--allow-missing {images - record.count}')
 
 

@@ -13,7 +13,7 @@ from pit_downstream.benchmarks.imagenet_c import CORRUPTIONS, HOLD_OUT, SEVERITI
 __all__ = ['CORRUPTIONS', 'HOLD_OUT', 'METRICS', 'SEVERITIES', 'condition', 'conditions', 'measured', 'require',
            'summarise']
 
-# Of boxes, of masks; which of them there are depends on the data set and on the detector
+# Of boxes, of masks; which of them there are depends on the dataset and on the detector
 METRICS = tuple(f'{kind}{name}' for kind in ('', 'mask_') for name in
                 ('AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large'))
 

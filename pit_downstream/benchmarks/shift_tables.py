@@ -1,4 +1,4 @@
-"""The errors of a model on shifted data sets as text, CSV and JSON."""
+"""The errors of a model on shifted datasets as text, CSV and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pit_downstream.benchmarks.tables import aligned, csv_of, number, record_row
 
 
 def as_text(tables: Tables, names: Sequence[str]) -> str:
-    """A line for the clean pictures, where there are any, and for every shift: error, its interval, clean error, gap.
+    """A line for the clean images, where there are any, and for every shift: error, its interval, clean error, gap.
 
     Where timm publishes errors of the same weights, they stand in a last column. '-' is what was not measured.
     """

@@ -1,4 +1,4 @@
-"""Data set shifts: top-1 error on other pictures of the same classes, and the gap to the matching clean ones."""
+"""Dataset shifts: top-1 error on other images of the same classes, and the gap to the matching clean ones."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ IMAGENET = 'imagenet'
 IN9 = 'in9_original'
 SAME, RANDOM = 'in9_mixed_same', 'in9_mixed_rand'
 CHALLENGE = 'in9_challenge'
-OWN = 'shift_'  # in front of the name of a data set of one's own
-CLEAN_OF_OWN = 'clean'  # the name of the pictures that these are compared with
-SUBSETS = ('imagenet_a', 'imagenet_r', 'objectnet')  # compared with the clean pictures of their own classes
+OWN = 'shift_'  # in front of the name of a dataset of one's own
+CLEAN_OF_OWN = 'clean'  # the name of the images that these are compared with
+SUBSETS = ('imagenet_a', 'imagenet_r', 'objectnet')  # compared with the clean images of their own classes
 REAL = 'imagenet_real'
 
-Tables = Mapping[str, Table]  # by name of the data set: 'imagenet', 'imagenet_a' ..., 'clean', 'shift_fog'
+Tables = Mapping[str, Table]  # by name of the dataset: 'imagenet', 'imagenet_a' ..., 'clean', 'shift_fog'
 
 # Accuracies in percent, as timm publishes them (huggingface/pytorch-image-models aa4b5850, results/*.csv): 224 px, crop
 # 0.9, bicubic, and for resnet50.tv_in1k 0.875, bilinear.
@@ -43,7 +43,7 @@ _TIMM = {
     'resnet50.tv_in1k': (76.156, None, 36.157, 24.064, 63.190, 82.969),
     'resnet50.a1_in1k': (80.382, 9.973, 40.417, 29.641, 68.470, 85.712),
 }
-# Accuracies in percent on the clean pictures of the 200 classes of ImageNet-A and -R; same place
+# Accuracies in percent on the clean images of the 200 classes of ImageNet-A and -R; same place
 _TIMM_CLEAN = {
     'pit_ti_224.in1k': (89.950, 90.440), 'pit_s_224.in1k': (94.660, 94.600), 'pit_b_224.in1k': (95.620, 94.820),
     'deit_small_patch16_224.fb_in1k': (94.430, 94.000), 'resnet50.tv_in1k': (91.890, 92.150),
@@ -52,21 +52,21 @@ _TIMM_CLEAN = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a number stands: a metric of the clean condition on a data set."""
+    """Where a number stands: a metric of the clean condition on a dataset."""
 
     dataset: str
     metric: str = ERROR
 
 
 def place_of(shift: str) -> Place:
-    """Where the error of a shift stands. ReaL has no pictures of its own: it is a metric of ImageNet's."""
+    """Where the error of a shift stands. ReaL has no images of its own: it is a metric of ImageNet's."""
     return Place(IMAGENET, f'{REAL}_error') if shift == REAL else Place(shift)
 
 
 def clean_of(shift: str, tables: Tables = MappingProxyType({})) -> Place | None:
-    """Where the matching clean error stands: the same question, asked about the clean pictures of the same classes.
+    """Where the matching clean error stands: the same question, asked about the clean images of the same classes.
 
-    tables: for a data set of one's own, whose record names the classes where they are not all.
+    tables: for a dataset of one's own, whose record names the classes where they are not all.
     """
     if shift.startswith(OWN):
         classes = Spec.parse(tables[shift].dataset).get('classes') if shift in tables else None
@@ -86,7 +86,7 @@ def is_shift(dataset: str) -> bool:
 
 
 def clean_names(tables: Tables) -> tuple[str, ...]:
-    """The names of the clean pictures that `tables` hold."""
+    """The names of the clean images that `tables` hold."""
     return tuple(name for name in (IMAGENET, CLEAN_OF_OWN) if name in tables)
 
 
@@ -100,7 +100,7 @@ def published(model: str) -> Mapping[str, float]:
 
 
 def published_clean(model: str) -> Mapping[str, float]:
-    """As published(), on the clean pictures of the classes of ImageNet-A and -R."""
+    """As published(), on the clean images of the classes of ImageNet-A and -R."""
     accuracies = zip(SUBSETS, _TIMM_CLEAN.get(_timm_name(model), ()), strict=False)
     return MappingProxyType({name: 1 - value / 100 for name, value in accuracies})
 
@@ -116,7 +116,7 @@ def record_at(tables: Tables, place: Place) -> Record:
     model = next(iter(tables.values())).model
     table = tables.get(place.dataset) or Table(model, place.dataset)
     clean = place.dataset in (IMAGENET, CLEAN_OF_OWN)
-    what = '--data DIR with the clean pictures' if clean else f'--shifts {place.dataset}=DIR'
+    what = '--data DIR with the clean images' if clean else f'--shifts {place.dataset}=DIR'
     table.require([(CLEAN, place.metric)], command=f'python tools/eval_shifts.py {model_flag(model)} {what} and the '
                                                    'other flags of the first run')
     return table.record((CLEAN, place.metric))

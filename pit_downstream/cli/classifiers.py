@@ -9,7 +9,7 @@ from pit_downstream.cli.plugins import add_cwd_to_path
 from pit_downstream.cli.errors import require_folder, require_places
 from pit_downstream.cli.argument_types import batch_size, decimal, int_in_range
 
-VALIDATION = 'data/imagenet/val'  # where data/README.md puts ImageNet's pictures
+VALIDATION = 'data/imagenet/val'  # where data/README.md puts ImageNet's images
 
 
 def classifier_parser(description: str) -> argparse.ArgumentParser:
@@ -21,7 +21,7 @@ def classifier_parser(description: str) -> argparse.ArgumentParser:
     add('--weights', help='a checkpoint file; pretrained (the default: published weights; of a function those that it '
         'returns); or random, drawn from --seed')
     add_preprocess_flags(parser)
-    add('--data', default=VALIDATION, help='folder of class folders, or of pictures with --labels (default: '
+    add('--data', default=VALIDATION, help='folder of class folders, or of images with --labels (default: '
         '%(default)s)')
     add('--labels', metavar='FILE', help="lines 'picture class' for a flat folder")
     add('--classes', metavar='FILE', help="class names, one a line in the order of the model's outputs, to which class "
@@ -134,9 +134,9 @@ def published_images(args: argparse.Namespace, predictor, corruptions: Sequence[
 
 
 def clean_images(args: argparse.Namespace, predictor, *, of_imagenet: bool):
-    """The clean pictures in --data, None where no folder was named and there is none.
+    """The clean images in --data, None where no folder was named and there is none.
 
-    of_imagenet: refuse others than ImageNet's validation pictures.
+    of_imagenet: refuse others than ImageNet's validation images.
     """
     _require_named(args)
     from pit_downstream.datasets.shift import require_imagenet

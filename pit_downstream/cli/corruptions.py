@@ -19,7 +19,7 @@ def add_corruption_flags(parser: argparse.ArgumentParser) -> None:
         'back, as the published files were; the records say so')
     add('--variant', choices=['hendrycks'], help="take ImageNet-C's own elastic_transform, pixelate and frost where "
         'imagecorruptions differs; the records say so')
-    add('--published', metavar='DIR', help='measure on corrupted pictures from here, DIR/[GROUP/]CORRUPTION/SEVERITY/'
+    add('--published', metavar='DIR', help='measure on corrupted images from here, DIR/[GROUP/]CORRUPTION/SEVERITY/'
         'CLASS (ImageNet-C, -C-bar, 3DCC); --data has the clean ones')
     add('--set', metavar='NAME', help='what the published set is called in records (default: imagenet_c '
         'for all 1000 classes, else the folder)')
@@ -65,7 +65,7 @@ def corruption_names(args: argparse.Namespace, *, registered: bool = True) -> li
 
 
 def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) -> tuple:
-    """The clean condition, where there are clean pictures, and every corruption at every severity."""
+    """The clean condition, where there are clean images, and every corruption at every severity."""
     from pit_downstream.benchmarks import imagenet_c
     every = imagenet_c.conditions(corruptions, args.severities, **corruption_variant(args))
     return every if Path(args.data).is_dir() else every[1:]

@@ -46,8 +46,8 @@ def config_parser(description: str, *, config: str = MMDET) -> argparse.Argument
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('config', help=config)
-    add('--bundled', action='store_true', help='use the data set that comes with the project')
-    add('--data', metavar='DIR', help='where the data set lies, in place of the data_root of the config')
+    add('--bundled', action='store_true', help='use the dataset that comes with the project')
+    add('--data', metavar='DIR', help='where the dataset lies, in place of the data_root of the config')
     add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_dataloader.batch_size=4')
     return parser

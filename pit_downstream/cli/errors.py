@@ -189,5 +189,5 @@ def require_name(name: str, names: Sequence[str], noun: str) -> None:
 
 def require_folder(folder: str, flag: str) -> None:
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f'expected pictures in {folder}, found no such folder; name another with {flag} DIR '
+        raise FileNotFoundError(f'expected images in {folder}, found no such folder; name another with {flag} DIR '
                                 '(data/README.md says how they lie there)')

@@ -1,4 +1,4 @@
-"""Flags that choose shifted data sets, and what they name."""
+"""Flags that choose shifted datasets, and what they name."""
 
 import argparse
 from pathlib import Path
@@ -7,29 +7,29 @@ from pit_downstream.cli.classifiers import clean_images, model_classes
 
 
 def add_shift_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--shifts', nargs='+', default=[], metavar='NAME[=DIR]', help='which data sets, and where they '
+    parser.add_argument('--shifts', nargs='+', default=[], metavar='NAME[=DIR]', help='which datasets, and where they '
                         'lie; in9 stands for every variation of the Backgrounds Challenge, shift_ANYTHING=DIR is '
                         'one of your own with the class folders of --data (default: all that lie where '
                         'data/README.md says)')
 
 
 def shift_places(args: argparse.Namespace) -> dict:
-    """Where the data sets that --shifts names lie, by name; refuses what is not there before a model is built."""
+    """Where the datasets that --shifts names lie, by name; refuses what is not there before a model is built."""
     from pit_downstream.datasets.shifts import chosen_places, is_own, require_places
     places = chosen_places(args.shifts, args.data)
     if not places:
-        raise FileNotFoundError('expected a shifted data set in data/, found none; put one where data/README.md says, '
+        raise FileNotFoundError('expected a shifted dataset in data/, found none; put one where data/README.md says, '
                                 'or name it: --shifts imagenet_a=DIR')
     require_places(places)
     own = [name for name in places if is_own(name)]
     if own and args.labels:
-        raise ValueError(f'expected clean pictures in class folders beside {own[0]}, got --labels; leave it out and '
+        raise ValueError(f'expected clean images in class folders beside {own[0]}, got --labels; leave it out and '
                          'give their folder with --data DIR')
     return places
 
 
 def shifts(args: argparse.Namespace, places: dict, predictor) -> tuple:
-    """The data sets of `places`, opened, by name; and the clean pictures of --data, None where there are none."""
+    """The datasets of `places`, opened, by name; and the clean images of --data, None where there are none."""
     from dataclasses import replace
 
     from pit_downstream.datasets.cache import CachedSamples

@@ -83,7 +83,7 @@ class Rng(Protocol):
 
 
 class Predictor(Protocol):
-    """A model dressed for measuring: images in [0, 1] in, losses and predictions out; normalisation is inside.
+    """A model dressed for measuring: images in [0, 1] in, losses and predictions out; normalization is inside.
 
     name: its Spec text, under which records are kept.
     """

@@ -99,7 +99,7 @@ class MissingMeasurement(LookupError):
 
 
 class Table:
-    """The records of one model on one data set by (condition, metric) or (condition, metric, place)."""
+    """The records of one model on one dataset by (condition, metric) or (condition, metric, place)."""
 
     def __init__(self, model: str, dataset: str, records: Iterable[Record] = ()):
         self.model, self.dataset = model, dataset
@@ -178,7 +178,7 @@ class ResultStore:
                          if (model_key(record.model), record.dataset, record.seed) == wanted)
 
     def table(self, model: str, dataset: str, *, seed: int | None = None) -> Table:
-        """The table of one model on one data set. With records of several seeds, `seed` must choose."""
+        """The table of one model on one dataset. With records of several seeds, `seed` must choose."""
         wanted = model_key(model), dataset
         located = [(place, record) for place, record in self.located()
                    if (model_key(record.model), record.dataset) == wanted and seed in (None, record.seed)]

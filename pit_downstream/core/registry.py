@@ -60,6 +60,6 @@ class Registry(Generic[T]):
 CORRUPTIONS: Registry[Callable[..., Any]] = Registry('corruption')
 ATTACKS: Registry[Any] = Registry('attack')
 METRICS: Registry[Any] = Registry('metric')
-DATASETS: Registry[Any] = Registry('data set')
+DATASETS: Registry[Any] = Registry('dataset')
 BENCHMARKS: Registry[Any] = Registry('benchmark')
 SECTIONS: Registry[Any] = Registry('section')

@@ -146,12 +146,12 @@ def _canonical(value: Value) -> Value:
 
 
 def spelled(value: Value) -> str:
-    """A value as a Spec spells it: a text in quotes, grey levels as 8/255."""
+    """A value as a Spec spells it: a text in quotes, gray levels as 8/255."""
     if isinstance(value, tuple):
         return f'({", ".join(map(spelled, value))}{"," * (len(value) == 1)})'
     if not isinstance(value, Fraction):
         return repr(value)
-    # grey levels are spelled as such: 10/255, not 2/51; thirds and fifths are rarely meant as levels
+    # gray levels are spelled as such: 10/255, not 2/51; thirds and fifths are rarely meant as levels
     levels = 255 // value.denominator if value.denominator > 5 and 255 % value.denominator == 0 else 1
     return f'{value.numerator * levels}/{value.denominator * levels}'
 

@@ -17,7 +17,7 @@ REFERENCE = 'imagecorruptions 1.1.2'  # whose strengths and oddities are kept
 VARIANTS: Registry[Callable] = Registry('variant')  # 'elastic_transform:hendrycks'
 SMALLEST = 32  # pixels a side, as in the reference
 TILE = 2 ** 18  # values of a batch worked on at a time on a CPU: as float32 they fit a core's second-level cache
-ROUNDING = 2 ** -11  # grey levels given back before truncation: 100.0 must not become 99 through float32
+ROUNDING = 2 ** -11  # gray levels given back before truncation: 100.0 must not become 99 through float32
 
 
 class batched_severities:
@@ -90,14 +90,14 @@ def entry_of(name: str, variant: str | None) -> Entry[Callable]:
 
 
 def truncated(levels: Tensor, *, scale: float = 1) -> Tensor:
-    """Whole grey levels, int16, of `scale` times the values: clipped, then cut off, not rounded, as the reference's
+    """Whole gray levels, int16, of `scale` times the values: clipped, then cut off, not rounded, as the reference's
     np.uint8() does it. (torch converts floats to int16 with vector instructions, to uint8 without.)
     """
     return (levels * scale).add_(ROUNDING).clamp_(0, 255).to(torch.int16)
 
 
 def _whole_levels(images: Tensor, entry: Entry[Callable], strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:
-    """Results in whole grey levels. A raw corruption takes uint8 and gives grey levels, float or uint8, itself."""
+    """Results in whole gray levels. A raw corruption takes uint8 and gives gray levels, float or uint8, itself."""
     raw = entry.about.get('raw', False)
     for result in _every(images if raw else images.float().div_(255), entry.thing, strengths, rng):
         yield result if result.dtype == torch.uint8 else truncated(result, scale=1 if raw else 255)

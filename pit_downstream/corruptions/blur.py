@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DISKS = ((3, .1), (4, .5), (6, .5), (8, .5), (10, .5))  # radius, blur against aliasing
 WIDEST_DISK = 10
-GLASS = ((.7, 1, 2), (.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))  # sigma, farthest neighbour, passes
+GLASS = ((.7, 1, 2), (.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))  # sigma, farthest neighbor, passes
 STREAKS = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))  # radius, sigma
 LONGEST_STREAK = 2 * 20  # pixels beside the first
 ZOOMS = ((12, .01), (16, .01), (11, .02), (13, .02), (11, .03))  # how many factors from 1 on, and their step

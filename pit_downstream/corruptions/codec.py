@@ -22,7 +22,7 @@ def through_codec(images: Tensor, qualities: Sequence[int]) -> Iterator[Tensor]:
 
 
 def _round_trip(picture: Image.Image, quality: int) -> np.ndarray:
-    """uint8 (H, 3, W): Pillow hands over the colours of a line faster one after the other than those of a pixel."""
+    """uint8 (H, 3, W): Pillow hands over the colors of a line faster one after the other than those of a pixel."""
     file = io.BytesIO()
     picture.save(file, 'JPEG', quality=quality)
     file.seek(0)

@@ -62,7 +62,7 @@ def sampled(images: Tensor, grid: Tensor) -> Tensor:
 def pixelate(images: Tensor, shares: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
     """Shrink both sides to a share by box averages, enlarge by the nearest pixel. images: uint8 (B, 3, H, W).
 
-    As Pillow: rounded to whole grey levels after each of the two axes.
+    As Pillow: rounded to whole gray levels after each of the two axes.
     """
     height, width = images.shape[-2:]
     turned = images.flatten(0, 1).mT.contiguous().short()
@@ -89,7 +89,7 @@ def box_weights(length: int, count: int, device: torch.device) -> tuple[Tensor, 
     """Which of `length` pixels make up each of `count` means: the first (count,), and whether it and those after it do,
     1 or 0, (taps, count, 1).
 
-    Pillow's BOX takes the pixels whose centres lie within half a step of the mean's centre, upper end included. Its
+    Pillow's BOX takes the pixels whose centers lie within half a step of the mean's center, upper end included. Its
     order of operations is kept: at some sizes rounding decides.
     """
     step = length / count

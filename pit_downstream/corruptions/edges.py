@@ -1,6 +1,6 @@
-"""Edges, distances to them and histograms of grey images, as OpenCV computes them, without OpenCV.
+"""Edges, distances to them and histograms of gray images, as OpenCV computes them, without OpenCV.
 
-Grey images are whole numbers (B, H, W), int32, in 0..255.
+Gray images are whole numbers (B, H, W), int32, in 0..255.
 """
 
 from functools import lru_cache

@@ -55,7 +55,7 @@ def spatter(images: Tensor, drops: Drops, rng: 'Rng') -> Tensor:
 def saturate(images: Tensor, strength: tuple[float, float], rng: 'Rng') -> Tensor:
     """Scale and shift the saturation of HSV. images: (B, 3, H, W) in [0, 1].
 
-    Hue and value stay, so each channel's distance from the largest grows by one factor. Grey pixels have hue 0 in
+    Hue and value stay, so each channel's distance from the largest grows by one factor. Gray pixels have hue 0 in
     the reference: what saturation they gain is red.
     """
     factor, offset = strength

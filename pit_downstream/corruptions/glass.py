@@ -8,9 +8,9 @@ from torch import Tensor
 def sources(size: tuple[int, int], farthest: int, steps: Tensor) -> Tensor:
     """Where each pixel's value comes from after all passes, as flat indices, int64 (B, H * W).
 
-    The reference visits pixels from bottom right to top left and means to swap each with a neighbour, but its numpy
-    views make that a copy: the pixel takes the neighbour's value of that moment. A neighbour visited before hands on
-    what it took itself, any other its old value. So one pass is a graph in which every pixel points to one neighbour,
+    The reference visits pixels from bottom right to top left and means to swap each with a neighbor, but its numpy
+    views make that a copy: the pixel takes the neighbor's value of that moment. A neighbor visited before hands on
+    what it took itself, any other its old value. So one pass is a graph in which every pixel points to one neighbor,
     and following the pointers, twice as far each time, finds every source in a few gathers.
 
     steps: integers (B, passes, h, w, 2) in -farthest..farthest - 1, as (dx, dy) in the order of the visits.
@@ -23,7 +23,7 @@ def sources(size: tuple[int, int], farthest: int, steps: Tensor) -> Tensor:
     found = here = numbers[:count]
     for distance in back.unbind(1):
         distance = distance.flatten()
-        later = ((distance - 1) >> 31) & count  # 0 where the neighbour comes earlier, else what marks an old value
+        later = ((distance - 1) >> 31) & count  # 0 where the neighbor comes earlier, else what marks an old value
         ends = followed(here - distance + later, numbers)
         found = found.index_select(0, ends)
     return (pixels - 1 - found.view(len(steps), pixels) % pixels).flip(1).long()

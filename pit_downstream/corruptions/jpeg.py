@@ -1,6 +1,6 @@
 """What JPEG does to an image: on a CPU through Pillow's codec, elsewhere without a file, to the same values.
 
-Without a file: colour, half-size chroma, DCT, quantisation, and the way back. Every step is libjpeg-turbo's integer
+Without a file: color, half-size chroma, DCT, quantisation, and the way back. Every step is libjpeg-turbo's integer
 arithmetic (as Pillow uses it: 4:2:0, the accurate integer DCT, smooth chroma upsampling), computed on float32 that hold
 whole numbers. Entropy coding loses nothing and is left out.
 Sources: ITU-T T.81; the Independent JPEG Group's jccolor, jcsample, jfdctint, jcdctmgr, jidctint, jdsample, jdcolor.
@@ -100,7 +100,7 @@ def whole_products(device: torch.device) -> Iterator[None]:
 
 
 class Spectrum:
-    """Images ready to be quantised: their DCT coefficients, which all qualities share.
+    """Images ready to be quantized: their DCT coefficients, which all qualities share.
 
     images: uint8 (B, 3, H, W) in RGB, any size.
     """
@@ -151,7 +151,7 @@ def forward(planes: Tensor) -> Tensor:
 
 
 def along_rows(planes: Tensor, matrix: Tensor) -> Tensor:
-    """Every 8 neighbours of a row times an (8, 8) matrix; two at a time where that fits, which is faster."""
+    """Every 8 neighbors of a row times an (8, 8) matrix; two at a time where that fits, which is faster."""
     pairs = torch.block_diag(matrix, matrix) if planes.shape[-1] % 16 == 0 else matrix
     return (planes.reshape(-1, len(pairs)) @ pairs).view(planes.shape)
 

@@ -25,7 +25,7 @@ def plasma(noise: Tensor, decay: float, size: tuple[int, int]) -> Tensor:
 
 
 def _finer(corners: Tensor, wobble: Tensor) -> Tensor:
-    """corners: (B, n, n). wobble: (B, 3, n, n) for centres, upper edges, left edges. Returns (B, 2 n, 2 n)."""
+    """corners: (B, n, n). wobble: (B, 3, n, n) for centers, upper edges, left edges. Returns (B, 2 n, 2 n)."""
     below = corners + corners.roll(-1, 1)
     beside = corners + corners.roll(-1, 2)
     centres = (below + below.roll(-1, 2)) / 4 + wobble[:, 0]

@@ -119,7 +119,7 @@ def fog(images: Tensor, fogs: Sequence[Fog], rng: 'Rng') -> Iterator[Tensor]:
 def brightness(images: Tensor, amount: float, rng: 'Rng') -> Tensor:
     """Raise the value of HSV. images: (B, 3, H, W) in [0, 1].
 
-    Hue and saturation stay, so all three channels grow by the same factor; black becomes grey.
+    Hue and saturation stay, so all three channels grow by the same factor; black becomes gray.
     """
     value = images.amax(1, keepdim=True)
     raised = (value + amount).clamp_max(1)

@@ -93,7 +93,7 @@ class Challenge(Shift):
 
 @DATASETS.register('in9_challenge', title='IN-9 challenge', place='data/bg_challenge', images=None)
 def challenge(root: str | Path, *, view: View) -> Challenge:
-    """root/fg_mask/val/<class>/*.npy with their pictures in root/original, and root/only_bg_t: backgrounds for all."""
+    """root/fg_mask/val/<class>/*.npy with their images in root/original, and root/only_bg_t: backgrounds for all."""
     root, view = Path(root), as_published(view)
     pictures, masks = variation_folder(root, 'original'), variation_folder(root, 'fg_mask')
     found = [(f'{folder}/{mask.stem}.JPEG', indices)
@@ -101,7 +101,7 @@ def challenge(root: str | Path, *, view: View) -> Challenge:
              for mask in sorted((masks / folder).glob('*.npy'))]
     absent = [id for id, _ in found if not (pictures / id).is_file()]
     if absent or not found:
-        raise ValueError(f'expected a picture in {pictures} for each of the {len(found)} masks in {masks}, got none '
+        raise ValueError(f'expected an image in {pictures} for each of the {len(found)} masks in {masks}, got none '
                          f'for {len(absent)}, {", ".join(absent[:3])}; unpack both anew')
     grounds = variation_folder(root, 'only_bg_t')
     of_class = dict(zip(class_folders_in(grounds), IN9.values(), strict=True))

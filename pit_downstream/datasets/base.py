@@ -1,4 +1,4 @@
-"""Samples on disk: pictures with their class, cut to the raw image on which a benchmark defines its corruption."""
+"""Samples on disk: images with their class, cut to the raw image on which a benchmark defines its corruption."""
 
 import struct
 import zlib
@@ -32,7 +32,7 @@ _TURNS = {  # by EXIF orientation: Exif 2.3, section 4.6.4 A, as in PIL.ImageOps
 
 
 class UnreadableImage(ValueError):
-    """A picture that could not be decoded. id: the sample's; reason: what the decoder said."""
+    """An image that could not be decoded. id: the sample's; reason: what the decoder said."""
 
     def __init__(self, id: str, reason: str):
         super().__init__(f'{printable(id)} could not be read: {printable(reason)}')
@@ -43,7 +43,7 @@ class UnreadableImage(ValueError):
 
 
 class Samples(Protocol):
-    """A data set as the loop wants it. name: the Spec text under which records are kept."""
+    """A dataset as the loop wants it. name: the Spec text under which records are kept."""
 
     name: str
 
@@ -58,10 +58,10 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class View:
-    """The raw image of a picture: its shorter side resized to `resize`, then the central `size` x `size` pixels.
+    """The raw image of an image: its shorter side resized to `resize`, then the central `size` x `size` pixels.
 
-    mode 'squash' resizes both sides to `resize`. resize None: no resizing, a smaller picture is refused. size None: the
-    picture as it is. border: pixels that are cut from each side before anything else.
+    mode 'squash' resizes both sides to `resize`. resize None: no resizing, a smaller image is refused. size None: the
+    image as it is. border: pixels that are cut from each side before anything else.
     """
 
     size: int | None = 224
@@ -104,7 +104,7 @@ class View:
 
     @property
     def words(self) -> dict[str, int | str]:
-        """What the name of a data set says of it."""
+        """What the name of a dataset says of it."""
         words = {'border': self.border} if self.border else {}
         if self.size is None:
             return {**words, 'view': 'native'}
@@ -159,30 +159,30 @@ def upright(picture: Image.Image) -> Image.Image:
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    """16 bits of grey become their upper 8, as Pillow takes 16 bits of a colour; convert() would cut them at 255."""
+    """16 bits of gray become their upper 8, as Pillow takes 16 bits of a color; convert() would cut them at 255."""
     picture = upright(picture)
-    if picture.format == 'PPM' and picture.mode == 'I':  # Pillow scales its grey levels to 16 bits
+    if picture.format == 'PPM' and picture.mode == 'I':  # Pillow scales its gray levels to 16 bits
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode.startswith('I;16'):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ('I', 'F'):
         raise ValueError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {picture.mode}), of which nobody '
-                         'says what is white; convert the picture')
+                         'says what is white; convert the image')
     return picture.convert('RGB')
 
 
 class ImageFolderSamples:
-    """Pictures below `root`, each with its target: a class index, or all the indices that are right.
+    """Images below `root`, each with its target: a class index, or all the indices that are right.
 
     name: of its Spec; what the view does, how many images there are and a digest of their files are added to it, so
-    that numbers of different views, of a part or of other pictures never pass for each other. ids: paths below `root`,
+    that numbers of different views, of a part or of other images never pass for each other. ids: paths below `root`,
     with '/'.
     """
 
     def __init__(self, root: str | Path, ids: Sequence[str], targets: Sequence[int | tuple[int, ...]], *, view: View,
                  name: str):
         if not ids:
-            raise ValueError(f'expected pictures ({", ".join(SUFFIXES)}) under {root}, found none; check --data')
+            raise ValueError(f'expected images ({", ".join(SUFFIXES)}) under {root}, found none; check --data')
         self.root, self.ids, self.targets, self.view = Path(root), list(ids), list(targets), view
         given = Spec.parse(name)
         self.spec = Spec.of(given.name, **{**dict(given.kwargs), 'images': len(ids), **view.words})
@@ -217,7 +217,7 @@ class ImageFolderSamples:
         return self, condition
 
     def limited(self, limit: int) -> 'ImageFolderSamples':
-        """`limit` of the images, evenly spread over the data set, and so over its classes."""
+        """`limit` of the images, evenly spread over the dataset, and so over its classes."""
         if not 1 <= limit <= len(self):
             raise ValueError(f'expected a limit in 1..{len(self)}, the number of images, got {limit}')
         chosen = [index * len(self) // limit for index in range(limit)]
@@ -228,10 +228,10 @@ class ImageFolderSamples:
 
 
 class ImageNetCFolders:
-    """A published set of corrupted pictures: one data set per condition, and where given the clean one.
+    """A published set of corrupted images: one dataset per condition, and where given the clean one.
 
-    folders: data set by condition; they must have equally many images. clean: the same pictures without corruption.
-    The name has a digest of the pictures' names, and says of the clean ones what differs, their view and files: it is
+    folders: dataset by condition; they must have equally many images. clean: the same images without corruption.
+    The name has a digest of the images' names, and says of the clean ones what differs, their view and files: it is
     the same whichever of the conditions are chosen. The content of a condition's folder is not in the name but in a
     record of its own beside the condition's numbers (evaluation.keep), so only chosen folders are read.
     """
@@ -241,7 +241,7 @@ class ImageNetCFolders:
         sizes = {str(condition): len(samples) for condition, samples in folders.items()}
         if len(set(sizes.values())) != 1:
             few = min(sizes, key=sizes.get)
-            raise ValueError(f'expected equally many pictures under every condition, got {sizes[few]} under {few} and '
+            raise ValueError(f'expected equally many images under every condition, got {sizes[few]} under {few} and '
                              f'{max(sizes.values())} elsewhere; complete the folder')
         any_folder = next(iter(folders.values()))
         self._folders = folders | ({CLEAN: clean} if clean is not None else {})
@@ -272,17 +272,17 @@ class ImageNetCFolders:
 
 
 def _same_pictures(folders: Iterable[ImageFolderSamples]) -> list[str]:
-    """Name and target of every picture, sorted. Raises ValueError for a folder that has other ones than the first.
+    """Name and target of every image, sorted. Raises ValueError for a folder that has other ones than the first.
 
-    Suffixes may differ, and the folders in which pictures lie.
+    Suffixes may differ, and the folders in which images lie.
     """
     first, *others = folders
     names = _pictures(first)
     for other in others:
         strange = set(names) ^ set(_pictures(other))
         if strange or len(other) != len(first):
-            raise ValueError(f'expected the same pictures in {other.root} as in {first.root}, got {len(other)} and '
-                             f'{len(first)}, and {min(strange, default="one")} not in both; give the clean pictures of '
+            raise ValueError(f'expected the same images in {other.root} as in {first.root}, got {len(other)} and '
+                             f'{len(first)}, and {min(strange, default="one")} not in both; give the clean images of '
                              'this set with --data, or complete the folder')
     return names
 

@@ -1,4 +1,4 @@
-"""Decoded images in a memory map, so that many passes over a data set decode it once."""
+"""Decoded images in a memory map, so that many passes over a dataset decode it once."""
 
 import errno
 import os

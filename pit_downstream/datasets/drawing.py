@@ -1,8 +1,8 @@
-"""Drawing primitives of the bundled data set: outlines, textures and colours.
+"""Drawing primitives of the bundled dataset: outlines, textures and colors.
 
 Everything here uses only + - * / sqrt, floor, comparisons and uniform draws, all of which IEEE 754 defines to the
 last bit. There is no sin, exp, pow, matrix product or float sum, which depend on the machine's vector unit, so a
-seed gives the same picture on every machine.
+seed gives the same image on every machine.
 """
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def tilt(rng: np.random.Generator, tan_half: float) -> tuple[float, float]:
 
 
 def grid(height: int, width: int) -> tuple[Array, Array]:
-    """x (1, W) and y (H, 1): pixel centres measured from the middle of the window, float32."""
+    """x (1, W) and y (H, 1): pixel centers measured from the middle of the window, float32."""
     x = np.arange(width, dtype=np.float32)[None, :] - (width - 1) / 2
     y = np.arange(height, dtype=np.float32)[:, None] - (height - 1) / 2
     return x, y
@@ -79,7 +79,7 @@ OUTLINES: dict[str, Outline] = {'circle': circle, 'square': square, 'ring': ring
 REACH = 1.2  # no outline reaches further from its middle than this many radii
 
 
-# Textures: fields in [0, 1] of shape (H, W) that blend two colours ---------------------------------------------------
+# Textures: fields in [0, 1] of shape (H, W) that blend two colors ---------------------------------------------------
 
 def plain(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
     return np.zeros((y.size, x.size), np.float32)
@@ -138,10 +138,10 @@ def _smooth(t: Array) -> Array:
     return t * t * (3 - 2 * t)
 
 
-# Colours: RGB in [0, 1] ----------------------------------------------------------------------------------------------
+# Colors: RGB in [0, 1] ----------------------------------------------------------------------------------------------
 
 def colour(rng: np.random.Generator) -> Colour:
-    """A random colour: any hue, from greyish to vivid, from dark to light."""
+    """A random color: any hue, from greyish to vivid, from dark to light."""
     hue, saturation, value = uniform(rng, 0, 6), uniform(rng, 0.15, 0.9), uniform(rng, 0.2, 1.0)
     parts = ((n + hue) % 6 for n in (5, 3, 1))  # HSV to RGB without cases: Wikipedia, "HSL and HSV"
     red, green, blue = (value - value * saturation * max(0.0, min(k, 4 - k, 1.0)) for k in parts)
@@ -149,7 +149,7 @@ def colour(rng: np.random.Generator) -> Colour:
 
 
 def near(base: Colour, rng: np.random.Generator, low: float, high: float) -> Colour:
-    """A colour whose distance from `base` is in [low, high), as far as the cube allows."""
+    """A color whose distance from `base` is in [low, high), as far as the cube allows."""
     other, length = colour(rng), uniform(rng, low, high)
     scale = length / max(distance(base, other), 1e-3)
     red, green, blue = (min(max(b + (o - b) * scale, 0.0), 1.0) for b, o in zip(base, other))
@@ -163,7 +163,7 @@ def distance(first: Colour, second: Colour) -> float:
 
 
 def away_from(others: Sequence[Colour], rng: np.random.Generator, least: float) -> Colour:
-    """A random colour at least `least` from every other one; the farthest of forty draws if none is."""
+    """A random color at least `least` from every other one; the farthest of forty draws if none is."""
     best, reached = colour(rng), -1.0
     for _ in range(40):
         candidate = colour(rng)

@@ -29,7 +29,7 @@ def class_folders(root: str | Path, *, view: View, name: str | None = None, clas
     root = Path(root)
     folders = folders_in(root)
     if not folders and images_in(root):
-        raise ValueError(f'expected class folders in {root}, found {len(images_in(root))} pictures; for a flat '
+        raise ValueError(f'expected class folders in {root}, found {len(images_in(root))} images; for a flat '
                          'folder give their classes with --labels FILE')
     pictures = images_by_class(root, folders)
     indices = (classes or Classes()).indices(folders, [folder for folder in folders if pictures[folder]])
@@ -41,11 +41,11 @@ def class_folders(root: str | Path, *, view: View, name: str | None = None, clas
 
 def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str | None = None,
                 classes: Classes | None = None) -> ImageFolderSamples:
-    """Pictures directly in `root`, their classes in the text file `labels`.
+    """Images directly in `root`, their classes in the text file `labels`.
 
     A line is 'picture label', separated by a comma or else by the last blanks of the line, where the label is a class
-    index or a WordNet id and the picture's suffix may be left out (Kaggle's LOC_val_solution.csv is such a file); or a
-    label alone, for the pictures in sorted order. A label may also be the name of one of `classes`.
+    index or a WordNet id and the image's suffix may be left out (Kaggle's LOC_val_solution.csv is such a file); or a
+    label alone, for the images in sorted order. A label may also be the name of one of `classes`.
     """
     root, labels = Path(root), Path(labels)
     if not labels.is_file():
@@ -57,7 +57,7 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
     targets = _read_labels(labels, pictures, classes or Classes())
     unnamed = [picture for picture in pictures if picture not in targets]
     if unnamed:
-        raise ValueError(f'expected a label for each of the {len(pictures)} pictures in {root}, got none for '
+        raise ValueError(f'expected a label for each of the {len(pictures)} images in {root}, got none for '
                          f'{len(unnamed)} of them, {", ".join(unnamed[:3])} ...; complete {labels}')
     return ImageFolderSamples(root, pictures, [targets[picture] for picture in pictures], view=view,
                           name=name or _name(root, len(set(targets.values())) == 1000))
@@ -72,7 +72,7 @@ def of_imagenet(samples: ImageFolderSamples) -> bool:
 def published_corruptions(root: str | Path, corruptions: Iterable[str], severities: Iterable[int], *, view: View,
                           name: str | None = None, clean: ImageFolderSamples | None = None, limit: int | None = None,
                           classes: Classes | None = None) -> ImageNetCFolders:
-    """Corrupted pictures as published: ImageNet-C, ImageNet-C-bar, ImageNet-3DCC.
+    """Corrupted images as published: ImageNet-C, ImageNet-C-bar, ImageNet-3DCC.
 
     Layouts: root/<corruption>/<severity>/<class>/* and root/<group>/<corruption>/<severity>/<class>/*. The name is
     'imagenet_c' for all 1000 classes, else 'folder' with the end of the path.
@@ -84,7 +84,7 @@ def published_corruptions(root: str | Path, corruptions: Iterable[str], severiti
     missing = [str(place.relative_to(root)) for place in places.values() if not place.is_dir()]
     if missing:
         shown = ', '.join(missing[:8]) + (f' and {len(missing) - 8} more' if len(missing) > 8 else '')
-        raise FileNotFoundError(f'expected the folders {shown} in {root}, found none of these; complete the data set, '
+        raise FileNotFoundError(f'expected the folders {shown} in {root}, found none of these; complete the dataset, '
                                 'or choose with --corruptions and --severities')
     folders = {condition: class_folders(place, view=view, name='published', classes=classes)
                for condition, place in places.items()}
@@ -120,7 +120,7 @@ def _read_labels(path: Path, pictures: list[str], classes: Classes) -> dict[str,
     rows = [row for row in rows if row[0] not in ('ImageId', 'filename', 'image')]
     if all(len(row) == 1 for row in rows):
         if len(rows) != len(pictures):
-            raise ValueError(f'expected {len(pictures)} labels in {path}, one for each picture, got {len(rows)}')
+            raise ValueError(f'expected {len(pictures)} labels in {path}, one for each image, got {len(rows)}')
         rows = [[picture, *row] for picture, row in zip(pictures, rows, strict=True)]
     stems = {picture.rsplit('.', 1)[0]: picture for picture in pictures}
     targets: dict[str, int] = {}
@@ -135,7 +135,7 @@ def _read_labels(path: Path, pictures: list[str], classes: Classes) -> dict[str,
 
 
 def _row(line: str) -> list[str]:
-    """[label] or [picture, label ...]; a picture's name may hold blanks."""
+    """[label] or [image, label ...]; an image's name may hold blanks."""
     picture, comma, labels = line.partition(',')
     return [picture.strip(), *labels.split()] if comma else line.rsplit(maxsplit=1)
 
@@ -145,5 +145,5 @@ def _name(root: Path, all_classes: bool) -> str:
 
 
 def folder_text(root: str | Path, **kwargs: Value) -> str:
-    """What a record calls the images of a folder that is no known data set: "folder(root='flowers/val')"."""
+    """What a record calls the images of a folder that is no known dataset: "folder(root='flowers/val')"."""
     return str(Spec.of('folder', root=printable('/'.join(Path(root).resolve().parts[-2:])), **kwargs))

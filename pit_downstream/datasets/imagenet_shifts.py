@@ -1,4 +1,4 @@
-"""ImageNet-A, -R, -Sketch, -V2, ReaL and Stylized ImageNet: other pictures, or other labels, of ImageNet's classes."""
+"""ImageNet-A, -R, -Sketch, -V2, ReaL and Stylized ImageNet: other images, or other labels, of ImageNet's classes."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -56,9 +56,9 @@ for _variant in ('matched-frequency', 'threshold0.7', 'top-images'):
 
 @DATASETS.register('imagenet_real', title='ReaL', place=None, images=46837)
 def imagenet_real(root: None = None, *, view: View | None = None) -> Shift:
-    """Beyer et al. 2020: several labels for a validation picture of ImageNet, found by its number; none for 3,163.
+    """Beyer et al. 2020: several labels for a validation image of ImageNet, found by its number; none for 3,163.
 
-    It has no files of its own. Pictures without a label are left out, of the clean error too.
+    It has no files of its own. Images without a label are left out, of the clean error too.
     """
     labels = real_labels()
 
@@ -72,7 +72,7 @@ def imagenet_real(root: None = None, *, view: View | None = None) -> Shift:
 
 @DATASETS.register('imagenet_stylized', title='Stylized ImageNet', place='data/imagenet-stylized', images=50000)
 def imagenet_stylized(root: str | Path, *, view: View) -> Shift:
-    """Geirhos et al. 2019: validation pictures in the style of paintings, 224 x 224, taken as they are.
+    """Geirhos et al. 2019: validation images in the style of paintings, 224 x 224, taken as they are.
 
     Nobody publishes them, one makes them with rgeirhos/Stylized-ImageNet: root/<wnid>/*.
     """
@@ -80,7 +80,7 @@ def imagenet_stylized(root: str | Path, *, view: View) -> Shift:
 
 
 def within(classes: Collection[int]) -> Callable[[Sample], tuple[int, ...]]:
-    """Answers: the target, for the pictures of `classes` alone."""
+    """Answers: the target, for the images of `classes` alone."""
     return lambda sample: (sample.target,) if sample.target in classes else ()
 
 
@@ -102,7 +102,7 @@ def _thousand(name: str, root: Path, view: View, fits: bool) -> Shift:
 def _number(id: str) -> int:
     found = VAL.search(id)
     if not found or not 1 <= int(found[1]) <= 50_000:
-        raise ValueError('expected pictures named ILSVRC2012_val_00000001 to ILSVRC2012_val_00050000, by which ReaL '
-                         f'has its labels, got {id}; give ImageNet\'s validation pictures with --data, or leave out '
+        raise ValueError('expected images named ILSVRC2012_val_00000001 to ILSVRC2012_val_00050000, by which ReaL '
+                         f'has its labels, got {id}; give ImageNet\'s validation images with --data, or leave out '
                          'imagenet_real')
     return int(found[1])

@@ -31,7 +31,7 @@ def subset_indices(name: str) -> Mapping[str, int]:
 
 @cache
 def real_labels() -> tuple[tuple[int, ...], ...]:
-    """What is to be seen in each of the 50,000 validation pictures of ImageNet, by number; () where it is none of it.
+    """What is to be seen in each of the 50,000 validation images of ImageNet, by number; () where it is none of it.
 
     Class indices in 0..999: real.json of Beyer et al. 2020, "Are we done with ImageNet?", of which timm carries a copy.
     """

@@ -11,7 +11,7 @@ from pit_downstream.datasets.base import View
 from pit_downstream.datasets.folders import folders_in
 from pit_downstream.datasets.shift import Shift, answered, require_folders
 
-BORDER = 2  # pixels of the frame around every picture, which its authors ask to cut off; as easyrobust does
+BORDER = 2  # pixels of the frame around every image, which its authors ask to cut off; as easyrobust does
 
 
 @DATASETS.register('objectnet', title='ObjectNet', place='data/objectnet-1.0', images=None)

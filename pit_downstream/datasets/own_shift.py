@@ -1,4 +1,4 @@
-"""A shifted data set of one's own: a folder for each class, beside clean pictures with folders of the same names."""
+"""A shifted dataset of one's own: a folder for each class, beside clean images with folders of the same names."""
 
 import re
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from pit_downstream.datasets.imagenet_shifts import within
 from pit_downstream.datasets.labelsets import Classes
 from pit_downstream.datasets.shift import Shift, answered
 
-PREFIX = 'shift_'  # of the names that no published data set has
+PREFIX = 'shift_'  # of the names that no published dataset has
 
 
 @dataclass(frozen=True)
 class CleanReference:
-    """The clean pictures: their folder of class folders, the name under which their records are kept, and the classes
+    """The clean images: their folder of class folders, the name under which their records are kept, and the classes
     of the model, to which the folders are matched."""
 
     root: Path
@@ -26,21 +26,21 @@ class CleanReference:
 
 
 def own_shift(name: str, root: str | Path, clean: CleanReference, *, view: View) -> Shift:
-    """root/<class>/*, of classes that have clean pictures in folders of the same names; not all of them need be there.
+    """root/<class>/*, of classes that have clean images in folders of the same names; not all of them need be there.
 
-    What it is to be compared with stands in the name of its records: 'clean', the digest of the clean pictures' files,
-    and 'classes', that of its class indices, where it is the error on the clean pictures of these classes alone.
+    What it is to be compared with stands in the name of its records: 'clean', the digest of the clean images' files,
+    and 'classes', that of its class indices, where it is the error on the clean images of these classes alone.
     """
     root = Path(root)
     if not re.fullmatch(f'{PREFIX}[a-z0-9_]+', name):
         raise ValueError(f'expected a name such as {PREFIX}fog, of small letters, digits and _, got {name!r}')
     if root.resolve() == clean.root.resolve():
-        raise ValueError(f'expected other pictures than the clean ones for {name}, got {root} for both')
+        raise ValueError(f'expected other images than the clean ones for {name}, got {root} for both')
     known = _classes(clean.root)
     indices = clean.classes.indices(folders_in(clean.root), known)
     strange = [folder for folder in _classes(root) if folder not in known]
     if strange:
-        raise ValueError(f'expected in {root} folders named by classes that have pictures in {clean.root}, got '
+        raise ValueError(f'expected in {root} folders named by classes that have images in {clean.root}, got '
                          f'{", ".join(strange[:3])}{" ..." * (len(strange) > 3)}')
     folders = {folder: (indices[folder],) for folder in _classes(root)}
     place, files = '/'.join(root.resolve().parts[-2:]), Spec.parse(clean.name).get('files')
@@ -54,5 +54,5 @@ def own_shift(name: str, root: str | Path, clean: CleanReference, *, view: View)
 
 
 def _classes(root: Path) -> list[str]:
-    """The folders in `root` that have pictures."""
+    """The folders in `root` that have images."""
     return [folder for folder in folders_in(root) if images_in(root / folder)]

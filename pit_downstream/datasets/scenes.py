@@ -1,4 +1,4 @@
-"""Pictures of the bundled data set: textured shapes on textured ground, drawn from (seed, split, index) alone."""
+"""Images of the bundled dataset: textured shapes on textured ground, drawn from (seed, split, index) alone."""
 from __future__ import annotations
 
 import math
@@ -14,7 +14,7 @@ CLASSES: tuple[str, ...] = tuple(OUTLINES)
 STREAMS = {'train': 0, 'val': 1}
 SIZES = (20.0, 52.0)   # pixels: twice the radius
 OBJECTS = (3, 7)       # per scene
-MIN_VISIBLE = 0.5      # of the full outline, parts outside of the picture included
+MIN_VISIBLE = 0.5      # of the full outline, parts outside of the image included
 MIN_PIXELS = 24
 TRIES = 30             # places tried for one object
 TILT = 0.105           # tangent of half the largest turn: objects stand upright to 12 degrees
@@ -33,7 +33,7 @@ class Scene:
 class Cutout:
     """An object before it has a place: a square window around its middle.
 
-    colours: float32 (S, S, 3); cover: float32 (S, S) in [0, 1], soft at the edge; mask: bool (S, S); shade: float32
+    colors: float32 (S, S, 3); cover: float32 (S, S) in [0, 1], soft at the edge; mask: bool (S, S); shade: float32
     (S, S) in [0, 1], how much the object darkens what lies under it; radius in pixels.
     """
     colours: Array
@@ -44,7 +44,7 @@ class Cutout:
 
 
 def draw_scene(seed: int, split: str, index: int, *, size: int = 128, contrast: float = 1.0) -> Scene:
-    """Draw the detection picture `index` of a split: 3 to 7 objects, later ones over earlier ones.
+    """Draw the detection image `index` of a split: 3 to 7 objects, later ones over earlier ones.
 
     size: height and width in pixels, at least 96. contrast: in (0, 1], what is left of every value's distance to
     mid-grey. The same arguments give the same bits in any order, process or machine.
@@ -80,13 +80,13 @@ def draw_scene(seed: int, split: str, index: int, *, size: int = 128, contrast: 
 
 
 def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: float = 1.0) -> tuple[Array, int]:
-    """Draw the classification picture `index` of a split: one dominant shape on a ground of two textures.
+    """Draw the classification image `index` of a split: one dominant shape on a ground of two textures.
 
     size, contrast: as of a scene, at least 32 pixels. Returns the image, uint8 (size, size, 3) RGB, and its label,
     `index` modulo the number of classes, so that any run of indices is balanced.
     """
     if size < 32:
-        raise ValueError(f'an object picture is at least 32 pixels wide, got {size}; raise size')
+        raise ValueError(f'an object image is at least 32 pixels wide, got {size}; raise size')
     check_contrast(contrast)
     rng = _stream(seed, split, index, first=2)
     canvas, ground = _ground(size, rng, two_textures=True)
@@ -101,11 +101,11 @@ def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: 
 
 def check_contrast(contrast: float) -> None:
     if not 0 < contrast <= 1:
-        raise ValueError(f'contrast is in (0, 1], got {contrast}; 1 is the pictures as they are drawn')
+        raise ValueError(f'contrast is in (0, 1], got {contrast}; 1 is the images as they are drawn')
 
 
 def _stream(seed: int, split: str, index: int, *, first: int) -> np.random.Generator:
-    """A generator of its own for every picture; `first` keeps scenes and object pictures apart."""
+    """A generator of its own for every image; `first` keeps scenes and object images apart."""
     if split not in STREAMS:
         raise LookupError(f'split is one of {", ".join(STREAMS)}, got {split!r}')
     if seed < 0 or index < 0:
@@ -114,7 +114,7 @@ def _stream(seed: int, split: str, index: int, *, first: int) -> np.random.Gener
 
 
 def _ground(size: int, rng: np.random.Generator, *, two_textures: bool) -> tuple[Array, list[Colour]]:
-    """Canvas, float32 (size, size, 3), and the colours in it."""
+    """Canvas, float32 (size, size, 3), and the colors in it."""
     x, y = grid(size, size)
     base = away_from([(1.0, 1.0, 1.0)], rng, 0.4)
     colours = [base, near(base, rng, 0.05, 0.2)]
@@ -134,7 +134,7 @@ def _texture(x: Array, y: Array, period: float, rng: np.random.Generator) -> Arr
 
 
 def _cutout(label: int, radius: float, ground: list[Colour], rng: np.random.Generator) -> Cutout:
-    """An object of a class in random turn, stretch, texture and colours that stand out from the ground's."""
+    """An object of a class in random turn, stretch, texture and colors that stand out from the ground's."""
     reach = int(REACH * 1.15 * radius) + 4
     x, y = grid(2 * reach + 1, 2 * reach + 1)
     u, v = turned(x - uniform(rng, -0.5, 0.5), y - uniform(rng, -0.5, 0.5), tilt(rng, TILT))
@@ -153,14 +153,14 @@ def _cutout(label: int, radius: float, ground: list[Colour], rng: np.random.Gene
 
 
 def _rim(ground: list[Colour], rng: np.random.Generator) -> tuple[float, float]:
-    """Strength and grey tone of the line along the inside of the edge: black on light ground, white on dark."""
+    """Strength and gray tone of the line along the inside of the edge: black on light ground, white on dark."""
     red, green, blue = ground[0]
     strength = uniform(rng, 0.6, 1.0)
     return strength, 0.0 if red + green + blue > 1.35 else 1.0
 
 
 def _overlap(window: int, place: tuple[int, int], size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a window with its middle at `place` (row, column) lies: slices of the picture and of the window."""
+    """Where a window with its middle at `place` (row, column) lies: slices of the image and of the window."""
     starts = [middle - window // 2 for middle in place]
     inside = [(max(start, 0), min(start + window, size)) for start in starts]
     picture = tuple(slice(low, high) for low, high in inside)
@@ -186,7 +186,7 @@ def _find_place(cutout: Cutout, owner: Array, areas: list[int], neighbours: list
 
 def _propose(radius: float, size: int, neighbours: list[tuple[int, int, float]],
              rng: np.random.Generator) -> tuple[int, int]:
-    """Anywhere in the picture or, given neighbours and by a coin, at the edge of one of them."""
+    """Anywhere in the image or, given neighbors and by a coin, at the edge of one of them."""
     if neighbours and rng.random() < 0.5:
         row, column, other = neighbours[int(rng.integers(len(neighbours)))]
         down, right = direction(rng)

@@ -1,4 +1,4 @@
-"""The bundled data set on disk: COCO-format detection and a folder per class for classification.
+"""The bundled dataset on disk: COCO-format detection and a folder per class for classification.
 
     python -m pit_downstream.datasets.shapes data/shapes
     python -m pit_downstream.datasets.shapes data/shapes_faint --contrast 0.3
@@ -24,10 +24,10 @@ from pit_downstream.datasets.scenes import CLASSES, Scene, check_contrast, draw_
 
 __all__ = ['CLASSES', 'Scene', 'draw_object', 'draw_scene', 'write_shapes']
 
-VERSION = 3  # raise it when any picture changes, so that sets on disk are drawn again
+VERSION = 3  # raise it when any image changes, so that sets on disk are drawn again
 STAMP = 'shapes.json'
 OBJECT_SIZE = 64
-Parameters = dict[str, Any]  # seed, sizes and numbers of pictures, and the contrast
+Parameters = dict[str, Any]  # seed, sizes and numbers of images, and the contrast
 LEAST = {'version': 0, 'seed': 0, 'size': 96, 'train': 1, 'val': 1,
          'classification_train': len(CLASSES), 'classification_val': len(CLASSES)}
 
@@ -35,11 +35,11 @@ LEAST = {'version': 0, 'seed': 0, 'size': 96, 'train': 1, 'val': 1,
 def write_shapes(root: str | Path, *, train: int = 800, val: int = 150, size: int = 128,
                  classification_train: int = 1200, classification_val: int = 300, seed: int = 0,
                  contrast: float = 1.0) -> Path:
-    """Draw the data set into `root` and return it; at once when the same set lies there already.
+    """Draw the dataset into `root` and return it; at once when the same set lies there already.
 
     The set appears whole or not at all: it is drawn into a sibling folder and then renamed. Another set of ours in
     `root` is replaced file by file, and files that are not ours stay. Raises ValueError when `root` holds something
-    else. contrast: in (0, 1], of all pictures, see draw_scene.
+    else. contrast: in (0, 1], of all images, see draw_scene.
     """
     root = Path(root)
     parameters: Parameters = {'version': VERSION, 'seed': seed, 'size': size, 'train': train, 'val': val,
@@ -164,7 +164,7 @@ def _save(image: np.ndarray, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Draw the bundled data set.')
+    parser = argparse.ArgumentParser(description='Draw the bundled dataset.')
     parser.add_argument('root', nargs='?', default='data/shapes', help='folder to write, by default %(default)s')
     parser.add_argument('--contrast', type=float, default=1.0, help='in (0, 1]; 0.3 leaves three tenths of every '
                         "value's distance to mid-grey (default: %(default)s)")
@@ -177,7 +177,7 @@ def main() -> None:
         raise SystemExit(2) from None
     count = json.loads((root / STAMP).read_text())
     print(f"{root}: {count['train']} train and {count['val']} val scenes, {count['classification_train']} and "
-          f"{count['classification_val']} object pictures, {time.perf_counter() - start:.1f} s")
+          f"{count['classification_val']} object images, {time.perf_counter() - start:.1f} s")
 
 
 if __name__ == '__main__':

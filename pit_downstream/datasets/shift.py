@@ -1,4 +1,4 @@
-"""Shift: another data set in the classes of a clean one; and what a folder looks like where it is not that expected."""
+"""Shift: another dataset in the classes of a clean one; and what a folder looks like where it is not that expected."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,13 +17,13 @@ VAL = re.compile(r'ILSVRC2012_val_(\d{8})')
 
 @dataclass(frozen=True)
 class Shift:
-    """A data set opened: its pictures, and what counts as right.
+    """A dataset opened: its images, and what counts as right.
 
-    samples: its pictures, their targets all class indices that are right; None where it has no pictures of its own
+    samples: its images, their targets all class indices that are right; None where it has no images of its own
     (ReaL relabels those of ImageNet).
     classes: the class indices among which a prediction is chosen; None for all of the model's.
-    on_clean: metrics of the clean pictures (ImageNet's, for a published set) by name, each with the answers it asks
-    for: the same question put to the pictures of the matching classes.
+    on_clean: metrics of the clean images (ImageNet's, for a published set) by name, each with the answers it asks
+    for: the same question put to the images of the matching classes.
     """
 
     samples: ImageFolderSamples | None
@@ -33,20 +33,20 @@ class Shift:
 
 def answered(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: View, /,
              **words: Value) -> ImageFolderSamples:
-    """The pictures of the folders below `root`, each with the class indices of its folder as its right answers.
+    """The images of the folders below `root`, each with the class indices of its folder as its right answers.
 
     name, words: of the Spec under which records are kept.
     """
     found = [(f'{folder}/{picture}', tuple(folders[folder])) for folder, pictures in
              images_by_class(root, folders).items() for picture in pictures]
     if not found:
-        raise ValueError(f'expected pictures in the {len(folders)} folders of {root}, found none')
+        raise ValueError(f'expected images in the {len(folders)} folders of {root}, found none')
     ids, targets = zip(*found, strict=True)
     return ImageFolderSamples(root, ids, targets, view=view, name=str(Spec.of(name, **words)))
 
 
 def as_published(view: View) -> View:
-    """For pictures that were published at 224 x 224, already cut: they are resized only for a model of another size."""
+    """For images that were published at 224 x 224, already cut: they are resized only for a model of another size."""
     return replace(view, resize=None if view.size in (None, 224) else view.size)
 
 
@@ -59,7 +59,7 @@ def require_folders(root: Path, fits: bool, expected: str) -> None:
 def require_imagenet(root: Path) -> None:
     """Raise ValueError unless `root` has class folders as ImageNet's: ImageNet-A would have no gap to itself."""
     require_folders(root, of_thousand(folders_in(root)),
-                    "ImageNet's validation pictures in folders of the 1000 classes")
+                    "ImageNet's validation images in folders of the 1000 classes")
 
 
 def of_thousand(names: list[str]) -> bool:
@@ -82,7 +82,7 @@ def recognise(root: Path) -> str:
     if len(names) == 1:
         return f'a folder around {names[0]}, which looks like {recognise(root / names[0])}'
     if not names:
-        return f'{len(images_in(root))} pictures without class folders'
+        return f'{len(images_in(root))} images without class folders'
     return f'{len(names)} folders ({", ".join(names[:3])}{" ..." * (len(names) > 3)})'
 
 
@@ -95,11 +95,11 @@ def _of_wordnet(root: Path, names: list[str]) -> str:
     if in_a != in_r:
         return f'a part of ImageNet-{"A" if in_a else "R"}: {folders}'
     if is_validation(root):
-        return f"ImageNet's validation pictures: {folders}"
+        return f"ImageNet's validation images: {folders}"
     return f'classes of ImageNet-1k: {folders}'
 
 
 def is_validation(root: Path) -> bool:
-    """Whether the first picture, of the first class or of a flat folder, is named as ImageNet's validation pictures."""
+    """Whether the first image, of the first class or of a flat folder, is named as ImageNet's validation images."""
     pictures = images_in(root.joinpath(*folders_in(root)[:1]))
     return bool(pictures) and VAL.match(pictures[0]) is not None

@@ -1,4 +1,4 @@
-"""The shifted data sets by name: which are asked for, where they lie, and opening them.
+"""The shifted datasets by name: which are asked for, where they lie, and opening them.
 
 An entry of DATASETS opens a folder as `DATASETS[name](root, view=view)` and gives a Shift. What is said about it:
 title; place, where it lies unless told otherwise (None: it has no files); images, how many it was published with.
@@ -25,8 +25,8 @@ def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str |
     """Where the shifts of a command line lie, by name; None for what needs no files of its own.
 
     given: texts NAME or NAME=PLACE, where 'in9' stands for every variation that lies in its place and a name with
-    'shift_' in front is a data set of one's own; empty for all whose folder is there, ImageNet's relatives first and
-    IN-9 last. imagenet: folder of the validation pictures, for ReaL. Raises LookupError for an unknown name.
+    'shift_' in front is a dataset of one's own; empty for all whose folder is there, ImageNet's relatives first and
+    IN-9 last. imagenet: folder of the validation images, for ReaL. Raises LookupError for an unknown name.
     """
     if not given:
         names = sorted(DATASETS, key=lambda name: (not name.startswith('imagenet_'), name.startswith('in9_')))
@@ -43,21 +43,21 @@ def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str |
             continue
         usual = DATASETS.entry(IN9 if name == 'in9' else name).about['place']
         if place and usual is None:
-            raise ValueError(f'expected {name} without a place, got {text}; it is measured on the pictures of --data')
+            raise ValueError(f'expected {name} without a place, got {text}; it is measured on the images of --data')
         chosen |= _variations(place or usual) if name == 'in9' else {name: place or usual}
     return chosen
 
 
 def open_shifts(places: Mapping[str, str | None], *, view: View, clean: CleanReference | None = None,
                 limit: int | None = None) -> dict[str, Shift]:
-    """Every shift of `places`, its pictures as `view` shows them. limit: at most so many of each, evenly spread.
+    """Every shift of `places`, its images as `view` shows them. limit: at most so many of each, evenly spread.
 
-    clean: beside which data sets of one's own lie. Raises ValueError for more pictures than were published; fewer are
+    clean: beside which datasets of one's own lie. Raises ValueError for more images than were published; fewer are
     a warning.
     """
     homeless = [name for name in places if is_own(name) and clean is None]
     if homeless:
-        raise ValueError(f'expected clean pictures beside {homeless[0]}, got none; say where they lie with --data DIR')
+        raise ValueError(f'expected clean images beside {homeless[0]}, got none; say where they lie with --data DIR')
     shifts = {name: own_shift(name, place, clean, view=view) if is_own(name) else DATASETS[name](place, view=view)
               for name, place in places.items()}
     for name, shift in shifts.items():
@@ -74,7 +74,7 @@ def require_places(places: Mapping[str, str | None]) -> None:
 
 
 def is_own(name: str) -> bool:
-    """Whether a shift is a data set of one's own, of whatever classes the clean pictures have."""
+    """Whether a shift is a dataset of one's own, of whatever classes the clean images have."""
     return name.startswith(PREFIX)
 
 
@@ -92,16 +92,16 @@ def _is_there(name: str, place: str | None, imagenet: Path) -> bool:
 
 
 def _compare(name: str, shift: Shift) -> None:
-    """The number of pictures with that of the published set."""
+    """The number of images with that of the published set."""
     if is_own(name):
         return
     published, title = (DATASETS.entry(name).about[key] for key in ('images', 'title'))
     if shift.samples is None or published in (None, len(shift.samples)):
         return
     if len(shift.samples) > published:
-        raise ValueError(f'expected the {published} pictures of {title} in {shift.samples.root}, got '
+        raise ValueError(f'expected the {published} images of {title} in {shift.samples.root}, got '
                          f'{len(shift.samples)}; give its own folder')
-    _log.warning('%s has %d of its %d pictures in %s', title, len(shift.samples), published, shift.samples.root)
+    _log.warning('%s has %d of its %d images in %s', title, len(shift.samples), published, shift.samples.root)
 
 
 def _limited(shift: Shift, limit: int | None) -> Shift:

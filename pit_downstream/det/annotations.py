@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Instances(tuple):
-    """Objects as a mmdet data set knows them: dicts with bbox (left, top, right, bottom) in pixels of the raw image,
+    """Objects as a mmdet dataset knows them: dicts with bbox (left, top, right, bottom) in pixels of the raw image,
     bbox_label, ignore_flag and, where there are masks, mask (polygons or run lengths)."""
 
     def __new__(cls, every: Iterable[dict[str, Any]] = ()):
@@ -36,7 +36,7 @@ def instances_of(found: InstanceData, *, least: float) -> Instances:
 
 
 def image_region(data_sample: DetDataSample, height: int, width: int) -> tuple[slice, slice]:
-    """Which rows and columns of a network image of this size are the picture, and not what the pipeline padded it
+    """Which rows and columns of a network image of this size are the image, and not what the pipeline padded it
     with."""
     if 'border' in data_sample:  # of RandomCenterCropPad: CenterNet, CornerNet
         top, bottom, left, right = (int(side) for side in data_sample.border)
@@ -55,7 +55,7 @@ def set_ground_truth(data_sample: DetDataSample, instances: Instances, device: t
     loaded = {'instances': [dict(one) for one in instances], 'ori_shape': data_sample.ori_shape[:2]}
     if masks and any('mask' not in one for one in instances):
         raise ValueError('expected masks in the annotations for the losses of a detector with masks, got boxes alone; '
-                         'give another data set, or the config of a detector without masks')
+                         'give another dataset, or the config of a detector without masks')
     LoadAnnotations(with_bbox=True, with_mask=masks, box_type=None).transform(loaded)
     rows, columns = image_region(data_sample, *data_sample.network_shape)
     boxes = torch.from_numpy(_moved(loaded['gt_bboxes'], data_sample, rows, columns)).to(device)
@@ -70,7 +70,7 @@ def set_ground_truth(data_sample: DetDataSample, instances: Instances, device: t
 
 
 def _moved(boxes: np.ndarray, data_sample: DetDataSample, rows: slice, columns: slice) -> np.ndarray:
-    """Boxes (n, 4) of the raw image in network pixels, cut where the picture ends."""
+    """Boxes (n, 4) of the raw image in network pixels, cut where the image ends."""
     across, down = data_sample.get('scale_factor', (1., 1.))[:2]
     start = np.float32([columns.start, rows.start] * 2)
     stop = np.float32([columns.stop, rows.stop] * 2)

@@ -1,4 +1,4 @@
-"""Put any detector config on the bundled data set: its classes, its size, and a schedule for two CPU cores."""
+"""Put any detector config on the bundled dataset: its classes, its size, and a schedule for two CPU cores."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -15,7 +15,7 @@ ROOT = 'data/shapes'
 
 @dataclass(frozen=True)
 class Preset:
-    """What the bundled data set asks of one family of detectors, trained from scratch.
+    """What the bundled dataset asks of one family of detectors, trained from scratch.
 
     side: of the images, in pixels. clip: largest gradient norm. model: what is smaller than in the model for COCO.
     """
@@ -33,7 +33,7 @@ NORM = dict(type='GN', num_groups=16)
 
 
 def _detr(queries: int, encoder: int, decoder: int, width: int = 1024, dropout: str = 'dropout') -> dict:
-    """As many queries as the pictures need, fewer layers, no dropout. width: of the hidden layer after attention;
+    """As many queries as the images need, fewer layers, no dropout. width: of the hidden layer after attention;
     dropout: what the decoder calls its attention's.
 
     With more layers or dropout DETR's queries all answer the same for thousands of steps on a set this small.
@@ -92,7 +92,7 @@ PRESETS = {
 
 
 def use_bundled(cfg: Config, root: str = ROOT) -> None:
-    """Rewrite `cfg` in place for the data set that `write_shapes(root)` draws; nothing is downloaded or pretrained."""
+    """Rewrite `cfg` in place for the dataset that `write_shapes(root)` draws; nothing is downloaded or pretrained."""
     cfg.load_from, cfg.resume = None, False
     preset = PRESETS.get(cfg.model.type, Preset())
     _fit_model(cfg, preset)

@@ -83,7 +83,7 @@ def _set_annotations(cfg: Config, args: argparse.Namespace) -> None:
     metrics = [part.get('type') for part in dicts_in(evaluator) if 'type' in part]
     if not isinstance(evaluator, dict) or not issubclass(METRICS.get(metrics[0]) or object, CocoMetric):
         raise ValueError(f'expected --ann with a config whose test_evaluator is one CocoMetric, got '
-                         f'{", ".join(map(str, metrics)) or "none"}; name the data set in the config instead')
+                         f'{", ".join(map(str, metrics)) or "none"}; name the dataset in the config instead')
     cfg.merge_from_dict({
         'test_dataloader.dataset.data_root': '', 'test_dataloader.dataset.ann_file': args.ann,
         'test_dataloader.dataset.data_prefix.img': args.images, 'test_evaluator.ann_file': args.ann})

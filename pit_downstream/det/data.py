@@ -196,7 +196,7 @@ def survive_broken_images(cfg: Config) -> None:
 
 
 def set_data_root(cfg: Config, root: str) -> None:
-    """Point every data set of `cfg` that has a `data_root`, and the evaluators' files below it, to `root`, in place."""
+    """Point every dataset of `cfg` that has a `data_root`, and the evaluators' files below it, to `root`, in place."""
     old = {part['data_root'] for loader in LOADERS for part in dicts_in(cfg.get(loader)) if part.get('data_root')}
     for part in dicts_in([cfg.get(loader) for loader in LOADERS]):
         if part.get('data_root'):
@@ -220,8 +220,8 @@ def require_data(cfg: Config, loaders: tuple[str, ...]) -> None:
     if missing:
         root = datasets[0].get('data_root') or '.'
         raise FileNotFoundError(
-            f'expected the data set under {root}, did not find {", ".join(missing)}; put it there as data/README.md '
-            'says, name another folder with --data DIR, or run with --bundled, which needs no data set')
+            f'expected the dataset under {root}, did not find {", ".join(missing)}; put it there as data/README.md '
+            'says, name another folder with --data DIR, or run with --bundled, which needs no dataset')
 
 
 def dicts_in(node) -> Iterator[dict]:

@@ -16,7 +16,7 @@ from pit_downstream.det.predictor import DetectorPredictor
 class OriginalSizePredictor(DetectorPredictor):
     """As DetectorPredictor, but a batch holds the raw images as they are, in [0, 1]: an attack perturbs these.
 
-    The pipeline runs once, for what it pads and says of an image; the picture in it is made from the raw image by a
+    The pipeline runs once, for what it pads and says of an image; the image in it is made from the raw image by a
     bilinear resize without antialiasing, as mmdet's pipelines do by default with OpenCV, except that nothing is
     rounded to whole levels. So clean results differ a little, and the name says so. In the batch a sample's image is
     what the pipeline made, levels (3, h, w).

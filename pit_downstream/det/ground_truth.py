@@ -1,4 +1,4 @@
-"""The objects that are there, in COCO's format: read from the file that the config names, or made from the data set."""
+"""The objects that are there, in COCO's format: read from the file that the config names, or made from the dataset."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class GroundTruth:
 
     @classmethod
     def of_samples(cls, samples: DetectionSamples) -> 'GroundTruth':
-        """From what the data set says, for VOC's XML and whatever else is no COCO file; areas are those of the boxes,
+        """From what the dataset says, for VOC's XML and whatever else is no COCO file; areas are those of the boxes,
         objects marked difficult are ignored like crowds."""
         content: dict[str, list] = {'images': [], 'annotations': [], 'categories': [
             {'id': label, 'name': name} for label, name in enumerate(samples.classes)]}

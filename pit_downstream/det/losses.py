@@ -1,4 +1,4 @@
-"""The losses of any mmdet detector for one image, differentiable in its pixels, the model in evaluation behaviour.
+"""The losses of any mmdet detector for one image, differentiable in its pixels, the model in evaluation behavior.
 
 Which of the numbers that a detector's loss() returns count for an attack follows from the words in their names:
 

@@ -85,7 +85,7 @@ class CocoAP(GatheredMetric):
         found, classes = one.pred_instances, len(self.truth.category_ids)
         kept = {'labels': found.labels.cpu().numpy(), 'scores': found.scores.cpu().numpy()}
         if (kept['labels'] >= classes).any():
-            raise ValueError(f'expected labels of the {classes} classes of the data set, got {kept["labels"].max()}; '
+            raise ValueError(f'expected labels of the {classes} classes of the dataset, got {kept["labels"].max()}; '
                              'set metainfo.classes of test_dataloader.dataset, or take another checkpoint')
         if self.kind == BOXES:
             return kept | {'boxes': found.bboxes.cpu().numpy()}
@@ -135,7 +135,7 @@ class CocoAP(GatheredMetric):
 class VocAP(GatheredMetric):
     """VOC's mean AP as the config's VOCMetric computes it, difficult objects left out; AP50 at its usual IoU of 0.5.
 
-    cfg: of the VOCMetric. about: the data set's metainfo, which names the classes and the year.
+    cfg: of the VOCMetric. about: the dataset's metainfo, which names the classes and the year.
     """
 
     def __init__(self, cfg: Mapping, about: Mapping):
@@ -160,7 +160,7 @@ class VocAP(GatheredMetric):
 def config_metrics(cfg: Config, samples: DetectionSamples) -> list[GatheredMetric]:
     """What the test_evaluator of `cfg` asks for: COCO's AP of boxes and masks, or VOC's.
 
-    COCO's objects come from its ann_file, or from the data set where it names none.
+    COCO's objects come from its ann_file, or from the dataset where it names none.
     """
     chosen = _evaluator(cfg)
     if chosen['type'] == 'VOCMetric':

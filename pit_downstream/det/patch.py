@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-SIDE, SHARE = 120, 120 / 416  # pixels; of the shorter side of the picture: veralauee/DPatch, cfgs/config.py
+SIDE, SHARE = 120, 120 / 416  # pixels; of the shorter side of the image: veralauee/DPatch, cfgs/config.py
 PLACES = ('corner', 'centre')
 
 
 @ATTACKS.register('dpatch', source='Liu et al. 2018, arXiv 1806.02299', of='detectors')
 @dataclass(frozen=True, kw_only=True)
 class DPatch(Attack):
-    """A trained patch, the same for all images, pasted where the picture begins or in its centre.
+    """A trained patch, the same for all images, pasted where the image begins or in its center.
 
     file: what `save_patch` wrote; without one the patch is random noise, the control for what it covers. share: its
-    side as part of the shorter side of the picture. place: 'corner' (upper left, as in the original) or 'centre'.
+    side as part of the shorter side of the image. place: 'corner' (upper left, as in the original) or 'centre'.
     A threat of epsilon=1 under Linf lets it be itself; a smaller one fades it.
     """
 
@@ -94,7 +94,7 @@ def random_patch(seed: int) -> Tensor:
 
 
 def paste(batch: Batch, patch: Tensor, *, share: float = SHARE, place: str = 'corner') -> Tensor:
-    """The images of a batch, each with the patch, resized, in its picture; differentiable in the patch."""
+    """The images of a batch, each with the patch, resized, in its image; differentiable in the patch."""
     return torch.stack([_pasted(image, valid[0], patch, share, place)
                         for image, valid in zip(batch.images, batch.valid, strict=True)])
 

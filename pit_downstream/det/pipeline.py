@@ -30,7 +30,7 @@ def as_pixels(image: Tensor, order: str) -> np.ndarray:
 class TestPipeline:
     """The transforms of a test pipeline in two halves: `read` ends with the loader, `pack` is all that follows.
 
-    transforms: as in a config. order: of the loader's colours, 'bgr' unless it has a `channel_order` that says else.
+    transforms: as in a config. order: of the loader's colors, 'bgr' unless it has a `channel_order` that says else.
     backend_args: of the loader, where image files are.
     """
 
@@ -43,7 +43,7 @@ class TestPipeline:
             names = ', '.join(type(transform).__name__ for transform in built)
             raise ValueError(f'expected one LoadImageFromFile, or a class below it, in the test pipeline, got {names}')
         if any(isinstance(transform, Normalize) for transform in built):
-            raise ValueError('expected images to be normalised by model.data_preprocessor, got Normalize in the test '
+            raise ValueError('expected images to be normalized by model.data_preprocessor, got Normalize in the test '
                              'pipeline; move its numbers there')
         cut = places[0] + 1
         if isinstance(built[places[0]], LoadImageOrSkip):
@@ -56,7 +56,7 @@ class TestPipeline:
     def read(self, info: dict) -> tuple[Tensor, dict]:
         """The raw image, uint8 (3, H, W) in RGB at full size, and what else is known of it, for `pack`.
 
-        info: what a mmdet data set knows of one image. Raises OSError or ValueError for a file that is no image.
+        info: what a mmdet dataset knows of one image. Raises OSError or ValueError for a file that is no image.
         """
         known = self._before(info)
         require_size(known, known['img'].shape)

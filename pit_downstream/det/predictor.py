@@ -36,10 +36,10 @@ RANDOM = 'random'
 class DetectorPredictor:
     """Any detector of mmdet, in evaluation mode, behind the test pipeline of its config.
 
-    The raw sample is an image at full size with what the data set knows of it (`DetectionSamples`). In a batch it is
+    The raw sample is an image at full size with what the dataset knows of it (`DetectionSamples`). In a batch it is
     the image at network size, RGB in [0, 1], and its target is the DetDataSample that the pipeline packed: img_id,
     ori_shape, scale_factor ... and gt_instances where the pipeline loads them. `valid` is False wherever the pipeline
-    or the batch padded. The colour order, the normalisation and the padding that the model wants are made from
+    or the batch padded. The color order, the normalization and the padding that the model wants are made from
     `images` by its own data_preprocessor, in torch, so that gradients reach the pixels.
 
     Images of different sizes share a Batch but no forward pass: padding one to the size of another would change what
@@ -104,7 +104,7 @@ class DetectorPredictor:
 
     def model_inputs(self, images: Tensor, batch: Batch) -> Iterator[tuple[list[int], dict[str, Any]]]:
         """For every size of image in the batch: which ones have it, and {'inputs', 'data_samples'} as the model takes
-        them, normalised and padded to its divisor. Differentiable in images; what padded the batch is cut off."""
+        them, normalized and padded to its divisor. Differentiable in images; what padded the batch is cut off."""
         sizes: dict[tuple[int, int], list[int]] = defaultdict(list)
         for place, sample in enumerate(batch.samples):
             sizes[sample.target.network_shape].append(place)

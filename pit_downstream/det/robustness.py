@@ -44,7 +44,7 @@ def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: S
     """
     if save:
         raise ValueError('expected --save with a classifier, got it with a detector; tools/show_detections.py makes '
-                         'pictures of attacked images')
+                         'images of attacked images')
     done = broadcast(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
     _try(predictor, samples, [one for one in conditions if any(
         (str(one), metric.name) not in done for metric in metrics)], seed)

@@ -1,4 +1,4 @@
-"""The images of a config's test_dataloader at full size, with what the data set knows of them."""
+"""The images of a config's test_dataloader at full size, with what the dataset knows of them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ UNCOUNTED = ('metric', 'ann_file', 'backend_args', 'classwise', 'format_only', '
 
 
 class DetectionSamples:
-    """The images of a mmdet data set, those without objects too; images of one size follow each other.
+    """The images of a mmdet dataset, those without objects too; images of one size follow each other.
 
     A sample's id is the image id as text, its image is uint8 (3, H, W) in RGB as the config's own loader decodes it,
-    its target is what `TestPipeline.pack` wants to know. limit: how many to take, evenly spread over the data set.
+    its target is what `TestPipeline.pack` wants to know. limit: how many to take, evenly spread over the dataset.
     """
 
     def __init__(self, dataset: BaseDataset, pipeline: TestPipeline, *, spec: Spec, limit: int | None = None):
@@ -79,7 +79,7 @@ class DetectionSamples:
         return Sample(str(info['img_id']), image, known)
 
     def info(self, index: int) -> dict:
-        """What the data set knows of an image: img_id, img_path, instances ..."""
+        """What the dataset knows of an image: img_id, img_path, instances ..."""
         return self.dataset.get_data_info(self._order[index])
 
     def at(self, condition: Condition) -> tuple['DetectionSamples', Condition]:

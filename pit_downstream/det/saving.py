@@ -1,4 +1,4 @@
-"""A corrupted data set on disk, for other tools: FOLDER/<corruption>/<severity>/<file>, and FOLDER/annotations.json."""
+"""A corrupted dataset on disk, for other tools: FOLDER/<corruption>/<severity>/<file>, and FOLDER/annotations.json."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -57,7 +57,7 @@ def _names(truth: GroundTruth, ids: set, format: str) -> dict[Any, str]:
 
 def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, str], seed: int) -> None:
     if batch.unreadable:
-        raise ValueError(f'expected readable images, got one that is not: {batch.unreadable[0]}; mend it')
+        raise ValueError(f'expected readable images, got one that is not: {batch.unreadable[0]}; fix it')
     files = [_paths(folder, one, names[target['img_id']]) for target in batch.targets]
     for place, images in enumerate(apply_corruption(batch, [rest for _, rest in one.work], seed)):
         for image, paths in zip(images, files, strict=True):

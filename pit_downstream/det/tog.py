@@ -98,7 +98,7 @@ def require_detector(predictor: object, name: str) -> None:
 def renamed(seen: Instances, every: InstanceData, classes: int, *, likeliest: bool) -> Instances:
     """The detections `seen` with other labels, chosen by the scores of the predictions in `every` that overlap them."""
     if classes < 2:
-        raise ValueError('expected two classes or more for mislabelling, got a detector of one; take another mode')
+        raise ValueError('expected two classes or more for mislabeling, got a detector of one; take another mode')
     changed = []
     for one in seen:
         overlap = box_iou(torch.tensor([one['bbox']]), every.bboxes)[0] >= SAME

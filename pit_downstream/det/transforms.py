@@ -15,7 +15,7 @@ class PitCorrupt(BaseTransform):
     """`dict(type='PitCorrupt', corruption='fog', severity=3)`, behind the transform that loads the image.
 
     What becomes of an image depends on (seed, its img_id, corruption, severity) alone, and is what the measuring tool
-    makes of it. severity: 1..5. variant: 'hendrycks' where a corruption has it. order: of the pipeline's colours; mmcv
+    makes of it. severity: 1..5. variant: 'hendrycks' where a corruption has it. order: of the pipeline's colors; mmcv
     loads 'bgr'. Raises LookupError or ValueError for a corruption or severity that does not exist.
     """
 

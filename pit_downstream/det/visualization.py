@@ -162,7 +162,7 @@ def _file_names(infos: Sequence[Mapping]) -> list[str]:
 
 def panels(predictor: DetectorPredictor, sample: Sample, conditions: Sequence[Condition], classes: tuple[str, ...], *,
            score_thr: float = 0.5, least: int = 384, seed: int = 0) -> Image.Image:
-    """A picture with a panel for each condition: the image as the model saw it, at the size of the raw image, and the
+    """An image with a panel for each condition: the image as the model saw it, at the size of the raw image, and the
     detections with scores from `score_thr`. least: small images are enlarged to at least this side."""
     scale = -(-least // max(sample.image.shape[-2:]))
     painted = []

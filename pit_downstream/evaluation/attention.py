@@ -57,7 +57,7 @@ class Analysis:
 
 
 def bundled_images() -> Path:
-    """The folder of the bundled data set's validation objects, drawn on first use."""
+    """The folder of the bundled dataset's validation objects, drawn on first use."""
     return write_shapes('data/shapes') / 'classification/val'
 
 

@@ -27,7 +27,7 @@ def keep_challenge(store: ResultStore, predictor: Predictor, challenge: Challeng
     """The share of foregrounds that some background makes unrecognised, in all and by class (as place).
 
     A class is one record and is kept as soon as it is known, so a run that was stopped goes on with the next one. Ranks
-    share the foregrounds of a class. Further options of `measure_passes` have no meaning here: an unreadable picture
+    share the foregrounds of a class. Further options of `measure_passes` have no meaning here: an unreadable image
     ends the run.
     """
     run = _Run(store, predictor, challenge, seed)
@@ -118,7 +118,7 @@ class _Run:
         for index, mask in zip(chosen, masks, strict=True):
             if mask.shape != images.shape[-2:]:
                 raise ValueError(f'expected a mask of {_size(images)} for {self.challenge.samples.ids[index]}, as its '
-                                 f'picture, got {_size(mask)}; give a model of 224 pixels, for which they were made')
+                                 f'image, got {_size(mask)}; give a model of 224 pixels, for which they were made')
         answers = self.challenge.samples.targets[chosen[0]]
         return fooled_by_any(self.predictor, images.to(device), torch.stack(masks)[:, None].to(device), backgrounds,
                              answers, batch_size=size).tolist()

@@ -1,4 +1,4 @@
-"""A classifier dressed for measuring: images in [0, 1] in, logits out; its normalisation is inside."""
+"""A classifier dressed for measuring: images in [0, 1] in, logits out; its normalization is inside."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ IMAGENET = Preparation(View(224, 256, 'bilinear'))  # hendrycks/robustness: Imag
 
 
 class ClassifierPredictor:
-    """Any module that turns normalised images (B, 3, H, W) into logits (B, K), in evaluation mode.
+    """Any module that turns normalized images (B, 3, H, W) into logits (B, K), in evaluation mode.
 
     name: the Spec text under which records are kept. amp: 'bf16' or 'fp16' for autocast. search: the same for logits()
     alone, in which attacks search; results stay in float32, and `rough` tells the attack to ask predict() what

@@ -66,7 +66,7 @@ def apply_corruption(batch: RawBatch, conditions: Sequence[Condition], seed: int
     if len(batch) and min(batch.images.shape[-2:]) < SMALLEST:
         height, width = batch.images.shape[-2:]
         raise ValueError(f'expected images of {SMALLEST} pixels a side or more under a corruption, got {height} x '
-                         f'{width} in {batch.ids[0]}; take it out of the data set, or measure without corruptions')
+                         f'{width} in {batch.ids[0]}; take it out of the dataset, or measure without corruptions')
     backwards = specs[0].get('order') == 'bgr'
     seen = batch.images.flip(1) if backwards else batch.images
     together = corrupt_strengths(seen, specs[0].name, list(map(_strength, specs)), BatchRng(seed, batch.ids),

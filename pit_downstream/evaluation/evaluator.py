@@ -256,7 +256,7 @@ def _require_readable(unreadable: list[UnreadableImage], allowed: int) -> None:
     if len(unreadable) > allowed:
         shown = ', '.join(f'{one.id} ({one.reason})' for one in unreadable[:8])
         more = f' and {len(unreadable) - 8} more' if len(unreadable) > 8 else ''
-        raise ValueError(f'expected readable images, got {len(unreadable)} that are not: {shown}{more}; mend them, or '
+        raise ValueError(f'expected readable images, got {len(unreadable)} that are not: {shown}{more}; fix them, or '
                          f'leave them out with --allow-missing {len(unreadable)}')
 
 

@@ -24,7 +24,7 @@ CONTRAST = 10  # by which differences are enlarged
 class Gallery:
     """A folder with a folder for each condition, in which every image is a NumPy file, float32 (3, H, W) in [0, 1].
 
-    The images without the attack lie there too. The folder belongs to one model, data set and seed: about.json says
+    The images without the attack lie there too. The folder belongs to one model, dataset and seed: about.json says
     which. Raises ValueError where it belongs to others.
     """
 

@@ -65,7 +65,7 @@ class Facts:
 
 
 def part_lines(cost: Complexity) -> Iterator[str]:
-    """A table of the model's children, and of their parts where they have several; equal neighbours are one row."""
+    """A table of the model's children, and of their parts where they have several; equal neighbors are one row."""
     rows = []
     for group in groups(cost.parts):
         inner = [part for part in cost.parts if child(part) == group.name]

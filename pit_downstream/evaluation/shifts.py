@@ -1,4 +1,4 @@
-"""A classifier on shifted data sets, and on the clean pictures of the same classes."""
+"""A classifier on shifted datasets, and on the clean images of the same classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,20 +19,20 @@ from pit_downstream.evaluation.keep import keep_measuring
 
 def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str, Shift], clean: Samples | None, *,
                    allow_missing: int = 0, **options: Any) -> dict[str, Table]:
-    """The table of every data set by its name; that of the clean pictures is 'imagenet' to the published shifts and
+    """The table of every dataset by its name; that of the clean images is 'imagenet' to the published shifts and
     'clean' to one's own, which may be of other classes.
 
     They are passed once, however many shifts ask about their part of them. Raises ValueError for a classifier of other
     classes than ImageNet's 1000 where a published shift is asked for, and where ReaL is asked for without ImageNet's
-    pictures. options: of `keep_measuring`.
+    images. options: of `keep_measuring`.
     """
     own = [name for name in shifts if is_own(name)]
     if predictor.classes() != 1000 and len(own) < len(shifts):
         raise ValueError(f'expected a classifier of the 1000 classes of ImageNet, got {predictor.classes()} classes of '
-                         f'{predictor.name}; give another --model, or pictures of its classes: --shifts shift_NAME=DIR')
+                         f'{predictor.name}; give another --model, or images of its classes: --shifts shift_NAME=DIR')
     homeless = [name for name, shift in shifts.items() if shift.samples is None]
     if homeless and clean is None:
-        raise ValueError(f'expected the validation pictures of ImageNet for {", ".join(homeless)}, got none; say where '
+        raise ValueError(f'expected the validation images of ImageNet for {", ".join(homeless)}, got none; say where '
                          'they lie with --data')
     measured = {}
     if clean is not None:
@@ -62,12 +62,12 @@ def _measure(store: ResultStore, predictor: Predictor, samples: Samples, metrics
 
 
 def _on_clean(shifts: Iterable[Shift], clean: Samples) -> list[AnswerError]:
-    """What the shifts ask about the clean pictures, once each; not what none of these pictures answers."""
+    """What the shifts ask about the clean images, once each; not what none of these images answers."""
     metrics = {name: AnswerError(name, answers=answers, classes=shift.classes)
                for shift in shifts for name, answers in shift.on_clean.items()}
     return [metric for metric in metrics.values() if _count(clean, metric.answers)]
 
 
 def _count(samples: Samples, answers: Answers) -> int:
-    """For how many of the samples there is an answer; no picture is read."""
+    """For how many of the samples there is an answer; no image is read."""
     return sum(bool(answers(Sample(id, None, target))) for id, target in zip(samples.ids, samples.targets, strict=True))

@@ -44,7 +44,7 @@ def target_answers(sample: Sample) -> tuple[int, ...]:
 class AnswerError(ClassificationMetric):
     """The share of images for which the best of `classes` is none of the right answers.
 
-    Images without an answer are left out, and the count says how many were not. One definition serves data sets of
+    Images without an answer are left out, and the count says how many were not. One definition serves datasets of
     some of the classes (`classes`), of coarser classes (every class that belongs to one is right) and of several
     labels per image.
     name: of its value. answers: see Answers.

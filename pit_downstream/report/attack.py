@@ -175,5 +175,5 @@ def _size(condition: Condition) -> Condition:
 
 
 def _levels(xs: Sequence[float]) -> bool:
-    """Whether these are grey levels, n/255."""
+    """Whether these are gray levels, n/255."""
     return any(xs) and all(abs(255 * x - round(255 * x)) < 1e-9 for x in xs) and max(xs) < 1

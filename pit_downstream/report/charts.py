@@ -17,7 +17,7 @@ def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Map
              high: float = 1., shown: bool = True, xlabel: str = '', ylabel: str = '') -> 'Figure':
     """Cells by (row, column), the more opaque the nearer to `high`; where there is none, a dash.
 
-    shown: with the numbers, as percentages. Cells below zero have another colour.
+    shown: with the numbers, as percentages. Cells below zero have another color.
     """
     side = .235 if shown else min(.235, 3.4 / max(1, len(rows)))
     figure, axes = canvas(title, height=side * len(rows) + .75)

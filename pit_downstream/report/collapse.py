@@ -92,9 +92,9 @@ def _similarities(one: ModelResults, short: str) -> Iterable[Figure]:
             points = tuple({'model': one.label, 'maps': kind, 'block': first.short, 'other': second.short,
                             'value': value} for (first, second), value in pairs.items())
             negative = '; orange is below zero' if min(pairs.values()) < 0 else ''
-            apart = '; no colour: blocks of different stages' if any(place.stage for place in places) else ''
+            apart = '; no color: blocks of different stages' if any(place.stage for place in places) else ''
             yield Figure(f'similarity{short}_{slug(one.label)}_{kind}', f'{one.label}: similarity of the {said} maps '
-                         'of each two blocks, the deeper the colour the nearer to 1'
+                         'of each two blocks, the deeper the color the nearer to 1'
                          f'{negative}{apart}. {sources([one])}', drawing, points)
 
 

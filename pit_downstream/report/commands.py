@@ -53,7 +53,7 @@ def detector_command(kept: Kept, tool: str, model: str, *more: str) -> str:
 
 
 def attention_command(kept: Kept, model: str) -> str:
-    """How the attention of a classifier is analysed: with the weights and the pictures of the last run on it."""
+    """How the attention of a classifier is analyzed: with the weights and the images of the last run on it."""
     run, spec = _last(kept, '', lambda given: _is_classifier(given, model)), Spec.parse(model)
     given = flags(run.argv[1:]) if run else {}
     size = [] if spec.get('img_size') is None or '--img-size' in given else ['--img-size', str(spec.get('img_size'))]

@@ -45,7 +45,7 @@ def imagenet_c_section(measured: Measured) -> Section:
                  classifier_command(measured.kept, 'eval_imagenet_c.py', one.model))
              for one in lacking(measured, lambda one: one.classifies, lambda one: one.holds(corrupts, ERROR))]
     lead = ('Top-1 error in per cent under fifteen corruptions at five severities (Hendrycks & Dietterich 2019); the '
-            'deeper the colour, the more errors. CE is the error summed over the severities, divided by that of the '
+            'deeper the color, the more errors. CE is the error summed over the severities, divided by that of the '
             'reference.')
     return Section('imagenet_c', 'ImageNet-C', lead, tuple(parts), tuple(gaps))
 

@@ -36,7 +36,7 @@ def coco_c_section(measured: Measured) -> Section:
                  detector_command(measured.kept, 'eval_coco_c.py', one.model))
              for one in lacking(measured, lambda one: one.detects, lambda one: one.holds(corrupts))]
     lead = ('AP in per cent under fifteen corruptions at five severities (Michaelis et al. 2019); the deeper the '
-            'colour, the higher. P is AP on clean pictures, mPC the mean over all 75, rPC = mPC / P.')
+            'color, the higher. P is AP on clean images, mPC the mean over all 75, rPC = mPC / P.')
     return Section('coco_c', 'COCO-C', lead, tuple(parts), tuple(gaps))
 
 
@@ -51,7 +51,7 @@ def detection_section(measured: Measured) -> Section:
         parts.append(_attacks(group))
     gaps = [Gap(f'{one.label}: no AP under attack', detector_command(measured.kept, 'eval_adversarial.py', one.model))
             for one in lacking(measured, lambda one: one.detects, lambda one: one.holds(attacked))]
-    lead = ('AP of detectors, in per cent, on the same pictures without and with an attack. AP is no rate of images: '
+    lead = ('AP of detectors, in per cent, on the same images without and with an attack. AP is no rate of images: '
             'it has no interval here.')
     return Section('detection_attacks', 'Attacked detectors', lead, tuple(parts), tuple(gaps))
 

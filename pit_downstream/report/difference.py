@@ -34,7 +34,7 @@ class Compared:
 
 @SECTIONS.register('differences')
 def differences_section(measured: Measured) -> Section:
-    """Every number that two classifiers have on the same pictures, and how much they differ."""
+    """Every number that two classifiers have on the same images, and how much they differ."""
     parts: list[Part] = []
     for group in measured.groups(lambda one: one.classifies):
         base = measured.baseline(group.ones)

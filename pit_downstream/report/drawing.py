@@ -1,4 +1,4 @@
-"""How figures look: one palette, one size of letters, and colours that a page may exchange for those of the dark."""
+"""How figures look: one palette, one size of letters, and colors that a page may exchange for those of the dark."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ PAPER = '#fefefe'
 SERIES = ('#0b66b0', '#d1590a', '#0a8a63', '#a8488f', '#8a6d00', '#5560c8', '#4d7f1f', '#b23a48')
 HEAT, COLD = '#2467ad', '#c4570f'  # cells of heat maps, with an opacity; the second for what is below zero
 MARKERS = 'osD^vPX*'
-# What the page calls the colours that the dark exchanges; page.css gives the values
+# What the page calls the colors that the dark exchanges; page.css gives the values
 _VARIABLES = {INK: 'ink', MUTED: 'muted', GRID: 'grid', PAPER: 'paper',
               **{hue: f's{index}' for index, hue in enumerate(SERIES)}}
 WIDTH = 3.9  # inches of a figure; 72 units of the page each
@@ -67,7 +67,7 @@ def canvas(title: str = '', *, height: float = 2.9, width: float = WIDTH) -> 'tu
 def svg(figure: 'Figure', name: str, *, themed: bool = False) -> str:
     """An SVG element or, not `themed`, a file of its own on white paper.
 
-    themed: its colours are variables of the page, its letters the page's; ids begin with `name`, which must be unique.
+    themed: its colors are variables of the page, its letters the page's; ids begin with `name`, which must be unique.
     """
     out = io.StringIO()
     _save(figure, out, format='svg', transparent=themed, metadata={'Date': None, 'Creator': None})

@@ -1,4 +1,4 @@
-"""Section of pictures: what lay as PNG or JPEG in the given folders."""
+"""Section of images: what lay as PNG or JPEG in the given folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from pit_downstream.report.measured import Measured
 from pit_downstream.report.parts import Gap, Picture, Section
 
 SHOWN = 6  # of a folder
-LARGEST = 3 << 20  # bytes of a picture: the page holds them all
-COMMANDS = (('corrupted pictures', 'python tools/show_corruptions.py PHOTO.jpg --out DIR/corruptions.png'),
+LARGEST = 3 << 20  # bytes of an image: the page holds them all
+COMMANDS = (('corrupted images', 'python tools/show_corruptions.py PHOTO.jpg --out DIR/corruptions.png'),
             ('found boxes', 'python tools/show_detections.py CONFIG CHECKPOINT --out DIR/detections.png'))
 
 
@@ -24,7 +24,7 @@ def pictures_section(measured: Measured) -> Section:
 
 
 def _some(folder: Path, files: Sequence[Path], number: int) -> list[Picture]:
-    """Evenly spread. number: of the folder, since two may have pictures of one name."""
+    """Evenly spread. number: of the folder, since two may have images of one name."""
     small = [path for path in files if path.stat().st_size <= LARGEST]
     count = min(SHOWN, len(small))
     chosen = [small[index * len(small) // count] for index in range(count)]

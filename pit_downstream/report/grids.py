@@ -1,4 +1,4 @@
-"""Corruption by severity: what was measured on the same pictures, for every way of corrupting that was used."""
+"""Corruption by severity: what was measured on the same images, for every way of corrupting that was used."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Variant = dict[str, Value]
 
 @dataclass(frozen=True)
 class Grid:
-    """name: of the pictures. short: a part of file names. variant: what the corruptions say beside their severity."""
+    """name: of the images. short: a part of file names. variant: what the corruptions say beside their severity."""
 
     name: str
     short: str
@@ -49,7 +49,7 @@ class Grid:
 
 
 def grids(measured: Measured, kind: Callable[[ModelResults], bool]) -> Iterator[Grid]:
-    """For the tables of a kind, one for each set of pictures and each way of corrupting."""
+    """For the tables of a kind, one for each set of images and each way of corrupting."""
     for group in measured.groups(lambda one: kind(one) and one.holds(corrupts)):
         every = [way for one in group.ones for way in variants(one)]
         ways = [way for index, way in enumerate(every) if way not in every[:index]]

@@ -17,7 +17,7 @@ LARGEST_JSON = 8 << 20  # bytes; what is larger in a folder is an annotation fil
 PICTURES = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg'}
 _FIELDS = ('model', 'dataset', 'condition', 'metric', 'value', 'count', 'seed')
 
-Key = tuple[str, str, int]  # model, data set, seed
+Key = tuple[str, str, int]  # model, dataset, seed
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ class Run:
 class Kept:
     """Everything that was found.
 
-    tables: one for each model, data set and seed. sources: the files of each. verdicts: by condition, then by image,
-    whether the model stood. logs: mmengine's scalars.json by work dir. speeds: benchmark JSONs by file. pictures: files
+    tables: one for each model, dataset and seed. sources: the files of each. verdicts: by condition, then by image,
+    whether the model stood. logs: mmengine's scalars.json by work dir. speeds: benchmark JSONs by file. images: files
     by folder.
     """
 
@@ -82,7 +82,7 @@ def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) 
         [path for path in files if path.suffix == '.json' and path.parent.name == 'vis_data'], up=2), speeds,
         _grouped([path for path in files if path.suffix.lower() in PICTURES]))
     if not (kept.tables or kept.logs or kept.speeds or kept.pictures):
-        raise ValueError('expected records, logs, benchmarks or pictures in '
+        raise ValueError('expected records, logs, benchmarks or images in '
                          f'{", ".join(map(str, paths)) or "no path"}, found none; name results.jsonl files, folders '
                          'that hold them, or work dirs')
     return kept
@@ -119,7 +119,7 @@ def _read_json(path: Path, *, named: bool) -> Any:
         return json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         if named:
-            raise ValueError(f'expected JSON in {path}, got none: {error}; leave it out or mend it') from error
+            raise ValueError(f'expected JSON in {path}, got none: {error}; leave it out or fix it') from error
         return None
 
 
@@ -127,7 +127,7 @@ def _summary_rows(path: Path, content: Any) -> list[Record]:
     try:
         return list(_record_rows(content))
     except (TypeError, ValueError) as error:
-        raise ValueError(f'expected records of numbers in {path}: {error}; leave it out or mend it') from error
+        raise ValueError(f'expected records of numbers in {path}: {error}; leave it out or fix it') from error
 
 
 def _record_rows(content: Any) -> Iterator[Record]:

@@ -1,4 +1,4 @@
-"""The kept records as sections want them: by what was measured on the same pictures, with a name for every model."""
+"""The kept records as sections want them: by what was measured on the same images, with a name for every model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ ALEXNET = 'AlexNet'
 
 @dataclass(frozen=True)
 class ModelResults:
-    """The table of one model on one set of pictures. number: of the model, for its colour. label: its short name."""
+    """The table of one model on one set of images. number: of the model, for its color. label: its short name."""
 
     key: Key
     table: Table
@@ -59,7 +59,7 @@ class ModelResults:
 
 @dataclass(frozen=True)
 class Group:
-    """Tables that were measured on the same pictures. name: of the data set. short: a part of file names."""
+    """Tables that were measured on the same images. name: of the dataset. short: a part of file names."""
 
     name: str
     short: str
@@ -75,7 +75,7 @@ class Measured:
 
     @cached_property
     def ones(self) -> tuple[ModelResults, ...]:
-        """One for each model, data set and seed."""
+        """One for each model, dataset and seed."""
         labels = model_labels(model for model, _, _ in self.kept.tables)
         order = list(dict.fromkeys(model_key(model) for model, _, _ in self.kept.tables))
         seeds = {model_key(model): {key[2] for key in self.kept.tables if model_key(key[0]) == model_key(model)}
@@ -94,7 +94,7 @@ class Measured:
         return {one.label: one.number for one in self.ones}
 
     def groups(self, wanted: Callable[[ModelResults], bool]) -> Iterator[Group]:
-        """The tables that are `wanted`, by the pictures they were measured on."""
+        """The tables that are `wanted`, by the images they were measured on."""
         found: dict[str, list[ModelResults]] = {}
         for one in self.ones:
             if wanted(one):
@@ -129,7 +129,7 @@ def sources(ones: Sequence[ModelResults]) -> str:
 
 
 def _disambiguate(one: ModelResults, every: Sequence[ModelResults]) -> ModelResults:
-    """With what is said of the view in its label, where the same model has seen the same pictures otherwise."""
+    """With what is said of the view in its label, where the same model has seen the same images otherwise."""
     spec = Spec.parse(one.table.dataset)
     twins = [other for other in every if other.label == one.label and other.key != one.key
              and same_pictures(other.table.dataset) == str(spec.without(*VIEW))]

@@ -6,10 +6,10 @@ from pathlib import Path
 from pit_downstream.core.records import model_key, weights_label
 from pit_downstream.core.spec import Spec, spelled
 
-VIEW = ('size', 'resize', 'interpolation', 'mode', 'border', 'view')  # how a model looks at a picture (datasets.base)
+VIEW = ('size', 'resize', 'interpolation', 'mode', 'border', 'view')  # how a model looks at an image (datasets.base)
 
 def same_pictures(dataset: str) -> str:
-    """The same for one set of pictures, however a model looks at them."""
+    """The same for one set of images, however a model looks at them."""
     return str(Spec.parse(dataset).without(*VIEW))
 
 

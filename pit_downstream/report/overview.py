@@ -25,7 +25,7 @@ LIBRARIES = ('pit_downstream', 'torch', 'timm', 'mmdet')  # whose versions are s
 
 @SECTIONS.register('headline')
 def headline_section(measured: Measured) -> Section:
-    """One row for every model and data set."""
+    """One row for every model and dataset."""
     classifiers, detectors = ([one for one in measured.ones if kind(one)] for kind in
                               (lambda one: one.classifies and not is_shift(one.table.dataset),
                                lambda one: one.detects))
@@ -59,9 +59,9 @@ def provenance_section(measured: Measured) -> Section:
 
 
 def summary_line(measured: Measured) -> str:
-    """'2 models, 3 data sets, 804 records'."""
+    """'2 models, 3 datasets, 804 records'."""
     counts = {'model': len({one.number for one in measured.ones}),
-              'data set': len({dataset_label(one.table.dataset) for one in measured.ones}),
+              'dataset': len({dataset_label(one.table.dataset) for one in measured.ones}),
               'record': sum(len(one.table) for one in measured.ones), 'training log': len(measured.kept.logs),
               'benchmark': len(measured.kept.speeds),
               'picture': sum(map(len, measured.kept.pictures.values()))}

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: style, script, figures and pictures are in it."""
+"""A report as one HTML file that needs nothing else: style, script, figures and images are in it."""
 
 import re
 from datetime import datetime, timezone
@@ -38,7 +38,7 @@ def kind(part: object) -> str:
 
 
 def groups(section: Section) -> list[list]:
-    """The parts in their order, figures and pictures that follow each other together: they stand side by side."""
+    """The parts in their order, figures and images that follow each other together: they stand side by side."""
     found: list[list] = []
     for part in section.parts:
         same = found and kind(found[-1][0]) == kind(part) and not isinstance(part, (Heading, Sheet))

@@ -1,4 +1,4 @@
-"""What a report is made of: sections of tables, figures, pictures and gaps."""
+"""What a report is made of: sections of tables, figures, images and gaps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class Cell:
     """One place of a table. text: as shown. value: exact, a fraction where the text is a percentage; None for words.
 
-    low, high: the ends of its 95 % interval where it has one. model: the number of the model whose colour marks it.
+    low, high: the ends of its 95 % interval where it has one. model: the number of the model whose color marks it.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that lay in a file. data: its bytes. kind: 'png' or 'jpeg'."""
+    """An image that lay in a file. data: its bytes. kind: 'png' or 'jpeg'."""
 
     name: str
     caption: str

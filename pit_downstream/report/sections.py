@@ -34,7 +34,7 @@ def make_report(paths: Iterable[str | Path], *, reference: str = ALEXNET, title:
                 apart_from: Iterable[str | Path] = ()) -> Report:
     """The report of the files and folders `paths`. reference: the model that CE and differences compare with.
 
-    apart_from: folders that are written to, whose pictures are figures of an earlier report.
+    apart_from: folders that are written to, whose images are figures of an earlier report.
 
     Raises ValueError where there is nothing to report, LookupError for a reference that was not measured.
     """

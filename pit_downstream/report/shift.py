@@ -1,4 +1,4 @@
-"""Section on shifted data sets: errors beside those on the matching clean pictures."""
+"""Section on shifted datasets: errors beside those on the matching clean images."""
 
 from collections.abc import Iterable
 
@@ -25,13 +25,13 @@ def shifts_section(measured: Measured) -> Section:
     gaps = [Gap(sentence.partition('; to fill')[0], sentence.partition('to fill the gap: ')[2])
             for _, tables, _ in models for sentence in _missing(tables)]
     if not models:
-        gaps += [Gap(f'{one.label}: no shifted data sets',
+        gaps += [Gap(f'{one.label}: no shifted datasets',
                      classifier_command(measured.kept, 'eval_shifts.py', one.model)) for one in _of_imagenet(measured)]
-        gaps = gaps or [Gap('no shifted data sets (ImageNet-A, -R, -V2, -Sketch, ReaL, ObjectNet, IN-9), which need a '
+        gaps = gaps or [Gap('no shifted datasets (ImageNet-A, -R, -V2, -Sketch, ReaL, ObjectNet, IN-9), which need a '
                             "classifier of ImageNet's 1000 classes; nor one of your own (--shifts shift_NAME=DIR)",
                             'python tools/eval_shifts.py --model pit_s')]
     parts: list[Part] = [figure for one, tables, files in models for figure in _dots(one, tables, files)]
-    lead = ('Top-1 error in per cent on other pictures of the same classes, beside the error on the matching clean '
+    lead = ('Top-1 error in per cent on other images of the same classes, beside the error on the matching clean '
             'ones; the gap is how much higher it is. Its interval holds however the two are correlated.')
     return Section('shifts', 'Shifts', lead, (*parts, *([_sheet(models)] if models else [])), tuple(gaps))
 
@@ -39,7 +39,7 @@ def shifts_section(measured: Measured) -> Section:
 def _by_model(measured: Measured) -> Iterable[tuple[ModelResults, Tables, list[ModelResults]]]:
     """For every model and limit its tables by name, of several of one name the one with the most numbers.
 
-    Data sets of one's own stand apart, for each clean set that they are compared with.
+    Datasets of one's own stand apart, for each clean set that they are compared with.
     """
     found: dict[tuple, dict[str, ModelResults]] = {}
     for one in measured.ones:
@@ -56,7 +56,7 @@ def _by_model(measured: Measured) -> Iterable[tuple[ModelResults, Tables, list[M
 
 
 def _clean_of_own(measured: Measured, own: ModelResults) -> dict[str, ModelResults]:
-    """The clean pictures that a data set of one's own names by the digest of their files, seen as it was, if measured.
+    """The clean images that a dataset of one's own names by the digest of their files, seen as it was, if measured.
     """
     def seen(one: ModelResults, files: str) -> tuple:
         spec = Spec.parse(one.table.dataset)
@@ -104,7 +104,7 @@ def _sheet(models: list[tuple[ModelResults, Tables, list[ModelResults]]]) -> She
             rows.append((one.cell, words(name), whole(record.count),
                          percent(record.value, wilson(record.value, record.count)), percent(clean), points(*gap),
                          percent(known.get(name))))
-    columns = ('model', 'data set', 'images', 'error', 'matching clean error', 'gap, points', "timm's error")
+    columns = ('model', 'dataset', 'images', 'error', 'matching clean error', 'gap, points', "timm's error")
     caption = ('Top-1 error in per cent with 95 % intervals (Wilson). '
                f'{sources([one for _, _, ones in models for one in ones])}')
     published = any(row[-1].value is not None for row in rows)
@@ -116,9 +116,9 @@ def _dots(one: ModelResults, tables: Tables, ones: list[ModelResults]) -> list[F
     names = list(shifts.held(tables))
     values = {row: (_clean(tables, name), shifts.record_at(tables, shifts.place_of(name)).value)
               for row, name in enumerate(names)}
-    drawing = charts.pairs(one.label, names, values, one.number, names=('matching clean pictures', 'shifted pictures'),
+    drawing = charts.pairs(one.label, names, values, one.number, names=('matching clean images', 'shifted images'),
                            xlabel='top-1 error, %')
     shown = tuple({'model': one.label, 'shift': names[row], 'clean': before, 'error': after}
                   for row, (before, after) in values.items())
-    return [Figure(f'shifts_{slug(one.label)}', f'{one.label}: top-1 error in per cent on shifted data sets and on the '
-                   f'matching clean pictures. {sources(ones)}', drawing, shown)]
+    return [Figure(f'shifts_{slug(one.label)}', f'{one.label}: top-1 error in per cent on shifted datasets and on the '
+                   f'matching clean images. {sources(ones)}', drawing, shown)]

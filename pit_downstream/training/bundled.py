@@ -1,4 +1,4 @@
-"""Put any classifier's config on the bundled pictures, with a schedule for two CPU cores."""
+"""Put any classifier's config on the bundled images, with a schedule for two CPU cores."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ EPOCHS, BATCH, LR, CLIP = 20, 32, 5e-4, 1.0
 
 
 def use_bundled(cfg: Config, root: str = ROOT) -> None:
-    """Rewrite `cfg` in place for the pictures of one object that `write_shapes(root)` draws; nothing is downloaded.
+    """Rewrite `cfg` in place for the images of one object that `write_shapes(root)` draws; nothing is downloaded.
 
-    Outlines tell the classes apart, so that pictures are neither mixed nor erased; regulariser, distillation and
+    Outlines tell the classes apart, so that images are neither mixed nor erased; regulariser, distillation and
     averaging stay, the latter over fewer steps.
     """
     cfg.load_from, cfg.resume = None, False

@@ -49,7 +49,7 @@ class ImageClassifier(BaseModel):
             _require_regulariser(regulariser, self.network, name)
 
     def forward(self, images: Tensor, targets: Tensor, mode: str = 'tensor'):
-        """images: (B, 3, H, W), normalised. mode 'loss': a dict; 'predict': (logits, label) of each; else logits."""
+        """images: (B, 3, H, W), normalized. mode 'loss': a dict; 'predict': (logits, label) of each; else logits."""
         if mode == 'loss':
             return self.losses(images, targets)
         logits = self.network(images)

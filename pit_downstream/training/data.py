@@ -1,4 +1,4 @@
-"""Pictures for training and for evaluation in mmengine's loaders, and in which order, how often they come."""
+"""Images for training and for evaluation in mmengine's loaders, and in which order, how often they come."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -63,10 +63,10 @@ class EvaluationImages(FolderImages):
 
 @DATASETS.register_module()
 class TrainingImages(FolderImages):
-    """Each picture at random, by timm's transforms for ImageNet.
+    """Each image at random, by timm's transforms for ImageNet.
 
     transform: arguments of timm.data.create_transform: scale, ratio, hflip, auto_augment, color_jitter, interpolation.
-    A broken picture is named in the log, and the next one stands in its place.
+    A broken image is named in the log, and the next one stands in its place.
     """
 
     def __init__(self, root: str, transform: dict, classes: Sequence[str] | None = None):
@@ -82,7 +82,7 @@ class TrainingImages(FolderImages):
                 self._report(error, 'another image is trained on in its place')
                 continue
             return {'images': torch.as_tensor(self.transform(picture)), 'labels': self.samples.targets[place]}
-        raise ValueError(f'expected pictures in {self.samples.root}, got {len(self)} files of which none decodes')
+        raise ValueError(f'expected images in {self.samples.root}, got {len(self)} files of which none decodes')
 
 
 def training_transform(**options) -> Callable:
@@ -109,7 +109,7 @@ def posterize(image: Image.Image, bits: int, **options) -> Image.Image:
 class RepeatedAugmentation(RepeatAugSampler):
     """timm's sampler for repeated augmentation (Hoffer et al. 2020, Berman et al. 2019) on mmengine's ranks.
 
-    Every chosen picture comes `num_repeats` times, each time augmented anew; an epoch is as long as without. timm
+    Every chosen image comes `num_repeats` times, each time augmented anew; an epoch is as long as without. timm
     orders every run's first epoch alike, here the order also depends on `seed`.
     options: of timm's sampler, e.g. selected_round=0 for sets that 256 does not divide.
     """

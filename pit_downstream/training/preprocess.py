@@ -1,4 +1,4 @@
-"""Batches of bytes -> what the network sees: normalised, and in training with parts erased and pictures mixed."""
+"""Batches of bytes -> what the network sees: normalized, and in training with parts erased and images mixed."""
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @MODELS.register_module()
 class ClassifierPreprocessor(BaseDataPreprocessor):
-    """{'images': uint8 (B, 3, H, W), 'labels': (B,)} -> {'images': normalised float, 'targets'}, on the device.
+    """{'images': uint8 (B, 3, H, W), 'labels': (B,)} -> {'images': normalized float, 'targets'}, on the device.
 
     mean, std: of the pixels in [0, 1], per channel. In training `targets` are distributions (B, num_classes), smoothed
     and mixed, in evaluation class indices (B,).
@@ -33,7 +33,7 @@ class ClassifierPreprocessor(BaseDataPreprocessor):
         if not training:
             return {'images': images, 'targets': labels}
         if self.erasing:
-            images = RandomErasing(**self.erasing, device=images.device)(images)  # noise of a normalised picture
+            images = RandomErasing(**self.erasing, device=images.device)(images)  # noise of a normalized image
         if self.mix:
             images, targets = self.mix(images, labels)
         else:
@@ -41,5 +41,5 @@ class ClassifierPreprocessor(BaseDataPreprocessor):
         return {'images': images, 'targets': targets}
 
     def in_unit_range(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) back in [0, 1], as predictors take them."""
+        """Normalized images (B, 3, H, W) back in [0, 1], as predictors take them."""
         return images * self.std + self.mean

@@ -98,7 +98,7 @@ def set_classes(cfg: Config) -> None:
 
 
 def set_preparation(cfg: Config) -> None:
-    """Let the loaders and the preprocessor make of a picture what the measuring tools make of it, in place."""
+    """Let the loaders and the preprocessor make of an image what the measuring tools make of it, in place."""
     preparation, preprocessor = network_preparation(cfg.model.network), cfg.model.data_preprocessor
     preprocessor.update(mean=preparation.mean, std=preparation.std, num_classes=cfg.model.network.num_classes)
     cfg.train_dataloader.dataset.transform.update(input_size=preparation.view.size, mean=preparation.mean)
@@ -107,13 +107,13 @@ def set_preparation(cfg: Config) -> None:
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.setdefault('pin_memory', torch.cuda.is_available())
     if preprocessor.get('mixing') and cfg.train_dataloader.batch_size % 2:
-        raise ValueError(f'mixup and cutmix mix pictures in pairs: expected an even batch, got '
+        raise ValueError(f'mixup and cutmix mix images in pairs: expected an even batch, got '
                          f'{cfg.train_dataloader.batch_size}; change train_dataloader.batch_size, or leave them out '
                          'with model.data_preprocessor.mixing=None')
 
 
 def network_preparation(network: dict) -> Preparation:
-    """How a network wants its pictures. network: arguments of timm.create_model. No memory is taken for weights."""
+    """How a network wants its images. network: arguments of timm.create_model. No memory is taken for weights."""
     named = {key: value for key, value in network.items() if not key.startswith('pretrained')}
     with torch.device('meta'):
         return build_classifier(str(Spec.of(**named)), weights='random', device='meta').preparation
@@ -123,7 +123,7 @@ def require_batches(runner: Runner) -> None:
     """Raise ValueError where an epoch would have no batch."""
     loader = runner.train_dataloader
     if not len(loader):
-        raise ValueError(f'expected pictures for one batch at least on each of {runner.world_size} processes, got '
+        raise ValueError(f'expected images for one batch at least on each of {runner.world_size} processes, got '
                          f'{len(loader.dataset)} in all for batches of {loader.batch_size}; lower '
                          'train_dataloader.batch_size')
 
@@ -135,6 +135,6 @@ def training_summary(runner: Runner) -> str:
 def _class_folders(root: str) -> list[str]:
     if not Path(root).is_dir() or not folders_in(root):
         raise FileNotFoundError(
-            f'expected a folder of pictures for each class in {root}, found none; put them there as data/README.md '
-            'says, name another folder with --data DIR, or run with --bundled, which needs no data set')
+            f'expected a folder of images for each class in {root}, found none; put them there as data/README.md '
+            'says, name another folder with --data DIR, or run with --bundled, which needs no dataset')
     return folders_in(root)

@@ -141,7 +141,7 @@ def test_plain_function_takes_any_callable(monkeypatch):
 @pytest.mark.parametrize('change, words', [
     ({'images': torch.zeros(2, 3, 4)}, r'expected images \(N, 3, H, W\) and labels \(N,\), got \(2, 3, 4\) and \(2,\)'),
     ({'labels': torch.zeros(3)}, r'got \(2, 3, 12, 12\) and \(3,\)'),
-    ({'images': torch.full((2, 3, 12, 12), 2.)}, r'expected images in \[0, 1\], got 2 to 2; put the normalisation'),
+    ({'images': torch.full((2, 3, 12, 12), 2.)}, r'expected images in \[0, 1\], got 2 to 2; put the normalization'),
     ({'norm': 'L3'}, 'norm is one of Linf, L2, L1'), ({'epsilon': 8}, 'epsilon is 0..1 under Linf, got 8'),
     ({'version': 'fast'}, "version is one of standard, plus, rand, got 'fast'")])
 def test_bad_input_gets_one_sentence(change, words):

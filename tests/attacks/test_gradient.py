@@ -67,7 +67,7 @@ def test_tpgd_from_the_same_start_as_torchattacks(torchattacks, monkeypatch):
     torch.testing.assert_close(ours(exact_predictor(), batch, Replay(start)), wanted, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize('norm, epsilon, optimiser, name', [
+@pytest.mark.parametrize('norm, epsilon, optimizer, name', [
     ('Linf', EPSILON, 'steepest', 'LinfProjectedGradientDescentAttack'),
     ('Linf', EPSILON, 'adam', 'LinfAdamProjectedGradientDescentAttack'),
     ('L2', .8, 'steepest', 'L2ProjectedGradientDescentAttack')])
@@ -131,7 +131,7 @@ def test_adam_is_torchs():
     (lambda threat: PGD(threat, steps=0), 'steps is 1 or more, got 0'),
     (lambda threat: PGD(threat, start='normal'), "start is 'random' or 'clean', got 'normal'"),
     (lambda threat: PGD(threat, start='clean', restarts=2), "restarts is 1 or more, and 1 where start is 'clean'"),
-    (lambda threat: PGD(threat, optimiser='sgd'), "optimiser is 'steepest' or 'adam', got 'sgd'"),
+    (lambda threat: PGD(threat, optimiser='sgd'), "optimizer is 'steepest' or 'adam', got 'sgd'"),
     (lambda threat: PGD(threat, step=-.1), 'step is 0 or more on the scale of pixels'),
     (lambda threat: PGD(threat, loss='hinge'), "loss is one of ce, margin, dlr for PGD, .*, got 'hinge'"),
     (lambda threat: PGD(threat, loss='dlr_t'), "loss is one of ce, margin, dlr for PGD, .*, got 'dlr_t'"),

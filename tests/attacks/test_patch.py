@@ -153,7 +153,7 @@ def test_patch_fool_on_a_pit():
 
 
 def test_wrong_arguments_get_one_sentence(transformer, batch):
-    with pytest.raises(ValueError, match="place is one of salient, random, centre, corner, got 'attention'"):
+    with pytest.raises(ValueError, match="place is one of salient, random, center, corner, got 'attention'"):
         Patch(CELL, place='attention')
     with pytest.raises(ValueError, match=r'layer is 0..5 in this model, got 6'):
         attacked(PatchFool(CELL, layer=6), transformer, batch)

@@ -117,7 +117,7 @@ def test_training_mode_is_named_and_left_as_it_was(batch):
 
 
 @pytest.mark.parametrize('images, model, words', [
-    (lambda images: 2 * images - 1, None, r'expected images in \[0, 1\], got -.* normalise inside the model'),
+    (lambda images: 2 * images - 1, None, r'expected images in \[0, 1\], got -.* normalize inside the model'),
     (lambda images: images * 255, None, r'expected images in \[0, 1\], got .* 2..;'),
     (None, Behind(after=Does(lambda logits: logits / 0)), r'finite logits \(24, classes\), .* NaN or infinity'),
     (None, Behind(after=Does(lambda logits: logits[:, 0])), r'expected finite logits \(24, classes\), got \(24,\)')])

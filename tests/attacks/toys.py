@@ -62,7 +62,7 @@ def convolutions(classes=CLASSES):
 
 @lru_cache
 def trained(classes=CLASSES):
-    """A convolutional network that tells `pictures` apart; trained in float64, so the same one on every CPU."""
+    """A convolutional network that tells `images` apart; trained in float64, so the same one on every CPU."""
     state = torch.get_rng_state()
     torch.manual_seed(classes)
     model = convolutions(classes).double()

@@ -68,12 +68,12 @@ def test_figures_are_written(models, tmp_path):
 
 
 def test_overlays_are_where_they_belong(tmp_path):
-    """One high corner, above right, on a grey image: yellow there, in the second panel, and nowhere else."""
+    """One high corner, above right, on a gray image: yellow there, in the second panel, and nowhere else."""
     attention = torch.zeros(1, 4, 4)
     attention[0, 0, -1] = 1
     figures.draw_overlays(torch.full((1, 3, 32, 32), 0.5), {'block1': attention}, tmp_path / 'a.png')
     red, green, blue = np.asarray(Image.open(tmp_path / 'a.png').convert('RGB')).astype(int).transpose(2, 0, 1)
-    dark_rows, dark_columns = np.nonzero(blue < 120)  # the low part of the map; the other panel is grey
+    dark_rows, dark_columns = np.nonzero(blue < 120)  # the low part of the map; the other panel is gray
     rows, columns = np.nonzero((green > 150) & (red - blue > 30))
     assert len(rows) > 20
     assert rows.mean() < dark_rows.mean() - 10 and columns.mean() > dark_columns.mean() + 10

@@ -40,7 +40,7 @@ def test_vit_s_equals_timms_deit():
 
 
 def rms_by_side(consistent):
-    """Root mean square of the features of one picture at several sizes, the statistics being those of 224 px."""
+    """Root mean square of the features of one image at several sizes, the statistics being those of 224 px."""
     torch.manual_seed(0)
     backbone = DeepViT('16', out_indices=(3,), out_strides=(16,), out_norm=False, consistent=consistent)
     backbone.load_state_dict(OFFICIAL)

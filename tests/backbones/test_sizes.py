@@ -58,7 +58,7 @@ def test_alone_is_padded(name, images):
             assert_near(mine[place, :, :height, :width], alone[0], 'network')
             assert not mine[place, :, height:].any() and not mine[place, :, :, width:].any()
             worst = max(worst, (leaked[place, :, :height, :width] - alone[0]).abs().max().item())
-    assert worst > 1e-2  # what is mended
+    assert worst > 1e-2  # what is fixed
 
 
 def test_one_size_is_the_same_to_the_bit():

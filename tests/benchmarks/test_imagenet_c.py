@@ -97,7 +97,7 @@ def test_gaps_are_named_and_never_averaged():
 
 
 def test_only_relative_mce_needs_the_clean_error():
-    """A published set may lie where there are no clean pictures."""
+    """A published set may lie where there are no clean images."""
     whole = imagenet_c.summarise(table_of(ALEXNET, ALEXNET_CLEAN))
     rest = Table('m', 'imagenet', table_of(ALEXNET, ALEXNET_CLEAN).records[1:])
     assert imagenet_c.summarise(rest) == {name: value for name, value in whole.items()

@@ -18,7 +18,7 @@ PIT_S = "pit_s(weights='timm/pit_s_224.in1k')"
 
 
 def tables_of(values, model='m', count=1000):
-    """Tables by data set from errors by (data set, metric)."""
+    """Tables by dataset from errors by (dataset, metric)."""
     records = {}
     for (dataset, metric), value in values.items():
         records.setdefault(dataset, []).append(Record(model, f'{dataset}(images={count})', 'clean', metric, value,
@@ -63,7 +63,7 @@ def test_the_gap_of_a_set_of_ones_own_is_to_its_own_clean_pictures():
 
 
 def test_gaps_are_to_the_clean_pictures_of_the_same_classes():
-    """PiT-S: 21.080 % on ImageNet-A, 94.660 % on the clean pictures of its classes; 43.893 and 94.600 % for -R."""
+    """PiT-S: 21.080 % on ImageNet-A, 94.660 % on the clean images of its classes; 43.893 and 94.600 % for -R."""
     summary = shifts.summarise(pit_s())
     assert summary['imagenet_a_error'] == pytest.approx(1 - .21080)
     assert summary['imagenet_a_gap'] == pytest.approx(.94660 - .21080)
@@ -79,7 +79,7 @@ def test_a_gap_without_its_clean_error_is_refused():
     tables = pit_s()
     only_top1 = Table(PIT_S, 'imagenet', [tables['imagenet'].record((CLEAN, 'top1_error'))])
     with pytest.raises(MissingMeasurement, match='no imagenet_a_clean_error of .* on imagenet under clean; to fill '
-                       'the gap: python tools/eval_shifts.py --model pit_s --data DIR with the clean pictures'):
+                       'the gap: python tools/eval_shifts.py --model pit_s --data DIR with the clean images'):
         shifts.gap(tables | {'imagenet': only_top1}, 'imagenet_a')
     del tables['imagenet']
     with pytest.raises(MissingMeasurement, match='no top1_error of .* on imagenet under clean'):
@@ -111,7 +111,7 @@ def test_text_has_a_line_for_each_shift():
 
 
 def test_the_example_in_the_docs():
-    """With the published numbers of pictures, 10,000 of them clean ones of the two hundred classes."""
+    """With the published numbers of images, 10,000 of them clean ones of the two hundred classes."""
     counts = {'imagenet': 50000, 'imagenet_a': 7500, 'imagenet_r': 30000, 'imagenet_sketch': 50000,
               'imagenet_v2_matched_frequency': 10000}
     tables = {name: Table(PIT_S, name, [replace(record, count=counts[name]) for record in table.records])

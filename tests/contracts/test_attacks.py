@@ -64,7 +64,7 @@ def built(case, classes=4, **more):
 
 
 def scene(count=8, classes=4, padding=0):
-    """Pictures, the second of them with a wrong label, and padding at the right if asked for."""
+    """Images, the second of them with a wrong label, and padding at the right if asked for."""
     images, labels = pictures(count, classes, seed=17)
     labels[1] = (labels[1] + 1) % classes
     valid = torch.ones(count, 1, SIDE, SIDE, dtype=torch.bool)
@@ -208,7 +208,7 @@ def test_weights_made_in_inference_mode_are_refused(case):
 
 
 def test_unknown_arguments_get_one_sentence(case):
-    with pytest.raises(ValueError, match='colour; leave it out') as caught:
+    with pytest.raises(ValueError, match='color; leave it out') as caught:
         built(case, colour=3)
     assert '\n' not in str(caught.value)
 

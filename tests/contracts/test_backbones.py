@@ -200,7 +200,7 @@ def test_batch_norms_can_keep_their_statistics():
 
 
 def fused_step(backbone):
-    """A fused optimiser leaves the parameter's version counter alone."""
+    """A fused optimizer leaves the parameter's version counter alone."""
     backbone.train()(torch.randn(1, 3, 64, 64))[0].sum().backward()
     torch.optim.AdamW(backbone.parameters(), lr=0.1, fused=True).step()
 

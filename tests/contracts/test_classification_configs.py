@@ -63,7 +63,7 @@ def test_what_all_recipes_share(name):
     assert preprocessor.erasing == dict(probability=0.25, mode='pixel', max_count=1)
 
 
-ROWS = {  # optimiser, batch, warm-up, epochs, drop path, repeats, mixup, cutmix, regulariser, batch of the rate, seed
+ROWS = {  # optimizer, batch, warm-up, epochs, drop path, repeats, mixup, cutmix, regulariser, batch of the rate, seed
     'imagenet_pit_s.py': ('AdamP', 64, 5, 300, 0.1, 1, 0.8, 1.0, None, 512, 0),
     'imagenet_pit_b.py': ('AdamP', 64, 10, 300, 0.1, 3, 0.8, 1.0, None, 512, 0),
     'imagenet_vit_s.py': ('AdamW', 64, 5, 300, 0.1, 3, 0.8, 1.0, None, 512, 0),

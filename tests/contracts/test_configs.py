@@ -133,7 +133,7 @@ def without(node, names):
 
 @pytest.mark.parametrize('name, sibling', TWINS)
 def test_twins_share_all_but_the_backbone(name, sibling):
-    """Data, schedule, optimiser, head and losses of the rows of a comparison are the same."""
+    """Data, schedule, optimizer, head and losses of the rows of a comparison are the same."""
     own, other = read(name), read(sibling)
     names = set(OWN)
     if 'rcnn' in name:  # PiT has no map of stride 4

@@ -17,7 +17,7 @@ GROUPS = {
 
 
 def pictures(count, size=SIZE):
-    """Smooth colours with an edge in them: uint8 (count, 3, *size)."""
+    """Smooth colors with an edge in them: uint8 (count, 3, *size)."""
     rows, columns = (torch.linspace(0, 1, side) for side in size)
     phase = torch.arange(count * 3).view(count, 3, 1, 1)
     waves = torch.sin(3 * rows[:, None] + phase) * torch.cos(5 * columns + 2 * phase)

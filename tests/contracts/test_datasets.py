@@ -1,4 +1,4 @@
-"""Every shifted data set, on a small folder in its published layout."""
+"""Every shifted dataset, on a small folder in its published layout."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ def test_a_folder_opens(tmp_path, name):
 @pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.entry(name).about['place']])
 def test_another_folder_is_named(tmp_path, name):
     title = DATASETS.entry(name).about['title'].split()[0]
-    for wrong, words in (('cats', 'this looks like 2 folders (cat, dog)'), ('empty', 'pictures without class folders')):
+    for wrong, words in (('cats', 'this looks like 2 folders (cat, dog)'), ('empty', 'images without class folders')):
         root = tmp_path / wrong
         for folder in ('cat', 'dog') if wrong == 'cats' else ('',):
             shift_folders.picture(root / folder / '0.png')

@@ -27,7 +27,7 @@ def test_same_source_for_every_pixel(size, farthest, passes):
 
 
 def test_one_long_chain():
-    """Every pixel takes its right neighbour's value: the last in the visited part of the row is handed to all."""
+    """Every pixel takes its right neighbor's value: the last in the visited part of the row is handed to all."""
     size, farthest = (32, 40), 2
     steps = torch.zeros(1, 1, 28, 36, 2, dtype=torch.int64)
     steps[..., 0] = 1

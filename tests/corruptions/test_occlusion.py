@@ -38,7 +38,7 @@ def test_the_centre_is_a_square_in_the_middle():
 
 
 @pytest.mark.parametrize('arguments, words', [
-    ({'shape': 'round'}, 'shape is one of random, centre'), ({'share': 0.}, 'share is above 0 and at most 1, got 0.0'),
+    ({'shape': 'round'}, 'shape is one of random, center'), ({'share': 0.}, 'share is above 0 and at most 1, got 0.0'),
     ({'share': 'half'}, "got 'half'"), ({'cells': 0}, 'cells is 1..32'), ({'cells': 2.5}, 'cells is 1..32')])
 def test_strengths_are_checked(arguments, words):
     with pytest.raises(ValueError, match=words):

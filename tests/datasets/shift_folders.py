@@ -1,4 +1,4 @@
-"""Small folders in the published layout of every shifted data set."""
+"""Small folders in the published layout of every shifted dataset."""
 
 import json
 from pathlib import Path
@@ -82,7 +82,7 @@ def challenge(root: Path, *, side: int = 224) -> Path:
 
 
 def make(name: str, root: Path) -> Path:
-    """The folder that the data set `name` opens; nine pictures or more."""
+    """The folder that the dataset `name` opens; nine images or more."""
     if name == 'in9_challenge':
         return challenge(root)
     if name.startswith('in9_'):

@@ -1,4 +1,4 @@
-"""Folders of pictures, made here in every layout, against Pillow, torchvision and timm reading the same files."""
+"""Folders of images, made here in every layout, against Pillow, torchvision and timm reading the same files."""
 
 import errno
 import hashlib
@@ -37,7 +37,7 @@ def folder(tmp_path):
     for index, wnid in enumerate(WNIDS):
         for number in range(3):
             picture(tmp_path / 'val' / wnid / f'{number}.JPEG', seed=10 * index + number)
-    (tmp_path / 'val' / WNIDS[0] / 'notes.txt').write_text('no picture')
+    (tmp_path / 'val' / WNIDS[0] / 'notes.txt').write_text('no image')
     (tmp_path / 'val' / '.hidden').mkdir()
     return tmp_path / 'val'
 
@@ -151,12 +151,12 @@ def test_a_name_may_hold_blanks(tmp_path):
 
 def test_nothing_at_all_gets_one_sentence(tmp_path):
     (tmp_path / 'labels.txt').write_text('')
-    with pytest.raises(ValueError, match='expected pictures .* found none'):
+    with pytest.raises(ValueError, match='expected images .* found none'):
         flat_folder(tmp_path, tmp_path / 'labels.txt', view=SMALL)
 
 
 def test_deep_pictures_are_scaled_or_refused(tmp_path):
-    """16 bits of grey are 257 times 8 bits of it; 32 bits and floats have no known white."""
+    """16 bits of gray are 257 times 8 bits of it; 32 bits and floats have no known white."""
     levels = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
     (tmp_path / 'cat').mkdir()
     Image.fromarray(levels).save(tmp_path / 'cat' / 'a.png')
@@ -174,7 +174,7 @@ def test_deep_pictures_are_scaled_or_refused(tmp_path):
 
 @pytest.mark.parametrize('text, words', [
     ('a.JPEG 1', r'got none for 1 of them, b.JPEG'),
-    ('1', r'expected 2 labels in .*labels.txt, one for each picture, got 1'),
+    ('1', r'expected 2 labels in .*labels.txt, one for each image, got 1'),
     ('1000\n1', 'the numbering 1..1000 of the ILSVRC development kit'),
     ('a 1\nb 2\na 3', 'got 1 and 3 for a.JPEG'),
     ('a 1\nb 2\na.JPEG n01440764', 'got 1 and 0 for a.JPEG'),
@@ -198,10 +198,10 @@ def test_an_image_may_be_listed_twice_with_one_class(tmp_path):
 def test_missing_folders_get_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match='expected a folder at .*nowhere, found none; check --data'):
         class_folders(tmp_path / 'nowhere', view=SMALL)
-    with pytest.raises(ValueError, match='expected pictures .* found none'):
+    with pytest.raises(ValueError, match='expected images .* found none'):
         class_folders(tmp_path, view=SMALL)
     picture(tmp_path / 'a.png')
-    with pytest.raises(ValueError, match='found 1 pictures; for a flat folder give their classes with --labels FILE'):
+    with pytest.raises(ValueError, match='found 1 images; for a flat folder give their classes with --labels FILE'):
         class_folders(tmp_path, view=SMALL)
     with pytest.raises(FileNotFoundError, match='found no such file; check --labels'):
         flat_folder(tmp_path, tmp_path / 'labels.txt', view=SMALL)
@@ -219,7 +219,7 @@ def test_a_limit_spreads_over_the_classes(folder):
 def test_broken_files_are_named(folder):
     whole = (folder / WNIDS[0] / '1.JPEG').read_bytes()
     (folder / WNIDS[0] / '1.JPEG').write_bytes(whole[:len(whole) // 2])
-    (folder / WNIDS[0] / '2.JPEG').write_bytes(b'no picture at all')
+    (folder / WNIDS[0] / '2.JPEG').write_bytes(b'no image at all')
     samples = class_folders(folder, view=SMALL)
     for index, words in ((1, 'truncated'), (2, 'cannot identify')):
         with pytest.raises(UnreadableImage, match=f'n01440764/{index}.JPEG could not be read: .*{words}') as caught:
@@ -277,8 +277,8 @@ def test_a_published_set_is_named_by_its_clean_pictures_too(folder, tmp_path):
     picture(folder / WNIDS[0] / '0.JPEG', seed=9, size=(60, 60))
     assert named(SMALL) != first
     picture(folder / WNIDS[0] / 'more.JPEG')
-    with pytest.raises(ValueError, match=r'expected the same pictures in .*val as in .*fog/1, got 13 and 12, and more '
-                                         r'0 not in both; give the clean pictures of this set with --data'):
+    with pytest.raises(ValueError, match=r'expected the same images in .*val as in .*fog/1, got 13 and 12, and more '
+                                         r'0 not in both; give the clean images of this set with --data'):
         named(SMALL)
 
 
@@ -295,7 +295,7 @@ def test_the_cache_gives_the_same_images_without_reading(folder, tmp_path, monke
     cached = CachedSamples(samples, tmp_path / 'cache')
     assert cached.name == samples.name and len(cached) == 12
     first = [cached[i] for i in range(12)]
-    monkeypatch.setattr(ImageFolderSamples, '__getitem__', None)  # nothing reads a picture from here on
+    monkeypatch.setattr(ImageFolderSamples, '__getitem__', None)  # nothing reads an image from here on
     reopened = pickle.loads(pickle.dumps(CachedSamples(samples, tmp_path / 'cache')))
     again = [reopened[i] for i in range(12)]
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""The bundled data set: what is drawn, and how it lies on disk."""
+"""The bundled dataset: what is drawn, and how it lies on disk."""
 import json
 import os
 import subprocess
@@ -117,7 +117,7 @@ def test_mean_colour_does_not_give_the_class_away(scenes):
 
 
 def test_most_objects_stand_out_from_their_surroundings(scenes):
-    """Median colour distance between an object and the ground of its picture, in the unit cube."""
+    """Median color distance between an object and the ground of its image, in the unit cube."""
     gaps = [np.linalg.norm(scene.image[mask].mean(0) - scene.image[~scene.masks.any(0)].mean(0)) / 255
             for scene in scenes for mask in scene.masks]
     assert np.mean(np.array(gaps) > 0.25) > 0.85
@@ -145,7 +145,7 @@ def test_pictures_do_not_depend_on_order_or_process():
 
 
 def checksum():
-    """CRC-32 over the first twelve scenes and object pictures."""
+    """CRC-32 over the first twelve scenes and object images."""
     return zlib.crc32(b''.join(b''.join(pictures(index)) for index in range(12)))
 
 
@@ -159,7 +159,7 @@ def test_pictures_do_not_depend_on_the_vector_unit():
 
 
 def test_pictures_change_only_with_the_version():
-    """A guard, not an oracle: who changes a picture raises VERSION, so that sets on disk are drawn again."""
+    """A guard, not an oracle: who changes an image raises VERSION, so that sets on disk are drawn again."""
     assert {shapes.VERSION: checksum()} == {3: 1190355840}
 
 
@@ -197,7 +197,7 @@ def test_contrast_is_what_is_left_of_the_distance_to_mid_grey():
     assert (strong.masks == faint.masks).all() and (strong.labels == faint.labels).all()
 
 
-# Object pictures
+# Object images
 
 def test_object_pictures_are_balanced():
     drawn = [draw_object(0, 'train', index) for index in range(60)]

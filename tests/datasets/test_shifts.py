@@ -1,4 +1,4 @@
-"""Shifted data sets: class indices, published counts, wrong folders, and where they are looked for."""
+"""Shifted datasets: class indices, published counts, wrong folders, and where they are looked for."""
 
 import logging
 from importlib.resources import files
@@ -34,7 +34,7 @@ def test_the_two_hundred_are_the_published_indices(name):
 
 
 def test_published_counts():
-    """FACTS: 370 of 1000 classes belong to IN-9's; 46,837 pictures have labels in ReaL, 7,443 of them several."""
+    """FACTS: 370 of 1000 classes belong to IN-9's; 46,837 images have labels in ReaL, 7,443 of them several."""
     assert {name: len(indices) for name, indices in IN9.items()} == {
         'dog': 116, 'bird': 52, 'vehicle': 42, 'reptile': 36, 'carnivore': 35, 'insect': 27, 'instrument': 26,
         'primate': 20, 'fish': 16}
@@ -138,7 +138,7 @@ def test_wrong_folders_are_named(tmp_path, name, names, words):
 
 @pytest.mark.parametrize('name', ['imagenet_sketch', 'imagenet_v2_top_images'])
 def test_the_validation_pictures_are_no_shift(tmp_path, name):
-    with pytest.raises(ValueError, match="this looks like ImageNet's validation pictures: 6 folders"):
+    with pytest.raises(ValueError, match="this looks like ImageNet's validation images: 6 folders"):
         opened(name, shift_folders.validation(tmp_path))
 
 
@@ -146,10 +146,10 @@ def test_a_number_beside_the_published_one(tmp_path, caplog, monkeypatch):
     root = class_folders(tmp_path, [ONLY_A])
     with caplog.at_level(logging.WARNING):
         open_shifts({'imagenet_a': root}, view=VIEW)
-    assert caplog.messages == [f'ImageNet-A has 2 of its 7500 pictures in {root}']
+    assert caplog.messages == [f'ImageNet-A has 2 of its 7500 images in {root}']
     monkeypatch.setitem(DATASETS._entries, 'imagenet_a', DATASETS.entry('imagenet_a').__class__(
         DATASETS['imagenet_a'], {'title': 'ImageNet-A', 'images': 1}))
-    with pytest.raises(ValueError, match='expected the 1 pictures of ImageNet-A in .*, got 2; give its own folder'):
+    with pytest.raises(ValueError, match='expected the 1 images of ImageNet-A in .*, got 2; give its own folder'):
         open_shifts({'imagenet_a': root}, view=VIEW)
 
 
@@ -165,7 +165,7 @@ def test_what_a_command_line_chooses(tmp_path, monkeypatch):
         'in9_mixed_same': 'data/bg_challenge', 'objectnet': 'there', 'imagenet_a': 'data/imagenet-a'}
     picture(tmp_path / 'flat' / 'ILSVRC2012_val_00000007.JPEG')
     assert 'imagenet_real' in chosen_places([], 'flat') and 'imagenet_real' not in chosen_places([], 'data')
-    with pytest.raises(LookupError, match="no data set named 'imagenet_p'; did you mean imagenet_"):
+    with pytest.raises(LookupError, match="no dataset named 'imagenet_p'; did you mean imagenet_"):
         chosen_places(['imagenet_p=x'], 'val')
     with pytest.raises(ValueError, match='expected imagenet_real without a place, got imagenet_real=real.json'):
         chosen_places(['imagenet_real=real.json'], 'val')

@@ -1,4 +1,4 @@
-"""Five pictures, and the detectors of tests/det/tiny.py: made once for all files."""
+"""Five images, and the detectors of tests/det/tiny.py: made once for all files."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Small data sets by hand, in COCO's and VOC's format, and configs that read them: for the tests of det/."""
+"""Small datasets by hand, in COCO's and VOC's format, and configs that read them: for the tests of det/."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ CROWD = (12, 'bowl', 20, 10, 40, 30)
 
 
 def pixels(index: int) -> np.ndarray:
-    """Smooth, coloured, different for each image: uint8 (H, W, 3), RGB."""
+    """Smooth, colored, different for each image: uint8 (H, W, 3), RGB."""
     coarse = np.random.default_rng(index).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize(SIZES[index], Image.Resampling.BICUBIC))
 

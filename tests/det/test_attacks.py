@@ -111,7 +111,7 @@ def test_other_labels_by_hand():
                          scores=torch.tensor([.9, .3, .1, .8, .2]))
     assert [one['bbox_label'] for one in renamed(seen, every, 4, likeliest=True)] == [2]
     assert [one['bbox_label'] for one in renamed(seen, every, 4, likeliest=False)] == [3]
-    with pytest.raises(ValueError, match='expected two classes or more for mislabelling, got a detector of one'):
+    with pytest.raises(ValueError, match='expected two classes or more for mislabeling, got a detector of one'):
         renamed(seen, every, 1, likeliest=True)
 
 
@@ -280,7 +280,7 @@ def test_a_patch_is_trained_kept_and_pasted(detectors, tmp_path):
     assert torch.equal(attacked(f"dpatch(epsilon=1, file='{path}')", predictor, batch), patch.paste(batch, found))
     with pytest.raises(ValueError, match='expected a patch in nowhere.npy, found no such file; make one with'):
         build_attack(Spec.parse("dpatch(epsilon=1, file='nowhere.npy')"))
-    with pytest.raises(ValueError, match='expected place as one of corner, centre and share in 0..1, got .side.'):
+    with pytest.raises(ValueError, match='expected place as one of corner, center and share in 0..1, got .side.'):
         build_attack(Spec.parse("dpatch(epsilon=1, place='side')"))
     with pytest.raises(ValueError, match='norm is one of Linf for DPatch, got .L2.|norm is one of Linf for dpatch'):
         build_attack(Spec.parse("dpatch(epsilon=1, norm='L2')"))

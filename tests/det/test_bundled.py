@@ -1,4 +1,4 @@
-"""Any config can be put on the bundled data set."""
+"""Any config can be put on the bundled dataset."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_what_all_places_share_does_not_reach_detr(name):
 
 @pytest.mark.parametrize('name', BUNDLED)
 def test_learns_a_step_and_predicts(name, few_shapes, tmp_path):
-    """Four pictures through mmengine's Runner: data, step, schedule, checkpoint, validation."""
+    """Four images through mmengine's Runner: data, step, schedule, checkpoint, validation."""
     cfg = fresh(name)
     use_bundled(cfg, str(few_shapes))
     cfg.merge_from_dict(dict(work_dir=str(tmp_path), train_cfg=dict(max_epochs=1), log_level='ERROR'))
@@ -86,7 +86,7 @@ def test_learns_a_step_and_predicts(name, few_shapes, tmp_path):
 
 
 def test_evaluation_sees_the_true_boxes(few_shapes):
-    """Boxes of the validation set are those of the file, not resized ones: pictures are painted on the original."""
+    """Boxes of the validation set are those of the file, not resized ones: images are painted on the original."""
     cfg = fresh('mask_rcnn_pit_s.py')
     use_bundled(cfg, str(few_shapes))
     cfg.merge_from_dict({'val_dataloader.dataset.pipeline.1.scale': (64, 64)})

@@ -1,4 +1,4 @@
-"""Absent data sets are found before any work, broken images are named and survived."""
+"""Absent datasets are found before any work, broken images are named and survived."""
 
 import io
 import os
@@ -144,9 +144,9 @@ def test_absent_data_are_named_with_the_way_out():
     with pytest.raises(FileNotFoundError) as error:
         data.require_data(config('data/nowhere/'), ('train_dataloader',))
     assert str(error.value) == (
-        'expected the data set under data/nowhere/, did not find data/nowhere/annotations/train.json, '
+        'expected the dataset under data/nowhere/, did not find data/nowhere/annotations/train.json, '
         'data/nowhere/train; put it there as data/README.md says, name another folder with --data DIR, or run with '
-        '--bundled, which needs no data set')
+        '--bundled, which needs no dataset')
 
 
 def test_data_root_moves_everything(tmp_path):

@@ -194,7 +194,7 @@ def test_objects_in_network_pixels_by_hand():
     set_ground_truth(data_sample, every, torch.device('cpu'), masks=True)
     there = data_sample.gt_instances
     assert there.bboxes.tolist() == [[20, 30, 40, 60]] and there.labels.tolist() == [1]
-    assert data_sample.ignored_instances.bboxes.tolist() == [[60, 75, 80, 90]]  # cut where the picture ends
+    assert data_sample.ignored_instances.bboxes.tolist() == [[60, 75, 80, 90]]  # cut where the image ends
     mask = data_sample.gt_instances.masks.masks
     assert mask.shape == (1, 96, 128) and abs(int(mask.sum()) - 20 * 30) <= 50 and mask[0, 32:58, 22:38].all()
     set_ground_truth(data_sample, Instances(), torch.device('cpu'), masks=True)

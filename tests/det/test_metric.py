@@ -91,7 +91,7 @@ def test_an_image_shown_twice_counts_once(truth):
 def test_scores_that_are_no_numbers_and_unknown_labels_are_refused(truth):
     with pytest.raises(ValueError, match='expected finite scores, got NaN or infinity in image 10; check the weights'):
         CocoAP(truth).update(Outputs([found(10, [(0, 0, 9, 9)], [0], [float('nan')])]), None)
-    with pytest.raises(ValueError, match='expected labels of the 2 classes of the data set, got 79; set metainfo'):
+    with pytest.raises(ValueError, match='expected labels of the 2 classes of the dataset, got 79; set metainfo'):
         CocoAP(truth).update(Outputs([found(10, [(0, 0, 9, 9)], [79], [.5])]), None)  # at the first image that has one
 
 

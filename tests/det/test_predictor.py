@@ -67,7 +67,7 @@ def test_uint8_levels_survive_the_way_to_one_and_back():
     ('detr_pit_s.py', {'model.backbone.arch': 'ti', 'model.neck.in_channels': [128]}),
 ])
 def test_finds_bit_for_bit_what_mmdets_test_step_finds(few_shapes, name, changes):
-    """The oracle goes mmdet's way: its data set with the whole pipeline, its collate, its test_step."""
+    """The oracle goes mmdet's way: its dataset with the whole pipeline, its collate, its test_step."""
     cfg = bundled(name, few_shapes, **changes)
     predictor = build_detector(cfg, 'random', config='x')
     init_default_scope('mmdet')

@@ -1,4 +1,4 @@
-"""Images and objects of small data sets, as mmdet reads them and as the files say."""
+"""Images and objects of small datasets, as mmdet reads them and as the files say."""
 
 import json
 import re
@@ -99,7 +99,7 @@ def test_several_data_sets_as_one(folder, tmp_path):
     (lambda pipeline: pipeline.pop(0), 'expected one LoadImageFromFile, or a class below it, in the test pipeline, got '
                                        'Resize, LoadAnnotations, PackDetInputs'),
     (lambda pipeline: pipeline.insert(1, dict(type='Normalize', mean=[0], std=[1])),
-     'expected images to be normalised'),
+     'expected images to be normalized'),
     (lambda pipeline: pipeline.clear(), 'expected one pipeline in test_dataloader.dataset, got 0'),
 ])
 def test_pipelines_that_cannot_be_cut_are_refused(folder, spoil, words):

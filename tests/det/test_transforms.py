@@ -1,4 +1,4 @@
-"""Corruptions inside a mmdet pipeline, and corrupted data sets on disk: the pixels that the measuring loop shows."""
+"""Corruptions inside a mmdet pipeline, and corrupted datasets on disk: the pixels that the measuring loop shows."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ def by_hand(index, name, severity, seed=0):
     return corrupt_images(image[None], name, severity, seed=seed, ids=[str(10 + index)])[0].permute(1, 2, 0).numpy()
 
 
-@pytest.mark.parametrize('name', ['frost', 'gaussian_noise', 'jpeg_compression'])  # which all tell colours apart
+@pytest.mark.parametrize('name', ['frost', 'gaussian_noise', 'jpeg_compression'])  # which all tell colors apart
 def test_as_a_transform_it_corrupts_what_the_image_shows(folder, name):
     """mmdet's own Corrupt hands BGR to code for RGB."""
     pipeline = [scenes.PIPELINE[0], dict(type='PitCorrupt', corruption=name, severity=4), scenes.PIPELINE[-1]]

@@ -111,7 +111,7 @@ FAMILIES = {'retinanet': retinanet, 'fcos': fcos, 'mask_rcnn': mask_rcnn, 'detr'
 
 
 def config(folder, family, *, pipeline=scenes.PIPELINE, **changes) -> Config:
-    """The data set of tests/det/scenes.py in `folder` and a detector of the family."""
+    """The dataset of tests/det/scenes.py in `folder` and a detector of the family."""
     cfg = scenes.coco_config(folder, pipeline=pipeline)
     pad = 1 if family in ('detr', 'dino') else 32
     preprocessor = dict(type='DetDataPreprocessor', pad_size_divisor=pad, **MEAN_STD)

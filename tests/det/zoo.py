@@ -10,7 +10,7 @@ from mmengine.config import Config
 ROOT = Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(path.name for path in ROOT.glob('*.py') if 'tools/train.py' in path.read_text())
 
-# One of each kind of detector, every backbone among them, is trained a step on bundled pictures, some as large as for
+# One of each kind of detector, every backbone among them, is trained a step on bundled images, some as large as for
 # COCO. What sets the others apart is checked without weights (contracts/test_configs.py). PIT_DOWNSTREAM_ALL_CONFIGS=1
 # trains a step of them all, in some ten minutes of one core.
 EVERY = bool(os.environ.get('PIT_DOWNSTREAM_ALL_CONFIGS'))

@@ -23,7 +23,7 @@ from pit_downstream.metrics.attention import AttentionCollapse
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Six pictures of two classes, and a file that is none."""
+    """Six images of two classes, and a file that is none."""
     root = tmp_path_factory.mktemp('images')
     generator = np.random.default_rng(0)
     for i in range(6):

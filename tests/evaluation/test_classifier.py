@@ -166,7 +166,7 @@ class Code:
     ('nowhere.to:find', {}, "no function 'find' in the module 'nowhere.to'"),
     ('tests.evaluation.toy:nothing', {}, "no function 'nothing' in the module 'tests.evaluation.toy'"),
     ('tests.evaluation.toy:no_classifier', {}, 'to return a torch module, got str'),
-    ('pit_ti(colour=3)', {'weights': 'random'}, 'expected a name and arguments that can be built, got pit_ti.*colour'),
+    ('pit_ti(colour=3)', {'weights': 'random'}, 'expected a name and arguments that can be built, got pit_ti.*color'),
     ('pit_ti(num_classes=-1)', {'weights': 'random'}, r'that can be built, got pit_ti\(num_classes=-1\): '),
     ('resnet50.nope', {'weights': 'random'}, 'that can be built, got resnet50.nope: .*nope.*; check --model'),
     ('torchvision:resnet18(num_classes=-1)', {'weights': 'random'}, 'that can be built, got torchvision:resnet18'),

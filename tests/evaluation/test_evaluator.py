@@ -1,4 +1,4 @@
-"""The loop on a toy classifier and forty pictures: same numbers whatever the batches, workers, ranks and stops."""
+"""The loop on a toy classifier and forty images: same numbers whatever the batches, workers, ranks and stops."""
 
 import dataclasses
 import logging
@@ -254,7 +254,7 @@ def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, f
     (Condition(None, Spec.of('pgd', epsilon=8)), 'epsilon is 0..1 under Linf, got 8.*write 8/255'),
     (Condition(None, Spec.of('pgd', epsilon='8')), "expected a number as epsilon of pgd, got '8'"),
     (Condition(None, Spec.of('pgd', epsilon=.1, steps='ten')), "expected int as steps of pgd, got 'ten'"),
-    (Condition(Spec.of('occlusion', shape='round')), "shape is one of random, centre, got 'round'"),
+    (Condition(Spec.of('occlusion', shape='round')), "shape is one of random, center, got 'round'"),
     (Condition(Spec.of('occlusion', severity=1, share=.5)), 'expected a severity or share, got both'),
 ])
 def test_impossible_conditions_are_refused_before_any_work(predictor, samples, condition, words, monkeypatch):
@@ -321,7 +321,7 @@ def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(plain, folder,
 
 
 class Deadly(ImageFolderSamples):
-    """Its third picture kills whoever reads it."""
+    """Its third image kills whoever reads it."""
 
     def __getitem__(self, index):
         return os.kill(os.getpid(), signal.SIGKILL) if index == 2 else super().__getitem__(index)

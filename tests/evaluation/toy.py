@@ -1,4 +1,4 @@
-"""A tiny classifier by `tests.evaluation.toy:classifier`, and a folder of tiny pictures, for the loop's tests."""
+"""A tiny classifier by `tests.evaluation.toy:classifier`, and a folder of tiny images, for the loop's tests."""
 
 import math
 import multiprocessing
@@ -61,7 +61,7 @@ def no_classifier() -> str:
 
 
 def pictures(folder: Path, count: int = 40, side: tuple[int, int] = (48, 40)) -> Path:
-    """`count` pictures over four classes below `folder`, smooth enough that JPEG hardly changes them."""
+    """`count` images over four classes below `folder`, smooth enough that JPEG hardly changes them."""
     random = np.random.default_rng(0)
     for index in range(count):
         coarse = random.integers(0, 256, (5, 6, 3), dtype=np.uint8)
@@ -72,7 +72,7 @@ def pictures(folder: Path, count: int = 40, side: tuple[int, int] = (48, 40)) ->
 
 
 def recognised(folder: Path, count: int = 40) -> Path:
-    """`pictures` that `NAME(classes=4)` classifies as their folders say, but for every fifth."""
+    """`images` that `NAME(classes=4)` classifies as their folders say, but for every fifth."""
     drawn = class_folders(pictures(folder, count), view=View(SIDE, math.floor(SIDE / .8), 'bilinear'))
     mean, std = (torch.tensor(Toy.pretrained_cfg[key]).view(3, 1, 1) for key in ('mean', 'std'))
     for index, id in enumerate(drawn.ids):

@@ -117,7 +117,7 @@ def test_by_hand():
 
 
 def test_threshold_counts_the_mean_over_images():
-    """Neighbours of cosine 1 in one image and 1 / sqrt 3 in the other: mean 0.789, neither image alone decides."""
+    """Neighbors of cosine 1 in one image and 1 / sqrt 3 in the other: mean 0.789, neither image alone decides."""
     uniform, identity = torch.full((1, 3, 3), 1 / 3), torch.eye(3)[None]
     for threshold, blocks in ((0.7, 1), (0.9, 0)):
         metric = AttentionCollapse(threshold=threshold)

@@ -1,4 +1,4 @@
-"""Stores, logs, benchmarks and pictures made by hand, of which every number is known."""
+"""Stores, logs, benchmarks and images made by hand, of which every number is known."""
 
 import json
 import struct
@@ -99,7 +99,7 @@ def write_log(work_dir: Path, steps: Iterable[int], *, started: str = '20260102_
 
 
 def png(side: int = 8) -> bytes:
-    """A grey square."""
+    """A gray square."""
     def chunk(kind, data):
         return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
     rows = b''.join(b'\0' + b'\x80' * side for _ in range(side))

@@ -37,7 +37,7 @@ def test_nothing_to_report(tmp_path):
     (tmp_path / 'results.jsonl').touch()
     (tmp_path / 'notes.json').write_text('{"a": 1}')
     for paths in ([tmp_path], [tmp_path / 'results.jsonl'], []):
-        with pytest.raises(ValueError, match='expected records, logs, benchmarks or pictures in .*, found none; name'):
+        with pytest.raises(ValueError, match='expected records, logs, benchmarks or images in .*, found none; name'):
             inputs.read(paths)
     with pytest.raises(FileNotFoundError, match=r'found nothing at .*results\*.jsonl; name what is there'):
         inputs.read([tmp_path / 'results*.jsonl'])

@@ -148,7 +148,7 @@ def test_a_shift_of_ones_own_stands_beside_its_clean_pictures(tmp_path):
         'imagenet': ['30.0', '–', '–'], 'imagenet_v2_matched_frequency': ['45.0', '30.0', '+15.0'],
         'shift_fog': ['75.0', '10.0', '+65.0'], 'shift_rain': ['25.0', '20.0', '+5.0'],
         'shift_part': ['50.0', '40.0', '+10.0'], 'shift_snow': ['50.0', '–', '–']}
-    assert any('with the clean pictures' in command for command in gaps_of(report).values())
+    assert any('with the clean images' in command for command in gaps_of(report).values())
 
 
 def test_a_data_set_is_called_by_its_name_and_place():

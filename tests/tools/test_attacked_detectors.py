@@ -1,4 +1,4 @@
-"""tools/eval_adversarial.py --config, show_detections.py and train_patch.py on a few bundled pictures."""
+"""tools/eval_adversarial.py --config, show_detections.py and train_patch.py on a few bundled images."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def run(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
-    """A file with a stock FCOS, not ours, and five pictures."""
+    """A file with a stock FCOS, not ours, and five images."""
     folder = tmp_path_factory.mktemp('config')
     cfg = tiny.config(scenes.coco_folder(folder / 'data'), 'fcos')
     cfg.dump(folder / 'fcos_tiny.py')

@@ -23,7 +23,7 @@ def test_without_coco_one_sentence_says_what_to_do(tool):
     done = tool('train.py', 'configs/detr_pit_s.py')
     assert done.returncode == 2 and done.stdout == ''
     sentence = done.stderr.strip().splitlines()[-1]
-    assert sentence.startswith('expected the data set under data/coco/, did not find data/coco/annotations/instances_t')
+    assert sentence.startswith('expected the dataset under data/coco/, did not find data/coco/annotations/instances_t')
     assert '--bundled' in sentence and 'data/README.md' in sentence and 'Traceback' not in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""tools/eval_adversarial.py on a toy model and forty pictures."""
+"""tools/eval_adversarial.py on a toy model and forty images."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ FEW = ('--attacks', 'noise', 'pgd(steps=3)', '--epsilons', '1/255', '4/255')
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch, in_process):
-    """measured(*flags) runs the tool in this process where val/ has forty pictures: (exit code, stdout, stderr)."""
+    """measured(*flags) runs the tool in this process where val/ has forty images: (exit code, stdout, stderr)."""
     toy.recognised(tmp_path / 'val')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('sys.path', sys.path.copy())
@@ -175,7 +175,7 @@ def test_search_in_half_precision_is_said(measured):
     (('--attacks', 'pdg'), "no attack named 'pdg'; did you mean pgd"),
     (('--attacks', 'pgd(steps=1)', '--source', f'{toy.NAME}(classes=2)'), 'expected data of the 2 classes that'),
     (('--attacks', f"transfer(attack='pgd', source='{toy.NAME}(classes=2)', steps=1)"), 'expected data of the 2 cl'),
-    (('--attacks', 'pgd(steps=1)', '--source', 'resnet50', '--data', 'nowhere'), 'expected pictures in nowhere, found'),
+    (('--attacks', 'pgd(steps=1)', '--source', 'resnet50', '--data', 'nowhere'), 'expected images in nowhere, found'),
     (('--attacks', 'pgd(mood=3)'), 'as arguments of pgd, got mood'),
     (('--attacks', 'pgd', '--norm', 'L7', '--epsilons', '1'), "norm is one of Linf, L2, L1"),
     (('--attacks', 'pgd', '--norm', 'L2'), 'expected --epsilons with --norm L2, got none; write --epsilons 0.5'),
@@ -184,7 +184,7 @@ def test_search_in_half_precision_is_said(measured):
     (('--attacks', 'pgd', '--epsilons', '"8"'), "expected a number like 8/255 or 0.5 as epsilon"),
     (('--attacks', 'pgd', '--corruptions', 'fogg(severity=1)'), "no corruption named 'fogg'; did you mean fog"),
     (('--attacks', 'noise', '--amp', 'fp16'), 'expected --amp bf16 for attacks, got fp16'),
-    (('--attacks', 'noise', '--data', 'nowhere'), 'expected pictures in nowhere, found no such folder'),
+    (('--attacks', 'noise', '--data', 'nowhere'), 'expected images in nowhere, found no such folder'),
 ])
 def test_bad_input_ends_with_one_sentence(measured, tmp_path, flags, words):
     code, _, said = measured(*flags)

@@ -1,4 +1,4 @@
-"""tools/eval_coco_c.py on a few bundled pictures: its own and mmdet's configs, against tools/test.py."""
+"""tools/eval_coco_c.py on a few bundled images: its own and mmdet's configs, against tools/test.py."""
 
 import csv
 import json
@@ -138,13 +138,13 @@ def test_bad_input_ends_with_one_sentence(measured, weights, few_shapes, tmp_pat
             (('mmdet::fcos/none.py', weights), 'expected a config file, found none at mmdet::fcos/none.py'),
             ((CONFIG, 'none.pth', *few[2:]), 'expected a checkpoint, found none at none.pth'),
             ((*few, '--cfg-options', 'model.bbox_head.stacked_convs=3'), 'weights of the config in'),
-            ((CONFIG, weights), 'expected the data set under data/coco/, did not find'),
+            ((CONFIG, weights), 'expected the dataset under data/coco/, did not find'),
             ((*few, '--corruptions', 'fogg'), "no corruption named 'fogg'; did you mean fog"),
             ((*few, '--severities', '6'), 'severity is 1..5, got 6'),
             ((*few, '--limit', '9'), 'expected a limit in 1..4, the number of images, got 9'),
             ((*few, '--ann', 'x.json'), 'expected --ann FILE and --images DIR together, got one of them'),
             (('mmdet::pascal_voc/retinanet_r50_fpn_1x_voc0712.py', 'random', '--ann', 'x.json', '--images', '.'),
-             'expected --ann with a config whose test_evaluator is one CocoMetric, got VOCMetric; name the data set'),
+             'expected --ann with a config whose test_evaluator is one CocoMetric, got VOCMetric; name the dataset'),
             ((*few, '--device', 'gpu'), 'expected a device like cpu')):
         code, _, said = measured('eval_coco_c.py', *flags)
         assert code == 2 and words in said.strip().splitlines()[-1], said

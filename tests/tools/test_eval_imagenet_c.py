@@ -1,4 +1,4 @@
-"""tools/eval_imagenet_c.py on a toy model and forty pictures."""
+"""tools/eval_imagenet_c.py on a toy model and forty images."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ TOOL = REPO / 'tools' / 'eval_imagenet_c.py'
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch, in_process):
-    """measured(*flags) runs the tool in this process where val/ has forty pictures: (exit code, stdout, stderr)."""
+    """measured(*flags) runs the tool in this process where val/ has forty images: (exit code, stdout, stderr)."""
     toy.pictures(tmp_path / 'val')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('sys.path', sys.path.copy())
@@ -114,16 +114,16 @@ def test_published_folders_and_ones_own_corruption(measured, tmp_path):
                 picture.point(lambda level: level // 2).save(dark)
     few = ('--published', 'set', '--set', 'mine', '--corruptions', 'half', '--severities', '1')
     code, _, said = measured(*few, '--data', 'typo')
-    assert code == 2 and said.startswith('expected pictures in typo, found no such folder')
+    assert code == 2 and said.startswith('expected images in typo, found no such folder')
     code, published, said = measured(*few)
     assert code == 0, said
     assert ' on mine(clean_files=' in published and 'mean accuracy of the 1 above' in published
-    assert published.splitlines()[2:4] == out.splitlines()[2:4]  # the clean pictures are those of --data in both
+    assert published.splitlines()[2:4] == out.splitlines()[2:4]  # the clean images are those of --data in both
 
 
 def test_bad_input_ends_with_one_sentence(measured, tmp_path):
     torch.save({'head.weight': torch.zeros(3)}, tmp_path / 'wrong.pth')
-    for flags, words in ((('--data', 'nowhere'), 'expected pictures in nowhere, found no such folder'),
+    for flags, words in ((('--data', 'nowhere'), 'expected images in nowhere, found no such folder'),
                          (('--corruptions', 'fogg'), "no corruption named 'fogg'; did you mean fog"),
                          (('--severities', '0'), 'severity is 1..5, got 0'),
                          (('--weights', 'wrong.pth'), 'expected weights of tests.evaluation.toy:classifier'),
@@ -161,5 +161,5 @@ def test_unreadable_pictures_stop_the_summary(measured, tmp_path):
     code, _, said = measured(*few)
     assert code == 2 and 'got 1 that are not: n01440764/00.JPEG (' in said
     assert measured(*few, '--allow-missing', '1')[0] == 0
-    code, _, said = measured(*few)  # what was measured with a gap is not summarised unless the gap is accepted
+    code, _, said = measured(*few)  # what was measured with a gap is not summarized unless the gap is accepted
     assert code == 2 and 'expected 40 images behind every number' in said

@@ -56,7 +56,7 @@ def measured(data, tmp_path, monkeypatch, in_process):
 
 @pytest.fixture
 def pictures_of():
-    """pictures_of(root, classes, count, first=0) writes pictures that differ into a folder for each class."""
+    """pictures_of(root, classes, count, first=0) writes images that differ into a folder for each class."""
     def write(root, classes, count, first=0):
         for place, (folder, index) in enumerate((folder, index) for folder in classes for index in range(count)):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -96,14 +96,14 @@ def test_whatever_lies_in_data_is_measured(measured, tmp_path):
 
 
 def test_errors_are_those_of_the_logits(measured, data, tmp_path):
-    """Counted once more from the logits of each picture, by the rule of its data set; six classes are a 'folder'."""
+    """Counted once more from the logits of each image, by the rule of its dataset; six classes are a 'folder'."""
     assert measured('--batch-size', '7')[0] == 0
     kept = {(record['dataset'].split('(')[0], record['metric']): record['value'] for record in map(
         json.loads, (tmp_path / 'store' / 'results.jsonl').read_text().splitlines())}
     predictor = build_classifier(MODEL)
 
     def best(place, among=range(1000), view=predictor.view):
-        """(path, predicted class) of every picture."""
+        """(path, predicted class) of every image."""
         paths = [path for path in (data / place).rglob('*.*') if path.suffix in ('.jpg', '.JPEG', '.png')]
         images = torch.stack([view(Image.open(path)) for path in paths]).float() / 255
         logits = predictor.predict(images, None).predictions[:, list(among)]
@@ -129,7 +129,7 @@ def test_errors_are_those_of_the_logits(measured, data, tmp_path):
 
 
 def no_imagenet(data, tmp_path):
-    """data/ with all but ImageNet's validation pictures."""
+    """data/ with all but ImageNet's validation images."""
     (tmp_path / 'data').unlink()
     (tmp_path / 'data').mkdir()
     for folder in data.iterdir():
@@ -151,7 +151,7 @@ def test_a_part_without_clean_pictures(measured, data, tmp_path):
 
 
 def test_a_set_of_ones_own(measured, tmp_path, pictures_of):
-    """By a classifier of eight classes, of which three are there; the gap is to the clean pictures of this run, also
+    """By a classifier of eight classes, of which three are there; the gap is to the clean images of this run, also
     where the store has those of another folder under the same names."""
     roots = {name: pictures_of(tmp_path / name, ('ant', 'bee', 'cow'), count, first=first)
              for name, count, first in (('clean', 4, 0), ('other', 5, 90), ('fog', 3, 50), ('rain', 2, 70))}
@@ -177,7 +177,7 @@ def test_a_set_of_ones_own(measured, tmp_path, pictures_of):
 
 def test_a_set_of_ones_own_with_a_part_of_the_classes(measured, tmp_path, pictures_of):
     """Its clean error is that on these classes, also where another folder of that name has others; those without a
-    picture count in neither."""
+    image count in neither."""
     pictures_of(tmp_path / 'clean', ('bee', 'cow', 'dog'), 12)
     parts = {'some': ('bee', 'dog'), 'others': ('cow', 'dog')}
     for root, classes in parts.items():
@@ -201,17 +201,17 @@ def test_a_set_of_ones_own_with_a_part_of_the_classes(measured, tmp_path, pictur
     (('shift_fog',), 'expected one place of shift_fog, got none; say --shifts shift_fog=DIR once'),
     (('shift_fog=fog', 'shift_fog=same'), 'expected one place of shift_fog, got two; say --shifts shift_fog=DIR once'),
     (('shift_Fog=same',), "expected a name such as shift_fog, of small letters, digits and _, got 'shift_Fog'"),
-    (('shift_fog=fog',), 'expected in fog folders named by classes that have pictures in clean, got cow, emu'),
-    (('shift_none=none',), 'expected pictures in the 0 folders of none, found none'),
-    (('shift_same=clean',), 'expected other pictures than the clean ones for shift_same, got clean for both'),
+    (('shift_fog=fog',), 'expected in fog folders named by classes that have images in clean, got cow, emu'),
+    (('shift_none=none',), 'expected images in the 0 folders of none, found none'),
+    (('shift_same=clean',), 'expected other images than the clean ones for shift_same, got clean for both'),
     (('shift_gone=gone',), 'expected a folder at gone, found none; check --shifts shift_gone=DIR'),
-    (('shift_fog=same', '--labels', 'labels.txt'), 'expected clean pictures in class folders beside shift_fog, got '
+    (('shift_fog=same', '--labels', 'labels.txt'), 'expected clean images in class folders beside shift_fog, got '
      '--labels')])
 def test_a_set_of_ones_own_that_does_not_fit(measured, tmp_path, pictures_of, flags, words):
     for root, classes in (('clean', ('ant', 'bee')), ('same', ('ant', 'bee')), ('fog', ('bee', 'cow', 'emu'))):
         pictures_of(tmp_path / root, classes, 1)
     for folder in ('none/ant', 'clean/cow'):
-        (tmp_path / folder).mkdir(parents=True)  # without a picture
+        (tmp_path / folder).mkdir(parents=True)  # without an image
     code, _, said = measured('--data', 'clean', '--shifts', *flags, *classes_file(tmp_path, 8), model=toy.NAME)
     assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()
 
@@ -237,22 +237,22 @@ def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
     for name in subset_indices('imagenet_r'):
         (tmp_path / 'wrong' / name).mkdir(parents=True)
     for flags, words in ((('--shifts', 'imagenet_a=wrong'), 'this looks like ImageNet-R: 200 folders named by WordNet'),
-                         (('--shifts', 'imagenet_q'), "no data set named 'imagenet_q'; did you mean imagenet_"),
+                         (('--shifts', 'imagenet_q'), "no dataset named 'imagenet_q'; did you mean imagenet_"),
                          (('--shifts', 'imagenet_sketch'), 'expected a folder at data/imagenet-sketch, found none'),
-                         (('--data', 'wrong'), "expected ImageNet's validation pictures in folders of the 1000 classes "
+                         (('--data', 'wrong'), "expected ImageNet's validation images in folders of the 1000 classes "
                           'in wrong; this looks like ImageNet-R: 200'),
                          (('--shifts', 'imagenet_a', '--data', 'nowhere'),
-                          'expected pictures in nowhere, found no such folder; name another with --data DIR')):
+                          'expected images in nowhere, found no such folder; name another with --data DIR')):
         code, _, said = measured(*flags)
         assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()
     no_imagenet(data, tmp_path)
     code, _, said = measured('--shifts', 'imagenet_real')
-    assert code == 2 and 'expected the validation pictures of ImageNet for imagenet_real, got none' in said
+    assert code == 2 and 'expected the validation images of ImageNet for imagenet_real, got none' in said
     code, _, said = measured(model=toy.NAME)
     assert code == 2 and 'expected a classifier of the 1000 classes of ImageNet, got 8 classes of' in said
     (tmp_path / 'data').rename(tmp_path / 'elsewhere')
     code, _, said = measured()
-    assert code == 2 and said.startswith('expected a shifted data set in data/, found none; put one where')
+    assert code == 2 and said.startswith('expected a shifted dataset in data/, found none; put one where')
 
 
 def test_places_are_looked_for_before_a_model_is_built(measured):

@@ -47,13 +47,13 @@ def test_figures_and_tables_alone(run, tmp_path):
     assert (tmp_path / 'tables/attacks.tex').read_text().startswith(r'\begin{table}')
     assert '| alex | fgsm | Linf | 4/255 | 50.0 (' in (tmp_path / 'tables/attacks.md').read_text()
     assert '<title>Mine</title>' in Path('report.html').read_text()
-    assert run('store', '--figures', 'store/figures')[0] == 0  # its own figures are no pictures of the next report
+    assert run('store', '--figures', 'store/figures')[0] == 0  # its own figures are no images of the next report
     assert '<img' not in Path('report.html').read_text()
 
 
 @pytest.mark.parametrize('flags, sentence', [
     (['absent'], 'expected results, logs or folders of them, found nothing at absent; name what is there'),
-    (['.'], 'expected records, logs, benchmarks or pictures in ., found none; name results.jsonl files, folders that '
+    (['.'], 'expected records, logs, benchmarks or images in ., found none; name results.jsonl files, folders that '
             'hold them, or work dirs'),
     (['.', '--out', 'report.json'], 'expected an HTML file for --out, got report.json; name one like report.html'),
     (['.', '--out', 'no/report.html'], 'expected a file to write for --out in a folder that is there, got '

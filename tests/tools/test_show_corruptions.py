@@ -24,7 +24,7 @@ def test_bad_input_gets_one_sentence(tool, tmp_path):
     assert (done.returncode, 'Traceback' in done.stderr) == (2, False)
     assert 'cat.png could not be read: [Errno 2] No such file' in done.stderr
     Image.new('RGB', (40, 40)).save(tmp_path / 'cat.png')
-    (tmp_path / 'dog.png').write_text('no picture')
+    (tmp_path / 'dog.png').write_text('no image')
     for flags, words in ((['dog.png'], 'dog.png could not be read: cannot identify'),
                          (['cat.png', '--out', 'nowhere/x.png'], 'in a folder that is there, got nowhere/x.png'),
                          (['cat.png', '--size', '8'], 'expected a whole number from 32 up')):

@@ -1,4 +1,4 @@
-"""Pictures and the order in which they come."""
+"""Images and the order in which they come."""
 
 import random
 import shutil
@@ -128,7 +128,7 @@ def test_no_picture_that_decodes(folder):
 
 
 def test_repeated_augmentation_counts():
-    """Of 12 pictures 4 come, each three times; another seed and another epoch choose others."""
+    """Of 12 images 4 come, each three times; another seed and another epoch choose others."""
     def epoch(number, **options):
         sampler = RepeatedAugmentation(range(12), selected_round=0, **options)
         sampler.set_epoch(number)
@@ -141,7 +141,7 @@ def test_repeated_augmentation_counts():
 
 
 def test_repeats_go_to_different_ranks(monkeypatch):
-    """DeiT's point: with three ranks each sees every chosen picture once, augmented its own way."""
+    """DeiT's point: with three ranks each sees every chosen image once, augmented its own way."""
     parts = []
     for rank in range(3):
         monkeypatch.setattr(data, 'get_dist_info', lambda rank=rank: (rank, 3))

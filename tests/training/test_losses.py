@@ -83,7 +83,7 @@ def test_hard_and_soft_targets_by_hand():
 
 
 def test_temperature_flattens_both():
-    """At temperature 2 probabilities become their square roots, normalised; the loss is times 4."""
+    """At temperature 2 probabilities become their square roots, normalized; the loss is times 4."""
     def rooted(values):
         roots = [math.sqrt(value) for value in values]
         return [root / sum(roots) for root in roots]

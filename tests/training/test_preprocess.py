@@ -1,4 +1,4 @@
-"""Batches: normalised always; erased, mixed and smoothed in training only. The oracles are torch and timm."""
+"""Batches: normalized always; erased, mixed and smoothed in training only. The oracles are torch and timm."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_smoothed_targets_give_timms_loss():
 
 
 def test_training_mixes_pictures_with_their_targets():
-    """mixup alone: picture i is lam * i + (1 - lam) * (last - i), and so are the targets."""
+    """mixup alone: image i is lam * i + (1 - lam) * (last - i), and so are the targets."""
     np.random.seed(0)
     data = batch()
     preprocessor = ClassifierPreprocessor(mean=MEAN, std=STD, num_classes=3, mixing=dict(mixup_alpha=0.8))

@@ -1,4 +1,4 @@
-"""Runs of a classifier: read, trained, stopped and resumed, taken into other tools. Tiny pictures, PiT-Ti at 32 px."""
+"""Runs of a classifier: read, trained, stopped and resumed, taken into other tools. Tiny images, PiT-Ti at 32 px."""
 
 import os
 import shutil
@@ -101,7 +101,7 @@ def test_averaged_weights_are_evaluated_and_kept(recipe):
 
 
 def test_the_measuring_tools_take_the_file(recipe, few_shapes):
-    """Its errors there are those of the last evaluation here, on the same pictures in the same view."""
+    """Its errors there are those of the last evaluation here, on the same images in the same view."""
     predictor = build_classifier(MODEL, weights=f'{recipe.work_dir}/weights.pth')
     samples = class_folders(few_shapes / 'classification' / 'val', view=predictor.view)
     batch = predictor.collate([samples[index] for index in range(len(samples))])
@@ -122,7 +122,7 @@ def test_a_detector_begins_with_the_file(recipe, file):
 
 
 def test_a_resumed_run_ends_as_one_never_stopped(recipe, few_shapes, tmp_path):
-    """The second epoch again, from the first one's checkpoint: weights, averages and optimiser to the bit."""
+    """The second epoch again, from the first one's checkpoint: weights, averages and optimizer to the bit."""
     runner = train(read('imagenet_pit_s.py', '--data', few_shapes / 'classification', '--work-dir', tmp_path,
                         '--resume', f'{recipe.work_dir}/epoch_1.pth', options=SHORT))
     assert runner.iter == 6
@@ -144,7 +144,7 @@ def test_bundled_pictures(few_shapes, tmp_path):
 
 
 def rank_of_two(rank, port, data, work):
-    """One of two processes: an epoch of one step, and five pictures evaluated, of which one rank has three."""
+    """One of two processes: an epoch of one step, and five images evaluated, of which one rank has three."""
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
                        MASTER_PORT=str(port))
     train(read('cifar10_pit_ti.py', '--data', data, '--work-dir', work, '--launcher', 'pytorch', options=(
@@ -170,7 +170,7 @@ def test_two_processes_evaluate_every_picture_once(few_shapes, tmp_path):
 
 
 @pytest.mark.parametrize('flags, options, words', [
-    (('--data', 'none'), (), 'expected a folder of pictures for each class in none/train, found none; put them'),
+    (('--data', 'none'), (), 'expected a folder of images for each class in none/train, found none; put them'),
     (('--data', 'FEW'), ('model.network.name=pit_xl',), "no model named 'pit_xl'; did you mean"),
     (('--data', 'FEW'), ('model.network.num_classes=3',), r'of 4 classes for .*\.num_classes=3; leave it out'),
     (('--data', 'FEW'), ('train_dataloader.batch_size=3',), 'expected an even batch, got 3; change'),
