@@ -1,12 +1,12 @@
-"""Attacks against torchattacks' of the same steps: the same model, images and budgets, on equal terms and as they come.
+"""Attacks against those of torchattacks with equal steps, model, images and budgets, on equal terms and by default.
 
 python -m benchmarks.attack_speed [--model 'pit_ti(img_size=64,num_classes=10)'] [--weights FILE --data DIR]
     [--images 64] [--steps 20] [--repeat 3] [--threads 2] [--quick]
 
-to the end: every image takes every step, as in torchattacks. as it comes: an image that is fooled leaves the batch, as
-our attacks do unless they are told otherwise; what that saves depends on the model. Without --weights and --data (a
-folder per class) the model is random, the images are photographs, and the labels are what the model says of them.
-In turns, in one process; the median counts. Writes attack_speed.json.
+to the end: every image takes every step, as in torchattacks. as it comes: a fooled image leaves the batch, the default
+of our attacks; the saving depends on the model. Without --weights and --data (a folder per class) the model is random,
+the images are photographs, and the labels are the model's predictions. The sides alternate in one process; the median
+counts. Writes attack_speed.json.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.streams.rng import BatchRng
 from tests.corruptions.photographs import NAMES, photograph
 
-EPSILON = {'Linf': 8 / 255, 'L2': 0.5}  # RobustBench's of CIFAR-10
+EPSILON = {'Linf': 8 / 255, 'L2': 0.5}  # as in RobustBench for CIFAR-10
 
 
 class Logits(nn.Module):
-    """A classifier of images in [0, 1], as torchattacks takes it."""
+    """Classifier of images in [0, 1], in the interface of torchattacks."""
 
     def __init__(self, predictor: ClassifierPredictor):
         super().__init__()
@@ -54,7 +54,7 @@ def ours(name: str, steps: int, *, to_end: bool) -> Callable:
 
 
 def batch_of(predictor: ClassifierPredictor, data: str | None, count: int) -> Batch:
-    """Images with the labels that the model gives them, so that every search begins from one that is right."""
+    """Return images labeled with the predictions of the model, so that every search starts from a correct image."""
     if data:
         samples = class_folders(data, view=predictor.view)
         chosen = [samples[index] for index in torch.linspace(0, len(samples) - 1, count).long().tolist()]

@@ -2,8 +2,9 @@
 
 python -m benchmarks.attention_memory [--shape 800 1333] [--repeat 3] [--threads 2] [--quick]
 
-Every measurement is a process of its own, so that the peak resident memory (ru_maxrss) belongs to it alone; the same
-process without the block is subtracted. On a GPU, torch's peak allocation is taken. Writes attention_memory.json.
+Each measurement runs in a separate process, so that the peak resident memory (ru_maxrss) belongs to it alone. The peak
+of the same process without the block is subtracted. On a GPU, torch's peak allocation is used. Writes
+attention_memory.json.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from pit_downstream.backbones.pit import ARCHS
 
 
 class ExplicitAttention(Attention):
-    """softmax(q k^T / sqrt(d)) v with the map in memory, as the official code computes it."""
+    """Attention softmax(q k^T / sqrt(d)) v with the map in memory, as in the official code."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, width = tokens.shape
@@ -34,7 +35,7 @@ class ExplicitAttention(Attention):
 
 
 def token_count(height: int, width: int) -> int:
-    """Tokens of PiT-S stage 1 for images of this size: the valid stem's grid and one class token."""
+    """Return the tokens of PiT-S stage 1 for images of this size: the grid of the valid stem and one class token."""
     arch = ARCHS['s']
     return ((height - arch.patch_size) // arch.stride + 1) * ((width - arch.patch_size) // arch.stride + 1) + 1
 
@@ -71,7 +72,7 @@ def in_its_own_process(kind: str, tokens: int, threads: int) -> dict:
 def compare(height: int, width: int, *, repeat: int, threads: int) -> dict:
     tokens = token_count(height, width)
     runs: dict[str, list[dict]] = {'nothing': [], 'fused': [], 'explicit': []}
-    for _ in range(repeat):  # in turns, so that a busy minute hits all
+    for _ in range(repeat):  # alternating, so that a load spike affects all
         for kind in runs:
             runs[kind].append(in_its_own_process(kind, tokens, threads))
     peak = {kind: statistics.median(run['bytes'] for run in kind_runs) for kind, kind_runs in runs.items()}

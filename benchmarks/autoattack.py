@@ -3,11 +3,11 @@
 python -m benchmarks.autoattack --weights FILE --data DIR --original DIR [--torchattacks] [--images 500]
     [--model 'pit_ti(img_size=64,num_classes=10)'] [--norm Linf] [--epsilons 2/255 8/255] [--batch 250]
 
---data: CIFAR-10's test images, a folder per class. --original: a checkout of fra31/auto-attack, in which autoattack/
-lies. --torchattacks: also its APGD-CE, APGD-T, FAB-T and Square, set to the official budgets and each on what the one
-before left (its AutoAttack has 10 steps). All get the same model, images and batch size (the original's is 250), on
-one thread of a CPU. Seconds are CPU time, which a busy machine hardly changes; the wall clock stands beside. Passes
-are counted by image, the original's checks of the model among them. Writes autoattack.json after every epsilon.
+--data: CIFAR-10's test images, a folder per class. --original: a checkout of fra31/auto-attack, which contains
+autoattack/. --torchattacks: also its APGD-CE, APGD-T, FAB-T and Square with the official budgets, each on the images
+that the previous one did not fool (its AutoAttack has 10 steps). All use the same model, images and batch size (250 in
+the original), on one CPU thread. Seconds are CPU time, which a busy machine hardly changes; wall time is also reported.
+Passes are counted per image and include the original's model checks. Writes autoattack.json after every epsilon.
 """
 
 import argparse
@@ -31,7 +31,7 @@ Method = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class CountingPredictor(nn.Module):
-    """A classifier of images in [0, 1] that counts the images it is given, and those with gradients."""
+    """Classifier of images in [0, 1] that counts its input images, and those with gradients."""
 
     def __init__(self, predictor):
         super().__init__()

@@ -1,12 +1,12 @@
-"""Train a small classifier on CIFAR-10, for the tables of corruptions and attacks that want a model which has learnt.
+"""Train a small classifier on CIFAR-10 for the tables of corruptions and attacks that need a trained model.
 
 python -m benchmarks.cifar10 --data DIR --out work_dirs/pit_ti_cifar10.pth
 python -m benchmarks.cifar10 --data DIR --out work_dirs/deepvit_16_cifar10.pth \\
     --model 'deepvit_16(img_size=64,num_classes=10)' --epochs 4 --lr 5e-4 --bf16
 
---data: a folder per class under train/ and test/. --out: the weights, a plain state dict; beside it FILE.state, from
-which a killed run goes on. Every tool then takes them with --model MODEL --weights FILE. Images are seen as the tools
-see them (the model's own configuration), in training at a random place and half of them mirrored.
+--data: a folder per class under train/ and test/. --out: the weights, a plain state dict. FILE.state beside it resumes
+an interrupted run. Every tool takes the weights with --model MODEL --weights FILE. Images are preprocessed as in the
+tools (the model's configuration). In training they are cropped at random, and half of them are flipped.
 """
 
 import argparse
@@ -25,17 +25,17 @@ from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.models import build_classifier
 
-SMOOTHING = 0.1  # of the labels
-CLIP = 1.0  # norm of the gradient
+SMOOTHING = 0.1  # label smoothing
+CLIP = 1.0  # gradient norm
 
 
 def read(samples: ImageFolderSamples) -> tuple[Tensor, Tensor]:
-    """uint8 (n, 3, H, W) and labels (n,)."""
+    """Return images, uint8 (n, 3, H, W), and labels (n,)."""
     return torch.stack([samples[i].image for i in range(len(samples))]), torch.tensor(samples.targets)
 
 
 def augmented(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """A random `side` x `side` part of each image, half of them mirrored: float (B, 3, side, side) in [0, 1]."""
+    """Return a random `side` x `side` crop of each image, half of them flipped: float (B, 3, side, side) in [0, 1]."""
     room = images.shape[-1] - side + 1
     rows, columns = torch.randint(room, (2, len(images)), generator=generator).tolist()
     parts = torch.stack([one[:, y:y + side, x:x + side] for one, y, x in zip(images, rows, columns, strict=True)])
@@ -44,7 +44,7 @@ def augmented(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
 
 class Training:
-    """A run that can be killed after any epoch."""
+    """Training run that can be interrupted after any epoch."""
 
     def __init__(self, predictor: ClassifierPredictor, args: argparse.Namespace):
         self.model, self.args = predictor.model, args

@@ -1,8 +1,8 @@
-"""COCO-C against mmdet's script on the bundled images: what coco_c_speed.py measures, without a dataset at hand.
+"""COCO-C against mmdet's script on the bundled images: coco_c_speed.py without a dataset.
 
 python -m benchmarks.coco_c_bundled [--config configs/retinanet_pit_ti.py] [--limit 20] [--threads 2] [--quick]
 
-The weights are random: this is about time. Writes work_dirs/bench/coco_c_speed.json.
+The weights are random, since only time is measured. Writes work_dirs/bench/coco_c_speed.json.
 """
 
 import sys
@@ -22,12 +22,12 @@ from pit_downstream.det.bundled import ROOT
 
 
 def prepare(config: str, folder: Path) -> tuple[Path, Path]:
-    """The config as it is on the bundled data, and a checkpoint of random weights, as files in `folder`."""
+    """Write the config for the bundled data and a checkpoint of random weights to `folder`, and return both paths."""
     flags = SimpleNamespace(config=config, launcher='none', local_rank=0, bundled=True, data=None, cfg_options={},
                             work_dir=str(folder))
     cfg = config_utils.read_config(flags, loaders=())
     cfg.model.backbone.init_cfg = None
-    cfg.model.test_cfg.update(score_thr=0.0, nms_pre=100)  # mmdet's script cannot count where nothing is found
+    cfg.model.test_cfg.update(score_thr=0.0, nms_pre=100)  # mmdet's script fails without detections
     init_default_scope('mmdet')
     model = MODELS.build(cfg.model)
     model.init_weights()

@@ -1,13 +1,13 @@
-"""What COCO-C costs beside the clean passes, and against mmdet's test_robustness.py, on the same images and model.
+"""Cost of COCO-C relative to clean passes and to mmdet's test_robustness.py, on the same images and model.
 
 python -m benchmarks.coco_c_speed CONFIG CHECKPOINT --data DIR [--limit 20] [--corruptions fog ...] [--threads 2]
     [--quick]
 
-Three things are timed one after the other on the first images of the config's test set: 76 clean passes over them
-(decode, resize, detect, count; a few are run and scaled up), the whole benchmark as tools/eval_coco_c.py runs it, and
-mmdet's own script, unchanged, with what it lacks put in its way: its folder on the path, an init_cfg in the backbone,
-and imagecorruptions fixed to run (tests/reference/imagecorruptions_mended.py). A fourth run of ours, not timed, has
-mmdet's color order. Writes coco_c_speed.json with the seconds, their ratios, and the APs of the three.
+Three runs are timed in sequence on the first images of the config's test set: 76 clean passes (decode, resize, detect,
+count; a few are run and scaled up), the whole benchmark as in tools/eval_coco_c.py, and mmdet's unchanged script. The
+script needs its folder on the path, an init_cfg in the backbone, and imagecorruptions patched to run
+(tests/reference/imagecorruptions_mended.py). A fourth run of ours, not timed, has mmdet's color order. Writes
+coco_c_speed.json with the seconds, their ratios, and the APs of the three.
 """
 
 import argparse
@@ -40,11 +40,11 @@ from pit_downstream.evaluation.evaluator import measure
 from tests.reference.imagecorruptions_mended import reference
 
 MMDET = Path(importlib.util.find_spec('mmdet').origin).parent / '.mim'
-CLEAN_PASSES = 3  # of the 76 that are run; the time is scaled up
+CLEAN_PASSES = 3  # passes that are run of the 76; the time is scaled up
 
 
 def small_config(args: argparse.Namespace, folder: str) -> Config:
-    """The config on its first `limit` images alone, for both sides, with an init_cfg for mmdet's script to empty."""
+    """Return the config with its first `limit` images only, and with an init_cfg for mmdet's script to empty."""
     flags = SimpleNamespace(config=args.config, launcher='none', local_rank=0, bundled=False, data=args.data,
                             cfg_options={}, work_dir=folder)
     cfg = config_utils.read_config(flags, loaders=('test_dataloader',))
@@ -60,7 +60,7 @@ def small_config(args: argparse.Namespace, folder: str) -> Config:
 
 
 def ours(args: argparse.Namespace, cfg: Config, conditions: tuple) -> tuple[float, Table]:
-    """Seconds from the built model to the last record, and the records."""
+    """Return the seconds from the built model to the last record, and the records."""
     samples = detection_samples(cfg)
     predictor = build_detector(cfg, config_utils.checkpoint_file(args.checkpoint), config=Path(args.config).stem)
     start = time.perf_counter()
@@ -70,7 +70,7 @@ def ours(args: argparse.Namespace, cfg: Config, conditions: tuple) -> tuple[floa
 
 
 def theirs(args: argparse.Namespace, cfg: Config, names: list[str], folder: str) -> tuple[float, dict]:
-    """Seconds of mmdet's script from the start of its main(), and its AP, rounded, by corruption and severity."""
+    """Return the seconds of mmdet's script from the start of main(), and its rounded AP by corruption and severity."""
     config, out = Path(folder, 'config.py'), Path(folder, 'out.pkl')
     cfg.dump(config)
     random = np.random.default_rng(0)
@@ -90,7 +90,7 @@ def theirs(args: argparse.Namespace, cfg: Config, names: list[str], folder: str)
 
 
 def differences(names: list[str], right: Table, bgr: Table, mmdet: dict) -> dict:
-    """AP of the three by corruption, mean over the severities."""
+    """Return AP of the three by corruption, averaged over the severities."""
     def mean(values) -> float:
         return round(float(np.mean(list(values))), 4)
     rows = {'clean': {'ours': right[CLEAN, 'AP'], 'mmdet': mmdet[names[0]][0]['coco/bbox_mAP']}}
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument('--limit', type=int, default=20)
     parser.add_argument('--corruptions', nargs='+', default=list(coco_c.CORRUPTIONS))
     parser.add_argument('--workers', type=int, default=1)
-    parser.add_argument('--aside', action='store_true', help=argparse.SUPPRESS)  # of coco_c_bundled.py
+    parser.add_argument('--aside', action='store_true', help=argparse.SUPPRESS)  # used by coco_c_bundled.py
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.quick:

@@ -1,12 +1,12 @@
 """Attention collapse: ViT-16 and DeepViT-16 trained side by side on CIFAR-10 for the same short schedule.
 
 python -m benchmarks.collapse --data DIR --out DIR [--steps 400] [--batch-size 32] [--seed 0]
-python -m benchmarks.collapse --out DIR       draws and prints again what collapse.json holds
+python -m benchmarks.collapse --out DIR       draws and prints collapse.json again
 
---data: a folder per class of images of one size under train/ and test/. --out: the checkpoint, from which a killed run
-goes on, and collapse.png. Every step shows both models the same batch; both start from the same weights where they
-have the same ones. Before the first step and after the last one, all test images are classified and traced: what the
-maps look like without any training belongs beside what training made of them. Writes collapse.json beside this file.
+--data: a folder per class of images of one size under train/ and test/. --out: collapse.png, and the checkpoint that
+resumes an interrupted run. Both models get the same batch in every step and start from equal weights where they share
+them. All test images are classified and traced before the first step and after the last one, to compare untrained with
+trained attention maps. Writes collapse.json beside this file.
 """
 
 import argparse
@@ -35,14 +35,14 @@ from pit_downstream.metrics.attention import AttentionCollapse
 OUT = Path(__file__).with_suffix('.json')
 NAMES = ('vit_16', 'deepvit_16')
 LR, WEIGHT_DECAY = 5e-4, 0.05  # dvit_repo, scripts/*.yaml
-CLIP = 1.0  # norm of the gradient
-WARM_UP = 0.1  # share of the steps
-MARGIN = 4  # pixels by which a training image is shifted, at most
+CLIP = 1.0  # gradient norm
+WARM_UP = 0.1  # fraction of the steps
+MARGIN = 4  # maximum shift of a training image in pixels
 CHECKPOINT_EVERY = 50
 
 
 def read_images(folder: Path) -> tuple[Tensor, Tensor]:
-    """uint8 (n, 3, H, W) and labels (n,), from a folder per class."""
+    """Return images, uint8 (n, 3, H, W), and labels (n,), from a folder per class."""
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
     files = [(path, label) for label, name in enumerate(classes) for path in sorted((folder / name).iterdir())]
     images = np.stack([np.asarray(Image.open(path).convert('RGB')) for path, _ in files])
@@ -50,12 +50,12 @@ def read_images(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def network_images(images: Tensor, side: int) -> Tensor:
-    """uint8 (B, 3, H, W) -> (B, 3, side, side) in [-1, 1], as the DeepViT paper's models take them."""
+    """Convert uint8 (B, 3, H, W) to (B, 3, side, side) in [-1, 1], the input of the DeepViT paper's models."""
     return F.interpolate(images.float() / 127.5 - 1, (side, side), mode='bicubic', align_corners=False)
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift by up to MARGIN pixels, edges reflected, and mirror half of the images. uint8 (B, 3, H, W)."""
+    """Shift by up to MARGIN pixels with reflected edges, and flip half of the images. uint8 (B, 3, H, W)."""
     height, width = images.shape[-2:]
     wide = F.pad(images.float(), [MARGIN] * 4, mode='reflect').to(images.dtype)
     rows, columns = torch.randint(2 * MARGIN + 1, (2, len(images)), generator=generator).tolist()
@@ -65,7 +65,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def batches(count: int, args: argparse.Namespace) -> Iterator[tuple[Tensor, torch.Generator]]:
-    """For every step the indices of its images and a generator of its own, the same after a restart."""
+    """Yield the image indices and a generator for every step, the same after a restart."""
     order = torch.Generator().manual_seed(args.seed)
     per_epoch = count // args.batch_size
     for step in range(args.steps):
@@ -76,7 +76,7 @@ def batches(count: int, args: argparse.Namespace) -> Iterator[tuple[Tensor, torc
 
 
 def build(args: argparse.Namespace) -> dict[str, nn.Module]:
-    """Both models, with the same weights where both have them."""
+    """Build both models, with equal weights where they share them."""
     models = {}
     for name in NAMES:
         torch.manual_seed(args.seed)
@@ -86,7 +86,7 @@ def build(args: argparse.Namespace) -> dict[str, nn.Module]:
 
 
 class Training:
-    """Both models with their optimisers, and what has happened so far."""
+    """Both models with their optimizers and training progress."""
 
     def __init__(self, args: argparse.Namespace):
         self.args, self.path = args, args.out / 'checkpoint.pth'
@@ -141,7 +141,7 @@ class Training:
 
 
 def groups(model: nn.Module) -> list[dict]:
-    """No decay on norms, biases, class token and position embedding."""
+    """Return parameter groups without weight decay on norms, biases, class token and position embedding."""
     still = model.no_weight_decay()
     decayed = {True: [], False: []}
     for name, parameter in model.named_parameters():
@@ -150,7 +150,7 @@ def groups(model: nn.Module) -> list[dict]:
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine to 0."""
+    """Return the factor of a linear warm-up, then a cosine to 0."""
     warm = WARM_UP * steps
     if step < warm:
         return (step + 1) / warm
@@ -159,7 +159,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 @torch.inference_mode()
 def measure(model: nn.Module, images: Tensor, labels: Tensor, args: argparse.Namespace) -> dict:
-    """Accuracy on all images, in float32, and the measures of collapse."""
+    """Measure accuracy on all images, in float32, and attention collapse."""
     model.eval()
     metric, correct = AttentionCollapse(), 0
     with trace_attention(model) as trace:
@@ -222,7 +222,7 @@ def train_and_measure(args: argparse.Namespace) -> dict:
 
 
 def summary_table(measured: dict) -> str:
-    """Markdown: a row for every moment, model and kind of map."""
+    """Return a Markdown table with a row for every time, model and map type."""
     head = ('maps', 'accuracy', 'similar blocks', 'to the block before', 'among heads', 'effective rank',
             'entropy, nats', 'last tokens: similarity', 'effective rank')
     rows = [head, ['---'] * len(head)]
@@ -232,7 +232,7 @@ def summary_table(measured: dict) -> str:
 
 
 def summary_cells(values: dict, kind: str) -> list[str]:
-    """Means over the blocks, except of the tokens, which are the last block's."""
+    """Return means over the blocks. Token measures are those of the last block."""
     def mean(of_block: dict) -> float:
         return sum(of_block.values()) / len(of_block)
     ranks = block_values(values, f'{kind}_rank')
@@ -244,7 +244,7 @@ def summary_cells(values: dict, kind: str) -> list[str]:
 
 
 def block_table(both: dict) -> str:
-    """Markdown: a row for every block; similarity to the block before, entropy, effective rank of map and tokens."""
+    """Return a Markdown table by block: similarity to the previous block, entropy, effective rank of map and tokens."""
     columns = {}
     for name, one in both.items():
         values = one['values']

@@ -1,9 +1,9 @@
-"""Every corruption at every severity against imagecorruptions 1.1.2, its random draws replayed, on real photographs.
+"""Every corruption at every severity against imagecorruptions 1.1.2 on photographs, with replayed random draws.
 
 python -m benchmarks.corruption_parity --images DIR [--count 4] [--sizes 224x224 480x640]
 
-DIR is searched for images; `count` of them, evenly spaced in the order of their names, are resampled to each size.
-For each corruption, severity and size: the share of values within one gray level, how many lie beyond, and the largest
+`count` images of DIR, evenly spaced in the order of their names, are resampled to each size. For each corruption,
+severity and size it reports the fraction of values within one gray level, the number beyond, and the largest
 difference. Writes corruption_parity.json.
 """
 

@@ -1,12 +1,12 @@
-"""Milliseconds per image and severity of every corruption, against imagecorruptions 1.1.2, same images, one run.
+"""Milliseconds per image and severity of every corruption against imagecorruptions 1.1.2, same images, one run.
 
 python -m benchmarks.corruption_speed [--sizes 224x224 480x640] [--batch 32] [--images 1] [--repeat 3] [--threads 2]
     [--quick]
 
-Ours: the five severities of a batch together, divided by five and by the batch. The reference: image by image, the
-mean over the severities, fixed to run on today's numpy and scikit-image (tests/reference/imagecorruptions_mended.py);
-what it does in OpenCV may use the threads too. Both in wall time on the same cores, in turns; the median counts. Needs
-a quiet machine. Writes corruption_speed.json.
+Ours: the five severities of a batch together, divided by five and by the batch size. The reference: image by image,
+the mean over the severities, patched to run on current numpy and scikit-image
+(tests/reference/imagecorruptions_mended.py). Its OpenCV calls may also use the threads. Both are wall time on the same
+cores, alternating; the median counts. Needs an idle machine. Writes corruption_speed.json.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from tests.reference.imagecorruptions_mended import reference
 
 REFERENCED = [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['source'] == REFERENCE]
 SEVERITIES = (1, 2, 3, 4, 5)
-# imagecorruptions' unreleased master with numba at 224x224 on a core of the same kind of machine, milliseconds
+# Milliseconds of imagecorruptions' unreleased master with numba at 224x224, on a core of the same machine type
 MASTER = {'zoom_blur': 48, 'brightness': 14.3, 'glass_blur': 9.3, 'shot_noise': 8.7, 'elastic_transform': 8.0,
           'snow': 5.5, 'frost': 5.2, 'motion_blur': 4.3, 'gaussian_noise': 3.5, 'impulse_noise': 3.0,
           'defocus_blur': 2.7, 'fog': 1.2, 'contrast': 1.1, 'jpeg_compression': .3, 'pixelate': .2}
@@ -68,7 +68,7 @@ def compare(size: tuple[int, int], args: argparse.Namespace) -> dict:
 
 
 def summary(rows: dict[str, dict]) -> dict:
-    """Sums over the fifteen of the benchmark."""
+    """Return sums over the fifteen corruptions of the benchmark."""
     fifteen = [row for name, row in rows.items() if name in MASTER]
     mine, other = (sum(row[key] for row in fifteen) for key in ('ours_ms', 'reference_ms'))
     return {'sum_of_15_ours_ms': round(mine, 2), 'sum_of_15_reference_ms': round(other, 1),

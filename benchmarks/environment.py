@@ -1,4 +1,4 @@
-"""What a measurement ran on, how its sides take turns, and its rows with both written down."""
+"""Environment of a measurement, alternating timings of its sides, and result files with both."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ LIBRARIES = ('torchvision', 'timm', 'numpy', 'mmengine', 'mmdet', 'imagecorrupti
 
 
 def environment() -> dict:
-    """{'torch': ..., 'device': ..., 'threads': ..., 'commit': ...}; commit ends in '+' when files were changed."""
+    """Return {'torch': ..., 'device': ..., 'threads': ..., 'commit': ...}; commit ends in '+' if files were changed."""
     cuda = torch.cuda.is_available()
     return {
         'python': platform.python_version(), 'torch': torch.__version__, 'versions': versions(LIBRARIES),
@@ -30,7 +30,7 @@ def environment() -> dict:
 
 
 def processor() -> str:
-    """The CPU's name where the system says it, else its architecture."""
+    """Return the CPU's name if the system reports it, else its architecture."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
@@ -39,7 +39,7 @@ def processor() -> str:
 
 
 def bench_parser(description: str) -> argparse.ArgumentParser:
-    """With the flags that every script here has."""
+    """Build a parser with the flags of every script in this folder."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--quick', action='store_true', help='small and short, to see that it runs; written to '
                         'work_dirs/bench, not beside this file')
@@ -48,7 +48,7 @@ def bench_parser(description: str) -> argparse.ArgumentParser:
 
 
 def keep(name: str, rows: list[dict], *, quick: bool, **more: Any) -> Path:
-    """Write the rows, each with the environment of this run, to NAME.json; rows of other devices in it stay."""
+    """Write the rows, each with the environment of this run, to NAME.json. Keep its rows of other devices."""
     here = environment()
     path = (QUICK if quick else HERE) / f'{name}.json'
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def keep(name: str, rows: list[dict], *, quick: bool, **more: Any) -> Path:
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Wall time of `work`, the device's included."""
+    """Measure the wall time of `work`, including the device's."""
     wait()
     start = time.perf_counter()
     work()
@@ -73,7 +73,7 @@ def wait() -> None:
 
 
 def in_turns(sides: Mapping[str, Callable[[], Any]], repeat: int) -> dict[str, list[float]]:
-    """Seconds of every side `repeat` times, after one pass that warms up; in turns, so that a busy minute hits all."""
+    """Measure `repeat` seconds per side after a warm-up pass. Sides alternate, so that a load spike affects all."""
     for work in sides.values():
         work()
     times: dict[str, list[float]] = {name: [] for name in sides}

@@ -1,14 +1,13 @@
-"""What ImageNet-C costs beside the model's own forward passes, end to end.
+"""Cost of ImageNet-C relative to the forward passes of the model alone, end to end.
 
 python -m benchmarks.imagenet_c_overhead [--data DIR] [--model pit_s] [--batch-size 25] [--threads 2]
     [--forwards 76] [--quick]
 
-The whole benchmark, clean and 15 corruptions x 5 severities, is run as tools/eval_imagenet_c.py runs it: images
-decoded by a worker, corrupted, shown to the model, counted, kept in a store. Before and after it the model alone sees
-batches of the same images, already prepared, half of `--forwards` times each; with fewer than 76 that time is scaled
-up. Weights are random: this is about time. Without --data the images are the bundled ones. Writes
-imagenet_c_overhead.json, or with bundled images work_dirs/bench/imagenet_c_overhead.json, with the ratio and where
-the rest of the time goes.
+The whole benchmark, clean and 15 corruptions x 5 severities, runs as in tools/eval_imagenet_c.py: a worker decodes the
+images, which are corrupted, classified, counted and stored. Before and after it, the model alone processes prepared
+batches of the same images, half of `--forwards` times each; with fewer than 76 that time is scaled up. Weights are
+random, since only time is measured. Without --data the bundled images are used. Writes imagenet_c_overhead.json, or
+with bundled images work_dirs/bench/imagenet_c_overhead.json, with the ratio and a breakdown of the remaining time.
 """
 
 import os
@@ -40,7 +39,7 @@ PASSES = len(imagenet_c.conditions())  # 76
 
 
 class Clock:
-    """Seconds spent in the parts of a run that it wraps; on a GPU it waits for the work of each."""
+    """Timer of the parts of a run that it wraps. On a GPU it waits for the work of each part."""
 
     def __init__(self, device: torch.device):
         self.device, self.seconds = device, defaultdict(float)
@@ -79,7 +78,7 @@ def forward_seconds(predictor: ClassifierPredictor, batches: list[Batch], times:
 
 
 def whole_seconds(predictor: ClassifierPredictor, samples: Any, folder: str, clock: Clock, **options: Any) -> float:
-    """The benchmark from an empty store to a full table; the clock sees the parts."""
+    """Measure the seconds of the benchmark from an empty store to a full table. The clock times the parts."""
     store = ResultStore(Path(folder) / 'results.jsonl')
     start = clock.now()
     table = keep_measuring(store, predictor, samples, classification_metrics(), imagenet_c.conditions(), **options)
@@ -88,7 +87,7 @@ def whole_seconds(predictor: ClassifierPredictor, samples: Any, folder: str, clo
 
 
 def watch(clock: Clock, predictor: ClassifierPredictor) -> None:
-    """Wrap what a run calls, so that its seconds are told apart."""
+    """Wrap the functions of a run to time them separately."""
     corrupted, passes = evaluator.corrupted, evaluator.passes
     evaluator.corrupted = lambda *args: clock.iterated('corruption', corrupted(*args))
     evaluator.passes = lambda *args, **kwargs: (

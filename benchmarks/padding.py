@@ -1,9 +1,9 @@
-"""What it costs that padding does not leak: PiT-S on two images of different sizes, by three ways of batching them.
+"""Cost of padding that does not leak: PiT-S on two images of different sizes, batched in three ways.
 
 python -m benchmarks.padding [--shape 800 1333] [--smaller 800 1066] [--repeat 5] [--forward-only] [--quick]
 
-padded: both at the larger size, attention sees the padding. alone: each at its own size (backbones/sizes.py).
-masked: as padded, with a boolean mask of the padding handed to PyTorch's fused attention. Writes padding.json.
+padded: both at the larger size, attention includes the padding. alone: each at its size (backbones/sizes.py).
+masked: as padded, with a boolean mask of the padding for PyTorch's fused attention. Writes padding.json.
 """
 
 import statistics
@@ -22,7 +22,7 @@ from pit_downstream.backbones.sizes import forward_per_size
 
 @contextmanager
 def masked_attention(backbone: PiT, images: Tensor, sizes: list[tuple[int, int]]) -> Iterator[None]:
-    """While entered, every attention gets a key mask (B, 1, 1, N) for its stage: one class token, then the grid."""
+    """Apply a key mask (B, 1, 1, N) for its stage in every attention: one class token, then the grid."""
     fused, masks, shape = F.scaled_dot_product_attention, {}, images.shape[-2:]
 
     def grid(size: tuple[int, int], stage: int) -> tuple[int, int]:
@@ -45,7 +45,7 @@ def masked_attention(backbone: PiT, images: Tensor, sizes: list[tuple[int, int]]
 
 
 def seconds(run: Callable[[], tuple[Tensor, ...]], backward: bool) -> float:
-    """On a CPU its own time, which other programs disturb less."""
+    """Measure the seconds of a run. On a CPU this is process time, which other programs disturb less."""
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     start = clock()
     total = sum(one.sum() for one in run())
@@ -65,7 +65,7 @@ def compare(shape: tuple[int, int], smaller: tuple[int, int], repeat: int, backw
         image[:, :height, :width] = torch.randn(3, height, width, device=device)
     ways = {'padded': lambda: backbone(images), 'alone': lambda: forward_per_size(backbone._maps, images, sizes)}
     runs = {name: [] for name in (*ways, 'masked')}
-    for _ in range(repeat + 1):  # the first warms up
+    for _ in range(repeat + 1):  # the first is a warm-up
         for name, way in ways.items():
             runs[name].append(seconds(way, backward))
         with masked_attention(backbone, images, sizes):

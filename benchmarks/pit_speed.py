@@ -2,9 +2,9 @@
 
 python -m benchmarks.pit_speed [--archs ti s] [--batch 8] [--repeat 7] [--threads 2] [--quick]
 
-All three have the same weights and see the same images of 224 x 224, which is the only size that timm's takes. A
-training step is forward, cross-entropy, backward and AdamW. In turns, in one process; the median counts. Writes
-pit_speed.json: seconds, images per second, and how many times ours is faster.
+All three have the same weights and the same images of 224 x 224, the only size that timm's model accepts. A training
+step is forward, cross-entropy, backward and AdamW. The sides alternate in one process; the median counts. Writes
+pit_speed.json: seconds, images per second, and the speedup of ours.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 def models(arch: str) -> dict[str, nn.Module]:
-    """The three sides, with the same weights."""
+    """Build the three sides, with the same weights."""
     torch.manual_seed(0)
     sides = {'ours': timm.create_model(f'pit_{arch}'), 'timm': timm.create_model(f'pit_{arch}_224'),
              'explicit': timm.create_model(f'pit_{arch}')}
@@ -57,7 +57,7 @@ def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[
 
 
 def difference(sides: dict[str, nn.Module], images: Tensor) -> float:
-    """The largest between the logits of ours and of the others."""
+    """Compute the largest difference between the logits of ours and of the others."""
     logits = {name: forward(model, images)() for name, model in sides.items()}
     return max((logits['ours'] - other).abs().max().item() for other in logits.values())
 

@@ -2,9 +2,9 @@
 
 python -m benchmarks.reattention [--eval-tokens 4150] [--train-tokens 2101] [--repeat 3] [--threads 2] [--quick]
 
-eval: forward without gradients. train: forward and backward with batch statistics. Every measurement is a process of
-its own, so that the peak resident memory (ru_maxrss) belongs to it alone; the same process without the attention is
-subtracted. On a GPU, torch's peak allocation is taken. Writes reattention.json.
+eval: forward without gradients. train: forward and backward with batch statistics. Each measurement runs in a separate
+process, so that the peak resident memory (ru_maxrss) belongs to it alone. The peak of the same process without the
+attention is subtracted. On a GPU, torch's peak allocation is used. Writes reattention.json.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from benchmarks.rows import HERE
 from pit_downstream.backbones.reattention import ReAttention
 
 HEADS, HEAD_DIM = 12, 32
-PASSES = 4  # in each process, the first of which warms up
+PASSES = 4  # per process; the first is a warm-up
 
 
 class OfficialReAttention(ReAttention):
-    """norm(conv(softmax(q k^T / sqrt(d)))) * scale @ v with every map in memory, as the official code computes it."""
+    """norm(conv(softmax(q k^T / sqrt(d)))) * scale @ v with every map in memory, as in the official code."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         attention = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
@@ -39,7 +39,7 @@ KINDS = {'nothing': None, 'streaming': ReAttention, 'official': OfficialReAttent
 
 
 def one_pass(module: ReAttention, qkv: list[Tensor]) -> float:
-    """Forward, and in training backward too. Returns a number that depends on all of it."""
+    """Run forward, and in training backward. Return a number that depends on all of it."""
     with torch.set_grad_enabled(module.training):
         out = module.attend(*qkv)
     if not module.training:
@@ -50,7 +50,7 @@ def one_pass(module: ReAttention, qkv: list[Tensor]) -> float:
 
 
 def measure(kind: str, mode: str, tokens: int) -> dict:
-    """Seconds of each pass, peak bytes and a sum of one `kind` in this process. mode: 'eval' or 'train'."""
+    """Measure seconds of each pass, peak bytes and a sum of one `kind` in this process. mode: 'eval' or 'train'."""
     torch.manual_seed(0)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     cls = KINDS[kind]
@@ -80,7 +80,7 @@ def in_its_own_process(kind: str, mode: str, tokens: int, threads: int) -> dict:
 
 def compare(mode: str, tokens: int, *, repeat: int, threads: int) -> dict:
     runs: dict[str, list[dict]] = {kind: [] for kind in KINDS}
-    for _ in range(repeat):  # the kinds take turns, so that a busy minute hits all
+    for _ in range(repeat):  # the kinds alternate, so that a load spike affects all
         for kind in KINDS:
             runs[kind].append(in_its_own_process(kind, mode, tokens, threads))
     peak = {kind: statistics.median(run['bytes'] for run in runs[kind]) for kind in KINDS}

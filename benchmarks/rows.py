@@ -1,14 +1,14 @@
-"""The rows that the scripts of this folder have written, read without torch."""
+"""Rows of the result files in this folder, read without torch."""
 
 import json
 from pathlib import Path
 
 HERE = Path(__file__).parent
-QUICK = HERE.parent / 'work_dirs' / 'bench'  # for --quick and for bundled data: not to be quoted, never committed
+QUICK = HERE.parent / 'work_dirs' / 'bench'  # for --quick and bundled data: not for quotation, never committed
 
 
 def kept_rows(path: Path) -> list[dict]:
-    """The rows of a file that keep() or an older script wrote, each with its environment; none without it."""
+    """Return the rows of a file from keep() or an older script, each with its environment; [] without a file."""
     if not path.is_file():
         return []
     content = json.loads(path.read_text())

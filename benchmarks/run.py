@@ -1,14 +1,14 @@
-"""Every speed claim of the project against its peer, one script after the other, and the table of them all.
+"""Run every speed benchmark against its peer, one script after the other, and write the table of all results.
 
 python -m benchmarks.run [--quick] [--only pit_speed reattention ...] [--threads 2]
     [--imagenet DIR] [--coco-c CONFIG CHECKPOINT DIR] [--classifier MODEL WEIGHTS DIR]
 
---quick: small and short, to see that all of it runs; nothing beside this file changes. --imagenet: a folder of class
-folders for ImageNet-C; --coco-c: a detector, its weights and its data for COCO-C. Without them these two measure on
-bundled images and random weights, and write to work_dirs/bench like a quick run. --classifier: a trained classifier
-and its images for the attacks. A script that fails is named at the end, and the others go on. The machine should be
-quiet: every row says the load it was measured under. Half an hour on two cores without data, --imagenet and --coco-c
-about twenty minutes each.
+--quick: a short run that checks that all scripts work; files in this folder do not change. --imagenet: a folder of
+class folders for ImageNet-C. --coco-c: a detector, its weights and its data for COCO-C. Without them these two use
+bundled images and random weights, and write to work_dirs/bench as in a quick run. --classifier: a trained classifier
+and its images for the attacks. If a script fails, the others continue, and the failure is listed at the end. The
+machine should be idle; every row records its load. Takes half an hour on two cores without data, and about twenty
+minutes each for --imagenet and --coco-c.
 """
 
 import subprocess
@@ -33,7 +33,7 @@ def parse_args():
 
 
 def command(name: str, args) -> list[str]:
-    """What runs one script, without the interpreter."""
+    """Return the command of one script, without the interpreter."""
     flags = ['--threads', str(args.threads), *(['--quick'] if args.quick else [])]
     if name == 'padding':
         flags += ['--shape', '400', '666', '--smaller', '400', '533', '--repeat', '3']  # half of COCO's, for CPUs

@@ -2,8 +2,8 @@
 
 python -m benchmarks.training_step [CONFIG ...] [--shape 800 1333] [--threads 2] [--quick]
 
-Every config is a process of its own, so that the peak (resident memory on a CPU, torch's allocation on a GPU) belongs
-to it alone, libraries included. A step is forward, backward and AdamW. Writes training_step.json.
+Every config runs in a separate process, so that the peak (resident memory on a CPU, torch's allocation on a GPU)
+belongs to it alone, including libraries. A step is forward, backward and AdamW. Writes training_step.json.
 """
 
 import argparse
@@ -22,7 +22,7 @@ CONFIGS = ['configs/mask_rcnn_deepvit_s.py', 'configs/mask_rcnn_vit_s.py', 'conf
 
 
 def build(config: str):
-    """The detector of a config in training mode and its optimizer wrapper, nothing downloaded."""
+    """Build the detector of a config in training mode and its optimizer wrapper, without downloads."""
     import pit_downstream.det  # noqa: F401
     from mmdet.registry import MODELS
     from mmengine.config import Config
@@ -38,7 +38,7 @@ def build(config: str):
 
 
 def one_image(height: int, width: int) -> dict:
-    """Noise with twenty objects on it, boxes and masks, as mmdet's data loader gives them."""
+    """Return noise with twenty objects, boxes and masks, in the format of mmdet's data loader."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
@@ -56,7 +56,7 @@ def one_image(height: int, width: int) -> dict:
 
 
 def measure(config: str, height: int, width: int, steps: int = 2) -> dict:
-    """Train `steps` steps in this process; the time is the last one's. Returns seconds, peak_gib and loss."""
+    """Train `steps` steps in this process and time the last one. Returns seconds, peak_gib and loss."""
     torch.manual_seed(0)
     model, optimizer = build(config)
     for _ in range(steps):

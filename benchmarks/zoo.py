@@ -1,4 +1,4 @@
-"""The zoo: what was trained here, what was not, and what others published, from model-index.yml and configs/.
+"""Model zoo page: models trained here, models not trained, and published results, from model-index.yml and configs/.
 
 python -m benchmarks.zoo            writes docs/zoo.md
 """
@@ -13,18 +13,18 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / 'docs' / 'zoo.md'
 NOT_HERE = 'not trained here'
-BUNDLED = 'bundled'  # what --bundled trains on in place of a config's own data
-LEAD = '''# What was trained, and what was not
+BUNDLED = 'bundled'  # the dataset of --bundled
+LEAD = '''# Model zoo
 
-No weights are published. Percentages; what stands in "published" are other people's numbers, by their recipes, and
-say nothing of this code. The data are in [model-index.yml](../model-index.yml), every config in configs/ has a row, and
-this page is made by `python -m benchmarks.zoo`; edit nothing here. MACs are those of `tools/get_complexity.py` at the
-native size.
+No weights are published. All values are percentages. The column "published" has results of the cited papers and
+repositories, trained with their code and recipes. Every config in configs/ has a row. MACs are those of
+`tools/get_complexity.py` at the native size. `python -m benchmarks.zoo` writes this page from
+[model-index.yml](../model-index.yml); do not edit it.
 '''
 
 
 def index() -> dict:
-    """model-index.yml: {'Collections': [...], 'Models': [...]}."""
+    """Return model-index.yml: {'Collections': [...], 'Models': [...]}."""
     return yaml.safe_load((ROOT / 'model-index.yml').read_text())
 
 
@@ -42,7 +42,7 @@ def page() -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    """Markdown."""
+    """Yield the lines of a Markdown table."""
     head = tuple(head)
     for row in (head, ['---'] * len(head), *rows):
         yield f'| {" | ".join(row)} |'

@@ -1,4 +1,4 @@
-"""The plain twin of atss_pit_s.py: DeiT-S (ViT-S/16).
+"""Plain ViT counterpart of atss_pit_s.py: DeiT-S (ViT-S/16).
 
 python tools/train.py configs/atss_vit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of DeiT-S; --bundled needs nothing. COCO AP: not yet measured.

@@ -1,4 +1,4 @@
-"""The plain twin of cascade_mask_rcnn_pit_s.py: DeiT-S (ViT-S/16), with a map of stride 4.
+"""Plain ViT counterpart of cascade_mask_rcnn_pit_s.py: DeiT-S (ViT-S/16), with a map of stride 4.
 
 python tools/train.py configs/cascade_mask_rcnn_vit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of DeiT-S; --bundled needs nothing. COCO AP: not yet measured.

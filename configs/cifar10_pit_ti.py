@@ -1,4 +1,4 @@
-"""PiT-Ti on CIFAR-10 at 64 px, in half an hour of one CPU core.
+"""PiT-Ti on CIFAR-10 at 64 px, in half an hour on one CPU core.
 
 python tools/train_classifier.py configs/cifar10_pit_ti.py --data DIR
 DIR holds train/ and test/ with a folder for each class. Result: README, "Measured".

@@ -1,4 +1,4 @@
-"""The plain twin of dab_detr_pit_s.py: DeiT-S (ViT-S/16), its last map at stride 32.
+"""Plain ViT counterpart of dab_detr_pit_s.py: DeiT-S (ViT-S/16), its last map at stride 32.
 
 python tools/train.py configs/dab_detr_vit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of DeiT-S; --bundled needs nothing. COCO AP: not yet measured.

@@ -1,4 +1,4 @@
-"""Deformable DETR (refined, two-stage) on DeepViT-S at half resolution, beside deformable_detr_pit_s.py.
+"""Deformable DETR (refined, two-stage) on DeepViT-S at half resolution, as in deformable_detr_pit_s.py.
 
 python tools/train.py configs/deformable_detr_deepvit_s.py [--bundled]
 Needs COCO and DeepViT-S's weights (data/README.md); --bundled needs nothing. COCO AP: not yet measured.

@@ -1,4 +1,4 @@
-"""The plain twin of deformable_detr_pit_s.py: DeiT-S (ViT-S/16), as in the PiT paper.
+"""Plain ViT counterpart of deformable_detr_pit_s.py: DeiT-S (ViT-S/16), as in the PiT paper.
 
 python tools/train.py configs/deformable_detr_vit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of DeiT-S; --bundled needs nothing. COCO AP: not yet measured.

@@ -1,4 +1,4 @@
-"""The plain twin of fcos_pit_s.py: DeiT-S (ViT-S/16).
+"""Plain ViT counterpart of fcos_pit_s.py: DeiT-S (ViT-S/16).
 
 python tools/train.py configs/fcos_vit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of DeiT-S; --bundled needs nothing. COCO AP: not yet measured.

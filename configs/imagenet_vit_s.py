@@ -1,4 +1,4 @@
-"""DeiT-S on ImageNet by DeiT's recipe: PiT-S' twin.
+"""DeiT-S on ImageNet by DeiT's recipe, the counterpart of PiT-S.
 
 python tools/train_classifier.py configs/imagenet_vit_s.py [--bundled]
 79.8 % top-1 in the PiT authors' README; not measured here.

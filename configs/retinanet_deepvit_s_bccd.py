@@ -5,7 +5,7 @@ DIR holds images/ and annotations/instances_{train,val}.json (data/README.md). R
 """
 _base_ = './retinanet_pit_ti_bccd.py'
 model = dict(
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # as DeepViT's authors have it
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # as DeepViT was trained
     backbone=dict(_delete_=True, type='DeepViT', arch='s', out_strides=(8, 16, 32), drop_path_rate=0.1),
     neck=dict(in_channels=[396, 396, 396]))
 load, truth = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)

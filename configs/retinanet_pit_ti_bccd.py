@@ -5,11 +5,11 @@ DIR holds images/ and annotations/instances_{train,val}.json (data/README.md). R
 """
 _base_ = './retinanet_pit_ti.py'
 data_root, metainfo = 'data/bccd/', dict(classes=('RBC', 'WBC', 'Platelets'))
-norm = dict(type='GN', num_groups=16)  # from scratch, neck and head need norms (He et al. 2019, 1811.08883)
+norm = dict(type='GN', num_groups=16)  # training from scratch needs norms in neck and head (He et al. 2019, 1811.08883)
 model = dict(
     backbone=dict(init_cfg=dict(_delete_=True)), neck=dict(out_channels=128, norm_cfg=norm), bbox_head=dict(
         num_classes=3, in_channels=128, feat_channels=128, stacked_convs=2, norm_cfg=norm,
-        anchor_generator=dict(octave_base_scale=2)))  # from 16 px: at this size half the platelets are below 22
+        anchor_generator=dict(octave_base_scale=2)))  # from 16 px: half the platelets are below 22 px at this size
 load, truth = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)
 train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(
     data_root=data_root, metainfo=metainfo, data_prefix=dict(img='images/'), pipeline=[

@@ -1,4 +1,4 @@
-"""The ResNet-50 twin of retinanet_pit_s.py: the same recipe, mmdet's backbone.
+"""ResNet-50 counterpart of retinanet_pit_s.py: the same recipe, mmdet's backbone.
 
 python tools/train.py configs/retinanet_r50.py [--bundled]
 Needs COCO (data/README.md) and torchvision's weights; --bundled needs nothing. COCO AP: not yet measured.

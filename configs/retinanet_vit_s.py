@@ -1,4 +1,4 @@
-"""The plain twin of retinanet_pit_s.py and retinanet_deepvit_s.py: DeiT-S (ViT-S/16).
+"""Plain ViT counterpart of retinanet_pit_s.py and retinanet_deepvit_s.py: DeiT-S (ViT-S/16).
 
 python tools/train.py configs/retinanet_vit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of DeiT-S; --bundled needs nothing. COCO AP: not yet measured.

@@ -1,8 +1,8 @@
-"""Say what a detector would run on here, and what to do where something is missing.
+"""Check the installation for object detection and print a fix for each problem.
 
     python -m pit_downstream.check
 
-Imports only the standard library by itself, so that it can report whatever else is absent. Exits with 1 on any FAIL.
+At import it needs only the standard library, so it can report any missing package. The exit status is 1 on any FAIL.
 """
 import importlib
 import importlib.util
@@ -24,7 +24,7 @@ MENDS = {name: "pip install -e '.[lite]'" for name in MM} | {'pkg_resources': "p
 class Finding:
     subject: str
     detail: str
-    mend: str = ''  # what to do; empty where all is well
+    mend: str = ''  # the fix; empty if the check passed
 
     def __str__(self) -> str:
         line = f"{'FAIL' if self.mend else 'ok':4}  {self.subject:16}  {self.detail}"
@@ -32,7 +32,7 @@ class Finding:
 
 
 def findings() -> Iterator[Finding]:
-    """Everything worth knowing, from the interpreter up; stops where nothing further can be tried."""
+    """Yield the results of all checks, from the interpreter up. Stops when later checks cannot run."""
     yield Finding('python', platform.python_version())
     packages = [_package(name) for name in (*CORE, *MM)]
     yield from packages
@@ -52,10 +52,10 @@ def findings() -> Iterator[Finding]:
 
 
 def _package(name: str) -> Finding:
-    """The distributions that provide the import name `name`; a fork's or a compiled one's name differs from it."""
+    """Check the distributions that provide the import name `name`, such as forks or compiled builds."""
     if importlib.util.find_spec(name) is None:
         return Finding(name, 'not installed', MENDS.get(name, 'pip install -e .'))
-    # Python 3.10 sees only packages that bring a top_level.txt; the others mostly bear the name they import as
+    # Python 3.10 lists only packages with a top_level.txt; most others have their import name
     distributions = sorted(set(metadata.packages_distributions().get(name, [name])))
     try:
         versions = [f'{distribution} {metadata.version(distribution)}' for distribution in distributions]
@@ -75,7 +75,7 @@ def _device() -> str:
 
 
 def _attempt(subject: str, check: Callable[[], str]) -> Finding:
-    """The check's own words; an error's sentence stands where the fix does."""
+    """Run a check and return its result. The message of an error becomes the fix."""
     try:
         return Finding(subject, check())
     except (ImportError, ValueError, RuntimeError) as error:
@@ -90,7 +90,7 @@ def _bring_up() -> str:
 
 
 def _round_trip() -> str:
-    """Save the parts of a training checkpoint that differ from plain weights, and load them as a Runner does."""
+    """Save the parts of a training checkpoint that are not plain weights, and load them as a Runner does."""
     import torch
     from mmengine.logging import MessageHub
     from mmengine.runner.checkpoint import CheckpointLoader
@@ -112,7 +112,7 @@ class _Payload:
         self.marker = marker
 
     def __reduce__(self) -> tuple:
-        return open, (str(self.marker), 'w')  # unpickled without care, this creates the file
+        return open, (str(self.marker), 'w')  # an unsafe unpickler creates the file
 
 
 def _refuse_code() -> str:
@@ -131,11 +131,11 @@ def _refuse_code() -> str:
             refused = False
     if not refused:
         raise RuntimeError('code in a checkpoint was run; load no files that you did not write, and report this')
-    return 'a checkpoint that asks for code is not loaded'
+    return 'a checkpoint that contains code is not loaded'
 
 
 def _nms() -> str:
-    """Boxes 0 and 1 share 81 of 119 square pixels (IoU 0.68), box 2 none: at 0.5 the second goes."""
+    """Check NMS at threshold 0.5: boxes 0 and 1 share 81 of 119 square pixels (IoU 0.68), so box 1 is removed."""
     from mmcv.ops import nms
     boxes = _tensor([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]])
     _same('nms', nms(boxes, _tensor([.9, .8, .7]), 0.5)[1].tolist(), [0, 2])
@@ -143,7 +143,7 @@ def _nms() -> str:
 
 
 def _roi_align() -> str:
-    """Of the values 0..15 in a 4 x 4 map, each quarter's mean."""
+    """Check that RoIAlign of the values 0..15 in a 4 x 4 map returns the mean of each quarter."""
     import torch
     from mmcv.ops import roi_align
     features = torch.arange(16., device=_tensor([]).device).reshape(1, 1, 4, 4)
@@ -163,7 +163,7 @@ def _same(what: str, came: object, expected: object) -> None:
 
 
 def main() -> int:
-    warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # imagecorruptions; said by our pin
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # imagecorruptions; setuptools is pinned
     failed = False
     for finding in findings():
         print(finding)

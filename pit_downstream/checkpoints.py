@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint of any origin, and a digest that identifies them. Pure functions on dicts."""
+"""Tensors of a checkpoint of any origin, and a digest that identifies them. Pure functions on dicts."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')  # timm, DeiT,
 
 
 def digest_tensors(state: Mapping[str, Tensor]) -> str:
-    """Return 16 hex digits of the names, dtypes, shapes and bytes of tensors, whatever their order and device."""
+    """Return a 16-digit hex digest of tensors: names, dtypes, shapes and bytes, independent of order and device."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -23,7 +23,7 @@ def digest_tensors(state: Mapping[str, Tensor]) -> str:
 def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
     """Return the parameters of a training checkpoint: averaged (EMA) weights first, tensors only.
 
-    An entry without tensors is skipped, so that the next one counts. Raises ValueError unless it is a dict.
+    An entry without tensors is skipped in favor of the next one. Raises ValueError unless `checkpoint` is a dict.
     """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'expected a checkpoint with named tensors, got {type(checkpoint).__name__}; save a state '

@@ -39,7 +39,7 @@ def main():
     cli.require_one_process('analyze_attention.py')
     from pit_downstream.evaluation import attention
     from pit_downstream.evaluation import distributed
-    attention.figures.require_matplotlib()  # before the work, not after it
+    attention.figures.require_matplotlib()  # fail before the work
     device = distributed.device_of(args.device)
     images = attention.bundled_images() if args.bundled else args.images
     paths = attention.list_images(images, limit=args.limit, apart_from=args.out)

@@ -2,7 +2,7 @@
 
 python tools/convert_weights.py SOURCE.pth OUT.pth --model pit_s
 python tools/convert_weights.py epoch_3.pth OUT.pth --model 'pit_ti(num_classes=10)' --average epoch_2.pth epoch_1.pth
-The source may also be timm://NAME, e.g. timm://pit_s_224.in1k, which downloads. What was taken and left is printed.
+The source may also be timm://NAME, e.g. timm://pit_s_224.in1k, which downloads. Prints the loaded and skipped weights.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main():
     from pit_downstream.core import path_checks
     from pit_downstream.evaluation.models import made
     from pit_downstream.training import checkpoint
-    checkpoint.register()  # loads without running code, and knows timm://
+    checkpoint.register()  # loads without running code, and supports timm://
     path_checks.require_file_to_write(args.out, 'OUT')
     named = spec.Spec.parse(args.model)
     cli.require_name(named.name, [name for name in backbones.__all__ if name[0].islower()], 'model')

@@ -6,7 +6,7 @@ python tools/eval_adversarial.py --model pit_s --attacks mim --source resnet50 -
 torchrun --nproc-per-node 8 tools/eval_adversarial.py --model pit_s --epsilons 4/255 --amp bf16
 python tools/eval_adversarial.py --config configs/retinanet_pit_ti.py work_dirs/retinanet_pit_ti --bundled \\
     --attacks noise "pgd(steps=10, loss='cls')" "tog(mode='vanishing')" dag
-A run that was stopped goes on where it was. --amp is for the search alone: what is fooled is decided in float32.
+A stopped run resumes where it was. --amp applies to the search only: success is decided in float32.
 """
 
 from pathlib import Path

@@ -3,7 +3,7 @@
 python tools/eval_coco_c.py configs/retinanet_pit_ti_bccd.py work_dirs/retinanet_pit_ti_bccd --data data/bccd
 python tools/eval_coco_c.py mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py fcos.pth      a detector that is not ours
 torchrun --nproc-per-node 8 tools/eval_coco_c.py configs/detr_pit_s.py work_dirs/detr_pit_s
-A run that was stopped goes on where it was; one that is complete prints its table at once.
+A stopped run resumes where it was. A complete run prints its table at once.
 """
 
 from pathlib import Path

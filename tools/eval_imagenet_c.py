@@ -2,7 +2,7 @@
 
 python tools/eval_imagenet_c.py --model pit_s --data data/imagenet/val --store work_dirs/imagenet_c
 torchrun --nproc-per-node 8 tools/eval_imagenet_c.py --model pit_s --amp bf16
-A run that was stopped goes on where it was; one that is complete prints its table at once.
+A stopped run resumes where it was. A complete run prints its table at once.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
 """Measure a classifier on ImageNet-A, -R, -Sketch, -V2, ReaL, ObjectNet, IN-9; print errors and gaps to clean ones.
 
 python tools/eval_shifts.py --model pit_s --shifts imagenet_a=DIR imagenet_r=DIR in9=DIR imagenet_real
-python tools/eval_shifts.py --model pit_s              # every set that lies in data/ as data/README.md says
-python tools/eval_shifts.py --model MODEL --weights FILE --data DIR --shifts shift_fog=DIR     # a set of your own
+python tools/eval_shifts.py --model pit_s              # every dataset in data/ (data/README.md)
+python tools/eval_shifts.py --model MODEL --weights FILE --data DIR --shifts shift_fog=DIR     # a custom dataset
 --data has ImageNet's validation images, for ReaL and for the clean error of the same classes (default:
-data/imagenet/val). A run that was stopped goes on where it was; one that is complete prints its table at once.
+data/imagenet/val). A stopped run resumes where it was. A complete run prints its table at once.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Write the backbone of a detector, or a backbone by its name, as an ONNX file with open height and width.
+"""Write the backbone of a detector, or a backbone by its name, as an ONNX file with dynamic height and width.
 
 python tools/export.py configs/retinanet_pit_ti.py work_dirs/demo --out pit_ti.onnx
 python tools/export.py pit_s pit_s.pth --out pit_s.onnx
-Then it is run at two sizes by onnxruntime, where that is installed, beside the backbone itself.
+If onnxruntime is installed, the file is compared with the backbone at two sizes.
 """
 
 from pit_downstream import cli

@@ -1,9 +1,9 @@
-"""Say what a model costs: parameters, MACs and FLOPs, activations, the share of each part; memory and time, measured.
+"""Print the cost of a model: parameters, MACs, FLOPs, activations, the share of each part, measured memory and time.
 
 python tools/get_complexity.py pit_s [--shape 224 224]
 python tools/get_complexity.py configs/retinanet_pit_s.py --shape 800 1333 --repeats 0
 Weights are random: the costs do not depend on them. A classifier is counted without memory, on torch's meta device.
-Nothing counts pooling, interpolation, the sampling of deformable attention, and what comes after a detector's heads.
+Not counted: pooling, interpolation, the sampling of deformable attention, and steps after a detector's heads.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""Make one HTML page of everything that was measured: models side by side, figures, tables, and what is missing.
+"""Create one HTML page of all results: models side by side, figures, tables, and missing measurements.
 
 python tools/make_report.py work_dirs/records/results.jsonl work_dirs/* --out report.html
 python tools/make_report.py work_dirs benchmarks --reference pit_s --figures figures --tables tables
 It reads records (results.jsonl, with verdicts and runs beside them; summaries that tools wrote with --json), mmengine's
-logs, the JSON of benchmarks, and images, from files and from folders. report.json and report.csv lie beside the page.
+logs, the JSON of benchmarks, and images, from files and folders. report.json and report.csv are written beside it.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Paint every corruption at every severity on a sheet: python tools/show_corruptions.py photo.jpg"""
+"""Draw every corruption at every severity on a sheet: python tools/show_corruptions.py photo.jpg"""
 
 import argparse
 from pathlib import Path
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def sheet(args: argparse.Namespace):
-    """A row per corruption: the image itself, then severities 1 to 5."""
+    """Draw a row per corruption: the image itself, then severities 1 to 5."""
     import torch
     from PIL import Image, ImageDraw, ImageOps
     from pit_downstream.core.registry import CORRUPTIONS

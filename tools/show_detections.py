@@ -1,4 +1,4 @@
-"""Paint what a detector finds in one image, clean, corrupted and attacked, side by side.
+"""Draw the detections in one image, clean, corrupted and attacked, side by side.
 
 python tools/show_detections.py configs/retinanet_pit_ti_bccd.py work_dirs/retinanet_pit_ti_bccd --data data/bccd
 python tools/show_detections.py configs/detr_pit_s.py work_dirs/detr_pit_s --bundled --image 3 --out detr.png \\

@@ -1,8 +1,8 @@
 """Test a detector: print its AP, and draw ground truth and predictions side by side.
 
 python tools/test.py configs/detr_pit_s.py work_dirs/detr_pit_s/epoch_150.pth
-python tools/test.py configs/retinanet_pit_ti.py work_dirs/demo --bundled --show-dir work_dirs/demo/pictures
-A work dir stands for its latest checkpoint.
+python tools/test.py configs/retinanet_pit_ti.py work_dirs/demo --bundled --show-dir work_dirs/demo/images
+A work dir selects its latest checkpoint.
 """
 
 from pit_downstream import cli

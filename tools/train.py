@@ -1,7 +1,7 @@
 """Train a detector.
 
-python tools/train.py configs/detr_pit_s.py             on COCO (data/README.md says where it lies)
-python tools/train.py configs/detr_pit_s.py --bundled   on the bundled dataset, which is drawn first
+python tools/train.py configs/detr_pit_s.py             on COCO (data/README.md)
+python tools/train.py configs/detr_pit_s.py --bundled   on the bundled dataset, which is generated first
 torchrun --nproc-per-node 8 tools/train.py configs/detr_pit_s.py --launcher pytorch
 """
 

@@ -1,8 +1,8 @@
-"""Train a classifier by the recipe of its paper; the result is a detector's backbone and every other tool's --weights.
+"""Train a classifier with the recipe of its paper. The weights fit detector backbones and --weights of the other tools.
 
-python tools/train_classifier.py configs/imagenet_pit_s.py             on ImageNet (data/README.md says where it lies)
+python tools/train_classifier.py configs/imagenet_pit_s.py             on ImageNet (data/README.md)
 python tools/train_classifier.py configs/cifar10_pit_ti.py --data DIR  on DIR/train and DIR/val (or test): class folders
-python tools/train_classifier.py configs/imagenet_pit_s.py --bundled   on the bundled images, which are drawn first
+python tools/train_classifier.py configs/imagenet_pit_s.py --bundled   on the bundled images, which are generated first
 torchrun --nproc-per-node 8 tools/train_classifier.py configs/imagenet_pit_s.py --launcher pytorch
 """
 

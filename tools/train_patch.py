@@ -1,10 +1,10 @@
-"""Train one patch that spoils what a detector finds in any image, DPatch; tools/eval_adversarial.py measures it.
+"""Train a universal adversarial patch against a detector (DPatch); tools/eval_adversarial.py evaluates it.
 
 python tools/train_patch.py configs/retinanet_pit_ti.py work_dirs/retinanet_pit_ti --data data/coco \\
     --ann data/coco/annotations/instances_train2017.json --images data/coco/train2017
 python tools/eval_adversarial.py --config configs/retinanet_pit_ti.py work_dirs/retinanet_pit_ti --data data/coco \\
     --epsilons 1 --attacks "dpatch(file='patches/dpatch_0123abcd.npy')" dpatch
-Train on other images than those of the evaluation: --ann and --images name them. The control is a patch of noise.
+Train on images other than those of the evaluation: set --ann and --images. The baseline is a patch of noise.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""ATSS for backbones with strides 8/16/32, 12 epochs; AdamW as the Swin detectors have it."""
+"""ATSS for backbones with strides 8/16/32, 12 epochs; AdamW as in the Swin detectors."""
 _base_ = ['mmdet::atss/atss_r50_fpn_1x_coco.py', './runtime.py']
 model = dict(
     data_preprocessor=dict(type='PitDataPreprocessor'),

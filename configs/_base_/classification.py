@@ -1,4 +1,4 @@
-"""What the classification recipes share: DeiT's augmentation, schedule, averaging (facebookresearch/deit, main.py)."""
+"""Shared classification recipe: DeiT's augmentation, schedule, averaging (facebookresearch/deit, main.py)."""
 custom_imports = dict(imports=['pit_downstream.training.registration'], allow_failed_imports=False)
 model = dict(
     type='ImageClassifier', network=dict(drop_path_rate=0.1),

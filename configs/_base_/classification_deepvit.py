@@ -1,6 +1,6 @@
 """DeepViT's recipe (zhoudaquan/dvit_repo, scripts/DeepViT_24B_pure_transformer.yaml): 300 epochs and 10 at the end.
 
-Its rate belongs to batches of 32 on each GPU; on how many its authors trained is not known, so nothing scales it.
+The learning rate is for batches of 32 per GPU. The authors' number of GPUs is unknown, so the rate is not scaled.
 """
 _base_ = './classification.py'
 model = dict(network=dict(drop_path_rate=0.2))

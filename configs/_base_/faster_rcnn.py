@@ -1,4 +1,4 @@
-"""Faster R-CNN with maps of strides 4 to 32, 12 epochs; AdamW as the Swin detectors have it."""
+"""Faster R-CNN with maps of strides 4 to 32, 12 epochs; AdamW as in the Swin detectors."""
 _base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', './runtime.py']
 model = dict(data_preprocessor=dict(type='PitDataPreprocessor'))
 optim_wrapper = dict(

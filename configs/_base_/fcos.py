@@ -1,6 +1,6 @@
-"""FCOS with all its tricks for backbones with strides 8/16/32, 12 epochs; AdamW as the Swin detectors have it.
+"""FCOS with all its tricks for backbones with strides 8/16/32, 12 epochs; AdamW as in the Swin detectors.
 
-mmdet's recipe starts from a Caffe ResNet; here every backbone sees RGB, normalized as torchvision's was trained.
+mmdet's recipe starts from a Caffe ResNet; here every backbone gets RGB, normalized as for torchvision's weights.
 """
 _base_ = ['mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py', './runtime.py']
 model = dict(

@@ -1,4 +1,4 @@
-"""RetinaNet for backbones with strides 8/16/32, 12 epochs; AdamW as the PVT and Swin detectors have it."""
+"""RetinaNet for backbones with strides 8/16/32, 12 epochs; AdamW as in the PVT and Swin detectors."""
 _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', './runtime.py']
 model = dict(
     data_preprocessor=dict(type='PitDataPreprocessor'),

@@ -1,12 +1,12 @@
 """RTMDet-l by mmdet's recipe for transformers: 100 epochs at 640 px, batch 128, averaged weights; strides 8/16/32.
 
-Its neck doubles maps exactly, so a backbone's must halve exactly: PiT takes stem_padding='same'.
+Its neck doubles maps exactly, so the backbone must halve them exactly: PiT uses stem_padding='same'.
 """
 _base_ = 'mmdet::rtmdet/rtmdet_l_swin_b_4xb32-100e_coco.py'
 custom_imports = dict(imports=['pit_downstream.det'], allow_failed_imports=False)
 custom_hooks = [*_base_.custom_hooks, dict(type='BackboneLoadFromHook')]
 model = dict(
     data_preprocessor=dict(type='PitDataPreprocessor', pad_size_divisor=32),
-    neck=dict(norm_cfg=dict(num_groups=8)))  # divides half of PiT-S's 144 channels, which 32 does not
+    neck=dict(norm_cfg=dict(num_groups=8)))  # 8 divides half of PiT-S's 144 channels, 32 does not
 optim_wrapper = dict(constructor='PitOptimWrapperConstructor', paramwise_cfg=dict(_delete_=True))
 auto_scale_lr = dict(enable=False, base_batch_size=128)

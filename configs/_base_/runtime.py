@@ -1,3 +1,3 @@
-"""What every config here shares: our package, and `load_from` that also takes a classifier's checkpoint."""
+"""Shared settings of all configs: our package, and `load_from` that also accepts a classifier's checkpoint."""
 custom_imports = dict(imports=['pit_downstream.det'], allow_failed_imports=False)
 custom_hooks = [dict(type='BackboneLoadFromHook')]

@@ -1,12 +1,12 @@
 """Attacks on classifiers and detectors, in the pixel scale [0, 1].
 
-Importing this fills `core.registry.ATTACKS`; `ATTACKS.entry(name).about['source']` says where each comes from.
+Importing this package fills `core.registry.ATTACKS`. `ATTACKS.entry(name).about['source']` cites the source of each.
 
-    autoattack(model, images, labels, norm='Linf', epsilon=8/255)            any callable to logits, tensors in and out
+    autoattack(model, images, labels, norm='Linf', epsilon=8/255)            any callable that returns logits
     build_attack(Spec.parse('pgd(epsilon=8/255)'))(predictor, batch, rng)    any registered attack (attacks.base)
 
-base has what every attack guarantees, threat the balls, search the engine of the iterative ones, objective and losses
-what they climb, checks what betrays a wrong evaluation. Attacks on detectors alone are in `det`.
+Modules: base (guarantees of every attack), threat_model (epsilon balls), search_engine (iterative attacks), objective
+and losses (maximized quantities), sanity_checks (signs of a flawed evaluation). Detector-only attacks are in `det`.
 """
 
 from pit_downstream.attacks import (  # noqa: F401  registers the attacks

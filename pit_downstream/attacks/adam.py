@@ -1,4 +1,4 @@
-"""Adam by rows, each at its own age: Kingma & Ba 2015, arXiv 1412.6980, with the constants of their algorithm 1."""
+"""Per-row Adam with a separate step count per row (Kingma & Ba 2015, arXiv 1412.6980, constants of algorithm 1)."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,12 @@ BETAS, TINY = (.9, .999), 1e-8
 
 
 def at_start(images: Tensor) -> dict[str, Tensor]:
-    """The memory of rows (n, ...) that have not moved yet."""
+    """Return the initial Adam state of rows (n, ...)."""
     return {'mean': torch.zeros_like(images), 'square': torch.zeros_like(images)}
 
 
 def adam(memory: dict[str, Tensor], gradient: Tensor, age: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The move (n, ...) for a rate of 1 along the gradient, and the memory after it. age: (n,) moves made before."""
+    """Return the update (n, ...) for learning rate 1 and the new state. age: (n,) previous updates of each row."""
     count = (age + 1).to(gradient.device, gradient.dtype).view(-1, *[1] * (gradient.ndim - 1))
     mean = memory['mean'].lerp(gradient, 1 - BETAS[0])
     square = BETAS[1] * memory['square'] + (1 - BETAS[1]) * gradient.square()

@@ -1,6 +1,6 @@
-"""Auto-PGD: gradient ascent that sets its own steps (Croce & Hein 2020, arXiv 2003.01690; L1: 2021, arXiv 2103.01208).
+"""Auto-PGD: gradient ascent with automatic step size (Croce & Hein 2020, arXiv 2003.01690; L1: 2021, arXiv 2103.01208).
 
-After fra31/auto-attack a392200, whose oddities that change numbers are kept and marked as such.
+Follows fra31/auto-attack a392200. Oddities of that code that change results are kept and marked.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 @ATTACKS.register('apgd', source='Croce & Hein 2020, arXiv 2003.01690', quick={'steps': 3})
 @dataclass(frozen=True, kw_only=True)
 class APGD(Search):
-    """loss: 'ce', 'dlr' or 'margin'. restarts: searches per image, each from another random start.
+    """Auto-PGD attack.
 
-    rho: share of the steps between two checkpoints that have to gain, or the step is halved. eot: passes over which a
-    gradient is averaged, for models with chance in them; then no row leaves early, for one lucky draw fools nobody.
-    Under L1 the radius shrinks in three phases: 3, 2 and 1 times epsilon.
+    loss: 'ce', 'dlr' or 'margin'. restarts: searches per image, each from a different random start. rho: share of the
+    steps between two checkpoints that must increase the loss; otherwise the step size is halved. eot: forward passes
+    over which the gradient is averaged, for stochastic models. With eot > 1 no row stops early, because one fooled draw
+    is not enough. Under L1 the radius shrinks in three phases: 3, 2 and 1 times epsilon.
     """
 
     steps: int = 100
@@ -54,7 +55,7 @@ class APGD(Search):
         return (SparseSchedule if self.threat.norm == 'L1' else HalvingSchedule)(self.threat, self.steps, self.rho)
 
     def goals(self, objective: Objective, state: State) -> State:
-        """What a targeted search adds to fresh rows: {'goal': (n,)}."""
+        """Return the extra state of new rows in a targeted search: {'goal': (n,)}."""
         return {}
 
     def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
@@ -77,7 +78,7 @@ class APGD(Search):
         return fresh | self.pace.check(state | fresh, seen.loss, age)
 
     def _look(self, objective: Objective, at: Tensor, state: State, *, gradient: bool) -> LossEvaluation:
-        """With several passes the loss and the verdict are those of the last (as in the original)."""
+        """Evaluate the objective. With several passes, return the loss and verdict of the last (as in the original)."""
         passes = [objective.examine(at, state['row'], goals=state.get('goal'), gradient=gradient)
                   for _ in range(self.eot)]
         if self.eot == 1 or not gradient:
@@ -86,7 +87,7 @@ class APGD(Search):
         return LossEvaluation(passes[-1].loss, passes[-1].fooled, mean, passes[-1].logits)
 
     def _verdict(self, state: State, seen: LossEvaluation, moves: Tensor) -> State:
-        """The found image is the last that struck, else the best; larger radii under L1 do not count."""
+        """Select the last fooling image, else the best. Larger radii under L1 do not count."""
         if self.run_to_end:
             return {'fooled': seen.fooled, 'found': state['best']}
         strikes = seen.fooled & self.pace.counts(moves, seen.fooled.device)
@@ -101,9 +102,9 @@ class APGD(Search):
                   quick={'steps': 3, 'targets': 2})
 @dataclass(frozen=True, kw_only=True)
 class TargetedAPGD(APGD):
-    """A search per target: the classes that the clean image is likeliest to be taken for.
+    """Targeted Auto-PGD: one search per target class, the most likely wrong classes of the clean image.
 
-    loss: 'dlr_t', 'ce_t' or 'margin_t'. targets: how many, all other classes where there are fewer.
+    loss: 'dlr_t', 'ce_t' or 'margin_t'. targets: number of target classes, at most all other classes.
     """
 
     needs_logits: ClassVar[bool] = True
@@ -124,7 +125,7 @@ class TargetedAPGD(APGD):
 
 
 def targets_of(objective: Objective, wanted: int) -> int:
-    """How many target classes a classifier has, at most as many as wanted."""
+    """Return the number of target classes: `wanted`, or all other classes if there are fewer."""
     classes = cast(ClassifierObjective, objective).classes
     if classes - 1 < wanted:
         say(f'{wanted} target classes were wanted, the model has {classes} classes: {classes - 1} targets are tried')
@@ -132,6 +133,6 @@ def targets_of(objective: Objective, wanted: int) -> int:
 
 
 def goals_of(objective: Objective, state: State, restarts: int) -> Tensor:
-    """The target class of each row (n,): restarts of one target before the next, the likeliest first."""
+    """Return the target class of each row (n,), most likely first. All restarts of a target precede the next target."""
     rank = torch.div(state['variant'], restarts, rounding_mode='floor')
     return cast(ClassifierObjective, objective).rivals(state['row']).gather(1, rank[:, None]).squeeze(1)

@@ -1,4 +1,4 @@
-"""Attack: whatever a subclass does, what comes out lies in the ball, in [0, 1] and off the padding."""
+"""Attack base class. It guarantees results within the ball, in [0, 1] and unchanged on padding."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +19,15 @@ from pit_downstream.attacks.threat_model import NORMS, Patches, ThreatModel
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Predictor, Streams
 
-Predictors = Callable[[str], 'Predictor']  # the predictor that a text such as 'pit_s' names
+Predictors = Callable[[str], 'Predictor']  # returns the predictor of a name such as 'pit_s'
 ARGUMENTS = {**dict.fromkeys(NORMS, ('norm', 'epsilon')), 'patch': ('count', 'side')}  # of the threat model, by norm
 
 
 @dataclass(frozen=True)
 class Attack(ABC):
-    """Images against a model. A subclass is a frozen dataclass whose fields are the arguments of its Spec.
+    """Base class of attacks. A subclass is a frozen dataclass whose fields are the arguments of its Spec.
 
-    threat: the ball in which it searches. norms: those it works under; the first is taken where a Spec names none.
+    threat: ball to search in. norms: supported norms. The first is the default.
     """
 
     norms: ClassVar[tuple[str, ...]] = NORMS
@@ -40,11 +40,11 @@ class Attack(ABC):
                              f'{self.threat.norm!r}')
 
     def __call__(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
-        """Attacked images (B, 3, H, W): in the ball around batch.images, in [0, 1], and the same as them on padding.
+        """Return attacked images (B, 3, H, W): in the ball around batch.images, in [0, 1], unchanged on padding.
 
-        The model is in evaluation mode for as long as it takes, and comes out as it was: no weight, no gradient, no
-        statistic of it changes. A value that is no number becomes that of the image. rng: one stream per image.
-        Inside torch.inference_mode() the attack leaves that mode, in which there are no gradients.
+        The model runs in evaluation mode. Its training mode, weights, gradients and statistics do not change.
+        Non-finite values are replaced by those of the clean image. rng: one stream per image. Inside
+        torch.inference_mode() the attack leaves that mode, which does not support gradients.
         """
         if not len(batch.images):
             return batch.images.clone()
@@ -56,11 +56,11 @@ class Attack(ABC):
 
     @abstractmethod
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
-        """What a subclass writes: images (B, 3, H, W). Gradients are off until it turns them on."""
+        """Compute the attacked images (B, 3, H, W). Gradients are off until the subclass enables them."""
 
     @classmethod
     def from_spec(cls, spec: Spec, predictors: Predictors | None = None) -> 'Attack':
-        """What build_attack does for this class; one with other arguments than its fields has its own."""
+        """Build the attack from a Spec. Override it if the arguments differ from the fields."""
         given = dict(spec.kwargs)
         threat = threat_of(given, cls.norms, spec.name)
         known = {field.name: field for field in fields(cls) if field.init and field.name != 'threat'}
@@ -72,16 +72,16 @@ class Attack(ABC):
 
 
 def build_attack(spec: Spec, *, predictors: Predictors | None = None) -> Attack:
-    """The attack that 'pgd(epsilon=8/255, norm='Linf', steps=20)' names; norm is Linf unless it is given.
+    """Build the attack given by a spec such as 'pgd(epsilon=8/255, norm='Linf', steps=20)'. The default norm is Linf.
 
-    predictors: builds the predictor that a text names, for attacks made on another model ('transfer').
-    Raises LookupError for an unknown name, ValueError for an unknown, missing or impossible argument.
+    predictors: builds a predictor from its name, for attacks made on another model ('transfer').
+    Raises LookupError for an unknown name, ValueError for an unknown, missing or invalid argument.
     """
     return ATTACKS[spec.name].from_spec(spec, predictors)
 
 
 def threat_of(given: dict[str, Value], norms: Sequence[str], name: str) -> ThreatModel:
-    """The threat model that the arguments of an attack name, which are taken out of `given`."""
+    """Build the threat model from the arguments of an attack and remove them from `given`."""
     norm = given.pop('norm', norms[0])
     if norm not in norms:
         raise ValueError(f'norm is one of {", ".join(norms)} for {name}, got {norm!r}')
@@ -96,7 +96,7 @@ def threat_of(given: dict[str, Value], norms: Sequence[str], name: str) -> Threa
 
 
 def _argument(field: Field, value: Value, name: str) -> Value:
-    """The value as the type that the field has; fields of other types than numbers and texts take any."""
+    """Convert a value to the type of its field. Fields that are neither numbers nor strings accept any value."""
     kinds = get_args(field.type) or (field.type,)
     if float in kinds and isinstance(value, (int, Fraction)) and not isinstance(value, bool):
         value = float(value)
@@ -107,16 +107,16 @@ def _argument(field: Field, value: Value, name: str) -> Value:
 
 
 def without_inference_tensors(batch: 'Batch') -> 'Batch':
-    """Return the batch with copies of tensors made in inference mode, which autograd refuses. Call outside the mode."""
+    """Return the batch with copies of its inference tensors, which autograd rejects. Call outside inference mode."""
     images, valid = (one.clone() if one.is_inference() else one for one in (batch.images, batch.valid))
     return replace(batch, images=images, valid=valid)
 
 
 @contextmanager
 def eval_mode(predictor: 'Predictor') -> Iterator[None]:
-    """The model of a predictor in evaluation mode and its weights without gradients; as it was before on leaving.
+    """Put the model in evaluation mode without weight gradients, and restore its state on exit.
 
-    Raises ValueError for weights that were made in inference mode: autograd cannot pass through them.
+    Raises ValueError for weights that were created in inference mode, because autograd does not support them.
     """
     model = getattr(predictor, 'model', None)
     if not isinstance(model, torch.nn.Module):

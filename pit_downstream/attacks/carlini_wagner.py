@@ -1,4 +1,4 @@
-"""Carlini & Wagner's L2 attack: the smallest perturbation that fools, by a search for the weight of fooling."""
+"""Carlini & Wagner's L2 attack: the smallest fooling perturbation, with a search over the loss weight."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Predictor, Rng, Streams
 
 SHRINK = 1 - 1e-6  # keeps atanh finite at black and white: 0.999999 in carlini/nn_robust_attacks, l2_attack.py
-GROWTH = 10  # of the weight as long as nothing fools, ibid.
+GROWTH = 10  # factor of the weight until an example fools, ibid.
 
 
 @ATTACKS.register('cw', source='Carlini & Wagner 2017, arXiv 1608.04644; constants of carlini/nn_robust_attacks',
                   quick={'steps': 8, 'searches': 2, 'rate': .03, 'constant': 5.0})
 @dataclass(frozen=True, kw_only=True)
 class CarliniWagner(Search):
-    """Adam on ||x' - x||^2 + c max(confidence - margin, 0), in w with x' = (tanh w + 1) / 2, and bisection of c.
+    """Carlini & Wagner's L2 attack.
 
-    What lies within the ball is the result; an image whose smallest perturbation found is larger stays clean. An image
-    is done with its first example within the ball; run_to_end looks for the smallest one.
+    Adam minimizes ||x' - x||^2 + c max(confidence - margin, 0) over w with x' = (tanh w + 1) / 2. c is bisected.
+    An image without an example inside the ball stays clean. A search stops at its first example inside the ball;
+    run_to_end continues to the smallest one.
 
-    steps: of Adam for each c; the authors' code makes 10000. searches: how many c are tried. constant: the first c.
-    rate: of Adam.
+    steps: Adam steps for each c (10000 in the authors' code). searches: number of values of c. constant: first c.
+    rate: learning rate of Adam.
     """
 
     norms: ClassVar[tuple[str, ...]] = ('L2',)
@@ -80,14 +81,14 @@ class CarliniWagner(Search):
         return moved | self._bisect(state | moved, done.to(images.device)) if bool(done.any()) else moved
 
     def _gradient(self, state: State) -> Tensor:
-        """Of what Adam descends, in w."""
+        """Return the gradient of the minimized objective with respect to w."""
         images = _image(state['point'])
         weight = torch.where(state['margin'] <= self.confidence, state['constant'], 0)
         slope = 2 * (images - state['clean']) - weight[:, None, None, None] * state['gradient']
         return slope * 2 * images * (1 - images)  # the derivative of (tanh w + 1) / 2
 
     def _compare(self, state: State, images: Tensor, hit: Tensor) -> State:
-        """What fools is kept where it is nearer than what did so before; loss: minus the squared distance."""
+        """Keep the fooling image that is nearest so far. loss: negative squared distance."""
         near = -(images - state['clean']).square().flatten(1).sum(1)
         better = hit & (near > state['loss'])
         inside = self.threat.holds(images - state['clean'])
@@ -95,7 +96,7 @@ class CarliniWagner(Search):
                 'loss': torch.where(better, near, state['loss']), 'hit': state['hit'] | hit}
 
     def _bisect(self, state: State, done: Tensor) -> State:
-        """For the rows that are done with their c, the next one, and the start again."""
+        """Set the next c of the rows that have finished the current one, and restart them."""
         constant, hit = state['constant'], state['hit']
         high = torch.where(done & hit, torch.minimum(state['high'], constant), state['high'])
         low = torch.where(done & ~hit, torch.maximum(state['low'], constant), state['low'])

@@ -1,6 +1,6 @@
-"""AutoAttack: several attacks one after the other, each on the images that withstood those before it.
+"""AutoAttack: a sequence of attacks, each on the images that are still robust.
 
-Croce & Hein 2020, arXiv 2003.01690; order and settings of fra31/auto-attack a392200, autoattack.py.
+Croce & Hein 2020, arXiv 2003.01690. Order and settings follow fra31/auto-attack a392200, autoattack.py.
 """
 
 import math
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
 VERSIONS = ('standard', 'plus', 'rand')
 EOT = 20  # passes over which 'rand' averages a gradient
-ROWS = {'cpu': 64, 'cuda': 256}  # searches side by side: more cost a CPU's cache, fewer leave a GPU idle
+ROWS = {'cpu': 64, 'cuda': 256}  # parallel searches: more exceed a CPU's cache, fewer underuse a GPU
 
 
 @ATTACKS.register('autoattack', source='Croce & Hein 2020, arXiv 2003.01690; fra31/auto-attack a392200',
                   quick={'effort': 0.02})
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """An image is robust when no member fools it. Images that are left are returned as they came.
+    """AutoAttack ensemble. An image is robust when no member fools it, and is then returned unchanged.
 
-    Where Square, which sees no gradient, fools images of a batch that all before it left, a warning is logged.
+    A warning is logged if Square, which uses no gradient, fools images of a batch that all previous members left.
 
-    version: 'standard'; 'plus' with APGD-DLR, untargeted FAB and five restarts; 'rand' for models with chance in them.
-    effort: share of the official steps and queries, in (0, 1]; only 1 is AutoAttack. width: searches side by side, as
-    many as the batch has images unless given.
+    version: 'standard'; 'plus' with APGD-DLR, untargeted FAB and five restarts; 'rand' for stochastic models. effort:
+    share of the official steps and queries, in (0, 1]; only 1 is AutoAttack. width: parallel searches, by default the
+    batch size.
     """
 
     version: str = 'standard'
@@ -57,7 +57,7 @@ class AutoAttack(Attack):
             raise ValueError(f'effort is a share in (0, 1] of the official steps, got {self.effort}')
 
     def members(self) -> tuple[Search, ...]:
-        """In the order in which they run."""
+        """Return the attacks in the order in which they run."""
         steps, queries = (math.ceil(self.effort * official) for official in (100, 5000))
         l1 = self.threat.norm == 'L1'
 
@@ -90,7 +90,7 @@ class AutoAttack(Attack):
             if isinstance(member, FAB):
                 images = self.threat.within(batch.images, images, batch.valid)
                 fooled = self._brought_in(objective, images, left & ~fooled, fooled)
-            if self.version == 'rand' and bool(fooled.any()):  # chance may have fooled it: one more draw has to
+            if self.version == 'rand' and bool(fooled.any()):  # may be chance: verify with one more draw
                 fooled[fooled.clone()] = objective.verify(images[fooled], fooled.nonzero().flatten())
             found[fooled] = images[fooled]
             left &= ~fooled
@@ -100,9 +100,9 @@ class AutoAttack(Attack):
         return found
 
     def _brought_in(self, objective: ClassifierObjective, images: Tensor, rest: Tensor, fooled: Tensor) -> Tensor:
-        """FAB's nearest images may lie outside the ball and fool still when brought into it.
+        """Project FAB's nearest images into the ball, where they may still fool the model.
 
-        The original does not count these; then AutoAttack could be weaker than FAB alone, by our own measure.
+        The original does not count these images. AutoAttack could then be weaker than FAB alone under this evaluation.
         """
         fooled = fooled.clone()
         for part in rest.nonzero().flatten().split(self.width or len(images)):
@@ -114,13 +114,13 @@ class AutoAttack(Attack):
 def autoattack(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, norm: str = 'Linf',
                epsilon: float = 8 / 255, seed: int = 0, *, version: str = 'standard', batch_size: int | None = None
                ) -> Tensor:
-    """Adversarial images (N, 3, H, W); an image that AutoAttack cannot change to another class is returned as it came.
+    """Return adversarial images (N, 3, H, W). Images that AutoAttack cannot fool are returned unchanged.
 
-    model: images (B, 3, H, W) in [0, 1] to logits (B, K), its normalization inside. images: (N, 3, H, W) in [0, 1], on
-    the device of the model. labels: (N,). norm: 'Linf', 'L2' or 'L1'. epsilon: in the scale of the images. seed: what
-    image i draws depends on it and on i alone. batch_size: how many go through the model at a time.
+    model: maps images (B, 3, H, W) in [0, 1] to logits (B, K), including normalization. images: (N, 3, H, W) in
+    [0, 1], on the model's device. labels: (N,). norm: 'Linf', 'L2' or 'L1'. epsilon: in the scale of the images.
+    seed: the random draws of image i depend only on seed and i. batch_size: images per forward pass.
 
-    Raises ValueError for images outside [0, 1] and for shapes that do not fit.
+    Raises ValueError for images outside [0, 1] and for mismatched shapes.
     """
     if images.ndim != 4 or labels.shape != images.shape[:1]:
         raise ValueError(f'expected images (N, 3, H, W) and labels (N,), got {tuple(images.shape)} and '
@@ -141,7 +141,7 @@ def autoattack(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
 
 
 class _Plain:
-    """Any callable to logits as a classifier for one batch."""
+    """Adapter from a callable that returns logits to a classifier for one batch."""
 
     rough, name = False, 'model'
 

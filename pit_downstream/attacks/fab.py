@@ -1,6 +1,6 @@
-"""FAB: steps from one side of the decision boundary to the other, ever closer to the clean image.
+"""FAB: steps across the decision boundary, increasingly close to the clean image.
 
-Croce & Hein 2020, arXiv 1907.02044, after fra31/auto-attack a392200, fab_base.py.
+Croce & Hein 2020, arXiv 1907.02044. Follows fra31/auto-attack a392200, fab_base.py.
 """
 
 import math
@@ -21,17 +21,17 @@ from pit_downstream.attacks.threat_model import choose
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
 
-DUAL = {'Linf': 1, 'L2': 2, 'L1': math.inf}  # the norm of a plane's normal by which its distance is measured
-SHORTEST = 1e-8  # way to a plane that still counts when two ways are weighed
+DUAL = {'Linf': 1, 'L2': 2, 'L1': math.inf}  # norm of the plane's normal in the distance formula
+SHORTEST = 1e-8  # lower bound of a distance when two are weighted
 
 
 @ATTACKS.register('fab', source='Croce & Hein 2020, arXiv 1907.02044', quick={'steps': 3})
 @dataclass(frozen=True, kw_only=True)
 class FAB(Search):
-    """Towards the nearest of all other classes at every step: as many backward passes as there are classes.
+    """FAB attack towards the nearest other class at every step, with one backward pass per other class.
 
-    It minimises the distance; epsilon decides what is found. restarts: searches per image, the first from the image.
-    nearer: largest weight of the way from the clean image. beyond: factor by which ways overshoot the plane. back:
+    It minimizes the distance. epsilon only decides success. restarts: searches per image, the first from the image.
+    nearer: maximum weight of the projection from the clean image. beyond: overshoot factor of the projections. back:
     share of the distance that is left after a step back to the clean image.
     """
 
@@ -66,7 +66,7 @@ class FAB(Search):
         fresh |= dict(zip(('height', 'slope'), self.plane(objective, at, state | fresh), strict=True))
         none = torch.zeros(len(at), dtype=torch.bool, device=at.device)
         return fresh | {'at': at, 'fooled': none, 'found': state['clean'],
-                        'loss': torch.full_like(fresh['height'], -math.inf)}  # minus the distance of what is found
+                        'loss': torch.full_like(fresh['height'], -math.inf)}  # negative distance of 'found'
 
     def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
         at, clean = self._over(state), state['clean']
@@ -85,15 +85,15 @@ class FAB(Search):
         return fresh
 
     def _leaves(self, at: Tensor) -> bool:
-        """Whether rows that are fooled need no plane any more; choosing the others, a GPU has to be waited for."""
+        """Return whether fooled rows can skip their plane. On a GPU the row selection would synchronize."""
         return at.device.type == 'cpu' and not self.run_to_end
 
     def plane(self, objective: Objective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """The boundary to another class as the gradient at `at` shows it: height above it (n,), normal (n, 3, H, W)."""
+        """Linearize the boundary to another class at `at`. Returns height (n,) and normal (n, 3, H, W)."""
         return _nearest(cast(ClassifierObjective, objective).towards_rivals(at, state['row']), self.threat.norm)
 
     def _start(self, state: State, rng: 'Rng') -> Tensor:
-        """The clean image; in a restart a random one, half of epsilon away."""
+        """Return the clean image or, in a restart, a random one at distance epsilon / 2."""
         clean, again = state['clean'], state['variant'] % self.restarts > 0
         if self.restarts == 1:
             return clean
@@ -102,7 +102,7 @@ class FAB(Search):
         return choose(again, (clean + away).clamp(0, 1), clean)
 
     def _over(self, state: State) -> Tensor:
-        """Beyond the plane, between the ways that lead there from where a row is and from its clean image."""
+        """Step beyond the plane: a weighted mean of the projections of the current and of the clean image."""
         at, clean = state['at'].flatten(1), state['clean'].flatten(1)
         normal = state['slope'].flatten(1)
         clean_height = state['height'] + ((clean - at) * normal).sum(1)
@@ -117,9 +117,9 @@ class FAB(Search):
 @ATTACKS.register('fab_t', source='Croce & Hein 2020: targeted, in fra31/auto-attack', quick={'steps': 3, 'targets': 2})
 @dataclass(frozen=True, kw_only=True)
 class TargetedFAB(FAB):
-    """A search per target: the classes that the clean image is likeliest to be taken for.
+    """Targeted FAB: one search per target class, the most likely wrong classes of the clean image.
 
-    targets: how many, all other classes where there are fewer.
+    targets: number of target classes, at most all other classes.
     """
 
     losses: ClassVar[tuple[str, ...]] = ('margin_t',)
@@ -143,11 +143,11 @@ class TargetedFAB(FAB):
 
 
 def _nearest(planes: Iterable[tuple[Tensor, Tensor]], norm: str) -> tuple[Tensor, Tensor]:
-    """Of planes (height, normal) the one that is nearest to each row."""
+    """Select the nearest of the planes (height, normal) for each row."""
     def distance_to(high: Tensor, slope: Tensor) -> Tensor:
         return high.abs() / (TINY + torch.linalg.vector_norm(slope.flatten(1), ord=DUAL[norm], dim=1))
 
-    others = iter(planes)  # each costs a backward pass and is let go of
+    others = iter(planes)  # each costs a backward pass and is not kept
     first = next(others)
     (height, normal), distance = first, distance_to(*first)
     for high, slope in others:

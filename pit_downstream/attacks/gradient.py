@@ -1,4 +1,4 @@
-"""Attacks that follow the gradient of a loss with steps of a fixed length."""
+"""Gradient attacks with a fixed step size."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -21,11 +21,11 @@ TRADES_START = 0.001  # standard deviation: yaodongyu/TRADES, trades.py
 @ATTACKS.register('pgd', source='Madry et al. 2018, arXiv 1706.06083', quick={'steps': 3})
 @dataclass(frozen=True, kw_only=True)
 class PGD(Search):
-    """Projected gradient ascent. step: length of one, in pixel scale; 2.5 epsilon / steps unless given (Madry et al.).
+    """Projected gradient ascent. step: step size in pixel scale, by default 2.5 epsilon / steps (Madry et al.).
 
-    start: 'random' within the ball, or 'clean'. restarts: searches per image, each from another random start.
-    optimizer: 'steepest' goes in the direction of steepest ascent, the sign of the gradient under Linf; 'adam' lets
-    Adam average these directions, as foolbox's LinfAdamPGD does, and under L2 and L1 scales the outcome to size 1.
+    start: 'random' within the ball, or 'clean'. restarts: searches per image, each from a different random start.
+    optimiser: 'steepest' follows the direction of steepest ascent, the sign of the gradient under Linf. 'adam' averages
+    these directions with Adam, as foolbox's LinfAdamPGD does, and under L2 and L1 scales the result to norm 1.
     """
 
     starts: ClassVar[tuple[str, ...]] = ('random', 'clean')
@@ -52,7 +52,7 @@ class PGD(Search):
 
     @property
     def length(self) -> float:
-        """Of one step, in pixel scale."""
+        """Step size, in pixel scale."""
         return 2.5 * self.threat.epsilon / self.steps if self.step is None else self.step
 
     def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
@@ -70,7 +70,7 @@ class PGD(Search):
         return at_start(images) if self.optimiser == 'adam' else {}
 
     def _direction(self, state: State, age: Tensor) -> tuple[Tensor, State]:
-        """Where to go, of size 1, and what has to be remembered for the next time."""
+        """Return the update direction of norm 1 and the new optimizer state."""
         steepest = self.threat.steepest(state['gradient'])
         if self.optimiser == 'steepest':
             return steepest, {}
@@ -88,7 +88,7 @@ class PGD(Search):
 @ATTACKS.register('bim', source='Kurakin et al. 2017, arXiv 1607.02533', quick={'steps': 3})
 @dataclass(frozen=True, kw_only=True)
 class BIM(PGD):
-    """The basic iterative method: PGD from the image itself. step: epsilon / steps unless it is given."""
+    """Basic iterative method: PGD from the clean image. step: step size, by default epsilon / steps."""
 
     steps: int = 10
     start: str = field(default='clean', init=False)
@@ -103,7 +103,7 @@ class BIM(PGD):
 @ATTACKS.register('fgsm', source='Goodfellow et al. 2015, arXiv 1412.6572')
 @dataclass(frozen=True, kw_only=True)
 class FGSM(BIM):
-    """The fast gradient (sign) method: one step from the image itself to the surface of the ball."""
+    """Fast gradient (sign) method: one step from the clean image to the surface of the ball."""
 
     steps: int = field(default=1, init=False)
     step: float | None = field(default=None, init=False)
@@ -112,7 +112,7 @@ class FGSM(BIM):
 @ATTACKS.register('mim', source='Dong et al. 2018, arXiv 1710.06081', quick={'steps': 3})
 @dataclass(frozen=True, kw_only=True)
 class MIM(BIM):
-    """MI-FGSM: the steps follow a sum of the gradients, each of L1 norm 1, in which older ones fade by `momentum`."""
+    """MI-FGSM: steps along a sum of L1-normalized gradients, decayed by `momentum` at every step."""
 
     momentum: float = 1.0  # the paper's
 
@@ -129,9 +129,9 @@ class MIM(BIM):
 @ATTACKS.register('tpgd', source='Zhang et al. 2019 (TRADES), arXiv 1901.08573', quick={'steps': 3})
 @dataclass(frozen=True, kw_only=True)
 class TPGD(PGD):
-    """PGD away from what the model says of the clean image: its loss is their Kullback-Leibler divergence.
+    """PGD on the KL divergence from the predictions on the clean image.
 
-    It knows no label, and starts, as in TRADES, beside the image, which itself has no gradient.
+    It uses no label. It starts next to the clean image, as in TRADES, because the gradient at the image is zero.
     """
 
     needs_logits: ClassVar[bool] = True

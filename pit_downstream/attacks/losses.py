@@ -1,4 +1,4 @@
-"""Losses of logits that attacks climb: of the label, or towards a goal. Each (n, K), (n,), (n,) or None -> (n,)."""
+"""Logit losses that attacks maximize. Each maps (n, K), labels (n,), goals (n,) or None to (n,)."""
 
 import logging
 from functools import lru_cache
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 @lru_cache(maxsize=64)
 def say(sentence: str) -> None:
-    """Warn, once in a process, that an attack is not quite what its name promises."""
+    """Log a warning, once per process, that an attack deviates from its definition."""
     logger.warning(sentence)
 
 
@@ -24,26 +24,26 @@ def cross_entropy(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -
 
 
 def cross_entropy_to_goal(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
-    """Minus the cross-entropy of the goal: 0 where the model is sure of it."""
+    """Compute the negative cross-entropy of the goal, 0 when the model is certain of it."""
     return -F.cross_entropy(logits, goals, reduction='none')
 
 
 def margin(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tensor:
-    """The largest other logit minus the label's: positive once the image is fooled (Carlini & Wagner 2017)."""
+    """Compute the largest other logit minus the label's, positive if the image is fooled (Carlini & Wagner 2017)."""
     true = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], float('-inf'))
     return others.amax(1) - true.squeeze(1)
 
 
 def margin_to_goal(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
-    """The goal's logit minus the label's."""
+    """Compute the goal's logit minus the label's."""
     return (logits.gather(1, goals[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
 
 
 def dlr(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tensor:
-    """Difference of logits ratio (Croce & Hein 2020, eq. 6): the margin over the gap of the first to the third logit.
+    """Compute the difference of logits ratio (Croce & Hein 2020, eq. 6): margin / (first logit - third logit).
 
-    It does not change when logits are shifted or scaled. With fewer than four classes it is the plain margin, and said.
+    It is invariant to shift and scale of the logits. With fewer than four classes it is the margin, with a warning.
     """
     if _too_few(logits):
         return margin(logits, labels)
@@ -52,7 +52,7 @@ def dlr(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tensor:
 
 
 def dlr_to_goal(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
-    """Targeted DLR (Croce & Hein 2020, eq. 7). With fewer than four classes the plain margin to the goal, and said."""
+    """Compute targeted DLR (Croce & Hein 2020, eq. 7), or, with a warning, the margin for under four classes."""
     if _too_few(logits):
         return margin_to_goal(logits, labels, goals)
     top = logits.topk(DLR_CLASSES, dim=1).values
@@ -60,7 +60,7 @@ def dlr_to_goal(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
 
 
 def divergence(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tensor:
-    """Kullback-Leibler divergence from the probabilities `goals` (n, K), which TRADES climbs; without any it is 0."""
+    """Compute the KL divergence from the probabilities `goals` (n, K), as in TRADES, or 0 without goals."""
     if goals is None:
         return torch.zeros_like(logits[:, 0])
     return F.kl_div(logits.log_softmax(1), goals, reduction='none').sum(1)

@@ -1,4 +1,4 @@
-"""The control beside every attack: noise of the same size that knows nothing of the model."""
+"""Noise baseline: random noise of the same size as an attack, independent of the model."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @ATTACKS.register('noise', source='control: evenly distributed over the ball')
 @dataclass(frozen=True)
 class Noise(Attack):
-    """One random perturbation, evenly distributed over the ball. A model that it fools is not attacked but broken."""
+    """One uniform random perturbation from the ball. A model that it fools fails even without an attack."""
 
     norms: ClassVar[tuple[str, ...]] = (*NORMS, 'patch')
 

@@ -1,4 +1,4 @@
-"""Objective: the number per image that an attack climbs, and whether the image is fooled already."""
+"""Objective: the per-image value that an attack maximizes, and whether the image is fooled."""
 
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -22,15 +22,18 @@ from pit_downstream.attacks.losses import (
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Classifier, Predictor
 
-# logits (n, K), labels (n,), goals: classes (n,) or probabilities (n, K) -> (n,), climbed
-KINDS = ('all', 'cls', 'box', 'rpn', 'roi')  # of losses of a detector: det.losses
+# logits (n, K), labels (n,), goals: classes (n,) or probabilities (n, K) -> (n,), maximized
+KINDS = ('all', 'cls', 'box', 'rpn', 'roi')  # loss types of a detector: det.losses
 Loss = Callable[[Tensor, Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
 class LossEvaluation:
-    """loss (n,); fooled bool (n,); gradient of the loss (n, 3, H, W), None where none was wanted; logits of a
-    classifier (n, K), else None."""
+    """Result of one evaluation.
+
+    loss: (n,). fooled: bool (n,). gradient: of the loss (n, 3, H, W), None if not requested. logits: of a classifier
+    (n, K), else None.
+    """
 
     loss: Tensor
     fooled: Tensor
@@ -39,38 +42,38 @@ class LossEvaluation:
 
     @property
     def slope(self) -> Tensor:
-        """The gradient, of a look that wanted it."""
+        """Gradient of an evaluation that requested it."""
         assert self.gradient is not None
         return self.gradient
 
     @property
     def scores(self) -> Tensor:
-        """The logits, of a classifier."""
+        """Logits of a classifier."""
         assert self.logits is not None
         return self.logits
 
 
 class Objective(Protocol):
-    """What is asked of a predictor about rows: images[i] is a version of the batch's image rows[i]."""
+    """Interface between a search and a predictor. images[i] is a version of the batch's image rows[i]."""
 
     def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
                 ) -> LossEvaluation:
-        """images (n, 3, H, W) in [0, 1]; rows (n,) int64.
+        """Evaluate images (n, 3, H, W) in [0, 1]. rows: (n,) int64.
 
-        goals: what a loss refers to beside the label: wrong classes (n,) to aim at, probabilities (n, K) to leave.
+        goals: reference of the loss besides the label: target classes (n,), or probabilities (n, K) to move away from.
         """
 
     def is_misclassified(self) -> Tensor:
-        """bool (B,): the images of the batch that are fooled as they are."""
+        """Return bool (B,): the images of the batch that are fooled without an attack."""
 
     def verify(self, images: Tensor, rows: Tensor) -> Tensor:
-        """bool (n,): whether images said to be fooled are, with the precision in which results are measured."""
+        """Return bool (n,): whether fooled images are also fooled at the precision of the measurement."""
 
 
 class ClassifierObjective:
-    """A loss of the logits. An image is fooled when its largest logit is another class's.
+    """Loss of the logits. An image is fooled when its largest logit is not the label's.
 
-    width: how many images go through the model at a time; all of the batch unless it is given.
+    width: images per forward pass, by default the batch size.
     """
 
     def __init__(self, predictor: 'Classifier', batch: 'Batch', loss: Loss, *, width: int | None = None):
@@ -79,14 +82,14 @@ class ClassifierObjective:
         self._padded = not bool(batch.valid.all())
 
     def climbing(self, loss: str) -> 'ClassifierObjective':
-        """The same with another loss; what is known of the clean images stays known."""
+        """Return a copy with another loss that shares the cached clean logits."""
         other = copy(self)
         other.loss = LOSSES[loss]
         return other
 
     @cached_property
     def clean_logits(self) -> Tensor:
-        """(B, K), asked for once."""
+        """Logits of the clean images (B, K), computed once."""
         with torch.no_grad():
             return torch.cat([self.predictor.logits(part) for part in self.batch.images.split(self.width)])
 
@@ -98,7 +101,7 @@ class ClassifierObjective:
         return self.clean_logits.argmax(1) != self.labels
 
     def rivals(self, rows: Tensor) -> Tensor:
-        """(n, K - 1): the other classes of images of the batch, the likeliest first."""
+        """Return the other classes of the images (n, K - 1), most likely first."""
         others = self.clean_logits[rows].scatter(1, self.labels[rows][:, None], float('-inf'))
         return others.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
@@ -115,7 +118,7 @@ class ClassifierObjective:
         return LossEvaluation(loss.detach(), logits.argmax(1) != labels, slope, logits.detach())
 
     def towards_rivals(self, images: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """For every other class its logit minus the label's (n,), and the gradient of that; one forward pass."""
+        """Yield per other class its logit minus the label's (n,) and the gradient, from one forward pass."""
         with torch.enable_grad():
             asked = self._shown(images, rows).detach().requires_grad_()
             logits = self.predictor.logits(asked)
@@ -136,9 +139,9 @@ class ClassifierObjective:
 
 
 class LossObjective:
-    """The predictor's own loss, for models that know no single verdict on an image, such as detectors.
+    """Loss of the predictor itself, for models without a single verdict per image, such as detectors.
 
-    more: what loss() is asked for besides, such as the kind of loss of a predictor that has several.
+    more: further arguments of loss(), such as the loss type of a predictor that has several.
     """
 
     def __init__(self, predictor: 'Predictor', batch: 'Batch', *more: object):
@@ -161,9 +164,9 @@ class LossObjective:
 
 
 def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective:
-    """The named loss of a classifier's logits; the predictor's own loss for any other predictor.
+    """Return the named logit loss for a classifier, or the predictor's own loss for any other predictor.
 
-    Where that one has several `kinds`, the name is one of them; a name that is for classifiers means the first.
+    If the predictor has several `kinds`, the name is one of them. The name of a classifier loss selects the first.
     """
     if not hasattr(predictor, 'logits'):
         kinds = getattr(predictor, 'kinds', ())
@@ -176,14 +179,14 @@ def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective
 
 
 def _unpadded(images: Tensor, batch: 'Batch', rows: Tensor) -> Tensor:
-    """The images as an attack may show them: on padding, whatever a search put there, they are the batch's."""
+    """Restore the pixels of the batch on padding."""
     return torch.where(batch.valid[rows], images, batch.images[rows])
 
 
 def _slope(loss: Tensor, images: Tensor, *, again: bool = False) -> Tensor:
-    """The gradient of a loss (n,) in the images; 0 where none reaches them, as behind a cast to uint8, or it is NaN.
+    """Return the gradient of a loss (n,) with respect to the images, 0 where it is NaN or absent (cast to uint8).
 
-    again: another one is asked for from the same pass.
+    again: another gradient of the same forward pass follows.
     """
     found = torch.autograd.grad(loss.sum(), images, allow_unused=True, retain_graph=again)[0] \
         if loss.requires_grad else None

@@ -1,4 +1,4 @@
-"""Occlusion of what a model looks at: an attack, not a corruption, because it asks the model."""
+"""Occlusion of salient image regions. It is an attack, not a corruption, because it uses the model."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 @ATTACKS.register('occlude_salient', source='ours; salient PatchDrop, Naseer et al. 2021, asks the attention of DINO')
 @dataclass(frozen=True, kw_only=True)
 class OccludeSalient(Attack):
-    """`count` cells of `side` pixels become black: those whose pixels times gradient are largest.
+    """Occlusion of `count` cells of `side` pixels with black, those with the largest |pixel * gradient|.
 
-    The gradient is that of the model's own loss. least: those where they are smallest, so that what the model looks at
-    stays: the control. Images that are misclassified already are left as they are. At 224 pixels PatchDrop's 14 x 14
-    cells are side=16, and half of them count=98.
+    The gradient is that of the model's own loss. least: occlude the cells with the smallest values instead, as a
+    control that keeps the salient regions. Misclassified images stay unchanged. At 224 pixels PatchDrop's 14 x 14 cells
+    are side=16, and half of them count=98.
     """
 
     norms: ClassVar[tuple[str, ...]] = ('patch',)

@@ -1,4 +1,4 @@
-"""Adversarial patches: a few square cells whose pixels may become anything."""
+"""Adversarial patches: a few square cells with arbitrary pixels."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Predictor, Rng, Streams, Traceable
 
 RATE = .05  # Patch-Fool's 0.22 is in units of ImageNet's standard deviation, which is 0.225
-SLOWER = (10, .95)  # after so many steps the rate falls by this factor: GATECH-EIC/Patch-Fool, main.py
+SLOWER = (10, .95)  # interval in steps, and factor of the rate: GATECH-EIC/Patch-Fool, main.py
 
 
 @ATTACKS.register('patch', source='Brown et al. 2017, arXiv 1712.09665; per image and on the grid of a ViT',
                   quick={'side': 4, 'count': 2, 'steps': 5})
 @dataclass(frozen=True, kw_only=True)
 class Patch(Search):
-    """Adam on the pixels of the `count` cells of `side` pixels that the threat model allows, from random ones.
+    """Adam on the pixels of `count` cells of `side` pixels, from random values.
 
-    place: which cells: 'salient' those with the largest gradient on the clean image, 'random', 'centre' those nearest
-    to it, 'corner' the upper left ones. rate: of Adam, in pixel scale; it falls by 5 % every 10 steps.
+    place: selection of the cells: 'salient' (largest gradient on the clean image), 'random', 'centre' (nearest to the
+    center) or 'corner' (upper left). rate: learning rate of Adam, in pixel scale. It decays by 5 % every 10 steps.
     """
 
     norms: ClassVar[tuple[str, ...]] = ('patch',)
@@ -54,7 +54,7 @@ class Patch(Search):
         return {'mask': mask} | at_start(clean) | self._look(objective, state | {'mask': mask}, images, gradient=True)
 
     def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        # a confident model's gradients are lost on Adam's constant unless their scale is taken away
+        # without normalization, Adam's epsilon exceeds the small gradients of a confident model
         slope = state['gradient'] * state['mask']
         slope = slope / slope.abs().amax((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
         move, memory = adam(state, slope, age)
@@ -64,7 +64,7 @@ class Patch(Search):
         return self._look(objective, state, images, gradient=not last) | memory
 
     def _scores(self, objective: Objective, state: State, chance: Tensor) -> Tensor:
-        """(n, h, w): the cells of the highest are taken. chance: (n, h, w) in [0, 1)."""
+        """Return scores (n, h, w). The cells with the highest are selected. chance: (n, h, w) in [0, 1)."""
         if self.place == 'random':
             return chance
         if self.place == 'salient':
@@ -83,13 +83,14 @@ class Patch(Search):
                   quick={'side': 4, 'count': 2, 'steps': 5, 'place': 'salient', 'attention': 0})
 @dataclass(frozen=True, kw_only=True)
 class PatchFool(Patch):
-    """A patch that also draws attention to itself, in the style of Patch-Fool, on models whose attention can be traced.
+    """Patch that also attracts attention, in the style of Patch-Fool, for models with traceable attention.
 
-    To the gradient of the loss comes that of the log of the attention the patch gets, averaged over heads and queries,
-    in the blocks of the first half but the first; where they disagree, only the part that does not go against the loss
-    (PCGrad, Yu et al. 2020, once for the sum over the blocks; the authors' code does so block by block, and divides by
-    the norm where PCGrad divides by its square). On pooled grids such as PiT's, tokens count as far as the patch covers
-    them. attention: its weight. place: 'attention' takes the cells that get the most in block `layer`, counted from 0.
+    The gradient of the loss is combined with that of the log attention on the patch. Attention is averaged over heads
+    and queries, in the blocks of the first half except the first. Where both conflict, the component against the loss
+    is removed (PCGrad, Yu et al. 2020, once for the sum over the blocks; the authors' code does so block by block, and
+    divides by the norm where PCGrad divides by its square). On pooled grids such as PiT's, tokens are weighted by their
+    coverage by the patch. attention: weight of this term. place: 'attention' selects the cells with the most attention
+    in block `layer`, counted from 0.
     """
 
     places: ClassVar[tuple[str, ...]] = ('attention', *Patch.places)
@@ -132,7 +133,7 @@ class PatchFool(Patch):
         return seen
 
     def _pull(self, predictor: 'Traceable', images: Tensor, mask: Tensor) -> Tensor:
-        """The gradient (n, 3, H, W) of the log of the attention that the patch gets."""
+        """Compute the gradient (n, 3, H, W) of the log attention on the patch."""
         with torch.enable_grad(), predictor.tracing() as trace:
             asked = images.detach().requires_grad_()
             predictor.logits(asked)
@@ -146,12 +147,12 @@ class PatchFool(Patch):
 
 
 def _traceable(objective: Objective) -> 'Traceable':
-    """Whom the objective asks; run() has made sure that it can be traced."""
+    """Return the predictor of the objective. run() has checked that it is traceable."""
     return cast('Traceable', cast(ClassifierObjective, objective).predictor)
 
 
 def without_conflict(pull: Tensor, slope: Tensor) -> Tensor:
-    """`pull` (n, ...) without its part against `slope`, row by row."""
+    """Remove from `pull` (n, ...) its component against `slope`, row by row."""
     along = (pull * slope).flatten(1).sum(1)
     share = along.clamp_max(0) / slope.square().flatten(1).sum(1).clamp_min(SMALLEST)
     return pull - share.view(-1, *[1] * (pull.ndim - 1)) * slope

@@ -1,20 +1,20 @@
 """Projections inside the box [0, 1]: onto a hyperplane, and onto the intersection with an L1 ball.
 
-`to_plane` returns the shortest perturbation to a hyperplane (Croce & Hein 2020, FAB, section 3.1): values move towards
-the plane, by as much as a common level allows and none beyond the box. Where no point of the box is on the plane, the
-result is the corner nearest to it. `project_into_box` projects onto box and L1 ball together, because clipping after
-projecting leaves budget unused (Croce & Hein 2021).
+`to_plane` returns the shortest perturbation to a hyperplane (Croce & Hein 2020, FAB, section 3.1). Values move
+towards the plane up to a common level, limited by the box. If no point of the box is on the plane, the result is the
+nearest corner. `project_into_box` projects onto box and L1 ball jointly, because clipping after projection leaves
+budget unused (Croce & Hein 2021).
 """
 
 import torch
 from torch import Tensor
 
 TINY = 1e-12
-ROUNDS = 100  # of Newton's method at most; about six are needed
+ROUNDS = 100  # maximum of Newton iterations; about six are needed
 
 
 def to_plane(points: Tensor, normal: Tensor, height: Tensor, norm: str) -> Tensor:
-    """The shortest d (n, d) under the norm with <normal, points + d> = <normal, points> - height.
+    """Compute the shortest d (n, d) under the norm with <normal, points + d> = <normal, points> - height.
 
     points: (n, d) in [0, 1]. normal: (n, d). height: (n,), of the points above the plane. norm: 'Linf', 'L2' or 'L1'.
     """
@@ -31,10 +31,10 @@ def to_plane(points: Tensor, normal: Tensor, height: Tensor, norm: str) -> Tenso
 
 
 def _level(gain: Tensor, limit: Tensor, wanted: Tensor) -> Tensor:
-    """(n,): the level at which sum_i gain_i min(level, limit_i) is what is wanted; the largest float where it never is.
+    """Solve sum_i gain_i min(level, limit_i) = wanted for the level (n,), or return the largest float if unreachable.
 
-    Newton's method from 0: the sum is concave and piecewise linear, so it comes from below and ends on the spot. It
-    needs a few passes over the values, where sorting them would cost as much as the model.
+    Newton's method from 0: the sum is concave and piecewise linear, so it converges from below in finitely many steps.
+    It needs a few passes over the values. Sorting them would cost as much as the model.
     """
     most = torch.finfo(gain.dtype).max
     level = wanted / gain.sum(1).clamp_min(TINY)
@@ -50,7 +50,7 @@ def _level(gain: Tensor, limit: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _steepest_first(gain: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
-    """Lengths (n, d) with sum_i gain_i length_i = wanted: the values of the largest gain use up their room first."""
+    """Return lengths (n, d) with sum_i gain_i length_i = wanted. The largest gains reach their limit first."""
     order = gain.argsort(dim=1, descending=True)
     gain, room = gain.gather(1, order), room.gather(1, order)
     after = (gain * room).double().cumsum(1)
@@ -60,12 +60,12 @@ def _steepest_first(gain: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
 
 
 def project_into_box(images: Tensor, delta: Tensor, epsilon: float | Tensor) -> Tensor:
-    """The nearest (Euclidean) perturbation to delta of L1 size up to epsilon that keeps images + delta in [0, 1].
+    """Project delta (Euclidean) onto the perturbations of L1 norm at most epsilon that keep images + delta in [0, 1].
 
     images: (n, ...) in [0, 1]. delta: same shape. epsilon: a number, or (n,), one per image.
 
-    Every value is its length minus a common threshold, between 0 and the room it has. The size is piecewise linear in
-    the threshold; its kinks are where a value comes to 0 and where it fills its room.
+    Each length is reduced by a common threshold and clamped between 0 and its limit. The norm is piecewise linear in
+    the threshold, with kinks where a value reaches 0 or its limit.
     """
     lengths = delta.flatten(1).abs()
     room = torch.where(delta > 0, 1 - images, images).flatten(1)
@@ -80,9 +80,9 @@ def project_into_box(images: Tensor, delta: Tensor, epsilon: float | Tensor) -> 
 
 
 def _threshold(lengths: Tensor, room: Tensor, budget: Tensor) -> Tensor:
-    """(n,): by how much lengths (n, d) have to shrink for their sum, none above its room, to be the budget (n,)."""
+    """Return the reduction (n,) of lengths (n, d) after which their clamped sum equals the budget (n,)."""
     kinks, order = torch.cat([lengths, lengths - room], 1).sort(dim=1, descending=True)
-    growing = torch.where(order < lengths.shape[1], 1, -1).cumsum(1)  # values that grow while the threshold sinks
+    growing = torch.where(order < lengths.shape[1], 1, -1).cumsum(1)  # values that grow as the threshold falls
     kinks = kinks.double()
     sizes = torch.cat([torch.zeros_like(kinks[:, :1]), (growing[:, :-1] * -kinks.diff(dim=1)).cumsum(1)], 1)
     last = (torch.searchsorted(sizes, budget[:, None]) - 1).clamp_min(0)  # the last kink with a size below the budget

@@ -1,7 +1,7 @@
-"""What can be wrong with an evaluation: asked of a model before it is attacked, and of the results after.
+"""Sanity checks of an evaluation: of a model before it is attacked, and of the results.
 
-After auto-attack's checks.py and the signs of Athalye et al. 2018 (arXiv 1802.00420, section 3.1) and Carlini et al.
-2019 (arXiv 1902.06705, section 4.2). Warnings are sentences; what makes every result meaningless is raised.
+Based on auto-attack's checks.py and the signs of Athalye et al. 2018 (arXiv 1802.00420, section 3.1) and Carlini et al.
+2019 (arXiv 1902.06705, section 4.2). Warnings are sentences. Problems that invalidate every result raise an error.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Classifier
 
 CLOSE = 1e-4  # largest difference of equal outputs, relative to the logits: auto-attack's checks.py, there absolute
-ROUNDING = 4  # the same, in eps of the precision: PiT's logits in bfloat16 are up to 1.6 from float32, in either pass
-FEW = 10  # images from which no correct one is a sign
-BLIND = ('noise', 'transfer')  # ask the model nothing: that they gain little with epsilon is their own weakness
-BLACK_BOX = ('square', *BLIND)  # see no gradient of the model
+ROUNDING = 4  # same, in eps of the precision: PiT's logits in bfloat16 are up to 1.6 from float32, in either pass
+FEW = 10  # minimum number of images for the accuracy check
+BLIND = ('noise', 'transfer')  # no queries to the model: a small gain with epsilon is a weakness of the attack
+BLACK_BOX = ('square', *BLIND)  # use no gradient of the model
 ONE_STEP = 'fgsm'
 STEPS = ('pgd', 'bim', 'mim', 'apgd', 'apgd_t')  # follow the gradient in steps
 
 
 def check_before(predictor: 'Classifier', batch: 'Batch') -> tuple[str, ...]:
-    """Sentences about a classifier that make attacks on it look weaker than they are; none where nothing is wrong.
+    """Return warnings about a classifier that make attacks on it appear weaker than they are.
 
-    Costs four passes over the batch and two back. Raises ValueError where images are not in [0, 1] or logits are not
-    finite numbers (B, K).
+    Costs four forward and two backward passes over the batch. Raises ValueError if images are not in [0, 1] or logits
+    are not finite numbers (B, K).
     """
     images = batch.images
     if not (images.isfinite().all() and images.min() >= 0 and images.max() <= 1):
@@ -69,7 +69,7 @@ def _outputs(logits: Tensor, close: float) -> Iterator[str]:
 
 
 def _same(predictor: 'Classifier', images: Tensor, logits: Tensor, close: float) -> Iterator[str]:
-    """Whether a second pass, and a pass of the first image alone, give the same."""
+    """Check that a second pass, and a pass of the first image alone, return the same logits."""
     allowed = close * logits.abs().max().clamp_min(1)
     if (predictor.logits(images) - logits).abs().max() > allowed:
         yield ("the output changes from pass to pass: one gradient is noise; use autoattack(version='rand'), which "
@@ -103,14 +103,15 @@ def _gradients(predictor: 'Classifier', batch: 'Batch') -> Iterator[str]:
 
 
 def _vanishing(seen: LossEvaluation) -> Tensor:
-    """bool (n,): where half of the gradient's values or more are exactly 0. Padding and a black border are less."""
+    """Return bool (n,): whether half of the gradient or more is exactly 0. Padding and black borders are less."""
     return (seen.slope == 0).flatten(1).double().mean(1) > .5
 
 
 def check_after(accuracies: Mapping[Spec, float], count: int) -> tuple[str, ...]:
-    """Sentences about robust accuracies that betray masked gradients.
+    """Return warnings about robust accuracies that indicate masked gradients.
 
-    accuracies: by the Spec of the attack, norm and epsilon in it, all on the same `count` images. One image is no sign.
+    accuracies: by Spec of the attack, including norm and epsilon, all on the same `count` images. A difference of one
+    image is ignored.
     """
     slack = 1.5 / max(count, 1)
     by_ball: dict[tuple, dict[Spec, float]] = {}
@@ -124,15 +125,15 @@ def _in_one_ball(ball: Mapping[Spec, float], slack: float) -> Iterator[str]:
     black, one, steps = (min(((accuracy, spec) for spec, accuracy in ball.items() if spec.name in names), default=None)
                          for names in (BLACK_BOX, (ONE_STEP,), STEPS))
     if black and steps and black[0] < steps[0] - slack:
-        yield (f'{_said(*black)} sees no gradient and beats {_said(*steps)}: gradients are masked, and attacks that '
-               'follow them say nothing')
+        yield (f'{_said(*black)} uses no gradient and beats {_said(*steps)}: gradients are masked, and attacks that '
+               'follow them are meaningless')
     if one and steps and one[0] < steps[0] - slack:
         yield (f'one step, {_said(*one)}, beats many, {_said(*steps)}: gradients are masked, or the steps are too few '
                'or too short')
 
 
 def _over_epsilon(accuracies: Mapping[Spec, float], slack: float) -> Iterator[str]:
-    """Where an attack gains nothing, though epsilon is at least doubled and images are left to fool."""
+    """Check that attacks gain from an epsilon at least twice as large while robust images remain."""
     curves: dict[Spec, list[tuple[float, float]]] = {}
     for spec, accuracy in accuracies.items():
         epsilon = spec.get('epsilon')
@@ -144,17 +145,18 @@ def _over_epsilon(accuracies: Mapping[Spec, float], slack: float) -> Iterator[st
                 yield (f'{spec} fools fewer images at epsilon {large:.4g} than at {small:.4g}: it does not converge, '
                        'or gradients are masked')
             elif large >= 2 * small > 0 and after > max(before - slack, slack):
-                yield (f'{spec} leaves {after:.1%} right at epsilon {large:.4g}, as at {small:.4g}: more room should '
-                       'fool more images; gradients may be masked')
+                yield (f'{spec} leaves {after:.1%} right at epsilon {large:.4g}, as at {small:.4g}: a larger ball '
+                       'should fool more images; gradients may be masked')
 
 
 def check_cascade(left: Iterable[tuple[str, int]]) -> tuple[str, ...]:
-    """left: images that stood after each member of an ensemble, in order. What a black-box member takes off is a sign.
+    """Return warnings if a black-box member of an ensemble fools images that withstood all members before it.
 
-    One image is none. After auto-attack's check_square_sr, which counts over a whole dataset.
+    left: names and numbers of robust images after each member, in order. One image is ignored. Based on auto-attack's
+    check_square_sr, which counts over a whole dataset.
     """
-    return tuple(f'{name} sees no gradient and fools images that stood all attacks before it: gradients are masked, '
-                 'and the robust accuracy is likely lower still'
+    return tuple(f'{name} uses no gradient and fools images that withstood all attacks before it: gradients are '
+                 'masked, and the robust accuracy is likely lower still'
                  for (_, before), (name, after) in pairwise(left) if name in BLACK_BOX and before - after > 1)
 
 

@@ -1,8 +1,8 @@
-"""Search: the iterative attacks as rows that move side by side and leave the batch as soon as they are done.
+"""Engine of iterative attacks: searches run as parallel rows and leave the batch when they finish.
 
-A row is one search from one image: a restart, or a target class. A fooled image frees the places of all its rows for
-the next ones in the queue, so the batch stays full and no pass is spent on what is decided. (Plain PGD on undefended
-models needs a small fraction of its steps; nothing changes in what counts as robust.)
+A row is one search from one image: a restart, or a target class. When an image is fooled, all its rows are replaced
+by the next ones in the queue, so the batch stays full and no pass is spent on finished images. Plain PGD on
+undefended models then needs a small fraction of its steps. The robustness verdict does not change.
 """
 
 import math
@@ -22,22 +22,21 @@ if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Predictor, Rng, Streams
 
 State = dict[str, Tensor]  # each (n, ...), a row per search: 'row', 'variant', 'clean', 'found', 'fooled', 'loss', ...
-ROOM = 4  # rows are begun together, once a quarter of the places is free: passes of a few images are dear
-PATIENCE = 4  # steps between looks at what is fooled on a GPU, where every look waits for it
+ROOM = 4  # new rows start once 1 / 4 of the batch is free: passes of a few images are inefficient
+PATIENCE = 4  # steps between checks for fooled rows on a GPU, where each check synchronizes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Attack):
-    """steps: moves of one search. loss: what it climbs on a classifier ('ce', 'margin' ...).
+    """Base class of iterative attacks. steps: moves of one search. loss: maximized on classifiers ('ce', 'margin' ...).
 
-    run_to_end: no row leaves early, and of an image's searches the one that ends with the largest loss gives the
-    result, for transfer studies. Otherwise it is the example that fools first (with several searches per image, which
-    one is first may depend on the batch; whether there is one does not), and images that are misclassified already
-    are left as they are.
+    run_to_end: no row stops early, and the search with the largest final loss gives the result, for transfer studies.
+    By default the first fooling example is the result, and misclassified images stay unchanged. With several searches
+    per image, the batch may affect which example is first, but not whether there is one.
     """
 
-    needs_logits: ClassVar[bool] = False  # True: cannot work on a predictor's loss alone
-    losses: ClassVar[tuple[str, ...]] = ('ce', 'margin', 'dlr')  # what it may climb: others need goals it has not
+    needs_logits: ClassVar[bool] = False  # True: requires logits, not only the predictor's loss
+    losses: ClassVar[tuple[str, ...]] = ('ce', 'margin', 'dlr')  # supported losses; others need goals
 
     steps: int = 20
     loss: str = 'ce'
@@ -55,7 +54,7 @@ class Search(Attack):
 
     @property
     def moves(self) -> int:
-        """How often a row moves; more than `steps` where a search goes through several rounds of them."""
+        """Moves per row, more than `steps` if a search has several rounds."""
         return self.steps
 
     @property
@@ -64,23 +63,23 @@ class Search(Attack):
         return 1
 
     def jobs(self, objective: Objective) -> int:
-        """Searches per image, where the number of classes has a say in it."""
+        """Return the number of searches per image, which may depend on the number of classes."""
         return self.variants
 
     def over(self, state: State, age: Tensor) -> Tensor:
-        """bool (n,) on the CPU: the rows that are at their end."""
+        """Return bool (n,) on the CPU: the rows that have finished."""
         return age >= self.moves
 
     @abstractmethod
     def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
-        """What fresh rows need, with 'found', 'fooled' and 'loss' among it.
+        """Return the initial state of new rows, including 'found', 'fooled' and 'loss'.
 
-        state: 'row' and 'variant' (n,), 'clean' (n, 3, H, W). rng: a stream per row; all draws of a search belong here.
+        state: 'row' and 'variant' (n,), 'clean' (n, 3, H, W). rng: one stream per row. All random draws belong here.
         """
 
     @abstractmethod
     def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        """One move of every row. age: (n,) on the CPU, moves made so far. last: for each row it is the last."""
+        """Move every row once. age: (n,) on the CPU, moves so far. last: it is the last move of every row."""
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         if self.needs_logits and not hasattr(predictor, 'logits'):
@@ -91,16 +90,16 @@ class Search(Attack):
 
     def run_search(self, objective: Objective, images: Tensor, rng: 'Streams', *, among: Tensor | None = None,
              width: int | None = None, rough: bool = False) -> tuple[Tensor, Tensor]:
-        """What run() gives, and which of the images bool (B,) were fooled by it.
+        """Return the result of run() and bool (B,): the images that it fooled.
 
-        among: bool (B,), the images to search from; unless it is given, all that are not fooled already. width: rows
-        at a time, as many as there are images unless given. rough: Classifier.rough of whom the objective asks.
+        among: bool (B,), images to search from, by default all that are not misclassified. width: rows per pass, by
+        default the number of images. rough: Classifier.rough of the predictor.
         """
         return SearchBatch(self, objective, images, rng, width or len(images), rough).run(among)
 
 
 class SearchBatch:
-    """The images of one batch under one search, `width` rows at a time."""
+    """Search over the images of one batch, `width` rows at a time."""
 
     def __init__(self, attack: Search, objective: Objective, images: Tensor, rng: 'Streams', width: int, rough: bool):
         self.attack, self.objective, self.images, self.rng = attack, objective, images, rng
@@ -146,7 +145,7 @@ class SearchBatch:
         return (fresh if state is None else {key: torch.cat([state[key], fresh[key]]) for key in fresh}), age
 
     def _advance(self, state: State, age: Tensor) -> State:
-        """A move. 'caught' holds what fooled last, since a look may come only after further moves."""
+        """Move once. 'caught' keeps the last fooling image, because the check may follow several moves later."""
         last = bool((age == self.moves - 1).all())
         moved = self.attack.advance(self.objective, state, age, last=last)
         if self.attack.run_to_end:
@@ -159,14 +158,14 @@ class SearchBatch:
         return moved
 
     def _settle(self, state: State, age: Tensor) -> tuple[State | None, Tensor]:
-        """Take results from the rows that are fooled or at their end, and drop these rows."""
+        """Store the results of fooled and finished rows, and drop these rows."""
         over = self.attack.over(state, age)
         fooled = state['fooled']
         if self.rough and not self.attack.run_to_end and bool(fooled.any()):
             which = fooled.nonzero().flatten()
             fooled = fooled.clone()
             fooled[which] = self.objective.verify(state['caught'][which], state['row'][which])
-            state['fooled'] = fooled  # what is not confirmed goes on
+            state['fooled'] = fooled  # unconfirmed rows continue
         decided = fooled.cpu() & (not self.attack.run_to_end)
         gone = over | decided
         if gone.any():
@@ -181,7 +180,7 @@ class SearchBatch:
 
     def _keep(self, state: State, over: Tensor, decided: Tensor) -> None:
         rows, loss = state['row'].tolist(), state['loss'].tolist()
-        caught, ended = {}, {}  # by image, the place of the row that gives its result
+        caught, ended = {}, {}  # by image, the index of the row with its result
         for place in decided.nonzero().flatten().tolist():
             if self.open[rows[place]]:
                 self.open[rows[place]] = False
@@ -196,12 +195,12 @@ class SearchBatch:
 
 
 def pause(moves: int, device: torch.device) -> int:
-    """How many moves are made between looks at what is fooled; a divisor of `moves`, so that rows end at a look."""
+    """Return the number of moves between checks for fooled rows. It divides `moves`, so that rows end at a check."""
     return 1 if device.type == 'cpu' else math.gcd(moves, PATIENCE)
 
 
 def correct_mask(objective: Objective, images: Tensor, rough: bool) -> Tensor:
-    """bool (B,): the images of a batch that are not fooled as they are. rough: ask again about those that seem so."""
+    """Return bool (B,): the correctly classified images. rough: verify the images that appear misclassified."""
     wrong = objective.is_misclassified()
     if rough and bool(wrong.any()):
         which = wrong.nonzero().flatten()
@@ -211,7 +210,7 @@ def correct_mask(objective: Objective, images: Tensor, rough: bool) -> Tensor:
 
 
 def _take(queue: deque, count: int, open_: list[bool]) -> Iterator[tuple[int, int]]:
-    """The next jobs whose image is not yet fooled."""
+    """Yield the next jobs whose image is not fooled yet."""
     while queue and count:
         job = queue.popleft()
         if open_[job[0]]:

@@ -1,6 +1,6 @@
-"""Square attack: random search with squares, without gradients (Andriushchenko et al. 2020, arXiv 1912.00049).
+"""Square attack: gradient-free random search with squares (Andriushchenko et al. 2020, arXiv 1912.00049).
 
-After fra31/auto-attack a392200, square.py; here every image draws its own squares.
+Follows fra31/auto-attack a392200, square.py, except that every image draws separate squares.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from pit_downstream.attacks.square_windows import Windows
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
 
-AHEAD, PER_AHEAD = 16, 8  # proposals of a row at once at most; moves after which there may be one more
+AHEAD, PER_AHEAD = 16, 8  # maximum proposals per row and pass; moves per additional proposal
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, of 10,000: section 5 of the paper
 
 
 @ATTACKS.register('square', source='Andriushchenko et al. 2020, arXiv 1912.00049', quick={'steps': 20})
 @dataclass(frozen=True, kw_only=True)
 class Square(Search):
-    """steps: queries after the first. p_init: share of the pixels that the first squares cover. restarts: per image.
+    """Square attack. steps: queries after the first. p_init: pixel share of the first squares. restarts: per image.
 
-    rescaled: stretch the times at which squares shrink from 10,000 queries to `steps`; AutoAttack does not.
+    rescaled: rescale the schedule of square sizes from 10,000 queries to `steps`, unlike AutoAttack.
     """
 
     steps: int = 5000
@@ -58,7 +58,7 @@ class Square(Search):
                 'found': at, 'loss': seen.loss, 'fooled': seen.fooled}
 
     def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        """Each row's next proposals, as many as the batch has room for, up to the first that is taken."""
+        """Evaluate each row's next proposals, as many as fit in the batch, up to the first accepted one."""
         ahead = self._ahead(objective, age)
         rows = torch.arange(len(age), device=state['row'].device)
         spread = rows.repeat_interleave(ahead) if ahead > 1 else slice(None)
@@ -78,9 +78,9 @@ class Square(Search):
         return (state['query'] >= self.steps).cpu()
 
     def _ahead(self, objective: Objective, age: Tensor) -> int:
-        """How many proposals of a row are asked about at once. The search is the same with any number.
+        """Return the number of proposals per row and pass. It does not affect the result.
 
-        What follows a proposal that is taken was asked in vain, so there are few early on, when many are taken.
+        Proposals after an accepted one are wasted. The number starts small, because early proposals are often accepted.
         """
         room = getattr(objective, 'width', len(age)) // len(age)
         return max(1, min(room, AHEAD, 1 + int(age.min()) // PER_AHEAD))
@@ -95,9 +95,9 @@ class Square(Search):
         return self._windows.propose(clean, found, sizes, places, signs, (coins >> channels & 1).bool())
 
     def _ask(self, objective: Objective, state: State, new: Tensor) -> LossEvaluation:
-        """A proposal that changes nothing needs no query: one in eight or more, late in a search under Linf.
+        """Query the model, except for proposals that change nothing: one in eight or more, late in a search under Linf.
 
-        To find them, a GPU would have to be waited for.
+        On a GPU all proposals are queried, because finding these would synchronize.
         """
         todo = (new != state['found']).flatten(1).any(1) if new.device.type == 'cpu' else None
         if todo is None or todo.all():
@@ -109,16 +109,16 @@ class Square(Search):
         return LossEvaluation(loss, fooled)
 
     def _stripes(self, clean: Tensor, rng: 'Rng') -> Tensor:
-        """Every column of every channel by epsilon up or down."""
+        """Change every column of every channel by +epsilon or -epsilon."""
         rows, channels, _, width = clean.shape
         signs = rng.integers(0, 2, (rows, channels, 1, width)).to(clean) * 2 - 1
         return (clean + self.threat.epsilon * signs).clamp(0, 1)
 
     def _square(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor) -> Tensor:
-        """What is found, with a square in which every channel is epsilon above or below the clean image."""
+        """Replace a square of `found` by the clean image with epsilon added to or subtracted from each channel."""
         sides = torch.tensor(clean.shape[-2:], device=clean.device)
         sizes = sizes[:, None]
-        first = (places * (sides - sizes)).long()  # the last place is never drawn: an oddity of the original
+        first = (places * (sides - sizes)).long()  # the last position is never drawn: an oddity of the original
         down, right = (torch.arange(side, device=clean.device) - first[:, axis:axis + 1]
                        for axis, side in enumerate(clean.shape[-2:]))
         inside = ((down >= 0) & (down < sizes))[:, None, :, None] & ((right >= 0) & (right < sizes))[:, None, None, :]
@@ -130,17 +130,17 @@ class Square(Search):
         return Windows(self.threat)
 
     def _sizes(self, clean: Tensor) -> Tensor:
-        """(steps,) sides of the squares in pixels."""
+        """Return the side of the squares in pixels, (steps,)."""
         pixels, side = clean[0, 0].numel(), min(clean.shape[-2:])
         least = 1 if self.threat.norm == 'Linf' else 3
         sizes = (self._shares * pixels).sqrt().round().clamp_min(least).long()
         if least == 3:
-            sizes = sizes + (sizes % 2 == 0)  # windows have a middle
+            sizes = sizes + (sizes % 2 == 0)  # windows have a center
         return sizes.clamp_max(side).to(clean.device)
 
     @cached_property
     def _shares(self) -> Tensor:
-        """(steps,) of the pixels that a square covers."""
+        """Share of the pixels in a square, (steps,)."""
         query = torch.arange(self.steps, dtype=torch.float64)
         if self.rescaled:
             query = (query / self.steps * 10000).floor()

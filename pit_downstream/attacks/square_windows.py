@@ -1,4 +1,4 @@
-"""The moves of Square under L2 and L1: what one window of the perturbation holds goes to another, in a pattern."""
+"""Proposals of Square under L2 and L1: the perturbation of one window moves to another, in a pattern."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
 
 TINY = 1e-12
-TILES = 5  # along a side of the first perturbation
-FALL = {'L2': 2, 'L1': 4}  # a pattern's rings sum up to 1 / ring ^ FALL
+TILES = 5  # per side of the initial perturbation
+FALL = {'L2': 2, 'L1': 4}  # ring i of a pattern adds 1 / i ^ FALL
 
 
 class Windows:
-    """threat: of norm L2 or L1. Perturbations are (n, C, H, W), windows (n, C, s, s)."""
+    """Window proposals. threat: of norm L2 or L1. Perturbations are (n, C, H, W), windows (n, C, s, s)."""
 
     def __init__(self, threat: ThreatModel):
         self.threat = threat
         self.order = {'L2': 2, 'L1': 1}[threat.norm]
 
     def start(self, clean: Tensor, rng: 'Rng') -> Tensor:
-        """Images all over tiled with patterns of random sign and direction."""
+        """Return images tiled with patterns of random sign and direction."""
         rows, channels, height, width = clean.shape
         side = max(height // TILES, 1)
         margin = (height - side * TILES) // 2
@@ -43,9 +43,9 @@ class Windows:
 
     def propose(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor, turned: Tensor
                 ) -> Tensor:
-        """New images. sizes: (n,), sides of the windows. places: (n, 4) in [0, 1), where the two begin.
+        """Return new images. sizes: (n,), sides of the windows. places: (n, 4) in [0, 1), origins of the two windows.
 
-        signs: (n, C), 1 or -1. turned: bool (n,), patterns on their side.
+        signs: (n, C), 1 or -1. turned: bool (n,), transposed patterns.
         """
         delta = found - clean
         for side in sizes.unique().tolist():
@@ -54,7 +54,7 @@ class Windows:
         return self._onto(clean, delta)
 
     def _move(self, delta: Tensor, side: int, places: Tensor, signs: Tensor, turned: Tensor) -> Tensor:
-        """The second window is emptied, the first gets its share, what is left of the budget, and a pattern."""
+        """Clear the second window, and add its norm, the unused budget and a pattern to the first."""
         rows, channels, height, width = delta.shape
         to, away = (_window(places[:, 2 * i:2 * i + 2], side, (height, width)) for i in (0, 1))
         flat = delta.flatten(2)
@@ -78,7 +78,7 @@ class Windows:
         return torch.linalg.vector_norm(values, ord=self.order, dim=-1)
 
     def _onto(self, clean: Tensor, delta: Tensor) -> Tensor:
-        """The images, with all of the budget used. Under L1 a little less (as in the original), against rounding."""
+        """Return the images with the full budget, or under L1 a bit less against rounding (as in the original)."""
         if self.order == 1:
             return clean + project_into_box(clean, delta, self.threat.epsilon * (1 - 1e-6))
         size = self._size(delta.flatten(1)).clamp_min(TINY)
@@ -86,7 +86,7 @@ class Windows:
 
 
 def _window(places: Tensor, side: int, sides: tuple[int, int]) -> Tensor:
-    """(n, side * side): the places in a flat image of a window that begins at places (n, 2) in [0, 1)."""
+    """Return the flat indices (n, side * side) of a window with origin places (n, 2) in [0, 1)."""
     first = (places * (torch.tensor(sides, device=places.device) - side)).long()
     steps = torch.arange(side, device=places.device)
     down, right = ((first[:, axis:axis + 1] + steps) for axis in (0, 1))
@@ -95,7 +95,7 @@ def _window(places: Tensor, side: int, sides: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=64)
 def pattern(side: int, norm: str) -> Tensor:
-    """(2, side, side): an upper half of rings and a lower of their negative, of size 1; the same on its side."""
+    """Return (2, side, side): an upper half of rings and a lower half of negative ones, of norm 1; its transpose."""
     halves = _rings(side // 2, side, FALL[norm]), -_rings(side - side // 2, side, FALL[norm])
     order = {'L2': 2, 'L1': 1}[norm]
     whole = torch.cat([half / torch.linalg.vector_norm(half, ord=order).clamp_min(TINY) for half in halves])
@@ -104,7 +104,7 @@ def pattern(side: int, norm: str) -> Tensor:
 
 
 def _rings(height: int, width: int, fall: int) -> Tensor:
-    """Rectangles around the middle, each one pixel larger on every side, the i-th adding 1 / i ^ fall."""
+    """Sum centered rectangles, each one pixel larger on every side. The i-th adds 1 / i ^ fall."""
     sums = torch.zeros(height, width)
     top, left = height // 2, width // 2
     for ring in range(max(top, left) + 1):

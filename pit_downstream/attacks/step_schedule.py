@@ -1,6 +1,6 @@
-"""How APGD steps, and when it changes its step: one class for Linf and L2, one for L1. Rows may have different ages.
+"""Step schedules of APGD: one class for Linf and L2, one for L1. Rows may have different ages.
 
-After fra31/auto-attack a392200, autopgd_base.py.
+Follows fra31/auto-attack a392200, autopgd_base.py.
 """
 
 import math
@@ -19,41 +19,41 @@ State = dict[str, Tensor]
 
 
 class StepSchedule(Protocol):
-    """moves: of one search. age: (n,) on the CPU, moves made so far by each row."""
+    """Step schedule of APGD. moves: of one search. age: (n,) on the CPU, moves made so far by each row."""
 
     moves: int
 
     def start(self, clean: Tensor, rng: 'Rng') -> Tensor:
-        """A random image in the ball around each clean one."""
+        """Draw a random image in the ball around each clean image."""
 
     def begin(self, clean: Tensor, at: Tensor, loss: Tensor) -> State:
-        """What it has to know of fresh rows that start at `at`."""
+        """Return the schedule state of new rows that start at `at`."""
 
     def step(self, state: State, age: Tensor) -> Tensor:
-        """Where each row goes."""
+        """Return the next image of each row."""
 
     def opens(self, age: Tensor, device: torch.device) -> Tensor:
-        """bool (n,): this move begins a phase, before which nothing counts as the best."""
+        """Return bool (n,): whether this move starts a phase, which discards the previous best."""
 
     def counts(self, moves: Tensor, device: torch.device) -> Tensor:
-        """bool (n,): after so many moves a row is where a fooled model counts."""
+        """Return bool (n,): whether a fooled image counts after this number of moves."""
 
     def check(self, state: State, loss: Tensor, age: Tensor) -> State:
-        """After a move: what changes of the step, and for rows that are sent back to their best, of where they are."""
+        """Update the step size after a move. Also update the position of rows that return to their best image."""
 
 
 class HalvingSchedule:
-    """Linf and L2: a step of 2 epsilon with momentum, halved at checkpoints where the loss does not gain enough."""
+    """Schedule for Linf and L2: step 2 epsilon with momentum, halved at checkpoints with too little gain in loss."""
 
     FIRST, SHORTER, SHORTEST = 0.22, 0.03, 0.06  # shares of the steps: Croce & Hein 2020, section 3.2
-    OWN = 0.75  # of a step; the rest is the last move
+    OWN = 0.75  # weight of a step; the rest is momentum
 
     def __init__(self, threat: ThreatModel, steps: int, rho: float):
         self.threat, self.moves, self.rho = threat, steps, rho
         self.periods = checkpoints(steps)
 
     def start(self, clean: Tensor, rng: 'Rng') -> Tensor:
-        """On the sphere; under Linf one value at least moves by all of epsilon (the original norms its draw)."""
+        """Draw on the sphere. Under Linf at least one value changes by epsilon (the original normalizes its draw)."""
         draw = 2 * rng.uniform(clean.shape) - 1 if self.threat.norm == 'Linf' else rng.normal(clean.shape)
         return (clean + self.threat.epsilon * draw / _wide(self.threat.size(draw)).clamp_min(1e-12)).clamp(0, 1)
 
@@ -89,17 +89,17 @@ class HalvingSchedule:
 
 
 class SparseSchedule:
-    """L1: steps along the largest gradients, fewer or more of them as the best perturbation is sparse or not.
+    """Schedule for L1: steps along the largest gradients. Their number follows the sparsity of the best perturbation.
 
-    Three searches, in 3, 2 and 1 times the radius, each from the best of the one before. The second and the third
-    begin with a move of their own, which brings the best back into the smaller ball.
+    Three phases use 3, 2 and 1 times the radius, each from the best of the previous one. The second and third start
+    with an additional move that projects the best image into the smaller ball.
     """
 
-    RADII, SHARES = (3, 2, 1), (0.3, 0.3)  # of epsilon; of the steps, the last has the rest
+    RADII, SHARES = (3, 2, 1), (0.3, 0.3)  # multiples of epsilon; shares of the steps, the last phase has the rest
     PERIOD = 0.04  # of a phase's steps, between checkpoints
-    DENSER = 1.5  # how many times as sparse as the best perturbation a step is; also what a step is divided by
-    SHRUNK = 0.95  # of the values left since the last checkpoint: the perturbation became sparser
-    SMALLEST = 10  # times smaller than at first
+    DENSER = 1.5  # sparsity of a step relative to the best perturbation; also the divisor of the step size
+    SHRUNK = 0.95  # share of the values since the last checkpoint below which a perturbation became sparser
+    SMALLEST = 10  # maximum reduction factor of the step size
 
     def __init__(self, threat: ThreatModel, steps: int, rho: float):
         self.threat = threat
@@ -159,7 +159,7 @@ class SparseSchedule:
 
 
 def checkpoints(steps: int) -> Tensor:
-    """(steps,) int64: at a step after which the pace is checked, the steps since the last check; 0 elsewhere."""
+    """Return (steps,) int64: the steps since the last checkpoint at each checkpoint, 0 elsewhere."""
     period = max(int(HalvingSchedule.FIRST * steps), 1)
     shorter, shortest = max(int(HalvingSchedule.SHORTER * steps), 1), max(int(HalvingSchedule.SHORTEST * steps), 1)
     periods, done = torch.zeros(steps, dtype=torch.long), period
@@ -171,7 +171,7 @@ def checkpoints(steps: int) -> Tensor:
 
 
 def _back(state: State, rows: Tensor) -> State:
-    """These rows go back to their best image. What they moved last stays their momentum, as in the original."""
+    """Reset the rows to their best image. Their momentum remains the last move, as in the original."""
     return {'at': choose(rows, state['best'], state['at']), 'slope': choose(rows, state['best_slope'], state['slope'])}
 
 

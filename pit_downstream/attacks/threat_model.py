@@ -1,4 +1,4 @@
-"""Threat model: how far from an image an attack may go."""
+"""Threat model: the allowed distance from an image."""
 
 import math
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 NORMS = ('Linf', 'L2', 'L1')
 SPARSE = 0.01  # share of the values that a steepest step under L1 changes: Tramer & Boneh 2019, SLIDE, quantile 0.99
-TINY = 1e-12  # below it a norm counts as zero
-SMALLEST = torch.finfo(torch.float32).tiny  # gradients of a confident model are that small; their squares are 0
-SLACK = 1e-5  # relative: what summing 150528 float32 values may add to an L1 or L2 norm
+TINY = 1e-12  # norms below it count as zero
+SMALLEST = torch.finfo(torch.float32).tiny  # gradients of a confident model are this small; their squares are 0
+SLACK = 1e-5  # relative rounding error of an L1 or L2 norm of 150528 float32 values
 
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """A ball around every image. norm: 'Linf', 'L2' or 'L1'. epsilon: its radius on the scale of pixels in [0, 1].
+    """Ball around every image. norm: 'Linf', 'L2' or 'L1'. epsilon: radius on the scale of pixels in [0, 1].
 
-    A perturbation delta is (B, 3, H, W), its size one number per image.
+    A perturbation delta is (B, 3, H, W). Its size is one number per image.
     """
 
     norm: str
@@ -40,12 +40,12 @@ class ThreatModel:
                              f'write {self.epsilon:g}/255')
 
     def size(self, delta: Tensor) -> Tensor:
-        """The norm of each perturbation, (B,)."""
+        """Compute the norm of each perturbation, (B,)."""
         order = {'Linf': float('inf'), 'L2': 2, 'L1': 1}[self.norm]
         return torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1)
 
     def project(self, delta: Tensor) -> Tensor:
-        """The nearest perturbation (Euclidean) within the ball."""
+        """Return the nearest perturbation (Euclidean) within the ball."""
         if self.norm == 'Linf':
             return delta.clamp(-self.epsilon, self.epsilon)
         if self.norm == 'L2':
@@ -53,10 +53,10 @@ class ThreatModel:
         return _project_l1(delta, self.epsilon)
 
     def within(self, images: Tensor, found: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The images `found` brought back into the ball around `images`, into [0, 1], and onto what is no padding.
+        """Project the images `found` into the ball around `images` and into [0, 1], and restore the padding.
 
-        valid: bool (B, 1, H, W), False on padding. Clipping and masking shorten every component, so they cannot leave
-        the ball. What is inside already comes out bit for bit: a verdict on it stays the verdict.
+        valid: bool (B, 1, H, W), False on padding. Clipping and masking shrink every component, so the result stays in
+        the ball. Images already inside are returned bit for bit, so their verdict stays valid.
         """
         if self.norm == 'Linf':
             near = found.clamp(images - self.epsilon, images + self.epsilon)
@@ -68,13 +68,13 @@ class ThreatModel:
         return near.clamp(0, 1)
 
     def holds(self, delta: Tensor) -> Tensor:
-        """Whether each perturbation lies within the ball, up to the rounding of its norm, bool (B,)."""
+        """Return bool (B,): whether each perturbation is within the ball, up to the rounding of its norm."""
         return self.size(delta) <= self.epsilon * (1 + SLACK)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """The direction of size 1 in which a gradient (B, 3, H, W) climbs.
+        """Return the direction of steepest ascent of norm 1 for a gradient (B, 3, H, W).
 
-        Under L1 that would be one value alone; the top SPARSE of the values share the step evenly, as in SLIDE.
+        Under L1 this would be a single value. Instead the top SPARSE of the values share the step evenly, as in SLIDE.
         """
         if self.norm == 'Linf':
             return gradient.sign()
@@ -88,11 +88,11 @@ class ThreatModel:
         return (steps / steps.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
 
     def random(self, shape: Sequence[int], rng: 'Rng') -> Tensor:
-        """Perturbations evenly distributed over the ball, (B, 3, H, W)."""
+        """Draw perturbations uniformly from the ball, (B, 3, H, W)."""
         if self.norm == 'Linf':
             return (2 * rng.uniform(shape) - 1) * self.epsilon
         direction = rng.normal(shape)
-        if self.norm == 'L1':  # exponential lengths with random signs are even over the L1 sphere once normed
+        if self.norm == 'L1':  # exponential lengths with random signs are uniform on the L1 sphere after normalization
             direction = direction.sign() * -torch.log1p(-rng.uniform(shape))
         radius = self.epsilon * rng.uniform((shape[0], 1)).flatten() ** (1 / math.prod(shape[1:]))
         return direction * _per_image(radius / self.size(direction).clamp_min(TINY))
@@ -100,10 +100,11 @@ class ThreatModel:
 
 @dataclass(frozen=True)
 class Patches(ThreatModel):
-    """The pixels of a few square cells may change at will: the patches that a ViT cuts an image into.
+    """Threat model of a few square cells with arbitrary pixels, such as the patches of a ViT.
 
-    The cells lie on a grid from the upper left corner; those at the right and lower edge may be cut off. The size of a
-    perturbation is how many cells it touches. count: at most so many, the epsilon. side: of a cell, in pixels.
+    The cells form a grid from the upper left corner. Those at the right and lower edge may be cut off. The size of a
+    perturbation is the number of cells it changes. count: maximum number of cells, the epsilon. side: of a cell, in
+    pixels.
     """
 
     norm: str = field(default='patch', init=False)
@@ -127,31 +128,31 @@ class Patches(ThreatModel):
         return gradient.sign()
 
     def random(self, shape: Sequence[int], rng: 'Rng') -> Tensor:
-        """Values in -1..1 in random cells."""
+        """Draw values in -1..1 in random cells."""
         grid = (-(-shape[2] // self.side), -(-shape[3] // self.side))
         cells = self.top(rng.uniform((shape[0], *grid)))
         return (2 * rng.uniform(shape) - 1) * self.mask(cells, shape)
 
     def cells(self, values: Tensor) -> Tensor:
-        """The sum of values (B, C, H, W) in every cell, (B, h, w)."""
+        """Sum values (B, C, H, W) over every cell, (B, h, w)."""
         height, width = values.shape[2:]
         padded = F.pad(values.sum(1, keepdim=True), (0, -width % self.side, 0, -height % self.side))
         return F.avg_pool2d(padded, self.side, divisor_override=1).squeeze(1)
 
     def top(self, scores: Tensor) -> Tensor:
-        """The `count` cells of the highest scores (B, h, w), as bool (B, h, w)."""
+        """Select the `count` cells with the highest scores (B, h, w), as bool (B, h, w)."""
         flat = scores.flatten(1)
         best = flat.topk(min(self.count, flat.shape[1]), dim=1).indices
         return torch.zeros_like(flat, dtype=torch.bool).scatter(1, best, True).view_as(scores)
 
     def mask(self, cells: Tensor, shape: Sequence[int]) -> Tensor:
-        """The pixels of the cells (B, h, w), bool (B, 1, H, W)."""
+        """Return the pixels of the cells (B, h, w), as bool (B, 1, H, W)."""
         wide = cells.repeat_interleave(self.side, 1).repeat_interleave(self.side, 2)
         return wide[:, None, :shape[2], :shape[3]]
 
 
 def as_patches(threat: ThreatModel) -> Patches:
-    """The same, of an attack whose only norm is 'patch'."""
+    """Cast the threat model of an attack whose only norm is 'patch'."""
     assert isinstance(threat, Patches)
     return threat
 
@@ -161,15 +162,15 @@ def _per_image(values: Tensor) -> Tensor:
 
 
 def _project_l1(delta: Tensor, epsilon: float) -> Tensor:
-    """Soft thresholding by the threshold that leaves a sum of epsilon (Duchi et al. 2008)."""
+    """Apply soft thresholding with the threshold that leaves a sum of epsilon (Duchi et al. 2008)."""
     lengths = delta.flatten(1).abs()
     ordered = lengths.sort(dim=1, descending=True).values
     excess = (ordered.double().cumsum(1) - epsilon) / torch.arange(1, lengths.shape[1] + 1, device=delta.device)
     kept = (ordered > excess).sum(1, keepdim=True).clamp_min(1)
-    threshold = excess.gather(1, kept - 1).clamp_min(0).to(delta.dtype)  # 0: it is within the ball already
+    threshold = excess.gather(1, kept - 1).clamp_min(0).to(delta.dtype)  # 0: already within the ball
     return (lengths - threshold).clamp_min(0).view_as(delta) * delta.sign()
 
 
 def choose(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Image by image, `yes` where rows (B,) is True, else `no`, both (B, 3, H, W)."""
+    """Select per image `yes` where rows (B,) is True, else `no`, both (B, 3, H, W)."""
     return torch.where(rows[:, None, None, None], yes, no)

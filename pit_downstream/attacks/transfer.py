@@ -1,4 +1,4 @@
-"""Transfer: adversarial images made on one model, read on another."""
+"""Transfer attack: adversarial images made on one model, evaluated on another."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
                   quick={'source': 'tiny', 'attack': 'pgd', 'steps': 3})
 @dataclass(frozen=True, kw_only=True)
 class Transfer(Attack):
-    """What fools `source` is shown to the attacked model, which is asked for nothing.
+    """Transfer of adversarial images from `source`, without queries to the attacked model.
 
-    Images that fool at an epsilon stay at larger ones, also where the attack on the source runs to its end.
+    Images that fool at one epsilon count as fooled at larger ones, even if the attack on the source runs to its end.
 
-    attack: with which the images are made on the source, in the same ball. source: takes images of the same size and
-    knows the same labels.
+    attack: attack on the source, in the same ball. source: predictor with the same image size and labels.
     """
 
     norms: ClassVar[tuple[str, ...]] = (*NORMS, 'patch')
@@ -33,9 +32,9 @@ class Transfer(Attack):
 
     @classmethod
     def from_spec(cls, spec: Spec, predictors: Predictors | None = None) -> 'Transfer':
-        """From transfer(source='pit_s', attack='mim', epsilon=8/255, ...): other arguments are those of the attack.
+        """Build from transfer(source='pit_s', attack='mim', epsilon=8/255, ...). Other arguments belong to the attack.
 
-        The attack is mim unless one is named, and runs to its end, for the largest loss, unless told not to.
+        The default attack is mim. It runs to its end, for the largest loss, unless run_to_end=False.
         """
         source, name = spec.get('source'), spec.get('attack', 'mim')
         if not isinstance(source, str) or not isinstance(name, str) or name == spec.name:

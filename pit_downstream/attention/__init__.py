@@ -1,1 +1,1 @@
-"""Attention made visible: traces of a forward pass, measures of collapse, figures."""
+"""Attention analysis: traces of a forward pass, measures of collapse, figures."""

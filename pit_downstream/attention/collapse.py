@@ -1,7 +1,7 @@
-"""Measures of attention collapse (Zhou et al. 2021, DeepViT, arXiv 2103.11886): pure functions, one number an image.
+"""Measures of attention collapse (Zhou et al. 2021, DeepViT, arXiv 2103.11886): pure functions, one number per image.
 
-Maps are (B, heads, N, N) with rows as queries; column t is how token t contributes to each of the N outputs.
-Everything is computed in float32 or better; a cosine with a vector of zeros is 0.
+Maps are (B, heads, N, N) with rows as queries. Column t is the contribution of token t to each of the N outputs.
+All values are computed in float32 or float64. The cosine with a zero vector is 0.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def column_similarity(first: Tensor, second: Tensor) -> Tensor:
-    """Cosine between the columns of two blocks' maps, per head and token: M_ht = cos(A_h:t, A'_h:t).
+    """Compute the cosine between the columns of two blocks' maps per head and token: M_ht = cos(A_h:t, A'_h:t).
 
     first, second: (B, heads, N, N). Returns (B, heads, N) in [-1, 1].
     Source: Zhou et al. 2021, equation of the cross-layer similarity.
@@ -23,7 +23,7 @@ def column_similarity(first: Tensor, second: Tensor) -> Tensor:
 
 
 def similarity_matrix(maps: Sequence[Tensor]) -> Tensor:
-    """Cross-layer similarity of L blocks: the mean over heads and tokens of `column_similarity` of every pair.
+    """Compute the cross-layer similarity of L blocks: the mean `column_similarity` over heads and tokens per pair.
 
     maps: L tensors (B, heads, N, N). Returns (B, L, L) in [-1, 1], symmetric, 1 on the diagonal.
     """
@@ -33,18 +33,18 @@ def similarity_matrix(maps: Sequence[Tensor]) -> Tensor:
 
 
 def similar_blocks(matrix: Tensor, *, threshold: float = 0.9) -> int:
-    """How many blocks have a similarity above `threshold` to the block just before them.
+    """Count the blocks whose similarity to the previous block is above `threshold`.
 
-    matrix: (L, L), `similarity_matrix` averaged over images. Returns 0 .. L - 1; the first block is never similar.
-    The DeepViT paper counts "similar blocks" with a threshold of 90 %, but which pairs it compares and how it
-    averages is not known to us; this definition is ours.
+    matrix: (L, L), `similarity_matrix` averaged over images. Returns 0..L - 1. The first block is never similar.
+    The DeepViT paper counts "similar blocks" with a threshold of 90 %, but does not specify the pairs and the
+    averaging. This definition is ours.
     """
     require_cosine(threshold)
     return int((matrix.diagonal(1) > threshold).sum())
 
 
 def similar_ratio(matrix: Tensor, *, threshold: float = 0.9) -> float:
-    """`similar_blocks` as a share of all L blocks, in [0, 1 - 1 / L]."""
+    """Return `similar_blocks` divided by the number of blocks L, in [0, 1 - 1 / L]."""
     return similar_blocks(matrix, threshold=threshold) / len(matrix)
 
 
@@ -54,9 +54,9 @@ def require_cosine(threshold: float) -> None:
 
 
 def head_similarity(maps: Tensor) -> Tensor:
-    """Mean cosine between the columns of two different heads of one block, over pairs of heads and tokens.
+    """Compute the mean cosine between the columns of two heads of one block, over pairs of heads and tokens.
 
-    maps: (B, heads, N, N) of at least two heads. Returns (B,) in [-1, 1].
+    maps: (B, heads, N, N) with at least two heads. Returns (B,) in [-1, 1].
     """
     heads, count = maps.shape[1:3]
     if heads < 2:
@@ -66,20 +66,20 @@ def head_similarity(maps: Tensor) -> Tensor:
 
 
 def attention_entropy(maps: Tensor) -> Tensor:
-    """Mean over heads and queries of -sum_j A_ij ln A_ij, in nats.
+    """Compute the mean of -sum_j A_ij ln A_ij over heads and queries, in nats.
 
-    maps: (B, heads, N, N) of kind 'softmax'; for 'reattention', whose rows are no distributions, it is not defined.
-    Returns (B,) in [0, ln N]: 0 where every query looks at one token, ln N where at all alike.
+    maps: (B, heads, N, N) of kind 'softmax'. Rows of 'reattention' maps are not distributions and have no entropy.
+    Returns (B,) in [0, ln N]: 0 if every query attends to one token, ln N if attention is uniform.
     """
     return torch.special.entr(_real(maps)).sum(-1).mean((1, 2))
 
 
 def attention_distance(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Mean distance between a patch and the patches it looks at, weighted by attention, over heads and queries.
+    """Compute the mean distance between query and key patches, weighted by attention, over heads and queries.
 
-    maps: (B, heads, N, N) of kind 'softmax'; grid: (h, w), the last h * w tokens are the patches. Class tokens and
-    registers are left out, and each row of what remains is scaled to sum 1. Returns (B,) in patches of this grid.
-    Source of the idea: Dosovitskiy et al. 2021 (ViT, arXiv 2010.11929), figure 7.
+    maps: (B, heads, N, N) of kind 'softmax'. grid: (h, w), the last h * w tokens are the patches. Class tokens and
+    registers are excluded, and each remaining row is scaled to sum 1. Returns (B,) in patches of this grid.
+    Based on Dosovitskiy et al. 2021 (ViT, arXiv 2010.11929), figure 7.
     """
     patches = math.prod(grid)
     if patches > maps.shape[-1]:
@@ -90,7 +90,7 @@ def attention_distance(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def token_similarity(tokens: Tensor) -> Tensor:
-    """Mean cosine between two different tokens of an image. tokens: (B, N, D), N >= 2. Returns (B,) in [-1, 1]."""
+    """Compute the mean cosine between two tokens of an image. tokens: (B, N, D), N >= 2. Returns (B,) in [-1, 1]."""
     if tokens.shape[1] < 2:
         raise ValueError(f'tokens are compared with each other: expected two or more, got {tokens.shape[1]}')
     unit = _unit(tokens, dim=-1)
@@ -98,9 +98,9 @@ def token_similarity(tokens: Tensor) -> Tensor:
 
 
 def effective_rank(matrices: Tensor) -> Tensor:
-    """exp of the entropy of the singular values divided by their sum.
+    """Compute exp of the entropy of the singular values, which are first divided by their sum.
 
-    matrices: (..., N, M). Returns (...) in [1, min(N, M)]; 1 for a matrix of zeros.
+    matrices: (..., N, M). Returns (...) in [1, min(N, M)], 1 for a zero matrix.
     Source: Roy & Vetterli 2007, "The effective rank: a measure of effective dimensionality".
     """
     values = torch.linalg.svdvals(_real(matrices))
@@ -109,7 +109,7 @@ def effective_rank(matrices: Tensor) -> Tensor:
 
 
 def _real(maps: Tensor) -> Tensor:
-    """In float32 or better."""
+    """Convert to float32 unless the dtype is wider."""
     return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
 
@@ -130,13 +130,13 @@ def _require_same_shapes(maps: Sequence[Tensor]) -> None:
 
 
 def _mean_off_diagonal(matrix: Tensor) -> Tensor:
-    """matrix: (B, n, n). Returns (B,)."""
+    """Average the off-diagonal entries. matrix: (B, n, n). Returns (B,)."""
     count = matrix.shape[-1]
     return (matrix.sum((1, 2)) - matrix.diagonal(dim1=1, dim2=2).sum(1)) / (count * (count - 1))
 
 
 def _distances(grid: tuple[int, int], like: Tensor) -> Tensor:
-    """Euclidean distance between the centers of all pairs of patches, (h w, h w), row by row."""
+    """Return the Euclidean distances between the centers of all pairs of patches, (h w, h w), in row-major order."""
     rows, columns = torch.meshgrid(*(torch.arange(side, device=like.device, dtype=like.dtype) for side in grid),
                                    indexing='ij')
     places = torch.stack((rows.flatten(), columns.flatten()), dim=1)

@@ -1,6 +1,6 @@
-"""Figures of attention collapse, from the numbers that metrics/attention.py gives under the names 'metric@place'.
+"""Figures of attention collapse, from the values of metrics/attention.py, named 'metric@place'.
 
-matplotlib is imported when a figure is drawn, and without its global state, so that no display is ever needed.
+matplotlib is imported when a figure is drawn. Its global state is not used, so no display is needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Values = Mapping[str, float]  # 'metric@place' -> number
 
 KINDS = {'softmax': 'softmax', 'reattention': 'Re-attention'}
-PROFILE = {  # metric, by kind where it has {kind} -> axis label
+PROFILE = {  # metric -> axis label; {kind} is a key of KINDS
     '{kind}_similarity': 'similarity to the block before',
     '{kind}_head_similarity': 'similarity among heads',
     '{kind}_rank': 'effective rank of the maps',
@@ -30,7 +30,7 @@ PROFILE = {  # metric, by kind where it has {kind} -> axis label
 
 
 def require_matplotlib() -> None:
-    """Raise ImportError with what to do where matplotlib is missing."""
+    """Raise ImportError with installation instructions if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -38,13 +38,13 @@ def require_matplotlib() -> None:
 
 
 def block_values(values: Values, metric: str) -> dict[str, float]:
-    """The numbers of one metric by place, in the order of the blocks."""
+    """Return the values of one metric by place, in block order."""
     named = (name.split('@') for name in values)
     return {place: values[f'{name}@{place}'] for name, place in named if name == metric}
 
 
 def neighbour_similarity(values: Values, kind: str) -> dict[str, float]:
-    """Similarity of each block to the one just before it, by place; not for the first block of a stage."""
+    """Return the similarity of each block to the previous one, by place. The first block of a stage has none."""
     pairs, found = block_values(values, f'{kind}_similarity'), {}
     for pair, value in pairs.items():
         first, second = pair.split(':')
@@ -54,7 +54,7 @@ def neighbour_similarity(values: Values, kind: str) -> dict[str, float]:
 
 
 def similarity_table(values: Values, kind: str) -> tuple[list[str], Tensor]:
-    """Places and cross-layer similarity (L, L) of all blocks of a kind; nan between blocks of different stages."""
+    """Return the places and the cross-layer similarity (L, L) of one kind, nan between blocks of different stages."""
     pairs = block_values(values, f'{kind}_similarity')
     places = list(dict.fromkeys(place for pair in pairs for place in pair.split(':')))
     places.sort(key=_order)
@@ -66,7 +66,7 @@ def similarity_table(values: Values, kind: str) -> tuple[list[str], Tensor]:
 
 
 def draw_similarity(models: Mapping[str, Values], path: Path, *, caption: str = '') -> None:
-    """Heat maps of the similarity of every pair of blocks: one panel for each model and kind, one scale for all."""
+    """Draw heat maps of the similarity of all pairs of blocks: one panel per model and kind, one shared scale."""
     tables = {f'{name}, {label}': similarity_table(values, kind)
               for name, values in models.items() for kind, label in KINDS.items()
               if block_values(values, f'{kind}_similarity')}
@@ -87,7 +87,7 @@ def draw_similarity(models: Mapping[str, Values], path: Path, *, caption: str = 
 
 
 def draw_profile(models: Mapping[str, Values], path: Path, *, caption: str = '') -> None:
-    """Every measure by depth: a panel each, a color for each model, dashed for Re-attention's maps."""
+    """Plot every measure by depth: one panel per measure, one color per model, dashed lines for Re-attention maps."""
     figure = _figure(13, 6.4, caption)
     panels = figure.subplots(2, 4).flat
     for panel, (metric, label) in zip(panels, PROFILE.items()):
@@ -102,9 +102,9 @@ def draw_profile(models: Mapping[str, Values], path: Path, *, caption: str = '')
 
 
 def draw_overlays(images: Tensor, attention: Mapping[str, Tensor], path: Path, *, caption: str = '') -> None:
-    """Sample images, and beside each what the blocks look at, laid over it.
+    """Draw sample images, each followed by its attention maps as overlays.
 
-    images: (n, 3, H, W) in [0, 1]; attention: place -> (n, h, w), each map shown from its least to its greatest value.
+    images: (n, 3, H, W) in [0, 1]. attention: place -> (n, h, w). Each map is scaled from its minimum to its maximum.
     """
     figure = _figure(1.6 * (len(attention) + 1), 1.6 * len(images) + 0.5, caption)
     panels = figure.subplots(len(images), len(attention) + 1, squeeze=False)
@@ -123,8 +123,9 @@ def draw_overlays(images: Tensor, attention: Mapping[str, Tensor], path: Path, *
 
 
 def attention_over_patches(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """What the class token looks at, mean over heads; without one, what all tokens look at on average.
+    """Return the attention of the class token to the patches, averaged over heads.
 
+    Without a class token, the mean over all queries is used.
     maps: (B, heads, N, N), the last h * w tokens are the patches. Returns (B, h, w).
     """
     patches = grid[0] * grid[1]
@@ -133,7 +134,7 @@ def attention_over_patches(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def spread(places: Sequence[str], count: int) -> list[str]:
-    """Up to `count` places from the first to the last, evenly."""
+    """Return up to `count` evenly spaced places, including the first and the last."""
     count = min(count, len(places))
     if count < 2:
         return list(places[:count])
@@ -150,7 +151,7 @@ def _figure(width: float, height: float, caption: str) -> 'Figure':
 
 
 def _by_depth(values: Values, metric: str, kind: str) -> dict[str, dict[int, float]]:
-    """{stage: {number of the block, counted through all stages from 1: value}}."""
+    """Return {stage: {block number: value}}. Blocks are numbered from 1 across all stages."""
     depth = {place: i for i, place in enumerate(block_values(values, 'softmax_entropy'), start=1)}
     if metric == '{kind}_similarity':
         found = neighbour_similarity(values, kind)
@@ -184,7 +185,7 @@ def _label_blocks(panel, places: Sequence[str]) -> None:
 
 
 def _short(place: str) -> str:
-    """'4' for 'block4', '2.4' for 'stage2.block4'."""
+    """Return '4' for 'block4', '2.4' for 'stage2.block4'."""
     return '.'.join(str(number) for number in _order(place) if number)
 
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Trace:
-    """What the last forward pass showed, by place in the order of the blocks: 'block4', or 'stage2.block4' of a PiT.
+    """Attention maps and tokens of the last forward pass, by place in block order.
 
-    maps: kind -> place -> (B, heads, N, N), rows are queries. Kinds: 'softmax', before dropout; for Re-attention
-    also 'reattention', which is what multiplies the values there.
-    tokens: place -> (B, N, D), as the block returns them. The prefix (class tokens, registers) comes first.
-    grids: place -> (h, w); the last h * w of the N tokens are the patches, row by row.
-    All of it is differentiable where the forward pass is.
+    A place is 'block4', or 'stage2.block4' in PiT.
+    maps: kind -> place -> (B, heads, N, N), rows are queries. Kinds: 'softmax' (before dropout) and, for
+    Re-attention, 'reattention' (the maps that multiply the values).
+    tokens: place -> (B, N, D), the block's output. The prefix (class tokens, registers) comes first.
+    grids: place -> (h, w). The last h * w of the N tokens are the patches in row-major order.
+    All tensors are differentiable if the forward pass is.
     """
 
     maps: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -29,7 +30,7 @@ class Trace:
             seen.clear()
 
     def prefix(self, place: str) -> int:
-        """How many tokens stand before the patches."""
+        """Return the number of tokens before the patches."""
         height, width = self.grids[place]
         count = self.tokens[place].shape[1] - height * width
         if count < 0:
@@ -40,11 +41,11 @@ class Trace:
 
 @contextmanager
 def trace_attention(model: nn.Module) -> Iterator[Trace]:
-    """Open the taps of `model` for as long as it is entered; the trace is filled anew by every forward pass.
+    """Record attention maps and tokens of `model` inside the context. Every forward pass refills the trace.
 
-    The maps are computed beside the fused kernel, so that outputs do not change by a bit. Closed, nothing of the tap
-    is left on the model. Known are this package's PiT and DeepViT, backbones and classifiers, and timm's models
-    whose blocks have `timm.layers.Attention` (ViT, DeiT, PiT), also inside a wrapper or a detector.
+    The maps are computed in addition to the fused kernel, so outputs are bit-identical. All hooks are removed on exit.
+    Supported models: this package's PiT and DeepViT (backbones and classifiers), and timm models whose blocks use
+    `timm.layers.Attention` (ViT, DeiT, PiT), also inside a wrapper or a detector.
     Raises ValueError for any other model.
     """
     trunk = _find_trunk(model)
@@ -62,7 +63,7 @@ def trace_attention(model: nn.Module) -> Iterator[Trace]:
 
 
 def _find_trunk(model: nn.Module) -> nn.Module:
-    """The module that holds the stem and the blocks: `model` itself or the first one inside it."""
+    """Return the module with the stem and the blocks: `model` itself or its first such submodule."""
     for module in model.modules():
         if hasattr(module, 'patch_embed') and (hasattr(module, 'transformers') or hasattr(module, 'blocks')):
             return module
@@ -71,7 +72,7 @@ def _find_trunk(model: nn.Module) -> nn.Module:
 
 
 def _blocks(trunk: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(place, block), counted from 1."""
+    """Yield (place, block), numbered from 1."""
     if hasattr(trunk, 'transformers'):
         for i, stage in enumerate(trunk.transformers, start=1):
             yield from ((f'stage{i}.block{j}', block) for j, block in enumerate(stage.blocks, start=1))
@@ -121,7 +122,10 @@ def _hooked(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
 
 def _timm_map(attention: TimmAttention, tokens: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
               ) -> Tensor:
-    """The map that timm's fused kernel does not store, (B, heads, N, N), in float32 or better. tokens: (B, N, D)."""
+    """Compute the map that timm's fused kernel does not store. tokens: (B, N, D).
+
+    Returns (B, heads, N, N) in float32 or float64.
+    """
     if attn_mask is not None or is_causal:
         raise ValueError('expected attention over all tokens, got a mask; such a model cannot be traced')
     q, k, _ = attention.qkv(tokens).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -132,7 +136,7 @@ def _timm_map(attention: TimmAttention, tokens: Tensor, attn_mask: Tensor | None
 
 
 def _grid_hooks(trunk: nn.Module, trace: Trace) -> Iterator[torch.utils.hooks.RemovableHandle]:
-    """Hooks that note the grid of every block: PiT's stages return theirs, elsewhere the stem has the only one."""
+    """Register hooks that record the grid of every block: from PiT's stage outputs, otherwise from the stem."""
     if hasattr(trunk, 'transformers'):
         for i, stage in enumerate(trunk.transformers, start=1):
             places = [f'stage{i}.block{j}' for j in range(1, len(stage.blocks) + 1)]
@@ -145,7 +149,7 @@ def _grid_hooks(trunk: nn.Module, trace: Trace) -> Iterator[torch.utils.hooks.Re
 
 
 def _stem_grid(stem: nn.Module, images: Tensor, out: Tensor) -> tuple[int, int]:
-    """timm's stem may have flattened its grid (B, N, D) or put the width last; ours is (B, D, h, w)."""
+    """Return the grid of the stem. timm's output may be (B, N, D) or channels-last, ours is (B, D, h, w)."""
     if hasattr(stem, 'dynamic_feat_size'):
         return tuple(stem.dynamic_feat_size(_size(images)))
     return _size(out)

@@ -1,4 +1,4 @@
-"""Backbones. Importing this registers the classifiers with timm: `timm.create_model('pit_s')`."""
+"""Backbones. Importing this package registers the classifiers with timm: `timm.create_model('pit_s')`."""
 
 from pit_downstream.backbones.deepvit_backbone import DeepViT
 from pit_downstream.backbones.deepvit_classifier import (

@@ -1,6 +1,6 @@
-"""DeepViT (Zhou et al. 2021, arXiv 2103.11886) and the plain ViTs beside it: what classifier and backbone share.
+"""DeepViT (Zhou et al. 2021, arXiv 2103.11886) and plain ViTs: the parts shared by classifier and detection backbone.
 
-Architecture and parameter names are those of the official repository, github.com/zhoudaquan/dvit_repo.
+Architecture and parameter names follow the official repository, github.com/zhoudaquan/dvit_repo.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from torch.utils.checkpoint import checkpoint
 from pit_downstream.backbones.layers import Attention, Block, GridCache, forget_grids
 from pit_downstream.backbones.reattention import ReAttention, FrozenBatchNormStatistics
 
-PATCH = 16  # side of a patch in pixels, of every model here
+PATCH = 16  # side of a patch in pixels, for every model
 
 
 @dataclass(frozen=True)
 class DeepVitArch:
-    """Sizes of one model. The first `plain` blocks have ordinary attention, the others Re-attention.
+    """Architecture of one model. The first `plain` blocks use standard attention, the others Re-attention.
 
-    conv_stem: two convolutions before the patches. adjust: factor of what enters the branches of a block, and divisor
-    of what leaves them. transform_scale: maps also scaled by 1 / sqrt(head dim). img_size: side of training images.
+    conv_stem: two convolutions before the patches. adjust: factor of the inputs of a block's branches, and divisor of
+    their outputs. transform_scale: maps also scaled by 1 / sqrt(head dim). img_size: side of training images.
     """
 
     width: int
@@ -49,7 +49,7 @@ ARCHS = {  # dvit_repo, models/deep_vision_transformer.py
     'vit_16': DeepVitArch(384, 12, 16, plain=16),  # the paper's table 1 without Re-attention
     'vit_24': DeepVitArch(384, 12, 24, plain=24),
     'vit_32': DeepVitArch(384, 12, 32, plain=32),
-    'vit_s': DeepVitArch(384, 6, 12, plain=12, mlp_ratio=4.0),  # DeiT-S, PiT-S's twin in the PiT paper
+    'vit_s': DeepVitArch(384, 6, 12, plain=12, mlp_ratio=4.0),  # DeiT-S, the counterpart of PiT-S in the PiT paper
 }
 
 
@@ -62,7 +62,7 @@ def find_arch(name: str) -> DeepVitArch:
 class PatchEmbed(nn.Module):
     """Non-overlapping patches of 16 x 16 pixels. images: (B, C, H, W). Returns (B, D, ceil(H / 16), ceil(W / 16)).
 
-    Sides that 16 does not divide are filled up with zeros on the right and below.
+    Sides that are not multiples of 16 are zero-padded on the right and bottom.
     """
 
     def __init__(self, in_channels: int, width: int):
@@ -74,7 +74,7 @@ class PatchEmbed(nn.Module):
 
 
 class ConvPatchEmbed(nn.Module):
-    """Patches of features of two convolutions. images: (B, C, H, W). Returns (B, D, ceil(H / 16), ceil(W / 16))."""
+    """Patches of the features of two convolutions. images: (B, C, H, W). Returns (B, D, ceil(H / 16), ceil(W / 16))."""
 
     def __init__(self, in_channels: int, width: int, *, stem_width: int = 64):
         super().__init__()
@@ -90,18 +90,18 @@ class ConvPatchEmbed(nn.Module):
 
 
 def fill_up(images: Tensor) -> Tensor:
-    """Zeros on the right and below until both sides are multiples of the patch."""
+    """Zero-pad on the right and bottom until both sides are multiples of the patch size."""
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % PATCH, 0, -height % PATCH)) if height % PATCH or width % PATCH else images
 
 
 def both_passes(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """For torch's checkpoint: the context of the forward pass, and of the one that recomputes it."""
+    """Return the contexts of the forward pass and of its recomputation, for torch's checkpoint."""
     return nullcontext(), FrozenBatchNormStatistics(block)
 
 
 class AdjustedBlock(Block):
-    """A block whose branches see `adjust` times the tokens and give 1 / adjust times their output."""
+    """Block with branch inputs scaled by `adjust` and branch outputs by 1 / adjust."""
 
     def __init__(self, *args, adjust: float, **kwargs):
         super().__init__(*args, **kwargs)
@@ -115,10 +115,10 @@ class AdjustedBlock(Block):
 class DeepVitTrunk(BaseModule):
     """Stem, class token, position embedding and blocks.
 
-    depth: how many blocks are built, all of them by default. consistent: scale the maps of Re-attention by the number
-    of tokens, so that features keep their size at every resolution (see ReAttention); the same at `img_size`.
-    budget: bytes for one chunk of the maps (see `default_budget`). img_size: side of the images that the weights were
-    trained with, the arch's own by default; `pos_embed` is stored for it and resampled for any other.
+    depth: number of blocks to build, by default all. consistent: scale the maps of Re-attention by the number of
+    tokens, so that features keep their magnitude at every resolution (see ReAttention). At `img_size` this has no
+    effect. budget: bytes for one chunk of the maps (see `default_budget`). img_size: side of the training images, by
+    default that of the arch. `pos_embed` is stored for this size and resampled for any other.
     """
 
     def __init__(self, arch: str, *, depth: int | None = None, consistent: bool = False, img_size: int | None = None,
@@ -149,7 +149,10 @@ class DeepVitTrunk(BaseModule):
         return super().train(mode)
 
     def run_blocks(self, images: Tensor, keep: Sequence[int]) -> tuple[list[Tensor], tuple[int, int]]:
-        """images: (B, 3, H, W), normalized. Returns the tokens (B, 1 + h w, D) after the blocks `keep`, and (h, w)."""
+        """Run the blocks. images: (B, 3, H, W), normalized.
+
+        Returns the tokens (B, 1 + h w, D) after the blocks `keep`, and (h, w).
+        """
         tokens, size = self.embed(images)
         outputs = []
         for i, block in enumerate(self.blocks):
@@ -162,7 +165,10 @@ class DeepVitTrunk(BaseModule):
         return outputs, size
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """images: (B, 3, H, W). Returns the first block's tokens (B, 1 + h w, D), class token first, and (h, w)."""
+        """Embed images (B, 3, H, W).
+
+        Returns the tokens of the first block (B, 1 + h w, D), class token first, and (h, w).
+        """
         grid = self.patch_embed(images)
         size = tuple(grid.shape[-2:])
         stored = self.pos_embed[:, 1:].transpose(1, 2).unflatten(2, (self.side, self.side))  # a view, for the cache
@@ -177,7 +183,7 @@ class DeepVitTrunk(BaseModule):
         return AdjustedBlock(self.arch.width, self.arch.heads, adjust=self.arch.adjust, **sizes)
 
     def _initialise(self) -> None:
-        """As the official code: normal with deviation 0.02, biases 0; convolutions keep PyTorch's default."""
+        """Initialize as the official code: std 0.02, biases 0, PyTorch's default for convolutions."""
         for parameter in (self.cls_token, self.pos_embed):
             nn.init.trunc_normal_(parameter, std=0.02)
         for module in self.blocks.modules():

@@ -1,4 +1,4 @@
-"""DeepViT and the plain ViTs as detection backbones: one stride inside, several outside."""
+"""DeepViT and plain ViTs as detection backbones: a single stride inside, a feature pyramid outside."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,18 +14,18 @@ class DeepViT(DetectionBackbone, DeepVitTrunk):
     """DeepViT as a detection backbone: images (B, 3, H, W), normalized -> tuple of (B, C_i, h_i, w_i).
 
     arch: '16', '24', '32', 's', 'l', 'l_384', or the plain 'vit_16', 'vit_24', 'vit_32', 'vit_s'.
-    pyramid: how a grid of stride 16 becomes several. 'stages' resamples the maps after several blocks, one for each
-    stride, and keeps their width; 'simple' makes all of one map, `pyramid_channels` wide (see pyramid.py).
-    out_indices: the blocks whose tokens are used, from 0; later ones are not built. By default the last for 'simple',
-    and evenly spaced ones up to the last for 'stages'.
-    out_channels, out_strides: of the returned maps; strides are some of 4, 8, 16, 32. A side is ceil(side / 16) times
-    16 / stride, rounded up.
+    pyramid: construction of several strides from stride 16. 'stages' resamples the maps of several blocks, one per
+    stride, and keeps their width. 'simple' builds all from one map, `pyramid_channels` wide (see pyramid.py).
+    out_indices: blocks whose tokens are used, from 0. Later blocks are not built. The default is the last block for
+    'simple', and evenly spaced blocks up to the last for 'stages'.
+    out_channels, out_strides: of the returned maps. Strides are some of 4, 8, 16, 32. The side of a map is
+    ceil(side / 16) times 16 / stride, rounded up.
     out_norm: a LayerNorm `norm{i}` after each block used.
-    frozen_stages: -1 freezes nothing; k >= 0 the stem, the embeddings and the first k blocks.
-    norm_eval: batch norms, Re-attention's and the stem's, keep to their running statistics in training.
-    consistent: features of one size at every resolution (see ReAttention); False is the paper's formula.
-    Other arguments are DeepVitTrunk's. Loading any checkpoint of these sizes (DeepViT, ViT, DeiT) converts it (see
-    weights.py), reports, and raises ValueError where it does not fit.
+    frozen_stages: -1 freezes nothing; k >= 0 freezes the stem, the embeddings and the first k blocks.
+    norm_eval: batch norms of Re-attention and stem use their running statistics in training.
+    consistent: keep the magnitude of features at every resolution (see ReAttention); False is the paper's formula.
+    Other arguments are those of DeepVitTrunk. Loading converts any checkpoint of these sizes (DeepViT, ViT, DeiT; see
+    weights.py), logs a report, and raises ValueError on a mismatch.
     """
 
     family = DEEPVIT
@@ -57,7 +57,7 @@ class DeepViT(DetectionBackbone, DeepVitTrunk):
         maps = self.pyramid([
             getattr(self, f'norm{i}')(tokens[:, 1:]).transpose(1, 2).unflatten(2, size).contiguous()
             for i, tokens in zip(self.out_indices, outputs)])
-        return tuple(one.contiguous() for one in maps)  # norms and convolutions may leave channels last
+        return tuple(one.contiguous() for one in maps)  # norms and convolutions may return channels_last
 
     def train(self, mode: bool = True) -> 'DeepViT':
         super().train(mode)

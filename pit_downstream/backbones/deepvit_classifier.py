@@ -1,4 +1,4 @@
-"""DeepViT, ViT-16/24/32 and DeiT-S as classifiers, registered with timm under official and under short names."""
+"""DeepViT, ViT-16/24/32 and DeiT-S as classifiers, registered with timm under official and short names."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ class DeepVitClassifier(DeepVitTrunk):
         self.reset_classifier(num_classes)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new head for `num_classes` classes; 0 leaves the features. `global_pool` is there for timm's sake."""
+        """Replace the head by one for `num_classes` classes, or by none for 0. `global_pool`: for timm, unused."""
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         if num_classes:
@@ -37,11 +37,11 @@ class DeepVitClassifier(DeepVitTrunk):
         return {'pos_embed', 'cls_token'}
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """images: (B, 3, H, W). Returns the normalized tokens (B, 1 + h w, D), class token first."""
+        """Return the normalized tokens (B, 1 + h w, D), class token first. images: (B, 3, H, W)."""
         return self.norm(self.run_blocks(images, keep=(len(self.blocks) - 1,))[0][0])
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
-        """tokens: (B, N, D). Returns logits (B, num_classes), or features (B, D) when `pre_logits`."""
+        """Return logits (B, num_classes), or features (B, D) when `pre_logits`. tokens: (B, N, D)."""
         return tokens[:, 0] if pre_logits else self.head(tokens[:, 0])
 
     def forward(self, images: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class DeepVitClassifier(DeepVitTrunk):
 
 
 def _cfg(arch: str) -> dict:
-    """What timm needs to know. The DeepViT paper's models are normalized to [-1, 1], DeiT-S as usual."""
+    """Return timm's pretrained config. DeepViT paper's models normalize to [-1, 1], DeiT-S by ImageNet statistics."""
     side = ARCHS[arch].img_size
     cfg = {'num_classes': 1000, 'input_size': (3, side, side), 'pool_size': None, 'crop_pct': 0.9,
            'interpolation': 'bicubic', 'mean': IMAGENET_INCEPTION_MEAN, 'std': IMAGENET_INCEPTION_STD,
@@ -74,7 +74,7 @@ def _to_official(checkpoint: dict, model: DeepVitClassifier) -> dict[str, Tensor
 
 
 def _entry(name: str) -> Callable[..., DeepVitClassifier]:
-    """The function that builds one model, registered with timm under its name."""
+    """Return the timm entry point of one model."""
     def create(pretrained: bool = False, **kwargs) -> DeepVitClassifier:
         return build_model_with_cfg(DeepVitClassifier, name, pretrained, arch=_ARCH_OF[name],
                                     pretrained_filter_fn=_to_official, **kwargs)

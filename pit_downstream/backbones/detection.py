@@ -1,4 +1,4 @@
-"""What every backbone owes a detector besides its maps: images kept apart, loading of any checkpoint, freezing."""
+"""Base class of detection backbones: images of several sizes, checkpoint conversion, freezing."""
 
 from collections.abc import Iterator
 from typing import ClassVar
@@ -12,23 +12,23 @@ from torch import Tensor, nn
 from pit_downstream.backbones.sizes import forward_per_size, sizes_of
 from pit_downstream.backbones.weights import Family
 
-EMBEDDINGS = ('patch_embed', 'pos_embed', 'cls_token')  # layer 0 of every backbone here
+EMBEDDINGS = ('patch_embed', 'pos_embed', 'cls_token')  # layer 0 of every backbone
 
 
 class DetectionBackbone(BaseModule):
-    """Put before a trunk among the bases of a class, whose __init__ ends with `self._settle(frozen_stages)`.
+    """Mixin placed before a trunk in the bases of a class, whose __init__ ends with `self._settle(frozen_stages)`.
 
-    Its `_maps` are those of images of one size. Where a data preprocessor told more than one (sizes.py), each size runs
-    alone, and is a batch of its own for batch norms in training.
-    family: the checkpoints that it takes. added: how the names of those parameters begin that only detection needs, and
-    no classifier's checkpoint has. `_frozen` says what frozen_stages freeze, `_layers` what is as deep as what.
+    `_maps` computes the maps of images of one size. If the data preprocessor has set several sizes (sizes.py), each
+    size runs separately, and is a separate batch for batch norms in training.
+    family: supported checkpoints. added: prefixes of detection-only parameters, which are missing in classifier
+    checkpoints. `_frozen` returns the parts that frozen_stages freezes, `_layers` the parameters of each layer.
     """
 
     family: ClassVar[Family]
     added: ClassVar[tuple[str, ...]] = ('norm',)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images: (B, 3, H, W), normalized. Returns (B, C_i, h_i, w_i) for each of `out_channels`."""
+        """Return a map (B, C_i, h_i, w_i) for each of `out_channels`. images: (B, 3, H, W), normalized."""
         sizes = sizes_of(images)
         if sizes is None:
             return self._maps(images)
@@ -39,7 +39,7 @@ class DetectionBackbone(BaseModule):
         raise NotImplementedError
 
     def init_weights(self) -> None:
-        """Load `init_cfg`'s checkpoint whole, so that averaged weights are found before the raw ones beside them."""
+        """Load `init_cfg`'s whole checkpoint, so that averaged weights take precedence over raw ones."""
         pretrained = isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained'
         if pretrained and not self.is_init:
             self.load_state_dict(CheckpointLoader.load_checkpoint(self.init_cfg['checkpoint'], map_location='cpu'))
@@ -48,9 +48,9 @@ class DetectionBackbone(BaseModule):
             super().init_weights()
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """(layer, number of layers) of the parameter `param_name`, which begins with `prefix`: mmpretrain's convention.
+        """Return (layer, number of layers) of `param_name`, which starts with `prefix` (mmpretrain's convention).
 
-        Layer 0 is the stem with the embeddings, then comes one for each block, and last what only detection needs.
+        Layer 0 is the stem with the embeddings, followed by one layer per block and one for detection-only parameters.
         """
         layers, name = self._layers(), param_name.removeprefix(prefix) + '.'
         found = (i for i, starts in enumerate(layers) if any(name.startswith(f'{start}.') for start in starts))
@@ -62,7 +62,7 @@ class DetectionBackbone(BaseModule):
         return self
 
     def _check_no_sync_batch_norm(self) -> None:
-        """Raise ValueError where ranks would wait for each other: they see different numbers of sizes."""
+        """Raise ValueError for SyncBatchNorm: ranks with different numbers of sizes would deadlock."""
         synced = (norm for norm in self.modules() if isinstance(norm, nn.SyncBatchNorm) and norm.training)
         if next(synced, None) is not None and dist.get_world_size() > 1:
             raise ValueError('expected batch norms of one process where each size of image runs alone, got '
@@ -71,10 +71,10 @@ class DetectionBackbone(BaseModule):
     def _settle(self, frozen_stages: int) -> None:
         self.frozen_stages = frozen_stages
         self.register_load_state_dict_pre_hook(_adopt_checkpoint)
-        self.train()  # what is frozen or still, is so from the start
+        self.train()  # freeze from the start
 
     def _layers(self) -> list[tuple[str, ...]]:
-        """The parts of each layer, from the stem to the last block, by their names."""
+        """Return the names of the parts of each layer, from the stem to the last block."""
         raise NotImplementedError
 
     def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
@@ -90,7 +90,7 @@ class DetectionBackbone(BaseModule):
 
 
 def _adopt_checkpoint(backbone: DetectionBackbone, state_dict: dict, prefix: str, *_) -> None:
-    """Pre-hook of every kind of loading: rewrite `state_dict` in place to the backbone's own names and shapes."""
+    """Convert `state_dict` in place to the backbone's names and shapes. Pre-hook of load_state_dict."""
     here = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
     own = backbone.state_dict()
     optional = [name for name in own if name.startswith(backbone.added)]

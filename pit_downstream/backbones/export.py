@@ -1,4 +1,4 @@
-"""A detection backbone as an ONNX file whose height and width, and number of images, stay open."""
+"""ONNX export of a detection backbone with dynamic batch size, height and width."""
 
 import contextlib
 import copy
@@ -16,17 +16,17 @@ from pit_downstream.core.path_checks import atomic_path
 from pit_downstream.backbones.detection import DetectionBackbone
 from pit_downstream.backbones.reattention import ReAttention
 
-OPSETS = range(18, 24)  # that torch 2.14's exporter writes and onnxruntime reads
-OPSET = 20  # with Gelu, and with Resize and LayerNormalization as torch means them
-MULTIPLE = 32  # of which sides are multiples: what FPN detectors pad to
+OPSETS = range(18, 24)  # supported by torch 2.14's exporter and onnxruntime
+OPSET = 20  # has Gelu, and Resize and LayerNormalization with torch's semantics
+MULTIPLE = 32  # sides are multiples of it, the padding of FPN detectors
 
 
 def export_onnx(backbone: DetectionBackbone, path: str | Path, *, opset: int = OPSET) -> None:
-    """Write `backbone`, in evaluation mode, to `path`: 'images' (B, 3, H, W), normalized -> 'map0', 'map1' ...
+    """Export `backbone`, in evaluation mode, to `path`: 'images' (B, 3, H, W), normalized -> 'map0', 'map1' ...
 
     B, H and W are dynamic, H and W multiples of 32. Re-attention is exported by its formula, whose maps take
-    B x heads x N x N numbers while it runs. A position embedding that shrinks is not antialiased, so that sides below
-    those of the training images differ a little from the module's own.
+    B x heads x N x N numbers at run time. A position embedding that shrinks is not antialiased, so for sides smaller
+    than the training images the results differ slightly from the module's.
     Raises ImportError without the package onnxscript, ValueError for an opset that torch does not write.
     """
     require_export(opset)
@@ -41,9 +41,9 @@ def export_onnx(backbone: DetectionBackbone, path: str | Path, *, opset: int = O
 
 def differences(backbone: DetectionBackbone, path: str | Path, sizes: Iterable[tuple[int, int]]
                 ) -> dict[tuple[int, int], float]:
-    """By size, how far onnxruntime's maps of the file are from the backbone's own, over the largest value in a map.
+    """Return per size the largest difference of onnxruntime's maps from the backbone's, relative to the largest value.
 
-    For one image of normal noise per size. Empty without the package onnxruntime.
+    Uses one image of normal noise per size. Empty without the package onnxruntime.
     """
     if importlib.util.find_spec('onnxruntime') is None:
         return {}
@@ -60,7 +60,7 @@ def differences(backbone: DetectionBackbone, path: str | Path, sizes: Iterable[t
 
 
 class _Maps(nn.Module):
-    """The maps of images of one size, with nothing else around them."""
+    """Module that returns only the maps of images of one size."""
 
     def __init__(self, backbone: DetectionBackbone):
         super().__init__()
@@ -71,7 +71,7 @@ class _Maps(nn.Module):
 
 
 def exportable(backbone: DetectionBackbone) -> DetectionBackbone:
-    """A copy in evaluation mode without what depends on Python's numbers: caches and chunks."""
+    """Return a copy in evaluation mode without operations that depend on Python numbers: caches and chunks."""
     backbone = copy.deepcopy(backbone).cpu().eval().requires_grad_(False)
     backbone._grids = _Resampling()
     for module in backbone.modules():
@@ -81,7 +81,7 @@ def exportable(backbone: DetectionBackbone) -> DetectionBackbone:
 
 
 class _Resampling:
-    """In the place of GridCache: always resampled, which leaves a grid of the right size as it is."""
+    """Replacement of GridCache that always resamples. A grid of the right size stays unchanged."""
 
     def get(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(grid, size=size, mode='bicubic', align_corners=False)
@@ -91,7 +91,7 @@ class _Resampling:
 
 
 def _by_formula(attention: ReAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """q, k, v: (B, H, N, d). Returns (B, H, N, d) through the whole map (B, H, N, N)."""
+    """Attend through the whole map (B, H, N, N). q, k, v: (B, H, N, d). Returns (B, H, N, d)."""
     return attention.maps(q, k)['reattention'] @ v
 
 
@@ -103,7 +103,7 @@ def _quiet() -> Iterator[None]:
 
 
 def require_export(opset: int) -> None:
-    """Raise what `export_onnx` would, before any work."""
+    """Raise the errors of `export_onnx` before any work."""
     if importlib.util.find_spec('onnxscript') is None:
         raise ImportError('export needs the package onnxscript, which is not there; install it with '
                           "`pip install -e '.[export]'`")

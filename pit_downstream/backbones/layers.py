@@ -1,4 +1,4 @@
-"""Parts that every transformer backbone here is made of."""
+"""Layers shared by all transformer backbones."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention through PyTorch's fused kernel, which never stores the N x N map.
+    """Multi-head self-attention with PyTorch's fused kernel, which never stores the N x N map.
 
-    tokens: (B, N, D). Returns (B, N, D). Parameter names are those of timm's and the official code.
+    tokens: (B, N, D). Returns (B, N, D). Parameter names are those of timm and of the official code.
     """
 
-    tap: Callable[[dict[str, Tensor]], None] | None = None  # open, it is given the maps of every forward pass
+    tap: Callable[[dict[str, Tensor]], None] | None = None  # if set, called with the maps of every forward pass
 
     def __init__(self, width: int, heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0):
         super().__init__()
@@ -29,7 +29,7 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, width = tokens.shape
-        qkv = self.qkv(tokens).reshape(batch, count, 3, self.heads, width // self.heads)  # -1 fails on no images
+        qkv = self.qkv(tokens).reshape(batch, count, 3, self.heads, width // self.heads)  # -1 fails for an empty batch
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if self.tap is not None:
             self.tap(self.maps(q, k))
@@ -37,16 +37,16 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(batch, count, width)))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q k^T / sqrt(d)) v. q, k, v: (B, H, N, d). Returns (B, H, N, d)."""
+        """Compute softmax(q k^T / sqrt(d)) v. q, k, v: (B, H, N, d). Returns (B, H, N, d)."""
         return F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
 
     def maps(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
-        """The attention map by kind, here one: q, k (B, H, N, d) -> {'softmax': (B, H, N, N)}."""
+        """Return the attention maps by type, here one: q, k (B, H, N, d) -> {'softmax': (B, H, N, N)}."""
         return {'softmax': softmax_map(q, k)}
 
 
 def softmax_map(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) for q, k (B, H, N, d): (B, H, N, N), before dropout, in float32 or better."""
+    """Compute softmax(q k^T / sqrt(d)), (B, H, N, N), for q, k (B, H, N, d), before dropout, in float32 or better."""
     dtype = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
         return (q.to(dtype) * q.shape[-1] ** -0.5 @ k.to(dtype).mT).softmax(-1)
@@ -55,8 +55,8 @@ def softmax_map(q: Tensor, k: Tensor) -> Tensor:
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
 
-    tokens: (B, N, D). Returns (B, N, D). `drop_path` is the probability of skipping a residual branch, in [0, 1);
-    `attention` builds the attention from the arguments of `Attention`.
+    tokens: (B, N, D). Returns (B, N, D). drop_path: probability of skipping a residual branch, in [0, 1). attention:
+    builds the attention from the arguments of `Attention`.
     """
 
     def __init__(self, width: int, heads: int, *, mlp_ratio: float = 4.0, drop: float = 0.0, attn_drop: float = 0.0,
@@ -76,7 +76,7 @@ class Block(nn.Module):
 def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
     """Resample a position embedding (1, D, h, w) to (1, D, *size): bicubic in float32, antialiased when it shrinks.
 
-    The same size gives the tensor itself, so a native-size forward pass is untouched.
+    For the same size the tensor itself is returned, so a forward pass at native size is exact.
     """
     height, width = grid.shape[-2:]
     if (height, width) == tuple(size):
@@ -87,15 +87,15 @@ def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def forget_grids(trunk: nn.Module, *_) -> None:
-    """Post-hook of loading: what was resized from the old embedding is not that of the new one."""
+    """Clear resized embeddings after new weights are loaded. Post-hook of load_state_dict."""
     trunk._grids.clear()
 
 
 class GridCache:
-    """Remembers the last few resized position embeddings of one evaluation.
+    """Cache of the most recently resized position embeddings, for evaluation.
 
-    A parameter can change without a trace (fused optimisers and EMA through `.data` leave its version alone), so the
-    owner clears the cache whenever it is told to train or to evaluate, and when weights are loaded.
+    A parameter can change undetected: fused optimizers, and EMA through `.data`, keep its version. The owner therefore
+    clears the cache when train() or eval() is called and when weights are loaded.
     """
 
     def __init__(self, entries: int = 8):
@@ -115,7 +115,7 @@ class GridCache:
         self._resized.clear()
 
     def get(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
-        """`resize_grid(grid, size)`, computed anew whenever a gradient may flow into `grid`, or a compiler looks on."""
+        """Return `resize_grid(grid, size)`, uncached if `grid` may need a gradient or during compilation."""
         if torch.compiler.is_compiling() or grid.requires_grad and torch.is_grad_enabled():
             return resize_grid(grid, size)
         key = (size, grid.data_ptr(), grid._version, grid.dtype, torch.is_inference_mode_enabled())

@@ -1,6 +1,6 @@
 """PiT, the Pooling-based Vision Transformer (Heo et al. 2021, arXiv 2103.16302), as a detection backbone.
 
-Architecture and parameter names are those of the official repository, github.com/naver-ai/pit.
+Architecture and parameter names follow the official repository, github.com/naver-ai/pit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ StemPadding = Literal['valid', 'same']
 
 @dataclass(frozen=True)
 class PitArch:
-    """Sizes of one PiT. `head_dim`, `heads` and `depths` are per stage; the width of a stage is head_dim * heads."""
+    """Architecture of one PiT. `heads` and `depths` are per stage. The width of a stage is head_dim * heads."""
 
     patch_size: int
     stride: int
@@ -39,7 +39,7 @@ class PitArch:
         return self.stride, 2 * self.stride, 4 * self.stride
 
     def drop_path(self, rate: float) -> list[list[float]]:
-        """Per stage and block: rate * i / (number of blocks), as the official code has it."""
+        """Return rate * i / (number of blocks) per stage and block, as the official code does."""
         total = sum(self.depths)
         rates = iter(rate * i / total for i in range(total))
         return [[next(rates) for _ in range(depth)] for depth in self.depths]
@@ -56,8 +56,8 @@ ARCHS = {  # naver-ai/pit, pit.py
 class PatchEmbed(nn.Module):
     """Overlapping patches: a convolution with kernel `patch_size` and stride `stride`.
 
-    images: (B, C, H, W). Returns (B, D, h, w), where padding 'valid' gives h = floor((H - patch) / stride) + 1 as in
-    the paper, and 'same' gives h = ceil(H / stride) with the zeros shared by both sides.
+    images: (B, C, H, W). Returns (B, D, h, w). Padding 'valid' gives h = floor((H - patch) / stride) + 1 as in the
+    paper. 'same' gives h = ceil(H / stride) with zeros on both sides.
     """
 
     def __init__(self, in_channels: int, width: int, arch: PitArch, *, padding: StemPadding = 'valid'):
@@ -77,7 +77,7 @@ class PatchEmbed(nn.Module):
 
 
 class Pool(nn.Module):
-    """Halve the grid and widen: a grouped 3x3 convolution on space, a linear layer on the class tokens.
+    """Pooling layer. A grouped 3x3 convolution halves and widens the grid, a linear layer widens the class tokens.
 
     grid: (B, C, h, w); cls: (B, T, C). Returns (B, C', ceil(h / 2), ceil(w / 2)) and (B, T, C').
     """
@@ -92,7 +92,7 @@ class Pool(nn.Module):
 
 
 class Stage(nn.Module):
-    """The transformer blocks of one resolution, run over class tokens and grid together.
+    """Transformer blocks of one resolution, applied to class tokens and grid together.
 
     grid: (B, C, h, w); cls: (B, T, C). Returns both in the same shapes, the grid contiguous.
     """
@@ -116,7 +116,7 @@ class Stage(nn.Module):
 
 
 class PitTrunk(BaseModule):
-    """What classifier and backbone share: stem, position embedding, class tokens, stages and the pools between."""
+    """Parts shared by classifier and backbone: stem, position embedding, class tokens, stages and pools."""
 
     def __init__(self, arch: str, stages: int, *, distilled: bool = False, img_size: int = 224, in_chans: int = 3,
                  stem_padding: StemPadding = 'valid', drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
@@ -148,7 +148,7 @@ class PitTrunk(BaseModule):
         return super().train(mode)
 
     def run_stages(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """images: (B, 3, H, W), normalized. Returns per stage the grid (B, C, h, w) and class tokens (B, T, C)."""
+        """Return per stage the grid (B, C, h, w) and class tokens (B, T, C). images: (B, 3, H, W), normalized."""
         smallest = self.arch.patch_size
         if self.patch_embed.padding == 'valid' and any(side < smallest for side in images.shape[-2:]):
             raise ValueError(f'expected images of at least {smallest}x{smallest} pixels, got '
@@ -168,15 +168,15 @@ class PitTrunk(BaseModule):
 class PiT(DetectionBackbone, PitTrunk):
     """PiT as a detection backbone: images (B, 3, H, W), normalized, H and W >= 32 -> tuple of (B, C_i, h_i, w_i).
 
-    arch: 'ti', 'xs', 's' or 'b'. out_indices: stages returned, out of 0, 1, 2; later stages are not built.
+    arch: 'ti', 'xs', 's' or 'b'. out_indices: returned stages, out of 0, 1, 2. Later stages are not built.
     out_channels, out_strides: widths and strides of the returned maps (8, 16, 32; 'b': 7, 14, 28).
     stem_padding: 'valid' as in the paper, or 'same' for grids of exactly ceil(side / stride).
-    frozen_stages: -1 freezes nothing; k >= 0 the stem, the first k stages and the pools between them.
-    out_norm: a LayerNorm `norm{i}` per returned map; the paper's classifier normalizes its class token only.
+    frozen_stages: -1 freezes nothing; k >= 0 freezes the stem, the first k stages and the pools between them.
+    out_norm: a LayerNorm `norm{i}` per returned map. The paper's classifier normalizes only its class token.
     with_cp: recompute the blocks in the backward pass instead of storing them.
-    distilled: two class tokens, as in the distilled models; a checkpoint of one kind loads into either when it can.
-    img_size: side of the images that `pos_embed` is stored for; it is resampled for any other size.
-    Loading any PiT checkpoint converts it (see weights.py), reports, and raises ValueError where it does not fit.
+    distilled: use two class tokens, as the distilled models. Checkpoints of both types load into either if possible.
+    img_size: side of the images that `pos_embed` is stored for. It is resampled for any other size.
+    Loading converts any PiT checkpoint (see weights.py), logs a report, and raises ValueError on a mismatch.
     """
 
     family = PIT
@@ -210,7 +210,7 @@ class PiT(DetectionBackbone, PitTrunk):
         yield from self.pools[:max(self.frozen_stages - 1, 0)]
 
     def _layers(self) -> list[tuple[str, ...]]:
-        """A pool belongs to the block that it feeds."""
+        """Return the names of the parts of each layer. A pool belongs to the block after it."""
         layers = [EMBEDDINGS]
         for i, stage in enumerate(self.transformers):
             layers += [(f'transformers.{i}.blocks.{j}',) for j in range(len(stage.blocks))]

@@ -13,7 +13,7 @@ class PitClassifier(PitTrunk):
     """PiT as an ImageNet classifier: images (B, 3, H, W), normalized -> logits (B, num_classes).
 
     The distilled models return the pair (class logits, distillation logits) in training and their mean in evaluation.
-    Any size from 32 pixels up works; timm's own PiT takes 224 only.
+    Any size from 32 pixels is supported, while timm's PiT supports only 224.
     """
 
     def __init__(self, arch: str, *, num_classes: int = 1000, distilled: bool = False, global_pool: str = 'token',
@@ -27,7 +27,7 @@ class PitClassifier(PitTrunk):
         self.reset_classifier(num_classes)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new head for `num_classes` classes; 0 leaves the features. `global_pool` is there for timm's sake."""
+        """Replace the head by one for `num_classes` classes, or by none for 0. `global_pool`: for timm, unused."""
         self.num_classes = num_classes
         self.head = self._new_head()
         if self.distilled:
@@ -40,11 +40,11 @@ class PitClassifier(PitTrunk):
         return {'pos_embed', 'cls_token'}
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """images: (B, 3, H, W). Returns the normalized class tokens (B, 1 or 2, D)."""
+        """Return the normalized class tokens (B, 1 or 2, D). images: (B, 3, H, W)."""
         return self.norm(self.run_stages(images)[-1][1])
 
     def forward_head(self, cls: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """cls: (B, 1 or 2, D). Returns logits (B, num_classes), or features (B, D) when `pre_logits`."""
+        """Return logits (B, num_classes), or features (B, D) when `pre_logits`. cls: (B, 1 or 2, D)."""
         if pre_logits:
             return cls.mean(1)
         if not self.distilled:
@@ -60,7 +60,7 @@ class PitClassifier(PitTrunk):
 
 
 def _cfg(timm_name: str) -> dict:
-    """What timm needs to know; `pretrained=True` takes the weights that timm publishes, which are the official ones."""
+    """Return timm's pretrained config. The weights published by timm are the official ones."""
     return {'hf_hub_id': f'timm/{timm_name}', 'num_classes': 1000, 'input_size': (3, 224, 224), 'pool_size': None,
             'crop_pct': 0.9, 'interpolation': 'bicubic', 'mean': IMAGENET_DEFAULT_MEAN, 'std': IMAGENET_DEFAULT_STD,
             'first_conv': 'patch_embed.conv', 'license': 'apache-2.0'}

@@ -1,4 +1,4 @@
-"""Maps of stride 16 -> maps of strides 4 to 32, for transformers whose grid never shrinks."""
+"""Feature pyramids with strides 4 to 32 from maps of stride 16, for transformers with a constant grid."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ STRIDES = (4, 8, 16, 32)
 
 
 class StagePyramid(nn.Module):
-    """Maps of several depths, each brought to a stride of its own and as wide as before.
+    """Pyramid from maps of several depths, one per stride, of unchanged width.
 
-    maps: one (B, D, h, w) of stride 16 per stride. Returns (B, D, h 16 / stride, w 16 / stride) each; half of an odd
-    side is rounded up. The idea is that of the detectors of BEiT and XCiT (El-Nouby et al. 2021, 2106.09681).
+    maps: one (B, D, h, w) of stride 16 per stride. Returns (B, D, h 16 / stride, w 16 / stride) each. Half of an odd
+    side is rounded up. Follows the detectors of BEiT and XCiT (El-Nouby et al. 2021, 2106.09681).
     """
 
     def __init__(self, width: int, strides: Sequence[int]):
@@ -25,9 +25,9 @@ class StagePyramid(nn.Module):
 
 
 class SimpleFeaturePyramid(nn.Module):
-    """The last map alone, brought to every stride and to `out_channels` (Li et al. 2022, ViTDet, 2203.16527).
+    """Pyramid from the last map only, with `out_channels` channels per stride (Li et al. 2022, ViTDet, 2203.16527).
 
-    maps: one (B, D, h, w) of stride 16. Returns (B, out_channels, h 16 / stride, w 16 / stride) per stride; half of an
+    maps: one (B, D, h, w) of stride 16. Returns (B, out_channels, h 16 / stride, w 16 / stride) per stride. Half of an
     odd side is rounded up.
     """
 
@@ -50,7 +50,7 @@ class SimpleFeaturePyramid(nn.Module):
 
 
 def _resampling(width: int, stride: int, *, taper: int) -> tuple[nn.Module, int]:
-    """A module from stride 16 to `stride`, and the width of what it returns: each doubling divides it by `taper`."""
+    """Return a module from stride 16 to `stride` and its output width. Each doubling divides the width by `taper`."""
     if stride == 32:
         return nn.MaxPool2d(2, 2, ceil_mode=True), width
     doublings = {16: 0, 8: 1, 4: 2}[stride]

@@ -1,7 +1,7 @@
-"""Re-attention of DeepViT (Zhou et al. 2021, arXiv 2103.11886): attention maps mixed over heads and batch-normalised.
+"""Re-attention of DeepViT (Zhou et al. 2021, arXiv 2103.11886): attention maps mixed over heads and batch-normalized.
 
 The maps, BatchNorm2d(Conv2d(softmax(q k^T / sqrt(d)))), are never stored, neither in evaluation nor in training with
-batch statistics: the norm is linear once the mixed maps' mean and variance are known, and those are sums over rows.
+batch statistics. The norm is linear given mean and variance of the mixed maps, which are sums over rows.
 """
 
 from contextlib import AbstractContextManager
@@ -20,12 +20,12 @@ class ReAttention(Attention):
     """Multi-head self-attention with Re-attention. tokens: (B, N, D). Returns (B, N, D).
 
     Parameter names are those of the official code (github.com/zhoudaquan/dvit_repo): `reatten_matrix` is its
-    convolution over heads and `var_norm` its batch norm, which may be in eval mode by itself, or be a SyncBatchNorm.
+    convolution over heads and `var_norm` its batch norm, which may be in eval mode independently, or a SyncBatchNorm.
     transform_scale: also scale the maps by 1 / sqrt(head dim), as deepvit_S does.
-    base_tokens: N0, the number of tokens the norm's statistics stand for. Entries of a softmax are of size 1 / N, so
-    with N0 given they are scaled by N / N0 before the mixing and back after it: the same as without at N0 tokens, and
-    alike in size at any other number, where the plain formula explodes.
-    budget: bytes for one chunk of the maps; None takes `default_budget`.
+    base_tokens: N0, the number of tokens that the norm's statistics were computed with. Softmax entries have magnitude
+    1 / N, so with N0 they are scaled by N / N0 before the mixing and back after it. The result is unchanged at N0
+    tokens and similar in magnitude at any other number, where the plain formula explodes.
+    budget: bytes for one chunk of the maps; None uses `default_budget`.
     """
 
     def __init__(self, width: int, heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0,
@@ -38,9 +38,9 @@ class ReAttention(Attention):
         self.var_norm = nn.BatchNorm2d(heads)
 
     def maps(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
-        """Both kinds, stored whole: q, k (B, H, N, d) -> {'softmax', 'reattention'}: (B, H, N, N), before dropout.
+        """Return both types of maps: q, k (B, H, N, d) -> {'softmax', 'reattention'}: (B, H, N, N), before dropout.
 
-        'reattention' is what multiplies the values. The running statistics stay as they are.
+        'reattention' multiplies the values. The running statistics do not change.
         """
         softmax, conv, norm = softmax_map(q, k), self.reatten_matrix, self.var_norm
         ratio = softmax.shape[-1] / self.base_tokens if self.base_tokens else 1.0
@@ -53,15 +53,15 @@ class ReAttention(Attention):
         return {'softmax': softmax, 'reattention': self.reatten_scale / ratio * mixed}
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v: (B, H, N, d). Returns (B, H, N, d) in their dtype; what is below float32 is computed in float32."""
+        """Compute the output (B, H, N, d) of q, k, v (B, H, N, d) in their dtype, internally in float32 or better."""
         dtype = torch.promote_types(q.dtype, torch.float32)
         with without_autocast(q.device):
             return self._attend(q.to(dtype) * q.shape[-1] ** -0.5, k.to(dtype), v.to(dtype)).to(q.dtype)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The norm scales each head by itself, so that it may come after the values, once its statistics are known.
+        """Apply the norm after the values: it scales each head separately, once its statistics are available.
 
-        What it and the convolution add to every entry of a map adds a multiple of sum_j v_j to every row.
+        The constants that norm and convolution add to every entry of a map add a multiple of sum_j v_j to every row.
         """
         norm, batch, count = self.var_norm, len(q), q.shape[2]
         mixing, bias = self.reatten_matrix.weight.flatten(1).to(q.dtype), self.reatten_matrix.bias.to(q.dtype)
@@ -100,16 +100,16 @@ class MapSums:
 
     @property
     def var(self) -> Tensor:
-        """Biased, as batch norm divides by it."""
+        """Biased variance, as used by batch norm."""
         return (self.squares / self._divisor - self.mean.square()).clamp_min(0)
 
     @property
     def _divisor(self) -> int | Tensor:
-        """The number of entries; 1 for a batch without images, whose sums are 0."""
+        """Number of entries, or 1 for an empty batch, whose sums are 0."""
         return self.entries.clamp_min(1) if isinstance(self.entries, Tensor) else max(self.entries, 1)
 
     def over_ranks(self, norm: nn.Module) -> 'MapSums':
-        """The same over all ranks, gradients included, if `norm` is a SyncBatchNorm and there are several."""
+        """Sum over all ranks, including gradients, if `norm` is a SyncBatchNorm and there are several ranks."""
         if not isinstance(norm, nn.SyncBatchNorm) or not (dist.is_available() and dist.is_initialized()):
             return self
         group = norm.process_group or dist.group.WORLD
@@ -122,7 +122,7 @@ class MapSums:
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """All-reduce whose backward pass all-reduces too: what every rank's loss owes to this rank's numbers."""
+    """All-reduce that also all-reduces gradients, because every rank's loss depends on this rank's sums."""
 
     @staticmethod
     def forward(ctx, numbers: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -142,9 +142,9 @@ def uses_batch_statistics(norm: nn.Module) -> bool:
 
 @torch.no_grad()
 def update_running(norm: nn.Module, mean: Tensor, var: Tensor, entries: int | Tensor) -> None:
-    """Update the buffers as a training step of BatchNorm2d does; without images they keep their values.
+    """Update the buffers as a training step of BatchNorm2d does. An empty batch keeps their values.
 
-    var: biased. entries: numbers per head; a Tensor is a sum over ranks, of which one at least has images.
+    var: biased. entries: numbers per head; a Tensor is a sum over ranks, at least one of which has images.
     """
     if not (norm.training and norm.track_running_stats) or (isinstance(entries, int) and not entries):
         return
@@ -156,7 +156,7 @@ def update_running(norm: nn.Module, mean: Tensor, var: Tensor, entries: int | Te
 
 
 class FrozenBatchNormStatistics(AbstractContextManager):
-    """While entered, the running statistics of the norms in `module` stand still, and the batch's are used as before.
+    """Context manager that freezes the running statistics of the norms in `module`. Batch statistics stay in use.
 
     For the second forward pass of a checkpointed block, which would count every batch twice.
     """

@@ -1,8 +1,8 @@
-"""Images of several sizes in one batch, each of which goes through a backbone as if it were alone.
+"""Batches of images of several sizes, where each image passes through a backbone without its padding.
 
-Global attention sees whatever pads an image to the size of its mates. No mask keeps it out here: images of one size run
-together, cut to that size, so that padding is neither seen nor paid for, at borders of convolutions and in the
-resampled position embedding neither.
+Global attention would attend to padding, and no mask prevents it here. Instead, images of one size run together,
+cropped to that size. Padding then affects neither attention nor convolution borders nor the resampled position
+embedding, and costs no computation.
 """
 
 from collections import defaultdict
@@ -17,9 +17,9 @@ Maps = tuple[Tensor, ...]
 
 
 def set_image_sizes(images: Tensor, sizes: Sequence[Size]) -> None:
-    """Note on `images` (B, C, H, W) itself how large each is when it is alone: it lies at the top left, padding around.
+    """Attach the unpadded size of each image to `images` (B, C, H, W). Images are at the top left of the padded area.
 
-    The note is on this tensor alone: what is computed from it, a copy too, has none.
+    The sizes are attached to this tensor only, not to copies or results of operations on it.
     Raises ValueError unless there is one size per image, from 1 x 1 to H x W.
     """
     full = tuple(images.shape[-2:])
@@ -30,15 +30,15 @@ def set_image_sizes(images: Tensor, sizes: Sequence[Size]) -> None:
 
 
 def sizes_of(images: Tensor) -> tuple[Size, ...] | None:
-    """What `set_image_sizes` noted, if anything."""
+    """Return the sizes attached by `set_image_sizes`, or None."""
     return getattr(images, 'image_sizes', None)
 
 
 def forward_per_size(forward: Callable[[Tensor], Maps], images: Tensor, sizes: Sequence[Size]) -> Maps:
-    """`forward`, from images (b, C, h, w) to maps (b, C_i, h_i, w_i), once for every size that occurs.
+    """Run `forward`, from images (b, C, h, w) to maps (b, C_i, h_i, w_i), once per distinct size.
 
-    images: (B, C, H, W). Returns (B, C_i, H_i, W_i), zero outside an image's own map. A batch of one size, without
-    padding, is handed on as it is.
+    images: (B, C, H, W). Returns (B, C_i, H_i, W_i), zero outside an image's map. A batch of one size without padding
+    is passed through unchanged.
     """
     places: dict[Size, list[int]] = defaultdict(list)
     for place, size in enumerate(sizes):
@@ -52,6 +52,6 @@ def forward_per_size(forward: Callable[[Tensor], Maps], images: Tensor, sizes: S
 
 
 def _join(maps: Sequence[Tensor], order: list[int]) -> Tensor:
-    """Maps (b, C, h, w) of several sizes in one tensor, filled up with zeros on the right and below, then reordered."""
+    """Zero-pad maps (b, C, h, w) of several sizes on the right and bottom, concatenate and reorder them."""
     height, width = (max(one.shape[axis] for one in maps) for axis in (2, 3))
     return torch.cat([F.pad(one, (0, width - one.shape[3], 0, height - one.shape[2])) for one in maps])[order]

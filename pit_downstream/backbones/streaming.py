@@ -1,6 +1,6 @@
-"""Softmax attention whose heads are mixed linearly before they meet the values, without the N x N maps in memory.
+"""Softmax attention with heads mixed linearly before the values, without storing the N x N maps.
 
-Query rows go by in chunks, forward and backward; what the backward pass needs of the maps is computed anew.
+Query rows are processed in chunks, forward and backward. The backward pass recomputes the maps.
 """
 
 from collections.abc import Iterator
@@ -15,24 +15,24 @@ MIB = 2 ** 20
 
 
 def default_budget(device: torch.device) -> int:
-    """Bytes for the maps of one chunk: within a CPU's cache, or enough to fill a GPU. Both are far below one map.
+    """Return the bytes for the maps of one chunk: to fit a CPU's cache, or to fill a GPU. Both are far below one map.
 
-    The CPU's was measured (benchmarks/reattention.py); the GPU's is an estimate: some tens of microseconds a kernel.
+    The CPU value is measured (benchmarks/reattention.py). The GPU value is an estimate: tens of microseconds a kernel.
     """
     return 16 * MIB if device.type == 'cpu' else 256 * MIB
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
-    """Arithmetic in the dtype of its operands. The meta device, for shapes alone, knows no autocast."""
+    """Disable autocast. The meta device, for shapes only, does not support autocast."""
     return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
 
 
 @dataclass(frozen=True)
 class Streaming:
-    """How the rows go by. budget: bytes for the maps of one chunk, never less than one row of one image.
+    """Settings of the chunked computation. budget: bytes for the maps of one chunk, at least one row of one image.
 
     moments: also sum the mixed map's entries and their squares. dropout: probability in [0, 1) of zeroing an entry of
-    the softmax, with masks drawn from `seed`, the same ones in the backward pass.
+    the softmax. Masks are drawn from `seed` and are the same in the backward pass.
     """
 
     budget: int
@@ -47,7 +47,7 @@ class Streaming:
             raise ValueError(f'dropout is a probability in [0, 1), got {self.dropout}')
 
     def chunks(self, q: Tensor, buffers: int) -> Iterator[tuple[slice, slice]]:
-        """Slices (images, rows) of q (B, H, N, d): whole images while several fit, else some rows of one."""
+        """Yield slices (images, rows) of q (B, H, N, d): whole images if several fit, else some rows of one."""
         batch, heads, count, _ = q.shape
         row_bytes = buffers * heads * count * q.element_size()
         images = max(1, self.budget // (row_bytes * count))
@@ -57,7 +57,7 @@ class Streaming:
                 yield slice(image, min(image + images, batch)), slice(row, min(row + rows, count))
 
     def mask(self, images: slice, rows: slice, like: Tensor) -> Tensor:
-        """Dropout's factors for one chunk, 0 or 1 / (1 - dropout), in the shape of `like` (b, H, rows, N)."""
+        """Draw the dropout factors of one chunk, 0 or 1 / (1 - dropout), in the shape of `like` (b, H, rows, N)."""
         generator = torch.Generator(like.device)
         generator.manual_seed(self.seed + images.start * like.shape[-1] + rows.start)
         keep = 1 - self.dropout
@@ -65,14 +65,14 @@ class Streaming:
 
 
 class Scratch:
-    """Buffers for the maps of one chunk, used by every chunk in turn: fresh memory costs more than the arithmetic."""
+    """Buffers for the maps of one chunk, reused by every chunk. Allocation costs more than the arithmetic."""
 
     def __init__(self, like: Tensor):
         self._like = like
         self._flat: dict[str, Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """An uninitialised tensor. The first chunk is the largest, so later ones take a part of its memory."""
+        """Return an uninitialized tensor. The first chunk is the largest, so later ones use part of its memory."""
         size = torch.Size(shape).numel()
         if name not in self._flat:
             self._flat[name] = self._like.new_empty(size)
@@ -81,9 +81,9 @@ class Scratch:
 
 def mixed_attention(q: Tensor, k: Tensor, v: Tensor, mixing: Tensor, *, how: Streaming
                     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """out_g = S_g v_g with S_g = sum_h mixing_gh A_h and A = dropout(softmax(q k^T)), exactly and differentiably.
+    """Compute out_g = S_g v_g with S_g = sum_h mixing_gh A_h and A = dropout(softmax(q k^T)), exact and differentiable.
 
-    q, k, v: (B, H, N, d), q scaled already; mixing: (H, H); all of one dtype, float32 or float64.
+    q, k, v: (B, H, N, d), q already scaled; mixing: (H, H); all of one dtype, float32 or float64.
     Returns out (B, H, N, d) and, if `how.moments`, per head the sums (H,) of S and of its squares over B, N and N.
     Memory: O(B H N d) and the budget, forward and backward.
     """
@@ -147,7 +147,7 @@ class _MixedAttention(torch.autograd.Function):
 
 
 def _attention(q: Tensor, k: Tensor, scratch: Scratch) -> Tensor:
-    """softmax(q k^T), (b, H, rows, N), in scratch memory; its 'mixed' buffer is overwritten on the way."""
+    """Compute softmax(q k^T), (b, H, rows, N), in scratch memory. Overwrites the 'mixed' buffer."""
     shape = (*q.shape[:3], k.shape[2])
     scores = scratch.take('mixed', shape)
     torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT, out=scores.flatten(0, 1))
@@ -155,19 +155,19 @@ def _attention(q: Tensor, k: Tensor, scratch: Scratch) -> Tensor:
 
 
 def _mix(mixing: Tensor, maps: Tensor, out: Tensor) -> Tensor:
-    """sum_h mixing_gh maps_h for maps (b, H, rows, N), written to `out`."""
+    """Compute sum_h mixing_gh maps_h for maps (b, H, rows, N) into `out`."""
     torch.bmm(mixing.expand(len(maps), -1, -1), maps.flatten(2), out=out.flatten(2))
     return out
 
 
 def _squares(maps: Tensor) -> Tensor:
-    """Sum of squares per head (H,). Row by row first, which keeps float32 at 1e-7."""
+    """Sum the squares per head (H,), row by row first for a float32 error of 1e-7."""
     return torch.linalg.vector_norm(maps, dim=-1).square().sum((0, 2))
 
 
 def _grad_mixed(mixed: Tensor, grad_out: Tensor, v: Tensor, grad_total: Tensor | None, grad_squares: Tensor | None
                 ) -> Tensor:
-    """Gradient of the mixed map (b, H, rows, N), in the place of `mixed`: through the output and both moments."""
+    """Compute the gradient of the mixed map (b, H, rows, N) in place, through the output and both moments."""
     if grad_squares is not None:
         mixed.mul_(2 * grad_squares[:, None, None])
     mixed.flatten(0, 1).baddbmm_(grad_out, v.flatten(0, 1).mT, beta=0 if grad_squares is None else 1)

@@ -1,4 +1,4 @@
-"""Checkpoints of any origin -> the state dict of one of our modules, with a report. Pure functions on dicts."""
+"""Conversion of any checkpoint to the state dict of a module, with a report. Pure functions on dicts."""
 
 import math
 import re
@@ -14,9 +14,9 @@ from pit_downstream.backbones.layers import resize_grid
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What became of a checkpoint: names of the module's tensors loaded and missing, and of the file's tensors left.
+    """Result of loading a checkpoint: loaded and missing tensors of the module, and unused tensors of the file.
 
-    new: tensors of the module that no such checkpoint has (output norms, say), which keep their values.
+    new: tensors of the module that are in no such checkpoint (e.g. output norms) and keep their values.
     """
 
     loaded: tuple[str, ...]
@@ -35,9 +35,9 @@ class WeightsReport:
 
 
 def strip_prefix(state: Mapping[str, Tensor], anchor: str) -> dict[str, Tensor]:
-    """Keep what stands beside the parameter `anchor` and drop the names before it: 'module.', 'backbone.', ...
+    """Keep the tensors at the level of parameter `anchor` and drop their name prefix: 'module.', 'backbone.', ...
 
-    Returns {} when no name ends in `anchor`. Of several candidates the outermost is taken.
+    Returns {} if no name ends in `anchor`. Of several candidates the outermost is used.
     """
     prefixes = [name[:-len(anchor)] for name in state if name == anchor or name.endswith('.' + anchor)]
     if not prefixes:
@@ -47,7 +47,7 @@ def strip_prefix(state: Mapping[str, Tensor], anchor: str) -> dict[str, Tensor]:
 
 
 def timm_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """timm keeps the pool in front of stage i + 1 (`transformers.1.pool`), the official code beside it (`pools.0`)."""
+    """Rename timm's pool before stage i + 1 (`transformers.1.pool`) to the official name (`pools.0`)."""
     def rename(name: str) -> str:
         return re.sub(r'^transformers\.(\d+)\.pool\.', lambda match: f'pools.{int(match[1]) - 1}.', name)
     return {rename(name): value for name, value in state.items()}
@@ -55,11 +55,11 @@ def timm_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def fit(state: Mapping[str, Tensor], target: Mapping[str, Tensor], *, optional: Collection[str] = ()
         ) -> tuple[dict[str, Tensor], WeightsReport]:
-    """Choose and adapt the tensors of `state` that `target` (a module's state dict) wants.
+    """Select and adapt the tensors of `state` for `target` (a module's state dict).
 
-    Two things are adapted: `pos_embed`, a grid (1, D, h, w) or a class token and a square (1, 1 + n^2, D), is resampled
-    to the module's grid, and of the two tokens of a distilled `cls_token` a module with one takes the first. Any other
-    difference in shape counts as missing.
+    Two tensors are adapted. `pos_embed`, a grid (1, D, h, w) or a class token and a square (1, 1 + n^2, D), is
+    resampled to the module's grid. Of the two tokens of a distilled `cls_token`, a module with one token uses the
+    first. Any other difference in shape counts as missing.
     """
     fitted, adapted = {}, []
     for name, wanted in target.items():
@@ -81,9 +81,9 @@ def fit(state: Mapping[str, Tensor], target: Mapping[str, Tensor], *, optional: 
 
 @dataclass(frozen=True)
 class Family:
-    """Checkpoints of one architecture. anchor: a tensor that each of them has. settings: what must agree with a file.
+    """Checkpoints of one architecture. anchor: a tensor in each of them. settings: arguments that must match the file.
 
-    rename: from the other spellings of parameter names to the official one.
+    rename: converts other parameter names to the official ones.
     """
 
     name: str
@@ -95,10 +95,10 @@ class Family:
                 depth: int | None = None) -> tuple[dict[str, Tensor], WeightsReport]:
         """Convert any checkpoint (official, timm, DDP, EMA, detector) to the names and shapes of `target`.
 
-        depth: how many `blocks` the whole architecture has, of which `target` may hold the first ones only.
-        Raises ValueError when a tensor of `target` that is not `optional` cannot be had, or when the file's blocks
-        are more than `depth`, or hold more than the target's: nobody should train from noise, or from parts of
-        another architecture, believing otherwise.
+        depth: number of `blocks` of the full architecture. `target` may have only the first ones.
+        Raises ValueError if a tensor of `target` that is not `optional` is missing, if the file has more blocks than
+        `depth`, or if its blocks have tensors that those of the target do not have. This prevents training from random
+        weights or from a different architecture unnoticed.
         """
         named = unwrap(checkpoint)
         state = self.rename(strip_prefix(named, self.anchor))
@@ -109,7 +109,7 @@ class Family:
         if report.missing:
             lacking = [_mismatch(name, state, target) for name in report.missing]
             raise ValueError(f'expected all {len(report.loaded) + len(lacking)} tensors, got {len(report.loaded)}; '
-                             f'lacking {_listed(lacking)}; check that {self.settings} with the file')
+                             f'missing: {_listed(lacking)}; check that {self.settings} with the file')
         foreign = [name for name in report.left if _is_foreign(name, target, depth)]
         if foreign:
             raise ValueError(f'expected the blocks of this architecture, got also {_listed(foreign)}; check that '
@@ -118,20 +118,20 @@ class Family:
 
 
 PIT = Family('PiT', 'patch_embed.conv.weight', 'arch and distilled agree', timm_to_official)
-DEEPVIT = Family('DeepViT or ViT', 'patch_embed.proj.weight', 'arch agrees')  # and DeiT, which has the names of timm
+DEEPVIT = Family('DeepViT or ViT', 'patch_embed.proj.weight', 'arch agrees')  # also DeiT, which uses timm's names
 
 
 def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of state dicts of one module, summed in float64; of counters, which are whole numbers, the last one's.
+    """Average state dicts of one module in float64. For integer counters the last value is used.
 
-    Raises ValueError where the names or the shapes of their tensors differ.
+    Raises ValueError if the names or shapes of their tensors differ.
     """
     first, *others = states
     for other in others:
-        strange = [name for name in {**first, **other} if name not in first or name not in other
+        unknown = [name for name in {**first, **other} if name not in first or name not in other
                    or first[name].shape != other[name].shape]
-        if strange:
-            raise ValueError(f'expected checkpoints of one model, got some that differ in {_listed(strange)}; average '
+        if unknown:
+            raise ValueError(f'expected checkpoints of one model, got some that differ in {_listed(unknown)}; average '
                              'those of one run')
     return {name: _mean([state[name] for state in states]) for name in first}
 
@@ -143,13 +143,13 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
 
 
 def at_size(state: Mapping[str, Tensor], pos_embed: Tensor) -> dict[str, Tensor]:
-    """`state` with its `pos_embed` resampled to the grid of the given one, where that can be done."""
+    """Return `state` with `pos_embed` resampled to the grid of the given one, if possible."""
     fitted, _ = fit({name: state[name] for name in ('pos_embed',) if name in state}, {'pos_embed': pos_embed})
     return {**state, **fitted}
 
 
 def _is_foreign(name: str, target: Mapping[str, Tensor], depth: int | None) -> bool:
-    """Whether a tensor that was left in the file belongs to a block that `target` has, or that its arch has not."""
+    """Return whether an unused tensor belongs to a block that `target` has, or one beyond `depth`."""
     number = re.match(r'blocks\.(\d+)\.', name)
     if not number:
         return False
@@ -168,7 +168,7 @@ def _adapt(name: str, value: Tensor, wanted: Tensor) -> Tensor | None:
 
 
 def _resize_tokens(embedding: Tensor, count: int) -> Tensor | None:
-    """(1, 1 + n^2, D), the class token first -> (1, count, D); None unless `count` - 1 and n^2 are squares."""
+    """Resample (1, 1 + n^2, D), class token first, to (1, count, D), or None unless `count` - 1 and n^2 are squares."""
     side, wanted = math.isqrt(embedding.shape[1] - 1), math.isqrt(count - 1)
     if side ** 2 != embedding.shape[1] - 1 or wanted ** 2 != count - 1:
         return None

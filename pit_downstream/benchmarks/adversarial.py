@@ -1,4 +1,4 @@
-"""Adversarial robustness: the accuracy of a classifier under attacks of growing size, on all images."""
+"""Adversarial robustness: accuracy of a classifier under attacks of growing size, on all images."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from pit_downstream.core.spec import Spec, Value
 from pit_downstream.benchmarks.base import Benchmark, wilson
 
 ERROR = 'top1_error'
-METRICS = (ERROR, 'forwards', 'backwards')  # the latter are images taken through the model and back, per image
+METRICS = (ERROR, 'forwards', 'backwards')  # the latter count forward and backward passes per image
 LEVELS = tuple(Fraction(level, 255) for level in (1, 2, 4, 8))
 USUAL = (Spec.of('noise'), Spec.of('fgsm'), Spec.of('pgd', steps=20), Spec.of('autoattack'))
 
-SIZE = ('norm', 'epsilon', 'count', 'side')  # the arguments of a threat model, the latter two of patches
+SIZE = ('norm', 'epsilon', 'count', 'side')  # arguments of a threat model, the last two of patches
 
-Verdicts = Mapping[str, bool]  # by image: whether the model stood
+Verdicts = Mapping[str, bool]  # by image: whether the model was right
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of `count` images with its 95 % interval (Wilson)."""
+    """Fraction of `count` images with its 95 % interval (Wilson)."""
 
     value: float
     low: float
@@ -36,9 +36,9 @@ class Rate:
 
 def conditions(attacks: Iterable[Spec] = USUAL, epsilons: Iterable[Value] = LEVELS, *, norms: Iterable[str] = ('Linf',),
                corruptions: Iterable[Spec | None] = (None,)) -> tuple[Condition, ...]:
-    """The images of each corruption (None: clean ones) as they are, and under every attack at every epsilon.
+    """Return every corruption (None: clean images) without attack, and with every attack at every epsilon.
 
-    An attack that says its own norm or epsilon keeps it, and is there once for it.
+    An attack that sets a norm or epsilon keeps it, and occurs once.
     """
     corruptions, norms, epsilons = list(corruptions), list(norms), list(epsilons)
     attacked = [sized(attack, norm, epsilon) for attack in attacks for norm in norms for epsilon in epsilons]
@@ -48,28 +48,29 @@ def conditions(attacks: Iterable[Spec] = USUAL, epsilons: Iterable[Value] = LEVE
 
 
 def sized(attack: Spec, norm: str, epsilon: Value) -> Spec:
-    """The attack with a norm and an epsilon, unless it has its own; a patch has no epsilon."""
+    """Return the attack with this norm and epsilon, unless it sets them. A patch has no epsilon."""
     if attack.get('norm') == 'patch':
         return attack
     return Spec.of(attack.name, **{'norm': norm, 'epsilon': epsilon, **dict(attack.kwargs)})
 
 
 def accuracy(table: Table, condition: Condition) -> Rate:
-    """1 - error on all images; robust accuracy if the condition has an attack."""
+    """Return 1 - error on all images; robust accuracy if the condition has an attack."""
     record = table.record((condition, ERROR))
     return Rate.of(1 - record.value, record.count)
 
 
 def attacks_in(table: Table) -> list[Condition]:
-    """The conditions with an attack, in the order of the table."""
+    """Return the conditions with an attack, in the order of the table."""
     parsed = (Condition.parse(record.condition) for record in table.records if record.metric == ERROR)
     return list(dict.fromkeys(condition for condition in parsed if condition.attack is not None))
 
 
 def curves(table: Table, argument: str = 'epsilon') -> dict[str, list[tuple[float, Rate]]]:
-    """Robust accuracy over an argument, by the condition without it: {'clean + pgd(steps=20)': [(1/255, rate), ...]}.
+    """Return robust accuracy over an argument: {'clean + pgd(steps=20)': [(1/255, rate), ...]}.
 
-    argument: of the attack; 'epsilon', 'steps', 'restarts' ... A curve has two points at least, in rising order.
+    Keys are conditions without the argument. argument: of the attack; 'epsilon', 'steps', 'restarts' ... A curve has at
+    least two points, in ascending order.
     """
     found: dict[str, list[tuple[float, Rate]]] = {}
     for condition in attacks_in(table):
@@ -82,9 +83,9 @@ def curves(table: Table, argument: str = 'epsilon') -> dict[str, list[tuple[floa
 
 
 def worst_cases(verdicts: Mapping[Condition, Verdicts]) -> dict[Condition, Rate]:
-    """The share of images that stood every attack of one norm and epsilon, where there is more than one of them.
+    """Return the fraction of images that withstand every attack of one norm and epsilon, if there are several.
 
-    The keys' attack is named worst_case, with that norm and epsilon. Raises ValueError where the attacks were not made
+    The attack of a key is named worst_case, with that norm and epsilon. Raises ValueError if the attacks were not made
     on the same images.
     """
     groups: dict[Condition, list[Verdicts]] = {}
@@ -104,7 +105,7 @@ def _worst(condition: Condition, several: Sequence[Verdicts]) -> Rate:
 
 
 def summarise(table: Table) -> dict[str, float]:
-    """Accuracies by condition, 'accuracy(clean)' first. Raises MissingMeasurement where the clean one is missing."""
+    """Return accuracies by condition, 'accuracy(clean)' first. Raises MissingMeasurement without the clean accuracy."""
     table.require([(CLEAN, ERROR)], command='python tools/eval_adversarial.py with the flags of the first run')
     return {f'accuracy({condition})': accuracy(table, condition).value for condition in (CLEAN, *attacks_in(table))}
 

@@ -19,7 +19,7 @@ _COLUMNS = ('model', 'dataset', 'condition', 'corruption', 'attack', 'norm', 'ep
 
 
 def as_text(table: Table, conditions: Sequence[Condition], worst: Mapping[Condition, Rate]) -> str:
-    """A line for every condition: accuracy on all images, its interval, passes per image; last the worst cases."""
+    """Return a line per condition: accuracy on all images, its interval, passes per image. Worst cases come last."""
     rows = [['attack', 'norm', 'epsilon', 'accuracy', '95 %', 'forwards', 'backwards']]
     for condition in conditions:
         cost = [f'{table[condition, metric]:.1f}' if (condition, metric) in table else ''
@@ -30,7 +30,7 @@ def as_text(table: Table, conditions: Sequence[Condition], worst: Mapping[Condit
 
 
 def as_csv(table: Table) -> str:
-    """One line for every record; low and high are the ends of the 95 % interval (Wilson) of an error."""
+    """Return one line per record; low and high are the ends of the 95 % interval (Wilson) of an error."""
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator='\n')
     writer.writeheader()
@@ -39,9 +39,9 @@ def as_csv(table: Table) -> str:
 
 
 def as_json(table: Table, worst: Mapping[Condition, Rate], warnings: Sequence[str] = ()) -> str:
-    """{'model', 'dataset', 'summary', 'worst_cases', 'curves', 'warnings', 'records'}.
+    """Return {'model', 'dataset', 'summary', 'worst_cases', 'curves', 'warnings', 'records'}.
 
-    curves: by argument, 'epsilon' and 'steps', then by attack, [value, accuracy with its interval] each.
+    curves: by argument, 'epsilon' and 'steps', then by attack; entries are [value, accuracy with its interval].
     """
     curves = {argument: {name: [[value, asdict(rate)] for value, rate in points]
                          for name, points in adversarial.curves(table, argument).items()}
@@ -53,7 +53,7 @@ def as_json(table: Table, worst: Mapping[Condition, Rate], warnings: Sequence[st
 
 
 def words(condition: Condition) -> list[str]:
-    """What is done to the images, without norm and epsilon; the norm; the epsilon."""
+    """Return three texts: corruption and attack without norm and epsilon, the norm, and the epsilon."""
     attack = condition.attack
     if attack is None:
         return [str(condition), '', '']

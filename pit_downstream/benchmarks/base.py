@@ -1,4 +1,4 @@
-"""Benchmark: conditions, metrics and a summary; and the interval of a measured rate."""
+"""Benchmark class, and confidence intervals of measured rates."""
 
 import math
 import shlex
@@ -9,15 +9,15 @@ from pit_downstream.core.condition import Condition
 from pit_downstream.core.records import Table, weights_label
 from pit_downstream.core.spec import Spec
 
-Z = 1.959963984540054  # the 97.5 % quantile of the standard normal: 95 % lie within +-Z
+Z = 1.959963984540054  # 97.5 % quantile of the standard normal: 95 % are within +-Z
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is measured under which conditions, and what it comes to.
+    """Conditions, metrics and summary of a benchmark.
 
-    dataset: name of the Spec under which its samples are kept. summarise: pure, of the table, or for a benchmark of
-    several datasets of their tables by name; raises MissingMeasurement where anything it needs is absent.
+    dataset: name of the Spec under which its samples are recorded. summarise: pure function of the table or, for
+    several datasets, of tables by name. It raises MissingMeasurement if anything it needs is missing.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Benchmark:
 
 
 def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None:
-    """Raise ValueError for a record that rests on fewer than images - allow_missing images."""
+    """Raise ValueError for a record of fewer than images - allow_missing images."""
     for record in table.records:
         if record.count < images - allow_missing:
             raise ValueError(f'expected {images} images behind every number of {table.model} on {table.dataset}, got '
@@ -38,15 +38,15 @@ def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None
 
 
 def model_flag(model: str) -> str:
-    """--model as a shell takes it, for a model's name in records; its weights stand there without their folder."""
-    kwargs = ('weights', 'amp', 'search', 'mean', 'std')  # what build_classifier adds
+    """Return --model as a shell argument from a recorded model name, whose weights are named without their folder."""
+    kwargs = ('weights', 'amp', 'search', 'mean', 'std')  # added by build_classifier
     spec, label = Spec.parse(model).without(*kwargs), weights_label(model)
-    foreign = label.startswith(('local-dir:', 'hf-hub:', 'hf_hub:'))  # a model that its weights name
+    foreign = label.startswith(('local-dir:', 'hf-hub:', 'hf_hub:'))  # the weights name the model
     return f'--model {shlex.quote(label if foreign else str(spec))}'
 
 
 def wilson(rate: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a probability of which `rate` was seen in `count` independent trials (Wilson 1927)."""
+    """Compute the 95 % interval of a probability observed as `rate` in `count` independent trials (Wilson 1927)."""
     if count < 1 or not 0 <= rate <= 1:
         raise ValueError(f'expected a rate in [0, 1] and a count of at least 1, got {rate} and {count}')
     spread = Z * math.sqrt(rate * (1 - rate) / count + (Z / (2 * count)) ** 2)
@@ -55,11 +55,10 @@ def wilson(rate: float, count: int) -> tuple[float, float]:
 
 
 def weighted_interval(terms: Iterable[tuple[float, float, int]], offset: float = 0.) -> tuple[float, float]:
-    """An interval of offset + sum of weight * rate, where the rates were measured on the same images.
+    """Compute an interval of offset + sum of weight * rate, for rates measured on the same images.
 
-    terms: (weight, rate, count). The same images stand behind every rate, so the rates are correlated to an unknown
-    degree; the ends of the Wilson intervals are added, which covers the truth with at least 95 % whatever the
-    correlation is, as far as the rates are normal.
+    terms: (weight, rate, count). Rates on the same images have an unknown correlation. Adding the ends of the Wilson
+    intervals covers the true value with at least 95 % for any correlation, as far as the rates are normal.
     """
     low, high = [offset], [offset]
     for weight, rate, count in terms:

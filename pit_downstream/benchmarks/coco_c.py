@@ -1,4 +1,4 @@
-"""COCO-C, the Robust Detection Benchmark (Michaelis et al. 2019, 1907.07484): AP under corruptions and what is left."""
+"""COCO-C, the Robust Detection Benchmark (Michaelis et al. 2019, 1907.07484): AP under corruptions, mPC and rPC."""
 
 import math
 from collections.abc import Iterable
@@ -13,30 +13,30 @@ from pit_downstream.benchmarks.imagenet_c import CORRUPTIONS, HOLD_OUT, SEVERITI
 __all__ = ['CORRUPTIONS', 'HOLD_OUT', 'METRICS', 'SEVERITIES', 'condition', 'conditions', 'measured', 'require',
            'summarise']
 
-# Of boxes, of masks; which of them there are depends on the dataset and on the detector
+# Of boxes, of masks; the dataset and the detector determine which are available
 METRICS = tuple(f'{kind}{name}' for kind in ('', 'mask_') for name in
                 ('AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large'))
 
 
 def measured(table: Table) -> tuple[str, ...]:
-    """The metrics of which `table` holds any record, in the order of METRICS; AP of an empty table."""
+    """Return the metrics with a record in `table`, in the order of METRICS; AP for an empty table."""
     held = {record.metric for record in table.records}
     return tuple(metric for metric in METRICS if metric in held) or METRICS[:1]
 
 
 def performance_under_corruption(table: Table, metric: str, corruptions: Iterable[str] = CORRUPTIONS,
                                  severities: Iterable[int] = SEVERITIES, /, **variant: Value) -> float:
-    """The mean of `metric` over corruptions and severities: mPC for the fifteen and the five."""
+    """Compute the mean of `metric` over corruptions and severities; mPC by default."""
     keys = [(condition(name, severity, **variant), metric) for name in corruptions for severity in severities]
     require(table, keys)
     return math.fsum(table[key] for key in keys) / len(keys)
 
 
 def summarise(table: Table, **variant: Value) -> dict[str, float]:
-    """For each measured metric P (clean), mPC, rPC = mPC / P, and mPC of one corruption or severity; fractions.
+    """Compute P (clean), mPC, rPC = mPC / P, and mPC per corruption and per severity, for each metric, in fractions.
 
-    Keys are like 'mPC(AP)', 'mPC(AP, fog)', 'mPC(AP, severity=3)'. Where P is 0 there is no rPC.
-    Raises MissingMeasurement that names every absent condition and the command that measures them.
+    Keys are like 'mPC(AP)', 'mPC(AP, fog)', 'mPC(AP, severity=3)'. If P is 0, rPC is omitted.
+    Raises MissingMeasurement with every missing condition and the command that measures them.
     """
     metrics = measured(table)
     require(table, [(one, metric) for metric in metrics for one in conditions(**variant)])
@@ -53,7 +53,7 @@ def summarise(table: Table, **variant: Value) -> dict[str, float]:
 
 
 def require(table: Table, keys: Iterable[Key]) -> None:
-    """Raise MissingMeasurement for the keys that `table` lacks, with the flags that measure them."""
+    """Raise MissingMeasurement for keys missing from `table`, with the flags that measure them."""
     missing = [Condition.parse(str(key[0])).corruption for key in keys if key not in table]
     specs = [spec for spec in missing if spec is not None]
     flags = ''

@@ -1,4 +1,4 @@
-"""AP of a detector under attack, on the same images as without: curves over epsilon as text and JSON."""
+"""AP of a detector with and without attack, on the same images: curves over epsilon as text and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -10,18 +10,22 @@ from pit_downstream.core.spec import Spec, Value, spelled
 from pit_downstream.benchmarks import coco_c
 from pit_downstream.benchmarks.tables import aligned, number
 
-Curve = list[tuple[float, float]]  # (epsilon, value) in rising order
+Curve = list[tuple[float, float]]  # (epsilon, value) in ascending order
 
 
 def as_text(table: Table, conditions: Sequence[Condition]) -> str:
-    """For each AP a line without an attack and one for every attack, with a column for every epsilon; '-' where none
-    was wanted."""
+    """Return for each AP a line without attack and one per attack, with a column per epsilon.
+
+    '-' marks an epsilon that was not measured.
+    """
     return '\n\n'.join(_metric_text(table, metric, conditions) for metric in _chief(table))
 
 
 def as_json(table: Table) -> str:
-    """{'model', 'dataset', 'clean', 'curves', 'records'}: clean by metric; curves by metric, then by condition without
-    its epsilon, pairs [epsilon, value]."""
+    """Return {'model', 'dataset', 'clean', 'curves', 'records'}.
+
+    clean: by metric. curves: by metric, then by condition without epsilon; pairs [epsilon, value].
+    """
     metrics = coco_c.measured(table)
     clean = {metric: {str(condition): table[condition, metric] for condition in _conditions(table)
                       if condition.attack is None and (condition, metric) in table} for metric in metrics}
@@ -31,7 +35,7 @@ def as_json(table: Table) -> str:
 
 
 def curves(table: Table, metric: str) -> dict[str, Curve]:
-    """A metric over epsilon, by the condition without it."""
+    """Return a metric over epsilon, by the condition without epsilon."""
     found: dict[str, Curve] = {}
     for condition in _conditions(table):
         epsilon = condition.attack.get('epsilon') if condition.attack else None
@@ -54,7 +58,7 @@ def _metric_text(table: Table, metric: str, conditions: Sequence[Condition]) -> 
 
 
 def _chief(table: Table) -> list[str]:
-    """The metrics that a table of text shows: AP of boxes and of masks, or AP50 where there is no AP."""
+    """Return the metrics of a text table: AP of boxes and of masks, or AP50 without AP."""
     measured = coco_c.measured(table)
     return [metric for metric in measured if metric in ('AP', 'mask_AP')] or list(measured[:1])
 
@@ -68,7 +72,7 @@ def _still(condition: Condition) -> Condition:
 
 
 def _sized(still: Condition, epsilon: Value) -> Condition:
-    """The condition of which `still` says everything but epsilon."""
+    """Return the condition `still` with this epsilon."""
     attack = still.attack
     return Condition(still.corruption, attack and Spec.of(attack.name, **{**dict(attack.kwargs), 'epsilon': epsilon}))
 

@@ -1,4 +1,4 @@
-"""COCO-C's table as text and JSON; its CSV is that of any corruption benchmark."""
+"""COCO-C results as text and JSON; the CSV is the same as for any corruption benchmark."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pit_downstream.benchmarks.tables import aligned, number, record_row, whole_
 
 
 def as_text(table: Table, metric: str, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
-    """One metric by corruption and severity with its means; '-' where there is none."""
+    """Return one metric by corruption and severity with its means; '-' if missing."""
     cells = {(name, severity): _cell(table, metric, name, severity, variant)
              for name in corruptions for severity in severities}
     rows = [[metric, *map(str, severities), 'mean']]
@@ -27,8 +27,10 @@ def as_text(table: Table, metric: str, corruptions: Sequence[str], severities: S
 
 
 def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
-    """P, mPC and rPC of every metric; where something lacks for these, the sentence that says what, and the means over
-    the conditions that were chosen. Without corruptions P alone."""
+    """Return P, mPC and rPC of every metric; without corruptions P alone.
+
+    A sentence reports missing measurements instead. Means over a subset of the conditions follow.
+    """
     metrics, lines = coco_c.measured(table), []
     if not corruptions:
         return aligned([['', 'P'], *([metric, number(table[CLEAN, metric])] for metric in metrics)])
@@ -50,7 +52,7 @@ def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[
 
 
 def as_json(table: Table, **variant: Value) -> str:
-    """{'model', 'dataset', 'summary', 'records'}; the summary is null over a gap."""
+    """Return {'model', 'dataset', 'summary', 'records'}; the summary is null if a measurement is missing."""
     try:
         summary = coco_c.summarise(table, **variant)
     except MissingMeasurement:

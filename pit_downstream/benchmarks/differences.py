@@ -1,4 +1,4 @@
-"""How much better one model is than another: differences of rates, paired by image where both were asked the same."""
+"""Differences of rates between two models, paired by image if both were measured on the same images."""
 
 import math
 from collections.abc import Mapping
@@ -11,10 +11,9 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Difference:
-    """second - first with its 95 % interval. count: of images where it is paired by image, otherwise None.
+    """Difference second - first with its 95 % interval. count: of images if paired by image, otherwise None.
 
-    p: of the exact test of McNemar where it is paired, two-sided: how often two models that are equally good would
-    differ by as much.
+    p: two-sided, of McNemar's exact test, if paired: how often two equally good models would differ by as much.
     """
 
     value: float
@@ -25,9 +24,9 @@ class Difference:
 
 
 def paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> Difference:
-    """The share that `second` has right less the share that `first` has, on the same images, by their ids.
+    """Compute the fraction that `second` has right minus the fraction that `first` has, on the same images by id.
 
-    Raises ValueError where the images are not the same.
+    Raises ValueError if the images differ.
     """
     if first.keys() != second.keys() or not first:
         raise ValueError(f'expected verdicts on the same images, got {len(first)} and {len(second)}, of which '
@@ -39,11 +38,11 @@ def paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> Difference:
 
 
 def paired_interval(gained: int, lost: int, count: int) -> Interval:
-    """The 95 % interval of (gained - lost) / count, of two rates on the same `count` images.
+    """Compute the 95 % interval of (gained - lost) / count, for two rates on the same `count` images.
 
-    gained, lost: the images that only the second, only the first has right. Wald's interval after one image is added to
-    either (Bonett & Price 2012, Journal of Educational and Behavioral Statistics 37, 479-488), one of those that
-    Fagerland, Lydersen & Laake 2014 (Statistics in Medicine 33, 2850-2875) recommend; cut at -1 and 1.
+    gained, lost: images that only the second, only the first has right. Wald's interval with one image added to each
+    (Bonett & Price 2012, Journal of Educational and Behavioral Statistics 37, 479-488), clipped to [-1, 1]. Fagerland,
+    Lydersen & Laake 2014 (Statistics in Medicine 33, 2850-2875) recommend it, among others.
     """
     if min(gained, lost) < 0 or count < max(1, gained + lost):
         raise ValueError(f'expected parts of at least one image, got {gained} gained and {lost} lost of {count}')
@@ -53,9 +52,9 @@ def paired_interval(gained: int, lost: int, count: int) -> Interval:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """The two-sided p-value of McNemar's test in its exact form, a sign test of the images on which two models differ.
+    """Compute the two-sided p-value of McNemar's exact test, a sign test of the images on which two models differ.
 
-    Source: McNemar 1947; exact: twice the smaller tail of the binomial distribution with probability 1/2, at most 1.
+    Source: McNemar 1947. Exact: twice the smaller tail of the binomial distribution with probability 1/2, at most 1.
     """
     total, term, tail = gained + lost, 1, 0
     for number in range(min(gained, lost) + 1):
@@ -65,9 +64,9 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def apart(first: Interval, second: Interval, value: float) -> Difference:
-    """A difference `value` of two numbers of which only the intervals are known.
+    """Return a difference `value` of two numbers of which only the intervals are known.
 
-    Its interval goes from the lower end of the second less the upper end of the first to the opposite: it covers the
-    truth with at least 95 % however the two are correlated, as far as they are normal (base.weighted_interval).
+    Its interval is from the lower end of the second minus the upper end of the first to the opposite. It covers the
+    true value with at least 95 % for any correlation, as far as both are normal (base.weighted_interval).
     """
     return Difference(value, second[0] - first[1], second[1] - first[0])

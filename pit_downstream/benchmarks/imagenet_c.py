@@ -15,8 +15,8 @@ ERROR = 'top1_error'
 METRICS = (ERROR, 'top5_error', 'nll', 'ece')
 SEVERITIES = (1, 2, 3, 4, 5)
 
-# AlexNet's top-1 error by severity, as published with the benchmark (hendrycks/robustness, issue 10). The means of the
-# rows are the normalisers that AugMix, easyrobust, FAN and RVT carry with six digits.
+# AlexNet's top-1 error by severity, as published with the benchmark (hendrycks/robustness, issue 10). The row means
+# are the normalizers in AugMix, easyrobust, FAN and RVT, which have six digits.
 ALEXNET = MappingProxyType({
     'gaussian_noise': (.69528, .82542, .93554, .98138, .99452),
     'shot_noise': (.71224, .85108, .93574, .98182, .99146),
@@ -40,11 +40,11 @@ ALEXNET_HOLD_OUT = MappingProxyType({'speckle_noise': .8454, 'gaussian_blur': .7
                                      'saturate': .6583})
 CORRUPTIONS = tuple(ALEXNET)
 HOLD_OUT = tuple(ALEXNET_HOLD_OUT)
-HENDRYCKS = ('elastic_transform', 'pixelate', 'frost')  # of which corruptions.variants has the authors' own way
+HENDRYCKS = ('elastic_transform', 'pixelate', 'frost')  # corruptions.variants has the authors' version of these
 
 
 def condition(corruption: str, severity: int, **variant: Value) -> Condition:
-    """variant: further arguments; variant='hendrycks' is said of those alone whose way it changes."""
+    """Return the condition of a corruption. variant: further arguments; 'variant' is dropped outside HENDRYCKS."""
     if corruption not in HENDRYCKS:
         variant.pop('variant', None)
     return Condition(Spec.of(corruption, severity=severity, **variant))
@@ -52,39 +52,39 @@ def condition(corruption: str, severity: int, **variant: Value) -> Condition:
 
 def conditions(corruptions: Iterable[str] = CORRUPTIONS, severities: Iterable[int] = SEVERITIES, /,
                **variant: Value) -> tuple[Condition, ...]:
-    """The clean condition and every corruption at every severity. variant: further arguments of each, e.g. jpeg=85."""
+    """Return the clean condition and every corruption at every severity. variant: arguments of each, e.g. jpeg=85."""
     severities = tuple(severities)
     return (CLEAN, *(condition(name, severity, **variant) for name in corruptions for severity in severities))
 
 
 def has_alexnet(dataset: str) -> bool:
-    """Whether AlexNet's errors belong to a dataset, by its name in records: ImageNet's images and their corruptions."""
+    """Return whether AlexNet's errors apply to a recorded dataset: ImageNet's images and their corruptions."""
     return Spec.parse(dataset).name.startswith('imagenet') and not is_shift(dataset)
 
 
 def corruption_error(table: Table, corruption: str, **variant: Value) -> float:
-    """CE: the summed error over the severities, divided by AlexNet's."""
+    """Compute CE: the error summed over the severities, divided by AlexNet's."""
     return math.fsum(_errors(table, corruption, variant)) / _alexnet_sum(corruption)
 
 
 def relative_corruption_error(table: Table, corruption: str, **variant: Value) -> float:
-    """Relative CE: as CE, with the clean errors subtracted on both sides."""
+    """Compute relative CE: as CE, with the clean errors subtracted on both sides."""
     clean = len(SEVERITIES) * table[CLEAN, ERROR]
     return ((math.fsum(_errors(table, corruption, variant)) - clean)
             / (_alexnet_sum(corruption) - len(SEVERITIES) * ALEXNET_CLEAN))
 
 
 def mean_accuracy(table: Table, severity: int, corruptions: Sequence[str] = CORRUPTIONS, /, **variant: Value) -> float:
-    """1 - error, averaged over the corruptions at one severity."""
+    """Compute 1 - error, averaged over the corruptions at one severity."""
     return 1 - math.fsum(table[condition(name, severity, **variant), ERROR] for name in corruptions) / len(corruptions)
 
 
 def summarise(table: Table, **variant: Value) -> dict[str, float]:
-    """mCE, relative mCE, their 15 terms, and mean accuracies; fractions, so 0.767 is the 76.7 of a leaderboard.
+    """Compute mCE, relative mCE, their 15 terms, and mean accuracies, in fractions: 0.767 is the 76.7 of a leaderboard.
 
-    A table without the clean error, which only relative CE asks for, has neither of the two. A table of other images
-    than ImageNet's has mean accuracies alone. Raises MissingMeasurement that names every absent corruption and severity
-    and the command that measures them.
+    Without the clean error, relative mCE and its terms are omitted. A table of images other than ImageNet's has mean
+    accuracies alone. Raises MissingMeasurement with every missing corruption and severity and the command that measures
+    them.
     """
     require(table, [(one, ERROR) for one in conditions(**variant)[1:]])
     accuracy = {severity: mean_accuracy(table, severity, **variant) for severity in SEVERITIES}
@@ -102,9 +102,9 @@ def summarise(table: Table, **variant: Value) -> dict[str, float]:
 
 
 def intervals(table: Table, **variant: Value) -> dict[str, tuple[float, float]]:
-    """95 % intervals of everything that `summarise` gives: all are weighted sums of the measured errors.
+    """Compute 95 % intervals of all values of `summarise`, which are weighted sums of the measured errors.
 
-    The same images stand behind all of them; see weighted_interval for what that means.
+    All errors are from the same images; see weighted_interval for the consequences.
     """
     require(table, [(one, ERROR) for one in conditions(**variant)[1:]])
     ce = {name: 1 / _alexnet_sum(name) for name in CORRUPTIONS}
@@ -133,14 +133,14 @@ def intervals(table: Table, **variant: Value) -> dict[str, tuple[float, float]]:
 
 
 def corruption_interval(table: Table, corruption: str, **variant: Value) -> tuple[float, float]:
-    """The 95 % interval of corruption_error."""
+    """Compute the 95 % interval of corruption_error."""
     require(table, [(condition(corruption, severity, **variant), ERROR) for severity in SEVERITIES])
     return _interval(table, {corruption: 1 / _alexnet_sum(corruption)}, variant)
 
 
 def mean_interval(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value
                   ) -> tuple[float, float]:
-    """The 95 % interval of 1 - error, averaged over some corruptions and severities."""
+    """Compute the 95 % interval of 1 - error, averaged over some corruptions and severities."""
     records = [table.record((condition(name, severity, **variant), ERROR))
                for name in corruptions for severity in severities]
     return weighted_interval([(-1 / len(records), one.value, one.count) for one in records], offset=1.)
@@ -148,7 +148,7 @@ def mean_interval(table: Table, corruptions: Sequence[str], severities: Sequence
 
 def _interval(table: Table, weights: dict[str, float], variant: dict[str, Value], *, relative: bool = False
               ) -> tuple[float, float]:
-    """Of the sum over corruptions and severities of weight * error. relative: of weight * (error - clean error)."""
+    """Compute the interval of the sum of weight * error or, if `relative`, of weight * (error - clean error)."""
     records = {name: [table.record((condition(name, severity, **variant), ERROR)) for severity in SEVERITIES]
                for name in weights}
     terms = [(weight, one.value, one.count) for name, weight in weights.items() for one in records[name]]
@@ -159,13 +159,13 @@ def _interval(table: Table, weights: dict[str, float], variant: dict[str, Value]
 
 
 def require(table: Table, keys: Iterable[Key]) -> None:
-    """Raise MissingMeasurement for the keys that `table` lacks, with the command that measures them."""
+    """Raise MissingMeasurement for keys missing from `table`, with the command that measures them."""
     missing = [key for key in keys if key not in table]
     table.require(missing, command=command(table, missing))
 
 
 def command(table: Table, keys: Iterable[Key], *, run: str | None = None) -> str:
-    """What measures `keys`. run: the command of the run that left them out; without it the model alone is known."""
+    """Return the command that measures `keys`. run: command of the run that omitted them; by default only --model."""
     specs = [spec for spec in (Condition.parse(str(key[0])).corruption for key in keys) if spec is not None]
     if run is None:
         run = f'python tools/eval_imagenet_c.py {model_flag(table.model)}'

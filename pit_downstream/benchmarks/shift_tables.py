@@ -1,4 +1,4 @@
-"""The errors of a model on shifted datasets as text, CSV and JSON."""
+"""Errors of a model on shifted datasets as text, CSV and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from pit_downstream.benchmarks.tables import aligned, csv_of, number, record_row
 
 
 def as_text(tables: Tables, names: Sequence[str]) -> str:
-    """A line for the clean images, where there are any, and for every shift: error, its interval, clean error, gap.
+    """Return a line for the clean images, if any, and for every shift: error, its interval, clean error, gap.
 
-    Where timm publishes errors of the same weights, they stand in a last column. '-' is what was not measured.
+    Errors that timm publishes for the same weights are in a last column. '-' marks a missing measurement.
     """
     known = shifts.published(next(iter(tables.values())).model)
     rows = [['top-1 error', 'images', 'error', '95 %', 'clean', 'gap', 'timm']]
@@ -26,7 +26,7 @@ def as_text(tables: Tables, names: Sequence[str]) -> str:
 
 
 def summary_text(tables: Tables, names: Sequence[str]) -> str:
-    """The BG-gap where its two sides are measured, and a sentence for every gap that lacks its clean error."""
+    """Return the BG-gap if both sides are measured, and a sentence for every gap without its clean error."""
     lines = []
     if {shifts.SAME, shifts.RANDOM} <= set(names):
         value, (low, high) = shifts.bg_gap(tables)
@@ -42,12 +42,12 @@ def summary_text(tables: Tables, names: Sequence[str]) -> str:
 
 
 def as_csv(tables: Tables) -> str:
-    """One line for every record; low and high are the ends of the 95 % interval (Wilson)."""
+    """Return one line per record; low and high are the ends of the 95 % interval (Wilson)."""
     return csv_of(_records(tables))
 
 
 def as_json(tables: Tables, names: Sequence[str]) -> str:
-    """{'model', 'summary', 'intervals', 'records'}; summary and intervals are null over a gap."""
+    """Return {'model', 'summary', 'intervals', 'records'}; summary and intervals are null over a gap."""
     summary: dict[str, float] | None
     intervals: dict[str, tuple[float, float]] | None
     try:
@@ -59,12 +59,12 @@ def as_json(tables: Tables, names: Sequence[str]) -> str:
 
 
 def _records(tables: Tables) -> list[Record]:
-    """Each once: 'imagenet' and 'clean' may be the same table."""
+    """Return each record once: 'imagenet' and 'clean' may be the same table."""
     return list(dict.fromkeys(record for table in tables.values() for record in table.records))
 
 
 def _clean_and_gap(tables: Tables, name: str, record: Record) -> tuple[str, str]:
-    """'' where there is nothing clean to compare with, '-' where it was not measured."""
+    """Return clean error and gap: '' without matching clean images, '-' if they were not measured."""
     place = shifts.clean_of(name, tables)
     if place is None:
         return '', ''

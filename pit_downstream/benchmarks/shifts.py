@@ -1,4 +1,4 @@
-"""Dataset shifts: top-1 error on other images of the same classes, and the gap to the matching clean ones."""
+"""Dataset shifts: top-1 error on other images of the same classes, and the gap to the matching clean images."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ IMAGENET = 'imagenet'
 IN9 = 'in9_original'
 SAME, RANDOM = 'in9_mixed_same', 'in9_mixed_rand'
 CHALLENGE = 'in9_challenge'
-OWN = 'shift_'  # in front of the name of a dataset of one's own
-CLEAN_OF_OWN = 'clean'  # the name of the images that these are compared with
-SUBSETS = ('imagenet_a', 'imagenet_r', 'objectnet')  # compared with the clean images of their own classes
+OWN = 'shift_'  # prefix of the name of a custom dataset
+CLEAN_OF_OWN = 'clean'  # name of the clean images for custom datasets
+SUBSETS = ('imagenet_a', 'imagenet_r', 'objectnet')  # compared with the clean images of their classes
 REAL = 'imagenet_real'
 
-Tables = Mapping[str, Table]  # by name of the dataset: 'imagenet', 'imagenet_a' ..., 'clean', 'shift_fog'
+Tables = Mapping[str, Table]  # by dataset name: 'imagenet', 'imagenet_a' ..., 'clean', 'shift_fog'
 
-# Accuracies in percent, as timm publishes them (huggingface/pytorch-image-models aa4b5850, results/*.csv): 224 px, crop
-# 0.9, bicubic, and for resnet50.tv_in1k 0.875, bilinear.
+# Accuracies in percent, published by timm (huggingface/pytorch-image-models aa4b5850, results/*.csv): 224 px, crop 0.9,
+# bicubic. resnet50.tv_in1k: crop 0.875, bilinear.
 _COLUMNS = (IMAGENET, 'imagenet_a', 'imagenet_r', 'imagenet_sketch', 'imagenet_v2_matched_frequency', REAL)
 _TIMM = {
     'pit_ti_224.in1k': (72.926, 6.067, 34.630, 21.852, 60.940, 80.603),
@@ -43,7 +43,7 @@ _TIMM = {
     'resnet50.tv_in1k': (76.156, None, 36.157, 24.064, 63.190, 82.969),
     'resnet50.a1_in1k': (80.382, 9.973, 40.417, 29.641, 68.470, 85.712),
 }
-# Accuracies in percent on the clean images of the 200 classes of ImageNet-A and -R; same place
+# Accuracies in percent on the clean images of the 200 classes of ImageNet-A and -R; same source
 _TIMM_CLEAN = {
     'pit_ti_224.in1k': (89.950, 90.440), 'pit_s_224.in1k': (94.660, 94.600), 'pit_b_224.in1k': (95.620, 94.820),
     'deit_small_patch16_224.fb_in1k': (94.430, 94.000), 'resnet50.tv_in1k': (91.890, 92.150),
@@ -52,21 +52,21 @@ _TIMM_CLEAN = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a number stands: a metric of the clean condition on a dataset."""
+    """Key of a result: a metric of the clean condition on a dataset."""
 
     dataset: str
     metric: str = ERROR
 
 
 def place_of(shift: str) -> Place:
-    """Where the error of a shift stands. ReaL has no images of its own: it is a metric of ImageNet's."""
+    """Return the key of a shift's error. ReaL is a metric on ImageNet's images."""
     return Place(IMAGENET, f'{REAL}_error') if shift == REAL else Place(shift)
 
 
 def clean_of(shift: str, tables: Tables = MappingProxyType({})) -> Place | None:
-    """Where the matching clean error stands: the same question, asked about the clean images of the same classes.
+    """Return the key of the matching clean error: the same metric on the clean images of the same classes.
 
-    tables: for a dataset of one's own, whose record names the classes where they are not all.
+    tables: for a custom dataset, whose record names its classes if they are a subset.
     """
     if shift.startswith(OWN):
         classes = Spec.parse(tables[shift].dataset).get('classes') if shift in tables else None
@@ -79,40 +79,40 @@ def clean_of(shift: str, tables: Tables = MappingProxyType({})) -> Place | None:
 
 
 def is_shift(dataset: str) -> bool:
-    """Whether a dataset, by its name in records, is a shifted one: its error without corruption is no clean error."""
+    """Return whether a recorded dataset is a shifted one. Its error without corruption is not a clean error."""
     name = Spec.parse(dataset).name
     return name.startswith((OWN, 'in9_', 'objectnet', 'imagenet_v2_')) or name in (
         'imagenet_a', 'imagenet_r', 'imagenet_sketch', 'imagenet_stylized', REAL)
 
 
 def clean_names(tables: Tables) -> tuple[str, ...]:
-    """The names of the clean images that `tables` hold."""
+    """Return the names of the clean images in `tables`."""
     return tuple(name for name in (IMAGENET, CLEAN_OF_OWN) if name in tables)
 
 
 def published(model: str) -> Mapping[str, float]:
-    """Top-1 errors that timm publishes for these weights, by the name of the shift; empty where it has none.
+    """Return the top-1 errors that timm publishes for these weights, by shift name; empty if there are none.
 
-    model: the Spec text of records; its weights say which they are: "pit_s(weights='timm/pit_s_224.in1k')".
+    model: recorded Spec text, which includes the weights: "pit_s(weights='timm/pit_s_224.in1k')".
     """
     accuracies = dict(zip(_COLUMNS, _TIMM.get(_timm_name(model), ()), strict=False))
     return MappingProxyType({name: 1 - value / 100 for name, value in accuracies.items() if value is not None})
 
 
 def published_clean(model: str) -> Mapping[str, float]:
-    """As published(), on the clean images of the classes of ImageNet-A and -R."""
+    """Return the same as published() for the clean images of the classes of ImageNet-A and -R."""
     accuracies = zip(SUBSETS, _TIMM_CLEAN.get(_timm_name(model), ()), strict=False)
     return MappingProxyType({name: 1 - value / 100 for name, value in accuracies})
 
 
 def _timm_name(model: str) -> str:
-    """Return timm's name of published weights, 'pit_s_224.in1k'; '' for a file, whatever its name."""
+    """Return timm's name of published weights, 'pit_s_224.in1k'; '' for a file."""
     label = weights_label(model)
     return label.removeprefix('timm/') if label.startswith('timm/') else ''
 
 
 def record_at(tables: Tables, place: Place) -> Record:
-    """Raises MissingMeasurement with the command that measures it."""
+    """Return the record of a key. Raises MissingMeasurement with the command that measures it."""
     model = next(iter(tables.values())).model
     table = tables.get(place.dataset) or Table(model, place.dataset)
     clean = place.dataset in (IMAGENET, CLEAN_OF_OWN)
@@ -123,22 +123,22 @@ def record_at(tables: Tables, place: Place) -> Record:
 
 
 def gap(tables: Tables, shift: str) -> tuple[float, tuple[float, float]]:
-    """How much higher the error of the shift is than the matching clean one, with its 95 % interval."""
+    """Return the error of the shift minus the matching clean error, with its 95 % interval."""
     clean = clean_of(shift, tables)
     assert clean is not None
     return _difference(record_at(tables, place_of(shift)), record_at(tables, clean))
 
 
 def bg_gap(tables: Tables) -> tuple[float, tuple[float, float]]:
-    """BG-gap of Xiao et al. 2020: accuracy on mixed_same - accuracy on mixed_rand, with its 95 % interval."""
+    """Compute the BG-gap (Xiao et al. 2020), accuracy on mixed_same - accuracy on mixed_rand, and its 95 % interval."""
     same, random = (record_at(tables, Place(name)) for name in (SAME, RANDOM))
     return _difference(random, same)
 
 
 def summarise(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, float]:
-    """Error and gap of every shift, and the BG-gap where one of its two sides is asked for; fractions.
+    """Return error and gap of every shift, and the BG-gap if one of its two sides is selected, in fractions.
 
-    shifts: which; all that `tables` hold where it is None. Raises MissingMeasurement for what is absent.
+    shifts: names, by default all in `tables`. Raises MissingMeasurement for missing results.
     """
     names = held(tables) if shifts is None else tuple(shifts)
     errors = {f'{name}_error': record_at(tables, place_of(name)).value for name in names}
@@ -146,12 +146,12 @@ def summarise(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, 
 
 
 def intervals(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, tuple[float, float]]:
-    """95 % intervals of the gaps of summarise(); those of the errors are Wilson's and stand in every table."""
+    """Return 95 % intervals of the gaps of summarise(). Tables contain those of the errors (Wilson)."""
     return {name: interval for name, (_, interval) in _gaps(tables, held(tables) if shifts is None else shifts).items()}
 
 
 def held(tables: Tables) -> tuple[str, ...]:
-    """The shifts of which `tables` hold the error."""
+    """Return the shifts with an error in `tables`."""
     shifted = [name for name in tables if name not in (IMAGENET, CLEAN_OF_OWN)]
     names = [*shifted, *([REAL] if IMAGENET in tables else [])]
     return tuple(name for name in names if (CLEAN, place_of(name).metric) in tables[place_of(name).dataset])

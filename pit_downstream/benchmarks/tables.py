@@ -1,4 +1,4 @@
-"""A corruption benchmark's table as text, CSV and JSON."""
+"""Results of a corruption benchmark as text, CSV and JSON."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ _COLUMNS = ('model', 'dataset', 'condition', 'corruption', 'severity', 'metric',
 
 
 def as_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
-    """Top-1 errors by corruption and severity with their mean and, on ImageNet, CE; '-' where there is none."""
+    """Return top-1 errors by corruption and severity with their mean and, on ImageNet, CE; '-' if missing."""
     rows = [['top-1 error', *map(str, severities), 'mean', 'CE']]
     if (CLEAN, ERROR) in table:
         rows.append(['clean', *[''] * len(severities), number(table[CLEAN, ERROR]), ''])
@@ -29,19 +29,19 @@ def as_text(table: Table, corruptions: Sequence[str], severities: Sequence[int],
 
 
 def images_text(table: Table) -> str:
-    """On how many images the numbers of a table rest: '40 images', '38 to 40 images'."""
+    """Return the number of images behind a table: '40 images', '38 to 40 images'."""
     counts = sorted({record.count for record in table.records})
     return f'{" to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))} image{"s" * (counts[-1] != 1)}'
 
 
 def whole_mean(values: Sequence[float | None]) -> float | None:
-    """The mean, or None where a value is missing."""
+    """Return the mean, or None if a value is missing."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Lines with the first column to the left and the others to the right."""
+    """Return lines with the first column left-aligned and the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join('  '.join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in
                                                          zip(cells, widths[1:], strict=True))]).rstrip()
@@ -50,11 +50,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[int], *, run: str | None = None,
                  **variant: Value) -> str:
-    """mCE, relative mCE and mean accuracies with their 95 % intervals; on other images than ImageNet's no mCE.
+    """Return mCE, relative mCE and mean accuracies with 95 % intervals; no mCE on images other than ImageNet's.
 
-    Where the table lacks something for these, the sentence that says what, and the mean accuracy over the conditions
-    that were chosen; for a set without AlexNet's errors (ImageNet-C-bar, 3DCC) the latter alone.
-    run: the command that measured the table, for that sentence.
+    A sentence reports missing measurements instead. The mean accuracy over a subset of the conditions follows. A set
+    without AlexNet's errors (ImageNet-C-bar, 3DCC) has only that mean. run: the command that measured the table.
     """
     lines = []
     summary: dict[str, float] | None
@@ -82,12 +81,12 @@ def summary_text(table: Table, corruptions: Sequence[str], severities: Sequence[
 
 
 def as_csv(table: Table) -> str:
-    """One line for every record; low and high are the ends of the 95 % interval (Wilson) of an error."""
+    """Return one line per record; low and high are the ends of the 95 % interval (Wilson) of an error."""
     return csv_of(table.records)
 
 
 def csv_of(records: Iterable[Record]) -> str:
-    """As as_csv(), for records of any number of tables."""
+    """Return the CSV of as_csv() for records of any number of tables."""
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator='\n')
     writer.writeheader()
@@ -96,9 +95,10 @@ def csv_of(records: Iterable[Record]) -> str:
 
 
 def as_json(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
-    """{'model', 'dataset', 'summary', 'intervals', 'chosen', 'records'}; summary and intervals are null over a gap.
+    """Return {'model', 'dataset', 'summary', 'intervals', 'chosen', 'records'}.
 
-    chosen: the mean accuracy over these corruptions and severities, with its interval.
+    summary, intervals: null if a measurement is missing. chosen: the mean accuracy over these corruptions and
+    severities, with its interval.
     """
     summary: dict[str, float] | None
     intervals: dict[str, tuple[float, float]] | None
@@ -115,7 +115,7 @@ def as_json(table: Table, corruptions: Sequence[str], severities: Sequence[int],
 
 
 def record_row(record: Record) -> dict:
-    """What CSV and JSON say of a record; low and high are the ends of an error's 95 % interval."""
+    """Return the columns of a record in CSV and JSON; low and high are the ends of an error's 95 % interval."""
     corruption = Condition.parse(record.condition).corruption
     name, severity = (corruption.name, corruption.get('severity')) if corruption else ('', '')
     low, high = wilson(record.value, record.count) if record.metric.endswith('_error') else ('', '')
@@ -134,7 +134,7 @@ def _whole(corruptions: Sequence[str], severities: Sequence[int]) -> bool:
 
 def _chosen(table: Table, corruptions: Sequence[str], severities: Sequence[int], variant: dict[str, Value]
             ) -> tuple[float, tuple[float, float]]:
-    """The mean accuracy over corruptions and severities, and its interval."""
+    """Return the mean accuracy over corruptions and severities, and its interval."""
     accuracies = [imagenet_c.mean_accuracy(table, severity, corruptions, **variant) for severity in severities]
     return (math.fsum(accuracies) / len(accuracies),
             imagenet_c.mean_interval(table, corruptions, severities, **variant))
@@ -148,7 +148,7 @@ def _error(table: Table, name: str, severity: int, variant: dict[str, Value]) ->
 def _ce(table: Table, name: str, variant: dict[str, Value]) -> float | None:
     try:
         return imagenet_c.corruption_error(table, name, **variant)
-    except LookupError:  # a severity is missing, or AlexNet's error is not known
+    except LookupError:  # a severity is missing, or AlexNet's error is unknown
         return None
 
 

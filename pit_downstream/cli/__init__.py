@@ -1,4 +1,4 @@
-"""What the tools share: flags, what is built from them, and one sentence for bad input."""
+"""Shared code of the tools: flags, the objects built from them, and one-sentence errors for bad input."""
 
 import warnings
 

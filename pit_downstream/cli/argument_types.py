@@ -1,4 +1,4 @@
-"""What flags take, for argparse."""
+"""Argument types for argparse."""
 
 import argparse
 import math
@@ -8,7 +8,7 @@ from pit_downstream.core.spec import quote
 
 
 def int_in_range(low: int, high: int = 2 ** 63 - 1) -> Callable[[str], int]:
-    """For argparse: a whole number in low..high."""
+    """Return an argparse type for an integer in low..high."""
     def number(text: str) -> int:
         if not (text.isdecimal() and low <= int(text) <= high):
             raise argparse.ArgumentTypeError(f'expected a whole number from {low} up, got {quote(text)}')
@@ -17,7 +17,7 @@ def int_in_range(low: int, high: int = 2 ** 63 - 1) -> Callable[[str], int]:
 
 
 def decimal(text: str) -> float:
-    """For argparse: a finite number, or a fraction such as 1/255."""
+    """Parse a finite number, or a fraction such as 1/255, for argparse."""
     top, slash, bottom = text.partition('/')
     try:
         value = float(top) / float(bottom) if slash else float(text)
@@ -39,14 +39,14 @@ def parse_number(text: str):
 
 
 class Once(argparse.Action):
-    """Keeps the values of a flag without repetitions."""
+    """Action that stores the values of a flag without repetitions."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         setattr(namespace, self.dest, list(dict.fromkeys(values)))
 
 
 def batch_size(text: str) -> int | str:
-    """For argparse: 'auto' or a whole number from 1 up."""
+    """Parse 'auto' or an integer of at least 1, for argparse."""
     if text != 'auto' and not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f'expected auto or a number from 1 up, got {quote(text)}')
     return text if text == 'auto' else int(text)

@@ -1,4 +1,4 @@
-"""Flags that choose attacks."""
+"""Flags that select attacks."""
 
 import argparse
 import sys
@@ -12,11 +12,11 @@ from pit_downstream.cli.argument_types import parse_number
 
 
 def attack_parser(description: str) -> argparse.ArgumentParser:
-    """The flags of attacks on a classifier; with --config those of attacks on a detector."""
+    """Build the parser for attacks on a classifier or, with --config, on a detector."""
     if '--config' not in sys.argv[1:]:
         parser = classifier_parser(description)
         parser.add_argument('--config', dest='detector', action='store_false', default=False, help='--config CONFIG '
-                            'CHECKPOINT attacks a detector of mmdet; --config --help says how')
+                            'CHECKPOINT attacks a detector of mmdet; see --config --help')
         add_attack_flags(parser)
         return parser
     parser = measured_detector_parser(description)
@@ -32,24 +32,24 @@ def attack_parser(description: str) -> argparse.ArgumentParser:
 def add_attack_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('--attacks', nargs='*', default=['noise', 'fgsm', 'pgd(steps=20)', 'autoattack'], metavar='ATTACK',
-        help="names with arguments: 'pgd(steps=20, restarts=5)'; an attack that says its own norm or epsilon keeps it "
+        help="names with arguments: 'pgd(steps=20, restarts=5)'; an attack with an explicit norm or epsilon keeps it "
         '(default: %(default)s)')
     add('--norm', default='Linf', help='Linf, L2 or L1 (default: %(default)s)')
     add('--epsilons', nargs='+', metavar='N/255', help='sizes on the scale of pixels in [0, 1] (default for Linf: '
         '1/255 2/255 4/255 8/255)')
     add('--source', metavar='MODEL', help="make the images on this model and show them to --model: transfer; with "
-        "weights of its own: \"pit_s(weights='FILE')\"")
+        "other weights: \"pit_s(weights='FILE')\"")
     add('--corruptions', nargs='+', default=[], metavar='CORRUPTION', help="also attack images under these: "
         "'fog(severity=3)' 'occlusion(share=0.5)'; without --attacks the corruptions alone are measured")
     add('--import', dest='imports', nargs='+', default=[], metavar='MODULE', help='modules that register attacks or '
-        'corruptions of your own')
+        'custom corruptions')
     add('--save', metavar='DIR', help='keep every attacked image, and the one before the attack, as '
         'DIR/CONDITION/ID.npy (NumPy, float32, 3 x H x W in [0, 1], exactly what the model saw), and a sheet '
         'DIR/CONDITION.png')
 
 
 def attack_conditions(args: argparse.Namespace) -> tuple:
-    """The conditions that the flags mean. Raises LookupError or ValueError for those that cannot be."""
+    """Return the conditions that the flags select. Raises LookupError or ValueError for invalid ones."""
     from pit_downstream.benchmarks import adversarial
     from pit_downstream.core.spec import Spec
     for module in args.imports:
@@ -77,8 +77,10 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
 
 
 def shown_conditions(texts: Sequence[str]) -> list:
-    """Each 'clean', the name of a corruption or of an attack, with its arguments. Raises LookupError or ValueError for
-    one that does not exist."""
+    """Parse 'clean', and corruptions or attacks with their arguments.
+
+    Raises LookupError or ValueError for one that does not exist.
+    """
     from pit_downstream import corruptions, det  # noqa: F401  register corruptions and attacks
     from pit_downstream.core.condition import CLEAN, Condition
     from pit_downstream.core.registry import CORRUPTIONS
@@ -94,7 +96,7 @@ def shown_conditions(texts: Sequence[str]) -> list:
 
 
 def _attack(text: str, source: str | None):
-    """The attack, with its usual arguments; on a source where one is given, as far as it asks a model."""
+    """Return the attack with its default arguments, as a transfer if `source` is given and the attack uses a model."""
     from pit_downstream.core.registry import ATTACKS
     from pit_downstream.core.spec import Spec
     spec = Spec.parse(text)
@@ -116,7 +118,7 @@ def _named(spec, predictors):
 
 
 def _sources(args: argparse.Namespace):
-    """What builds the model that an attack is made on."""
+    """Return the factory of models that an attack is made on."""
     from pit_downstream.evaluation.models import classifiers
     from pit_downstream.evaluation.distributed import init_distributed
     add_cwd_to_path()
@@ -125,7 +127,7 @@ def _sources(args: argparse.Namespace):
 
 
 def attacked_classifier(args: argparse.Namespace):
-    """As `classifier`, but --amp is for the search of attacks alone: results are in float32."""
+    """Build the classifier as in `classifier`. --amp applies only to the search of attacks; results are in float32."""
     if args.amp == 'fp16':
         raise ValueError('expected --amp bf16 for attacks, got fp16, which loses small gradients; results are in '
                          'float32 anyway')
@@ -145,7 +147,7 @@ def attacked_preprocessing(args: argparse.Namespace, predictor) -> list[str]:
 
 
 def attacked(args: argparse.Namespace) -> tuple:
-    """What keeps the robustness, the predictor and the samples that the flags name: of a classifier or a detector."""
+    """Return the measuring function, predictor and samples that the flags select, of a classifier or a detector."""
     from functools import partial
     if not args.detector:
         from pit_downstream.evaluation.robustness import keep_robustness

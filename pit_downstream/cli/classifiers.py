@@ -1,4 +1,4 @@
-"""Flags of the tools that measure classifiers, and what is built from them."""
+"""Flags of the tools that measure classifiers, and the objects built from them."""
 
 import argparse
 import os
@@ -9,11 +9,11 @@ from pit_downstream.cli.plugins import add_cwd_to_path
 from pit_downstream.cli.errors import require_folder, require_places
 from pit_downstream.cli.argument_types import batch_size, decimal, int_in_range
 
-VALIDATION = 'data/imagenet/val'  # where data/README.md puts ImageNet's images
+VALIDATION = 'data/imagenet/val'  # path of ImageNet's images in data/README.md
 
 
 def classifier_parser(description: str) -> argparse.ArgumentParser:
-    """The flags that all tools share which measure a classifier."""
+    """Build the parser with the flags of all tools that measure a classifier."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('--model', required=True, help="a name of timm's or ours, torchvision:NAME or package.module:function; "
@@ -27,7 +27,7 @@ def classifier_parser(description: str) -> argparse.ArgumentParser:
     add('--classes', metavar='FILE', help="class names, one a line in the order of the model's outputs, to which class "
         'folders are matched (default: the names in the checkpoint; of a model with 1000 outputs the WordNet ids of '
         "ImageNet-1k; else as many folders as outputs in sorted order, as torchvision's ImageFolder)")
-    add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
+    add('--limit', type=int, help='use this many of the images, evenly spread; recorded with the results')
     add('--store', default='work_dirs/records', metavar='DIR', help='where records are kept (default: %(default)s)')
     add('--cache', metavar='DIR', help='keep decoded images in a memory map here, for this and later runs')
     add('--allow-missing', type=int_in_range(0), default=0, metavar='N', help='go on with up to N unreadable images')
@@ -35,7 +35,7 @@ def classifier_parser(description: str) -> argparse.ArgumentParser:
         'memory runs out')
     add('--workers', type=int_in_range(0), help='processes that decode (default: 1 on a CPU, up to 16 for a GPU)')
     add('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: a GPU where there is one)')
-    add('--amp', choices=['bf16', 'fp16'], help='run the model in half precision; the records say so')
+    add('--amp', choices=['bf16', 'fp16'], help='run the model in half precision; recorded with the results')
     add('--compile', action='store_true', help='run the model through torch.compile')
     add('--seed', type=int_in_range(0), default=0)
     return parser
@@ -54,12 +54,12 @@ def add_preprocess_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def preprocess_options(args: argparse.Namespace) -> dict:
-    """What build_classifier takes of `add_preprocess_flags`."""
+    """Return the arguments of build_classifier from `add_preprocess_flags`."""
     return {'preprocess': args.preprocess, 'img_size': args.img_size, 'mean': args.mean, 'std': args.std}
 
 
 def classifier(args: argparse.Namespace):
-    """The predictor that the flags name, on this rank's device; joins torchrun's ranks."""
+    """Build the predictor that the flags select, on this rank's device. Joins torchrun's process group."""
     return predictor_of(args, amp=args.amp)
 
 
@@ -96,7 +96,7 @@ def preprocessing(predictor, *, published: bool = False) -> str:
 
 
 def pictures(args: argparse.Namespace, predictor):
-    """The samples of --data as `predictor` views them; refuses classes that it does not know."""
+    """Return the samples of --data as `predictor` views them. Raises ValueError for classes missing from the model."""
     from pit_downstream.datasets.cache import CachedSamples
     from pit_downstream.datasets.imagenet import class_folders, flat_folder
     options = {'view': predictor.view, 'classes': model_classes(predictor)}
@@ -108,7 +108,7 @@ def pictures(args: argparse.Namespace, predictor):
 
 
 def require_classes(samples, predictor) -> None:
-    """Raise ValueError unless `predictor` knows every class, by the same numbers."""
+    """Raise ValueError unless `predictor` has every class, with the same index."""
     from pit_downstream.datasets.imagenet import of_imagenet
     classes = predictor.classes()
     if classes > 1000 and model_classes(predictor).names is None and of_imagenet(samples):
@@ -120,7 +120,7 @@ def require_classes(samples, predictor) -> None:
 
 
 def published_images(args: argparse.Namespace, predictor, corruptions: Sequence[str]):
-    """The samples of --published, with the clean ones of --data where that folder is there."""
+    """Return the samples of --published, with the clean ones of --data if that folder exists."""
     from pit_downstream.datasets.imagenet import published_corruptions
     from pit_downstream.datasets.shift import as_published
     _require_named(args)
@@ -134,9 +134,9 @@ def published_images(args: argparse.Namespace, predictor, corruptions: Sequence[
 
 
 def clean_images(args: argparse.Namespace, predictor, *, of_imagenet: bool):
-    """The clean images in --data, None where no folder was named and there is none.
+    """Return the clean images in --data, or None if the default folder is missing.
 
-    of_imagenet: refuse others than ImageNet's validation images.
+    of_imagenet: reject images other than ImageNet's validation images.
     """
     _require_named(args)
     from pit_downstream.datasets.shift import require_imagenet
@@ -148,13 +148,13 @@ def clean_images(args: argparse.Namespace, predictor, *, of_imagenet: bool):
 
 
 def _require_named(args: argparse.Namespace) -> None:
-    """What was asked for is not left out without a word."""
+    """Raise FileNotFoundError if a folder named with --data is missing."""
     if args.data != VALIDATION:
         require_folder(args.data, '--data')
 
 
 def measure_options(args: argparse.Namespace, device) -> dict:
-    """What the flags say about how `measure` goes about its work."""
+    """Return the options of `measure` from the flags."""
     workers = args.workers
     if workers is None:
         workers = 1 if device.type == 'cpu' else min(16, os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""Flags that choose corruptions."""
+"""Flags that select corruptions."""
 
 import argparse
 import shlex
@@ -16,9 +16,9 @@ def add_corruption_flags(parser: argparse.ArgumentParser) -> None:
     add_corruption_names(parser)
     add = parser.add_argument
     add('--as-published', action='store_true', help='save every corrupted image as JPEG of quality 85 and read it '
-        'back, as the published files were; the records say so')
+        'back, as the published files were; recorded with the results')
     add('--variant', choices=['hendrycks'], help="take ImageNet-C's own elastic_transform, pixelate and frost where "
-        'imagecorruptions differs; the records say so')
+        'imagecorruptions differs; recorded with the results')
     add('--published', metavar='DIR', help='measure on corrupted images from here, DIR/[GROUP/]CORRUPTION/SEVERITY/'
         'CLASS (ImageNet-C, -C-bar, 3DCC); --data has the clean ones')
     add('--set', metavar='NAME', help='what the published set is called in records (default: imagenet_c '
@@ -31,23 +31,23 @@ def add_corruption_names(parser: argparse.ArgumentParser) -> None:
         'default), extra (the 4 hold-outs), all')
     add('--severities', nargs='+', type=int, action=Once, default=[1, 2, 3, 4, 5], metavar='1..5')
     add('--import', dest='imports', nargs='+', default=[], metavar='MODULE', help='modules that register '
-        'corruptions of your own')
+        'custom corruptions')
 
 
 def chosen_corruptions(args: argparse.Namespace) -> list[str]:
-    """The names that --corruptions means. Raises LookupError for one that does not exist."""
+    """Return the names that --corruptions selects. Raises LookupError for one that does not exist."""
     other = {'--as-published': args.as_published, '--variant': args.variant, '--cache': args.cache}
     unfit = [flag for flag, given in other.items() if given]
     if args.published and unfit:
         raise ValueError(f'expected --published without {unfit[0]}, got both; published files are taken as they are, '
                          'each read once')
     if args.set and not args.published:
-        raise ValueError(f'expected --published DIR with --set {args.set}, got none; say where the set lies')
+        raise ValueError(f'expected --published DIR with --set {args.set}, got none; name the folder of the set')
     return corruption_names(args, registered=not args.published)
 
 
 def corruption_names(args: argparse.Namespace, *, registered: bool = True) -> list[str]:
-    """The names that --corruptions means. Raises LookupError for one that is not `registered` where it should be."""
+    """Return the names that --corruptions selects. Raises LookupError for an unknown one if `registered`."""
     from pit_downstream.benchmarks import imagenet_c
     from pit_downstream.core.registry import CORRUPTIONS
     for module in args.imports:
@@ -65,14 +65,14 @@ def corruption_names(args: argparse.Namespace, *, registered: bool = True) -> li
 
 
 def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) -> tuple:
-    """The clean condition, where there are clean images, and every corruption at every severity."""
+    """Return the clean condition, if there are clean images, and every corruption at every severity."""
     from pit_downstream.benchmarks import imagenet_c
     every = imagenet_c.conditions(corruptions, args.severities, **corruption_variant(args))
     return every if Path(args.data).is_dir() else every[1:]
 
 
 def command_without_corruptions() -> str:
-    """The command of this run but for the flags that choose corruptions, to which others can be added."""
+    """Return the command of this run without the flags that select corruptions, so that others can be added."""
     kept, dropping = ['python'], False
     for word in sys.argv:
         dropping = word.split('=')[0] in CHOOSING if word.startswith('--') else dropping
@@ -82,6 +82,6 @@ def command_without_corruptions() -> str:
 
 
 def corruption_variant(args: argparse.Namespace) -> dict:
-    """What the conditions of this run say beside name and severity."""
+    """Return the arguments of this run's conditions besides name and severity."""
     jpeg = {'jpeg': 85} if args.as_published else {}  # hendrycks/robustness saved the published files at quality 85
     return jpeg | ({'variant': args.variant} if args.variant else {})

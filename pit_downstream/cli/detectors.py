@@ -1,4 +1,4 @@
-"""Flags of the tools for detectors, and what is built from them."""
+"""Flags of the tools for detectors, and the objects built from them."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ MMDET = "config file; mmdet's own are mmdet::FOLDER/FILE.py"
 
 
 def detector_parser(description: str, *, config: str = MMDET) -> argparse.ArgumentParser:
-    """The flags that training and testing share, as mmdet's users know them. config: help for the config file."""
+    """Build the parser of training and testing, with the flags of mmdet. config: help for the config file."""
     parser = config_parser(description, config=config)
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<config name>)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -22,14 +22,14 @@ def detector_parser(description: str, *, config: str = MMDET) -> argparse.Argume
 
 
 def measured_detector_parser(description: str) -> argparse.ArgumentParser:
-    """The flags that all tools share which measure a detector."""
+    """Build the parser with the flags of all tools that measure a detector."""
     parser = config_parser(description)
     parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
     add = parser.add_argument
     add('checkpoint', help='checkpoint file, a work dir for its latest, or random')
     add('--ann', metavar='FILE', help='measure on the images of this annotation file in COCO format, with --images')
     add('--images', metavar='DIR', help='where the images of --ann lie')
-    add('--limit', type=int, help='use this many of the images, evenly spread; the records say so')
+    add('--limit', type=int, help='use this many of the images, evenly spread; recorded with the results')
     add('--store', default='work_dirs/records', metavar='DIR', help='where records are kept (default: %(default)s)')
     add('--allow-missing', type=int_in_range(0), default=0, metavar='N', help='go on with up to N unreadable images')
     add('--batch-size', type=batch_size, help="a number; or auto, which begins large and halves when memory runs out "
@@ -41,13 +41,13 @@ def measured_detector_parser(description: str) -> argparse.ArgumentParser:
 
 
 def config_parser(description: str, *, config: str = MMDET) -> argparse.ArgumentParser:
-    """The flags of whatever takes a config. config: what help says of it."""
+    """Build the parser of tools that take a config. config: its help text."""
     from mmengine.config import DictAction
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('config', help=config)
     add('--bundled', action='store_true', help='use the dataset that comes with the project')
-    add('--data', metavar='DIR', help='where the dataset lies, in place of the data_root of the config')
+    add('--data', metavar='DIR', help='folder of the dataset, in place of the data_root of the config')
     add('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_dataloader.batch_size=4')
     return parser
@@ -62,14 +62,14 @@ def chosen_image(samples, index: int):
 def add_detection_corruption_flags(parser: argparse.ArgumentParser) -> None:
     add_corruption_names(parser)
     add = parser.add_argument
-    add('--bgr', action='store_true', help="corrupt with red and blue exchanged, as mmdet's robustness tool does; the "
-        'records say so')
+    add('--bgr', action='store_true', help="corrupt with red and blue exchanged, as mmdet's robustness tool does; "
+        'recorded with the results')
     add('--save-images', metavar='DIR', help='also write the corrupted images there, with one annotation file for all')
     add('--image-format', choices=['png', 'jpg'], default='png', help='of these (default: %(default)s)')
 
 
 def detection_conditions(args: argparse.Namespace) -> tuple[list[str], dict, tuple]:
-    """The corruptions that the flags mean ('none' is none), what their conditions say besides, and all conditions."""
+    """Return the selected corruptions (empty for 'none'), their arguments besides severity, and all conditions."""
     from pit_downstream.benchmarks import coco_c
     names = [] if args.corruptions == ['none'] else corruption_names(args)
     variant = {'order': 'bgr'} if args.bgr else {}
@@ -77,7 +77,10 @@ def detection_conditions(args: argparse.Namespace) -> tuple[list[str], dict, tup
 
 
 def detector(args: argparse.Namespace):
-    """The predictor, the samples and the config that the flags name, on this rank's device; joins torchrun's ranks."""
+    """Build the predictor, samples and config that the flags select, on this rank's device.
+
+    Joins torchrun's process group.
+    """
     require_places(args)
     from pit_downstream.evaluation.distributed import init_distributed
     device = init_distributed(args.device)
@@ -95,7 +98,7 @@ def detector(args: argparse.Namespace):
 
 
 def save_corrupted(args: argparse.Namespace, samples, cfg, conditions: Sequence) -> None:
-    """Write the corrupted images that --save-images asks for."""
+    """Write the corrupted images if --save-images is set."""
     if args.save_images:
         from pit_downstream.det.metric import config_truth
         from pit_downstream.det.saving import save_images

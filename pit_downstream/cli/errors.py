@@ -1,4 +1,4 @@
-"""How a tool ends: one sentence and exit code 2 for bad input, one line and 130 or 143 for a signal."""
+"""Exit of a tool: one sentence and exit code 2 for bad input, one line and 130 or 143 for a signal."""
 
 import argparse
 import contextlib
@@ -21,27 +21,27 @@ from pit_downstream.evaluation.slurm import env_rank, env_world_size, step_env
 PACKAGE = Path(__file__).parents[1]
 SIGNALS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
 PLACES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
-          errno.ENAMETOOLONG}  # a place that cannot be written or read, wherever a library finds out
-LONGEST = 2000  # characters of a sentence
-TOGETHER = 60.  # seconds between the ends of ranks that end for one reason
+          errno.ENAMETOOLONG}  # a path that cannot be written or read, raised by any library
+LONGEST = 2000  # maximum characters of a sentence
+TOGETHER = 60.  # maximum seconds between ranks that end for one reason
 
 _FRAME = re.compile(r'^  File "(.+)", line \d+, in .+\n    (.+)$', re.MULTILINE)
 
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
-    """End the tool with exit code 2 and the sentence alone where a `raise` in this package refused an input.
+    """End the tool with exit code 2 and one sentence if a `raise` in this package rejects an input.
 
-    So it does for a full disk, a place without permission and a killed worker. SIGINT and SIGTERM end it with one line
-    and exit code 130 or 143; a second signal ends it at once. Any other error is a bug, ours or a library's: its
-    traceback is shown. Of several ranks on one machine the first that ends prints: the others have the same error, or
-    one that follows from it, such as a closed connection.
+    A full disk, missing permissions and a killed worker end it the same way. SIGINT and SIGTERM end it with one line
+    and exit code 130 or 143; a second signal ends it at once. Any other error is a bug, here or in a library, and shows
+    its traceback. Of several ranks on one machine only the first to end prints. The others have the same error, or one
+    that follows from it, such as a closed connection.
     """
     with _raised_signals() as received:
         try:
             yield
         except (ValueError, LookupError, OSError, ImportError, RuntimeError, KeyboardInterrupt) as error:
-            if not received:  # a worker that the signal has ended raises another error here
+            if not received:  # a worker ended by the signal raises another error here
                 sentence = _sentence(error)
                 if sentence is None and not (isinstance(error, RuntimeError) and _other_rank_ended()):
                     raise
@@ -52,8 +52,10 @@ def one_sentence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _raised_signals() -> Iterator[list[signal.Signals]]:
-    """Raise KeyboardInterrupt for SIGINT and SIGTERM, and list them. Forked workers ignore SIGINT, which Ctrl-C sends
-    to them, too, and end at SIGTERM."""
+    """Raise KeyboardInterrupt for SIGINT and SIGTERM, and list them.
+
+    Forked workers ignore SIGINT, which Ctrl-C also sends to them, and end at SIGTERM.
+    """
     received: list[signal.Signals] = []
 
     def note(number, frame):
@@ -76,13 +78,13 @@ def _raised_signals() -> Iterator[list[signal.Signals]]:
                 signal.signal(number, handler)
 
 
-# Signals with a handler of this module. A forked worker must not keep it: a worker that receives SIGTERM just before
-# it waits for a lock or a pipe would run the handler after the wait, which never ends, and block the pool that ends it.
+# Signals with a handler of this module. Forked workers must not keep it: a worker that receives SIGTERM just before it
+# waits for a lock or a pipe would run the handler only after the wait, which never ends. The pool would then hang.
 _caught: set[signal.Signals] = set()
 
 
 def _reset_signals() -> None:
-    """Give a forked worker the default SIGTERM and no SIGINT."""
+    """Restore the default SIGTERM and ignore SIGINT in a forked worker."""
     if _caught:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -95,7 +97,7 @@ os.register_at_fork(before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [sig
 
 
 def _end(sentence: str, code: int) -> None:
-    """Exit with `code`; print the sentence unless another rank has ended already."""
+    """Exit with `code`; print the sentence unless another rank has already ended."""
     if not _other_rank_ended():
         print(_shorten(sentence), file=sys.stderr, flush=True)
     raise SystemExit(code)
@@ -104,8 +106,8 @@ def _end(sentence: str, code: int) -> None:
 def _other_rank_ended() -> bool:
     """Return whether another rank of this run has called this function on this machine in the last minute.
 
-    Ranks have one parent, an agent of torchrun or Slurm. The mark is an empty file in the folder for temporary files:
-    a connection between the ranks may not be there yet, or not any more.
+    Ranks have one parent, an agent of torchrun or Slurm. The mark is an empty file in the temporary folder, because
+    there may be no connection between the ranks yet or any more.
     """
     if env_world_size() < 2:
         return False
@@ -157,7 +159,7 @@ def _is_refusal(filename: str, line: str) -> bool:
 
 
 def require_places(args: argparse.Namespace) -> None:
-    """Raise ValueError, before any work, where results, images or records could not be written."""
+    """Raise ValueError, before any work, if results, images or records cannot be written."""
     from pit_downstream.core.path_checks import require_file_to_write, require_folder_to_write
     for names, require in ((('store', 'cache', 'save', 'save_images'), require_folder_to_write),
                            (('csv', 'json'), require_file_to_write)):
@@ -170,7 +172,7 @@ def require_places(args: argparse.Namespace) -> None:
 
 
 def require_image_to_write(path: str | Path, flag: str) -> None:
-    """Raise ValueError unless an image file can be written to `path`, in a folder that is there or can be made."""
+    """Raise ValueError unless an image file can be written to `path`, in a folder that exists or can be created."""
     from PIL import Image
 
     from pit_downstream.core.path_checks import require_folder_to_write
@@ -190,4 +192,4 @@ def require_name(name: str, names: Sequence[str], noun: str) -> None:
 def require_folder(folder: str, flag: str) -> None:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f'expected images in {folder}, found no such folder; name another with {flag} DIR '
-                                '(data/README.md says how they lie there)')
+                                '(data/README.md describes the layout)')

@@ -1,4 +1,4 @@
-"""Flags of the tool that exports backbones, and what is built from them."""
+"""Flags of the tool that exports backbones, and the backbone built from them."""
 
 import argparse
 from pathlib import Path
@@ -21,7 +21,7 @@ def export_parser(description: str) -> argparse.ArgumentParser:
 
 
 def backbone(args: argparse.Namespace):
-    """The backbone that the flags name, with its weights. Raises ValueError or LookupError where there is none."""
+    """Build the backbone that the flags select, with its weights. Raises ValueError or LookupError if there is none."""
     from pit_downstream.core.path_checks import require_file_to_write
     require_file_to_write(args.out, '--out')
     from pit_downstream.backbones.export import require_export
@@ -59,7 +59,7 @@ def _by_name(args: argparse.Namespace):
                                 f'{", ".join(WEIGHTS)}')
     kind, arch = known[spec.name]
     found = made(spec, lambda: kind(arch, **dict(spec.kwargs)))
-    if args.checkpoint in WEIGHTS:  # the same as in every other tool, random ones too
+    if args.checkpoint in WEIGHTS:  # the same as in every other tool, including random ones
         name = f'{spec.name}_distilled' if spec.get('distilled') else spec.name
         found.load_state_dict(build_classifier(name, weights=args.checkpoint).model.state_dict())
     else:

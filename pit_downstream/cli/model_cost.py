@@ -1,4 +1,4 @@
-"""Flags of the tool that says what a model costs."""
+"""Flags of the tool that reports the cost of a model."""
 
 import argparse
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from pit_downstream.cli.plugins import add_cwd_to_path
 from pit_downstream.cli.argument_types import int_in_range
 
-COCO = (800, 1333)  # pixels to which mmdet's configs bring COCO's images
+COCO = (800, 1333)  # image size of mmdet's COCO configs, in pixels
 
 
 def facts_parser(description: str) -> argparse.ArgumentParser:
@@ -30,7 +30,7 @@ def facts_parser(description: str) -> argparse.ArgumentParser:
 
 
 def facts(args: argparse.Namespace):
-    """What the flags ask for. Raises LookupError or ValueError for names and shapes that do not exist."""
+    """Compute the cost that the flags select. Raises LookupError or ValueError for invalid names and shapes."""
     from pit_downstream.core.path_checks import require_file_to_write
     if args.json:
         require_file_to_write(args.json, '--json')

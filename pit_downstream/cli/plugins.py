@@ -1,4 +1,4 @@
-"""Modules of the user, found where Python was started."""
+"""User modules, imported from the folder where Python was started."""
 
 import importlib
 import sys
@@ -7,7 +7,7 @@ from pit_downstream.core.spec import quote
 
 
 def add_cwd_to_path() -> None:
-    """Let Python find modules in the current folder, where `python -m` would find them."""
+    """Add the current folder to Python's module path, as `python -m` does."""
     if '' not in sys.path:
         sys.path.insert(0, '')
 

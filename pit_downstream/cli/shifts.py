@@ -1,4 +1,4 @@
-"""Flags that choose shifted datasets, and what they name."""
+"""Flags that select shifted datasets, and the datasets."""
 
 import argparse
 from pathlib import Path
@@ -7,19 +7,19 @@ from pit_downstream.cli.classifiers import clean_images, model_classes
 
 
 def add_shift_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--shifts', nargs='+', default=[], metavar='NAME[=DIR]', help='which datasets, and where they '
-                        'lie; in9 stands for every variation of the Backgrounds Challenge, shift_ANYTHING=DIR is '
-                        'one of your own with the class folders of --data (default: all that lie where '
-                        'data/README.md says)')
+    parser.add_argument('--shifts', nargs='+', default=[], metavar='NAME[=DIR]', help='datasets and their '
+                        'folders; in9 selects every variation of the Backgrounds Challenge, shift_ANYTHING=DIR a '
+                        'custom dataset with the class folders of --data (default: all datasets in the folders that '
+                        'data/README.md describes)')
 
 
 def shift_places(args: argparse.Namespace) -> dict:
-    """Where the datasets that --shifts names lie, by name; refuses what is not there before a model is built."""
+    """Return the folders of the datasets in --shifts, by name. Missing ones raise before a model is built."""
     from pit_downstream.datasets.shifts import chosen_places, is_own, require_places
     places = chosen_places(args.shifts, args.data)
     if not places:
-        raise FileNotFoundError('expected a shifted dataset in data/, found none; put one where data/README.md says, '
-                                'or name it: --shifts imagenet_a=DIR')
+        raise FileNotFoundError('expected a shifted dataset in data/, found none; put one where data/README.md '
+                                'describes, or name it: --shifts imagenet_a=DIR')
     require_places(places)
     own = [name for name in places if is_own(name)]
     if own and args.labels:
@@ -29,7 +29,7 @@ def shift_places(args: argparse.Namespace) -> dict:
 
 
 def shifts(args: argparse.Namespace, places: dict, predictor) -> tuple:
-    """The datasets of `places`, opened, by name; and the clean images of --data, None where there are none."""
+    """Open the datasets of `places`, by name, and the clean images of --data, None if there are none."""
     from dataclasses import replace
 
     from pit_downstream.datasets.cache import CachedSamples

@@ -1,1 +1,1 @@
-"""The nouns of the project, in the standard library alone."""
+"""Core data types. This package imports neither torch nor numpy."""

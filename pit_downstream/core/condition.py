@@ -1,4 +1,4 @@
-"""Condition: what is done to the images, before the model (a corruption) and against it (an attack)."""
+"""Measurement conditions: a corruption of the images before the model, and an attack on the model."""
 
 from dataclasses import dataclass
 from functools import total_ordering
@@ -11,9 +11,9 @@ _CLEAN, _AND = 'clean', '+'
 @total_ordering
 @dataclass(frozen=True)
 class Condition:
-    """At most one corruption and one attack; neither is the clean condition.
+    """At most one corruption and at most one attack. With neither, the condition is clean.
 
-    The spelling is store key and table heading: 'clean', 'fog(severity=3)', 'clean + pgd(epsilon=8/255)',
+    The text form is the store key and the table heading: 'clean', 'fog(severity=3)', 'clean + pgd(epsilon=8/255)',
     'fog(severity=3) + pgd(epsilon=8/255)'.
     """
 
@@ -32,7 +32,7 @@ class Condition:
         return before if self.attack is None else f'{before} {_AND} {self.attack}'
 
     def __lt__(self, other: 'Condition') -> bool:
-        """Clean before corrupted before attacked."""
+        """Sort clean before corrupted before attacked conditions."""
         return self._order() < other._order() if isinstance(other, Condition) else NotImplemented
 
     def _order(self) -> tuple:

@@ -1,6 +1,6 @@
-"""What the rooms hand to each other: samples, batches, outputs, and what may be asked of an rng, predictor or metric.
+"""Interfaces between packages: samples, batches, outputs, and protocols for rngs, predictors and metrics.
 
-Core imports the standard library alone, so a tensor is Any here; shapes and types stand in the docstrings.
+Core does not import torch, so `Tensor` is Any. Shapes and dtypes are in the docstrings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ Tensor = Any  # torch.Tensor
 
 @dataclass(frozen=True)
 class Sample:
-    """One image as a benchmark defines its corruption on it.
+    """One image, in the form for which a benchmark defines its corruptions.
 
-    id: what its random draws are derived from, the same in every run: 'n01440764/ILSVRC2012_val_00000293.JPEG'.
-    image: uint8 (3, H, W), RGB. target: the class index of a classifier, boxes of a detector ...
+    `id` seeds the random draws and is the same in every run: 'n01440764/ILSVRC2012_val_00000293.JPEG'. `image` is uint8
+    (3, H, W), RGB. `target` is a class index for a classifier, boxes for a detector.
     """
 
     id: str
@@ -26,23 +26,27 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """images: float (B, 3, H, W) in [0, 1]. valid: bool (B, 1, H, W), False on padding. samples: B of them."""
+    """A batch of network inputs.
+
+    `images` is float (B, 3, H, W) in [0, 1]. `valid` is bool (B, 1, H, W), False on padding. `samples` has B entries.
+    """
 
     images: Tensor
     valid: Tensor
     samples: tuple[Sample, ...]
 
     def part(self, rows: Sequence[int]) -> 'Batch':
-        """The images `rows` names, in that order."""
+        """Return the images with the indices `rows`, in that order."""
         rows = list(rows)
         return Batch(self.images[rows], self.valid[rows], tuple(self.samples[row] for row in rows))
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """predictions: logits (B, K) of a classifier, one item per image of a detector.
+    """Outputs of a predictor for one batch.
 
-    trace: what a traced model showed of its inside (attention.trace.Trace); None unless it was asked for.
+    `predictions` are logits (B, K) for a classifier, one item per image for a detector. `trace` is the attention trace
+    (attention.trace.Trace), None unless requested.
     """
 
     predictions: Any
@@ -50,7 +54,7 @@ class Outputs:
 
 
 class NonFiniteOutputs(ValueError):
-    """A model returned NaN for an image. id: of the sample; condition: under which the image was shown, where known."""
+    """Error for NaN outputs of a model. `id` is the sample's, `condition` the measurement condition if known."""
 
     def __init__(self, id: str, condition: str = ''):
         shown = f'{id} under {condition}' if condition else id
@@ -63,80 +67,85 @@ class NonFiniteOutputs(ValueError):
 
 
 class Rng(Protocol):
-    """Where a corruption or an attack gets its random fields: torch in production, numpy replay in parity tests.
+    """Source of the random fields of corruptions and attacks: torch in production, numpy replay in parity tests.
 
-    A shape is that of the whole field and begins with the number of images; what an image draws does not depend on the
-    others. Every result is a tensor on the device of the images.
+    A shape covers the whole field and begins with the number of images. The draws of an image do not depend on the
+    other images. Results are tensors on the device of the images.
     """
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal values, float."""
+        """Return standard normal values, float."""
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Values in [0, 1), float."""
+        """Return uniform values in [0, 1), float."""
 
     def poisson(self, rate: Tensor, index: Tensor | None = None) -> Tensor:
-        """Counts with the means `rate` (B, ...), or with means rate[index] for a few rates (K,) and index (B, ...)."""
+        """Return counts with the means `rate` (B, ...), or rate[index] for a few rates (K,) and `index` (B, ...)."""
 
     def integers(self, low: int, high: int | Tensor, shape: Sequence[int]) -> Tensor:
-        """Values in low..high - 1, int64. high: one for all, or one for each image (B,)."""
+        """Return int64 values in low..high - 1. `high` is one number for all images, or one per image (B,)."""
 
 
 class Predictor(Protocol):
-    """A model dressed for measuring: images in [0, 1] in, losses and predictions out; normalization is inside.
+    """A model wrapped for evaluation: takes images in [0, 1], normalizes them, returns losses and predictions.
 
-    name: its Spec text, under which records are kept.
+    `name` is the model's Spec text, under which its records are stored.
     """
 
     name: str
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """The samples as network images on the device of the model."""
+        """Return the samples as a batch of network inputs on the model's device."""
 
     def loss(self, images: Tensor, batch: Batch) -> Tensor:
-        """(B,), differentiable in images; higher hurts the model."""
+        """Return the loss per image (B,), differentiable in `images`. A higher loss is worse for the model."""
 
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
-        """Outputs for images (B, 3, H, W) in [0, 1], which may differ from batch.images (an attack changed them).
+        """Return outputs for images (B, 3, H, W) in [0, 1], which differ from batch.images after an attack.
 
-        A detector raises NonFiniteOutputs where NaN would pass for an image without objects."""
+        A detector raises NonFiniteOutputs where NaN would pass for an image without objects.
+        """
 
 
 class Classifier(Predictor, Protocol):
-    """A predictor that an attack may ask for logits, so that it can tell what is fooled, and try one class or another.
+    """A predictor with logits, which attacks use to detect misclassified images and to target single classes.
 
-    rough: the logits are less precise than those of predict(), as in bfloat16; what they say is fooled is asked again.
-    A predictor may also have `precision`, the torch.dtype in which logits() computes; float32 unless given.
+    `rough` means that the logits are less precise than those of predict(), as in bfloat16, so attacks verify each
+    success with predict(). An optional attribute `precision` is the torch.dtype in which logits() computes, float32 by
+    default.
     """
 
     rough: bool
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, K), differentiable in images (B, 3, H, W) in [0, 1]."""
+        """Return logits (B, K), differentiable in images (B, 3, H, W) in [0, 1]."""
 
     def labels(self, batch: Batch) -> Tensor:
-        """The true classes (B,), int64, on the device of the model."""
+        """Return the ground-truth classes (B,), int64, on the model's device."""
 
 
 class Traceable(Classifier, Protocol):
-    """A classifier whose attention can be watched."""
+    """A classifier with traceable attention."""
 
     def tracing(self) -> AbstractContextManager:
-        """Entered, it gives what every pass shows (attention.trace.Trace), differentiable where the pass is."""
+        """Return a context manager that yields the trace of each pass (attention.trace.Trace).
+
+        The trace is differentiable if the pass is.
+        """
 
 
 class Streams(Rng, Protocol):
-    """An `Rng` with a stream per image, whose images can be chosen and told apart further (`streams.rng.BatchRng`)."""
+    """An `Rng` with one stream per image and further substreams (`streams.rng.BatchRng`)."""
 
     def rows(self, images: Sequence[int], tags: Sequence[Any], purpose: str, device: Any) -> Rng:
-        """Fresh streams, one for each (image, tag): what a row draws depends on its image, tag and purpose alone."""
+        """Return fresh streams, one per (image, tag). A row's draws depend on its image, tag and purpose alone."""
 
 
 class Metric(Protocol):
-    """Numbers over many batches. State stays on the device; under torch.distributed compute() sums over the ranks.
+    """A metric accumulated over batches. State is on the device. Distributed compute() sums over ranks.
 
-    name: of its value; where compute() gives several, of the last, so that a kept record of this name says that all are
-    kept. count: on how many samples the last compute() rests, over all ranks.
+    `name` is the name of the value. If compute() returns several values, it is the name of the last, so a stored record
+    of this name implies that all are stored. `count` is the number of samples in the last compute(), over all ranks.
     """
 
     name: str
@@ -145,10 +154,10 @@ class Metric(Protocol):
     count: int
 
     def reset(self) -> None:
-        """Forget everything seen."""
+        """Reset the state."""
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add one batch."""
 
     def compute(self) -> Mapping[str, float]:
-        """Value by metric name, e.g. {'top1_error': 0.25}; a value of one place is named 'metric@place'."""
+        """Return values by metric name, e.g. {'top1_error': 0.25}. Values of one layer are named 'metric@layer'."""

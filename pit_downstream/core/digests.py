@@ -12,7 +12,7 @@ from pathlib import Path
 
 DIGITS = 16  # hex digits of every digest
 
-_UNSETTLED = 2.0  # seconds; a younger file may change once more without a change of its times, so it is not cached
+_UNSETTLED = 2.0  # seconds; a newer file may change again with the same timestamps, so it is not cached
 _CHUNK = 500  # rows per query; SQLite limits the number of variables
 _SCHEMA = ('CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, '
            'ctime_ns INTEGER, inode INTEGER, digest TEXT) WITHOUT ROWID')
@@ -69,7 +69,7 @@ def cache_path() -> Path:
 
 
 def _report_progress(digests: Iterable[str], count: int) -> Iterator[str]:
-    """Yield `digests`; log how many of `count` are done after 3 seconds, then every 10."""
+    """Yield `digests`. Log how many of `count` are done, after 3 seconds and then every 10."""
     due = time.monotonic() + 3
     for done, digest in enumerate(digests):
         if time.monotonic() > due:
@@ -132,7 +132,7 @@ def _write_cache(entries: dict[bytes, tuple[Fingerprint, str]]) -> None:
 
 @contextmanager
 def _cache() -> Iterator[sqlite3.Connection | None]:
-    """Open the cache; None where that fails. A cache that fails later costs time, never a result."""
+    """Open the cache, or yield None on failure. A later failure of the cache never affects a result."""
     connection = None
     try:
         cache_path().parent.mkdir(parents=True, exist_ok=True)

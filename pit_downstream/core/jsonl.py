@@ -1,4 +1,4 @@
-"""Append-only files of JSON lines that survive kill -9, power loss, a full disk and several writers."""
+"""Append-only JSON Lines files that survive kill -9, power loss, a full disk and concurrent writers."""
 
 import contextlib
 import json
@@ -19,14 +19,14 @@ _log = logging.getLogger(__name__)
 
 
 class JsonLines:
-    """Objects, one a line. Lines of a call of append() that returned stay; a torn last line is dropped with a warning.
+    """A JSON Lines file. Lines are durable once append() returns. A torn last line is dropped with a warning.
 
-    Several processes on one or several machines may append to one file: each append holds the lock of PATH.lock. That
-    is flock(2), which the kernel releases when the process ends. Linux translates it on NFS to a lock of the server,
-    so it holds between machines; where a file system has no flock(2), filelock falls back to a lock file with the
-    holder's host and process id. Reading needs no lock and no permission to write.
+    Several processes on several machines may append to one file. Each append holds the lock of PATH.lock. The lock is
+    flock(2), which the kernel releases when the process ends. On NFS, Linux translates it to a lock of the server, so
+    it holds between machines. On a file system without flock(2), filelock falls back to a lock file with the holder's
+    host and process id. Reading needs neither the lock nor write permission.
 
-    path: the file, made with its folders by the first append().
+    The first append() creates the file and its folders.
     """
 
     def __init__(self, path: str | Path):
@@ -34,10 +34,10 @@ class JsonLines:
         self._lock = FileLock(f'{path}.lock')
 
     def append(self, objects: Iterable[Mapping[str, Any]]) -> None:
-        """Append all in one write and wait until they are on the disk; none of them where that fails.
+        """Append all objects in one write and wait until they are on the disk. On failure, append none.
 
         Raises:
-            OSError: The disk is full, the place is read-only, or another process holds the lock for five minutes.
+            OSError: The disk is full, the path is read-only, or another process holds the lock for five minutes.
         """
         lines = ''.join(json.dumps(one) + '\n' for one in objects).encode()
         with self.locked(), name_failures(self.path):
@@ -54,7 +54,7 @@ class JsonLines:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other writers out; append() may be called inside."""
+        """Lock the file against other writers. append() may be called inside."""
         if self.path.exists() and not self.path.is_file():
             raise ValueError(f'expected a file of JSON lines, got {self.path}, which is none; name another one')
         with name_failures(self.path):
@@ -68,7 +68,7 @@ class JsonLines:
             yield
 
     def read(self) -> list[bytes]:
-        """The lines in the order of the file; [] where there is no file yet."""
+        """Return the lines in file order, [] if the file does not exist."""
         text = self.path.read_bytes() if self.path.is_file() else b''
         *lines, torn = text.split(b'\n')
         if torn:
@@ -76,7 +76,7 @@ class JsonLines:
         return lines
 
     def _cut_torn_line(self, handle: int) -> int:
-        """Cut what a killed write left behind the last line end; returns the size of the rest."""
+        """Remove an incomplete last line and return the remaining size."""
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b'\n':
             size = self.path.read_bytes().rfind(b'\n') + 1
@@ -85,13 +85,13 @@ class JsonLines:
 
 
 def _write(handle: int, content: bytes) -> None:
-    while content:  # a disk that fills takes a part first
+    while content:  # a disk that fills up may write only a part
         content = content[os.write(handle, content):]
     os.fsync(handle)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new file's name survive a power loss."""
+    """Flush the folder, so that a new file's name survives a power loss."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Output files: places are checked before any work, and files are written whole or not at all."""
+"""Output files: paths are checked before any work, and files are written atomically."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ from pit_downstream.core.spec import quote
 
 
 def require_folder_to_write(folder: str | Path, flag: str) -> None:
-    """Raise ValueError unless files can be made in `folder`, or the folder itself where it is not there yet.
+    """Raise ValueError unless files can be created in `folder`, which may not exist yet.
 
-    flag: of the command line, for the message. Nothing is left behind.
+    `flag` is the command-line flag for the message. The check leaves no files behind.
     """
     folder = Path(folder)
     there = next(place for place in (folder, *folder.parents, Path()) if os.path.lexists(place))
@@ -27,7 +27,7 @@ def require_folder_to_write(folder: str | Path, flag: str) -> None:
 
 
 def require_file_to_write(path: str | Path, flag: str) -> None:
-    """Raise ValueError unless the file `path` can be written, in a folder that is there."""
+    """Raise ValueError unless the file `path` can be written. Its folder must exist."""
     path = Path(path)
     if path.is_dir():
         raise ValueError(f'expected a file to write for {flag}, got the folder {path}; name a file')
@@ -45,7 +45,7 @@ def path_inside(folder: str | Path, name: str) -> Path:
     """Return the path of the output file `name`, which comes from data, inside `folder`.
 
     Raises:
-        ValueError: The file would be outside of `folder`: `name` is absolute, contains '..' or passes a symbolic link.
+        ValueError: The file would be outside `folder`: `name` is absolute, contains '..' or passes a symbolic link.
     """
     path = Path(folder, name)
     root = Path(os.path.realpath(folder))
@@ -57,14 +57,15 @@ def path_inside(folder: str | Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
-    """Yield the path of a new file with the suffix of `path`, which takes its place where the block ends well.
+    """Yield the path of a temporary file that replaces `path` when the block succeeds.
 
-    A block that fails, a full disk and a killed process leave the old file at `path`. A device or a pipe is written in
-    place; the target of a symbolic link is replaced. Folders of `path` are made. sync: wait until the content is
-    on the disk, so that it survives a power loss; False is faster for thousands of small files.
+    The temporary file has the suffix of `path`. After a failed block, a full disk or a killed process, the old file at
+    `path` is unchanged. A device or pipe is written in place. For a symbolic link, the target is replaced. Folders of
+    `path` are created. With `sync`, the content is flushed to disk and survives a power loss. False is faster for
+    thousands of small files.
 
     Raises:
-        OSError: With the name of `path`, where it cannot be written.
+        OSError: `path` cannot be written. The error contains its name.
     """
     with name_failures(path):
         target = Path(path).resolve()
@@ -86,9 +87,10 @@ def atomic_path(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
 
 
 def write_atomic(path: str | Path, content: str | bytes | memoryview, *, sync: bool = True) -> None:
-    """Write a whole file, text as UTF-8 (with names of files that are not), by `atomic_path`.
+    """Write a file by `atomic_path`, text as UTF-8 with surrogateescape.
 
-    Content of torch.save and numpy.save goes through an io.BytesIO: at a full disk they raise errors without a reason.
+    Pass the output of torch.save and numpy.save through an io.BytesIO. On a full disk they raise errors without a
+    reason.
     """
     with atomic_path(path, sync=sync) as new:
         new.write_bytes(content.encode('utf-8', 'surrogateescape') if isinstance(content, str) else content)
@@ -96,7 +98,7 @@ def write_atomic(path: str | Path, content: str | bytes | memoryview, *, sync: b
 
 @contextlib.contextmanager
 def name_failures(path: str | Path) -> Iterator[None]:
-    """Raise an OSError of the block, such as that of a full disk, with the name of `path` that it lacks."""
+    """Add the file name `path` to an OSError raised in the block, such as that of a full disk."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a run was: versions, commit, device, command, seed. Written once per run, beside its records."""
+"""Provenance of a run: versions, commit, device, command, seed. Written once per run, beside its records."""
 
 import platform
 import subprocess
@@ -16,9 +16,10 @@ LIBRARIES = ('torch', 'torchvision', 'timm', 'numpy', 'pillow', 'mmengine', 'mmd
 
 
 def provenance(*, device: str, seed: int, argv: Sequence[str] | None = None) -> dict:
-    """{'started': ISO 8601 in UTC, 'argv': [...], 'device': ..., 'seed': ..., 'commit': ..., 'versions': {...}}.
+    """Return a description of the current run.
 
-    commit is '' outside a git checkout and ends in '+' where files were changed.
+    {'started': ISO 8601 in UTC, 'argv': [...], 'device': ..., 'seed': ..., 'commit': ..., 'versions': {...}}. The
+    commit is '' outside a git checkout and ends in '+' if files were changed.
     """
     return {
         'started': datetime.now(timezone.utc).isoformat(timespec='seconds'),
@@ -34,7 +35,7 @@ def write_provenance(path: str | Path, run: dict) -> None:
 
 
 def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
-    """Version of each of them that pip knows here."""
+    """Return the version of each installed library."""
     found = {}
     for name in libraries:
         try:
@@ -53,6 +54,6 @@ def commit() -> str:
 def _git(*args: str, folder: Path) -> str:
     try:
         done = subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # no git here
+    except FileNotFoundError:  # git is not installed
         return ''
     return done.stdout.strip() if done.returncode == 0 else ''

@@ -1,4 +1,4 @@
-"""Records: every measured number is one line of a file that is only ever appended to."""
+"""Records of measured values, one line each in an append-only file."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from pit_downstream.core.condition import Condition
 from pit_downstream.core.jsonl import JsonLines
 from pit_downstream.core.spec import Spec, quote
 
-TOLERANCE = 1e-6  # relative; sums of float32 in another order, as for other batches, differ by less
+TOLERANCE = 1e-6  # relative; float32 sums in another order, e.g. with another batch size, differ by less
 
 _DIGEST = re.compile(r'@[0-9a-f]{16}\Z')
 _QUOTED_DIGEST = re.compile(r'@[0-9a-f]{16}[\'"]')
@@ -23,17 +23,17 @@ _VISIBLE = ('num_classes', 'img_size')  # arguments that the shapes of the tenso
 
 _log = logging.getLogger(__name__)
 
-CONTENT = 'content'  # metric of a record whose place is the digest of the images that its condition was measured on
+CONTENT = 'content'  # metric of a record whose `place` is the digest of the images measured under its condition
 
-Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric) or also the place
+Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric[, place])
 
 
 @dataclass(frozen=True)
 class Record:
-    """One number: `value` of `metric` of `model` on `dataset` under `condition`, over `count` samples.
+    """The `value` of `metric` of `model` on `dataset` under `condition`, over `count` samples.
 
-    model, dataset and condition are Spec texts; value is a fraction, never a percentage; place is where in the model a
-    per-layer metric was taken ('stage2.block4'), '' for the others.
+    `model`, `dataset` and `condition` are Spec texts. `value` is a fraction, never a percentage. `place` is the layer
+    of a per-layer metric ('stage2.block4'), '' for other metrics.
     """
 
     model: str
@@ -51,7 +51,7 @@ class Record:
 
     @property
     def identity(self) -> tuple[str, str, int, str, str, str]:
-        """Which number it is, among those of all models and datasets."""
+        """Key of the record among those of all models and datasets."""
         return model_key(self.model), self.dataset, self.seed, *self.key
 
 
@@ -59,9 +59,9 @@ class Record:
 def model_key(model: str) -> str:
     """Return the part of a model's name that identifies it.
 
-    Two names of one architecture with equal tensors have one key: of the weights it holds the digest, not the file
-    name: "pit_s(num_classes=1000, weights='best.pth@0123456789abcdef')" -> "pit_s(weights='@0123456789abcdef')".
-    A name without a digest is its own key.
+    Models of one architecture with equal tensors have one key, which contains the digest of the weights but not the
+    file name: "pit_s(num_classes=1000, weights='best.pth@0123456789abcdef')" -> "pit_s(weights='@0123456789abcdef')". A
+    name without a digest is its own key.
     """
     digest = _weights_digest(model)
     if not digest:
@@ -71,7 +71,7 @@ def model_key(model: str) -> str:
     if ':' in spec.name:  # the arguments of a function may mean anything
         return str(Spec.of(spec.name, **kwargs))
     kept = {key: value for key, value in kwargs.items() if key not in _VISIBLE}
-    return str(Spec.of(spec.name.partition('.')[0], **kept))  # timm's tag, behind the point, names weights
+    return str(Spec.of(spec.name.partition('.')[0], **kept))  # timm's tag, after the dot, names weights
 
 
 def weights_label(model: str) -> str:
@@ -81,13 +81,13 @@ def weights_label(model: str) -> str:
 
 
 def _weights_digest(model: str) -> str:
-    """Return '@' and the 16 digits of the weights' digest, '' for a name without."""
+    """Return '@' and the 16 digits of the weights' digest, '' for a name without a digest."""
     found = _QUOTED_DIGEST.search(model) and _DIGEST.search(str(Spec.parse(model).get('weights')))
     return found[0] if found else ''
 
 
 class MissingMeasurement(LookupError):
-    """A number was wanted that was not measured. keys: which ones."""
+    """Error for requested values that were not measured, with their `keys`."""
 
     def __init__(self, table: 'Table', keys: Iterable[Key], command: str = ''):
         self.keys = tuple(keys)
@@ -99,7 +99,7 @@ class MissingMeasurement(LookupError):
 
 
 class Table:
-    """The records of one model on one dataset by (condition, metric) or (condition, metric, place)."""
+    """Records of one model on one dataset, by (condition, metric) or (condition, metric, place)."""
 
     def __init__(self, model: str, dataset: str, records: Iterable[Record] = ()):
         self.model, self.dataset = model, dataset
@@ -125,16 +125,17 @@ class Table:
         return tuple(self._records.values())
 
     def require(self, keys: Iterable[Key], *, command: str = '') -> None:
-        """Raise MissingMeasurement naming all of `keys` that are not here. command: what would fill the gap."""
+        """Raise MissingMeasurement with all missing `keys`. `command` is a suggestion that would measure them."""
         missing = [key for key in keys if key not in self]
         if missing:
             raise MissingMeasurement(self, missing, command)
 
 
 class ResultStore:
-    """Append-only JSONL: what add() returned from survives kill -9 and power loss; a torn last line is dropped.
+    """An append-only JSON Lines file of records.
 
-    path: the file, made with its folders by the first add().
+    Records are durable once add() returns: they survive kill -9 and power loss. A torn last line is dropped. The first
+    add() creates the file and its folders.
     """
 
     def __init__(self, path: str | Path):
@@ -145,9 +146,10 @@ class ResultStore:
         return self._lines.path
 
     def add(self, *records: Record) -> None:
-        """Append all in one write and wait until they are on the disk; none where one of them is not `checked`.
+        """Append all records in one write and wait until they are on the disk. If one is invalid, append none.
 
-        Of a number that another process has added in the meantime the first value stays; a warning names another one.
+        If another process added a value of the same identity in the meantime, the first value is kept. A different
+        value is logged as a warning.
         """
         for record in records:
             checked(record)
@@ -163,22 +165,22 @@ class ResultStore:
                 self._lines.append(map(asdict, fresh))
 
     def records(self) -> list[Record]:
-        """All of them in the order of the file; [] where there is no file yet."""
+        """Return all records in file order, [] if the file does not exist."""
         return [record for _, record in self.located()]
 
     def located(self) -> list[tuple[str, Record]]:
-        """As records(), each with where it is: 'line 3 of results.jsonl'."""
+        """Return all records with their location, e.g. 'line 3 of results.jsonl'."""
         return [(f'line {number} of {self.path}', self._parse(number, line))
                 for number, line in enumerate(self._lines.read(), 1)]
 
     def done(self, model: str, dataset: str, seed: int) -> frozenset[tuple[str, str]]:
-        """The (condition, metric) pairs that need not be measured again."""
+        """Return the (condition, metric) pairs that are already measured."""
         wanted = model_key(model), dataset, seed
         return frozenset((record.condition, record.metric) for record in self.records()
                          if (model_key(record.model), record.dataset, record.seed) == wanted)
 
     def table(self, model: str, dataset: str, *, seed: int | None = None) -> Table:
-        """The table of one model on one dataset. With records of several seeds, `seed` must choose."""
+        """Return the table of one model on one dataset. `seed` is required if there are records of several seeds."""
         wanted = model_key(model), dataset
         located = [(place, record) for place, record in self.located()
                    if (model_key(record.model), record.dataset) == wanted and seed in (None, record.seed)]
@@ -198,13 +200,13 @@ class ResultStore:
 
 def first_values(located: Iterable[tuple[str, Record]], *,
                  key: Callable[[Record], tuple] = attrgetter('identity')) -> list[Record]:
-    """Return one record for each number: of several the first.
+    """Return one record per identity, the first if there are several.
 
-    Values of one number that differ by less than `TOLERANCE` are rounding, and are counted in a warning.
-    located: (where it is, record), as of ResultStore.located. key: identifies a number.
+    Values that differ by less than `TOLERANCE` are treated as rounding and counted in a warning. `located` has pairs
+    (location, record) as from ResultStore.located. `key` returns the identity of a record.
 
     Raises:
-        ValueError: Two values of one number really differ, or rest on different numbers of samples.
+        ValueError: Two values of one identity differ by more, or have different sample counts.
     """
     first: dict[tuple, tuple[str, Record]] = {}
     rounded = []
@@ -225,7 +227,12 @@ def first_values(located: Iterable[tuple[str, Record]], *,
 
 
 def checked(record: Record) -> Record:
-    """Raises TypeError unless every field has its type, ValueError where the value is no number."""
+    """Validate a record and return it.
+
+    Raises:
+        TypeError: A field has the wrong type.
+        ValueError: The value is not finite.
+    """
     for field in fields(Record):
         value = getattr(record, field.name)
         kind: Any = (int, float) if field.type is float else field.type
@@ -238,14 +245,14 @@ def checked(record: Record) -> Record:
 
 
 def parse_place(name: str) -> tuple[str, str]:
-    """'similarity@stage2.block4' -> ('similarity', 'stage2.block4'); a name without a place has place ''."""
+    """Split 'similarity@stage2.block4' into ('similarity', 'stage2.block4'). Without '@' the place is ''."""
     metric, _, place = name.partition('@')
     return metric, place
 
 
 def to_records(values: Mapping[str, float], *, model: str, dataset: str, condition: Condition, count: int, seed: int
                ) -> list[Record]:
-    """What a Metric computed, as records."""
+    """Convert the values of a Metric to records."""
     named = ((*parse_place(name), float(value)) for name, value in values.items())
     return [Record(model, dataset, str(condition), metric, value, count, seed, place)
             for metric, place, value in named]

@@ -1,4 +1,4 @@
-"""Named things: whatever a Spec may name is registered here, so adding a thing is adding a name."""
+"""Registries of the names that a Spec may use. To add an object, register it under a name."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,26 +9,26 @@ from typing import Any, Generic, TypeVar, cast
 from pit_downstream.core.spec import quote
 
 T = TypeVar('T')
-Given = TypeVar('Given')  # a thing with its own type, which may say more than the registry's
+Given = TypeVar('Given')  # type of the object, which may be narrower than the registry's
 
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A registered thing with what was said about it (group, strengths, source ...)."""
+    """A registered object with its metadata (group, strengths, source ...)."""
 
     thing: T
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Registry(Generic[T]):
-    """Things by name, in the order in which they were registered. noun: what one of them is called in messages."""
+    """Objects by name, in order of registration. `noun` is the word for one object in messages."""
 
     def __init__(self, noun: str):
         self.noun = noun
         self._entries: dict[str, Entry[T]] = {}
 
     def register(self, name: str, **about: Any) -> Callable[[Given], Given]:
-        """A decorator that puts what it decorates under `name` and returns it unchanged."""
+        """Return a decorator that registers an object under `name` and returns it unchanged."""
         def keep(thing: Given) -> Given:
             if name in self._entries:
                 raise ValueError(f'there is a {self.noun} named {quote(name)} already; choose another name')
@@ -56,7 +56,7 @@ class Registry(Generic[T]):
         return len(self._entries)
 
 
-# Core knows no types of the floors above; those who look a name up do
+# Core does not import the types of higher layers; the callers check them
 CORRUPTIONS: Registry[Callable[..., Any]] = Registry('corruption')
 ATTACKS: Registry[Any] = Registry('attack')
 METRICS: Registry[Any] = Registry('metric')

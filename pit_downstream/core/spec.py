@@ -1,4 +1,4 @@
-"""Spec: a name with arguments, in one canonical spelling that serves as cache key and as table heading."""
+"""Spec: a name with arguments. Its canonical text is the cache key and the table heading."""
 
 import ast
 import math
@@ -17,9 +17,9 @@ _EXPECTED = "a name with arguments like pgd(epsilon=8/255, norm='Linf')"
 @total_ordering
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """What it names and with which arguments; equal where the spelling is equal.
+    """A name with arguments. Specs with equal canonical text are equal.
 
-    Arguments are sorted by name, whole numbers are spelled without a point or a denominator, so 1.0 and 2/2 become 1.
+    Arguments are sorted by name. Whole numbers have neither point nor denominator: 1.0 and 2/2 become 1.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> 'Spec':
-        """Read a spelling: literals, tuples of them and fractions n/m; nothing is evaluated.
+        """Parse literals, tuples of literals and fractions n/m. Nothing is evaluated.
 
-        A fraction of decimals is exact and spelled with integers: 0.5/255 becomes 1/510.
+        A fraction of decimals is exact and is written with integers: 0.5/255 becomes 1/510.
         """
         name, bracket, inner = text.strip().partition('(')
         if not bracket:
@@ -52,7 +52,7 @@ class Spec:
             tree = ast.parse(f'_({inner}', mode='eval').body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ValueError(f'expected {_EXPECTED}, got {quote(text)}') from error
-        # a name or a second call behind the bracket makes another node, or a call of something else than '_'
+        # text after the closing bracket gives another node type, or a call of something other than '_'
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
             raise ValueError(f'expected {_EXPECTED}, got {quote(text)}')
         words = [(word.arg, word.value) for word in tree.keywords if word.arg is not None]
@@ -64,7 +64,7 @@ class Spec:
         return dict(self.kwargs).get(key, default)
 
     def without(self, *keys: str) -> 'Spec':
-        """The same without the arguments `keys`."""
+        """Return the Spec without the arguments `keys`."""
         return Spec(self.name, tuple((key, value) for key, value in self.kwargs if key not in keys))
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ class Spec:
         return hash(str(self))
 
     def __lt__(self, other: 'Spec') -> bool:
-        """By name, then by arguments, numbers by size: severity 2 stands before severity 10."""
+        """Sort by name, then by arguments. Numbers sort by size: severity 2 comes before severity 10."""
         return self._order() < other._order() if isinstance(other, Spec) else NotImplemented
 
     def _order(self) -> tuple:
@@ -86,7 +86,7 @@ class Spec:
 
 
 def split_outside_quotes(text: str, separator: str) -> Iterator[str]:
-    """The parts of `text` between separators that stand in no quoted string and no bracket, stripped."""
+    """Yield the stripped parts of `text` between separators outside quoted strings and brackets."""
     depth, quote, start, index = 0, '', 0, 0
     while index < len(text):
         letter = text[index]
@@ -105,9 +105,9 @@ def split_outside_quotes(text: str, separator: str) -> Iterator[str]:
 
 
 def quote(value: object, *, limit: int = 200) -> str:
-    """Return the repr of a value for an error message; of a longer one the first `limit` characters and its length.
+    """Return the repr of a value for an error message, truncated after `limit` characters with its length.
 
-    Bytes are decoded. Use it wherever a message quotes input: a flag, a line of a file, the content of a checkpoint.
+    Bytes are decoded. Use it in all messages that quote input: a flag, a line of a file, the content of a checkpoint.
     """
     if isinstance(value, bytes):
         value = value.decode(errors='replace')
@@ -134,7 +134,7 @@ def _literal(node: ast.expr, text: str) -> Value:
 
 
 def _canonical(value: Value) -> Value:
-    """The value in its one form: whole numbers as int, sequences as tuple. Raises ValueError for any other type."""
+    """Normalize a value: whole numbers to int, sequences to tuple. Raises ValueError for any other type."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (list, tuple)):
@@ -146,18 +146,18 @@ def _canonical(value: Value) -> Value:
 
 
 def spelled(value: Value) -> str:
-    """A value as a Spec spells it: a text in quotes, gray levels as 8/255."""
+    """Return the text of a value in a Spec: strings in quotes, gray levels as 8/255."""
     if isinstance(value, tuple):
         return f'({", ".join(map(spelled, value))}{"," * (len(value) == 1)})'
     if not isinstance(value, Fraction):
         return repr(value)
-    # gray levels are spelled as such: 10/255, not 2/51; thirds and fifths are rarely meant as levels
+    # keep gray levels: 10/255, not 2/51; thirds and fifths are rarely gray levels
     levels = 255 // value.denominator if value.denominator > 5 and 255 % value.denominator == 0 else 1
     return f'{value.numerator * levels}/{value.denominator * levels}'
 
 
 def _rank(value: Value) -> tuple:
-    """A key by which values of different types can be sorted."""
+    """Return a sort key for values of different types."""
     if isinstance(value, tuple):
         return 3, tuple(map(_rank, value))
     if isinstance(value, str):

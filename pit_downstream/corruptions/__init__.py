@@ -1,10 +1,10 @@
-"""The 15 corruptions of ImageNet-C, its 4 hold-outs, and occlusion: uint8 batches in RGB, any size from 32 px, any
-device.
+"""The 15 corruptions of ImageNet-C, its 4 hold-out corruptions, and occlusion.
 
-Names, groups and strengths stand in `core.registry.CORRUPTIONS`, which importing this fills.
+Inputs are uint8 RGB batches of any size from 32 px, on any device. Names, groups and strengths are in
+`core.registry.CORRUPTIONS`, which is filled when this package is imported.
 """
 
-# isort: off (the registry keeps this order, which is that of the paper)
+# isort: off (the registry keeps this order, the order of the paper)
 from pit_downstream.corruptions import noise, blur, weather, digital, extra, occlusion, variants  # noqa: F401
 # isort: on
 from pit_downstream.corruptions.base import (

@@ -1,4 +1,4 @@
-"""From uint8 images to uint8 images: what every corruption has in common."""
+"""Entry points of all corruptions, from uint8 images to uint8 images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import update_wrapper
@@ -13,17 +13,18 @@ from pit_downstream.streams.rng import BatchRng
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
 
-REFERENCE = 'imagecorruptions 1.1.2'  # whose strengths and oddities are kept
+REFERENCE = 'imagecorruptions 1.1.2'  # its strengths and oddities are kept
 VARIANTS: Registry[Callable] = Registry('variant')  # 'elastic_transform:hendrycks'
-SMALLEST = 32  # pixels a side, as in the reference
-TILE = 2 ** 18  # values of a batch worked on at a time on a CPU: as float32 they fit a core's second-level cache
-ROUNDING = 2 ** -11  # gray levels given back before truncation: 100.0 must not become 99 through float32
+SMALLEST = 32  # pixels per side, as in the reference
+TILE = 2 ** 18  # values processed at a time on a CPU: as float32 they fit in a core's L2 cache
+ROUNDING = 2 ** -11  # gray levels added before truncation: 100.0 must not become 99 through float32 rounding
 
 
 class batched_severities:
-    """Makes a corruption of a generator that treats several strengths at once: (images, strengths, rng) -> results.
+    """Decorator for a corruption written as a generator over strengths: (images, strengths, rng) -> results.
 
-    What the strengths share is then computed once: the corruption for one strength is the generator's first result.
+    Intermediate results shared by the strengths are computed once. For a single strength the corruption returns the
+    generator's first result.
     """
 
     def __init__(self, every: Callable[[Tensor, Sequence[Any], 'Rng'], Iterator[Tensor]]):
@@ -37,16 +38,16 @@ class batched_severities:
 def corrupt(images: Tensor, name: str, severity: int, rng: 'Rng', *, variant: str | None = None) -> Tensor:
     """Corrupt a batch of images.
 
-    images: uint8 (B, 3, H, W), RGB, H and W from 32 up, any device. severity: 1..5. rng: one stream per image
-    (`BatchRng`), of which it takes the streams that belong to `name`; or any other `Rng`, taken as it is.
-    variant: 'hendrycks' for the way of hendrycks/robustness where it differs. Returns uint8 of the same shape.
+    images: uint8 (B, 3, H, W), RGB, H and W at least 32, any device. severity: 1..5. rng: a `BatchRng` with one stream
+    per image, of which the streams for `name` are used, or any other `Rng`, used unchanged.
+    variant: 'hendrycks' for the version of hendrycks/robustness. Returns uint8 of the same shape.
     """
     return corrupt_severities(images, name, (severity,), rng, variant=variant)[0]
 
 
 def corrupt_severities(images: Tensor, name: str, severities: Sequence[int], rng: 'Rng', *,
                        variant: str | None = None) -> Tensor:
-    """`corrupt` at several severities, each with the same pixels as alone, sharing what they can.
+    """Corrupt a batch at several severities at once. Results are identical to separate `corrupt` calls.
 
     Noise fields, textures and displacements are drawn once per image. Returns uint8 (S, B, 3, H, W).
     """
@@ -60,7 +61,7 @@ def corrupt_severities(images: Tensor, name: str, severities: Sequence[int], rng
 
 def corrupt_strengths(images: Tensor, name: str, strengths: Sequence[Any], rng: 'Rng', *, variant: str | None = None
                       ) -> Tensor:
-    """`corrupt_severities` for strengths of the corruption's own type, in place of those that the severities select."""
+    """Corrupt a batch at several strengths: as `corrupt_severities`, with strengths in place of severities."""
     entry = entry_of(name, variant)
     _check(images)
     if isinstance(rng, BatchRng) and len(rng) != len(images):
@@ -75,29 +76,31 @@ def corrupt_strengths(images: Tensor, name: str, strengths: Sequence[Any], rng: 
 
 def corrupt_images(images: Tensor, name: str, severity: int, *, seed: int = 0,
                    ids: Sequence[int | str] | None = None, variant: str | None = None) -> Tensor:
-    """`corrupt` for whoever has no `Rng` at hand: the pixels depend on (seed, id, name, severity) alone.
+    """Corrupt a batch without an `Rng`. The pixels depend only on (seed, id, name, severity).
 
-    ids: what names each image, 0, 1, 2 ... by default.
+    ids: one per image (default: 0, 1, 2 ...).
     """
     ids = range(len(images)) if ids is None else ids
     return corrupt(images, name, severity, BatchRng(seed, ids), variant=variant)
 
 
 def entry_of(name: str, variant: str | None) -> Entry[Callable]:
-    """The registered corruption, or its variant; LookupError with near names."""
+    """Return a registered corruption or its variant. Raises LookupError that lists similar names."""
     entry = CORRUPTIONS.entry(name)
     return entry if variant is None else VARIANTS.entry(f'{name}:{variant}')
 
 
 def truncated(levels: Tensor, *, scale: float = 1) -> Tensor:
-    """Whole gray levels, int16, of `scale` times the values: clipped, then cut off, not rounded, as the reference's
-    np.uint8() does it. (torch converts floats to int16 with vector instructions, to uint8 without.)
+    """Return `scale` times the values, clipped and truncated to int16 gray levels.
+
+    Truncation instead of rounding follows the reference's np.uint8(). torch vectorizes the conversion of floats to
+    int16, but not to uint8.
     """
     return (levels * scale).add_(ROUNDING).clamp_(0, 255).to(torch.int16)
 
 
 def _whole_levels(images: Tensor, entry: Entry[Callable], strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:
-    """Results in whole gray levels. A raw corruption takes uint8 and gives gray levels, float or uint8, itself."""
+    """Yield results in integer gray levels. Raw corruptions take uint8 and return gray levels in float or uint8."""
     raw = entry.about.get('raw', False)
     for result in _every(images if raw else images.float().div_(255), entry.thing, strengths, rng):
         yield result if result.dtype == torch.uint8 else truncated(result, scale=1 if raw else 255)
@@ -114,7 +117,7 @@ def _every(given: Tensor, corruption: Callable, strengths: Sequence[Any], rng: '
 
 
 def tiles(batch: Tensor) -> Iterator[slice]:
-    """A batch in pieces that stay in a CPU's cache; on other devices whole."""
+    """Split a batch into slices that fit in a CPU's cache. On other devices the batch is one slice."""
     count = len(batch)
     if count and batch.device.type == 'cpu':
         count = max(1, TILE // batch[0].numel())

@@ -16,12 +16,12 @@ from pit_downstream.corruptions.zoom import zoom_extent, zoomed
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
 
-DISKS = ((3, .1), (4, .5), (6, .5), (8, .5), (10, .5))  # radius, blur against aliasing
+DISKS = ((3, .1), (4, .5), (6, .5), (8, .5), (10, .5))  # radius, anti-aliasing blur
 WIDEST_DISK = 10
-GLASS = ((.7, 1, 2), (.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))  # sigma, farthest neighbor, passes
+GLASS = ((.7, 1, 2), (.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))  # sigma, maximum displacement, passes
 STREAKS = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))  # radius, sigma
-LONGEST_STREAK = 2 * 20  # pixels beside the first
-ZOOMS = ((12, .01), (16, .01), (11, .02), (13, .02), (11, .03))  # how many factors from 1 on, and their step
+LONGEST_STREAK = 2 * 20  # pixels after the first
+ZOOMS = ((12, .01), (16, .01), (11, .02), (13, .02), (11, .03))  # number of factors, starting at 1, and their step
 
 
 @CORRUPTIONS.register('defocus_blur', group='blur', strengths=DISKS, source=REFERENCE)
@@ -41,7 +41,7 @@ def disk_spectrum(radius: int, alias_blur: float, size: tuple[int, int], device:
 
 @CORRUPTIONS.register('glass_blur', group='blur', strengths=GLASS, source=REFERENCE, raw=True)
 def glass_blur(images: Tensor, strength: tuple[float, int, int], rng: 'Rng') -> Tensor:
-    """Blur, copy pixels from near by, blur again. images: uint8 (B, 3, H, W)."""
+    """Blur, copy pixels from neighbors, blur again. images: uint8 (B, 3, H, W)."""
     sigma, farthest, passes = strength
     blurred = truncated(gaussian_blurred(images.float(), (sigma, sigma))).float()
     inner = [length - 2 * farthest for length in images.shape[-2:]]
@@ -54,7 +54,7 @@ def glass_blur(images: Tensor, strength: tuple[float, int, int], rng: 'Rng') -> 
 @CORRUPTIONS.register('motion_blur', group='blur', strengths=STREAKS, source=REFERENCE)
 @batched_severities
 def motion_blur(images: Tensor, streaks: Sequence[tuple[int, float]], rng: 'Rng') -> Iterator[Tensor]:
-    """Smear along a line at -45..45 degrees, one angle per image. images: (B, 3, H, W) in [0, 1]."""
+    """Blur along a line at -45..45 degrees, one angle per image. images: (B, 3, H, W) in [0, 1]."""
     angles = rng.uniform((len(images),)) * 90 - 45
     side = round(LONGEST_STREAK * .71)  # sin(45 degrees), rounded up
     margin = (side, side, 0, LONGEST_STREAK)
@@ -67,19 +67,19 @@ def motion_blur(images: Tensor, streaks: Sequence[tuple[int, float]], rng: 'Rng'
 @CORRUPTIONS.register('zoom_blur', group='blur', strengths=ZOOMS, source=REFERENCE)
 @batched_severities
 def zoom_blur(images: Tensor, zooms: Sequence[tuple[int, float]], rng: 'Rng') -> Iterator[Tensor]:
-    """The mean of the image and its enlargements by 1, 1 + step, 1 + 2 step ... images: (B, 3, H, W) in [0, 1].
+    """Average the image and its enlargements by 1, 1 + step, 1 + 2 step ... images: (B, 3, H, W) in [0, 1].
 
-    An enlargement that several severities need is made once.
+    Enlargements shared by several severities are computed once.
     """
     planes, size = images.flatten(0, 1), sides(images)
-    needed: dict[tuple, list[int]] = {}  # by extents of rows and columns: which of `zooms`, as often as they want it
+    needed: dict[tuple, list[int]] = {}  # (row extent, column extent) -> indices into `zooms`, with repeats
     for which, (count, step) in enumerate(zooms):
         for number in range(count):
-            factor = 1 + number * (1 + step - 1)  # np.arange's rounding, which decides between crops at some sizes
+            factor = 1 + number * (1 + step - 1)  # np.arange's rounding, which changes the crop at some sizes
             needed.setdefault(tuple(zoom_extent(length, factor) for length in size), []).append(which)
     sums = [torch.zeros_like(planes.mT, memory_format=torch.contiguous_format) for _ in zooms]
     for part in tiles(planes):
-        for extents in sorted(needed, reverse=True):  # an order that does not depend on the company
+        for extents in sorted(needed, reverse=True):  # an order independent of the other severities
             layer = zoomed(planes[part], extents, size)
             for which in needed[extents]:
                 sums[which][part].add_(layer)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @CORRUPTIONS.register('contrast', group='digital', strengths=(.4, .3, .2, .1, .05), source=REFERENCE)
 def contrast(images: Tensor, share: float, rng: 'Rng') -> Tensor:
-    """Pull every channel towards its mean. images: (B, 3, H, W) in [0, 1]."""
+    """Blend every channel with its mean. images: (B, 3, H, W) in [0, 1]."""
     return torch.add(images.mean((2, 3), keepdim=True) * (1 - share), images, alpha=share)
 
 
@@ -27,9 +27,9 @@ def contrast(images: Tensor, share: float, rng: 'Rng') -> Tensor:
                       strengths=(250 * .05, 250 * .065, 250 * .085, 250 * .1, 250 * .12))
 @batched_severities
 def elastic_transform(images: Tensor, alphas: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
-    """Move every pixel by alpha times a smooth random field. images: (B, 3, H, W) in [0, 1].
+    """Displace every pixel by alpha times a smooth random field. images: (B, 3, H, W) in [0, 1].
 
-    Up to half a percent of the height either way, smoothed by a Gaussian of one percent of each side.
+    The field is uniform within half a percent of the height, smoothed by a Gaussian with sigma 1 % of each side.
     """
     count, _, height, width = images.shape
     noise = torch.stack([rng.uniform((count, height, width)) for _ in 'xy'], 1)
@@ -41,7 +41,7 @@ def elastic_transform(images: Tensor, alphas: Sequence[float], rng: 'Rng') -> It
 
 
 def sampling_grid(displacement: Tensor) -> tuple[Tensor, Tensor]:
-    """Every pixel's place and its displacement in grid_sample's units, in which an image reaches from -1 to 1.
+    """Return pixel coordinates and displacements in grid_sample's units, in which an image spans -1 to 1.
 
     displacement: (B, 2, H, W) as dx, dy in pixels. Returns (H, W, 2) and (B, H, W, 2).
     """
@@ -53,16 +53,16 @@ def sampling_grid(displacement: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sampled(images: Tensor, grid: Tensor) -> Tensor:
-    """images (B, 3, H, W) at the places of `grid` (B, H, W, 2), bilinear, mirrored at the border."""
+    """Sample images (B, 3, H, W) at `grid` (B, H, W, 2), bilinear, reflected at the border."""
     return F.grid_sample(images, grid.to(images.dtype), padding_mode='reflection', align_corners=False)
 
 
 @CORRUPTIONS.register('pixelate', group='digital', strengths=(.6, .5, .4, .3, .25), source=REFERENCE, raw=True)
 @batched_severities
 def pixelate(images: Tensor, shares: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
-    """Shrink both sides to a share by box averages, enlarge by the nearest pixel. images: uint8 (B, 3, H, W).
+    """Downscale both sides with a box filter, upscale with nearest neighbor. images: uint8 (B, 3, H, W).
 
-    As Pillow: rounded to whole gray levels after each of the two axes.
+    As in Pillow, values are rounded to gray levels after each axis.
     """
     height, width = images.shape[-2:]
     turned = images.flatten(0, 1).mT.contiguous().short()
@@ -75,7 +75,7 @@ def pixelate(images: Tensor, shares: Sequence[float], rng: 'Rng') -> Iterator[Te
 
 
 def box_rows(planes: Tensor, count: int) -> Tensor:
-    """The rows of (N, H, W) shrunk to `count` means, each rounded half up. planes: int16."""
+    """Reduce the rows of (N, H, W) to `count` box means, rounded half up. planes: int16."""
     first, weights = box_weights(planes.shape[1], count, planes.device)
     sums = planes.index_select(1, first)
     for offset, weight in enumerate(weights[1:], 1):
@@ -86,11 +86,11 @@ def box_rows(planes: Tensor, count: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def box_weights(length: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which of `length` pixels make up each of `count` means: the first (count,), and whether it and those after it do,
-    1 or 0, (taps, count, 1).
+    """Return the pixels of each of `count` box means over `length` pixels.
 
-    Pillow's BOX takes the pixels whose centers lie within half a step of the mean's center, upper end included. Its
-    order of operations is kept: at some sizes rounding decides.
+    Returns the first pixel (count,), and weights 0 or 1 of this and the following pixels, (taps, count, 1).
+    Pillow's BOX uses the pixels whose centers are within half a step of the mean's center, upper end included. Its
+    order of operations is kept because rounding changes the result at some sizes.
     """
     step = length / count
     reach = max(1.0, step) / 2
@@ -107,7 +107,7 @@ def box_weights(length: int, count: int, device: torch.device) -> tuple[Tensor, 
 
 @lru_cache(maxsize=64)
 def nearest(length: int, count: int, device: torch.device) -> Tensor:
-    """Indices that spread `length` pixels over `count`; like Pillow's, from a running sum, which decides ties."""
+    """Return `count` nearest-neighbor indices into `length` pixels. As in Pillow, a running sum resolves ties."""
     steps = torch.full((count,), length / count, dtype=torch.float64)
     steps[0] /= 2
     return steps.cumsum(0).long().to(device)
@@ -116,5 +116,5 @@ def nearest(length: int, count: int, device: torch.device) -> Tensor:
 @CORRUPTIONS.register('jpeg_compression', group='digital', strengths=(25, 18, 15, 10, 7), source=REFERENCE, raw=True)
 @batched_severities
 def jpeg_compression(images: Tensor, qualities: Sequence[int], rng: 'Rng') -> Iterator[Tensor]:
-    """Compress and decompress. images: uint8 (B, 3, H, W). qualities: 1..100, as Pillow's."""
+    """Compress and decompress as JPEG. images: uint8 (B, 3, H, W). qualities: 1..100, as in Pillow."""
     yield from compressed(images, qualities)

@@ -1,6 +1,6 @@
-"""Edges, distances to them and histograms of gray images, as OpenCV computes them, without OpenCV.
+"""Canny edges, distance transform and histogram equalization with OpenCV's results, without OpenCV.
 
-Gray images are whole numbers (B, H, W), int32, in 0..255.
+Gray images are int32 (B, H, W) in 0..255.
 """
 
 from functools import lru_cache
@@ -11,11 +11,11 @@ from torch import Tensor
 
 TANGENT = 13573  # tan(22.5 degrees) times 2^15, as in OpenCV's Canny
 STRAIGHT, DIAGONAL, KNIGHT = 65536, 91750, 143976  # 1, 1.4 and 2.1969 times 2^16: DIST_L2 with a 5 x 5 mask
-FARTHEST = 20  # pixels at which distances end
+FARTHEST = 20  # largest distance in pixels
 
 
 def canny(grey: Tensor, low: int, high: int) -> Tensor:
-    """Canny's edges with 3 x 3 Sobel derivatives and the norm |dx| + |dy|. Returns bool (B, H, W)."""
+    """Compute Canny edges with 3 x 3 Sobel derivatives and the norm |dx| + |dy|. Returns bool (B, H, W)."""
     framed = F.pad(grey[:, None].float(), (1, 1, 1, 1), mode='replicate')[:, 0].int()
     down = framed[:, :-2] + 2 * framed[:, 1:-1] + framed[:, 2:]
     across = framed[..., :-2] + 2 * framed[..., 1:-1] + framed[..., 2:]
@@ -26,7 +26,7 @@ def canny(grey: Tensor, low: int, high: int) -> Tensor:
 
 
 def ridges(size: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-    """Where `size` is largest across the edge: beside, above and below, or along the diagonal of the gradient."""
+    """Suppress non-maxima: return where `size` is a maximum along the horizontal, vertical or diagonal gradient."""
     around = F.pad(size, (1, 1, 1, 1))
     height, width = size.shape[-2:]
 
@@ -43,7 +43,7 @@ def ridges(size: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
 
 
 def connected(seeds: Tensor, allowed: Tensor) -> Tensor:
-    """All of `allowed` that touches a seed through `allowed`, corners included. bool (B, H, W)."""
+    """Return the pixels of `allowed` that are 8-connected to a seed within `allowed`, bool (B, H, W)."""
     seeds, allowed = seeds.to(torch.uint8), allowed.to(torch.uint8)
     while True:
         framed = F.pad(seeds, (1, 1, 1, 1))
@@ -56,7 +56,10 @@ def connected(seeds: Tensor, allowed: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def chamfer(device: torch.device) -> Tensor:
-    """Shortest ways by king's and knight's moves, times 2^16, at most 20 long: int32 (21, 22), by rows and columns."""
+    """Return chamfer distances by row and column offset, times 2^16, clipped at 20 pixels: int32 (21, 22).
+
+    Paths consist of straight, diagonal and knight's moves.
+    """
     across = torch.arange(FARTHEST + 2)
     down = torch.arange(FARTHEST + 1)[:, None]
     long, short = torch.maximum(across, down), torch.minimum(across, down)
@@ -66,9 +69,9 @@ def chamfer(device: torch.device) -> Tensor:
 
 
 def distances(edges: Tensor) -> Tensor:
-    """Chamfer distance to the nearest edge, at most 20 pixels, times 2^16. edges: bool (B, H, W). Returns int32.
+    """Compute the chamfer distance to the nearest edge, at most 20 pixels, times 2^16. edges: bool (B, H, W).
 
-    The nearest edge of each row is found along the row; then the rows above and below compete.
+    The nearest edge within each row is computed first, then the minimum over the rows above and below. Returns int32.
     """
     height, width = edges.shape[-2:]
     places = torch.arange(width, dtype=torch.int32, device=edges.device)
@@ -87,14 +90,14 @@ def distances(edges: Tensor) -> Tensor:
 
 
 def box_sums(values: Tensor) -> Tensor:
-    """Sums over 3 x 3 pixels, mirrored at the border (cb|abc). values: whole numbers (B, H, W). Returns float64."""
+    """Sum over 3 x 3 pixels, reflected at the border (cb|abc). values: integers (B, H, W). Returns float64."""
     framed = F.pad(values[:, None].double(), (1, 1, 1, 1), mode='reflect')
     rows = framed[..., :-2, :] + framed[..., 1:-1, :] + framed[..., 2:, :]
     return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:])[:, 0]
 
 
 def equalised(grey: Tensor) -> Tensor:
-    """Histogram equalisation of each image, int32 (B, H, W); an image of one value stays as it is."""
+    """Equalize the histogram of each image, int32 (B, H, W). Images with a single value are unchanged."""
     flat = grey.flatten(1).long()
     counts = torch.zeros(len(flat), 256, dtype=torch.int64, device=grey.device)
     counts.scatter_add_(1, flat, torch.ones_like(flat))

@@ -1,4 +1,4 @@
-"""The hold-outs of ImageNet-C: speckle noise, gaussian blur, spatter, saturate."""
+"""Hold-out corruptions of ImageNet-C: speckle noise, gaussian blur, spatter, saturate."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -27,7 +27,7 @@ def speckle_noise(images: Tensor, sigma: float, rng: 'Rng') -> Tensor:
 @CORRUPTIONS.register('gaussian_blur', group='extra', strengths=(1, 2, 3, 4, 6), source=REFERENCE)
 @batched_severities
 def gaussian_blur(images: Tensor, sigmas: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
-    """Blur with a Gaussian, cut at 4 sigma. images: (B, 3, H, W) in [0, 1]."""
+    """Blur with a Gaussian truncated at 4 sigma. images: (B, 3, H, W) in [0, 1]."""
     spectral = Padded(images, (WIDEST_BLUR,) * 4, 'replicate')
     for sigma in sigmas:
         yield spectral.filtered(gaussian_spectrum(sigma, spectral.size, images.device))
@@ -44,8 +44,8 @@ def gaussian_spectrum(sigma: float, size: tuple[int, int], device: torch.device)
     Drops(.65, .3, 4, .69, .6), Drops(.65, .3, 3, .68, .6), Drops(.65, .3, 2, .68, .5),
     Drops(.65, .3, 1, .65, mud=1.5), Drops(.67, .4, 1, .65, mud=1.5)))
 def spatter(images: Tensor, drops: Drops, rng: 'Rng') -> Tensor:
-    """Drops on the lens: of water up to severity 3, of mud from 4 on. images: (B, 3, H, W) in [0, 1]."""
-    noise = rng.normal((len(images), *images.shape[-2:])).double()  # a rounding may move an edge
+    """Add drops on the lens: water up to severity 3, mud from 4 on. images: (B, 3, H, W) in [0, 1]."""
+    noise = rng.normal((len(images), *images.shape[-2:])).double()  # float32 rounding could move an edge
     liquid = gaussian_blurred((noise * drops.deviation + drops.mean)[:, None], (drops.sigma, drops.sigma))[:, 0]
     return watered(images, liquid, drops) if drops.mud is None else muddied(images, liquid, drops)
 
@@ -55,8 +55,8 @@ def spatter(images: Tensor, drops: Drops, rng: 'Rng') -> Tensor:
 def saturate(images: Tensor, strength: tuple[float, float], rng: 'Rng') -> Tensor:
     """Scale and shift the saturation of HSV. images: (B, 3, H, W) in [0, 1].
 
-    Hue and value stay, so each channel's distance from the largest grows by one factor. Gray pixels have hue 0 in
-    the reference: what saturation they gain is red.
+    Hue and value are unchanged, so each channel's distance from the largest is scaled by one factor. Gray pixels have
+    hue 0 in the reference, so added saturation makes them red.
     """
     factor, offset = strength
     value, spread = images.amax(1, keepdim=True), images.amax(1, keepdim=True) - images.amin(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Image kernels and how they are applied: line by line, or all severities through one Fourier transform."""
+"""Filter kernels and their application: separably, or for all severities through one Fourier transform."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BAND = 2 ** 18  # values of which three float32 copies about fill a core's second-level cache
-FEW_TAPS = 16  # reach up to which adding shifted images is faster than a Fourier transform
+BAND = 2 ** 18  # values of which three float32 copies about fill a core's L2 cache
+FEW_TAPS = 16  # radius up to which adding shifted images is faster than a Fourier transform
 
 
 @lru_cache(maxsize=256)
 def fast_length(length: int) -> int:
-    """The next multiple of 16 with no prime factor beyond 7, for which Fourier transforms are fast."""
+    """Return the next multiple of 16 without a prime factor above 7, for which Fourier transforms are fast."""
     length = -(-length // 16) * 16
     rest = length
     for factor in (2, 3, 5, 7):
@@ -23,33 +23,36 @@ def fast_length(length: int) -> int:
 
 
 class Padded:
-    """Images with a margin, transformed once, to be filtered by any number of kernels.
+    """Fourier transform of padded images, for filtering with any number of kernels.
 
-    images: float (B, C, H, W). margin: pixels (top, bottom, left, right) that kernels may reach beyond a pixel.
+    images: float (B, C, H, W). margin: maximum extent of kernels in pixels (top, bottom, left, right).
     border: 'replicate' (aaa|abc), 'reflect' (cb|abc: OpenCV's default) or 'symmetric' (ba|abc: scipy's 'reflect').
     """
 
     def __init__(self, images: Tensor, margin: tuple[int, int, int, int], border: str):
         top, bottom, left, right = margin
         self.height, self.width = images.shape[-2:]
-        self.first = top + bottom, left + right  # where a convolution that needs no wrapping begins
+        self.first = top + bottom, left + right  # first output without wrap-around
         self.size = fast_length(self.height + top + bottom), fast_length(self.width + left + right)
         self.spectrum = torch.fft.rfft2(padded(images, margin, border), s=self.size)
 
     def filtered(self, spectrum: Tensor) -> Tensor:
-        """spectrum: what `kernel_spectrum` made of a kernel for this size. Returns float (B, C, H, W)."""
+        """Filter the images. spectrum: from `kernel_spectrum` for this size. Returns float (B, C, H, W)."""
         whole = torch.fft.irfft2(self.spectrum * spectrum, s=self.size)
         top, left = self.first
         return whole[..., top:top + self.height, left:left + self.width]
 
     def kernel_spectrum(self, kernels: Tensor) -> Tensor:
-        """kernels: float (..., kh, kw), turned by 180 degrees: element (bottom, right) of the margin weighs the pixel
-        itself, and those before it the pixels below and to the right."""
+        """Transform kernels: float (..., kh, kw), rotated by 180 degrees.
+
+        Element (bottom, right) of the margin is the weight of the pixel itself. Elements before it are the weights of
+        the pixels below and to the right.
+        """
         return torch.fft.rfft2(kernels, s=self.size)
 
 
 def sides(images: Tensor) -> tuple[int, int]:
-    """Height and width of images (..., H, W)."""
+    """Return height and width of images (..., H, W)."""
     height, width = images.shape[-2:]
     return height, width
 
@@ -70,7 +73,7 @@ def _mirrored(index: Tensor, length: int) -> Tensor:
 
 
 def gaussian_taps(sigma: float, *, truncate: float = 4.0) -> Tensor:
-    """Weights of a Gaussian at -r..r with r = truncate * sigma rounded, float64, sum 1: scipy's gaussian_filter1d."""
+    """Return Gaussian weights at -r..r, r = round(truncate * sigma), as scipy's gaussian_filter1d: float64, sum 1."""
     radius = int(truncate * sigma + .5)
     taps = torch.exp(-.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma) ** 2)
     return taps / taps.sum()
@@ -78,7 +81,7 @@ def gaussian_taps(sigma: float, *, truncate: float = 4.0) -> Tensor:
 
 def gaussian_blurred(images: Tensor, sigmas: tuple[float, float], *, truncate: float = 4.0,
                      border: str = 'replicate') -> Tensor:
-    """Gaussian blur, by default as scikit-image's. images: float (B, C, H, W). sigmas: along columns, along rows."""
+    """Apply a Gaussian blur, by default as scikit-image. images: float (B, C, H, W). sigmas: vertical, horizontal."""
     down, right = (gaussian_taps(sigma, truncate=truncate) for sigma in sigmas)
     reach = len(down) // 2, len(right) // 2
     margin = (reach[0], reach[0], reach[1], reach[1])
@@ -94,7 +97,7 @@ def gaussian_blurred(images: Tensor, sigmas: tuple[float, float], *, truncate: f
 
 
 def bands(images: Tensor) -> Iterator[slice]:
-    """Rows to work on at a time: as many as stay in a CPU's cache, all of them on other devices."""
+    """Split the rows into slices that fit in a CPU's cache. On other devices all rows are one slice."""
     height = images.shape[-2]
     count = max(1, BAND * height // max(1, images.numel())) if images.device.type == 'cpu' else height
     for start in range(0, height, count):
@@ -102,7 +105,7 @@ def bands(images: Tensor) -> Iterator[slice]:
 
 
 def line_filtered(images: Tensor, taps: Sequence[float], dim: int) -> Tensor:
-    """Correlate along one dimension with symmetric taps, whose reach the result loses at both ends."""
+    """Correlate along one dimension with symmetric taps. The output is shorter by their radius at both ends."""
     reach, length = len(taps) // 2, images.shape[dim] - len(taps) + 1
     result = images.narrow(dim, reach, length) * taps[reach]
     for offset in range(1, reach + 1):
@@ -112,9 +115,9 @@ def line_filtered(images: Tensor, taps: Sequence[float], dim: int) -> Tensor:
 
 
 def disk(radius: int, alias_blur: float) -> Tensor:
-    """A disk, smoothed by a small Gaussian, float64, sum 1: 17 x 17 up to radius 8, else 2 radius + 1 a side.
+    """Return a disk smoothed by a small Gaussian, float64, sum 1: 17 x 17 up to radius 8, else 2 radius + 1 per side.
 
-    As OpenCV's GaussianBlur, 3 x 3 up to radius 8, else 5 x 5, which mirrors the kernel at its own border.
+    The smoothing is OpenCV's GaussianBlur, 3 x 3 up to radius 8, else 5 x 5, with the disk reflected at its border.
     """
     reach, blur_reach = (8, 1) if radius <= 8 else (radius, 2)
     line = torch.arange(-reach, reach + 1, dtype=torch.float64)
@@ -126,17 +129,17 @@ def disk(radius: int, alias_blur: float) -> Tensor:
 
 
 def centred(kernel: Tensor, reach: int) -> Tensor:
-    """kernel: (k, k) of odd size. Returns it in the middle of (2 reach + 1, 2 reach + 1) zeros, float32."""
+    """Pad a kernel (k, k) of odd size with zeros to (2 reach + 1, 2 reach + 1), float32."""
     margin = reach - kernel.shape[-1] // 2
     return F.pad(kernel, (margin,) * 4).float()
 
 
 def motion_kernels(angles: Tensor, radius: int, sigma: float, *, size: tuple[int, int],
                    margin: tuple[int, int, int, int]) -> Tensor:
-    """One-sided Gaussian streaks of 2 radius + 1 pixels, one per angle, for `Padded` with this margin.
+    """Return one-sided Gaussian streaks of 2 radius + 1 pixels, one per angle, for `Padded` with this margin.
 
-    angles: (B,) degrees. size: (H, W) of the images. Returns float32 (B, 1, top + bottom + 1, left + right + 1). Taps
-    beyond a small image are left out and the others not scaled up, as in the reference.
+    angles: (B,) degrees. size: (H, W) of the images. Returns float32 (B, 1, top + bottom + 1, left + right + 1). As in
+    the reference, taps outside a small image are dropped without rescaling the others.
     """
     top, bottom, left, right = margin
     count = torch.arange(2 * radius + 1, dtype=torch.float64, device=angles.device)

@@ -21,7 +21,7 @@ def gaussian_noise(images: Tensor, sigma: float, rng: 'Rng') -> Tensor:
 
 @CORRUPTIONS.register('shot_noise', group='noise', strengths=(60, 25, 12, 5, 3), source=REFERENCE, raw=True)
 def shot_noise(images: Tensor, photons: float, rng: 'Rng') -> Tensor:
-    """Count photons: a Poisson number with mean photons * value, over photons. images: uint8 (B, 3, H, W)."""
+    """Draw Poisson counts with mean photons * value and divide by photons. images: uint8 (B, 3, H, W)."""
     rates = torch.arange(256, dtype=torch.float64) * (photons / 255)
     return rng.poisson(rates, images) * (255 / photons)
 
@@ -29,12 +29,13 @@ def shot_noise(images: Tensor, photons: float, rng: 'Rng') -> Tensor:
 @CORRUPTIONS.register('impulse_noise', group='noise', strengths=(.03, .06, .09, .17, .27), source=REFERENCE, raw=True)
 @batched_severities
 def impulse_noise(images: Tensor, amounts: Sequence[float], rng: 'Rng') -> Iterator[Tensor]:
-    """Turn a share of the values to 0 or 255, evenly. images: uint8 (B, 3, H, W).
+    """Set a fraction of the values to 0 or 255 with equal probability. images: uint8 (B, 3, H, W).
 
-    As scikit-image's salt and pepper: per value, not per pixel; one uniform number says whether, another what.
+    As scikit-image's salt-and-pepper noise: per value, not per pixel. One uniform number selects the values, a second
+    one salt or pepper.
     """
     chance = rng.uniform(images.shape)
     salt = (rng.uniform(images.shape) <= .5).to(torch.uint8) * 255
-    change = salt - images  # modulo 256, as all sums of uint8
+    change = salt - images  # modulo 256, as all uint8 sums
     for amount in amounts:
         yield images + (chance <= amount) * change

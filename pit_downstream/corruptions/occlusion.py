@@ -1,8 +1,8 @@
-"""Occlusion: part of an image is not there.
+"""Occlusion: part of an image is black.
 
-The protocol of the PiT paper is not published in detail. Ours: an image is cut into 14 x 14 cells, as in PatchDrop
-(Naseer et al. 2021, arXiv 2105.10497), and the given share of them becomes black. Occluding what a model looks at is
-no corruption, for it needs the model: that is the attack `occlude_salient`.
+The protocol of the PiT paper is not published in detail. Ours: an image is divided into 14 x 14 cells, as in PatchDrop
+(Naseer et al. 2021, arXiv 2105.10497), and the given fraction of them is set to black. Occlusion of salient regions
+depends on the model and is therefore an attack, `occlude_salient`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ SHAPES = ('random', 'centre')
 
 @dataclass(frozen=True)
 class Occluded:
-    """shape: 'random' cells, or the 'centre'. share: of the image, in (0, 1]. cells: per side, for the random."""
+    """Occlusion strength. shape: 'random' cells or 'centre'. share: of the image, in (0, 1]. cells: per side."""
 
     shape: str = 'random'
     share: float = .5
@@ -42,9 +42,9 @@ class Occluded:
                       strengths=tuple(Occluded(share=share) for share in (.1, .3, .5, .7, .9)))
 @batched_severities
 def occlusion(images: Tensor, strengths: Sequence[Occluded], rng: 'Rng') -> Iterator[Tensor]:
-    """Black out a share of each image. images: uint8 (B, 3, H, W).
+    """Set a fraction of each image to black. images: uint8 (B, 3, H, W).
 
-    Random cells are drawn once per image: those of a smaller share are among those of a larger.
+    Random cells are drawn once per image. The cells of a smaller share are a subset of those of a larger one.
     """
     ranks: dict[int, Tensor] = {}
     for strength in strengths:
@@ -56,13 +56,13 @@ def occlusion(images: Tensor, strengths: Sequence[Occluded], rng: 'Rng') -> Iter
 
 
 def spread(cells: Tensor, images: Tensor) -> Tensor:
-    """Cells (B, 1, n, n) at the size of the images, (B, 1, H, W); their borders lie at whole pixels."""
+    """Upscale cells (B, 1, n, n) to the image size, (B, 1, H, W), with borders at integer pixels."""
     rows, columns = (torch.arange(side, device=images.device) * cells.shape[-1] // side for side in images.shape[-2:])
     return cells[:, :, rows][:, :, :, columns]
 
 
 def _centre(images: Tensor, share: float) -> Tensor:
-    """bool (1, 1, H, W): the middle with a `share` of the pixels and the proportions of the image, to whole pixels."""
+    """Return a center mask with a `share` of the pixels and the image's aspect ratio, bool (1, 1, H, W)."""
     rows, columns = ((torch.arange(side, device=images.device) * 2 + 1 - side).abs() < round(share ** .5 * side)
                      for side in images.shape[-2:])
     return (rows[:, None] & columns)[None, None]

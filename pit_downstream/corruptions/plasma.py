@@ -1,17 +1,17 @@
-"""Plasma: a cloudy height map by the diamond-square algorithm, for a batch at once."""
+"""Plasma: batched height maps by the diamond-square algorithm."""
 
 import torch
 from torch import Tensor
 
-WIBBLE = 100  # the first level's amplitude, squared when it is used: the reference multiplies twice
+WIBBLE = 100  # the first level's amplitude; squared in use because the reference multiplies twice
 
 
 def plasma(noise: Tensor, decay: float, size: tuple[int, int]) -> Tensor:
-    """The top left of square height maps that wrap around and reach from 0 to 1.
+    """Return the top left crop of square, periodic height maps in [0, 1].
 
-    noise: (B, side * side - 1) uniform in [0, 1), level by level: squares, then the diamonds above and beside; side is
-    a power of two. decay: what the wibble is divided by from level to level. Returns (B, *size).
-    Source: mapgen's diamondsquare.py by FLHerne, as imagecorruptions changed it.
+    noise: (B, side * side - 1) uniform in [0, 1), level by level: squares, then the diamonds above and beside. side is
+    a power of two. decay: divisor of the wibble per level. Returns (B, *size).
+    Source: mapgen's diamondsquare.py by FLHerne, as modified by imagecorruptions.
     """
     heights = noise.new_zeros(len(noise), 1, 1)
     wibble, used = float(WIBBLE), 0
@@ -25,7 +25,7 @@ def plasma(noise: Tensor, decay: float, size: tuple[int, int]) -> Tensor:
 
 
 def _finer(corners: Tensor, wobble: Tensor) -> Tensor:
-    """corners: (B, n, n). wobble: (B, 3, n, n) for centers, upper edges, left edges. Returns (B, 2 n, 2 n)."""
+    """Add one level. corners: (B, n, n). wobble: (B, 3, n, n) for centers, upper, left edges. Returns (B, 2 n, 2 n)."""
     below = corners + corners.roll(-1, 1)
     beside = corners + corners.roll(-1, 2)
     centres = (below + below.roll(-1, 2)) / 4 + wobble[:, 0]

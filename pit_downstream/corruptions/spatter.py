@@ -11,13 +11,16 @@ from pit_downstream.corruptions.kernels import gaussian_blurred
 
 WATER = (175 / 255, 238 / 255, 238 / 255)  # pale turquoise
 MUD = (63 / 255, 42 / 255, 20 / 255)  # brown
-THIN = .8  # mud thinner than this falls off
-RELIEF = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))  # embosses the drops: light from one side
+THIN = .8  # mud below this is removed
+RELIEF = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))  # emboss kernel: light from one side
 
 
 class Drops(NamedTuple):
-    """mean, deviation: of the noise; sigma: that smooths it; threshold: below it is no liquid;
-    strength: of the water; mud: sigma that smooths the mud, None for water."""
+    """Strength of spatter.
+
+    mean, deviation: of the noise. sigma: of its blur. threshold: minimum value of liquid. strength: of the water.
+    mud: sigma of the mud's blur, None for water.
+    """
 
     mean: float
     deviation: float
@@ -28,7 +31,7 @@ class Drops(NamedTuple):
 
 
 def watered(images: Tensor, liquid: Tensor, drops: Drops) -> Tensor:
-    """images: (B, 3, H, W) in [0, 1]. liquid: float64 (B, H, W)."""
+    """Add water drops. images: (B, 3, H, W) in [0, 1]. liquid: float64 (B, H, W)."""
     liquid = torch.where(liquid < drops.threshold, 0, liquid * 255).clamp_(0, 255).int()
     layer = (liquid * relief(liquid)).float()
     peak = layer.amax((1, 2), keepdim=True)
@@ -37,7 +40,7 @@ def watered(images: Tensor, liquid: Tensor, drops: Drops) -> Tensor:
 
 
 def relief(liquid: Tensor) -> Tensor:
-    """How light the drops shine: whole numbers in 0..255. liquid: int32 (B, H, W) in 0..255."""
+    """Return the lightness of the drops, integers in 0..255. liquid: int32 (B, H, W) in 0..255."""
     depth = distances(canny(liquid, 50, 150))
     depth = (box_sums(depth) / STRAIGHT * (1 / 9)).float().int()
     depth = equalised(depth)
@@ -48,7 +51,7 @@ def relief(liquid: Tensor) -> Tensor:
 
 
 def muddied(images: Tensor, liquid: Tensor, drops: Drops) -> Tensor:
-    """Covers the images where the mud is thick enough. liquid: (B, H, W)."""
+    """Cover the images with mud above a minimum thickness. liquid: (B, H, W)."""
     assert drops.mud is not None
     mud = gaussian_blurred((liquid > drops.threshold).float()[:, None], (drops.mud, drops.mud))
     mud = torch.where(mud < THIN, 0, mud)

@@ -1,4 +1,4 @@
-"""The frost textures: photographs that come with the package imagecorruptions, read without importing it."""
+"""Frost textures: photographs of the package imagecorruptions, read without importing it."""
 
 from functools import lru_cache
 from importlib.util import find_spec
@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-FILES = ('frost1.png', 'frost2.png', 'frost3.png', 'frost4.jpg', 'frost5.jpg')  # frost6.jpg is never drawn there
+FILES = ('frost1.png', 'frost2.png', 'frost3.png', 'frost4.jpg', 'frost5.jpg')  # the reference never draws frost6.jpg
 
 
 @lru_cache(maxsize=len(FILES))
 def frost_texture(index: int) -> Tensor:
-    """One texture, uint8 (3, H, W) in RGB. LookupError where it is not installed."""
-    spec = find_spec('imagecorruptions')  # finds the folder; importing the package would need pkg_resources
+    """Load a texture, uint8 (3, H, W), RGB. Raises LookupError if it is not installed."""
+    spec = find_spec('imagecorruptions')  # locates the folder; importing the package requires pkg_resources
     path = Path(spec.origin).parent / 'frost' / FILES[index] if spec and spec.origin else None
     if path is None or not path.is_file():
         raise LookupError(f'frost needs the texture {FILES[index]} of the package imagecorruptions, did not find it; '
@@ -26,9 +26,9 @@ def frost_texture(index: int) -> Tensor:
 
 @lru_cache(maxsize=2 * len(FILES))
 def fitted_texture(index: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    """A texture enlarged until it covers `size`, then by 1.1 more, uint8 (3, H', W').
+    """Return a texture enlarged to 1.1 times the scale that covers `size`, uint8 (3, H', W').
 
-    Bicubic as in OpenCV, whose coefficient -0.75 torch uses too.
+    Interpolation is bicubic with OpenCV's coefficient -0.75, which is also torch's.
     """
     texture = frost_texture(index)
     factor = 1.1 * max(1.0, size[0] / texture.shape[1], size[1] / texture.shape[2])

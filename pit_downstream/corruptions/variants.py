@@ -1,7 +1,7 @@
-"""The published ImageNet-C's own ways, where imagecorruptions differs and no ImageMagick is needed.
+"""Variants of the published ImageNet-C that differ from imagecorruptions and need no ImageMagick.
 
-motion_blur and snow need it; zoom_blur, fog and glass_blur are the same at 224 x 224, the only size that code knows.
-Source of all: hendrycks/robustness, make_imagenet_c.py.
+motion_blur and snow need ImageMagick. zoom_blur, fog and glass_blur are identical at 224 x 224, the only size that the
+source supports. Source of all: hendrycks/robustness, make_imagenet_c.py.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,7 +23,10 @@ SOURCE = 'hendrycks/robustness'
 
 
 class Elastic(NamedTuple):
-    """alpha: by how many pixels the smoothed field moves; sigma: that smooths it; affine: jitter of the affine map."""
+    """Strength of elastic_transform.
+
+    alpha: scale of the smoothed field in pixels. sigma: of its blur. affine: jitter of the affine map in pixels.
+    """
 
     alpha: float
     sigma: float
@@ -34,9 +37,9 @@ class Elastic(NamedTuple):
     Elastic(488, 170.8, 24.4), Elastic(488, 19.52, 48.8), Elastic(12.2, 2.44, 4.88), Elastic(17.08, 2.44, 4.88),
     Elastic(29.28, 2.44, 4.88)))
 def elastic_transform(images: Tensor, elastic: Elastic, rng: 'Rng') -> Tensor:
-    """A random affine map, then a smooth random displacement. images: (B, 3, H, W) in [0, 1].
+    """Apply a random affine map, then a smooth random displacement. images: (B, 3, H, W) in [0, 1].
 
-    OpenCV interpolates the affine map at 1/32 pixel; here it is exact.
+    OpenCV rounds the affine map to 1/32 pixel. Here it is exact.
     """
     count, _, height, width = images.shape
     jitter = (rng.uniform((count, 6)) * 2 - 1).view(count, 3, 2) * elastic.affine
@@ -48,9 +51,9 @@ def elastic_transform(images: Tensor, elastic: Elastic, rng: 'Rng') -> Tensor:
 
 
 def affine_warped(images: Tensor, jitter: Tensor) -> Tensor:
-    """Warp so that three corners of a square in the middle go where the jitter moves them.
+    """Warp by the affine map that moves three corners of a central square by `jitter`.
 
-    jitter: (B, 3, 2) pixels. Bilinear, mirrored at the border (cb|abc). The corners' coordinates are height first, as
+    jitter: (B, 3, 2) pixels. Bilinear, reflected at the border (cb|abc). The corners' coordinates are height first, as
     in the source, where images are square.
     """
     height, width = images.shape[-2:]
@@ -68,7 +71,7 @@ def affine_warped(images: Tensor, jitter: Tensor) -> Tensor:
 
 @VARIANTS.register('pixelate:hendrycks', source=SOURCE, strengths=(.6, .5, .4, .3, .25), raw=True)
 def pixelate(images: Tensor, share: float, rng: 'Rng') -> Tensor:
-    """Shrink and enlarge, both by box averages. images: uint8 (B, 3, H, W)."""
+    """Downscale and upscale with a box filter. images: uint8 (B, 3, H, W)."""
     planes, (height, width) = images.flatten(0, 1).float(), images.shape[-2:]
     for down, across in ((int(height * share), int(width * share)), (height, width)):
         planes = box_rows(box_rows(planes.mT.contiguous(), across).mT.contiguous(), down)
@@ -78,7 +81,7 @@ def pixelate(images: Tensor, share: float, rng: 'Rng') -> Tensor:
 @VARIANTS.register('frost:hendrycks', source=SOURCE, raw=True,
                    strengths=((1, .4), (.8, .6), (.7, .7), (.65, .7), (.6, .75)))  # weights of image and texture
 def frost(images: Tensor, weights: tuple[float, float], rng: 'Rng') -> Tensor:
-    """Add a random piece of a photograph of frost, at its own size. images: uint8 (B, 3, H, W)."""
+    """Add a random crop of a frost photograph at its original size. images: uint8 (B, 3, H, W)."""
     size = sides(images)
     textures = [frost_texture(index).to(images.device)
                 for index in rng.integers(0, len(FILES), (len(images),)).tolist()]

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
 
 GREY = (.299, .587, .114)  # OpenCV's COLOR_RGB2GRAY
-LONGEST_FLAKE = 2 * 12  # pixels beside the first
+LONGEST_FLAKE = 2 * 12  # pixels after the first
 
 
 class Snow(NamedTuple):
-    """mean, deviation: of the noise; zoom: what it is enlarged by; threshold: below it there is no snow;
-    radius, sigma: of the streaks; clear: the share of the image that is not whitened."""
+    """Strength of snow.
+
+    mean, deviation: of the noise. zoom: its enlargement factor. threshold: minimum value of snow. radius, sigma: of
+    the streaks. clear: weight of the image, the whitened image has 1 - clear.
+    """
 
     mean: float
     deviation: float
@@ -40,7 +43,7 @@ class Snow(NamedTuple):
     Snow(.55, .3, 4.5, .85, 12, 8, .65), Snow(.55, .3, 2.5, .85, 12, 12, .55)))
 @batched_severities
 def snow(images: Tensor, snows: Sequence[Snow], rng: 'Rng') -> Iterator[Tensor]:
-    """Whiten the image and add streaks of snow, once as they fall and once turned by 180 degrees.
+    """Whiten the image and add a layer of snow streaks and its rotation by 180 degrees.
 
     images: (B, 3, H, W) in [0, 1].
     """
@@ -56,7 +59,7 @@ def snow(images: Tensor, snows: Sequence[Snow], rng: 'Rng') -> Iterator[Tensor]:
 
 
 def flakes(noise: Tensor, angles: Tensor, strength: Snow) -> Tensor:
-    """Enlarged noise above a threshold, smeared along the angles. noise: (B, H, W). Returns (B, 1, H', W')."""
+    """Enlarge noise, apply the threshold and blur along the angles. noise: (B, H, W). Returns (B, 1, H', W')."""
     extents = tuple(zoom_extent(length, strength.zoom) for length in noise.shape[-2:])
     layer = zoomed(noise * strength.deviation + strength.mean, extents).mT
     layer = F.threshold(layer, strength.threshold, 0).clamp_(0, 1)[:, None]
@@ -71,21 +74,21 @@ def flakes(noise: Tensor, angles: Tensor, strength: Snow) -> Tensor:
                       strengths=((1, .4), (.8, .6), (.7, .7), (.65, .7), (.6, .75)))  # weights of image and texture
 @batched_severities
 def frost(images: Tensor, weights: Sequence[tuple[float, float]], rng: 'Rng') -> Iterator[Tensor]:
-    """Add a random piece of a random photograph of frost. images: uint8 (B, 3, H, W)."""
+    """Add a random crop of a random frost photograph. images: uint8 (B, 3, H, W)."""
     texture, levels = random_textures(images, rng).float(), images.float()
     for clear, frosted in weights:
         yield torch.add(levels * clear, texture, alpha=frosted)
 
 
 def random_textures(images: Tensor, rng: 'Rng') -> Tensor:
-    """One piece of a texture per image, uint8, of the images' shape."""
+    """Return a random texture crop per image, uint8, with the shape of the images."""
     size = sides(images)
     return random_pieces([fitted_texture(index, size, images.device)
                           for index in rng.integers(0, len(FILES), (len(images),)).tolist()], size, rng)
 
 
 def random_pieces(textures: Sequence[Tensor], size: tuple[int, int], rng: 'Rng') -> Tensor:
-    """A piece of `size` from each texture (3, H', W'): (B, 3, *size)."""
+    """Return a random crop of `size` from each texture (3, H', W'): (B, 3, *size)."""
     top, left = (rng.integers(0, torch.tensor([texture.shape[axis] - size[axis] for texture in textures]),
                               (len(textures),)).tolist() for axis in (-2, -1))
     return torch.stack([texture[:, y:y + size[0], x:x + size[1]]
@@ -93,7 +96,7 @@ def random_pieces(textures: Sequence[Tensor], size: tuple[int, int], rng: 'Rng')
 
 
 class Fog(NamedTuple):
-    """thickness: the fog's maximum; decay: of the plasma's wibble; the smaller, the finer the fog."""
+    """Strength of fog. thickness: its maximum. decay: of the plasma's wibble, smaller values give finer fog."""
 
     thickness: float
     decay: float
@@ -103,7 +106,7 @@ class Fog(NamedTuple):
                       strengths=(Fog(1.5, 2), Fog(2, 2), Fog(2.5, 1.7), Fog(2.5, 1.5), Fog(3, 1.4)))
 @batched_severities
 def fog(images: Tensor, fogs: Sequence[Fog], rng: 'Rng') -> Iterator[Tensor]:
-    """Add a plasma and scale back to the image's maximum. images: (B, 3, H, W) in [0, 1]."""
+    """Add a plasma and rescale to the image's maximum. images: (B, 3, H, W) in [0, 1]."""
     size = sides(images)
     side = 1 << (max(size) - 1).bit_length()
     noise = rng.uniform((len(images), side * side - 1))
@@ -117,9 +120,9 @@ def fog(images: Tensor, fogs: Sequence[Fog], rng: 'Rng') -> Iterator[Tensor]:
 
 @CORRUPTIONS.register('brightness', group='weather', strengths=(.1, .2, .3, .4, .5), source=REFERENCE)
 def brightness(images: Tensor, amount: float, rng: 'Rng') -> Tensor:
-    """Raise the value of HSV. images: (B, 3, H, W) in [0, 1].
+    """Increase the HSV value. images: (B, 3, H, W) in [0, 1].
 
-    Hue and saturation stay, so all three channels grow by the same factor; black becomes gray.
+    Hue and saturation are unchanged, so all channels are scaled by the same factor. Black becomes gray.
     """
     value = images.amax(1, keepdim=True)
     raised = (value + amount).clamp_max(1)

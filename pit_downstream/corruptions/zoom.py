@@ -1,4 +1,4 @@
-"""Enlarging the middle of an image as scipy's `zoom` does with order 1."""
+"""Enlargement of the image center, as scipy's `zoom` with order 1."""
 
 import math
 from functools import lru_cache
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class Taps(NamedTuple):
-    """Linear interpolation along one axis: output i lies share[i] of the way from input low[i] to input high[i].
+    """Linear interpolation along one axis: output i is (1 - share[i]) * input[low[i]] + share[i] * input[high[i]].
 
-    cut: the last output is 0 instead.
+    cut: whether the last output is 0 instead.
     """
 
     low: Tensor
@@ -21,16 +21,16 @@ class Taps(NamedTuple):
 
 
 def zoom_extent(length: int, factor: float) -> tuple[int, int]:
-    """How many pixels in the middle of `length` are spread, and over how many."""
+    """Return the number of cropped center pixels of `length`, and the number of output pixels."""
     crop = math.ceil(length / factor)
     return crop, round(crop * factor)
 
 
 @lru_cache(maxsize=1024)
 def zoom_taps(length: int, crop: int, count: int, device: torch.device) -> Taps:
-    """Taps that spread the middle `crop` pixels of `length` over `count`, end on end.
+    """Return taps that interpolate the center `crop` pixels of `length` to `count` pixels with aligned corners.
 
-    A last output that rounding puts an ulp beyond the last input is 0: scipy's mode 'constant', kept.
+    If rounding moves the last output an ulp past the last input, it is 0, as with scipy's mode 'constant'.
     """
     first = (length - crop) // 2
     place = torch.arange(count, dtype=torch.float64) * ((crop - 1) / (count - 1))
@@ -41,7 +41,7 @@ def zoom_taps(length: int, crop: int, count: int, device: torch.device) -> Taps:
 
 
 def enlarged(planes: Tensor, taps: Taps, count: int) -> Tensor:
-    """Interpolate down the columns. planes: (N, H, W), contiguous. Returns (N, count, W): the first of the result."""
+    """Interpolate along the columns. planes: (N, H, W), contiguous. Returns the first rows, (N, count, W)."""
     low, high, share = (tap[:count] for tap in taps[:3])
     result = torch.lerp(planes.index_select(1, low), planes.index_select(1, high), share.to(planes.dtype))
     if taps.cut and count == len(taps.low):
@@ -50,10 +50,10 @@ def enlarged(planes: Tensor, taps: Taps, count: int) -> Tensor:
 
 
 def zoomed(planes: Tensor, extents: tuple[tuple[int, int], ...], size: tuple[int, int] | None = None) -> Tensor:
-    """The middle of (N, H, W) enlarged, cut to its first `size` rows and columns where given, and transposed.
+    """Enlarge the center of (N, H, W), crop to the first `size` rows and columns (default: all), and transpose.
 
-    extents: `zoom_extent` of H and of W. The whole result can be a pixel larger than the image; the reference too
-    cuts it at the top left.
+    extents: `zoom_extent` of H and of W. The result can be one pixel larger than the image. As in the reference, the
+    crop is at the top left.
     """
     rows, columns = (zoom_taps(length, *extent, planes.device)
                      for length, extent in zip(planes.shape[-2:], extents, strict=True))

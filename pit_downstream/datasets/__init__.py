@@ -1,1 +1,1 @@
-"""Datasets: samples and targets by name; `shapes` draws the bundled one."""
+"""Datasets: samples and targets by name. `shapes` draws the bundled dataset."""

@@ -15,8 +15,8 @@ from pit_downstream.datasets.base import ImageFolderSamples, View
 from pit_downstream.datasets.folders import folders_in
 from pit_downstream.datasets.shift import IN9_VARIATIONS, Shift, answered, as_published, require_folders
 
-# The first and last index of each run of ImageNet's classes that belong to a class; from in_to_in9.json of
-# MadryLab/backgrounds_challenge, in the order of its in9_classes.txt. The 630 others belong to none.
+# The first and last index of each run of ImageNet classes in a coarse class, from in_to_in9.json of
+# MadryLab/backgrounds_challenge, in the order of its in9_classes.txt. The other 630 classes are in none.
 _RUNS = {
     'dog': '151-170 173-268',
     'bird': '7-24 87-100 127-146',
@@ -41,7 +41,10 @@ IN9 = {name: _indices(runs) for name, runs in _RUNS.items()}
 
 
 def variation(name: str) -> Callable[..., Shift]:
-    """root/<name>/val/<class>/*, 224 x 224, taken as they are; the prediction is chosen among all 1000 classes."""
+    """Return the loader of a variation.
+
+    Layout: root/<name>/val/<class>/*. Images are 224 x 224 and not resized. Predictions are among all 1000 classes.
+    """
     def opened(root: str | Path, *, view: View) -> Shift:
         folder = variation_folder(Path(root), name)
         answers = dict(zip(class_folders_in(folder), IN9.values(), strict=True))
@@ -60,9 +63,9 @@ def variation_folder(root: Path, name: str) -> Path:
 
 
 def class_folders_in(folder: Path) -> list[str]:
-    """The nine class folders in the order of the classes, which is that of their names ('00_dog', '01_bird' ...).
+    """Return the nine class folders, sorted by name ('00_dog', '01_bird' ...), in the order of the classes.
 
-    Raises ValueError for another number of folders, and for names that say another order.
+    Raises ValueError for another number of folders, or if the names indicate another order.
     """
     names = folders_in(folder)
     require_folders(folder, len(names) == len(IN9), 'nine class folders, from dog to fish,')
@@ -76,13 +79,13 @@ def class_folders_in(folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Challenge(Shift):
-    """Foregrounds (`samples`) to be pasted on every one of `backgrounds`. masks: the folder that has theirs."""
+    """Foregrounds (`samples`) to paste on each of `backgrounds`. masks: folder of the foreground masks."""
 
     masks: Path = Path()
     backgrounds: ImageFolderSamples | None = None
 
     def mask(self, index: int) -> Tensor:
-        """bool (H, W): where the foreground `index` is to be seen."""
+        """Return the mask of foreground `index`, bool (H, W)."""
         path = self.masks / Path(self.samples.ids[index]).with_suffix('.npy')
         mask = np.load(path)
         if mask.ndim != 2 or not np.isin(mask, (0, 1)).all():
@@ -93,7 +96,7 @@ class Challenge(Shift):
 
 @DATASETS.register('in9_challenge', title='IN-9 challenge', place='data/bg_challenge', images=None)
 def challenge(root: str | Path, *, view: View) -> Challenge:
-    """root/fg_mask/val/<class>/*.npy with their images in root/original, and root/only_bg_t: backgrounds for all."""
+    """Load the challenge: masks in root/fg_mask/val/<class>/*.npy, images in original, backgrounds in only_bg_t."""
     root, view = Path(root), as_published(view)
     pictures, masks = variation_folder(root, 'original'), variation_folder(root, 'fg_mask')
     found = [(f'{folder}/{mask.stem}.JPEG', indices)

@@ -1,4 +1,4 @@
-"""Samples on disk: images with their class, cut to the raw image on which a benchmark defines its corruption."""
+"""Samples on disk: images with their class, cropped to the raw image to which a benchmark applies corruptions."""
 
 import struct
 import zlib
@@ -21,8 +21,8 @@ from pit_downstream.core.digests import digest_files, digest_text
 from pit_downstream.core.spec import Spec
 from pit_downstream.datasets.folders import SUFFIXES, printable
 
-# What Pillow's decoders raise for damaged files: SyntaxError for PNG, struct.error for headers, RuntimeError for AVIF,
-# LookupError, TypeError and the like for tags of TIFF and Exif; DecompressionBombError above 179 million pixels
+# Exceptions of Pillow's decoders for damaged files: SyntaxError for PNG, struct.error for headers, RuntimeError for
+# AVIF, LookupError, TypeError etc. for TIFF and Exif tags, DecompressionBombError above 179 million pixels
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, RuntimeError, LookupError, TypeError,
            AttributeError, OverflowError, MemoryError, Image.DecompressionBombError)
 _TURNS = {  # by EXIF orientation: Exif 2.3, section 4.6.4 A, as in PIL.ImageOps.exif_transpose
@@ -32,7 +32,7 @@ _TURNS = {  # by EXIF orientation: Exif 2.3, section 4.6.4 A, as in PIL.ImageOps
 
 
 class UnreadableImage(ValueError):
-    """An image that could not be decoded. id: the sample's; reason: what the decoder said."""
+    """Error for an image that cannot be decoded. id: of the sample. reason: message of the decoder."""
 
     def __init__(self, id: str, reason: str):
         super().__init__(f'{printable(id)} could not be read: {printable(reason)}')
@@ -43,25 +43,25 @@ class UnreadableImage(ValueError):
 
 
 class Samples(Protocol):
-    """A dataset as the loop wants it. name: the Spec text under which records are kept."""
+    """Dataset interface of the evaluation loop. name: the Spec text under which records are kept."""
 
     name: str
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """Raises UnreadableImage."""
+        """Return a sample. Raises UnreadableImage."""
 
     def at(self, condition: Condition) -> 'tuple[Samples, Condition]':
-        """Where the images of `condition` lie, and what the loop has still to do to them."""
+        """Return the samples of `condition` and the condition that remains to be applied to them."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The raw image of an image: its shorter side resized to `resize`, then the central `size` x `size` pixels.
+    """Raw-image transform: resize the shorter side to `resize`, then crop the central `size` x `size` pixels.
 
-    mode 'squash' resizes both sides to `resize`. resize None: no resizing, a smaller image is refused. size None: the
-    image as it is. border: pixels that are cut from each side before anything else.
+    mode: 'squash' resizes both sides to `resize`. resize: None for no resizing, smaller images are then an error.
+    size: None for no crop. border: pixels cut from each side first.
     """
 
     size: int | None = 224
@@ -77,7 +77,7 @@ class View:
                              f'{self.interpolation!r} and {self.mode!r}; --preprocess imagenet fits models of 224 px')
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        """uint8 (3, H, W), RGB."""
+        """Return the raw image, uint8 (3, H, W), RGB."""
         picture = _rgb(picture)
         if self.border:
             width, height = picture.size
@@ -104,7 +104,7 @@ class View:
 
     @property
     def words(self) -> dict[str, int | str]:
-        """What the name of a dataset says of it."""
+        """Return the entries of this view in the name of a dataset."""
         words = {'border': self.border} if self.border else {}
         if self.size is None:
             return {**words, 'view': 'native'}
@@ -115,18 +115,18 @@ class View:
 
 
 def load_image(path: str | Path, id: str | None = None) -> Image.Image:
-    """Return the image of a file in RGB, the first one of an animation.
+    """Load an image file in RGB, the first frame of an animation.
 
-    id: What an error calls the image (default: `path`).
+    id: Name of the image in errors (default: `path`).
 
     Raises:
-        UnreadableImage: The file is missing, damaged, or of more than 179 million pixels.
+        UnreadableImage: The file is missing, damaged, or has more than 179 million pixels.
     """
     try:
         with open(path, 'rb') as file:
             picture = Image.open(file)
             if picture.format == 'PNG':
-                picture.verify()  # decoding misses damage that leaves the last rows whole; every chunk has a checksum
+                picture.verify()  # decoding misses damage before intact last rows; every chunk has a checksum
                 file.seek(0)
                 picture = Image.open(file)
             return _rgb(picture)
@@ -135,16 +135,16 @@ def load_image(path: str | Path, id: str | None = None) -> Image.Image:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why a file is broken, from what a decoder raised; Pillow's text has the address of the file object."""
+    """Return the reason of a decoder's error, without the address of the file object in Pillow's message."""
     return str(error).partition(' <_io.')[0].strip() or type(error).__name__
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation, as OpenCV does where mmdet loads images. EXIF data that are malformed are ignored.
+    """Apply the EXIF orientation, as OpenCV does when mmdet loads images. Malformed EXIF data are ignored.
 
-    Pillow by itself applies that of TIFF only; torchvision's and timm's image folders do as Pillow does.
+    Pillow applies the orientation of TIFF files only, and so do the image folders of torchvision and timm.
     """
-    picture.load()  # of a PNG, EXIF data may follow the pixels
+    picture.load()  # in a PNG, EXIF data may follow the pixels
     exif = Image.Exif()
     try:
         exif.load(picture.info.get('exif', b''))
@@ -154,29 +154,28 @@ def upright(picture: Image.Image) -> Image.Image:
     if turn is None:
         return picture
     turned = picture.transpose(turn)
-    del turned.info['exif']  # it is applied
+    del turned.info['exif']  # already applied
     return turned
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    """16 bits of gray become their upper 8, as Pillow takes 16 bits of a color; convert() would cut them at 255."""
+    """Convert to RGB. 16-bit gray keeps its upper 8 bits, as in Pillow's 16-bit color. convert() would clip at 255."""
     picture = upright(picture)
     if picture.format == 'PPM' and picture.mode == 'I':  # Pillow scales its gray levels to 16 bits
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode.startswith('I;16'):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ('I', 'F'):
-        raise ValueError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {picture.mode}), of which nobody '
-                         'says what is white; convert the image')
+        raise ValueError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {picture.mode}), whose white '
+                         'level is unknown. Convert the image')
     return picture.convert('RGB')
 
 
 class ImageFolderSamples:
-    """Images below `root`, each with its target: a class index, or all the indices that are right.
+    """Images below `root`, each with a target: a class index, or a tuple of all correct indices.
 
-    name: of its Spec; what the view does, how many images there are and a digest of their files are added to it, so
-    that numbers of different views, of a part or of other images never pass for each other. ids: paths below `root`,
-    with '/'.
+    name: of the Spec. The view, the number of images and a digest of their files are added, so results of different
+    views, subsets or images are never mixed. ids: paths relative to `root`, with '/'.
     """
 
     def __init__(self, root: str | Path, ids: Sequence[str], targets: Sequence[int | tuple[int, ...]], *, view: View,
@@ -193,9 +192,9 @@ class ImageFolderSamples:
 
     @cached_property
     def files(self) -> str:
-        """The digest of the images' paths below the root, their content and their targets.
+        """Return the digest of the images' relative paths, contents and targets.
 
-        An unreadable file counts as such: the digest changes when it is fixed.
+        Unreadable files are marked as such, so the digest changes when they are fixed.
         """
         digests = digest_files([self.root / id for id in self.ids], unreadable='unreadable')
         return digest_text(*(f'{id} {digest} {target}'
@@ -217,7 +216,7 @@ class ImageFolderSamples:
         return self, condition
 
     def limited(self, limit: int) -> 'ImageFolderSamples':
-        """`limit` of the images, evenly spread over the dataset, and so over its classes."""
+        """Return a subset of `limit` images, evenly spaced over the dataset and thus over its classes."""
         if not 1 <= limit <= len(self):
             raise ValueError(f'expected a limit in 1..{len(self)}, the number of images, got {limit}')
         chosen = [index * len(self) // limit for index in range(limit)]
@@ -228,12 +227,12 @@ class ImageFolderSamples:
 
 
 class ImageNetCFolders:
-    """A published set of corrupted images: one dataset per condition, and where given the clean one.
+    """Published set of corrupted images: one dataset per condition, and optionally the clean one.
 
-    folders: dataset by condition; they must have equally many images. clean: the same images without corruption.
-    The name has a digest of the images' names, and says of the clean ones what differs, their view and files: it is
-    the same whichever of the conditions are chosen. The content of a condition's folder is not in the name but in a
-    record of its own beside the condition's numbers (evaluation.keep), so only chosen folders are read.
+    folders: dataset by condition, with equal numbers of images. clean: the same images without corruption.
+    The name contains a digest of the image names, and the view and files of the clean images if they differ. It does
+    not depend on the chosen conditions. The content of a condition's folder is not part of the name. It is in a
+    separate record next to the condition's results (evaluation.keep), so only chosen folders are read.
     """
 
     def __init__(self, name: str, folders: dict[Condition, ImageFolderSamples], *,
@@ -257,14 +256,14 @@ class ImageNetCFolders:
         return self._length
 
     def __getitem__(self, index: int) -> Sample:
-        raise LookupError(f'{self.name} has images only under a condition; ask at(condition) for them')
+        raise LookupError(f'{self.name} has images only under a condition; call at(condition) to get them')
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
         return tuple(self._folders)
 
     def at(self, condition: Condition) -> tuple[ImageFolderSamples, Condition]:
-        """The folder of `condition`; nothing is left to be done to its images but the attack."""
+        """Return the folder of `condition`. Only the attack remains to be applied."""
         here = Condition(condition.corruption)
         if here not in self._folders:
             raise LookupError(f'{self.name} has no images under {here}; it has {len(self._folders)} other conditions')
@@ -272,17 +271,17 @@ class ImageNetCFolders:
 
 
 def _same_pictures(folders: Iterable[ImageFolderSamples]) -> list[str]:
-    """Name and target of every image, sorted. Raises ValueError for a folder that has other ones than the first.
+    """Return name and target of every image, sorted. Raises ValueError if a folder differs from the first.
 
-    Suffixes may differ, and the folders in which images lie.
+    Suffixes and parent folders of the images may differ.
     """
     first, *others = folders
     names = _pictures(first)
     for other in others:
-        strange = set(names) ^ set(_pictures(other))
-        if strange or len(other) != len(first):
+        unknown = set(names) ^ set(_pictures(other))
+        if unknown or len(other) != len(first):
             raise ValueError(f'expected the same images in {other.root} as in {first.root}, got {len(other)} and '
-                             f'{len(first)}, and {min(strange, default="one")} not in both; give the clean images of '
+                             f'{len(first)}, and {min(unknown, default="one")} not in both; give the clean images of '
                              'this set with --data, or complete the folder')
     return names
 

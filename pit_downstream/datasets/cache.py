@@ -1,4 +1,4 @@
-"""Decoded images in a memory map, so that many passes over a dataset decode it once."""
+"""Cache of decoded images in a memory map: repeated passes over a dataset decode it once."""
 
 import errno
 import os
@@ -16,11 +16,11 @@ from pit_downstream.datasets.base import ImageFolderSamples, Samples
 
 
 class CachedSamples:
-    """The same samples; an image read once is taken from `folder` from then on, also by other processes and runs.
+    """Samples with a cache of decoded images in `folder`, shared by processes and runs.
 
-    Takes 3 * size^2 bytes an image on disk (7.5 GB for 50,000 at 224), and 4 for its checksum: an image that does not
-    match is decoded again. The files are named by the content of the images and the view: change an image, and a new
-    map is begun. All disk space is allocated at once. Raises ValueError where there is too little.
+    The cache needs 3 * size^2 bytes per image (7.5 GB for 50,000 at 224), and 4 for a checksum. Images that do not
+    match their checksum are decoded again. Files are named by the content of the images and the view, so a changed
+    image starts a new cache. All disk space is allocated at once. Raises ValueError if there is too little.
     """
 
     def __init__(self, samples: ImageFolderSamples, folder: str | Path):
@@ -43,7 +43,7 @@ class CachedSamples:
             self._sums = np.memmap(self._path.with_suffix('.crc32'), np.uint32, 'r+')
         if self._sums[index]:
             image = np.array(self._images[index])
-            if _sum(image) == self._sums[index]:  # after a power loss the disk may hold the one without the other
+            if _sum(image) == self._sums[index]:  # after a power loss the disk may have only one of them
                 return Sample(self._samples.ids[index], torch.from_numpy(image), self._samples.targets[index])
         sample = self._samples[index]
         self._images[index] = sample.image.numpy()
@@ -51,16 +51,16 @@ class CachedSamples:
         return sample
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {'_images': None, '_sums': None}  # a map is opened anew in each process
+        return self.__dict__ | {'_images': None, '_sums': None}  # each process opens its own map
 
     def at(self, condition: Condition) -> tuple[Samples, Condition]:
         return self, condition
 
 
 def _allocate(path: Path, size: int) -> None:
-    """Make a file of `size` bytes and all of its blocks; content that is there is kept.
+    """Allocate all blocks of a file of `size` bytes. Existing content is kept.
 
-    Writing to a block that a memory map lacks, on a full disk, would end the process by SIGBUS.
+    On a full disk, writing to an unallocated block of a memory map kills the process with SIGBUS.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     created = not path.exists()
@@ -87,7 +87,7 @@ def _fill_blocks(file: int, size: int) -> None:
     except AttributeError:  # macOS
         _append_zeros(file, size)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems that cannot allocate, as ZFS
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems without allocation, such as ZFS
             raise
         _append_zeros(file, size)
 
@@ -99,5 +99,5 @@ def _append_zeros(file: int, size: int) -> None:
 
 
 def _sum(image: np.ndarray) -> int:
-    """A checksum; 0 stands for no image."""
+    """Return a nonzero checksum. 0 marks a missing image."""
     return zlib.crc32(image) or 1

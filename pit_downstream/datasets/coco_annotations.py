@@ -1,4 +1,4 @@
-"""COCO annotation files: check them before any work, repair what has one meaning, refuse the rest."""
+"""COCO annotation files: validation, and repair of unambiguous errors. Other errors are raised."""
 
 import gc
 import json
@@ -19,12 +19,12 @@ Size = tuple[int, int]  # height, width
 
 @dataclass
 class AnnotationFile:
-    """The checked content of a COCO annotation file.
+    """Checked content of a COCO annotation file.
 
     Attributes:
-        content: What the file has, repaired.
-        repairs: Number of entries that each repair changed. Empty: the file is correct as it is.
-        notes: Number of entries that are correct, but that training and evaluation treat unlike others.
+        content: Content of the file after repairs.
+        repairs: Number of changed entries by repair. Empty if the file is correct.
+        notes: Number of correct entries that training and evaluation treat differently, by reason.
     """
 
     content: dict[str, Any]
@@ -33,16 +33,16 @@ class AnnotationFile:
 
 
 def read_annotations(data: bytes, path: str | Path, *, masks: bool = False, labeled: bool = True) -> AnnotationFile:
-    """Check a COCO annotation file and repair what has one meaning.
+    """Check a COCO annotation file and repair unambiguous errors.
 
     Args:
         data: The bytes of the file.
         path: Its path, for error messages.
-        masks: Whether the segmentations are used. They are checked only then.
-        labeled: Whether objects are needed, as for training and for AP.
+        masks: Whether segmentations are used. They are checked only if True.
+        labeled: Whether annotations are required, as for training and for AP.
 
     Raises:
-        ValueError: An entry has no meaning, or more than one. The error has file, entry, field and value.
+        ValueError: An entry is invalid or ambiguous. The message contains file, entry, field and value.
     """
     file = AnnotationFile({})
     file.content = _parse(data, path, file)
@@ -54,10 +54,10 @@ def read_annotations(data: bytes, path: str | Path, *, masks: bool = False, labe
 
 
 def write_repaired(file: AnnotationFile, path: str | Path, digest: str, *, masks: bool = False) -> Path:
-    """Write a repaired annotation file into the cache and return its path there.
+    """Write a repaired annotation file to the cache and return its path.
 
-    digest: of the content of `path`, the original. Several processes may write the same file at once.
-    Raises OSError where the cache is not writable.
+    digest: of the content of the original file, `path`. Several processes may write the same file at once.
+    Raises OSError if the cache is not writable.
     """
     folder = cache_path().parent / 'annotations' / f'{digest}{"-masks" if masks else ""}'
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def _parse(data: bytes, path: str | Path, file: AnnotationFile) -> dict[str, Any
     if not data.strip():
         raise ValueError(f'Annotation file is empty: {path}. Replace it.')
     encoding, collecting = json.detect_encoding(data), gc.isenabled()
-    gc.disable()  # a third of the time for millions of new objects, none of which is garbage
+    gc.disable()  # parsing millions of objects takes a third of the time, and none of them is garbage
     try:
         content = json.loads(data.decode(encoding))
     except UnicodeDecodeError as error:
@@ -100,11 +100,11 @@ def _parse(data: bytes, path: str | Path, file: AnnotationFile) -> dict[str, Any
 
 
 def _check_images(file: AnnotationFile, path: str | Path) -> dict[int | str, Size]:
-    """Check all images; return height and width by id."""
+    """Check all images and return (height, width) by id."""
     entries = _entries(file, path, 'images')
     ids = [_as_id(entry.get('id')) for entry in entries]
     if any(isinstance(id, str) for id in ids) and all(isinstance(entry.get('id'), str) for entry in entries):
-        ids = [entry['id'] for entry in entries]  # names such as '0001' and 'a1': all stay text
+        ids = [entry['id'] for entry in entries]  # names such as '0001' and 'a1' all remain text
     sizes: dict[int | str, Size] = {}
     first: dict[int | str, int] = {}
     for index, (entry, id) in enumerate(zip(entries, ids, strict=True)):
@@ -136,7 +136,7 @@ def _check_images(file: AnnotationFile, path: str | Path) -> dict[int | str, Siz
 
 
 def _check_categories(file: AnnotationFile, path: str | Path) -> set[int]:
-    """Check all categories; return their ids."""
+    """Check all categories and return their ids."""
     ids: dict[int, str] = {}
     names: dict[str, Any] = {}
     kept = []
@@ -191,14 +191,14 @@ def _check_annotations(file: AnnotationFile, path: str | Path, images: dict[int 
             file.notes['object under one pixel or outside its image counts for AP, but is not trained on'] += 1
     ids = [entry.get('id') for entry in entries]
     if not all(type(id) is int and 0 < id <= LARGEST_ID for id in ids) or len(set(ids)) < len(ids):
-        for number, entry in enumerate(entries, 1):  # pycocotools takes a match with id 0 for none
+        for number, entry in enumerate(entries, 1):  # pycocotools treats a match with id 0 as no match
             entry['id'] = number
         file.repairs['annotation ids renumbered from 1'] = len(entries)
 
 
 def _check_reference(file: AnnotationFile, path: str | Path, where: str, entry: dict, key: str,
                      known: dict[int | str, Size] | set[int]) -> None:
-    """Check that an annotation's image_id or category_id exists; convert '7' and 7.0 to 7."""
+    """Check that an annotation's image_id or category_id exists. '7' and 7.0 are converted to 7."""
     value = entry.get(key)
     if type(value) in (int, str) and value in known:
         return
@@ -212,7 +212,7 @@ def _check_reference(file: AnnotationFile, path: str | Path, where: str, entry: 
 
 
 def _check_segmentation(file: AnnotationFile, path: str | Path, where: str, entry: dict, size: Size) -> None:
-    """Refuse a segmentation without a mask; remove polygons of fewer than three points, which have no area."""
+    """Remove polygons of fewer than three points. Raises ValueError if the segmentation has no mask."""
     segmentation = entry.get('segmentation')
     if isinstance(segmentation, dict):
         counts = segmentation.get('counts')
@@ -238,7 +238,7 @@ def _check_segmentation(file: AnnotationFile, path: str | Path, where: str, entr
 
 
 def _area(entry: dict) -> float:
-    """Return the area of the segmentation, as COCO defines it, or that of the box where there is no valid one."""
+    """Return the area of the segmentation as defined by COCO, or of the box if the segmentation is invalid."""
     segmentation = entry.get('segmentation')
     if isinstance(segmentation, dict):
         counts = segmentation.get('counts')
@@ -255,20 +255,20 @@ def _area(entry: dict) -> float:
 
 
 def _polygon_area(polygon: Sequence[float]) -> float:
-    """Return the area that the shoelace formula gives for x1, y1, x2, y2 ..."""
+    """Return the area of a polygon x1, y1, x2, y2 ... by the shoelace formula."""
     xs, ys = polygon[0::2], polygon[1::2]
     return abs(sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(xs)))) / 2
 
 
 def _is_left_out(entry: dict, size: Size) -> bool:
-    """Return whether mmdet's CocoDataset.parse_data_info leaves the object out."""
+    """Return whether mmdet's CocoDataset.parse_data_info skips the object."""
     left, top, width, height = entry['bbox']
     return (width < 1 or height < 1 or entry['area'] <= 0 or min(left + width, size[1]) <= max(left, 0)
             or min(top + height, size[0]) <= max(top, 0))
 
 
 def _entries(file: AnnotationFile, path: str | Path, key: str) -> list[dict[str, Any]]:
-    """Return a list of the file that must have entries."""
+    """Return a list of the file. Raises ValueError if it is missing or empty."""
     entries = file.content.get(key)
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'Annotation file must have a list of {key}, got {_quote(entries)}: {path}. Name another '
@@ -281,7 +281,7 @@ def _entries(file: AnnotationFile, path: str | Path, key: str) -> list[dict[str,
 
 
 def _as_id(value: object) -> int | str | None:
-    """Return an id as an integer where it is or spells one, as text where it is other text, else None."""
+    """Return an id as an integer if it is or represents one, as text if it is other text, else None."""
     if type(value) is float and value.is_integer():
         return int(value)
     if type(value) is str and len(value) < 19 and value.removeprefix('-').isdecimal() and str(int(value)) == value:

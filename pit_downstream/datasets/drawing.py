@@ -1,8 +1,8 @@
 """Drawing primitives of the bundled dataset: outlines, textures and colors.
 
-Everything here uses only + - * / sqrt, floor, comparisons and uniform draws, all of which IEEE 754 defines to the
-last bit. There is no sin, exp, pow, matrix product or float sum, which depend on the machine's vector unit, so a
-seed gives the same image on every machine.
+All functions use only + - * / sqrt, floor, comparisons and uniform draws, which IEEE 754 defines bit-exactly. They
+avoid sin, exp, pow, matrix products and float sums, which depend on the machine's vector unit. A seed therefore
+gives the same image on every machine.
 """
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TAN_22_5 = 0.4142135623730951
 # Random numbers ------------------------------------------------------------------------------------------------------
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """One number in [low, high), made from the raw stream."""
+    """Draw a number in [low, high) from the raw stream."""
     return low + (high - low) * rng.random()
 
 
 def direction(rng: np.random.Generator) -> tuple[float, float]:
-    """(cosine, sine) of a random angle, nearly uniform over the whole turn.
+    """Draw (cosine, sine) of a random angle, nearly uniform over the full circle.
 
-    The half-angle formula reaches an eighth of a turn to either side; quarter turns do the rest.
+    The half-angle formula covers -45..45 degrees. Random quarter turns cover the rest.
     """
     cosine, sine = tilt(rng, TAN_22_5)
     for _ in range(int(rng.integers(4))):
@@ -38,25 +38,25 @@ def direction(rng: np.random.Generator) -> tuple[float, float]:
 
 
 def tilt(rng: np.random.Generator, tan_half: float) -> tuple[float, float]:
-    """(cosine, sine) of a random angle to either side of zero; `tan_half` is the tangent of half the largest."""
+    """Draw (cosine, sine) of a random angle around zero. tan_half: tangent of half the largest angle."""
     half = uniform(rng, -tan_half, tan_half)
     return (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
 
 
 def grid(height: int, width: int) -> tuple[Array, Array]:
-    """x (1, W) and y (H, 1): pixel centers measured from the middle of the window, float32."""
+    """Return x (1, W) and y (H, 1): pixel centers relative to the center of the window, float32."""
     x = np.arange(width, dtype=np.float32)[None, :] - (width - 1) / 2
     y = np.arange(height, dtype=np.float32)[:, None] - (height - 1) / 2
     return x, y
 
 
 def turned(x: Array, y: Array, turn: tuple[float, float]) -> tuple[Array, Array]:
-    """Coordinates (H, W) in axes turned by (cosine, sine)."""
+    """Return coordinates (H, W) in axes rotated by (cosine, sine)."""
     cosine, sine = turn
     return x * cosine + y * sine, y * cosine - x * sine
 
 
-# Outlines: signed distance in pixels, negative inside; radii are set so that all look equally large -------------------
+# Outlines: signed distance in pixels, negative inside; radii are scaled to similar apparent size ----------------------
 
 def circle(x: Array, y: Array, radius: float) -> Array:
     return np.sqrt(x * x + y * y) - 0.95 * radius
@@ -76,7 +76,7 @@ def cross(x: Array, y: Array, radius: float) -> Array:
 
 
 OUTLINES: dict[str, Outline] = {'circle': circle, 'square': square, 'ring': ring, 'cross': cross}
-REACH = 1.2  # no outline reaches further from its middle than this many radii
+REACH = 1.2  # maximum extent of an outline from its center, in radii
 
 
 # Textures: fields in [0, 1] of shape (H, W) that blend two colors ---------------------------------------------------
@@ -103,7 +103,7 @@ def dots(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
 
 
 def noise(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
-    """Smooth value noise in two octaves."""
+    """Return smooth value noise of two octaves."""
     field = (2 / 3) * _octave(x, y, 2 * period, rng) + (1 / 3) * _octave(x, y, period, rng)
     return np.clip(0.5 + 1.8 * (field - 0.5), 0, 1)
 
@@ -119,13 +119,13 @@ TEXTURES: dict[str, Texture] = {
 
 
 def _wave(u: Array, period: float) -> Array:
-    """Square wave in [-1, 1] whose edges are one pixel wide."""
+    """Return a square wave in [-1, 1] with edges one pixel wide."""
     u = u / period
     return np.clip((np.abs(u - np.floor(u) - 0.5) * 4 - 1) * (period / 2), -1, 1)
 
 
 def _octave(x: Array, y: Array, cell: float, rng: np.random.Generator) -> Array:
-    """Random lattice values, one per cell, joined by smoothstep along each axis."""
+    """Return random lattice values, one per cell, interpolated by smoothstep along each axis."""
     row, across = (y - y[0, 0]) / cell, (x - x[0, 0]) / cell
     top, left = np.floor(row).astype(int)[:, 0], np.floor(across).astype(int)[0]
     lattice = rng.random((top[-1] + 2, left[-1] + 2)).astype(np.float32)
@@ -141,15 +141,15 @@ def _smooth(t: Array) -> Array:
 # Colors: RGB in [0, 1] ----------------------------------------------------------------------------------------------
 
 def colour(rng: np.random.Generator) -> Colour:
-    """A random color: any hue, from greyish to vivid, from dark to light."""
+    """Draw a random color: any hue, from grayish to vivid, from dark to light."""
     hue, saturation, value = uniform(rng, 0, 6), uniform(rng, 0.15, 0.9), uniform(rng, 0.2, 1.0)
-    parts = ((n + hue) % 6 for n in (5, 3, 1))  # HSV to RGB without cases: Wikipedia, "HSL and HSV"
+    parts = ((n + hue) % 6 for n in (5, 3, 1))  # branchless HSV to RGB: Wikipedia, "HSL and HSV"
     red, green, blue = (value - value * saturation * max(0.0, min(k, 4 - k, 1.0)) for k in parts)
     return red, green, blue
 
 
 def near(base: Colour, rng: np.random.Generator, low: float, high: float) -> Colour:
-    """A color whose distance from `base` is in [low, high), as far as the cube allows."""
+    """Draw a color at a distance in [low, high) from `base`, clipped to the RGB cube."""
     other, length = colour(rng), uniform(rng, low, high)
     scale = length / max(distance(base, other), 1e-3)
     red, green, blue = (min(max(b + (o - b) * scale, 0.0), 1.0) for b, o in zip(base, other))
@@ -157,13 +157,13 @@ def near(base: Colour, rng: np.random.Generator, low: float, high: float) -> Col
 
 
 def distance(first: Colour, second: Colour) -> float:
-    """Euclidean distance in the RGB cube, 0 to sqrt(3)."""
+    """Return the Euclidean distance in the RGB cube, 0 to sqrt(3)."""
     red, green, blue = (a - b for a, b in zip(first, second))
     return math.sqrt(red * red + green * green + blue * blue)  # not sum(): Python 3.12 rounds it differently
 
 
 def away_from(others: Sequence[Colour], rng: np.random.Generator, least: float) -> Colour:
-    """A random color at least `least` from every other one; the farthest of forty draws if none is."""
+    """Draw a color at a distance of at least `least` from all others, or the farthest of forty draws."""
     best, reached = colour(rng), -1.0
     for _ in range(40):
         candidate = colour(rng)
@@ -176,6 +176,6 @@ def away_from(others: Sequence[Colour], rng: np.random.Generator, least: float) 
 
 
 def blend(field: Array, first: Colour, second: Colour) -> Array:
-    """(H, W) in [0, 1] -> (H, W, 3): `first` where the field is 0, `second` where it is 1."""
+    """Blend two colors by a field (H, W) in [0, 1]: `first` at 0, `second` at 1. Returns (H, W, 3)."""
     low, high = np.array(first, np.float32), np.array(second, np.float32)
     return low + (high - low) * field[..., None]

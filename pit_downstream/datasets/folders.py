@@ -1,4 +1,4 @@
-"""Folders of images: what is in them, and which of it is ignored."""
+"""Listing of image folders, with warnings about ignored entries."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Listing:
-    """What is in a folder, names sorted: images, folders, hidden entries (also `__MACOSX`) and other files."""
+    """Entries of a folder, sorted by name: images, folders, hidden entries (and `__MACOSX`), other files."""
 
     images: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -24,7 +24,7 @@ class Listing:
 
 
 def list_folder(folder: str | Path) -> Listing:
-    """Sort the entries of `folder`. Raises FileNotFoundError where there is none."""
+    """List the entries of `folder`. Raises FileNotFoundError if it does not exist."""
     if not os.path.isdir(folder):
         raise FileNotFoundError(f'expected a folder at {folder}, found none; check --data')
     found = Listing()
@@ -41,20 +41,20 @@ def list_folder(folder: str | Path) -> Listing:
 
 
 def images_in(folder: str | Path) -> list[str]:
-    """Names of the images directly in `folder`, sorted; without hidden files."""
+    """Return the sorted names of the images directly in `folder`, without hidden files."""
     return list_folder(folder).images
 
 
 def folders_in(folder: str | Path) -> list[str]:
-    """Names of the visible folders in `folder`, sorted."""
+    """Return the sorted names of the visible folders in `folder`."""
     return list_folder(folder).folders
 
 
 def images_by_class(root: Path, folders: Iterable[str]) -> dict[str, list[str]]:
-    """Return the names of the images in each of the class folders `folders` below `root`.
+    """Return the image names in each of the class folders `folders` below `root`.
 
-    Hidden files, files that are no images, folders without images and images in deeper folders are ignored; one
-    warning counts and names them. Raises ValueError where a folder has images in deeper folders only.
+    Hidden files, other files, folders without images and images in deeper folders are ignored. One warning counts and
+    names them. Raises ValueError if a class folder has images in deeper folders only.
     """
     listings = {folder: list_folder(root / folder) for folder in folders}
     deeper = {f'{folder}/{inner}': len(list_folder(root / folder / inner).images)
@@ -77,9 +77,9 @@ def images_by_class(root: Path, folders: Iterable[str]) -> dict[str, list[str]]:
 
 
 def warn_ignored(root: Path, names: Mapping[str, list[str]], *, counts: Mapping[str, int] | None = None) -> None:
-    """Log one warning that counts and names the ignored entries of `root`, by reason.
+    """Log one warning that counts and names the ignored entries of `root`.
 
-    names: by reason. counts: how many, where that is not the number of names.
+    names: by reason. counts: by reason, if different from the number of names.
     """
     parts = [f'{(counts or {}).get(reason, len(some))} {reason} ({shown(some)})' for reason, some in names.items()
              if some]
@@ -89,13 +89,13 @@ def warn_ignored(root: Path, names: Mapping[str, list[str]], *, counts: Mapping[
 
 @cache
 def warn_once(text: str) -> None:
-    """Log a warning, once in a process and on the first of torchrun's ranks."""
+    """Log a warning once per process, on torchrun's rank 0 only."""
     if os.environ.get('RANK', '0') == '0':
         _log.warning('%s', text)
 
 
 def shown(names: Sequence[str], most: int = 4) -> str:
-    """Return the first names, and how many more there are."""
+    """Return the first names and the number of remaining ones."""
     text = ', '.join(printable(name) for name in names[:most])
     return f'{text} and {len(names) - most} more' if len(names) > most else text
 
@@ -105,5 +105,5 @@ def _paths(names: Mapping[str, list[str]]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Return `text` with the bytes of a name that is not UTF-8 written as \\xe9."""
+    """Return `text` with non-UTF-8 bytes escaped, such as \\xe9."""
     return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')

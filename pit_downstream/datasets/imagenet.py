@@ -1,4 +1,4 @@
-"""ImageNet and what is laid out like it: class folders, a flat folder with labels, published corrupted sets."""
+"""ImageNet and datasets with its layouts: class folders, a flat folder with labels, published corrupted sets."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,9 +22,9 @@ _DEVKIT = ('it looks like the numbering 1..1000 of the ILSVRC development kit, w
 
 def class_folders(root: str | Path, *, view: View, name: str | None = None, classes: Classes | None = None
                   ) -> ImageFolderSamples:
-    """Any root/<class>/*.JPEG. The name is 'imagenet' for all 1000 classes, else 'folder' with the end of the path.
+    """Load root/<class>/*.JPEG. The name is 'imagenet' for all 1000 classes, else 'folder' with the end of the path.
 
-    classes: those of the model, to which folders are matched by name.
+    classes: of the model, matched to folders by name.
     """
     root = Path(root)
     folders = folders_in(root)
@@ -41,11 +41,11 @@ def class_folders(root: str | Path, *, view: View, name: str | None = None, clas
 
 def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str | None = None,
                 classes: Classes | None = None) -> ImageFolderSamples:
-    """Images directly in `root`, their classes in the text file `labels`.
+    """Load images directly in `root`, with their classes in the text file `labels`.
 
-    A line is 'picture label', separated by a comma or else by the last blanks of the line, where the label is a class
-    index or a WordNet id and the image's suffix may be left out (Kaggle's LOC_val_solution.csv is such a file); or a
-    label alone, for the images in sorted order. A label may also be the name of one of `classes`.
+    A line is 'image label', separated by a comma or by the last whitespace of the line. Kaggle's LOC_val_solution.csv
+    has this format. The image's suffix is optional. A file of labels alone refers to the images in sorted order.
+    A label is a class index, a WordNet id or the name of one of `classes`.
     """
     root, labels = Path(root), Path(labels)
     if not labels.is_file():
@@ -64,7 +64,7 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
 
 
 def of_imagenet(samples: ImageFolderSamples) -> bool:
-    """Whether the classes are ImageNet's: folders named by its WordNet ids, or all of the thousand numbers."""
+    """Return whether the classes are ImageNet's: folders are its WordNet ids, or all 1000 indices occur."""
     folders = {id.partition('/')[0] for id in samples.ids}
     return folders <= wnid_indices().keys() or len(set(samples.targets)) == 1000
 
@@ -72,11 +72,11 @@ def of_imagenet(samples: ImageFolderSamples) -> bool:
 def published_corruptions(root: str | Path, corruptions: Iterable[str], severities: Iterable[int], *, view: View,
                           name: str | None = None, clean: ImageFolderSamples | None = None, limit: int | None = None,
                           classes: Classes | None = None) -> ImageNetCFolders:
-    """Corrupted images as published: ImageNet-C, ImageNet-C-bar, ImageNet-3DCC.
+    """Load published corrupted images: ImageNet-C, ImageNet-C-bar, ImageNet-3DCC.
 
     Layouts: root/<corruption>/<severity>/<class>/* and root/<group>/<corruption>/<severity>/<class>/*. The name is
     'imagenet_c' for all 1000 classes, else 'folder' with the end of the path.
-    Raises FileNotFoundError with the names of all folders that are missing, before any is read.
+    Raises FileNotFoundError that lists the missing folders, before any folder is read.
     """
     root, severities = Path(root), tuple(severities)
     places = {Condition(Spec.of(corruption, severity=severity)): _published(root, corruption) / str(severity)
@@ -97,7 +97,7 @@ def published_corruptions(root: str | Path, corruptions: Iterable[str], severiti
 
 
 def published_names(root: str | Path) -> list[str]:
-    """The corruptions that lie in `root` in either layout: folders that have folders named 1..5."""
+    """Return the corruptions in `root` in either layout: folders with a subfolder 1 or 5."""
     root = Path(root)
     return [folder.name for folder in _below(root) if (folder / '1').is_dir() or (folder / '5').is_dir()]
 
@@ -109,7 +109,7 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def _published(root: Path, corruption: str) -> Path:
-    """Where a corruption lies: root/<group>/<corruption> if it is there, else root/<corruption>."""
+    """Return the folder of a corruption: root/<corruption>, or root/<group>/<corruption> if only that exists."""
     folders_in(root)
     grouped = sorted(root.glob(f'*/{corruption}'))
     return grouped[0] if grouped and not (root / corruption).is_dir() else root / corruption
@@ -135,7 +135,7 @@ def _read_labels(path: Path, pictures: list[str], classes: Classes) -> dict[str,
 
 
 def _row(line: str) -> list[str]:
-    """[label] or [image, label ...]; an image's name may hold blanks."""
+    """Split a line into [label] or [image, label ...]. Image names may contain spaces."""
     picture, comma, labels = line.partition(',')
     return [picture.strip(), *labels.split()] if comma else line.rsplit(maxsplit=1)
 
@@ -145,5 +145,5 @@ def _name(root: Path, all_classes: bool) -> str:
 
 
 def folder_text(root: str | Path, **kwargs: Value) -> str:
-    """What a record calls the images of a folder that is no known dataset: "folder(root='flowers/val')"."""
+    """Return the record name of a folder that is not a known dataset: "folder(root='flowers/val')"."""
     return str(Spec.of('folder', root=printable('/'.join(Path(root).resolve().parts[-2:])), **kwargs))

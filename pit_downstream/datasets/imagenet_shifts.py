@@ -1,4 +1,4 @@
-"""ImageNet-A, -R, -Sketch, -V2, ReaL and Stylized ImageNet: other images, or other labels, of ImageNet's classes."""
+"""ImageNet-A, -R, -Sketch, -V2, ReaL and Stylized ImageNet: other images or other labels for ImageNet's classes."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -21,25 +21,37 @@ from pit_downstream.datasets.shift import (
 
 @DATASETS.register('imagenet_a', title='ImageNet-A', place='data/imagenet-a', images=7500)
 def imagenet_a(root: str | Path, *, view: View) -> Shift:
-    """Hendrycks et al. 2021, "Natural Adversarial Examples": root/<wnid>/*, 200 classes, chosen among these 200."""
+    """Load ImageNet-A (Hendrycks et al. 2021, "Natural Adversarial Examples").
+
+    Layout: root/<wnid>/*, 200 classes. Predictions are among these 200.
+    """
     return _two_hundred('imagenet_a', Path(root), view)
 
 
 @DATASETS.register('imagenet_r', title='ImageNet-R', place='data/imagenet-r', images=30000)
 def imagenet_r(root: str | Path, *, view: View) -> Shift:
-    """Hendrycks et al. 2021, "The Many Faces of Robustness": root/<wnid>/*, 200 other classes, chosen among these."""
+    """Load ImageNet-R (Hendrycks et al. 2021, "The Many Faces of Robustness").
+
+    Layout: root/<wnid>/*, 200 classes (a different set from ImageNet-A). Predictions are among these 200.
+    """
     return _two_hundred('imagenet_r', Path(root), view)
 
 
 @DATASETS.register('imagenet_sketch', title='ImageNet-Sketch', place='data/imagenet-sketch', images=50000)
 def imagenet_sketch(root: str | Path, *, view: View) -> Shift:
-    """Wang et al. 2019, "Learning Robust Global Representations": root/<wnid>/*, all 1000 classes."""
+    """Load ImageNet-Sketch (Wang et al. 2019, "Learning Robust Global Representations").
+
+    Layout: root/<wnid>/*, all 1000 classes.
+    """
     names = folders_in(Path(root))
     return _thousand('imagenet_sketch', Path(root), view, of_thousand(names) and not is_validation(Path(root)))
 
 
 def imagenet_v2(name: str) -> Callable[..., Shift]:
-    """Recht et al. 2019: folders '0'..'999', which sorted as text mislabel; '0000'..'0999'; or WordNet ids."""
+    """Return the loader of an ImageNet-V2 variant (Recht et al. 2019).
+
+    Folders are '0'..'999' (matched by number, as text order would mislabel them), '0000'..'0999', or WordNet ids.
+    """
     def opened(root: str | Path, *, view: View) -> Shift:
         names = folders_in(Path(root))
         by_number = bool(names) and all(one.isdecimal() and int(one) < 1000 for one in names)
@@ -56,9 +68,9 @@ for _variant in ('matched-frequency', 'threshold0.7', 'top-images'):
 
 @DATASETS.register('imagenet_real', title='ReaL', place=None, images=46837)
 def imagenet_real(root: None = None, *, view: View | None = None) -> Shift:
-    """Beyer et al. 2020: several labels for a validation image of ImageNet, found by its number; none for 3,163.
+    """Load ReaL (Beyer et al. 2020): several labels per ImageNet validation image, by image number.
 
-    It has no files of its own. Images without a label are left out, of the clean error too.
+    No files are needed. The 3,163 images without a label are excluded, also from the clean error.
     """
     labels = real_labels()
 
@@ -72,15 +84,16 @@ def imagenet_real(root: None = None, *, view: View | None = None) -> Shift:
 
 @DATASETS.register('imagenet_stylized', title='Stylized ImageNet', place='data/imagenet-stylized', images=50000)
 def imagenet_stylized(root: str | Path, *, view: View) -> Shift:
-    """Geirhos et al. 2019: validation images in the style of paintings, 224 x 224, taken as they are.
+    """Load Stylized ImageNet (Geirhos et al. 2019): validation images in the style of paintings.
 
-    Nobody publishes them, one makes them with rgeirhos/Stylized-ImageNet: root/<wnid>/*.
+    Layout: root/<wnid>/*. Images are 224 x 224 and not resized. They are not published. Generate them with
+    rgeirhos/Stylized-ImageNet.
     """
     return _thousand('imagenet_stylized', Path(root), as_published(view), of_thousand(folders_in(Path(root))))
 
 
 def within(classes: Collection[int]) -> Callable[[Sample], tuple[int, ...]]:
-    """Answers: the target, for the images of `classes` alone."""
+    """Return a function that gives the target for images of `classes`, and () for other images."""
     return lambda sample: (sample.target,) if sample.target in classes else ()
 
 

@@ -1,4 +1,4 @@
-"""Which class index a folder's name stands for."""
+"""Mapping of folder names and labels to class indices."""
 
 import json
 import re
@@ -17,36 +17,36 @@ _WNID = re.compile(r'n\d{8}')
 
 @cache
 def wnid_indices() -> Mapping[str, int]:
-    """Index in 0..999 by WordNet id, in the order of ImageNet-1k; timm carries the list."""
+    """Return the index in 0..999 by WordNet id, in ImageNet-1k order. The list is timm's."""
     from timm.data import ImageNetInfo
     return MappingProxyType({wnid: index for index, wnid in enumerate(ImageNetInfo().label_names())})
 
 
 @cache
 def subset_indices(name: str) -> Mapping[str, int]:
-    """Index in 0..999 by WordNet id of the 200 classes of 'imagenet_a' or 'imagenet_r'; timm carries the lists."""
+    """Return the index in 0..999 by WordNet id of the 200 classes of 'imagenet_a' or 'imagenet_r'. Lists of timm."""
     wnids = _of_timm(f'{name}_synsets.txt').split()
     return MappingProxyType({wnid: wnid_indices()[wnid] for wnid in wnids})
 
 
 @cache
 def real_labels() -> tuple[tuple[int, ...], ...]:
-    """What is to be seen in each of the 50,000 validation images of ImageNet, by number; () where it is none of it.
+    """Return the ReaL labels of the 50,000 ImageNet validation images, by number, () for images without a label.
 
-    Class indices in 0..999: real.json of Beyer et al. 2020, "Are we done with ImageNet?", of which timm carries a copy.
+    Class indices are in 0..999. Source: real.json of Beyer et al. 2020, "Are we done with ImageNet?", copied in timm.
     """
     return tuple(map(tuple, json.loads(_of_timm('imagenet_real_labels.json'))))
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a model: the number of its outputs and their names, as far as they are known.
+    """Classes of a model: the number of outputs and the class names, None if unknown.
 
-    Folders are matched by name. Where no names are known:
-    - WordNet ids have their index in ImageNet-1k, if the model has 1000 outputs.
+    Folders are matched by name. If the names are unknown:
+    - WordNet ids map to their index in ImageNet-1k, if the model has 1000 outputs.
     - Numbers below the number of outputs are class indices (ImageNet-V2: '0' to '999', '0000' to '0999').
-    - As many folders as outputs are numbered in sorted order, as torchvision's ImageFolder does.
-    Anything else is an error.
+    - Other folders are numbered in sorted order, as in torchvision's ImageFolder, if there are as many as outputs.
+    All other cases are an error.
     """
 
     count: int | None = None
@@ -55,8 +55,8 @@ class Classes:
     def indices(self, folders: Sequence[str], filled: Collection[str] | None = None) -> dict[str, int]:
         """Return the class index of each folder.
 
-        filled: The folders that have images (default: all). Others need not be a class of the model.
-        Raises ValueError where a folder has no class.
+        filled: Folders that contain images (default: all). Empty folders need not be a class of the model.
+        Raises ValueError if a folder has no class.
         """
         used = [name for name in folders if filled is None or name in filled]
         if self.names is not None and (set(used) <= set(self.names) or not self._are_imagenet(used)):
@@ -65,10 +65,10 @@ class Classes:
         if numeric:
             return self._by_number(used)
         if wnids and self.count in (None, 1000):
-            strange = [name for name in used if name not in wnid_indices()]
-            if strange:
+            unknown = [name for name in used if name not in wnid_indices()]
+            if unknown:
                 raise ValueError(f'expected the folders of ImageNet-1k, one for each WordNet id, got {len(wnids)} of '
-                                 f'them beside {shown(strange)}, which are none of the 1000; move these elsewhere')
+                                 f'them beside {shown(unknown)}, which are none of the 1000; move these elsewhere')
             return {name: wnid_indices()[name] for name in used}
         if self.count is not None and len(folders) != self.count:
             raise ValueError(f'the model has {self.count} outputs of unknown classes, got {len(folders)} class '
@@ -92,39 +92,39 @@ class Classes:
         return wnid_indices()[text]
 
     def _are_imagenet(self, folders: Sequence[str]) -> bool:
-        """Whether names and folders are ImageNet's, the folders by number."""
+        """Return whether the names are ImageNet's and the folders are numbers or its WordNet ids."""
         return self.names == tuple(wnid_indices()) and all(
             name.isdecimal() or name in wnid_indices() for name in folders)
 
     def _by_name(self, folders: Sequence[str]) -> dict[str, int]:
         known = {name: index for index, name in enumerate(self.names or ())}
-        strange = [name for name in folders if name not in known]
-        if strange:
-            raise ValueError(f'{len(strange)} of {len(folders)} folders are no class of the model: {shown(strange)}. '
+        unknown = [name for name in folders if name not in known]
+        if unknown:
+            raise ValueError(f'{len(unknown)} of {len(folders)} folders are no class of the model: {shown(unknown)}. '
                              f'Its classes are {shown(list(known))}. {_NAMES}')
         return {name: known[name] for name in folders}
 
     def _by_number(self, folders: Sequence[str]) -> dict[str, int]:
         count = 1000 if self.count is None else self.count
         indices = {name: int(name) for name in folders}
-        strange = [name for name, index in indices.items() if index >= count]
-        if strange:
+        unknown = [name for name, index in indices.items() if index >= count]
+        if unknown:
             raise ValueError(f'folder names that are numbers must be class indices below {count}, got '
-                             f'{shown(strange)}. {_NAMES}')
+                             f'{shown(unknown)}. {_NAMES}')
         if len(set(indices.values())) < len(indices):
             raise ValueError(f'folder names must be different class indices, got {shown(folders)}. Rename one of them.')
         return indices
 
 
 def training_classes(folders: Sequence[str]) -> tuple[str, ...]:
-    """Return the class folders in the order of the outputs of a model trained on them: sorted, numbers by value."""
+    """Return the class folders in the order of the outputs of a trained model: sorted, numbers by value."""
     if folders and all(map(str.isdecimal, folders)):
         return tuple(sorted(folders, key=int))
     return tuple(sorted(folders))
 
 
 def read_classes(path: str | Path) -> tuple[str, ...]:
-    """Return the class names of a text file: one a line, in the order of the model's outputs."""
+    """Read class names from a text file: one per line, in the order of the model's outputs."""
     try:
         names = tuple(Path(path).read_text('utf-8', 'surrogateescape').splitlines())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""ObjectNet (Barbu et al. 2019): objects of the household from unusual sides; 113 of its classes are ImageNet's too."""
+"""ObjectNet (Barbu et al. 2019): household objects from unusual viewpoints. ImageNet shares 113 of its classes."""
 
 import json
 from dataclasses import replace
@@ -11,14 +11,14 @@ from pit_downstream.datasets.base import View
 from pit_downstream.datasets.folders import folders_in
 from pit_downstream.datasets.shift import Shift, answered, require_folders
 
-BORDER = 2  # pixels of the frame around every image, which its authors ask to cut off; as easyrobust does
+BORDER = 2  # pixels of the frame around every image, removed at the authors' request, as in easyrobust
 
 
 @DATASETS.register('objectnet', title='ObjectNet', place='data/objectnet-1.0', images=None)
 def objectnet(root: str | Path, *, view: View) -> Shift:
-    """root/images/<object>/*.png of the classes that ImageNet shares; root/mappings says which these are.
+    """Load root/images/<object>/*.png of the classes shared with ImageNet, which are listed in root/mappings.
 
-    The prediction is chosen among all 1000 classes, and right where it is one of those that the object maps to.
+    Predictions are among all 1000 classes, and correct if the object maps to the predicted class.
     """
     root = Path(root)
     require_folders(root, {'images', 'mappings'} <= set(folders_in(root)),
@@ -35,10 +35,10 @@ def objectnet(root: str | Path, *, view: View) -> Shift:
 
 
 def shared_classes(mappings: Path) -> dict[str, tuple[int, ...]]:
-    """Class indices 0..999 by folder name, from the four files of the archive.
+    """Return the class indices 0..999 by folder name, from the four files of the archive.
 
-    They name ImageNet's classes in words; imagenet_to_label_2012_v2 has these in the order of the development kit, and
-    pytorch_to_imagenet_2012_id.json the line, from 0, of each class index.
+    The files contain ImageNet's class names. imagenet_to_label_2012_v2 lists them in the order of the development kit.
+    pytorch_to_imagenet_2012_id.json has the line number, from 0, of each class index.
     """
     words = _read(mappings / 'imagenet_to_label_2012_v2').splitlines()
     lines = _read_json(mappings / 'pytorch_to_imagenet_2012_id.json')
@@ -62,5 +62,5 @@ def _read_json(path: Path) -> Any:
 
 def _read(path: Path) -> str:
     if not path.is_file():
-        raise FileNotFoundError(f'expected {path}, found no such file; it lies in ObjectNet\'s archive, in mappings/')
+        raise FileNotFoundError(f'expected {path}, found no such file; it is in ObjectNet\'s archive, in mappings/')
     return path.read_text()

@@ -1,4 +1,4 @@
-"""A shifted dataset of one's own: a folder for each class, beside clean images with folders of the same names."""
+"""Custom shifted datasets: one folder per class, with the names of the clean images' class folders."""
 
 import re
 from dataclasses import dataclass, field
@@ -12,13 +12,16 @@ from pit_downstream.datasets.imagenet_shifts import within
 from pit_downstream.datasets.labelsets import Classes
 from pit_downstream.datasets.shift import Shift, answered
 
-PREFIX = 'shift_'  # of the names that no published dataset has
+PREFIX = 'shift_'  # prefix of the names of custom datasets
 
 
 @dataclass(frozen=True)
 class CleanReference:
-    """The clean images: their folder of class folders, the name under which their records are kept, and the classes
-    of the model, to which the folders are matched."""
+    """Clean images of a custom shift.
+
+    root: folder of the class folders. name: of the records of the clean images. classes: of the model, matched to
+    folders.
+    """
 
     root: Path
     name: str
@@ -26,10 +29,10 @@ class CleanReference:
 
 
 def own_shift(name: str, root: str | Path, clean: CleanReference, *, view: View) -> Shift:
-    """root/<class>/*, of classes that have clean images in folders of the same names; not all of them need be there.
+    """Load a custom shift: root/<class>/*, with all or some of the class folders of the clean images.
 
-    What it is to be compared with stands in the name of its records: 'clean', the digest of the clean images' files,
-    and 'classes', that of its class indices, where it is the error on the clean images of these classes alone.
+    The name of its records identifies the reference for comparison: 'clean' is the digest of the clean images' files.
+    'classes' is the digest of the class indices, present if only clean images of some classes are the reference.
     """
     root = Path(root)
     if not re.fullmatch(f'{PREFIX}[a-z0-9_]+', name):
@@ -38,10 +41,10 @@ def own_shift(name: str, root: str | Path, clean: CleanReference, *, view: View)
         raise ValueError(f'expected other images than the clean ones for {name}, got {root} for both')
     known = _classes(clean.root)
     indices = clean.classes.indices(folders_in(clean.root), known)
-    strange = [folder for folder in _classes(root) if folder not in known]
-    if strange:
+    unknown = [folder for folder in _classes(root) if folder not in known]
+    if unknown:
         raise ValueError(f'expected in {root} folders named by classes that have images in {clean.root}, got '
-                         f'{", ".join(strange[:3])}{" ..." * (len(strange) > 3)}')
+                         f'{", ".join(unknown[:3])}{" ..." * (len(unknown) > 3)}')
     folders = {folder: (indices[folder],) for folder in _classes(root)}
     place, files = '/'.join(root.resolve().parts[-2:]), Spec.parse(clean.name).get('files')
     words: dict[str, Value] = {'root': place, 'clean': files}
@@ -54,5 +57,5 @@ def own_shift(name: str, root: str | Path, clean: CleanReference, *, view: View)
 
 
 def _classes(root: Path) -> list[str]:
-    """The folders in `root` that have images."""
+    """Return the folders in `root` that contain images."""
     return [folder for folder in folders_in(root) if images_in(root / folder)]

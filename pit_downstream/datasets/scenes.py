@@ -1,4 +1,4 @@
-"""Images of the bundled dataset: textured shapes on textured ground, drawn from (seed, split, index) alone."""
+"""Images of the bundled dataset: textured shapes on textured backgrounds, determined by (seed, split, index)."""
 from __future__ import annotations
 
 import math
@@ -14,16 +14,19 @@ CLASSES: tuple[str, ...] = tuple(OUTLINES)
 STREAMS = {'train': 0, 'val': 1}
 SIZES = (20.0, 52.0)   # pixels: twice the radius
 OBJECTS = (3, 7)       # per scene
-MIN_VISIBLE = 0.5      # of the full outline, parts outside of the image included
+MIN_VISIBLE = 0.5      # fraction of the full outline, including parts outside the image
 MIN_PIXELS = 24
-TRIES = 30             # places tried for one object
-TILT = 0.105           # tangent of half the largest turn: objects stand upright to 12 degrees
-SHADOW = (2, 3)        # pixels right and down
+TRIES = 30             # positions tried per object
+TILT = 0.105           # tangent of half the largest rotation: objects are upright within 12 degrees
+SHADOW = (2, 3)        # offset in pixels, right and down
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """image: uint8 (H, W, 3) RGB; masks: bool (n, H, W), visible parts, disjoint; labels: int64 (n,) into CLASSES."""
+    """Detection image.
+
+    image: uint8 (H, W, 3), RGB. masks: bool (n, H, W), visible parts, disjoint. labels: int64 (n,) into CLASSES.
+    """
     image: Array
     masks: Array
     labels: Array
@@ -31,10 +34,10 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """An object before it has a place: a square window around its middle.
+    """Object in a square window around its center, without a position in the image.
 
-    colors: float32 (S, S, 3); cover: float32 (S, S) in [0, 1], soft at the edge; mask: bool (S, S); shade: float32
-    (S, S) in [0, 1], how much the object darkens what lies under it; radius in pixels.
+    colours: float32 (S, S, 3). cover: opacity, float32 (S, S) in [0, 1], soft at the edge. mask: bool (S, S).
+    shade: strength of the shadow, float32 (S, S) in [0, 1]. radius: in pixels.
     """
     colours: Array
     cover: Array
@@ -44,10 +47,10 @@ class Cutout:
 
 
 def draw_scene(seed: int, split: str, index: int, *, size: int = 128, contrast: float = 1.0) -> Scene:
-    """Draw the detection image `index` of a split: 3 to 7 objects, later ones over earlier ones.
+    """Draw the detection image `index` of a split: 3 to 7 objects, later objects over earlier ones.
 
-    size: height and width in pixels, at least 96. contrast: in (0, 1], what is left of every value's distance to
-    mid-grey. The same arguments give the same bits in any order, process or machine.
+    size: height and width in pixels, at least 96. contrast: in (0, 1], scales every value's distance to mid-gray.
+    The same arguments give the same bits in any order, process or machine.
     """
     if size < 96:
         raise ValueError(f'a scene is at least 96 pixels wide, got {size}; raise size')
@@ -80,10 +83,10 @@ def draw_scene(seed: int, split: str, index: int, *, size: int = 128, contrast: 
 
 
 def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: float = 1.0) -> tuple[Array, int]:
-    """Draw the classification image `index` of a split: one dominant shape on a ground of two textures.
+    """Draw the classification image `index` of a split: one dominant shape on a background of two textures.
 
-    size, contrast: as of a scene, at least 32 pixels. Returns the image, uint8 (size, size, 3) RGB, and its label,
-    `index` modulo the number of classes, so that any run of indices is balanced.
+    size: at least 32. contrast: see `draw_scene`. Returns the image, uint8 (size, size, 3), RGB, and its label. The
+    label is `index` modulo the number of classes, so any range of indices is balanced.
     """
     if size < 32:
         raise ValueError(f'an object image is at least 32 pixels wide, got {size}; raise size')
@@ -105,7 +108,7 @@ def check_contrast(contrast: float) -> None:
 
 
 def _stream(seed: int, split: str, index: int, *, first: int) -> np.random.Generator:
-    """A generator of its own for every image; `first` keeps scenes and object images apart."""
+    """Return a separate generator per image. first: separates the streams of scenes and object images."""
     if split not in STREAMS:
         raise LookupError(f'split is one of {", ".join(STREAMS)}, got {split!r}')
     if seed < 0 or index < 0:
@@ -114,7 +117,7 @@ def _stream(seed: int, split: str, index: int, *, first: int) -> np.random.Gener
 
 
 def _ground(size: int, rng: np.random.Generator, *, two_textures: bool) -> tuple[Array, list[Colour]]:
-    """Canvas, float32 (size, size, 3), and the colors in it."""
+    """Draw the background. Returns the canvas, float32 (size, size, 3), and its colors."""
     x, y = grid(size, size)
     base = away_from([(1.0, 1.0, 1.0)], rng, 0.4)
     colours = [base, near(base, rng, 0.05, 0.2)]
@@ -134,7 +137,7 @@ def _texture(x: Array, y: Array, period: float, rng: np.random.Generator) -> Arr
 
 
 def _cutout(label: int, radius: float, ground: list[Colour], rng: np.random.Generator) -> Cutout:
-    """An object of a class in random turn, stretch, texture and colors that stand out from the ground's."""
+    """Draw an object with random rotation, stretch and texture, in colors that contrast with the background."""
     reach = int(REACH * 1.15 * radius) + 4
     x, y = grid(2 * reach + 1, 2 * reach + 1)
     u, v = turned(x - uniform(rng, -0.5, 0.5), y - uniform(rng, -0.5, 0.5), tilt(rng, TILT))
@@ -153,14 +156,14 @@ def _cutout(label: int, radius: float, ground: list[Colour], rng: np.random.Gene
 
 
 def _rim(ground: list[Colour], rng: np.random.Generator) -> tuple[float, float]:
-    """Strength and gray tone of the line along the inside of the edge: black on light ground, white on dark."""
+    """Return strength and gray level of the inner outline: black on light backgrounds, white on dark ones."""
     red, green, blue = ground[0]
     strength = uniform(rng, 0.6, 1.0)
     return strength, 0.0 if red + green + blue > 1.35 else 1.0
 
 
 def _overlap(window: int, place: tuple[int, int], size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a window with its middle at `place` (row, column) lies: slices of the image and of the window."""
+    """Return the overlap of the image and a window centered at `place` (row, column), as slices of both."""
     starts = [middle - window // 2 for middle in place]
     inside = [(max(start, 0), min(start + window, size)) for start in starts]
     picture = tuple(slice(low, high) for low, high in inside)
@@ -170,7 +173,7 @@ def _overlap(window: int, place: tuple[int, int], size: int) -> tuple[tuple[slic
 
 def _find_place(cutout: Cutout, owner: Array, areas: list[int], neighbours: list[tuple[int, int, float]],
                 rng: np.random.Generator) -> tuple[int, int] | None:
-    """A (row, column) at which this object and all those under it stay visible enough, or None."""
+    """Return a (row, column) at which this and all earlier objects are sufficiently visible, or None."""
     size, area = len(owner), int(cutout.mask.sum())
     before = np.bincount(owner.ravel() + 1, minlength=len(areas) + 1)[1:]
     for _ in range(TRIES):
@@ -186,7 +189,7 @@ def _find_place(cutout: Cutout, owner: Array, areas: list[int], neighbours: list
 
 def _propose(radius: float, size: int, neighbours: list[tuple[int, int, float]],
              rng: np.random.Generator) -> tuple[int, int]:
-    """Anywhere in the image or, given neighbors and by a coin, at the edge of one of them."""
+    """Propose a random position in the image or, with neighbors, half of the time at the edge of one of them."""
     if neighbours and rng.random() < 0.5:
         row, column, other = neighbours[int(rng.integers(len(neighbours)))]
         down, right = direction(rng)
@@ -198,7 +201,7 @@ def _propose(radius: float, size: int, neighbours: list[tuple[int, int, float]],
 
 
 def _put(canvas: Array, cutout: Cutout, place: tuple[int, int]) -> None:
-    """Draw the shadow, then the object, into the canvas."""
+    """Draw the shadow, then the object, on the canvas."""
     size, window = len(canvas), len(cutout.mask)
     for shift in (SHADOW, (0, 0)):
         picture, part = _overlap(window, (place[0] + shift[1], place[1] + shift[0]), size)
@@ -209,7 +212,7 @@ def _put(canvas: Array, cutout: Cutout, place: tuple[int, int]) -> None:
 
 
 def _finish(canvas: Array, contrast: float, rng: np.random.Generator) -> Array:
-    """Light that falls off towards one side; everything that much nearer to mid-grey; then uint8."""
+    """Apply a linear light gradient and the contrast, and convert to uint8."""
     x, y = grid(*canvas.shape[:2])
     u, _ = turned(x, y, direction(rng))
     light = 1 - uniform(rng, 0.0, 0.25) * (0.5 + u / (1.5 * len(canvas)))

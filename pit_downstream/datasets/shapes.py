@@ -1,9 +1,9 @@
-"""The bundled dataset on disk: COCO-format detection and a folder per class for classification.
+"""Bundled dataset on disk: COCO-format detection, and one folder per class for classification.
 
     python -m pit_downstream.datasets.shapes data/shapes
     python -m pit_downstream.datasets.shapes data/shapes_faint --contrast 0.3
 
-Pixels and annotations depend on the parameters alone; the bytes of a PNG file also on the version of zlib.
+Pixels and annotations depend only on the parameters. The bytes of a PNG file also depend on the version of zlib.
 """
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from pit_downstream.datasets.scenes import CLASSES, Scene, check_contrast, draw_
 
 __all__ = ['CLASSES', 'Scene', 'draw_object', 'draw_scene', 'write_shapes']
 
-VERSION = 3  # raise it when any image changes, so that sets on disk are drawn again
+VERSION = 3  # increment when any image changes, so that sets on disk are redrawn
 STAMP = 'shapes.json'
 OBJECT_SIZE = 64
-Parameters = dict[str, Any]  # seed, sizes and numbers of images, and the contrast
+Parameters = dict[str, Any]  # version, seed, size, numbers of images, contrast
 LEAST = {'version': 0, 'seed': 0, 'size': 96, 'train': 1, 'val': 1,
          'classification_train': len(CLASSES), 'classification_val': len(CLASSES)}
 
@@ -35,11 +35,11 @@ LEAST = {'version': 0, 'seed': 0, 'size': 96, 'train': 1, 'val': 1,
 def write_shapes(root: str | Path, *, train: int = 800, val: int = 150, size: int = 128,
                  classification_train: int = 1200, classification_val: int = 300, seed: int = 0,
                  contrast: float = 1.0) -> Path:
-    """Draw the dataset into `root` and return it; at once when the same set lies there already.
+    """Draw the dataset into `root` and return `root`. If the same set exists there, nothing is drawn.
 
-    The set appears whole or not at all: it is drawn into a sibling folder and then renamed. Another set of ours in
-    `root` is replaced file by file, and files that are not ours stay. Raises ValueError when `root` holds something
-    else. contrast: in (0, 1], of all images, see draw_scene.
+    Creation is atomic: the set is drawn into a sibling folder, which is then renamed. An older bundled set in `root`
+    is replaced file by file, and other files are kept. Raises ValueError if `root` contains anything else.
+    contrast: in (0, 1], of all images, see `draw_scene`.
     """
     root = Path(root)
     parameters: Parameters = {'version': VERSION, 'seed': seed, 'size': size, 'train': train, 'val': val,
@@ -71,7 +71,7 @@ def _check(parameters: Parameters) -> None:
 
 
 def _read_stamp(root: Path) -> Parameters | None:
-    """The parameters of the set in `root`; None where there is nothing."""
+    """Return the parameters of the set in `root`, None if `root` is missing or empty."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return None
     try:
@@ -81,11 +81,11 @@ def _read_stamp(root: Path) -> Parameters | None:
     if not set(LEAST) <= set(stamp):
         raise ValueError(f'expected no folder, an empty one or one with our {STAMP} at {root}, got something that was '
                          f'not drawn here; choose another root or move it away')
-    return {'contrast': 1.0} | stamp  # sets drawn before there was a choice have none
+    return {'contrast': 1.0} | stamp  # sets drawn before the option existed have none
 
 
 def _files(parameters: Parameters) -> Iterator[str]:
-    """Every file of a set but its stamp, relative to the root."""
+    """Yield all files of a set except its stamp, relative to the root."""
     for split in ('train', 'val'):
         yield f'annotations/instances_{split}.json'
         yield from (_scene_file(split, index) for index in range(parameters[split]))
@@ -103,16 +103,16 @@ def _object_file(split: str, index: int) -> str:
 def _appear(drawn: Path, root: Path, parameters: Parameters) -> None:
     try:
         drawn.replace(root)
-    except OSError:  # another process, say a rank of the same run, may have put the same set there first
+    except OSError:  # another process, such as a rank of the same run, may have created the same set first
         if _read_stamp(root) != parameters:
             raise
 
 
 def _replace(drawn: Path, root: Path, old: Parameters, new: Parameters) -> None:
-    """Take the old set's files away and move the new ones in.
+    """Remove the old set's files and move the new ones in.
 
-    Until the last step the stamp lists the larger of both sets and no version, so that a run killed in between
-    leaves a folder that the next one knows as ours and draws again.
+    Until the last step the stamp has version 0 and the larger number of images of both sets. If the run is killed in
+    between, the next one recognizes the folder as a bundled set and redraws it.
     """
     either = new | {name: max(old[name], new[name]) for name in LEAST} | {'version': 0}
     (root / STAMP).write_text(json.dumps(either, indent=1) + '\n')
@@ -132,7 +132,7 @@ def _write_detection(root: Path, split: str, parameters: Parameters) -> None:
         images.append({'id': index, 'file_name': f'{index:06d}.png', 'height': height, 'width': width})
         for entry in _annotations(scene):
             annotations.append({'id': len(annotations) + 1, 'image_id': index, **entry})
-    # without the usual contrast: records are kept under a digest of this file, which is older than the choice
+    # omit the default contrast: records are kept under a digest of this file, which predates the option
     drawn = {name: value for name, value in parameters.items() if (name, value) != ('contrast', 1)}
     content = {
         'info': {'description': f'pit_downstream shapes, {split}', 'parameters': drawn},
@@ -143,7 +143,7 @@ def _write_detection(root: Path, split: str, parameters: Parameters) -> None:
 
 
 def _annotations(scene: Scene) -> Iterator[dict]:
-    """The COCO entries of a scene: visible mask, its tight box and its area."""
+    """Yield the COCO entries of a scene: visible mask, its tight box and its area."""
     codes = rle.encode(np.asfortranarray(scene.masks.transpose(1, 2, 0).astype(np.uint8)))
     for mask, label, code in zip(scene.masks, scene.labels, codes):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -1,4 +1,4 @@
-"""Shift: another dataset in the classes of a clean one; and what a folder looks like where it is not that expected."""
+"""Shifted datasets in the classes of a clean one, and recognition of unexpected folders for error messages."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,13 +17,13 @@ VAL = re.compile(r'ILSVRC2012_val_(\d{8})')
 
 @dataclass(frozen=True)
 class Shift:
-    """A dataset opened: its images, and what counts as right.
+    """Loaded shifted dataset: its images and the definition of a correct prediction.
 
-    samples: its images, their targets all class indices that are right; None where it has no images of its own
-    (ReaL relabels those of ImageNet).
-    classes: the class indices among which a prediction is chosen; None for all of the model's.
-    on_clean: metrics of the clean images (ImageNet's, for a published set) by name, each with the answers it asks
-    for: the same question put to the images of the matching classes.
+    samples: images, with all correct class indices as targets. None for a dataset without images (ReaL relabels
+    ImageNet).
+    classes: candidate class indices of a prediction, None for all classes of the model.
+    on_clean: metrics on the clean images (of ImageNet, for a published dataset) by name, each with its function from
+    sample to correct class indices. They measure the same task on clean images of the matching classes.
     """
 
     samples: ImageFolderSamples | None
@@ -33,9 +33,9 @@ class Shift:
 
 def answered(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: View, /,
              **words: Value) -> ImageFolderSamples:
-    """The images of the folders below `root`, each with the class indices of its folder as its right answers.
+    """Load the images of the folders below `root`, each with the class indices of its folder as correct answers.
 
-    name, words: of the Spec under which records are kept.
+    name, words: name and arguments of the Spec under which records are kept.
     """
     found = [(f'{folder}/{picture}', tuple(folders[folder])) for folder, pictures in
              images_by_class(root, folders).items() for picture in pictures]
@@ -46,30 +46,30 @@ def answered(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: 
 
 
 def as_published(view: View) -> View:
-    """For images that were published at 224 x 224, already cut: they are resized only for a model of another size."""
+    """Return the view for images published as 224 x 224 crops. They are resized only for models of another size."""
     return replace(view, resize=None if view.size in (None, 224) else view.size)
 
 
 def require_folders(root: Path, fits: bool, expected: str) -> None:
-    """Raise ValueError that says what `root` looks like, unless it fits."""
+    """Raise ValueError with a description of `root` unless `fits`."""
     if not fits:
         raise ValueError(f'expected {expected} in {root}; this looks like {recognise(root)}')
 
 
 def require_imagenet(root: Path) -> None:
-    """Raise ValueError unless `root` has class folders as ImageNet's: ImageNet-A would have no gap to itself."""
+    """Raise ValueError unless `root` has ImageNet's class folders. The gap of ImageNet-A to itself would be 0."""
     require_folders(root, of_thousand(folders_in(root)),
                     "ImageNet's validation images in folders of the 1000 classes")
 
 
 def of_thousand(names: list[str]) -> bool:
-    """Whether these are folders of the thousand classes, and not the two hundred of ImageNet-A or -R."""
+    """Return whether folder names are of the 1000 classes, and not exactly the 200 of ImageNet-A or -R."""
     subsets = (subset_indices(name).keys() for name in ('imagenet_a', 'imagenet_r'))
     return bool(names) and set(names) <= wnid_indices().keys() and all(set(names) != subset for subset in subsets)
 
 
 def recognise(root: Path) -> str:
-    """What a folder looks like: 'ImageNet-R: 200 folders named by WordNet id'."""
+    """Describe the dataset in a folder: 'ImageNet-R: 200 folders named by WordNet id'."""
     names = folders_in(root)
     if {'images', 'mappings'} <= set(names):
         return 'ObjectNet: folders images and mappings'
@@ -100,6 +100,6 @@ def _of_wordnet(root: Path, names: list[str]) -> str:
 
 
 def is_validation(root: Path) -> bool:
-    """Whether the first image, of the first class or of a flat folder, is named as ImageNet's validation images."""
+    """Return whether the first image of the first class (or of a flat folder) has an ImageNet validation name."""
     pictures = images_in(root.joinpath(*folders_in(root)[:1]))
     return bool(pictures) and VAL.match(pictures[0]) is not None

@@ -1,7 +1,7 @@
-"""The shifted datasets by name: which are asked for, where they lie, and opening them.
+"""Shifted datasets by name: selection, folders and loading.
 
-An entry of DATASETS opens a folder as `DATASETS[name](root, view=view)` and gives a Shift. What is said about it:
-title; place, where it lies unless told otherwise (None: it has no files); images, how many it was published with.
+`DATASETS[name](root, view=view)` loads a folder as a Shift. Each entry has a title, a place (default folder, None
+without files) and images (published number of images).
 """
 
 import logging
@@ -16,17 +16,17 @@ from pit_downstream.datasets.folders import folders_in
 from pit_downstream.datasets.own_shift import PREFIX, CleanReference, own_shift
 from pit_downstream.datasets.shift import IN9_VARIATIONS, Shift, is_validation, require_folders
 
-IN9 = 'in9_original'  # says where all variations lie
+IN9 = 'in9_original'  # its place is the folder of all variations
 
 _log = logging.getLogger(__name__)
 
 
 def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str | None]:
-    """Where the shifts of a command line lie, by name; None for what needs no files of its own.
+    """Return the folders of the selected shifts by name, None for shifts without files.
 
-    given: texts NAME or NAME=PLACE, where 'in9' stands for every variation that lies in its place and a name with
-    'shift_' in front is a dataset of one's own; empty for all whose folder is there, ImageNet's relatives first and
-    IN-9 last. imagenet: folder of the validation images, for ReaL. Raises LookupError for an unknown name.
+    given: texts NAME or NAME=PLACE. 'in9' selects all variations in its folder. A name with the prefix 'shift_' is a
+    custom dataset. Empty for all available datasets, ImageNet variants first and IN-9 last.
+    imagenet: folder of the validation images, for ReaL. Raises LookupError for an unknown name.
     """
     if not given:
         names = sorted(DATASETS, key=lambda name: (not name.startswith('imagenet_'), name.startswith('in9_')))
@@ -50,14 +50,14 @@ def chosen_places(given: Sequence[str], imagenet: str | Path) -> dict[str, str |
 
 def open_shifts(places: Mapping[str, str | None], *, view: View, clean: CleanReference | None = None,
                 limit: int | None = None) -> dict[str, Shift]:
-    """Every shift of `places`, its images as `view` shows them. limit: at most so many of each, evenly spread.
+    """Load the shifts in `places`. limit: maximum number of images of each, evenly spaced.
 
-    clean: beside which datasets of one's own lie. Raises ValueError for more images than were published; fewer are
-    a warning.
+    clean: clean images, required for custom datasets. Raises ValueError for more images than published. Fewer images
+    log a warning.
     """
-    homeless = [name for name in places if is_own(name) and clean is None]
-    if homeless:
-        raise ValueError(f'expected clean images beside {homeless[0]}, got none; say where they lie with --data DIR')
+    unmatched = [name for name in places if is_own(name) and clean is None]
+    if unmatched:
+        raise ValueError(f'expected clean images beside {unmatched[0]}, got none; name their folder with --data DIR')
     shifts = {name: own_shift(name, place, clean, view=view) if is_own(name) else DATASETS[name](place, view=view)
               for name, place in places.items()}
     for name, shift in shifts.items():
@@ -66,15 +66,15 @@ def open_shifts(places: Mapping[str, str | None], *, view: View, clean: CleanRef
 
 
 def require_places(places: Mapping[str, str | None]) -> None:
-    """Raise FileNotFoundError for the first place that is not there; cheap, so that it comes before any download."""
+    """Raise FileNotFoundError for the first missing folder. The check is cheap and runs before any download."""
     for name, place in places.items():
         if place and not Path(place).is_dir():
             raise FileNotFoundError(f'expected a folder at {place}, found none; check --shifts {name}=DIR '
-                                    '(data/README.md says how it lies there)')
+                                    '(data/README.md describes the layout)')
 
 
 def is_own(name: str) -> bool:
-    """Whether a shift is a dataset of one's own, of whatever classes the clean images have."""
+    """Return whether a shift is a custom dataset, with any of the classes of the clean images."""
     return name.startswith(PREFIX)
 
 
@@ -85,14 +85,17 @@ def _variations(place: str) -> dict[str, str]:
 
 
 def _is_there(name: str, place: str | None, imagenet: Path) -> bool:
-    """Never of in9_challenge, which has no folder of that name: it takes long, one must ask for it."""
+    """Return whether a dataset is available.
+
+    There is no folder 'challenge', so in9_challenge never is. It is slow and must be selected by name.
+    """
     if place is None:
         return imagenet.is_dir() and is_validation(imagenet)
     return (Path(place) / name.removeprefix('in9_') if name.startswith('in9_') else Path(place)).is_dir()
 
 
 def _compare(name: str, shift: Shift) -> None:
-    """The number of images with that of the published set."""
+    """Compare the number of images with the published number."""
     if is_own(name):
         return
     published, title = (DATASETS.entry(name).about[key] for key in ('images', 'title'))

@@ -1,15 +1,15 @@
-"""The bridge to mmdet. Importing it makes `mmcv.ops` work, makes checkpoints load safely and registers our modules.
+"""mmdet integration. Importing it makes `mmcv.ops` work, makes checkpoints load safely and registers our modules.
 
 Configs name it: `custom_imports = dict(imports=['pit_downstream.det'], allow_failed_imports=False)`.
-`python -m pit_downstream.check` says what it found.
+`python -m pit_downstream.check` reports the result.
 """
 import importlib.util
 
-STOCK = "install the stock packages with `pip install -e '.[lite]'`, or a mmengine, mmcv and mmdet of your own"
+STOCK = "install the stock packages with `pip install -e '.[lite]'`, or custom builds of mmengine, mmcv and mmdet"
 
 
 def require_stack() -> None:
-    """Raise ImportError, in one sentence, where mmengine, mmcv or mmdet is missing or mmdet refuses the others."""
+    """Raise a one-sentence ImportError if mmengine, mmcv or mmdet is missing, or if mmdet rejects their versions."""
     missing = [name for name in ('mmengine', 'mmcv', 'mmdet') if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"pit_downstream.det needs {' and '.join(missing)}; {STOCK}")

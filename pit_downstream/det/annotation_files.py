@@ -1,4 +1,4 @@
-"""The COCO annotation files that a config names: checked before any work, and repaired for all who read them."""
+"""Checks and repairs of the COCO annotation files of a config, before any other work."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class _AnnotatedPart(NamedTuple):
-    """A dataset or evaluator of a config that reads a COCO annotation file."""
+    """Dataset or evaluator of a config that reads a COCO annotation file."""
 
     part: dict
     path: str
@@ -32,10 +32,10 @@ class _AnnotatedPart(NamedTuple):
 
 
 class CheckedFile(NamedTuple):
-    """The categories of a checked annotation file.
+    """Categories of a checked annotation file.
 
     Attributes:
-        copy: Path of the repaired copy, None of a correct file.
+        copy: Path of the repaired copy; None for a correct file.
         names: Name of each category by id, in the order of the file.
         objects: Number of objects by category id.
     """
@@ -46,11 +46,11 @@ class CheckedFile(NamedTuple):
 
 
 def check_annotations(cfg: Config, loaders: Sequence[str]) -> dict[str, CheckedFile]:
-    """Check the COCO annotation files of `loaders` and of their evaluators (datasets.coco_annotations) and count
-    repairs in the log. Files of LVIS and panoptic segmentation have another format and are left out.
+    """Check the COCO annotation files of `loaders` and of their evaluators (datasets.coco_annotations).
 
-    In `cfg`, a copy in the cache replaces a repaired file; `cfg.repaired_annotations` maps it to the original. Correct
-    files are used as they are. Under torch.distributed rank 0 does the work, all ranks must call it.
+    Repairs are counted in the log. Files for LVIS and panoptic segmentation have another format and are not checked. In
+    `cfg`, a copy in the cache replaces a repaired file, and `cfg.repaired_annotations` maps it to the original. Correct
+    files are used as they are. Under torch.distributed all ranks must call this function; rank 0 does the work.
     Returns the files by `annotation_path` of the original.
     Raises ValueError, on all ranks, for a file that cannot be repaired.
     """
@@ -73,13 +73,13 @@ def check_annotations(cfg: Config, loaders: Sequence[str]) -> dict[str, CheckedF
 
 
 def annotation_path(part: Mapping) -> str:
-    """Return the path or URL of the annotation file of a dataset or an evaluator, below its data_root."""
+    """Return the path or URL of the annotation file of a dataset or an evaluator, joined with its data_root."""
     path = str(part['ann_file'])
     return path if '://' in path else os.path.join(part.get('data_root') or '', path)
 
 
 def original_annotations(cfg: Config, path: str | Path) -> str:
-    """Return the path of the annotation file of which `path` is a repaired copy; `path` for all other files."""
+    """Return the original path of a repaired annotation file. Other paths are returned unchanged."""
     copies = {entry['copy']: entry['original'] for entry in cfg.get('repaired_annotations', [])}
     return copies.get(str(path), str(path))
 
@@ -103,7 +103,7 @@ def _is_of(part: dict, registry: Registry, kind: type, but: tuple[type, ...]) ->
 
 
 def _check_files(parts: Iterable[_AnnotatedPart], *, level: int) -> dict[str, CheckedFile]:
-    """Check every file once and write copies of those that need repairs. level: of the log."""
+    """Check every file once and write copies of those that need repairs. level: logging level."""
     used: dict[str, list[_AnnotatedPart]] = {}
     for entry in parts:
         used.setdefault(entry.path, []).append(entry)

@@ -1,4 +1,4 @@
-"""The objects of an image, from the pixels of the raw image to those of the network's, as mmdet's losses want them."""
+"""Objects of an image, converted from raw-image pixels to network pixels for mmdet's losses."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,18 +13,21 @@ from torch import Tensor
 
 
 class Instances(tuple):
-    """Objects as a mmdet dataset knows them: dicts with bbox (left, top, right, bottom) in pixels of the raw image,
-    bbox_label, ignore_flag and, where there are masks, mask (polygons or run lengths)."""
+    """Objects of one image in mmdet's format.
+
+    Each is a dict with bbox (left, top, right, bottom) in pixels of the raw image, bbox_label, ignore_flag and, if
+    available, mask (polygons or RLE).
+    """
 
     def __new__(cls, every: Iterable[dict[str, Any]] = ()):
         return super().__new__(cls, every)
 
     def __deepcopy__(self, memo: dict) -> 'Instances':
-        return self  # mmengine copies what stands in a data sample over and over
+        return self  # mmengine copies data samples many times
 
 
 def instances_of(found: InstanceData, *, least: float) -> Instances:
-    """Detections in pixels of the raw image as if they were objects: those with a score of `least` or more."""
+    """Convert detections with a score of `least` or more to objects, in pixels of the raw image."""
     found = found[found.scores >= least].cpu()
     every = [{'bbox': box, 'bbox_label': label, 'ignore_flag': 0}
              for box, label in zip(found.bboxes.tolist(), found.labels.tolist(), strict=True)]
@@ -36,9 +39,8 @@ def instances_of(found: InstanceData, *, least: float) -> Instances:
 
 
 def image_region(data_sample: DetDataSample, height: int, width: int) -> tuple[slice, slice]:
-    """Which rows and columns of a network image of this size are the image, and not what the pipeline padded it
-    with."""
-    if 'border' in data_sample:  # of RandomCenterCropPad: CenterNet, CornerNet
+    """Return the rows and columns of a network image of this size that are the image itself, without padding."""
+    if 'border' in data_sample:  # set by RandomCenterCropPad (CenterNet, CornerNet)
         top, bottom, left, right = (int(side) for side in data_sample.border)
         return slice(top, bottom), slice(left, right)
     across, down = data_sample.get('scale_factor', (1., 1.))[:2]
@@ -47,10 +49,10 @@ def image_region(data_sample: DetDataSample, height: int, width: int) -> tuple[s
 
 
 def set_ground_truth(data_sample: DetDataSample, instances: Instances, device: torch.device, *, masks: bool) -> None:
-    """Give a data sample, ready for the model, its gt_instances and ignored_instances in network pixels, in place.
+    """Set gt_instances and ignored_instances of a data sample in place, in network pixels.
 
-    Boxes follow the scale_factor that the pipeline says, whether or not it loads annotations itself, and where: after
-    the resize, as in most configs, its own would be in raw pixels.
+    Boxes are scaled by the pipeline's scale_factor, whether or not the pipeline loads annotations. If it loads them
+    after the resize, as in most configs, its boxes are in raw pixels.
     """
     loaded = {'instances': [dict(one) for one in instances], 'ori_shape': data_sample.ori_shape[:2]}
     if masks and any('mask' not in one for one in instances):
@@ -70,7 +72,7 @@ def set_ground_truth(data_sample: DetDataSample, instances: Instances, device: t
 
 
 def _moved(boxes: np.ndarray, data_sample: DetDataSample, rows: slice, columns: slice) -> np.ndarray:
-    """Boxes (n, 4) of the raw image in network pixels, cut where the image ends."""
+    """Convert boxes (n, 4) from raw-image to network pixels, clipped to the image."""
     across, down = data_sample.get('scale_factor', (1., 1.))[:2]
     start = np.float32([columns.start, rows.start] * 2)
     stop = np.float32([columns.stop, rows.stop] * 2)

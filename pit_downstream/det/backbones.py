@@ -1,4 +1,4 @@
-"""Our backbones under their names in mmdet's registry: `backbone=dict(type='PiT', arch='s')`."""
+"""Registration of our backbones in mmdet: `backbone=dict(type='PiT', arch='s')`."""
 
 from mmdet.registry import MODELS
 

@@ -1,4 +1,4 @@
-"""Put any detector config on the bundled dataset: its classes, its size, and a schedule for two CPU cores."""
+"""Adaptation of any detector config to the bundled dataset: classes, image size and a schedule for two CPU cores."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -15,9 +15,9 @@ ROOT = 'data/shapes'
 
 @dataclass(frozen=True)
 class Preset:
-    """What the bundled dataset asks of one family of detectors, trained from scratch.
+    """Settings for training one family of detectors on the bundled dataset from scratch.
 
-    side: of the images, in pixels. clip: largest gradient norm. model: what is smaller than in the model for COCO.
+    side: image side in pixels. clip: maximum gradient norm. model: settings that are smaller than in the COCO model.
     """
 
     epochs: int = 17
@@ -28,16 +28,16 @@ class Preset:
     model: Mapping = field(default_factory=dict)
 
 
-# From scratch, neck and head need norms (He et al. 2019, 1811.08883).
+# Trained from scratch, neck and head need normalization (He et al. 2019, 1811.08883).
 NORM = dict(type='GN', num_groups=16)
 
 
 def _detr(queries: int, encoder: int, decoder: int, width: int = 1024, dropout: str = 'dropout') -> dict:
-    """As many queries as the images need, fewer layers, no dropout. width: of the hidden layer after attention;
-    dropout: what the decoder calls its attention's.
+    """Return model settings with as many queries as the images need, fewer layers and no dropout.
 
-    With more layers or dropout DETR's queries all answer the same for thousands of steps on a set this small.
-    BN in the neck takes away what all places of a map have in common, which hides what is at one of them.
+    width: hidden channels of the feed-forward network. dropout: the decoder's argument for attention dropout.
+    With more layers or dropout, all DETR queries give the same output for thousands of steps on such a small dataset.
+    BN in the neck removes the component that all positions of a map share, which hides the content of each position.
     """
     ffn, still = dict(ffn_drop=0.0, feedforward_channels=width), {dropout: 0.0}
     return dict(
@@ -47,7 +47,10 @@ def _detr(queries: int, encoder: int, decoder: int, width: int = 1024, dropout: 
 
 
 def _two_stage(width: int) -> dict:
-    """Slimmer heads, fewer proposals and anchors from 16 px on: a step costs a tenth of the full model's."""
+    """Return model settings with narrower heads, fewer proposals and anchors from 16 px.
+
+    A step costs a tenth of the full model's.
+    """
     narrow = dict(out_channels=width)
     roi_head = dict(
         bbox_roi_extractor=narrow, mask_roi_extractor=narrow,
@@ -61,16 +64,16 @@ def _two_stage(width: int) -> dict:
 
 
 def _cascade(width: int) -> dict:
-    """The same for each of the three heads in a row."""
+    """Return the settings of `_two_stage` for each of the three heads of a cascade."""
     slim = _two_stage(width)
     roi, train = slim['roi_head'], slim['train_cfg']
-    roi['bbox_head'] = {str(i): roi['bbox_head'] for i in range(3)}  # mmengine reaches into lists like this
+    roi['bbox_head'] = {str(i): roi['bbox_head'] for i in range(3)}  # mmengine's syntax for list items
     train['rcnn'] = {str(i): train['rcnn'] for i in range(3)}
     return slim
 
 
 def _dense(**neck) -> dict:
-    """Half as wide, fewer convolutions in the head. neck: what else is other than in the model for COCO."""
+    """Return model settings with half the width and fewer head convolutions. neck: further neck settings."""
     head = dict(in_channels=128, feat_channels=128, stacked_convs=2, norm_cfg=NORM)
     return dict(neck=dict(out_channels=128, **neck), bbox_head=head)
 
@@ -92,7 +95,7 @@ PRESETS = {
 
 
 def use_bundled(cfg: Config, root: str = ROOT) -> None:
-    """Rewrite `cfg` in place for the dataset that `write_shapes(root)` draws; nothing is downloaded or pretrained."""
+    """Rewrite `cfg` in place for the dataset of `write_shapes(root)`, without downloads or pretrained weights."""
     cfg.load_from, cfg.resume = None, False
     preset = PRESETS.get(cfg.model.type, Preset())
     _fit_model(cfg, preset)
@@ -105,11 +108,11 @@ def _fit_model(cfg: Config, preset: Preset) -> None:
         part.pop('init_cfg', None)
         if 'num_classes' in part:
             part['num_classes'] = len(CLASSES)
-    cfg.merge_from_dict({'model': deepcopy(preset.model)})  # which takes the _delete_ marks out
+    cfg.merge_from_dict({'model': deepcopy(preset.model)})  # resolves the _delete_ keys
     backbone = cfg.model.backbone
     if 'drop_path_rate' in backbone:
         backbone.drop_path_rate = 0.0
-    for key, free in (('frozen_stages', -1), ('norm_eval', False)):  # what a pretrained one freezes would be noise
+    for key, free in (('frozen_stages', -1), ('norm_eval', False)):  # frozen parts would stay random
         if key in backbone:
             backbone[key] = free
     if backbone.type == 'ResNet':
@@ -119,7 +122,7 @@ def _fit_model(cfg: Config, preset: Preset) -> None:
 
 
 def _take_finer_map(model: ConfigDict) -> None:
-    """DETR's one map from a stage earlier: at stride 32 several of the drawn objects share each of 4 x 4 places."""
+    """Give DETR the map of the previous stage: at stride 32 several objects share each of the 4 x 4 positions."""
     if model.backbone.type == 'DeepViT':
         model.backbone.out_strides = (16,)
         return

@@ -1,4 +1,4 @@
-"""Class names in a detector's checkpoint: they must be those of the data."""
+"""Check of the class names in a detector's checkpoint against those of the data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from pit_downstream.det.classes import shown
 
 @HOOKS.register_module()
 class CheckpointClassesHook(Hook):
-    """Refuse a checkpoint, for a test or to resume from, that was trained on other classes than the dataset's."""
+    """Hook that rejects a checkpoint, for testing or resuming, that was trained on other classes than the dataset's."""
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         loop = runner.train_loop if runner._resume else runner.test_loop
@@ -19,9 +19,9 @@ class CheckpointClassesHook(Hook):
 
 
 def check_class_names(checkpoint: Mapping[str, Any], classes: Sequence[str], file: str) -> None:
-    """Raise ValueError unless the class names in a checkpoint, where it has any, are `classes`, in this order.
+    """Raise ValueError unless the class names in a checkpoint, if it has any, equal `classes` in the same order.
 
-    mmengine saves them as meta.dataset_meta.classes; mmdet 2 saved meta.CLASSES. file: for the error.
+    mmengine saves them as meta.dataset_meta.classes; mmdet 2 saved meta.CLASSES. file: name for the error.
     """
     meta = checkpoint.get('meta') or {}
     known = {key.lower(): value for key, value in {**meta, **(meta.get('dataset_meta') or {})}.items()}.get('classes')

@@ -1,4 +1,4 @@
-"""Classes of detection data: matched by name in any order of the file, and refused where a head does not fit."""
+"""Classes of detection data, matched by name in any order of the file and checked against the model's heads."""
 
 import inspect
 import logging
@@ -21,7 +21,7 @@ from pit_downstream.det.data import LOADERS, class_of, dicts_in
 
 _log = logging.getLogger(__name__)
 
-# Parts of a model whose `num_classes` is not the number of the data's classes
+# Model parts whose `num_classes` is not the number of classes in the data
 NOT_HEADS = ('backbone', 'neck', 'data_preprocessor', 'init_cfg', 'train_cfg', 'test_cfg', 'rpn_head', 'semantic_head',
              'track_head', 'reid')
 SHOWN = 200  # characters of names in a message
@@ -31,12 +31,12 @@ def category_ids(categories: Sequence[Mapping], classes: Sequence[str], file: st
     """Return the category id of every class, in the order of `classes`.
 
     Args:
-        categories: of a COCO file.
-        classes: of the model, in the order of its labels.
-        file: for the error.
+        categories: Categories of a COCO file.
+        classes: Class names of the model, in label order.
+        file: Name for the error.
 
     Raises:
-        ValueError: No category has the name of a class, or two have it.
+        ValueError: No category or two categories have the name of a class.
     """
     names = [category['name'] for category in categories]
     for wrong, found in (('no category', [name for name in classes if name not in names]),
@@ -48,7 +48,7 @@ def category_ids(categories: Sequence[Mapping], classes: Sequence[str], file: st
 
 
 class _CocoByName(COCO):
-    """mmdet's COCO, but the ids of categories come in the order of `cat_names`."""
+    """mmdet's COCO with category ids in the order of `cat_names`."""
 
     def get_cat_ids(self, cat_names=(), sup_names=(), cat_ids=()):
         if cat_names:
@@ -58,16 +58,16 @@ class _CocoByName(COCO):
 
 @DATASETS.register_module()
 class CocoDatasetByName(CocoDataset):
-    """CocoDataset whose labels follow `metainfo.classes`. Those of CocoDataset follow the order in the file."""
+    """CocoDataset with labels in the order of `metainfo.classes` instead of the file."""
 
     COCOAPI = _CocoByName
 
 
 @METRICS.register_module()
 class CocoMetricByName(CocoMetric):
-    """CocoMetric for labels that follow `metainfo.classes`. CocoMetric expects the order in the file.
+    """CocoMetric for labels in the order of `metainfo.classes` instead of the file.
 
-    `cat_ids` are sorted, as COCOeval sorts them: CocoMetric reads the AP of each class by position.
+    `cat_ids` are sorted, as in COCOeval, because CocoMetric reads the AP of each class by position.
     """
 
     ids_of_labels: Sequence[int] = ()
@@ -89,14 +89,14 @@ class CocoMetricByName(CocoMetric):
 
 
 def match_classes(cfg: Config, loaders: Sequence[str], files: Mapping[str, CheckedFile]) -> None:
-    """Make labels follow `metainfo.classes` in all of `cfg`, in place, and check the classes of `loaders`.
+    """Make all labels in `cfg` follow `metainfo.classes`, in place, and check the classes of `loaders`.
 
-    files: of check_annotations. Objects of categories that are no class are counted in a warning: a subset of the
-    classes is allowed.
+    files: result of check_annotations. A subset of the classes is allowed: objects of other categories are counted in a
+    warning.
 
     Raises:
-        ValueError: An annotation file lacks a class, datasets have different classes, or a head of the model is for
-            another number of classes.
+        ValueError: An annotation file does not have a class, datasets have different classes, or a head of the
+            model has another number of classes.
     """
     evaluators = {loader: loader.replace('dataloader', 'evaluator') for loader in LOADERS}
     for loader, evaluator in evaluators.items():
@@ -120,7 +120,7 @@ def match_classes(cfg: Config, loaders: Sequence[str], files: Mapping[str, Check
 
 
 def data_classes(cfg: Config, loaders: Sequence[str]) -> tuple[str, ...]:
-    """Return the class names of the datasets in `loaders`. Raises ValueError where they differ."""
+    """Return the class names of the datasets in `loaders`. Raises ValueError if they differ."""
     classes = {path: _class_names(path, part) for loader in loaders for path, part in _datasets(cfg, loader)}
     if len(set(classes.values())) > 1:
         lists = '; '.join(f'{path}: {shown(names)}' for path, names in classes.items())
@@ -129,9 +129,9 @@ def data_classes(cfg: Config, loaders: Sequence[str]) -> tuple[str, ...]:
 
 
 def heads(model: Mapping) -> Iterator[tuple[str, int]]:
-    """Yield ('model.bbox_head.num_classes', 80) and so on: every number of the data's classes in a model's config.
+    """Yield every number of data classes in a model's config, such as ('model.bbox_head.num_classes', 80).
 
-    A head without `num_classes` has the default of its class. Nothing for detectors whose classes are a text.
+    A head without `num_classes` has the default of its class. Detectors with text as classes yield nothing.
     """
     if any('language_model' in part for part in dicts_in(model)):
         return
@@ -156,7 +156,7 @@ def _require_heads(cfg: Config, count: int) -> None:
 
 def _check_coco_files(parts: Sequence[Mapping], files: Mapping[str, CheckedFile], classes: Sequence[str], advice
                       ) -> None:
-    """Check the names in COCO files, each file once. parts: configs of datasets and of evaluators."""
+    """Check the class names in COCO files, each file once. parts: configs of datasets and evaluators."""
     originals = {file.copy or path: path for path, file in files.items()}
     seen = set()
     for part in parts:
@@ -178,7 +178,7 @@ def _check_coco_files(parts: Sequence[Mapping], files: Mapping[str, CheckedFile]
 
 
 def _check_xml_files(parts: Sequence[Mapping], classes: Sequence[str]) -> None:
-    """Count the names in VOC's XML files, which list no categories."""
+    """Count and check the class names in VOC's XML files, which list no categories."""
     for part in parts:
         if getattr(class_of(part, DATASETS), 'load_data_list', None) is not XMLDataset.load_data_list:
             continue
@@ -212,7 +212,7 @@ def _warn_of_others(path: str, names: Counter, classes: Sequence[str]) -> None:
 
 
 def _warn_of_other_images(cfg: Config, loader: str, evaluator: str) -> None:
-    """Warn where the evaluator of `loader` reads another annotation file than its dataset."""
+    """Warn if the evaluator of `loader` reads another annotation file than its dataset."""
     files = [original_annotations(cfg, annotation_path(part)) for _, part in _datasets(cfg, loader)]
     for part in dicts_in(cfg.get(evaluator)):
         if part.get('type') == CocoMetricByName.__name__ and part.get('ann_file') and rank() == 0:
@@ -224,7 +224,7 @@ def _warn_of_other_images(cfg: Config, loader: str, evaluator: str) -> None:
 
 
 def _advice(cfg: Config, datasets: Mapping[str, Mapping]):
-    """Return a function of the names in a file that returns how to train on them."""
+    """Return a function that converts the names in a file to instructions for training on them."""
     def advice(names: Sequence[str]) -> str:
         keys = [f'{path}.metainfo.classes' for path in datasets]
         text = repr(names).replace(' ', '')
@@ -237,7 +237,7 @@ def _advice(cfg: Config, datasets: Mapping[str, Mapping]):
 
 
 def _datasets(cfg: Config, loader: str) -> Iterator[tuple[str, Mapping]]:
-    """Path and config of every dataset with annotations in a loader, also inside RepeatDataset and its like."""
+    """Yield path and config of every annotated dataset in a loader, also inside wrappers such as RepeatDataset."""
     for path, part in _walk(cfg.get(loader, {}).get('dataset'), f'{loader}.dataset'):
         cls = class_of(part, DATASETS)
         if part.get('ann_file') and isinstance(cls, type) and issubclass(cls, BaseDetDataset):
@@ -256,7 +256,7 @@ def _class_names(path: str, part: Mapping) -> tuple[str, ...]:
 
 
 def _default(cls: type | None, name: str) -> int | None:
-    """Return the default of an argument of a class, or of the class above that it is handed to."""
+    """Return the integer default of a constructor argument from the first class in the MRO that has it, or None."""
     for one in inspect.getmro(cls) if isinstance(cls, type) else ():
         found = inspect.signature(one.__init__).parameters.get(name) if '__init__' in vars(one) else None
         if found is not None:
@@ -275,6 +275,6 @@ def _walk(node, path: str, skip: Sequence[str] = ()) -> Iterator[tuple[str, Mapp
 
 
 def shown(names) -> str:
-    """Return names as text, at most `SHOWN` characters of it."""
+    """Join names, truncated to `SHOWN` characters."""
     text = ', '.join(map(str, names))
     return text if len(text) <= SHOWN else f'{text[:SHOWN]} ... ({len(names)} names)'

@@ -1,4 +1,4 @@
-"""A detector's run: from the tools' flags to a mmengine config, and what came of it in one line."""
+"""Configs of detector runs, built from the tools' flags, and one-line training summaries."""
 
 import argparse
 import os
@@ -32,9 +32,9 @@ from pit_downstream.det.precision import set_bf16
 
 
 def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config:
-    """Read `args.config`, apply the shared flags and make sure that the data of `loaders` lie where it says.
+    """Load `args.config`, apply the shared flags and check that the data of `loaders` exist.
 
-    Raises FileNotFoundError or ValueError, in one sentence, before any work is done.
+    Raises a one-sentence FileNotFoundError or ValueError before any work is done.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     setup_cache_size_limit_of_dynamo()
@@ -65,7 +65,7 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
 
 
 def set_training(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply the flags of tools/train.py to `cfg`, in place, and make sure that its weights lie where it says."""
+    """Apply the flags of tools/train.py to `cfg`, in place, and check that its pretrained weights exist."""
     require_folder_to_write(cfg.work_dir, '--work-dir')
     _require_weights(cfg)
     report_broken_images(cfg)
@@ -78,7 +78,7 @@ def set_training(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _set_annotations(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply --ann and --images to `cfg`, in place; refuse what is not tested on annotations in COCO's format."""
+    """Apply --ann and --images to `cfg`, in place. Raise ValueError unless the test_evaluator is one CocoMetric."""
     evaluator = cfg.get('test_evaluator')
     metrics = [part.get('type') for part in dicts_in(evaluator) if 'type' in part]
     if not isinstance(evaluator, dict) or not issubclass(METRICS.get(metrics[0]) or object, CocoMetric):
@@ -121,11 +121,11 @@ def training_summary(runner: Runner) -> str:
 
 
 def _require_weights(cfg: Config) -> None:
-    """Raise FileNotFoundError where a part of the model begins with a local file that is not there."""
+    """Raise FileNotFoundError if a local file with pretrained weights of the model is missing."""
     for part in dicts_in(cfg.model):
         path = part.get('checkpoint') if part.get('type') == 'Pretrained' else None
         if path and '://' not in path and not Path(path).is_file():
             norms = ' model.backbone.norm_eval=False' if cfg.model.get('backbone', {}).get('norm_eval') else ''
             raise FileNotFoundError(
-                f'expected pretrained weights, found none at {path}; put them there as data/README.md says, or train '
-                f'from scratch with --cfg-options model.backbone.init_cfg=None{norms}')
+                f'expected pretrained weights, found none at {path}; put them there as data/README.md describes, or '
+                f'train from scratch with --cfg-options model.backbone.init_cfg=None{norms}')

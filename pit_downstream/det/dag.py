@@ -1,4 +1,4 @@
-"""DAG: every target of a detector is led to a wrong label of its own (Xie et al. 2017, arXiv 1703.08603)."""
+"""DAG: dense adversary generation, a wrong label for each target of a detector (Xie et al. 2017, arXiv 1703.08603)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Streams
     from pit_downstream.det.predictor import DetectorPredictor
 
-SURE = 0.1  # least score of a target on the clean image: cihangxie/DAG
-Inputs = dict[str, object]  # what the model takes: 'inputs' (1, 3, H, W) and 'data_samples'
+SURE = 0.1  # minimum score of a target on the clean image: cihangxie/DAG
+Inputs = dict[str, object]  # model inputs: 'inputs' (1, 3, H, W) and 'data_samples'
 
 
 @ATTACKS.register('dag', source='Xie et al. 2017, arXiv 1703.08603; cihangxie/DAG', of='detectors')
 @dataclass(frozen=True, kw_only=True)
 class DAG(Attack):
-    """In every step the logits of all targets that still have their label fall, and those of wrong labels rise.
+    """Attack that lowers the logits of all targets that still have their label and raises those of wrong labels.
 
-    Targets are what the final scores are made of: of detectors in two stages the proposals for the clean image (which
-    stay where they are), of DETR and its kin the queries, of detectors in one stage all anchors or points. Their
-    labels are what the clean image makes of them, if its score is over 0.1 (Xie et al. take those of the annotations
-    where both agree); the wrong one of each is drawn once. With a single class it is the background.
-    A step has the length `step` in its largest value, in pixel scale; the search ends without targets. The original
-    has no bound on the sum of its steps: say epsilon=1 for none.
+    Targets are the candidates for detections: in two-stage detectors the proposals for the clean image (kept fixed), in
+    DETR variants the queries, in one-stage detectors all anchors or points. The label of a target is its prediction on
+    the clean image, if the score is over 0.1. (Xie et al. use the annotated labels where both agree.) The wrong label
+    of each target is drawn once. With a single class it is the background.
+    The largest absolute value of a step is `step`, in pixel scale. The search ends without targets. The original does
+    not bound the sum of its steps; set epsilon=1 for no bound.
     """
 
     steps: int = 150  # for detection: Xie et al. 2017
@@ -49,7 +49,7 @@ class DAG(Attack):
                           for row in range(len(batch.images))])
 
     def _attack_image(self, predictor: 'DetectorPredictor', part: 'Batch', rng: 'Streams') -> Tensor:
-        """One image (1, 3, H, W)."""
+        """Attack one image (1, 3, H, W)."""
         (_, data), = predictor.model_inputs(part.images, part)
         logits_of, classes = target_logits(predictor.model, data), classes_of(predictor.model)
         clean = logits_of(data)
@@ -76,8 +76,10 @@ class DAG(Attack):
 
 
 def target_logits(model: nn.Module, clean: Inputs) -> Callable[[Inputs], Tensor]:
-    """A function from inputs to logits (targets, classes), with a last column for the background where the model has
-    one. Raises ValueError for detectors of other kinds."""
+    """Return a function from inputs to logits (targets, classes), with a last column for the background if it has one.
+
+    Raises ValueError for unsupported detectors.
+    """
     if isinstance(getattr(model, 'roi_head', None), StandardRoIHead) and model.with_rpn:
         proposals = model.rpn_head.predict(model.extract_feat(clean['inputs']), clean['data_samples'], rescale=False)
         rois = bbox2roi([one.bboxes for one in proposals])
@@ -92,7 +94,7 @@ def target_logits(model: nn.Module, clean: Inputs) -> Callable[[Inputs], Tensor]
 
 
 def _flat(level: Tensor, width: int) -> Tensor:
-    """Scores (1, A * width, H, W) of a level of the pyramid as (targets, width)."""
+    """Reshape the scores (1, A * width, H, W) of a pyramid level to (targets, width)."""
     if level.shape[1] % width:
         raise ValueError(f'expected scores apart from boxes for dag, got {level.shape[1]} channels for {width} '
                          'classes; choose another attack')
@@ -100,7 +102,7 @@ def _flat(level: Tensor, width: int) -> Tensor:
 
 
 def _labels(logits: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """The label of each target, and whether its score makes it one; `classes` is the background's."""
+    """Return the label of each candidate and whether it is a target. Label `classes` is the background."""
     if logits.shape[1] > classes:
         scores, labels = logits.softmax(1).max(1)
         return labels, (scores > SURE) & (labels < classes)
@@ -116,6 +118,6 @@ def _wrong_labels(labels: Tensor, classes: int, rng: 'Streams') -> Tensor:
 
 
 def _of(logits: Tensor, labels: Tensor) -> Tensor:
-    """The logit of each target's label; that of a background which has no column is 0."""
+    """Return the logit of each target's label, or 0 for a background without a column."""
     padded = torch.cat([logits, logits.new_zeros(len(logits), 1)], 1)
     return padded.gather(1, labels[:, None])[:, 0]

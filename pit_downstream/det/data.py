@@ -1,4 +1,4 @@
-"""What detection data need beyond mmdet: finding out early that they are absent, and surviving a broken image."""
+"""Early checks for missing detection data, and handling of broken images."""
 
 import io
 import logging
@@ -26,24 +26,24 @@ from pit_downstream.datasets.folders import printable, shown
 from pit_downstream.evaluation.distributed import all_gather
 
 UPRIGHT = ('color', 'grayscale')  # color types for which mmcv applies the EXIF orientation
-CHECKED = ('cv2', 'pillow', 'turbojpeg')  # decoders of the formats that PIL reads, too
+CHECKED = ('cv2', 'pillow', 'turbojpeg')  # decoders of formats that PIL also reads
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-GRAY_SIDE = 64  # pixels of a gray image whose size no annotation has
-MOST_SKIPPED = 1000  # images in succession: max_refetch of mmengine's BaseDataset, which then raises an Exception
+GRAY_SIDE = 64  # pixels, side of a gray image of unknown size
+MOST_SKIPPED = 1000  # consecutive images: max_refetch of mmengine's BaseDataset, which then raises an Exception
 
 
 class ImageSizeError(ValueError):
-    """The size of an image is not the one that its annotation has."""
+    """Mismatch between the size of an image and that in its annotation."""
 
 
 @TRANSFORMS.register_module()
 class LoadImageOrSkip(LoadImageFromFile):
-    """Load an image as mmcv does, but report a broken file instead of training on half of it.
+    """Image loader of mmcv that reports a broken file instead of training on half of it.
 
-    Broken is a file that is missing, unreadable, truncated, damaged, or larger than 179 megapixels (Pillow's limit).
-    on_broken: 'skip' returns None, for which mmengine's dataset draws another training image, and raises ValueError
-    after 1000 broken images in succession. 'keep' uses the part that decodes, gray elsewhere, and gray alone where
-    nothing does; the result has the reason as 'fault'. 'raise' raises ValueError.
+    A file is broken if it is missing, unreadable, truncated, damaged, or larger than 179 megapixels (Pillow's limit).
+    on_broken: 'skip' returns None, so that mmengine's dataset draws another training image, and raises ValueError after
+    1000 broken images in succession. 'keep' returns the part that decodes with gray elsewhere, or a gray image if
+    nothing decodes, and stores the reason as 'fault' in the result. 'raise' raises ValueError.
     """
 
     def __init__(self, *args, on_broken: str = 'skip', **kwargs):
@@ -86,7 +86,7 @@ class LoadImageOrSkip(LoadImageFromFile):
             return b'', getattr(error, 'strerror', None) or str(error)
 
     def _decode(self, content: bytes) -> tuple[np.ndarray | None, str | None]:
-        """Return the image and None, or None and why there is none."""
+        """Return (image, None), or (None, reason) for a broken file."""
         fault = image_fault(content) if self.imdecode_backend in CHECKED else None
         if fault is not None:
             return None, fault
@@ -108,9 +108,9 @@ _CONSEQUENCE = {'skip': 'another image is trained on in its place',
 
 
 def image_fault(content: bytes, *, whole: bool = False) -> str | None:
-    """Return why an image file cannot be decoded wholly, or None.
+    """Return the reason why an image file cannot be fully decoded, or None.
 
-    Of a JPEG or PNG file with an intact end only the header is read, which takes 20 microseconds. whole: decode it.
+    For a JPEG or PNG file with an intact end only the header is read, which takes 20 microseconds. whole: decode it.
     """
     intact_end = (content.startswith(b'\xff\xd8') and content.rstrip(b'\0').endswith(b'\xff\xd9')
                   or content.startswith(b'\x89PNG') and content.endswith(b'IEND\xaeB`\x82'))
@@ -126,7 +126,7 @@ def image_fault(content: bytes, *, whole: bool = False) -> str | None:
 def require_size(info: Mapping, shape: tuple[int, ...]) -> None:
     """Raise ImageSizeError unless an image of `shape` (H, W, ...) has the height and width of its annotation, `info`.
 
-    A dataset that has no sizes passes.
+    Annotations without sizes pass.
     """
     height, width = shape[:2]
     annotated = info.get('width') or width, info.get('height') or height
@@ -141,7 +141,10 @@ def require_size(info: Mapping, shape: tuple[int, ...]) -> None:
 
 
 def _decodable_part(content: bytes, *, upright: bool) -> np.ndarray | None:
-    """uint8 (H, W, 3) in mmcv's BGR order, gray where the file ends too early; None when there is no image in it."""
+    """Return the part of an image that decodes, with gray elsewhere, or None if nothing decodes.
+
+    The result is uint8 (H, W, 3) in mmcv's BGR order.
+    """
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
     try:
         image = Image.open(io.BytesIO(content))
@@ -155,7 +158,7 @@ def _decodable_part(content: bytes, *, upright: bool) -> np.ndarray | None:
 
 @HOOKS.register_module()
 class BrokenImageHook(Hook):
-    """After validation and test, log how many images were broken, and which."""
+    """Hook that logs the number and paths of broken images after validation and test."""
 
     def __init__(self):
         self._faults: dict[str, str] = {}
@@ -175,9 +178,9 @@ class BrokenImageHook(Hook):
 
 
 def report_broken_images(cfg: Config) -> None:
-    """Let validation and test of `cfg` count broken images (BrokenImageHook), in place.
+    """Make validation and test of `cfg` count broken images (BrokenImageHook), in place.
 
-    A pipeline that ends with another transform than PackDetInputs has each broken image in the log, but no count.
+    Pipelines that do not end with PackDetInputs log each broken image, but no count.
     """
     for step in dicts_in([cfg.get(loader) for loader in LOADERS if not loader.startswith('train')]):
         if class_of(step, TRANSFORMS) is PackDetInputs:
@@ -187,7 +190,7 @@ def report_broken_images(cfg: Config) -> None:
 
 
 def survive_broken_images(cfg: Config) -> None:
-    """Replace mmcv's image loader by `LoadImageOrSkip` in every pipeline of `cfg`, in place."""
+    """Replace mmcv's image loader with `LoadImageOrSkip` in every pipeline of `cfg`, in place."""
     for loader in LOADERS:
         for step in dicts_in(cfg.get(loader)):
             if class_of(step, TRANSFORMS) is LoadImageFromFile:
@@ -196,7 +199,7 @@ def survive_broken_images(cfg: Config) -> None:
 
 
 def set_data_root(cfg: Config, root: str) -> None:
-    """Point every dataset of `cfg` that has a `data_root`, and the evaluators' files below it, to `root`, in place."""
+    """Set every `data_root` of the datasets of `cfg`, and of the evaluators' files below it, to `root`, in place."""
     old = {part['data_root'] for loader in LOADERS for part in dicts_in(cfg.get(loader)) if part.get('data_root')}
     for part in dicts_in([cfg.get(loader) for loader in LOADERS]):
         if part.get('data_root'):
@@ -209,10 +212,9 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def require_data(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Raise FileNotFoundError, with what to do, unless the annotation files and image folders of `loaders`, and of
-    the evaluators that belong to them, exist.
+    """Raise FileNotFoundError, with instructions, if annotation files or image folders of `loaders` are missing.
 
-    A loader that the config does not have, and data on a remote file system, are not looked for.
+    The files of their evaluators are included. Loaders that the config does not have and remote data are not checked.
     """
     named = [name for loader in loaders for name in (loader, loader.replace('dataloader', 'evaluator'))]
     datasets = [part for part in dicts_in([cfg.get(name) for name in named]) if part.get('ann_file')]
@@ -225,7 +227,7 @@ def require_data(cfg: Config, loaders: tuple[str, ...]) -> None:
 
 
 def dicts_in(node) -> Iterator[dict]:
-    """Every dict inside nested dicts and lists, the outer ones first."""
+    """Yield every dict inside nested dicts and lists, outer ones first."""
     if isinstance(node, dict):
         yield node
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
@@ -233,7 +235,7 @@ def dicts_in(node) -> Iterator[dict]:
 
 
 def class_of(part: Mapping, registry: Registry) -> Any:
-    """Return what the `type` of a part of a config builds: a name in the registry, or a class itself."""
+    """Return the class that the `type` of a config part refers to, by name in the registry or directly."""
     kind = part.get('type')
     return registry.get(kind) if isinstance(kind, str) else kind
 

@@ -1,4 +1,4 @@
-"""NaN in a detector, which mmdet filters: an image with NaN looks like an image without objects."""
+"""Detection of NaN in a detector. mmdet filters NaN, so that the image looks like an image without objects."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from pit_downstream.evaluation.distributed import raise_on_all_ranks, is_distrib
 
 
 def require_finite_weights(model: nn.Module, source: object) -> None:
-    """Raise ValueError unless all parameters and BatchNorm statistics are finite. source: of the weights."""
+    """Raise ValueError unless all parameters and BatchNorm statistics are finite. source: name of the weights."""
     norms = [(f'{name}.{key}', buffer) for name, module in model.named_modules()
              if isinstance(module, nn.modules.batchnorm._NormBase) for key, buffer in module.named_buffers()]
     bad = [name for name, value in (*model.named_parameters(), *norms) if not value.isfinite().all()]
@@ -24,7 +24,7 @@ def require_finite_weights(model: nn.Module, source: object) -> None:
 
 
 class NanWatch:
-    """Forward hooks that find NaN in the outputs of a detector's heads. NaN from backbone or neck reaches them, too."""
+    """Forward hooks that detect NaN in the outputs of a detector's heads, including NaN from backbone or neck."""
 
     def __init__(self, model: nn.Module):
         self._found: Tensor | None = None
@@ -32,20 +32,20 @@ class NanWatch:
             head.register_forward_hook(self._look)
 
     def pop(self) -> bool:
-        """Return whether there was NaN since the last call; on a GPU this waits for it."""
+        """Return whether there was NaN since the last call. This synchronizes with the GPU."""
         found, self._found = self._found, None
         return found is not None and bool(found)
 
     def _look(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
         for tensor in _tensors(outputs):
             if tensor.is_floating_point() and tensor.numel():
-                nan = tensor.detach().amax().isnan()  # a reduction that keeps NaN
+                nan = tensor.detach().amax().isnan()  # propagates NaN
                 self._found = nan if self._found is None else self._found | nan
 
 
 @HOOKS.register_module()
 class FiniteDetectorHook(Hook):
-    """In tools/test.py: refuse weights that are not finite, and an image for which the detector returns NaN."""
+    """Hook of tools/test.py that rejects non-finite weights and images for which the detector returns NaN."""
 
     def before_test(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -64,7 +64,7 @@ class FiniteDetectorHook(Hook):
 
 
 def _heads(model: nn.Module) -> list[nn.Module]:
-    """Return modules named as heads and those in lists of heads; without any, all direct parts of the model."""
+    """Return modules named as heads and those in lists of heads; without any, all children of the model."""
     heads = [module for name, module in model.named_modules() if name.rpartition('.')[2].endswith('head')]
     heads = [part for head in heads for part in (head if isinstance(head, nn.ModuleList) else [head])]
     return heads or list(model.children())

@@ -1,4 +1,4 @@
-"""A detector attacked at the original size of its images, through a differentiable resize."""
+"""Attacks on a detector at the original size of its images, through a differentiable resize."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,12 +14,12 @@ from pit_downstream.det.predictor import DetectorPredictor
 
 
 class OriginalSizePredictor(DetectorPredictor):
-    """As DetectorPredictor, but a batch holds the raw images as they are, in [0, 1]: an attack perturbs these.
+    """DetectorPredictor whose batches hold the raw images in [0, 1], so that attacks perturb these.
 
-    The pipeline runs once, for what it pads and says of an image; the image in it is made from the raw image by a
-    bilinear resize without antialiasing, as mmdet's pipelines do by default with OpenCV, except that nothing is
-    rounded to whole levels. So clean results differ a little, and the name says so. In the batch a sample's image is
-    what the pipeline made, levels (3, h, w).
+    The pipeline runs once for padding and metadata. The image is then resized from the raw image, bilinearly and
+    without antialiasing, as mmdet's pipelines do by default with OpenCV, but without rounding to integer levels. Clean
+    results therefore differ a little, which the name records as `at`. In the batch, a sample's image is the output of
+    the pipeline, levels (3, h, w).
     """
 
     def __init__(self, predictor: DetectorPredictor):

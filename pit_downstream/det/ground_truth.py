@@ -1,4 +1,4 @@
-"""The objects that are there, in COCO's format: read from the file that the config names, or made from the dataset."""
+"""Ground-truth objects in COCO's format, read from the file that the config names or built from the dataset."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pit_downstream.det.samples import DetectionSamples
 
 
 def coco_tools() -> tuple[type, type, str]:
-    """(COCO, COCOeval, their name and version): of faster-coco-eval where it is installed, else of pycocotools.
+    """Return (COCO, COCOeval, name and version) of faster-coco-eval if it is installed, else of pycocotools.
 
     The former gives the same numbers in compiled code.
     """
@@ -28,9 +28,10 @@ def coco_tools() -> tuple[type, type, str]:
 
 
 class GroundTruth:
-    """content: a COCO annotation file's dict. category_ids: the file's id for every label 0, 1, 2 ... of the model.
+    """Ground truth of a dataset in COCO's format.
 
-    Metrics hold it in common: the copies that the loop makes of them for each condition share the one object.
+    content: dict of a COCO annotation file. category_ids: the file's id for every label 0, 1, 2 ... of the model.
+    Metrics share one object: copies of them for each condition do not copy it.
     """
 
     def __init__(self, content: dict[str, Any], category_ids: Sequence[int]):
@@ -41,7 +42,7 @@ class GroundTruth:
 
     @cached_property
     def api(self):
-        """The COCO object of `coco_tools`."""
+        """Indexed COCO object of `coco_tools`."""
         api = coco_tools()[0]()
         api.dataset = self.content
         with silence_output():
@@ -52,15 +53,17 @@ class GroundTruth:
     def of_file(cls, path: str, classes: Sequence[str], *, original: str | None = None) -> 'GroundTruth':
         """Read a COCO file. Labels follow `classes`, for any order of the categories in the file.
 
-        original: path for errors, of the file of which `path` is a repaired copy.
+        original: path for errors, if `path` is a repaired copy of it.
         """
         content = read_annotations(get(path), original or path).content
         return cls(content, category_ids(content['categories'], classes, original or path))
 
     @classmethod
     def of_samples(cls, samples: DetectionSamples) -> 'GroundTruth':
-        """From what the dataset says, for VOC's XML and whatever else is no COCO file; areas are those of the boxes,
-        objects marked difficult are ignored like crowds."""
+        """Build the ground truth of a dataset that is no COCO file, such as VOC's XML.
+
+        Areas are those of the boxes. Objects marked difficult are ignored like crowds.
+        """
         content: dict[str, list] = {'images': [], 'annotations': [], 'categories': [
             {'id': label, 'name': name} for label, name in enumerate(samples.classes)]}
         for info in map(samples.info, range(len(samples))):

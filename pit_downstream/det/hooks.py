@@ -1,4 +1,4 @@
-"""mmengine hooks that configs name."""
+"""mmengine hooks for configs."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,10 @@ from pit_downstream.training.launch import add_hooks
 
 @HOOKS.register_module()
 class BackboneLoadFromHook(Hook):
-    """Let `load_from` take any checkpoint of a detector or of a classifier, whose tensors become `backbone.*`."""
+    """Hook that lets `load_from` take a checkpoint of a detector or of a classifier.
+
+    The tensors of a classifier become `backbone.*`.
+    """
 
     priority = 'VERY_HIGH'  # before EMAHook, which copies state_dict
 
@@ -31,7 +34,7 @@ class BackboneLoadFromHook(Hook):
 
 @HOOKS.register_module()
 class DetectionEpochSeedHook(EpochSeedHook):
-    """As EpochSeedHook. Transforms that keep images of earlier batches (CachedMosaic, CachedMixUp) begin anew."""
+    """EpochSeedHook that also clears the image caches of transforms (CachedMosaic, CachedMixUp)."""
 
     def before_train_epoch(self, runner) -> None:
         super().before_train_epoch(runner)
@@ -41,7 +44,7 @@ class DetectionEpochSeedHook(EpochSeedHook):
 
 
 def _transforms(dataset: Dataset) -> Iterator[object]:
-    """Transforms of a dataset and of the datasets inside."""
+    """Yield the transforms of a dataset and of the datasets inside."""
     pipeline = getattr(dataset, 'pipeline', ())
     yield from getattr(pipeline, 'transforms', pipeline)
     for inner in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
@@ -50,10 +53,10 @@ def _transforms(dataset: Dataset) -> Iterator[object]:
 
 
 def make_resumable(cfg: Config) -> None:
-    """Let a run that is resumed after an epoch equal an uninterrupted one, in place.
+    """Make a run that is resumed after an epoch equal to an uninterrupted one, in place.
 
-    Worker processes are started anew for each epoch, since those that persist keep the state of their generators. In a
-    loop that counts iterations nothing changes: mmengine advances its data.
+    Worker processes are restarted for each epoch, since persistent ones keep the state of their generators.
+    Iteration-based loops do not change: mmengine advances their data.
     """
     if cfg.train_cfg.get('type') == 'EpochBasedTrainLoop' or cfg.train_cfg.get('by_epoch'):
         add_hooks(cfg, 'DetectionEpochSeedHook')

@@ -1,4 +1,4 @@
-"""Libraries that tell their progress, silenced."""
+"""Suppression of library output."""
 
 import contextlib
 import io
@@ -10,8 +10,10 @@ from mmengine.logging import MMLogger
 
 @contextlib.contextmanager
 def silence_output() -> Iterator[None]:
-    """Meanwhile throw away what is printed (pycocotools: a dozen lines for every evaluation) and what mmengine's logger
-    says below a warning (a line for each parameter of a new model)."""
+    """Discard printed output and messages of mmengine's logger below a warning.
+
+    pycocotools prints a dozen lines for every evaluation, mmengine logs a line for each parameter of a new model.
+    """
     logger = MMLogger.get_current_instance()
     before = logger.level
     logger.setLevel(logging.WARNING)

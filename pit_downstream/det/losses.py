@@ -1,6 +1,6 @@
-"""The losses of any mmdet detector for one image, differentiable in its pixels, the model in evaluation behavior.
+"""Losses of any mmdet detector for one image, differentiable in its pixels, with the model in evaluation mode.
 
-Which of the numbers that a detector's loss() returns count for an attack follows from the words in their names:
+The words in the names of the losses that a detector's loss() returns select those of an attack:
 
 | detectors | cls | box | rpn | never |
 |---|---|---|---|---|
@@ -11,8 +11,8 @@ Which of the numbers that a detector's loss() returns count for an attack follow
 | DETR | loss_cls | loss_bbox, loss_iou | - | d0.* ... |
 | with two stages: Deformable DETR, DINO | loss_cls, enc_loss_cls | loss_*, enc_loss_bbox, _iou | enc_* | d0.*, dn_* |
 
-'all' is everything but the last column, masks too; 'roi' is what of it is not 'rpn', where there is 'rpn'. Losses that
-only help training, of decoder layers before the last and of denoising queries, belong to nothing that is predicted.
+'all' is all losses, including masks, except the last column. 'roi' is 'all' without 'rpn', for detectors with 'rpn'
+losses. Losses of earlier decoder layers and of denoising queries only help training and do not affect predictions.
 """
 
 import re
@@ -32,21 +32,22 @@ from torch import Tensor, nn
 
 from pit_downstream.attacks.objective import KINDS
 
-CLS = {'cls', 'obj', 'conf', 'centerness', 'heatmap', 'det', 'qfl'}  # what the score of a detection is made of
+CLS = {'cls', 'obj', 'conf', 'centerness', 'heatmap', 'det', 'qfl'}  # components of the score of a detection
 BOX = {'bbox', 'box', 'iou', 'xy', 'wh', 'dfl', 'offset', 'off', 'shape', 'loc', 'reg', 'pts', 'l1'}
 MASK = {'mask', 'masks', 'semantic', 'segm', 'dice'}
 PROPOSING = {'rpn', 'enc'}
 TRAINING_ONLY = re.compile(r'd\d+|dn|aux')  # decoder layers before the last; denoising; auxiliary heads
 
-# They ask `training` whether to return what losses need; whatever draws at random or learns lies further inside.
+# These return the inputs of their losses if `training` is set. Randomness and statistics are in modules inside them.
 ASKING = (BaseDetector, BaseDenseHead, BaseRoIHead, DDQTransformerDecoder)
 
 
 def compute_loss(model: nn.Module, data: Mapping[str, Any], kind: str, *, seed: int) -> Tensor:
-    """A scalar: the losses of `kind` (KINDS) of the one image in `data`, added up.
+    """Compute the sum of the losses of `kind` (KINDS) of the one image in `data`, a scalar.
 
-    data: {'inputs', 'data_samples'} as the model takes them, with gt_instances. seed: of the samplers that pick anchors
-    and proposals, so that the loss is one function of the pixels. Raises ValueError where the detector lacks the kind.
+    data: model inputs {'inputs', 'data_samples'}, with gt_instances. seed: of the samplers that pick anchors and
+    proposals, so that the loss is a deterministic function of the pixels. Raises ValueError if the detector has no such
+    loss.
     """
     with _without_masks(model, wanted=needs_masks(model, kind)):
         losses = detector_losses(model, data, seed=seed)
@@ -58,7 +59,7 @@ def compute_loss(model: nn.Module, data: Mapping[str, Any], kind: str, *, seed: 
 
 
 def detector_losses(model: nn.Module, data: Mapping[str, Any], *, seed: int) -> dict[str, Tensor]:
-    """Every number that loss() of the model returns, by name; what it returns per level of its pyramid is added up."""
+    """Return the mean of every value of the model's loss() by name. Values per pyramid level are summed."""
     with loss_mode(model), _drawn_from(seed, data['inputs'].device), _alone(), restore_buffers(model):
         found = model(**data, mode='loss')
     return {key: sum(one.mean() for one in value) if isinstance(value, (list, tuple)) else value.mean()
@@ -66,7 +67,7 @@ def detector_losses(model: nn.Module, data: Mapping[str, Any], *, seed: int) -> 
 
 
 def counts(key: str, kind: str, keys: Mapping[str, Any]) -> bool:
-    """Whether the loss called `key` is one of `kind`, for a detector with the losses `keys`."""
+    """Return whether the loss called `key` is one of `kind`, for a detector with the losses `keys`."""
     words = set(re.split(r'[._]', key))
     if 'loss' not in words or any(TRAINING_ONLY.fullmatch(word) for word in words):
         return False
@@ -79,22 +80,22 @@ def counts(key: str, kind: str, keys: Mapping[str, Any]) -> bool:
 
 
 def learns_masks(model: nn.Module) -> bool:
-    """Whether a detector's losses ask for masks."""
+    """Return whether a detector's losses need masks."""
     return bool(getattr(model, 'with_mask', False) or hasattr(model, 'panoptic_head')
                 or hasattr(getattr(model, 'bbox_head', None), 'mask_head'))
 
 
 def needs_masks(model: nn.Module, kind: str) -> bool:
-    """Whether the losses of `kind` ask for masks; a mask head on proposals is left out where its own do not count."""
+    """Return whether the losses of `kind` need masks. RoI mask heads without a loss of this kind are disabled."""
     return learns_masks(model) and (kind in ('all', 'roi') or not hasattr(model, 'roi_head'))
 
 
 @contextmanager
 def loss_mode(model: nn.Module) -> Iterator[None]:
-    """Heads return what their losses need, as in training; dropout, batch norm and all else evaluate."""
+    """Make heads return the inputs of their losses, as in training. Everything else stays in evaluation mode."""
     asking = [module for module in model.modules() if isinstance(module, ASKING) and not module.training]
     for module in asking:
-        module.training = True  # not train(), which would take along what is inside
+        module.training = True  # not train(), which would include the modules inside
     try:
         yield
     finally:
@@ -103,10 +104,10 @@ def loss_mode(model: nn.Module) -> Iterator[None]:
 
 
 def fix_batch_norm_backward(model: nn.Module) -> None:
-    """Make the gradients right that pass a batch norm with one image on a CPU.
+    """Fix the gradients through a batch norm with one image on a CPU.
 
-    Where they come from tokens, as in DETR, their strides are (C, 1, W C, C), and PyTorch's kernel (2.14) takes their
-    numbers for those of a contiguous tensor: what it returns points anywhere. A contiguous copy does no harm elsewhere.
+    Gradients that come from tokens, as in DETR, have the strides (C, 1, W C, C). PyTorch's kernel (2.14) reads them as
+    contiguous and returns wrong numbers. A contiguous copy does no harm elsewhere.
     """
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -120,7 +121,7 @@ def _contiguous_gradient(module: nn.Module, inputs: Any, out: Tensor) -> None:
 
 @contextmanager
 def _without_masks(model: nn.Module, *, wanted: bool) -> Iterator[None]:
-    """The mask head of a detector in two stages costs more than all the rest; it is not asked in vain."""
+    """Disable the mask head of a two-stage detector unless `wanted`. It costs more than all the rest."""
     parts = getattr(getattr(model, 'roi_head', None), '_modules', {})
     head = parts.get('mask_head')
     if wanted or head is None:
@@ -135,7 +136,7 @@ def _without_masks(model: nn.Module, *, wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def _drawn_from(seed: int, device: torch.device) -> Iterator[None]:
-    """mmdet's samplers know torch's global generator only: they see it seeded, and the caller's state returns."""
+    """Seed torch's global generator, the only one that mmdet's samplers use, and restore the caller's state."""
     with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
         torch.manual_seed(seed)
         yield
@@ -143,16 +144,20 @@ def _drawn_from(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """mmdet divides its losses by counts over all ranks; an image's loss here is its own affair, and ranks do not wait
-    for each other."""
+    """Disable torch.distributed in mmdet's losses, which are divided by counts over all ranks.
+
+    The loss of an image is then independent of other ranks, and ranks do not wait for each other.
+    """
     with patch.object(dist_utils, 'dist', SimpleNamespace(is_available=lambda: False)):
         yield
 
 
 @contextmanager
 def restore_buffers(model: nn.Module) -> Iterator[None]:
-    """Some losses count what they have seen, in buffers (SeesawLoss) or lists (DynamicRoIHead, which after 100 images
-    sets its thresholds by them); they forget it again."""
+    """Restore the statistics that some losses keep in buffers (SeesawLoss) or lists (DynamicRoIHead).
+
+    DynamicRoIHead sets its thresholds by them after 100 images.
+    """
     counting = [(module, name, buffer.clone()) for module in model.modules() if not isinstance(
         module, nn.modules.batchnorm._NormBase) for name, buffer in module._buffers.items() if buffer is not None]
     listing = [(kept, len(kept)) for module in model.modules() for kept in vars(module).values()

@@ -18,15 +18,18 @@ from pit_downstream.det.logging_utils import silence_output
 from pit_downstream.det.samples import DetectionSamples
 from pit_downstream.det.ground_truth import GroundTruth, coco_tools
 
-# Where COCOeval.summarize() puts what; AP comes last, for a kept record of it says that all are kept.
+# Indices in COCOeval.summarize(). AP comes last: if it is recorded, all are recorded.
 PLACES = {'AP_small': 3, 'AP_medium': 4, 'AP_large': 5, 'AP75': 2, 'AP50': 1, 'AP': 0}
-MOST = (100, 300, 1000)  # detections per image as mmdet's CocoMetric counts them: AP at 100, the others at 1000
+MOST = (100, 300, 1000)  # maximum detections per image in mmdet's CocoMetric: AP at 100, the others at 1000
 BOXES, MASKS = 'bbox', 'segm'
 
 
 class GatheredMetric:
-    """What was found in each image, kept by image id: under torch.distributed all ranks see the images of all, each
-    once, and in one order. source: whose code computes the numbers."""
+    """Base class of metrics that store the detections of each image by image id.
+
+    Under torch.distributed all ranks evaluate the images of all ranks, each once, in one order. source: name of the
+    code that computes the numbers.
+    """
 
     needs_trace = False
     higher_is_better = True
@@ -41,7 +44,7 @@ class GatheredMetric:
         self._found: dict[Any, Any] = {}
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        """outputs.predictions: a DetDataSample per image, as mmdet's models give it."""
+        """Store predictions. outputs.predictions: a DetDataSample per image, as returned by mmdet's models."""
         for one in outputs.predictions:
             scores = one.pred_instances.scores
             if not scores.isfinite().all():
@@ -50,7 +53,7 @@ class GatheredMetric:
             self._found[one.img_id] = self.kept(one)
 
     def compute(self) -> dict[str, float]:
-        """Raises ValueError without an image."""
+        """Compute the values by name, over the images of all ranks. Raises ValueError without an image."""
         found = dict(all_gather(list(self._found.items())))
         self.count = len(found)
         if not found:
@@ -58,7 +61,7 @@ class GatheredMetric:
         return self.values({id: found[id] for id in sorted(found)})
 
     def kept(self, one: DetDataSample) -> Any:
-        """What of a prediction is kept, on the CPU."""
+        """Return the part of a prediction to store, on the CPU."""
         raise NotImplementedError
 
     def values(self, found: Mapping[Any, Any]) -> dict[str, float]:
@@ -66,11 +69,11 @@ class GatheredMetric:
 
 
 class CocoAP(GatheredMetric):
-    """COCO's AP and its kin from unrounded precisions, over the images that were shown.
+    """COCO's AP, at several IoUs and object sizes, from unrounded precisions over the evaluated images.
 
-    AP is the mean over IoU 0.5 to 0.95, AP50 and AP75 those at one IoU, AP_small, AP_medium and AP_large those of
-    objects by area; what no object belongs to is left out. kind: 'bbox', or 'segm' for 'mask_AP' and its kin.
-    most, thresholds: numbers of detections per image and IoUs, as in mmdet's CocoMetric.
+    AP is the mean over IoU 0.5 to 0.95. AP50 and AP75 are at one IoU. AP_small, AP_medium and AP_large are those of
+    objects by area. Values without objects are omitted. kind: 'bbox', or 'segm' for 'mask_AP' etc.
+    most, thresholds: maximum detections per image and IoU thresholds, as in mmdet's CocoMetric.
     """
 
     def __init__(self, truth: GroundTruth, kind: str = BOXES, *, most: Sequence[int] = MOST,
@@ -81,7 +84,7 @@ class CocoAP(GatheredMetric):
         super().__init__()
 
     def kept(self, one: DetDataSample) -> dict[str, Any]:
-        """Arrays of n: boxes (left, top, right, bottom), scores, labels; for masks their run lengths."""
+        """Return arrays of length n: labels, scores and boxes (left, top, right, bottom), or RLE for masks."""
         found, classes = one.pred_instances, len(self.truth.category_ids)
         kept = {'labels': found.labels.cpu().numpy(), 'scores': found.scores.cpu().numpy()}
         if (kept['labels'] >= classes).any():
@@ -105,7 +108,7 @@ class CocoAP(GatheredMetric):
         return {f'{self._prefix}{name}': float(numbers[place]) for name, place in PLACES.items() if numbers[place] >= 0}
 
     def _evaluated(self, found: Mapping[Any, dict[str, Any]]) -> np.ndarray:
-        """The numbers of COCOeval.summarize(); -1 where there is no object."""
+        """Return the numbers of COCOeval.summarize(), with -1 for those without objects."""
         coco, evaluation, _ = coco_tools()
         results = list(self._results(found))
         with silence_output():
@@ -120,7 +123,7 @@ class CocoAP(GatheredMetric):
         return np.asarray(run.stats)
 
     def _results(self, found: Mapping[Any, dict[str, Any]]) -> Iterable[dict]:
-        """COCO's results format: corners as sides, in double precision as mmdet computes them."""
+        """Yield detections in COCO's results format, with box sides in double precision as mmdet computes them."""
         for id, one in found.items():
             categories = [self.truth.category_ids[label] for label in one['labels'].tolist()]
             if self.kind == BOXES:
@@ -133,9 +136,9 @@ class CocoAP(GatheredMetric):
 
 
 class VocAP(GatheredMetric):
-    """VOC's mean AP as the config's VOCMetric computes it, difficult objects left out; AP50 at its usual IoU of 0.5.
+    """VOC's mean AP from the config's VOCMetric, without difficult objects. AP50 is at its default IoU of 0.5.
 
-    cfg: of the VOCMetric. about: the dataset's metainfo, which names the classes and the year.
+    cfg: of the VOCMetric. about: the dataset's metainfo, with the classes and the year.
     """
 
     def __init__(self, cfg: Mapping, about: Mapping):
@@ -151,16 +154,16 @@ class VocAP(GatheredMetric):
 
     def values(self, found: Mapping[Any, tuple]) -> dict[str, float]:
         with silence_output():
-            value = self._metric.compute_metrics(list(found.values()))['mAP']  # the one number that it does not round
+            value = self._metric.compute_metrics(list(found.values()))['mAP']  # its only unrounded number
         if math.isnan(value):
             raise ValueError(f'expected objects in the {len(found)} images, found none; check the annotations')
         return {self.name: float(value)}
 
 
 def config_metrics(cfg: Config, samples: DetectionSamples) -> list[GatheredMetric]:
-    """What the test_evaluator of `cfg` asks for: COCO's AP of boxes and masks, or VOC's.
+    """Build the metrics of the test_evaluator of `cfg`: COCO's AP of boxes and masks, or VOC's.
 
-    COCO's objects come from its ann_file, or from the dataset where it names none.
+    COCO's objects come from its ann_file, or from the dataset if it has none.
     """
     chosen = _evaluator(cfg)
     if chosen['type'] == 'VOCMetric':
@@ -175,7 +178,7 @@ def config_metrics(cfg: Config, samples: DetectionSamples) -> list[GatheredMetri
 
 
 def config_truth(cfg: Config, samples: DetectionSamples) -> GroundTruth:
-    """The objects of the samples: from the annotation file of the test_evaluator where it names one."""
+    """Return the ground truth of the samples, from the annotation file of the test_evaluator if it has one."""
     path = _evaluator(cfg).get('ann_file')
     if path:
         return GroundTruth.of_file(path, samples.classes, original=original_annotations(cfg, path))
@@ -183,7 +186,7 @@ def config_truth(cfg: Config, samples: DetectionSamples) -> GroundTruth:
 
 
 def _evaluator(cfg: Config) -> dict:
-    """The first CocoMetric or VOCMetric of the config, as a plain dict."""
+    """Return the first CocoMetric or VOCMetric of the config, as a plain dict."""
     given = cfg.get('test_evaluator') or []
     every = given if isinstance(given, (list, tuple)) else [given]
     known = [one for one in every if one.type in ('CocoMetric', 'CocoMetricByName', 'VOCMetric')]

@@ -1,4 +1,4 @@
-"""The facts about a detector: its backbone and the whole of it, from a config alone."""
+"""Cost of a detector and of its backbone, from a config alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +16,10 @@ NOTE = 'second stages see what random weights propose; post-processing is timed,
 
 def detector_facts(cfg: Config, shape: tuple[int, int], *, config: str, device: str | torch.device = 'cpu',
                    batch_size: int = 1, repeats: int = 5) -> Facts:
-    """Of the detector of `cfg` with random weights, for images of shape (height, width) before padding.
+    """Measure the detector of `cfg` with random weights, for images of shape (height, width) before padding.
 
-    config: what it is called. The arithmetic is that of one real pass over noise, since the number of proposals of a
-    two-stage detector depends on data. Raises ValueError for images that the detector cannot take.
+    config: its name in the result. Operations are counted in a real pass over noise, since the number of proposals of a
+    two-stage detector depends on data. Raises ValueError for image sizes that the detector does not support.
     """
     predictor = build_detector(cfg, RANDOM, config=Path(config).stem, device=device)
     model = predictor.model
@@ -39,7 +39,7 @@ def detector_facts(cfg: Config, shape: tuple[int, int], *, config: str, device: 
 
 
 def noise(shape: tuple[int, int], count: int) -> dict:
-    """So many images as mmdet's loaders hand them to a model."""
+    """Return `count` images of noise in the format of mmdet's loaders."""
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=generator) for _ in range(count)]
     samples = [DetDataSample(metainfo={'img_id': number, 'img_shape': shape, 'ori_shape': shape,

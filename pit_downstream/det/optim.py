@@ -1,4 +1,4 @@
-"""Parameter groups whose learning-rate rule and weight-decay rule compose."""
+"""Parameter groups that combine learning-rate and weight-decay rules."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
 NO_DECAY = ('pos_embed', 'cls_token')
-BACKBONE = 'backbone.'  # how the names of its parameters begin in every detector of mmdet
+BACKBONE = 'backbone.'  # prefix of its parameter names in every detector of mmdet
 
 
 def parameter_groups(model: nn.Module, lr: float, weight_decay: float, *, lr_mult: Mapping[str, float] | None = None,
                      no_decay: Sequence[str] = NO_DECAY, layer_decay: float = 1.0) -> list[dict]:
-    """The trainable parameters of `model` by (lr, weight_decay), highest lr first.
+    """Group the trainable parameters of `model` by (lr, weight_decay), highest lr first.
 
     lr_mult: part of a name -> factor; every part that a parameter's name contains applies.
-    layer_decay: factor in (0, 1] for each layer of the backbone between a parameter and the neck (`layer_of`), on top.
-    Without decay: parameters with fewer than two axes (norms, biases) and those whose name contains a `no_decay` part.
-    Raises ValueError for a layer_decay outside (0, 1], or below 1 with a backbone that cannot tell its layers.
+    layer_decay: additional factor in (0, 1] for each backbone layer between a parameter and the neck (`layer_of`).
+    Parameters with fewer than two axes (norms, biases) and those whose name contains a `no_decay` part have no decay.
+    Raises ValueError for a layer_decay outside (0, 1], or below 1 with a backbone without get_layer_depth.
     """
     _require_layers(model, layer_decay)
     groups = defaultdict(list)
@@ -41,9 +41,9 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float, *, lr_mul
 
 
 def layer_of(model: nn.Module, name: str) -> tuple[int, int] | None:
-    """(layer, number of layers) of a parameter of `model.backbone`, as its `get_layer_depth` has it; None elsewhere.
+    """Return (layer, number of layers) of a parameter of `model.backbone` from its `get_layer_depth`; None elsewhere.
 
-    The convention is mmpretrain's: 0 is the stem, the last layer is what comes after all blocks.
+    As in mmpretrain, 0 is the stem and the last layer is everything after the blocks.
     """
     if not name.startswith(BACKBONE) or not hasattr(model.backbone, 'get_layer_depth'):
         return None
@@ -51,7 +51,7 @@ def layer_of(model: nn.Module, name: str) -> tuple[int, int] | None:
 
 
 def groups_table(model: nn.Module, groups: Sequence[Mapping]) -> str:
-    """A line for each group: rate, weight decay, numbers of tensors and of values, and the parts of `model` in it."""
+    """Format a line per group: rate, weight decay, numbers of tensors and of values, and its parts of `model`."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     lines = ['        lr    decay  tensors      values  where']
     for group in groups:
@@ -78,12 +78,13 @@ def _require_layers(model: nn.Module, layer_decay: float) -> None:
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class PitOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """`optim_wrapper=dict(constructor='PitOptimWrapperConstructor', paramwise_cfg=dict(lr_mult={'backbone': 0.1}))`.
+    """Optimizer constructor that combines learning-rate and weight-decay rules.
 
-    mmengine's own constructor applies only the longest matching key of `custom_keys` and then no other rule, so that
-    slowing the backbone down would bring weight decay back onto its norms.
-    `paramwise_cfg` holds the optional arguments of `parameter_groups`; anything else in it raises TypeError. The groups
-    are logged as a table.
+    `optim_wrapper=dict(constructor='PitOptimWrapperConstructor', paramwise_cfg=dict(lr_mult={'backbone': 0.1}))`.
+    mmengine's constructor applies only the longest matching key of `custom_keys` and no other rule. A lower rate for
+    the backbone would therefore restore weight decay on its norms.
+    `paramwise_cfg` holds the optional arguments of `parameter_groups`; other keys raise TypeError. The groups are
+    logged as a table.
     """
 
     def __call__(self, model: nn.Module):

@@ -1,4 +1,4 @@
-"""DPatch: one patch that spoils what a detector finds in any image (Liu et al. 2018, arXiv 1806.02299)."""
+"""DPatch: one adversarial patch for any image of a detector (Liu et al. 2018, arXiv 1806.02299)."""
 
 import hashlib
 import io
@@ -27,22 +27,23 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-SIDE, SHARE = 120, 120 / 416  # pixels; of the shorter side of the image: veralauee/DPatch, cfgs/config.py
+SIDE, SHARE = 120, 120 / 416  # pixels; fraction of the shorter side of the image: veralauee/DPatch, cfgs/config.py
 PLACES = ('corner', 'centre')
 
 
 @ATTACKS.register('dpatch', source='Liu et al. 2018, arXiv 1806.02299', of='detectors')
 @dataclass(frozen=True, kw_only=True)
 class DPatch(Attack):
-    """A trained patch, the same for all images, pasted where the image begins or in its center.
+    """Trained patch, the same for all images, pasted in the upper left corner or in the center of the image.
 
-    file: what `save_patch` wrote; without one the patch is random noise, the control for what it covers. share: its
-    side as part of the shorter side of the image. place: 'corner' (upper left, as in the original) or 'centre'.
-    A threat of epsilon=1 under Linf lets it be itself; a smaller one fades it.
+    file: output of `save_patch`. Without one the patch is random noise, a control for the area that it covers. share:
+    patch side as a fraction of the shorter side of the image. place: 'corner' (upper left, as in the original) or
+    'centre'.
+    epsilon=1 under Linf pastes the patch unchanged; a smaller one fades it.
     """
 
     norms = ('Linf',)
-    usual: ClassVar[dict] = {'norm': 'Linf', 'epsilon': 1}  # in the tool, whose --epsilons are those of perturbations
+    usual: ClassVar[dict] = {'norm': 'Linf', 'epsilon': 1}  # tool default, because --epsilons is for perturbations
 
     file: str = ''
     share: float = SHARE
@@ -62,7 +63,7 @@ class DPatch(Attack):
 
 def train_patch(predictor: 'DetectorPredictor', batches: Iterable[Batch], *, share: float = SHARE,
                 place: str = 'corner', step: float = 5 / 255, kind: str = 'all', seed: int = 0) -> Iterator[Tensor]:
-    """Yield the patch (3, SIDE, SIDE) in [0, 1] after each batch, as it climbs the losses of `kind`.
+    """Yield the patch (3, SIDE, SIDE) in [0, 1] after each batch, trained to increase the losses of `kind`.
 
     The step along the sign of the gradient, 5 levels, is that of ART's DPatch, which takes 500 batches of 16 images.
     """
@@ -94,7 +95,7 @@ def random_patch(seed: int) -> Tensor:
 
 
 def paste(batch: Batch, patch: Tensor, *, share: float = SHARE, place: str = 'corner') -> Tensor:
-    """The images of a batch, each with the patch, resized, in its image; differentiable in the patch."""
+    """Paste the resized patch into every image of a batch. Differentiable in the patch."""
     return torch.stack([_pasted(image, valid[0], patch, share, place)
                         for image, valid in zip(batch.images, batch.valid, strict=True)])
 
@@ -112,7 +113,7 @@ def _pasted(image: Tensor, valid: Tensor, patch: Tensor, share: float, place: st
 
 
 def save_patch(patch: Tensor, folder: str | Path) -> Path:
-    """Write a patch under a name that says its content, so that records of two patches never mix."""
+    """Write a patch under a name with its content hash, so that records of two patches never mix."""
     values = patch.detach().float().cpu().numpy()
     path = Path(folder) / f'dpatch_{hashlib.sha256(values.tobytes()).hexdigest()[:8]}.npy'
     np.save(content := io.BytesIO(), values)
@@ -121,7 +122,7 @@ def save_patch(patch: Tensor, folder: str | Path) -> Path:
 
 
 def load_patch(path: str | Path) -> Tensor:
-    """Load what `save_patch` wrote: (3, S, S), float32, in [0, 1]. Raises ValueError for anything else."""
+    """Load a patch of `save_patch`: (3, S, S), float32, in [0, 1]. Raises ValueError for anything else."""
     if not Path(path).is_file():
         raise ValueError(f'expected a patch in {path}, found no such file; make one with tools/train_patch.py')
     try:
@@ -143,8 +144,10 @@ def load_patch(path: str | Path) -> Tensor:
 
 def drawn(predictor: 'DetectorPredictor', samples: Sequence[Sample], *, count: int, size: int, seed: int = 0,
           allow_missing: int = 0) -> Iterator[Batch]:
-    """Yield `count` batches of `size` samples drawn at random. Up to `allow_missing` unreadable images are replaced by
-    the next readable ones; one more raises ValueError."""
+    """Yield `count` batches of `size` samples drawn at random.
+
+    Up to `allow_missing` unreadable images are replaced by the next readable ones; one more raises ValueError.
+    """
     if count < 1 or not isinstance(size, int):
         raise ValueError(f'expected 1 step or more and a number as batch size, got {count} and {size}')
     unreadable: dict[int, UnreadableImage] = {}

@@ -1,4 +1,4 @@
-"""A config's test pipeline, cut behind the transform that loads the image: whatever stands after it, stays as it is."""
+"""Test pipeline of a config, split after the transform that loads the image. The later transforms are unchanged."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,25 +16,25 @@ ORDERS = ('bgr', 'rgb')
 
 
 def as_image(pixels: np.ndarray, order: str) -> Tensor:
-    """Pixels (H, W, 3) in `order` with whole levels 0..255 as an image: uint8 (3, H, W), RGB."""
+    """Convert pixels (H, W, 3) in `order` with integer levels 0..255 to an image: uint8 (3, H, W), RGB."""
     turned = pixels[..., ::-1] if order == 'bgr' else pixels
     return torch.from_numpy(np.ascontiguousarray(turned.transpose(2, 0, 1), dtype=np.uint8))
 
 
 def as_pixels(image: Tensor, order: str) -> np.ndarray:
-    """An image (3, H, W), RGB, on any device as pixels (H, W, 3) in `order`."""
+    """Convert an image (3, H, W), RGB, on any device to pixels (H, W, 3) in `order`."""
     turned = image.flip(0) if order == 'bgr' else image
     return turned.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 class TestPipeline:
-    """The transforms of a test pipeline in two halves: `read` ends with the loader, `pack` is all that follows.
+    """Transforms of a test pipeline in two halves: `read` ends with the loader, `pack` applies the rest.
 
-    transforms: as in a config. order: of the loader's colors, 'bgr' unless it has a `channel_order` that says else.
-    backend_args: of the loader, where image files are.
+    transforms: as in a config. order: color order of the loader, its `channel_order` or 'bgr'.
+    backend_args: file backend of the loader.
     """
 
-    __test__ = False  # pytest takes it for a test
+    __test__ = False  # not a pytest class
 
     def __init__(self, transforms: Sequence[Mapping]):
         built = [TRANSFORMS.build(_checked(transform)) for transform in transforms]
@@ -47,24 +47,26 @@ class TestPipeline:
                              'pipeline; move its numbers there')
         cut = places[0] + 1
         if isinstance(built[places[0]], LoadImageOrSkip):
-            built[places[0]].on_broken = 'raise'  # samples that are unreadable are counted
+            built[places[0]].on_broken = 'raise'  # the caller counts unreadable samples
         self._before, self._after = Compose(built[:cut]), Compose(built[cut:])
         self._floats = built[places[0]].to_float32
         self.order = getattr(built[places[0]], 'channel_order', 'bgr')
         self.backend_args = getattr(built[places[0]], 'backend_args', None)
 
     def read(self, info: dict) -> tuple[Tensor, dict]:
-        """The raw image, uint8 (3, H, W) in RGB at full size, and what else is known of it, for `pack`.
+        """Return the raw image, uint8 (3, H, W) in RGB at full size, and the other results of the loader, for `pack`.
 
-        info: what a mmdet dataset knows of one image. Raises OSError or ValueError for a file that is no image.
+        info: data of one image from a mmdet dataset. Raises OSError or ValueError for a file that is no image.
         """
         known = self._before(info)
         require_size(known, known['img'].shape)
         return as_image(known.pop('img'), self.order), known
 
     def pack(self, image: Tensor, known: dict) -> tuple[Tensor, DetDataSample]:
-        """The network image (3, h, w) of an image that stands in place of the one read, levels 0..255 in RGB, and
-        what mmdet's model wants to know about it. `known` is left as it is."""
+        """Return the network image (3, h, w), levels 0..255 in RGB, and the data sample for mmdet's model.
+
+        image: replaces the image that was read. `known` is not modified.
+        """
         pixels = as_pixels(image, self.order)
         packed = self._after({**known, 'img': pixels.astype(np.float32) if self._floats else pixels})
         inputs = packed['inputs']
@@ -72,6 +74,6 @@ class TestPipeline:
 
 
 def _checked(transform: Mapping) -> dict:
-    """The transform as a dict; mmcv's image loader is replaced by one that finds broken files."""
+    """Return the transform as a dict, with mmcv's image loader replaced by one that detects broken files."""
     plain = class_of(transform, TRANSFORMS) is LoadImageFromFile
     return {**transform, 'type': 'LoadImageOrSkip'} if plain else dict(transform)

@@ -1,4 +1,4 @@
-"""A detector in bfloat16, trained, validated and tested alike, on a GPU and on a CPU."""
+"""bfloat16 for training, validation and testing of detectors, on a GPU and on a CPU."""
 
 import functools
 from collections.abc import Callable
@@ -16,20 +16,21 @@ from torch import Tensor, nn
 
 @HOOKS.register_module()
 class Bf16Hook(Hook):
-    """`custom_hooks=[dict(type='Bf16Hook')]`: every forward pass of the detector under bfloat16's autocast.
+    """Hook that runs every forward pass of the detector under bfloat16 autocast.
 
-    mmengine's AmpOptimWrapper casts training alone and needs a GPU, and its loops evaluate in float16. Weights,
-    gradients and the optimizer stay float32; bfloat16 has float32's range, so that no loss is scaled.
+    `custom_hooks=[dict(type='Bf16Hook')]`. mmengine's AmpOptimWrapper casts training alone and needs a GPU, and its
+    loops evaluate in float16. Weights, gradients and the optimizer stay float32. bfloat16 has float32's range, so that
+    no loss scaling is needed.
     """
 
-    priority = 'VERY_HIGH'  # before whatever copies or compiles the model
+    priority = 'VERY_HIGH'  # before hooks that copy or compile the model
 
     def before_run(self, runner: Runner) -> None:
         use_bf16(runner.model.module if is_model_wrapper(runner.model) else runner.model)
 
 
 def use_bf16(detector: nn.Module) -> None:
-    """Change `detector` in place: its forward passes run in bfloat16, its predictions are float32."""
+    """Make the forward passes of `detector` run in bfloat16, in place. Its predictions are float32."""
     detector.forward = _cast(detector.forward, detector)
 
 
@@ -48,7 +49,7 @@ def _are_predictions(outputs: Any) -> bool:
 
 
 def _widen(sample: DetDataSample) -> DetDataSample:
-    """Predictions leave for numpy, which has no bfloat16."""
+    """Convert predictions to float32 for NumPy, which has no bfloat16."""
     if 'pred_instances' in sample:
         found = sample.pred_instances
         for name, value in list(found.items()):
@@ -58,7 +59,7 @@ def _widen(sample: DetDataSample) -> DetDataSample:
 
 
 def set_bf16(cfg: Config) -> None:
-    """Run `cfg` in bfloat16, in place, whatever mixed precision it trained in before."""
+    """Make `cfg` run in bfloat16, in place, instead of any other mixed precision."""
     wrapper = cfg.get('optim_wrapper', {})
     if wrapper.get('type') == 'AmpOptimWrapper':
         wrapper.type = 'OptimWrapper'

@@ -1,4 +1,4 @@
-"""A mmdet detector dressed for measuring: images in [0, 1] in, detections out; whatever it does to them is inside."""
+"""Predictor for mmdet detectors: from images in [0, 1] to detections, with all preprocessing inside."""
 
 import json
 from collections import defaultdict
@@ -34,17 +34,18 @@ RANDOM = 'random'
 
 
 class DetectorPredictor:
-    """Any detector of mmdet, in evaluation mode, behind the test pipeline of its config.
+    """Any detector of mmdet in evaluation mode, with the test pipeline of its config.
 
-    The raw sample is an image at full size with what the dataset knows of it (`DetectionSamples`). In a batch it is
+    A raw sample is an image at full size with its information from the dataset (`DetectionSamples`). In a batch it is
     the image at network size, RGB in [0, 1], and its target is the DetDataSample that the pipeline packed: img_id,
-    ori_shape, scale_factor ... and gt_instances where the pipeline loads them. `valid` is False wherever the pipeline
-    or the batch padded. The color order, the normalization and the padding that the model wants are made from
-    `images` by its own data_preprocessor, in torch, so that gradients reach the pixels.
+    ori_shape, scale_factor ... and gt_instances if the pipeline loads them. `valid` is False in the padding of the
+    pipeline and of the batch. The model's data_preprocessor converts the color order, normalizes and pads `images` in
+    torch, so that gradients reach the pixels.
 
-    Images of different sizes share a Batch but no forward pass: padding one to the size of another would change what
-    is found in it. So the results of a config's test with batch size 1 are met, and with equal sizes those of any.
-    name: the Spec text under which records are kept. seed: of the samplers in the losses. The device is the model's.
+    Images of different sizes share a Batch but no forward pass, since padding one to the size of another would change
+    its detections. Results therefore equal those of the config's test with batch size 1, and with equal sizes those of
+    any batch size.
+    name: Spec text of records. seed: of the samplers in the losses. The device is the model's.
     """
 
     kinds = KINDS  # of losses
@@ -59,7 +60,7 @@ class DetectorPredictor:
             self._white = torch.tensor(255., device=self.device)  # a GPU divides exactly by a tensor, not by a number
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Run the config's test pipeline on the raw images, whatever stands in it."""
+        """Run all transforms of the config's test pipeline on the raw images."""
         packed = [self.pipeline.pack(sample.image, sample.target) for sample in samples]
         sides = [max(inputs.shape[axis] for inputs, _ in packed) for axis in (1, 2)]
         levels = packed[0][0].new_zeros(len(packed), 3, *sides)
@@ -74,7 +75,7 @@ class DetectorPredictor:
         return Batch(levels.to(self.device).float() / self._white, valid.to(self.device), taken)
 
     def loss(self, images: Tensor, batch: Batch, kind: str = 'all', truth: Sequence[Instances] | None = None) -> Tensor:
-        """(B,): the losses of `kind` (det.losses.KINDS) of each image on its own, with its objects or with `truth`."""
+        """Compute the losses of `kind` (det.losses.KINDS) of each image, (B,), for its objects or those in `truth`."""
         return torch.stack([self._loss_of(images[row:row + 1], batch.part([row]), kind, truth and truth[row])
                             for row in range(len(images))])
 
@@ -86,25 +87,29 @@ class DetectorPredictor:
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
-        """One DetDataSample per image, as mmdet's model gives it: `pred_instances` in pixels of the raw image.
+        """Return one DetDataSample per image, as mmdet's model does, with `pred_instances` in pixels of the raw image.
 
-        Raises NonFiniteOutputs for NaN in the outputs of a head."""
+        Raises NonFiniteOutputs for NaN in the outputs of a head.
+        """
         if trace:
             return self._traced(images, batch)
-        self._nan.pop()  # that of losses
+        self._nan.pop()  # discard NaN of earlier losses
         found: list[DetDataSample | None] = [None] * len(images)
         for places, data in self.model_inputs(images, batch):
             for place, one in zip(places, self.model(**data, mode='predict'), strict=True):
                 found[place] = one
             if self._nan.pop():
                 for place in places if len(places) > 1 else ():
-                    self.predict(images[place:place + 1], batch.part([place]))  # which raises it for the first image
+                    self.predict(images[place:place + 1], batch.part([place]))  # raises for the first image with NaN
                 raise NonFiniteOutputs(batch.samples[places[0]].id)
         return Outputs(found)
 
     def model_inputs(self, images: Tensor, batch: Batch) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        """For every size of image in the batch: which ones have it, and {'inputs', 'data_samples'} as the model takes
-        them, normalized and padded to its divisor. Differentiable in images; what padded the batch is cut off."""
+        """Yield, for every image size in the batch, the indices of its images and the model inputs.
+
+        The inputs {'inputs', 'data_samples'} are normalized and padded to the model's divisor, without the padding of
+        the batch. Differentiable in images.
+        """
         sizes: dict[tuple[int, int], list[int]] = defaultdict(list)
         for place, sample in enumerate(batch.samples):
             sizes[sample.target.network_shape].append(place)
@@ -115,7 +120,7 @@ class DetectorPredictor:
             yield places, self.model.data_preprocessor({'inputs': turned, 'data_samples': fresh}, False)
 
     def levels(self, image: Tensor, sample: Sample) -> Tensor:
-        """An image (3, H, W) of a batch as the pipeline would hand it to the model: (3, h, w), levels 0..255, RGB."""
+        """Convert an image (3, H, W) of a batch to the output of the pipeline: (3, h, w), levels 0..255, RGB."""
         height, width = sample.target.network_shape
         return image[:, :height, :width] * self._white
 
@@ -129,11 +134,12 @@ class DetectorPredictor:
 
 def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: str | torch.device = 'cpu',
                    seed: int = 0) -> DetectorPredictor:
-    """The detector of `cfg` with the weights of a file, or 'random' ones drawn from `seed`, ready to be measured.
+    """Build the detector of `cfg` with the weights of a file, or 'random' ones drawn from `seed`.
 
-    config: what records call the config. They also hold a digest of the loaded tensors, and one of what changes
-    numbers: its model and what trains it, for losses depend on that, its test pipeline, classes and evaluator.
-    Raises ValueError where the weights are of another model; nothing in the file is executed.
+    config: name of the config in records. Records also hold a digest of the loaded tensors, and one of the settings
+    that change numbers: the model with its training settings, on which losses depend, its test pipeline, classes and
+    evaluator.
+    Raises ValueError if the weights are of another model. Nothing in the file is executed.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg, pipeline = cfg.model.to_dict(), test_pipeline(cfg)
@@ -151,12 +157,12 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
 
 
 def _random(model_cfg: dict, seed: int) -> nn.Module:
-    """A model with the random weights that its parts begin with where they begin with no checkpoint."""
+    """Build a model with random initial weights and no pretrained parts."""
     for part in dicts_in(model_cfg):
         if isinstance(part.get('init_cfg'), dict) and part['init_cfg'].get('type') == 'Pretrained':
             part['init_cfg'] = None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # the one place where a model draws its random weights; the caller's state returns
+        torch.manual_seed(seed)  # only for the initial weights; the caller's state is restored
         model = MODELS.build(ConfigDict(model_cfg))
         model.init_weights()
     return model
@@ -165,7 +171,7 @@ def _random(model_cfg: dict, seed: int) -> nn.Module:
 def _load_weights(model: nn.Module, path: Path, classes: Sequence[str]) -> None:
     """Load every tensor of the model from the first entry of the checkpoint that has tensors.
 
-    classes: of the data, which those in the checkpoint must be.
+    classes: of the data, which those in the checkpoint must equal.
     """
     checkpoint = load(path)
     state = unwrap(checkpoint)
@@ -176,17 +182,17 @@ def _load_weights(model: nn.Module, path: Path, classes: Sequence[str]) -> None:
     for name in [name for name in state if name.startswith('module.')]:  # saved by DistributedDataParallel
         state[name.removeprefix('module.')] = state.pop(name)
     try:
-        lacking = model.load_state_dict(state, strict=False).missing_keys
+        missing = model.load_state_dict(state, strict=False).missing_keys
     except RuntimeError as error:
         raise ValueError(f'expected weights of the config in {path}, got other ones: '
                          f'{" ".join(str(error).split())[:300]}') from error
-    if lacking:
-        raise ValueError(f'expected weights of the config in {path}, which lacks {len(lacking)} of '
-                         f'{len(model.state_dict())}: {", ".join(lacking[:4])} ...; check config and checkpoint')
+    if missing:
+        raise ValueError(f'expected weights of the config in {path}, in which {len(missing)} are missing of '
+                         f'{len(model.state_dict())}: {", ".join(missing[:4])} ...; check config and checkpoint')
 
 
 def _without(node: Any, *keys: str) -> Any:
-    """A copy of nested dicts and lists that lacks `keys` in every dict."""
+    """Return a copy of nested dicts and lists without `keys` in any dict."""
     if isinstance(node, dict):
         return {key: _without(value, *keys) for key, value in node.items() if key not in keys}
     return type(node)(_without(item, *keys) for item in node) if isinstance(node, (list, tuple)) else node

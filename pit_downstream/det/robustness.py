@@ -1,4 +1,4 @@
-"""A detector under attacks: its table, beside the clean AP and that under noise, on the same images."""
+"""Robustness of a detector to attacks, with clean AP and AP under noise on the same images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from pit_downstream.det.predictor import DetectorPredictor
 
 @dataclass(frozen=True)
 class DetectorRobustness:
-    """table: every condition that was wanted, and what the store held before."""
+    """Results of a robustness evaluation. table: all requested conditions, including those already in the store."""
 
     table: Table
     warnings: tuple[str, ...] = ()
@@ -38,9 +38,9 @@ class DetectorRobustness:
 def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: Samples, conditions: Sequence[Condition],
                     *, metrics: Sequence[Metric], seed: int = 0, save: str | Path | None = None, **options: Any
                     ) -> DetectorRobustness:
-    """Measure what `store` does not hold yet of the conditions. options: of measure_passes.
+    """Measure the conditions that are not in `store` yet. options: of measure_passes.
 
-    What an image becomes at one epsilon is not carried over to larger ones: an AP knows no verdict on an image.
+    The attacked image of one epsilon is not reused for larger ones, because AP is not defined per image.
     """
     if save:
         raise ValueError('expected --save with a classifier, got it with a detector; tools/show_detections.py makes '
@@ -52,8 +52,7 @@ def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: S
 
 
 def _try(predictor: DetectorPredictor, samples: Samples, conditions: Sequence[Condition], seed: int) -> None:
-    """Each attack once, for one step on one image, so that one which cannot work on this detector says so before hours
-    are spent on the others."""
+    """Run each attack for one step on one image, so that one without support for this detector fails early."""
     attacks = {one.attack.without('epsilon'): build_attack(one.attack) for one in conditions if one.attack}
     for sample in few(samples)[:1] if attacks else []:
         batch = predictor.collate([sample])

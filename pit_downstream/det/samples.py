@@ -1,4 +1,4 @@
-"""The images of a config's test_dataloader at full size, with what the dataset knows of them."""
+"""Images of a config's test_dataloader at full size, with their information from the dataset."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ from pit_downstream.det.data import ImageSizeError, dicts_in
 from pit_downstream.det.pipeline import TestPipeline
 from pit_downstream.det.logging_utils import silence_output
 
-UNREADABLE = 'unreadable'  # in place of the digest of a file
-# Settings of evaluators that change no number: each metric has a name of its own, files are named by their content
+UNREADABLE = 'unreadable'  # instead of the digest of a file
+# Evaluator settings that change no number. Metrics are identified by name, files by content
 UNCOUNTED = ('metric', 'ann_file', 'backend_args', 'classwise', 'format_only', 'outfile_prefix')
 
 
 class DetectionSamples:
-    """The images of a mmdet dataset, those without objects too; images of one size follow each other.
+    """Images of a mmdet dataset, including those without objects, ordered by size.
 
-    A sample's id is the image id as text, its image is uint8 (3, H, W) in RGB as the config's own loader decodes it,
-    its target is what `TestPipeline.pack` wants to know. limit: how many to take, evenly spread over the dataset.
+    A sample's id is the image id as text. Its image is uint8 (3, H, W) in RGB as decoded by the config's loader. Its
+    target is the `known` of `TestPipeline.pack`. limit: number of images, evenly spread over the dataset.
     """
 
     def __init__(self, dataset: BaseDataset, pipeline: TestPipeline, *, spec: Spec, limit: int | None = None):
@@ -48,7 +48,7 @@ class DetectionSamples:
 
     @cached_property
     def name(self) -> str:
-        """The Spec text for records: annotation files, number of images, limit, and a digest of the images used.
+        """Spec text for records: annotation files, number of images, limit, and a digest of the images used.
 
         The digest covers image ids and whole file contents (of VOC also the XML files). All files are read once;
         core.digests caches their hashes.
@@ -79,7 +79,7 @@ class DetectionSamples:
         return Sample(str(info['img_id']), image, known)
 
     def info(self, index: int) -> dict:
-        """What the dataset knows of an image: img_id, img_path, instances ..."""
+        """Return the dataset's information on an image: img_id, img_path, instances ..."""
         return self.dataset.get_data_info(self._order[index])
 
     def at(self, condition: Condition) -> tuple['DetectionSamples', Condition]:
@@ -89,13 +89,13 @@ class DetectionSamples:
 def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamples:
     """Build the dataset of `cfg.test_dataloader`, once. Its name has the annotation files and a digest of each.
 
-    cfg: of runs.read_config, which checks annotation files and lets labels follow the class names.
+    cfg: result of config_utils.read_config, which checks annotation files and makes labels follow the class names.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     pipeline, dataset_cfg = TestPipeline(test_pipeline(cfg)), cfg.test_dataloader.dataset.to_dict()
     for part in dicts_in(dataset_cfg):
         if 'pipeline' in part or 'ann_file' in part:
-            part.update(pipeline=[], test_mode=True, filter_cfg=None)  # AP wants the images without objects, too
+            part.update(pipeline=[], test_mode=True, filter_cfg=None)  # AP includes images without objects
     with silence_output():
         dataset = DATASETS.build(dataset_cfg)
     parts = [part for part in dicts_in([dataset_cfg, cfg.get('test_evaluator')]) if part.get('ann_file')]
@@ -107,9 +107,9 @@ def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamp
 
 
 def test_pipeline(cfg: Config) -> list[dict]:
-    """The one test pipeline of `cfg`, as plain dicts."""
+    """Return the one test pipeline of `cfg`, as plain dicts."""
     if not cfg.get('test_dataloader'):
-        raise ValueError('expected test_dataloader in the config, got none; name a config that says its data')
+        raise ValueError('expected test_dataloader in the config, got none; name a config with its data')
     dataset = cfg.test_dataloader.dataset.to_dict()
     found = [part['pipeline'] for part in dicts_in(dataset) if part.get('pipeline')]
     if not found or any(other != found[0] for other in found):
@@ -118,7 +118,7 @@ def test_pipeline(cfg: Config) -> list[dict]:
 
 
 def counting(cfg: Config) -> list:
-    """What of `cfg` changes an AP beside model, pipeline and files: the classes and the evaluator's settings."""
+    """Return the settings of `cfg` that change an AP, besides model, pipeline and files: classes and evaluator."""
     classes = [dict(part['metainfo']) for part in dicts_in(cfg.get('test_dataloader')) if part.get('metainfo')]
     settings = [{key: value for key, value in part.items() if key not in UNCOUNTED}
                 for part in dicts_in(cfg.get('test_evaluator'))]
@@ -126,7 +126,7 @@ def counting(cfg: Config) -> list:
 
 
 def file_label(path: str | Path) -> str:
-    """Return what records call a file: its name and the first 16 hex digits of its SHA-256."""
+    """Return the label of a file in records: its name and the first 16 hex digits of its SHA-256."""
     return f'{Path(path).name}@{digest_file(path) if Path(path).is_file() else _digest_remote(str(path), None)}'
 
 

@@ -17,15 +17,15 @@ from pit_downstream.evaluation.distributed import shard_indices, rank
 from pit_downstream.det.samples import DetectionSamples
 from pit_downstream.det.ground_truth import GroundTruth
 
-FORMATS = {'png': {}, 'jpg': {'quality': 95}}  # JPEG is a corruption of its own; 95 is the most that Pillow advises
+FORMATS = {'png': {}, 'jpg': {'quality': 95}}  # JPEG is itself a corruption; 95 is the maximum that Pillow advises
 
 
 def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Iterable[Condition], folder: str | Path, *,
                 format: str = 'png', seed: int = 0, batch_size: int = 8, workers: int = 0) -> int:
-    """Write the images of every corrupted condition that are not there yet; returns how many these were.
+    """Write the missing images of every corrupted condition and return their number.
 
-    The pixels are those that `measure` shows to a detector with the same seed. Of torch.distributed's ranks each
-    writes its share. A file is there whole or not at all.
+    The pixels are those that `measure` passes to a detector with the same seed. Under torch.distributed each rank
+    writes its share. Files are written atomically.
     """
     if format not in FORMATS:
         raise ValueError(f'format is one of {", ".join(FORMATS)}, got {format!r}')
@@ -46,8 +46,10 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
 
 
 def _names(truth: GroundTruth, ids: set, format: str) -> dict[Any, str]:
-    """Return the file name of each copy by image id: that of the original. Where two of these would be one file, or
-    one would leave the folder, all are named by their ids."""
+    """Return the file name of each copy by image id.
+
+    It is that of the original. If two of these are equal or one would leave the folder, all are named by their ids.
+    """
     names = {image['id']: Path(image['file_name']).with_suffix(f'.{format}') for image in truth.content['images']
              if image['id'] in ids}
     fit = len(set(names.values())) == len(names) and not any(
@@ -65,13 +67,13 @@ def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, st
 
 
 def _paths(folder: Path, one: Pass, name: str) -> list[Path]:
-    """Where an image lies under each condition of a pass."""
+    """Return the paths of an image under each condition of a pass."""
     specs = [rest.corruption for _, rest in one.work]
     return [path_inside(folder, f'{_heading(spec)}/{spec.get("severity")}/{name}') for spec in specs]
 
 
 def _require_same_source(folder: Path, source: Mapping[str, Any]) -> None:
-    """Write FOLDER/source.json; raise ValueError where it describes other images, which would be taken for these."""
+    """Write FOLDER/source.json. Raise ValueError if it describes other images, which would be mixed with these."""
     path = folder / 'source.json'
     if not path.exists() and rank() == 0:
         write_atomic(path, json.dumps(source, indent=1) + '\n')
@@ -81,7 +83,7 @@ def _require_same_source(folder: Path, source: Mapping[str, Any]) -> None:
 
 
 def _heading(spec) -> str:
-    """'fog', or with what else the condition says: 'fog,order=bgr'."""
+    """Return the folder name of a corruption: 'fog', or with its other settings 'fog,order=bgr'."""
     words = [f'{key}={value}' for key, value in spec.kwargs if key != 'severity']
     return ','.join([spec.name, *words])
 
@@ -92,7 +94,7 @@ def _write(image: Tensor, path: Path) -> None:
 
 
 def _write_annotations(folder: Path, truth: GroundTruth, names: Mapping[Any, str], ids: set) -> None:
-    """The annotation file of the images `ids`, one for all conditions, under the names that they have here."""
+    """Write the annotation file of the images `ids`, one for all conditions, with the file names of the copies."""
     content = {**truth.content,
                'images': [{**image, 'file_name': names[image['id']]} for image in truth.content['images']
                           if image['id'] in ids],

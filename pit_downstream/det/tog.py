@@ -1,4 +1,4 @@
-"""TOG: attacks on what a detector finds by itself; they need no annotations (Chow et al. 2020, arXiv 2004.04320)."""
+"""TOG: attacks on a detector's own predictions, without annotations (Chow et al. 2020, arXiv 2004.04320)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Streams
     from pit_downstream.det.predictor import DetectorPredictor
 
-SAME = 0.5  # IoU from which two boxes are taken for one object, as COCO's and VOC's AP do at their lowest
-# (kind of loss, the sign with which it is climbed) by mode
+SAME = 0.5  # minimum IoU of two boxes for one object, the lowest in COCO's and VOC's AP
+# mode -> (kind of loss, sign of the step along its gradient)
 AIMS = {'untargeted': ('all', 1), 'vanishing': ('cls', -1), 'fabrication': ('cls', 1), 'mislabelling_ml': ('all', -1),
         'mislabelling_ll': ('all', -1)}
 
@@ -28,19 +28,19 @@ AIMS = {'untargeted': ('all', 1), 'vanishing': ('cls', -1), 'fabrication': ('cls
 @ATTACKS.register('tog', source='Chow et al. 2020, arXiv 2004.04320; git-disl/TOG', of='detectors')
 @dataclass(frozen=True, kw_only=True)
 class TOG(PGD):
-    """A search that moves what the detector says of the clean image, with a score of `confidence` or more, elsewhere.
+    """PGD that changes the detections on the clean image with a score of `confidence` or more.
 
-    mode: 'untargeted' climbs the losses for these detections as objects. 'vanishing' descends the loss of scores of an
-    image without objects, 'fabrication' climbs it. 'mislabelling_ml' and 'mislabelling_ll' descend the losses for the
-    same boxes with other labels: for each detection the likeliest other class, or the least likely (of equal ones the
-    first). A class is as likely as the best score with which the detector, without its threshold, finds it at
-    IoU >= 0.5; 0 if it does not.
-    step: epsilon / 4 unless given, which is the original's 2/255 at its epsilon of 8/255.
+    mode: 'untargeted' increases the losses with these detections as objects. 'vanishing' decreases the score loss of an
+    image without objects, 'fabrication' increases it. 'mislabelling_ml' and 'mislabelling_ll' decrease the losses for
+    the same boxes with other labels: for each detection the most likely other class, or the least likely (the first of
+    equal ones). The likelihood of a class is the best score with which the detector, without its threshold, predicts it
+    at IoU >= 0.5. It is 0 without such a prediction.
+    step: default epsilon / 4, which is the original's 2/255 at its epsilon of 8/255.
     """
 
-    steps: int = 10  # as all other defaults: git-disl/TOG, tog/attacks.py
+    steps: int = 10  # this and all other defaults: git-disl/TOG, tog/attacks.py
     mode: str = 'untargeted'
-    confidence: float = 0.3  # mmdet's demo shows boxes from there
+    confidence: float = 0.3  # score threshold of mmdet's demo
 
     def __post_init__(self):
         super().__post_init__()
@@ -60,7 +60,7 @@ class TOG(PGD):
         return self.run_search(objective, batch.images, rng)[0]
 
     def _truth(self, predictor: 'DetectorPredictor', batch: 'Batch') -> list[Instances]:
-        """What the losses are told to be in each image."""
+        """Return the objects for the losses of each image."""
         if self.mode in ('vanishing', 'fabrication'):
             return [Instances()] * len(batch.images)
         found = [one.pred_instances for one in predictor.predict(batch.images, batch).predictions]
@@ -75,7 +75,7 @@ class TOG(PGD):
 
 
 class TargetedLoss(LossObjective):
-    """The losses of one kind for objects of one's own, climbed with a sign. truth: of every image of the batch."""
+    """Losses of one kind for given objects, times a sign. truth: objects of every image of the batch."""
 
     def __init__(self, predictor: 'DetectorPredictor', batch: 'Batch', kind: str, truth: Sequence[Instances],
                  sign: int):
@@ -96,7 +96,7 @@ def require_detector(predictor: object, name: str) -> None:
 
 
 def renamed(seen: Instances, every: InstanceData, classes: int, *, likeliest: bool) -> Instances:
-    """The detections `seen` with other labels, chosen by the scores of the predictions in `every` that overlap them."""
+    """Return the detections `seen` with other labels, chosen by the scores of overlapping predictions in `every`."""
     if classes < 2:
         raise ValueError('expected two classes or more for mislabeling, got a detector of one; take another mode')
     changed = []
@@ -110,7 +110,7 @@ def renamed(seen: Instances, every: InstanceData, classes: int, *, likeliest: bo
 
 
 def classes_of(model: nn.Module) -> int:
-    """How many classes of objects a detector tells apart. Raises ValueError for one that does not say it."""
+    """Return the number of object classes of a detector. Raises ValueError if the model does not define it."""
     inner = getattr(model, 'roi_head', model)
     head = getattr(inner, 'bbox_head', None) or getattr(inner, 'mask_head', None)
     found = getattr(head[-1] if isinstance(head, nn.ModuleList) else head, 'num_classes', None)
@@ -122,7 +122,7 @@ def classes_of(model: nn.Module) -> int:
 
 @contextmanager
 def unthresholded(model: nn.Module) -> Iterator[None]:
-    """The detector returns its predictions however small their scores, as many as it may return."""
+    """Remove the score thresholds of a detector, so that it returns as many predictions as it may."""
     changed = []
     for settings in {id(one): one for module in model.modules() for one in _settings(getattr(module, 'test_cfg', None))
                      }.values():
@@ -136,7 +136,7 @@ def unthresholded(model: nn.Module) -> Iterator[None]:
 
 
 def _settings(cfg: object) -> Iterator[dict]:
-    """The parts of a test_cfg that have a threshold."""
+    """Yield the parts of a test_cfg that have a score threshold."""
     if isinstance(cfg, dict):
         if 'score_thr' in cfg:
             yield cfg

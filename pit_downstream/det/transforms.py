@@ -1,4 +1,4 @@
-"""Corruptions as a step of any mmdet pipeline, to train with or to test with."""
+"""Corruptions as a transform for mmdet pipelines, for training or testing."""
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -12,11 +12,12 @@ from pit_downstream.det.pipeline import ORDERS, as_image, as_pixels
 
 @TRANSFORMS.register_module()
 class PitCorrupt(BaseTransform):
-    """`dict(type='PitCorrupt', corruption='fog', severity=3)`, behind the transform that loads the image.
+    """Transform that corrupts an image, placed after the image loader.
 
-    What becomes of an image depends on (seed, its img_id, corruption, severity) alone, and is what the measuring tool
-    makes of it. severity: 1..5. variant: 'hendrycks' where a corruption has it. order: of the pipeline's colors; mmcv
-    loads 'bgr'. Raises LookupError or ValueError for a corruption or severity that does not exist.
+    `dict(type='PitCorrupt', corruption='fog', severity=3)`. The result depends on (seed, img_id, corruption, severity)
+    alone and equals that of the measuring tool. severity: 1..5. variant: 'hendrycks' where a corruption has it. order:
+    color order of the pipeline; mmcv loads 'bgr'. Raises LookupError or ValueError for an unknown corruption or
+    severity.
     """
 
     def __init__(self, corruption: str, severity: int, *, seed: int = 0, variant: str | None = None,
@@ -28,7 +29,7 @@ class PitCorrupt(BaseTransform):
         self.order = order
 
     def transform(self, results: dict) -> dict:
-        """results['img']: (H, W, 3), levels 0..255 as uint8 or float; its type is kept."""
+        """Corrupt results['img']: (H, W, 3), levels 0..255 as uint8 or float. The dtype is kept."""
         pixels: np.ndarray = results['img']
         corrupted = corrupt_images(as_image(pixels, self.order)[None], self.corruption, self.severity, seed=self.seed,
                                    ids=[str(results['img_id'])], variant=self.variant)

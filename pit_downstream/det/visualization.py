@@ -35,12 +35,12 @@ GAP = 8  # pixels between two panels
 
 @HOOKS.register_module()
 class DrawDetectionsHook(Hook):
-    """Write a PNG for every tested image into `out_dir`, under the path of the image below the common folder of all.
+    """Hook that writes a PNG for every tested image to `out_dir`, under its path below the common folder of all images.
 
     The ground truth is that of the annotation file, without crowds and without changes by the pipeline. Of a broken
     image the part that decodes is shown, gray elsewhere.
-    score_thr: predictions below it, in [0, 1], are left out. least: small images are enlarged to at least this side.
-    color_type, backend_args: of the loader, for three channels (mmcv.imfrombytes).
+    score_thr: minimum score of the predictions shown, in [0, 1]. least: small images are enlarged to at least this
+    side. color_type, backend_args: of the loader, for three channels (mmcv.imfrombytes).
     """
 
     def __init__(self, out_dir: str, *, score_thr: float = 0.5, least: int = 384, color_type: str = 'color',
@@ -51,7 +51,7 @@ class DrawDetectionsHook(Hook):
         self._load = LoadImageOrSkip(on_broken='keep', color_type=color_type, backend_args=backend_args)
 
     def before_test(self, runner) -> None:
-        """Raises ValueError for an image whose path would leave `out_dir`."""
+        """Collect image information and output paths. Raises ValueError for a path outside `out_dir`."""
         dataset = runner.test_dataloader.dataset
         self._infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         self._index = {_key(info): index for index, info in enumerate(self._infos)}
@@ -74,10 +74,10 @@ class DrawDetectionsHook(Hook):
 
 
 def paint(image: Tensor, instances: InstanceData, classes: tuple[str, ...], *, scale: int = 1) -> Tensor:
-    """Boxes, masks where there are some, and labels with scores painted on an enlarged copy of an image.
+    """Draw boxes, masks if available, and labels with scores on an enlarged copy of an image.
 
     image: uint8 (3, H, W) RGB; instances: bboxes (n, 4) in its pixels, labels (n,), optional scores and masks.
-    Returns uint8 (3, scale * H, scale * W). Lines and text grow with the image.
+    Returns uint8 (3, scale * H, scale * W). Lines and text scale with the image.
     """
     image = F.interpolate(image[None].float(), scale_factor=scale, mode='nearest')[0].to(torch.uint8)
     if not len(instances):
@@ -96,7 +96,7 @@ def paint(image: Tensor, instances: InstanceData, classes: tuple[str, ...], *, s
 
 
 def side_by_side(panels: Sequence[Tensor], titles: Sequence[str]) -> Image.Image:
-    """Return panels (3, H, W) of one size as one image, each below its title."""
+    """Combine panels (3, H, W) of one size in one image, each below its title."""
     height, width = panels[0].shape[1:]
     font = _font(max(height, width))
     heading = round(font.size) + 6
@@ -114,7 +114,7 @@ def _font(side: int) -> ImageFont.FreeTypeFont:
 
 def _write_labels(image: Tensor, boxes: Sequence[Sequence[float]], labels: Sequence[str], colours: Sequence[str]
                   ) -> Tensor:
-    """Write each label above its box, or inside where there is no room; the first label on top of the others."""
+    """Write each label above its box, or inside if there is no space. The first label is on top of the others."""
     paper = Image.fromarray(image.permute(1, 2, 0).numpy())
     draw, font = ImageDraw.Draw(paper), _font(max(paper.size))
     for (left, top, *_), label, colour in reversed(list(zip(boxes, labels, colours, strict=True))):
@@ -128,7 +128,7 @@ def _write_labels(image: Tensor, boxes: Sequence[Sequence[float]], labels: Seque
 
 
 def _ground_truth(info: Mapping, shape: tuple[int, int], *, masks: bool) -> InstanceData:
-    """The objects of an image as its dataset has them, in pixels of the image, without crowds."""
+    """Return the objects of an image from its dataset, in pixels of the image, without crowds."""
     objects = [dict(one) for one in info.get('instances') or () if not one.get('ignore_flag')]
     if not objects:
         return InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
@@ -143,12 +143,12 @@ def _ground_truth(info: Mapping, shape: tuple[int, int], *, masks: bool) -> Inst
 
 
 def _key(info: Mapping) -> tuple[str, str]:
-    """Two images may share an id, of datasets that are joined; two entries of a file may share an image."""
+    """Return a unique key: joined datasets may share image ids, and entries of a file may share an image."""
     return str(info['img_path']), str(info['img_id'])
 
 
 def _file_names(infos: Sequence[Mapping]) -> list[str]:
-    """A PNG for each image, all different: with the suffix replaced, or added where two images differ in it alone."""
+    """Return a PNG name for each image, all different: the suffix is replaced, or kept if two differ in it alone."""
     paths = [os.path.normpath(info['img_path']) for info in infos]
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     names = [os.path.relpath(os.path.abspath(path), root) for path in paths]
@@ -162,8 +162,10 @@ def _file_names(infos: Sequence[Mapping]) -> list[str]:
 
 def panels(predictor: DetectorPredictor, sample: Sample, conditions: Sequence[Condition], classes: tuple[str, ...], *,
            score_thr: float = 0.5, least: int = 384, seed: int = 0) -> Image.Image:
-    """An image with a panel for each condition: the image as the model saw it, at the size of the raw image, and the
-    detections with scores from `score_thr`. least: small images are enlarged to at least this side."""
+    """Draw an image with a panel for each condition: the network's image at raw size, with its detections.
+
+    score_thr: minimum score of the detections shown. least: small images are enlarged to at least this side.
+    """
     scale = -(-least // max(sample.image.shape[-2:]))
     painted = []
     for condition in conditions:
@@ -174,7 +176,7 @@ def panels(predictor: DetectorPredictor, sample: Sample, conditions: Sequence[Co
 
 def seen_under(predictor: DetectorPredictor, sample: Sample, condition: Condition, *, seed: int = 0
                ) -> tuple[Tensor, InstanceData]:
-    """The image under a condition, uint8 (3, H, W) at the size of the raw one, and what is found in it, on the CPU."""
+    """Return the image under a condition, uint8 (3, H, W) at raw size, and its detections, on the CPU."""
     raw = RawBatch(sample.image[None], (sample.id,), (sample.target,))
     batch = predictor.collate(raw.samples(next(apply_corruption(raw, [Condition(condition.corruption)], seed))))
     if condition.attack is None:
@@ -188,7 +190,7 @@ def seen_under(predictor: DetectorPredictor, sample: Sample, condition: Conditio
 
 
 def heading(condition: Condition) -> str:
-    """A few words: 'clean', 'fog 3', 'pgd 8/255'."""
+    """Return a short title: 'clean', 'fog 3', 'pgd 8/255'."""
     words = []
     if condition.corruption is not None:
         words.append(f'{condition.corruption.name} {condition.corruption.get("severity", "")}'.strip())

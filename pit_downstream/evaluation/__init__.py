@@ -1,1 +1,1 @@
-"""Measuring models on images."""
+"""Evaluation of models on images."""

@@ -1,4 +1,4 @@
-"""A batch under an attack: every epsilon of a curve, each with its verdicts and what they cost."""
+"""Attack a batch at every epsilon of a curve, and count the model passes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +20,11 @@ from pit_downstream.streams.rng import BatchRng
 
 @dataclass(frozen=True)
 class AttackResult:
-    """A batch at one epsilon.
+    """Result of an attack on a batch at one epsilon.
 
-    images: (B, 3, H, W) in [0, 1]. outputs: what the predictor says of them. wrong: bool (B,), of a classifier.
-    forwards, backwards: images that went through the model there and back, in the search and for the verdict.
+    `images` is (B, 3, H, W) in [0, 1], `outputs` the predictor's outputs for them. `wrong` is bool (B,), for
+    classifiers only. `forwards` and `backwards` count images in forward and backward passes, for the search and the
+    verdict.
     """
 
     images: Tensor
@@ -35,15 +36,18 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class KnownOutcomes:
-    """What is known before an attack. here: bool (B,), the verdict at this epsilon is; wrong: bool (B,), the image is
-    fooled at this epsilon or, unless the attack runs to its end, at a smaller one."""
+    """Outcomes known before an attack, bool (B,) each.
+
+    `here`: the verdict at this epsilon is known. `wrong`: the image is misclassified at this epsilon or, unless the
+    attack runs to its end, at a smaller one.
+    """
 
     here: Tensor
     wrong: Tensor
 
 
 def check_attack(spec: Spec | None, predictors: Predictors | None = None) -> None:
-    """Raise LookupError or ValueError unless `spec` names an attack, its size, and nothing unknown."""
+    """Raise LookupError or ValueError unless `spec` has a known attack, its size and no unknown arguments."""
     if spec is not None:
         build_attack(spec, predictors=predictors)
 
@@ -51,14 +55,17 @@ def check_attack(spec: Spec | None, predictors: Predictors | None = None) -> Non
 def attack_curve(predictor: Predictor, batch: Batch, specs: Sequence[Spec], seed: int, *,
                  settled: Sequence[KnownOutcomes] | None = None, predictors: Predictors | None = None
                  ) -> list[AttackResult]:
-    """The batch under attacks that differ in epsilon only, in rising order.
+    """Attack a batch with attacks that differ only in epsilon, in rising order.
 
-    Of a classifier every verdict is predict()'s, whatever the attack believed. What is misclassified without an attack
-    stays as it is and counts as wrong; what is fooled at an epsilon stays so at all larger ones, and costs no further
-    pass. An attack that runs to its end takes every image at every epsilon; where it made a wrong image right, the
-    clean one stands. Random draws depend on (seed, id) and the attack, not on epsilon or batch.
-    settled: of each spec; images settled there are left out, and come back as they were. predictors: builds the
-    predictor that a text names, for attacks made on another model.
+    Every verdict on a classifier comes from predict(), independent of the attack's own result. An image misclassified
+    without an attack is not changed and counts as wrong. An image fooled at one epsilon stays fooled at all larger ones
+    without further passes. An attack that runs to its end takes every image at every epsilon. If it makes a wrong image
+    right, the clean image is used. Random draws depend on (seed, id) and the attack, not on epsilon or batch.
+
+    Args:
+        settled: Known outcomes per spec. Images with a known outcome at an epsilon are skipped and returned as they
+            were.
+        predictors: Builds a predictor by name, for transfer attacks.
     """
     searches = [build_attack(spec, predictors=predictors) for spec in specs]
     if not hasattr(predictor, 'logits'):
@@ -77,7 +84,7 @@ def attack_curve(predictor: Predictor, batch: Batch, specs: Sequence[Spec], seed
 
 @contextmanager
 def name_condition(condition: Condition | Spec) -> Iterator[None]:
-    """Add a condition, or a part of one, to NonFiniteOutputs that are raised inside."""
+    """Add a condition, or a part of one, to a NonFiniteOutputs error raised in the block."""
     try:
         yield
     except NonFiniteOutputs as error:
@@ -85,20 +92,20 @@ def name_condition(condition: Condition | Spec) -> Iterator[None]:
 
 
 def same_curve(one: Condition, other: Condition) -> bool:
-    """Whether two conditions with an attack differ in its epsilon at most."""
+    """Return whether two conditions with an attack differ at most in its epsilon."""
     return (one.corruption, one.attack.without('epsilon')) == (other.corruption, other.attack.without('epsilon'))
 
 
 def radius(spec: Spec) -> float:
-    """The epsilon of an attack; 0 for one that has none, as a patch."""
+    """Return the epsilon of an attack, 0 for attacks without one, such as a patch."""
     return float(spec.get('epsilon', 0))
 
 
 def fools_further(small: Spec, large: Spec) -> bool:
-    """Whether what `small` fools counts as fooled under `large`, of the same attack."""
+    """Return whether an image fooled by `small` counts as fooled under `large`, both of one attack."""
     if small == large:
         return True
-    kind = ATTACKS[large.name]  # a transfer hands run_to_end on to the attack on its source; itself it has none
+    kind = ATTACKS[large.name]  # a transfer passes run_to_end to the attack on its source and has none itself
     to_end = hasattr(kind, 'run_to_end') and large.get('run_to_end', kind.run_to_end)
     return radius(small) < radius(large) and not to_end
 
@@ -114,7 +121,7 @@ def _clean(predictor: Classifier, batch: Batch) -> AttackResult:
 
 def _further(predictor: Classifier, batch: Batch, attack: Attack, seed: int, clean: AttackResult, before: AttackResult,
              settled: KnownOutcomes | None) -> AttackResult:
-    """From `before` on: an attack on the images that are not wrong yet, or on all if it runs to its end."""
+    """Attack the images of `before` that are not wrong yet, or all images if the attack runs to its end."""
     wrong = before.wrong if settled is None else before.wrong | settled.wrong
     leave = wrong if not _to_end(attack) else torch.zeros_like(wrong)
     leave = leave if settled is None else leave | settled.here
@@ -140,7 +147,10 @@ def _attacked(predictor: Predictor, batch: Batch, attack: Attack, seed: int) -> 
 
 
 def _wrong(predictor: Classifier, outputs: Outputs, batch: Batch) -> Tensor:
-    """bool (B,). Raises ValueError for logits that are not finite: they would pass for a success of the attack."""
+    """Return misclassified images, bool (B,).
+
+    Raises ValueError for logits that are not finite, since they would count as a success of the attack.
+    """
     bad = int((~outputs.predictions.isfinite().all(1)).sum())
     if bad:
         raise ValueError(f'expected finite logits, got NaN or infinity for {bad} of {len(batch.samples)} images, the '
@@ -149,7 +159,7 @@ def _wrong(predictor: Classifier, outputs: Outputs, batch: Batch) -> Tensor:
 
 
 class CountingPredictor:
-    """A predictor that counts the images that its model takes forward, and those whose gradient goes back."""
+    """A predictor that counts the images in forward passes and those in backward passes."""
 
     def __init__(self, predictor: Predictor):
         self._predictor = predictor
@@ -160,7 +170,7 @@ class CountingPredictor:
         return self._predictor.predict(images, batch, trace=trace)
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the predictor's; a detector has no logits here either."""
+        """Return other attributes of the wrapped predictor. A detector has no logits here either."""
         value = getattr(self._predictor, name)
         return partial(self._asked, value) if name in ('logits', 'loss') else value
 

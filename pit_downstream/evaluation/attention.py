@@ -1,4 +1,4 @@
-"""Attention analysis of classifiers on a folder of images: numbers, their records, and figures."""
+"""Attention analysis of classifiers on a folder of images: values, records and figures."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -36,17 +36,20 @@ from pit_downstream.evaluation.models import (
 )
 
 SUFFIXES = {'.jpeg', '.jpg', '.png', '.bmp', '.webp'}
-HEADS = ('norm.', 'fc_norm.', 'head', 'pre_logits.')  # after the last block: no map and no token there
+HEADS = ('norm.', 'fc_norm.', 'head', 'pre_logits.')  # after the last block, without attention maps or tokens
 TRUNK = ('patch_embed.', 'pos_embed', 'cls_token', 'blocks.', 'transformers.', 'pools.')
 STEMS = ('patch_embed.proj.weight', 'patch_embed.conv.weight')  # of ViT and DeepViT; of PiT
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What one model showed. values: 'metric@place' -> mean over `count` images (see AttentionCollapse).
+    """Attention analysis of one model.
 
-    images: the first ones, (n, 3, H, W) in [0, 1]; attention: kind -> place -> (n, h, w), what was looked at there.
-    preparation: how the images were prepared.
+    Attributes:
+        values: 'metric@place' -> mean over `count` images (see AttentionCollapse).
+        images: The first images, (n, 3, H, W) in [0, 1].
+        attention: kind -> place -> attention over image patches, (n, h, w).
+        preparation: Preprocessing of the images.
     """
 
     values: dict[str, float]
@@ -57,14 +60,15 @@ class Analysis:
 
 
 def bundled_images() -> Path:
-    """The folder of the bundled dataset's validation objects, drawn on first use."""
+    """Return the folder of the bundled dataset's validation objects, created on first use."""
     return write_shapes('data/shapes') / 'classification/val'
 
 
 def list_images(folder: str | Path, *, limit: int | None = None, apart_from: Path | None = None) -> list[Path]:
-    """Image files anywhere under `folder`, sorted; with a limit as many of them, evenly spread over the list.
+    """Return the image files under `folder`, recursively and sorted.
 
-    apart_from: a folder whose images are not wanted, such as the one that figures are written to.
+    With `limit`, return that many of them, evenly spread over the list. `apart_from` is a folder to exclude, such as
+    the output folder of figures.
     """
     paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in SUFFIXES
                    and (apart_from is None or apart_from.resolve() not in path.resolve().parents))
@@ -78,9 +82,10 @@ def list_images(folder: str | Path, *, limit: int | None = None, apart_from: Pat
 
 
 def build_model(name: str, weights: str | None = None, **options: Any) -> ClassifierPredictor:
-    """Build a classifier as every tool does (models.build_classifier); a checkpoint of a detector's backbone will do.
+    """Build a classifier with models.build_classifier, also from a checkpoint of a detector's backbone.
 
-    The number of classes follows a file of a PiT, DeepViT or ViT; a backbone's has none. options: of build_classifier.
+    The number of classes follows the checkpoint file of a PiT, DeepViT or ViT. A backbone has no classes. `options` are
+    those of build_classifier.
     """
     spec = Spec.parse(name)
     if weights in (None, *WEIGHTS) or ':' in spec.name:
@@ -94,12 +99,12 @@ def build_model(name: str, weights: str | None = None, **options: Any) -> Classi
 
 def analyse(predictor: ClassifierPredictor, paths: Sequence[Path], *, batch_size: int = 8, threshold: float = 0.9,
             samples: int = 4) -> Analysis:
-    """Trace a classifier on the images at `paths`, in its own preprocessing; the first `samples` are kept."""
+    """Trace a classifier on the images at `paths` in the model's preprocessing. Keep the first `samples` images."""
     if batch_size < 1 or samples < 1:
         raise ValueError(f'batch size and samples are positive, got {batch_size} and {samples}')
     metric, shown = AttentionCollapse(threshold=threshold), []
     batches = [paths[start:start + batch_size] for start in range(0, len(paths), batch_size)]
-    for batch in tqdm(batches, desc=predictor.name, unit='batch', disable=None):  # silent if not a terminal
+    for batch in tqdm(batches, desc=predictor.name, unit='batch', disable=None):  # no bar outside a terminal
         taken = predictor.collate([Sample(str(path), predictor.view(read_image(path)), 0) for path in batch])
         outputs = predictor.predict(taken.images, taken, trace=True)
         metric.update(outputs)
@@ -112,21 +117,24 @@ def analyse(predictor: ClassifierPredictor, paths: Sequence[Path], *, batch_size
 
 def analyse_models(chosen: Sequence[tuple[str, str | None]], paths: Sequence[Path], *, batch_size: int = 8,
                    threshold: float = 0.9, samples: int = 4, **options: Any) -> dict[str, Analysis]:
-    """`analyse` every (name, weights) of `chosen`; the analyses have the models' names. options: of build_model."""
+    """Apply `analyse` to every (name, weights) of `chosen`. Return the analyses by model name.
+
+    `options` are those of build_model.
+    """
     models: dict[str, ClassifierPredictor] = {}
     for name, weights in chosen:
         predictor = build_model(name, weights, **options)
         if model_key(predictor.name) in map(model_key, models):
             raise ValueError(f'expected different models to compare, got {predictor.name} twice; give other weights')
         with trace_attention(predictor.model):
-            models[predictor.name] = predictor  # what cannot be built or traced is refused before any work
+            models[predictor.name] = predictor  # fail before any work if a model cannot be built or traced
     return {name: analyse(predictor, paths, batch_size=batch_size, threshold=threshold, samples=samples)
             for name, predictor in models.items()}
 
 
 def chosen_models(model: str, weights: str | None, compare: str | None, compare_weights: str | None
                   ) -> list[tuple[str, str | None]]:
-    """(name, weights) of one model or of two."""
+    """Return the (name, weights) pairs of one or two models."""
     if compare_weights and not compare:
         raise ValueError('expected --compare MODEL with --compare-weights, got no second model; name it')
     return [(model, weights), (compare, compare_weights)] if compare else [(model, weights)]
@@ -140,21 +148,21 @@ def read_image(path: Path) -> Image.Image:
 
 
 def dataset_text(folder: Path, paths: Sequence[Path], *, limit: int | None = None) -> str:
-    """Return what a record calls the images of `list_images`, with a digest of their names and content."""
+    """Return the dataset name in records for the images of `list_images`, with a digest of names and content."""
     digests = zip(paths, digest_files(paths, unreadable='unreadable'), strict=True)
     files = digest_text(*(f'{path.relative_to(folder).as_posix()} {digest}' for path, digest in digests))
     return folder_text(folder, files=files, **({'limit': limit} if limit else {}))
 
 
 def records(analysis: Analysis, *, model: str, dataset: str, seed: int = 0) -> list[Record]:
-    """One for every number."""
+    """Return one record per value."""
     return to_records(analysis.values, model=model, dataset=dataset, condition=CLEAN, count=analysis.count, seed=seed)
 
 
 def write_analyses(analyses: Mapping[str, Analysis], out: Path, *, dataset: str, seed: int = 0) -> list[Path]:
-    """Add to results.jsonl what it has not got yet, draw all models by the names of the mapping; returns the files.
+    """Add missing records to results.jsonl, draw all models, and return the paths of the files.
 
-    dataset: of `dataset_text`; records add the view of each model to it.
+    `dataset` comes from `dataset_text`. Records add each model's view to it. The keys of the mapping label the figures.
     """
     out.mkdir(parents=True, exist_ok=True)
     files = [out / 'results.jsonl', out / 'similarity.png', out / 'profile.png']
@@ -181,7 +189,7 @@ def write_analyses(analyses: Mapping[str, Analysis], out: Path, *, dataset: str,
 
 
 def summary(model: str, analysis: Analysis) -> str:
-    """One line: how many blocks of each kind and stage are similar."""
+    """Return one line with the number of similar blocks per kind and stage."""
     counts = [f'{metric.partition("_")[0]} {place + " " if place else ""}{value:.0f}'
               for metric, place, value in ((*name.split('@'), value) for name, value in analysis.values.items())
               if '_similar_blocks(' in metric]
@@ -191,14 +199,14 @@ def summary(model: str, analysis: Analysis) -> str:
 
 def _build_headless(spec: Spec, state: Mapping[str, Tensor], path: str, *, seed: int = 0,
                     img_size: int | None = None, **options: Any) -> ClassifierPredictor:
-    """Build a model without a head from the weights of a backbone. seed: of what the backbone has not, unused."""
+    """Build a model without a head from backbone weights. `seed` draws tensors that the backbone lacks, all unused."""
     kwargs = {**dict(spec.kwargs), 'num_classes': 0, **({'img_size': img_size} if img_size else {})}
     if spec.name.partition('.')[0] not in timm.list_models():
         raise LookupError(f'no model named {spec.name!r}. Choose a PiT, DeepViT or ViT for the weights in {path}.')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = made(spec, lambda: timm.create_model(spec.name, **kwargs))
-    if hasattr(model, 'pools'):  # our PiT; timm's has its pools elsewhere
+    if hasattr(model, 'pools'):  # our PiT; timm's keeps its pools elsewhere
         state = timm_to_official(state)
     target = model.state_dict()
     fitted, report = fit(state, target, optional=[key for key in target if key.startswith(HEADS)])
@@ -211,7 +219,7 @@ def _build_headless(spec: Spec, state: Mapping[str, Tensor], path: str, *, seed:
 
 
 def _read_transformer(path: str) -> dict[str, Tensor]:
-    """Return the tensors of a transformer, classifier or backbone, by their names in the classifier."""
+    """Return the tensors of a transformer, classifier or backbone, under the names in the classifier."""
     state = read_weights(path)
     for stem in STEMS:
         named = strip_prefix(state, stem)

@@ -1,4 +1,4 @@
-"""The challenge of adversarial backgrounds: which foregrounds lose their class on at least one of many backgrounds."""
+"""Adversarial backgrounds challenge: share of foregrounds misclassified on at least one of many backgrounds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,11 +24,10 @@ ERROR = 'top1_error'
 
 def keep_challenge(store: ResultStore, predictor: Predictor, challenge: Challenge, *, seed: int = 0,
                    batch_size: int | str = 'auto', show: bool = False, **_: Any) -> Table:
-    """The share of foregrounds that some background makes unrecognised, in all and by class (as place).
+    """Measure the share of foregrounds that at least one background fools, overall and per class (as place).
 
-    A class is one record and is kept as soon as it is known, so a run that was stopped goes on with the next one. Ranks
-    share the foregrounds of a class. Further options of `measure_passes` have no meaning here: an unreadable image
-    ends the run.
+    Each class is one record and is stored when it is complete, so an interrupted run resumes with the next class. Ranks
+    share the foregrounds of a class. Other options of `measure_passes` are ignored: an unreadable image ends the run.
     """
     run = _Run(store, predictor, challenge, seed)
     size = START.get(torch.device(predictor.device).type, 32) if batch_size == 'auto' else int(batch_size)
@@ -47,7 +46,7 @@ def keep_challenge(store: ResultStore, predictor: Predictor, challenge: Challeng
 
 
 def _of_all_ranks(own: Callable[[], list[bool]]) -> list[bool]:
-    """What the ranks find, or what one of them refuses, on each of them."""
+    """Gather the results of all ranks, or raise the error of one of them on all."""
     try:
         found, refusal = own(), None
     except ValueError as error:
@@ -58,11 +57,14 @@ def _of_all_ranks(own: Callable[[], list[bool]]) -> list[bool]:
 
 def fooled_by_any(predictor: Predictor, foregrounds: Tensor, masks: Tensor, backgrounds: Tensor,
                   answers: tuple[int, ...], *, batch_size: int = 32) -> Tensor:
-    """bool (N,): on at least one background the prediction is none of `answers`.
+    """Return for each foreground whether any background leads to a prediction outside `answers`, bool (N,).
 
-    foregrounds: uint8 (N, 3, H, W). masks: bool (N, 1, H, W), True where the foreground is. backgrounds: uint8
-    (M, 3, H, W), all on one device. A foreground that has been fooled is not tried again.
-    Source: MadryLab/backgrounds_challenge, challenge_eval.py.
+    Fooled foregrounds are not tried again. Source: MadryLab/backgrounds_challenge, challenge_eval.py.
+
+    Args:
+        foregrounds: uint8 (N, 3, H, W).
+        masks: bool (N, 1, H, W), True on the foreground.
+        backgrounds: uint8 (M, 3, H, W). All tensors are on one device.
     """
     fooled = torch.zeros(len(foregrounds), dtype=torch.bool)
     alive, start = torch.arange(len(foregrounds)), 0
@@ -77,7 +79,7 @@ def fooled_by_any(predictor: Predictor, foregrounds: Tensor, masks: Tensor, back
 
 def _wrong(predictor: Predictor, foregrounds: Tensor, masks: Tensor, backgrounds: Tensor, answers: tuple[int, ...]
            ) -> Tensor:
-    """bool (N,) on the CPU, for few pairs."""
+    """Return fooled foregrounds, bool (N,) on the CPU. All pairs form one batch, so there must be few."""
     pasted = torch.where(masks[:, None], foregrounds[:, None], backgrounds).flatten(0, 1)
     batch = predictor.collate([Sample('', image, answers) for image in pasted])
     logits = predictor.predict(batch.images, batch).predictions
@@ -89,7 +91,7 @@ def _wrong(predictor: Predictor, foregrounds: Tensor, masks: Tensor, backgrounds
 
 @dataclass(frozen=True)
 class _Run:
-    """What is measured, and where it is kept."""
+    """Store, predictor, challenge and seed of one run."""
 
     store: ResultStore
     predictor: Predictor
@@ -106,11 +108,11 @@ class _Run:
                                   fooled / count, count, self.seed, place))
 
     def of_class(self, name: str) -> list[int]:
-        """Which foregrounds are of a class."""
+        """Return the indices of the foregrounds of a class."""
         return [index for index, indices in enumerate(self.challenge.samples.targets) if indices == IN9[name]]
 
     def fooled(self, chosen: Sequence[int], backgrounds: Tensor, size: int) -> list[bool]:
-        """The verdicts on some foregrounds of one class."""
+        """Return the verdicts on some foregrounds of one class."""
         if not chosen:
             return []
         images, masks = _images(self.challenge.samples, chosen), [self.challenge.mask(index) for index in chosen]
@@ -125,7 +127,7 @@ class _Run:
 
 
 def _images(samples: Samples, indices: Sequence[int]) -> Tensor:
-    """uint8 (N, 3, H, W): 0.6 GB for 4,000 backgrounds of 224 pixels."""
+    """Stack images to uint8 (N, 3, H, W): 0.6 GB for 4,000 backgrounds of 224 pixels."""
     return torch.stack([samples[index].image for index in indices])
 
 

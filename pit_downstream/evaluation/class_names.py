@@ -1,4 +1,4 @@
-"""Names of a classifier's classes, in the order of its outputs."""
+"""Class names of a classifier, in output order."""
 
 import pickle
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-ATTRIBUTE = 'class_names'  # of the state dict in weights.pth, which stays a plain state dict for every reader
+ATTRIBUTE = 'class_names'  # of the state dict in weights.pth, which any tool can read as a plain state dict
 
 
 def class_names(model: nn.Module, weights: str | Path | None = None) -> tuple[str, ...] | None:
-    """Return the class names that a checkpoint or a model's `pretrained_cfg['label_names']` states, None without any.
+    """Return the class names of a checkpoint or of `model.pretrained_cfg['label_names']`, None without either.
 
-    weights: A file written by torch.save. Nothing in it is executed.
+    `weights` is a file written by torch.save. Nothing in it is executed.
     """
     if weights is not None and Path(weights).is_file():
         if names := _saved_names(weights):
@@ -24,11 +24,11 @@ def class_names(model: nn.Module, weights: str | Path | None = None) -> tuple[st
 
 
 def _saved_names(path: str | Path) -> tuple[str, ...] | None:
-    """Of our weights.pth (an attribute of the state dict), {'classes': [...]}, or mmengine's checkpoints (`meta`)."""
+    """Read names from weights.pth (an attribute), {'classes': [...]} or an mmengine checkpoint (`meta`)."""
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, ValueError, LookupError, EOFError, TypeError, AttributeError):
-        return None  # safetensors, or a file that is refused when its weights are read
+        return None  # safetensors, or a file that read_weights rejects
     if not isinstance(checkpoint, Mapping):
         return None
     meta = checkpoint.get('meta')

@@ -1,4 +1,4 @@
-"""A classifier dressed for measuring: images in [0, 1] in, logits out; its normalization is inside."""
+"""A classifier wrapped for evaluation: takes images in [0, 1], normalizes them, returns logits."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -23,8 +23,8 @@ AMP = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 class Preparation:
     """Preprocessing of a model: the view of an image, then (image - mean) / std per channel, image in [0, 1].
 
-    Mean 0 and std 1 are for a model whose normalization is inside. Raises ValueError for values that cannot belong to
-    images in [0, 1].
+    Use mean 0 and std 1 for a model that normalizes its inputs itself. Raises ValueError for values that are not valid
+    for images in [0, 1].
     """
 
     view: View
@@ -51,7 +51,7 @@ class Preparation:
 
     @property
     def words(self) -> dict[str, float | tuple[float, ...]]:
-        """What the name of a model states of it: mean and std that are not ImageNet's. The data's name has the view."""
+        """Mean and std for the model's name, {} for ImageNet's. The dataset name has the view."""
         if (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
             return {}
         return {name: values[0] if len(set(values)) == 1 else values
@@ -62,12 +62,17 @@ IMAGENET = Preparation(View(224, 256, 'bilinear'))  # hendrycks/robustness: Imag
 
 
 class ClassifierPredictor:
-    """Any module that turns normalized images (B, 3, H, W) into logits (B, K), in evaluation mode.
+    """A predictor from a module that maps normalized images (B, 3, H, W) to logits (B, K), in evaluation mode.
 
-    name: the Spec text under which records are kept. amp: 'bf16' or 'fp16' for autocast. search: the same for logits()
-    alone, in which attacks search; results stay in float32, and `rough` tells the attack to ask predict() what
-    is fooled (core.contracts.Classifier). compiled: run the model through torch.compile. class_names: of the outputs in
-    their order, None where they are unknown. The device is the model's.
+    The device is the model's.
+
+    Args:
+        name: Spec text under which records are stored.
+        amp: 'bf16' or 'fp16' for autocast.
+        search: As `amp`, but only for logits(), in which attacks search. Results stay in float32, and `rough` makes
+            attacks verify successes with predict() (core.contracts.Classifier).
+        compiled: Run the model through torch.compile.
+        class_names: Class names in output order, None if unknown.
     """
 
     def __init__(self, model: nn.Module, preparation: Preparation, *, name: str, amp: str | None = None,
@@ -95,20 +100,20 @@ class ClassifierPredictor:
         return Batch(images, valid, tuple(samples))
 
     def loss(self, images: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy (B,) of the targets, differentiable in images."""
+        """Return the cross-entropy of the targets (B,), differentiable in `images`."""
         return nn.functional.cross_entropy(self.logits(images), self.labels(batch), reduction='none')
 
     def labels(self, batch: Batch) -> Tensor:
-        """The targets (B,), int64."""
+        """Return the targets (B,), int64."""
         return torch.tensor([sample.target for sample in batch.samples], device=self.device)
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, K), float32, differentiable in images (B, 3, H, W) in [0, 1]."""
+        """Return logits (B, K), float32, differentiable in images (B, 3, H, W) in [0, 1]."""
         return self._logits(images, self._search)
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
-        """Logits (B, K), float32; with `trace` also what the attention of the model showed."""
+        """Return logits (B, K), float32, and with `trace` the attention trace of the model."""
         if not trace:
             return Outputs(self._logits(images, self._amp))
         from pit_downstream.attention.trace import trace_attention
@@ -119,17 +124,17 @@ class ClassifierPredictor:
         try:
             with torch.autocast(self.device.type, amp, enabled=amp is not None):
                 logits = (forward or self._forward)((images - self._mean) / self._std)
-        except AssertionError as error:  # timm's models of one size refuse others so
+        except AssertionError as error:  # raised by timm's fixed-size models for other sizes
             raise ValueError(f'expected images that {self.name} takes, got {images.shape[-2]} x {images.shape[-1]}: '
                              f'{error}; set --img-size, or another --preprocess than none') from error
         return logits.float()
 
     def classes(self) -> int:
-        """How many classes it tells apart, found with one black image of its size (96 pixels for a native view).
+        """Return the number of classes, from one black image of the model's size (96 pixels for a native view).
 
-        Raises ValueError when the model does not take such images or gives no logits for them, but features.
+        Raises ValueError if the model does not accept such images, or returns features in place of logits.
         """
-        if getattr(self.model, 'num_classes', None) == 0:  # timm's spelling of a network without a head
+        if getattr(self.model, 'num_classes', None) == 0:  # timm's convention for a network without a head
             raise ValueError(f'expected a classifier, got the features of {self.name}: num_classes=0. Give the '
                              'number of classes, or leave it out')
         side = self.view.size or 96
@@ -147,9 +152,9 @@ class ClassifierPredictor:
 
     @contextmanager
     def tracing(self) -> Iterator['Trace']:
-        """What every pass shows of the attention while it is entered, differentiable where the pass is.
+        """Trace the attention of every pass in the block, differentiable if the pass is.
 
-        A compiled model runs uncompiled meanwhile. Raises ValueError for a model that cannot be traced.
+        A compiled model runs uncompiled in the block. Raises ValueError for a model that cannot be traced.
         """
         from pit_downstream.attention.trace import trace_attention
         forward, self._forward = self._forward, self.model

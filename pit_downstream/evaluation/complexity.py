@@ -1,9 +1,9 @@
-"""What one forward pass of a model costs by arithmetic: parameters, MACs, FLOPs, activations, and which part has them.
+"""Cost of one forward pass: parameters, MACs, FLOPs and activations, in total and per part of the model.
 
-FLOPs are those of torch's FlopCounterMode: two for every multiply-add of convolutions, linear layers and attention.
-MACs are half of them: what timm and torchvision print, and many papers as "FLOPs". Beside them stand the elementwise
-operations (see ValueCounter), which neither counts: with one for each, MACs become the FLOPs of the PiT paper. Nothing
-counts pooling, interpolation, the sampling of deformable attention, or NMS.
+FLOPs are those of torch's FlopCounterMode: two per multiply-add of convolutions, linear layers and attention. MACs are
+half of them. timm and torchvision report MACs, and many papers call them "FLOPs". Elementwise operations (see
+ValueCounter) are in neither and are counted separately. MACs plus one per elementwise operation are the FLOPs of the
+PiT paper. Pooling, interpolation, the sampling of deformable attention and NMS are not counted.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,19 +20,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 ATEN = torch.ops.aten
-FUSED_ON_CPU = ATEN._scaled_dot_product_flash_attention_for_cpu  # lacks in torch's table, would cost nothing
+FUSED_ON_CPU = ATEN._scaled_dot_product_flash_attention_for_cpu  # missing from torch's table, which would count 0
 FUSED = {FUSED_ON_CPU, ATEN._scaled_dot_product_flash_attention, ATEN._scaled_dot_product_efficient_attention,
          ATEN._scaled_dot_product_cudnn_attention}
 PRODUCTS = {ATEN.convolution, ATEN.mm, ATEN.addmm, ATEN.bmm, ATEN.baddbmm}
 PER_VALUE = {ATEN._softmax, ATEN._safe_softmax, ATEN.softmax, ATEN.native_layer_norm, ATEN.native_batch_norm,
              ATEN._native_batch_norm_legit_no_training, ATEN.cudnn_batch_norm, ATEN.native_group_norm,
-             ATEN.hardswish, ATEN.hardswish_}  # beside what torch itself calls pointwise
-REST = 'the rest'  # parameters and arithmetic of no part
+             ATEN.hardswish, ATEN.hardswish_}  # in addition to torch's pointwise tag
+REST = 'the rest'  # parameters and arithmetic outside all parts
 
 
 @dataclass(frozen=True)
 class Part:
-    """A module of the model by its dotted name, or REST."""
+    """A submodule by its dotted name, or REST."""
 
     name: str
     parameters: int
@@ -45,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Complexity:
-    """One image's forward pass. activations, elementwise: see ValueCounter."""
+    """Cost of one image's forward pass. For `activations` and `elementwise` see ValueCounter."""
 
     parts: tuple[Part, ...]
     activations: int
@@ -65,10 +65,10 @@ class Complexity:
 
 
 def classifier_complexity(model: nn.Module, height: int, width: int) -> Complexity:
-    """Of a module of images (1, 3, height, width). It runs as a copy on the meta device, without memory or arithmetic.
+    """Compute the cost of a model for images (1, 3, height, width).
 
-    A model that asks for values, which that device has not, runs on a CPU. Raises ValueError where it takes no images
-    of this size.
+    A copy runs on the meta device, without memory or arithmetic. If it needs tensor values, which that device lacks, it
+    runs on the CPU. Raises ValueError if the model does not accept this size.
     """
     for device in ('meta', 'cpu'):
         copied = deepcopy(model).eval().requires_grad_(False).to(device)
@@ -84,9 +84,9 @@ def classifier_complexity(model: nn.Module, height: int, width: int) -> Complexi
 
 
 def complexity(model: nn.Module, run: Callable[[], Any], *, split: tuple[str, ...] = ()) -> Complexity:
-    """What `run`, which calls `model` for one image, costs. The parameters must not ask for gradients.
+    """Compute the cost of `run`, which calls `model` for one image. Parameters must not require gradients.
 
-    split: names of children whose own children are parts, in place of them.
+    `split` names children that are replaced by their own children as parts.
     """
     parts = dict(parts_of(model, split))
     counter, values = FlopCounterMode(display=False, custom_mapping={FUSED_ON_CPU: attention_flops}), ValueCounter()
@@ -102,7 +102,7 @@ def complexity(model: nn.Module, run: Callable[[], Any], *, split: tuple[str, ..
 
 
 def parts_of(model: nn.Module, split: tuple[str, ...] = ()) -> Iterator[tuple[str, nn.Module]]:
-    """The model's children by name; lists of modules, and those named in `split`, are taken apart."""
+    """Yield the model's children by name. Module lists and the children in `split` are expanded."""
     for name, child in model.named_children():
         if name in split or isinstance(child, nn.ModuleList):
             yield from ((f'{name}.{inner}', module) for inner, module in parts_of(child))
@@ -111,13 +111,13 @@ def parts_of(model: nn.Module, split: tuple[str, ...] = ()) -> Iterator[tuple[st
 
 
 def attention_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
-    """Of softmax(q k^T) v, by the shapes of q, k, v (B, H, N, d)."""
+    """Return the FLOPs of softmax(q k^T) v from the shapes of q, k, v (B, H, N, d)."""
     return sdpa_flop_count(q, k, v)
 
 
 @contextmanager
 def attributed(parts: dict[str, nn.Module], counter: FlopCounterMode) -> Iterator[dict[str, int]]:
-    """FLOPs by part, filled while entered. Any module inside a part counts for it, however it comes to be called."""
+    """Yield FLOPs per part, filled in the block. Calls of any module inside a part count for the part."""
     flops, began, hooks = dict.fromkeys(parts, 0), [], []
     for name, part in parts.items():
         def enter(*_: Any) -> None:
@@ -137,11 +137,11 @@ def attributed(parts: dict[str, nn.Module], counter: FlopCounterMode) -> Iterato
 
 
 class ValueCounter(TorchDispatchMode):
-    """Counts values that operators put out.
+    """Counter of operator output values.
 
-    activations: of convolutions, linear layers and matrix products, attention maps among them even where a fused kernel
-    never stores them; fvcore's count, which timm publishes.
-    elementwise: biases, sums, norms, activation functions, and the scale and softmax of attention, one for each value.
+    `activations` counts convolutions, linear layers and matrix products, as fvcore does and timm publishes. Attention
+    maps are included even if a fused kernel never stores them. `elementwise` counts biases, sums, norms, activation
+    functions, and the scale and softmax of attention, one per value.
     """
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ class ValueCounter(TorchDispatchMode):
         return found
 
     def _attention(self, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """What the unfused operators would count: queries and keys are scaled by the root of the scale each."""
+        """Count as the unfused operators would: queries and keys are each scaled by the root of the scale."""
         maps = prod(q.shape[:-1]) * k.shape[-2]
         self.activations += maps + prod(q.shape[:-1]) * v.shape[-1]
         self.elementwise += maps + q.numel() + k.numel()
@@ -170,7 +170,7 @@ class ValueCounter(TorchDispatchMode):
 
 @contextmanager
 def without_shortcuts() -> Iterator[None]:
-    """nn.MultiheadAttention's own kernel for inference hides its arithmetic; the usual path does the same."""
+    """Disable the inference kernel of nn.MultiheadAttention, which hides its arithmetic, for the equivalent path."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,4 +1,4 @@
-"""A raw batch under the conditions of one pass."""
+"""Apply the conditions of one pass to a raw batch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -18,19 +18,19 @@ ARGUMENTS = ('severity', 'variant', 'jpeg', 'order')
 
 
 def arguments(spec: Spec) -> tuple[str, ...]:
-    """The arguments by which the strength of this corruption can be given in place of a severity."""
+    """Return the arguments that can set the strength of this corruption in place of a severity."""
     given = entry_of(spec.name, spec.get('variant')).about.get('given')
     return tuple(field.name for field in fields(given)) if given else ()
 
 
 def check_corruption(spec: Spec | None) -> None:
-    """Raise LookupError or ValueError unless `spec` names a corruption, its strength and nothing unknown."""
+    """Raise LookupError or ValueError unless `spec` has a known corruption, its strength and no unknown arguments."""
     if spec is None:
         return
     own = arguments(spec)
-    strange = [key for key, _ in spec.kwargs if key not in (*ARGUMENTS, *own)]
-    if strange:
-        raise ValueError(f'expected {", ".join((*ARGUMENTS, *own))} as arguments of a corruption, got {strange[0]} in '
+    unknown = [key for key, _ in spec.kwargs if key not in (*ARGUMENTS, *own)]
+    if unknown:
+        raise ValueError(f'expected {", ".join((*ARGUMENTS, *own))} as arguments of a corruption, got {unknown[0]} in '
                          f'{spec}')
     if spec.get('order') not in (None, 'bgr'):
         raise ValueError(f"expected order='bgr' or none in a corruption, got {spec}")
@@ -38,7 +38,7 @@ def check_corruption(spec: Spec | None) -> None:
 
 
 def _strength(spec: Spec) -> Any:
-    """What a severity selects, or what the corruption's own arguments say."""
+    """Return the strength given by a severity or by the corruption's custom arguments."""
     entry = entry_of(spec.name, spec.get('variant'))
     own = {key: value for key, value in spec.kwargs if key in arguments(spec)}
     if own and spec.get('severity') is not None:
@@ -54,10 +54,10 @@ def _strength(spec: Spec) -> Any:
 
 
 def apply_corruption(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> Iterator[Tensor]:
-    """uint8 images (B, 3, H, W) under each condition; these differ in strength only.
+    """Yield uint8 images (B, 3, H, W) under each condition. The conditions differ only in strength.
 
-    Argument jpeg=85 saves them as the published ImageNet-C was saved, and reads them back. order='bgr' shows the
-    corruption red and blue exchanged, as mmdet's robustness tool does.
+    Argument jpeg=85 saves and reloads the images as the published ImageNet-C was saved. order='bgr' applies the
+    corruption with red and blue swapped, as mmdet's robustness tool does.
     """
     specs = [condition.corruption for condition in conditions]
     if specs[0] is None:

@@ -1,4 +1,4 @@
-"""Batches of raw images, decoded by workers, in one stream over many passes so that no pass waits for its first."""
+"""Load raw image batches with workers, in one stream over many passes without a gap between passes."""
 
 import math
 import pickle
@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader, Dataset
 from pit_downstream.core.contracts import Sample
 from pit_downstream.datasets.base import Samples, UnreadableImage
 
-AHEAD = 2  # batches that each worker decodes in advance
+AHEAD = 2  # prefetched batches per worker
 _NOTHING = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
 class RawBatch:
-    """images: uint8 (B, 3, H, W) of one size with ids and targets; or samples of a batch that could not be read."""
+    """A batch of uint8 images (B, 3, H, W) of one size with ids and targets, or unreadable samples of a batch."""
 
     images: Tensor
     ids: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class RawBatch:
         return len(self.ids)
 
     def pin_memory(self) -> 'RawBatch':
-        """The DataLoader calls this, so that the copy to a GPU need not wait."""
+        """Pin the images for an asynchronous copy to a GPU. Called by DataLoader."""
         return replace(self, images=self.images.pin_memory())
 
     def to(self, device: torch.device) -> 'RawBatch':
@@ -40,16 +40,16 @@ class RawBatch:
         return replace(self, images=self.images[which], ids=self.ids[which], targets=self.targets[which])
 
     def samples(self, images: Tensor) -> tuple[Sample, ...]:
-        """The samples with other images (B, 3, H, W) in place of the raw ones."""
+        """Return the samples with `images` (B, 3, H, W) in place of the raw images."""
         return tuple(map(Sample, self.ids, images.unbind(), self.targets))
 
 
 def passes(sources: Sequence[Samples], *, indices: Sequence[Sequence[int]], batch_size: int, workers: int,
            pin: bool = False) -> Iterator[Iterator[RawBatch]]:
-    """For every source the batches of the samples `indices` names, in order; one with images of several sizes comes as
-    several, one for each size.
+    """Yield for each source an iterator over the batches of its `indices`, in order.
 
-    Every pass has to be used up before the next begins. The workers do not stop in between.
+    A batch with images of several sizes is split into one batch per size. Each pass must be exhausted before the next
+    begins. Workers keep running between passes.
     """
     plan = [[(place, index) for index in chosen[start:start + batch_size]]
             for place, chosen in enumerate(indices) for start in range(0, len(chosen), batch_size)]
@@ -61,9 +61,10 @@ def passes(sources: Sequence[Samples], *, indices: Sequence[Sequence[int]], batc
 
 
 def _unpacked(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
-    """Yield the batches. Raises ValueError, with the flags to change, where a worker was killed.
+    """Yield the batches. If a worker was killed, raise ValueError with the flags to change.
 
-    For a fault in a worker torch writes 'in DataLoader worker process', for a killed one 'DataLoader worker (pid ...)'.
+    torch reports an exception in a worker as 'in DataLoader worker process', a killed worker as 'DataLoader worker (pid
+    ...)'.
     """
     try:
         for batches in loader:
@@ -76,7 +77,7 @@ def _unpacked(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
 
 
 class _Sources(Dataset):
-    """(which source, which sample) -> the sample, or why there is none."""
+    """Dataset that maps (source index, sample index) to the sample, or to the reason why it is unreadable."""
 
     def __init__(self, sources: Sequence[Samples]):
         self._sources = sources
@@ -90,7 +91,7 @@ class _Sources(Dataset):
 
 
 def _collate(items: list[Sample | UnreadableImage]) -> tuple[RawBatch, ...]:
-    """A batch for each size of image, in the order of their first ones, before them one of what could not be read."""
+    """Return one batch per image size, in order of first occurrence, preceded by a batch of unreadable samples."""
     unreadable = tuple(item for item in items if isinstance(item, UnreadableImage))
     sizes: dict[torch.Size, list[Sample]] = {}
     for item in items:
@@ -102,9 +103,9 @@ def _collate(items: list[Sample | UnreadableImage]) -> tuple[RawBatch, ...]:
 
 @dataclass(frozen=True)
 class _Packed:
-    """The batches that a worker sends: all images in one tensor, all else as bytes.
+    """Batches as a worker sends them: all images in one tensor, the rest as bytes.
 
-    Every tensor that is sent between processes costs a file descriptor on both sides, so there is one for all sizes.
+    Each tensor sent between processes costs a file descriptor on both sides, so all sizes share one tensor.
     """
 
     pixels: Tensor  # uint8, flat
@@ -121,7 +122,7 @@ class _Packed:
 
 
 def _pack(items: list[Sample | UnreadableImage]) -> _Packed:
-    """As `_collate`, in a worker. pickle copies the tensors in targets, which multiprocessing would share."""
+    """Collate and pack in a worker. pickle copies the tensors in targets, which multiprocessing would share."""
     batches = _collate(items)
     shapes = [batch.images.shape for batch in batches]
     rest = pickle.dumps((shapes, [replace(batch, images=_NOTHING) for batch in batches]))

@@ -1,4 +1,4 @@
-"""Processes that share the work: under torchrun or srun each takes its part of the samples."""
+"""Distributed evaluation: under torchrun or srun, each process evaluates its shard of the samples."""
 
 import os
 import socket
@@ -14,18 +14,18 @@ from pit_downstream.evaluation.slurm import env_world_size, step_env
 
 T = TypeVar('T')
 
-_stores: list[dist.Store] = []  # of this process; rank 0 serves the others as long as one is here
+_stores: list[dist.Store] = []  # keeps the store alive, which rank 0 serves to the others
 
-PATIENCE = timedelta(days=7)  # ranks meet at the end of a pass, which one may reach long before the others
+PATIENCE = timedelta(days=7)  # ranks synchronize only at the end of a pass, where a fast rank waits long
 
 
 def init_distributed(device: str) -> torch.device:
-    """Join the processes that torchrun or srun started, if there are several; return the device of this one.
+    """Initialize the process group under torchrun or srun, and return the device of this process.
 
-    See `device_of` and `rank_env`. Of several processes each has a GPU for itself.
+    With several processes on GPUs, each has a separate GPU. See `device_of` and `rank_env`.
 
     Raises:
-        ValueError: There are more processes than GPUs, or `device` names one GPU for several processes.
+        ValueError: There are more processes than GPUs, or `device` is one GPU for several processes.
     """
     chosen = device_of(device)
     if env_world_size() > 1 or is_distributed():
@@ -38,19 +38,19 @@ def init_distributed(device: str) -> torch.device:
         if chosen.type == 'cuda':
             chosen = torch.device('cuda', int(os.environ['LOCAL_RANK']))
     if chosen.type == 'cuda' and chosen.index is not None:
-        torch.cuda.set_device(chosen)  # kernels and libraries without a device argument take the current one
+        torch.cuda.set_device(chosen)  # for kernels and libraries without a device argument
     return chosen
 
 
 def rank_env(*, gpus: bool) -> None:
-    """Set the variables that torch.distributed reads: torchrun's, made from srun's where needed.
+    """Set the environment variables of torch.distributed, from torchrun's or srun's.
 
-    gpus: set LOCAL_RANK to the index of this process's GPU: tasks that Slurm has bound to GPUs of their own count from
-    0 each.
+    With `gpus`, LOCAL_RANK becomes the index of this process's GPU. Tasks that Slurm binds to separate GPUs each count
+    from 0.
 
     Raises:
-        ValueError: On every rank, where variables are missing, two processes would share a GPU, or the tasks of a
-            Slurm step run different commands.
+        ValueError: On every rank, if variables are missing, two processes would share a GPU, or the tasks of a Slurm
+            step run different commands.
     """
     by_slurm = step_env()
     os.environ.update(by_slurm)
@@ -70,25 +70,25 @@ def rank_env(*, gpus: bool) -> None:
                          'start fewer, or run with --device cpu')
     if len(set(commands)) > 1:
         raise ValueError(f'expected one command in all {len(commands)} tasks of the Slurm step, which share its work, '
-                         'got several; for runs of their own unset SLURM_STEP_NUM_TASKS in each task')
+                         'got several; for separate runs unset SLURM_STEP_NUM_TASKS in each task')
 
 
 def _exchange(item: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The items of all ranks, before they have a process group."""
+    """Gather the items of all ranks, before there is a process group."""
     store, rank, world = next(dist.rendezvous('env://', timeout=timedelta(minutes=30)))
     _stores.append(store)
     store = dist.PrefixStore('pit_downstream', store)
     store.set(str(rank), '\0'.join(item))
     found = [tuple(store.get(str(other)).decode().split('\0')) for other in range(world)]
     store.add('read', 1)
-    if rank == 0:  # it serves the store, and may end first
+    if rank == 0:  # rank 0 serves the store and must not exit first
         while store.add('read', 0) < world:
             time.sleep(0.01)
     return found
 
 
 def device_of(device: str) -> torch.device:
-    """'auto' is a GPU where there is one. Raises ValueError for a device that is not there."""
+    """Return the device. 'auto' is a GPU if available. Raises ValueError for an unavailable device."""
     kind = ('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device
     try:
         chosen = torch.device(kind)
@@ -122,13 +122,13 @@ def world() -> int:
 
 
 def shard_indices(count: int, size: int = 1) -> list[int]:
-    """Which of `count` items this rank takes, when blocks of `size` go round the ranks."""
+    """Return this rank's share of the indices of `count` items, in round-robin blocks of `size`."""
     starts = range(rank() * size, count, world() * size)
     return [index for start in starts for index in range(start, min(start + size, count))]
 
 
 def all_gather(items: list[T]) -> list[T]:
-    """The items of all ranks, in the order of the ranks, on each of them."""
+    """Return the items of all ranks, in rank order, on each rank."""
     if not is_distributed():
         return items
     parts: list = [None] * world()
@@ -137,14 +137,14 @@ def all_gather(items: list[T]) -> list[T]:
 
 
 def raise_on_all_ranks(refusal: ValueError | None) -> None:
-    """Raise on every rank what one of them has to refuse; a collective. The first rank that speaks is heard."""
+    """Raise on every rank if any rank has an error. Collective. Ranks without an error raise the first one."""
     refusals = all_gather([] if refusal is None else [refusal])
     if refusals:
         raise refusals[0] if refusal is None else refusal
 
 
 def broadcast(item: T) -> T:
-    """What rank 0 has, on every rank."""
+    """Return rank 0's item on every rank."""
     if not is_distributed():
         return item
     box = [item]

@@ -1,4 +1,4 @@
-"""The one loop: metrics of a predictor on samples under conditions, a pass over the samples for each corruption."""
+"""Evaluation loop: metrics of a predictor on samples under conditions, with one pass per corruption."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,14 +21,14 @@ from pit_downstream.evaluation.corrupting import arguments, check_corruption, ap
 from pit_downstream.evaluation.data_loading import RawBatch, passes
 from pit_downstream.evaluation.distributed import shard_indices, all_gather, rank, raise_on_all_ranks
 
-START = {'cuda': 256, 'cpu': 32}  # batch size 'auto' begins with
+START = {'cuda': 256, 'cpu': 32}  # initial batch size for 'auto'
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One walk over `samples` that serves several conditions: each with what is left to be done to the images."""
+    """One pass over `samples` for several conditions. `work` has pairs (condition, remaining operations)."""
 
     samples: Samples
     work: tuple[tuple[Condition, Condition], ...]
@@ -41,22 +41,22 @@ class Pass:
 
 
 class Counter(Protocol):
-    """What is counted during a pass. wanted: indices of the pass's samples that are still to be taken by some rank."""
+    """Protocol for the results of a pass. `wanted` has the indices of samples that some rank still has to evaluate."""
 
     wanted: Sequence[int]
 
     def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
-        """Count a batch under each condition of `work`, and yield the condition as soon as that is done."""
+        """Process a batch under each condition of `work`. Yield each condition when it is complete."""
 
     def values(self) -> Iterator[tuple[Condition, Mapping[str, float], int]]:
-        """(condition, value by metric, count) over all ranks; a collective: every rank uses it up."""
+        """Yield (condition, values by metric, count) over all ranks. Collective: every rank must exhaust it."""
 
 
 def measure(predictor: Predictor, samples: Samples, metrics: Sequence[Metric], conditions: Iterable[Condition], *,
             seed: int = 0, **options: Any) -> Iterator[Record]:
-    """Yield the records of every condition, those of one pass together, as soon as the pass is over.
+    """Yield the records of every condition, all records of a pass when it ends.
 
-    options: those of `measure_passes`, among them batch_size and workers.
+    `options` are those of `measure_passes`, such as batch_size and workers.
     """
     for records in measure_passes(predictor, samples, metrics, conditions, seed=seed, **options):
         yield from records
@@ -68,19 +68,27 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
                    predictors: Predictors | None = None,
                    counter: 'Callable[[Predictor, Pass, Sequence[Metric], int], Counter] | None' = None
                    ) -> Iterator[list[Record]]:
-    """Yield the records of one pass after the other.
+    """Yield the records of each pass.
 
-    The severities of one corruption share a pass, so an image is decoded once for all of them; so do the epsilons of
-    one attack. What an image becomes depends on (seed, its id, the condition) alone.
-    done: (condition, metric) pairs to leave out (`ResultStore.done`). batch_size: a number, or 'auto', which begins
-    large and halves when memory runs out. workers: processes that decode. show: a progress bar, on a terminal.
-    predictors: builds the predictor that a text names, for attacks made on another model (models.classifiers).
-    counter: what makes of (predictor, pass, metrics, seed) the count of a pass, `Tallies` by default.
-    Under torch.distributed every rank takes its share of the samples and yields the same records. With a number as
-    batch size it takes whole batches: the same are formed by any number of ranks, and a model's results may differ in
-    their last bits with the size of a batch.
-    Raises ValueError with the names of the unreadable images when a pass finds more than `allow_missing`; records
-    rest on the others, as their count says.
+    The severities of one corruption share a pass, so each image is decoded once for all of them. The epsilons of one
+    attack share a pass, too. An image under a condition depends only on (seed, image id, condition).
+
+    Under torch.distributed, every rank evaluates its share of the samples and yields the same records. With a number as
+    `batch_size`, ranks take whole batches, so any number of ranks forms the same batches. A model's results may differ
+    in their last bits with the batch size.
+
+    Args:
+        done: (condition, metric) pairs to skip (`ResultStore.done`).
+        batch_size: A number, or 'auto', which starts large and halves when memory runs out.
+        workers: Number of decoding processes.
+        allow_missing: Number of unreadable images allowed in a pass.
+        show: Show a progress bar on a terminal.
+        predictors: Builds a predictor by name, for transfer attacks (models.classifiers).
+        counter: Builds the counter of a pass from (predictor, pass, metrics, seed), `MetricAccumulators` by default.
+
+    Raises:
+        ValueError: A pass has more than `allow_missing` unreadable images. The message has their names. Records cover
+            the readable images, whose number is their count.
     """
     done = frozenset(done)
     plan = plan_passes(samples, [condition for condition in conditions if any(
@@ -102,7 +110,7 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     total = sum(len(chosen) * len(one.work) for one, chosen in zip(plan, indices, strict=True))
     with tqdm(total=total, unit='img', smoothing=0.05, disable=None if show and rank() == 0 else True) as bar:
         for one, batches in zip(plan, stream, strict=True):
-            count = counters.pop(0)  # what a pass found is forgotten with it: of a detector that is gigabytes
+            count = counters.pop(0)  # free the results after their pass: gigabytes for a detector
             bar.set_description(one.title)
             unreadable, refusal = walker.walk(one, batches, count, bar)
             raise_on_all_ranks(refusal)
@@ -116,10 +124,11 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
 
 
 def plan_passes(samples: Samples, conditions: Iterable[Condition], predictors: Predictors | None = None) -> list[Pass]:
-    """Conditions that differ in severity only share a pass, and those that differ in the epsilon of their attack, in
-    rising order; images that lie on disk corrupted have one each.
+    """Group conditions into passes.
 
-    Raises LookupError or ValueError for a corruption, severity or attack that does not exist.
+    Conditions that differ only in severity share a pass, and so do those that differ only in the attack's epsilon, in
+    rising order. Corrupted images stored on disk have one pass each. Raises LookupError or ValueError for a corruption,
+    severity or attack that does not exist.
     """
     groups: dict[tuple, Pass] = {}
     for condition in dict.fromkeys(conditions):
@@ -133,7 +142,7 @@ def plan_passes(samples: Samples, conditions: Iterable[Condition], predictors: P
 
 
 def _shared(condition: Condition) -> tuple[Spec | None, Spec | None]:
-    """What the conditions of one pass have in common."""
+    """Return the part of a condition that is equal for all conditions of one pass."""
     corruption, attack = condition.corruption, condition.attack
     if attack is not None:
         return corruption, attack.without('epsilon')
@@ -145,14 +154,14 @@ def _epsilon(work: tuple[Condition, Condition]) -> float:
 
 
 class PassRunner:
-    """Takes the batches of a pass to what counts them, in parts that fit the memory."""
+    """Runner that passes the batches of a pass to a counter, in parts that fit in memory."""
 
     def __init__(self, device: torch.device, size: int, *, halve: bool):
         self.device, self.size, self.halve = device, size, halve
 
     def walk(self, one: Pass, batches: Iterable[RawBatch], counter: Counter, bar: tqdm
              ) -> tuple[list[UnreadableImage], ValueError | None]:
-        """Returns what could not be read, and what ended the walk: other ranks must hear of it before it is raised."""
+        """Return unreadable images, and the error that ended the pass, which must be shared with other ranks first."""
         unreadable: list[UnreadableImage] = []
         try:
             self._walk(one, batches, counter, bar, unreadable)
@@ -172,12 +181,12 @@ class PassRunner:
     def _parts(self, batch: RawBatch) -> Iterator[RawBatch]:
         start = 0
         while start < len(batch):
-            end = start + self.size  # which may shrink while this part is worked on
+            end = start + self.size  # self.size may shrink while this part is processed
             yield batch.part(slice(start, end))
             start = end
 
     def _part(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]], counter: Counter) -> None:
-        """All conditions of `work` on a batch; where memory ends, what is left of them on its halves."""
+        """Process all conditions of `work` on a batch. If memory runs out, process the remaining ones on its halves."""
         remaining = list(work)
         try:
             for _ in counter.take(batch, work):
@@ -223,7 +232,7 @@ class MetricAccumulators:
 
     def _attacked(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]
                   ) -> Iterator[tuple[Condition, Outputs, Batch]]:
-        """Nothing is yielded before all is computed, so that running out of memory cannot cut a curve in two."""
+        """Compute all results before the first yield, so that running out of memory cannot split a curve."""
         taken = self.predictor.collate(batch.samples(next(apply_corruption(batch, [work[0][1]], self.seed))))
         with name_condition(Condition(work[0][0].corruption)):
             curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed,
@@ -240,12 +249,12 @@ class MetricAccumulators:
     def values(self) -> Iterator[tuple[Condition, Mapping[str, float], int]]:
         for condition, tally in self.tallies.items():
             for metric in tally:
-                values = metric.compute()  # on every rank, also for what is done already: it may be a collective
+                values = metric.compute()  # on every rank, even if already done: it may be a collective
                 yield condition, values, metric.count
 
 
 def _fresh(metrics: Sequence[Metric]) -> list[Metric]:
-    """Copies of the metrics that have seen nothing."""
+    """Return reset copies of the metrics."""
     copies = deepcopy(list(metrics))
     for metric in copies:
         metric.reset()
@@ -261,7 +270,7 @@ def _require_readable(unreadable: list[UnreadableImage], allowed: int) -> None:
 
 
 def _name_left_out(unreadable: Iterable[UnreadableImage], said: set[str]) -> None:
-    """Each image once, however many passes miss it."""
+    """Log each skipped image once, even if several passes skip it."""
     for one in unreadable:
         if one.id not in said:
             _log.warning('left out: %s', one)

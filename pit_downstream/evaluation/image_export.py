@@ -1,4 +1,4 @@
-"""Attacked images on disk, exactly as the model saw them, and a sheet to look at."""
+"""Attacked images on disk, exactly as the model received them, and contact sheets."""
 
 import io
 import json
@@ -17,15 +17,15 @@ from pit_downstream.core.records import model_key
 
 SHOWN = 8  # rows of a contact sheet
 MARGIN = 16  # pixels for the heading
-WIDTH = 112  # pixels of a column at least
-CONTRAST = 10  # by which differences are enlarged
+WIDTH = 112  # minimum column width in pixels
+CONTRAST = 10  # gain of the difference images
 
 
 class Gallery:
-    """A folder with a folder for each condition, in which every image is a NumPy file, float32 (3, H, W) in [0, 1].
+    """A folder with one subfolder per condition and one NumPy file per image, float32 (3, H, W) in [0, 1].
 
-    The images without the attack lie there too. The folder belongs to one model, dataset and seed: about.json says
-    which. Raises ValueError where it belongs to others.
+    It includes the images without the attack. The folder belongs to one model, dataset and seed, recorded in
+    about.json. Raises ValueError if the folder belongs to others.
     """
 
     def __init__(self, folder: str | Path, *, model: str, dataset: str, seed: int):
@@ -34,25 +34,25 @@ class Gallery:
         if path.exists() and json.loads(path.read_text()) != about:
             raise ValueError(f'expected a folder for the images of {model} on {dataset} with seed {seed}, got '
                              f'{self.folder}, which holds those of others; name another with --save DIR')
-        write_atomic(path, json.dumps(about) + '\n')  # of several ranks each may read what another writes
+        write_atomic(path, json.dumps(about) + '\n')  # atomic, as other ranks may read it
 
     def path(self, condition: Condition, id: str) -> Path:
-        """Return where the image is saved. Raises ValueError for an id that leaves the folder of the condition."""
+        """Return the path of a saved image. Raises ValueError for an id that leaves the folder of the condition."""
         folder = self._place(condition)
         path_inside(self.folder, folder.name)
         return path_inside(folder, f'{id}.npy')
 
     def require(self, done: Mapping[Condition, Sequence[str]]) -> None:
-        """Raise ValueError unless the images with these ids have been saved: those that need no attack any more."""
+        """Raise ValueError unless the images with these ids, which are not attacked again, are saved."""
         for condition, ids in done.items():
-            lacking = sum(not self.path(condition, id).exists() for id in ids)
-            if lacking:
-                raise ValueError(f'expected in {self.folder} the images that were attacked before, found {lacking} '
+            missing = sum(not self.path(condition, id).exists() for id in ids)
+            if missing:
+                raise ValueError(f'expected in {self.folder} the images that were attacked before, found {missing} '
                                  f'missing of {condition}; to attack and save them again, begin another --store DIR')
 
     def keep(self, condition: Condition, images: Tensor, ids: Sequence[str], *, only: Sequence[bool] | None = None
              ) -> None:
-        """Save images (B, 3, H, W), or those of them that `only` says; a file is there whole or not at all."""
+        """Save images (B, 3, H, W) atomically, or only those with `only` True."""
         for row, (image, id) in enumerate(zip(images.float().cpu().numpy(), ids, strict=True)):
             if only is None or only[row]:
                 path = self.path(condition, id)
@@ -60,7 +60,7 @@ class Gallery:
                 write_atomic(path, content.getbuffer(), sync=False)
 
     def copy(self, source: Condition, target: Condition, id: str) -> None:
-        """What fools at one epsilon fools at a larger."""
+        """Copy an image from `source`, since an image fooled at one epsilon is fooled at a larger one."""
         if source != target:
             write_atomic(self.path(target, id), self.path(source, id).read_bytes(), sync=False)
 
@@ -68,14 +68,17 @@ class Gallery:
         return torch.from_numpy(np.load(self.path(condition, id)))
 
     def sheet(self, condition: Condition, ids: Sequence[str]) -> Path:
-        """Write a PNG beside the folder of `condition`: of the first images clean, attacked, difference times ten."""
+        """Write a contact sheet of the first images as PNG: clean, attacked, and difference times ten.
+
+        The file is beside the folder of `condition`.
+        """
         shown = [id for id in ids if self.path(condition, id).exists()][:SHOWN]
         if not shown:
             raise ValueError(f'expected saved images of {condition} in {self.folder}, found none')
         pairs = [(self.read(Condition(condition.corruption), id), self.read(condition, id)) for id in shown]
         rows = [torch.cat([before, after, (.5 + CONTRAST * (after - before)).clamp(0, 1)], 2)
                 for before, after in pairs]
-        larger = -(-WIDTH // pairs[0][0].shape[-1])  # so that there is room for words
+        larger = -(-WIDTH // pairs[0][0].shape[-1])  # upscale small images so that the headings fit
         pixels = (torch.cat(rows, 1) * 255).round().byte().permute(1, 2, 0).numpy().repeat(larger, 0).repeat(larger, 1)
         paper = Image.new('RGB', (pixels.shape[1], pixels.shape[0] + MARGIN), 'white')
         paper.paste(Image.fromarray(pixels), (0, MARGIN))

@@ -1,4 +1,4 @@
-"""Measure what a store does not hold yet, and keep it there as it comes."""
+"""Measure missing results of a store and save them as they arrive."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ from pit_downstream.evaluation.distributed import broadcast, rank, raise_on_all_
 
 def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, metrics: Sequence[Metric],
                    conditions: Iterable[Condition], *, seed: int = 0, **options: Any) -> Table:
-    """The table of `predictor` on `samples`, in which at least `conditions` are measured.
+    """Measure `conditions` and return the table of `predictor` on `samples`.
 
-    What `store` holds under these names and this seed is not measured again. Records are appended by rank 0 as they
-    come, a pass at a time; runs.jsonl beside them says what each run was. options: of `measure_passes`.
-    Images that are on disk for each condition have a record of their content. Raises ValueError where the content
-    differs from that of the images that were measured.
+    Results already in `store` under these names and this seed are not measured again. Rank 0 appends the records after
+    each pass and a description of each run to runs.jsonl beside them. For a condition with images on disk, a record
+    stores the digest of their content. `options` are those of `measure_passes`. Raises ValueError if that content
+    differs from the images measured before.
     """
     conditions = list(conditions)
     done = broadcast(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
@@ -38,7 +38,7 @@ def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, m
 
 def _contents(store: ResultStore, predictor: Predictor, samples: Samples, conditions: Iterable[Condition], seed: int
               ) -> dict[str, Record]:
-    """Return a record of the content of each condition's images, where they have files of their own."""
+    """Return a record of the content digest of each condition with separate image files."""
     sources = {str(condition): samples.at(condition)[0] for condition in conditions}
     own = {condition: source for condition, source in sources.items() if source is not samples}
     if not own:
@@ -59,7 +59,7 @@ def _contents(store: ResultStore, predictor: Predictor, samples: Samples, condit
 
 
 def log_run(store: ResultStore, predictor: Predictor, seed: int) -> None:
-    """Say in runs.jsonl beside the store what this run is; rank 0 does."""
+    """Append the provenance of this run to runs.jsonl beside the store, on rank 0."""
     if rank() == 0:
         write_provenance(store.path.with_name('runs.jsonl'), provenance(
             device=str(getattr(predictor, 'device', 'cpu')), seed=seed, argv=sys.argv))

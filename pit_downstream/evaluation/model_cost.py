@@ -1,4 +1,4 @@
-"""The facts about a model on one page: what it costs by arithmetic, and what was measured on this machine."""
+"""Cost of a model on one page: computed complexity, and memory and time measured on this machine."""
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +16,10 @@ from pit_downstream.evaluation.speed import Memory, Timing, peak_memory, timing
 
 @dataclass(frozen=True)
 class Facts:
-    """shape: height and width of the images that the model sees. note: what a reader has to know of these numbers.
+    """Cost of one model.
 
-    memory, timings: None and empty where nothing was measured.
+    `shape` is the height and width of the model's input images. `note` is a remark on the numbers. `memory` and
+    `timings` are None and empty if nothing was measured.
     """
 
     model: str
@@ -30,7 +31,7 @@ class Facts:
     note: str = ''
 
     def as_dict(self) -> dict:
-        """Plain numbers: counts, bytes, seconds."""
+        """Return plain numbers: counts, bytes, seconds."""
         cost = self.complexity
         return {
             'model': self.model, 'shape': list(self.shape), 'parameters': cost.parameters, 'macs': cost.macs,
@@ -65,7 +66,7 @@ class Facts:
 
 
 def part_lines(cost: Complexity) -> Iterator[str]:
-    """A table of the model's children, and of their parts where they have several; equal neighbors are one row."""
+    """Yield a table of the model's children and their parts. Equal neighbors share one row."""
     rows = []
     for group in groups(cost.parts):
         inner = [part for part in cost.parts if child(part) == group.name]
@@ -79,7 +80,7 @@ def part_lines(cost: Complexity) -> Iterator[str]:
 
 
 def groups(parts: Sequence[Part]) -> list[Part]:
-    """The parts of each child of the model as one: of a detector backbone, neck, head."""
+    """Return one part per child of the model, e.g. backbone, neck and head of a detector."""
     names = dict.fromkeys(map(child, parts))
     return [replace(together([part for part in parts if child(part) == name]), name=name) for name in names]
 
@@ -89,7 +90,7 @@ def child(part: Part) -> str:
 
 
 def together(parts: Sequence[Part], *, indent: str = '') -> Part:
-    """Their sum, as 'blocks.0 to blocks.10'."""
+    """Return the sum of the parts, with a name like 'blocks.0 to blocks.10'."""
     ends = dict.fromkeys((parts[0].name, parts[-1].name))
     return Part(indent + ' to '.join(ends), sum(part.parameters for part in parts), sum(part.flops for part in parts))
 
@@ -104,25 +105,26 @@ def billions(count: int) -> str:
 
 def classifier_facts(predictor: ClassifierPredictor, shape: tuple[int, int] | None, *, batch_size: int = 8,
                      repeats: int = 10) -> Facts:
-    """Of a classifier on its device. shape: (height, width), its own by default. repeats: 0 measures nothing.
+    """Compute and measure the cost of a classifier on its device.
 
-    Raises ValueError for a shape that the model does not take.
+    `shape` is (height, width), by default the model's input size. With repeats=0 nothing is measured. Raises ValueError
+    for a shape that the model does not accept.
     """
     side = predictor.view.size or 224
     height, width = shape or (side, side)
     model = predictor.model.eval()
     cost = classifier_complexity(model, height, width)
     images = torch.zeros(batch_size, 3, height, width, device=predictor.device)
-    name = str(Spec.parse(predictor.name).without('weights', 'mean', 'std'))  # costs depend on none of them
+    name = str(Spec.parse(predictor.name).without('weights', 'mean', 'std'))  # the cost does not depend on them
     return measured(Facts(name, (height, width), cost, device_name(predictor.device)),
                     lambda count: lambda: model(images[:count]), batch_size, device=predictor.device, repeats=repeats)
 
 
 def measured(facts: Facts, passes: Callable[[int], Callable[[], Any]], batch_size: int, *, device: torch.device,
              repeats: int) -> Facts:
-    """With the peak memory of one image's pass, its latency, and the throughput of a batch. repeats: 0 leaves it be.
+    """Add the peak memory and latency of one image, and the throughput of a batch. With repeats=0 return `facts`.
 
-    passes: what gives a pass over so many images.
+    `passes` returns a function that runs a pass over the given number of images.
     """
     if not repeats:
         return facts

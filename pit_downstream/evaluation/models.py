@@ -1,4 +1,4 @@
-"""Classifiers by name: timm's and ours, torchvision's, and any custom `package.module:function`."""
+"""Classifiers by name: ours, timm's, torchvision's, and custom `package.module:function`."""
 
 import importlib
 import math
@@ -27,17 +27,17 @@ from pit_downstream.evaluation.classifier import IMAGENET, ClassifierPredictor, 
 PREPROCESS = ('model', 'imagenet', 'none')
 WEIGHTS = ('pretrained', 'random')
 CUSTOM = 'custom'  # the label of the weights that a function returns
-_ADDED = ('amp', 'search', 'mean', 'std')  # to the arguments in a model's name, where they change numbers
-_REMOTE = ('hf-hub:', 'hf_hub:', 'local-dir:')  # of timm's names
-_NO_SOURCE = {'source': '', 'url': '', 'file': None, 'hf_hub_id': None}  # so that timm reads the given tensors alone
-# What torch and safetensors raise for files that they do not understand, or that ask for code
+_ADDED = ('amp', 'search', 'mean', 'std')  # added to a model's name if they change results
+_REMOTE = ('hf-hub:', 'hf_hub:', 'local-dir:')  # prefixes of timm model names
+_NO_SOURCE = {'source': '', 'url': '', 'file': None, 'hf_hub_id': None}  # so that timm uses only the given tensors
+# Errors of torch and safetensors for files with an unknown format or with code
 _UNLOADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, LookupError, EOFError, TypeError,
                AttributeError)
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A built model: its preprocessing, its architecture with arguments, and the readable part of its weights' name."""
+    """A built model with its preprocessing, its architecture and arguments, and the label of its weights."""
 
     model: nn.Module
     preparation: Preparation
@@ -47,22 +47,22 @@ class LoadedModel:
 
 def build_classifier(text: str, *, weights: str | Path | None = None, seed: int = 0, img_size: int | None = None,
                      **options: Any) -> ClassifierPredictor:
-    """Build the classifier that `text` names, ready to be measured. Every tool builds its classifiers here.
+    """Build the classifier with the name `text`, wrapped for evaluation. Used by every tool.
 
-    The predictor's name identifies it: the architecture with its arguments, a digest of the loaded tensors, and
-    whatever else changes numbers: amp, search, a mean and std that are not ImageNet's. The readable part of the
-    weights' name, 'w.pth' in "pit_s(weights='w.pth@0123456789abcdef')", does not count (core.records.model_key).
+    The predictor's name identifies it: the architecture with its arguments, a digest of the loaded tensors, and all
+    options that change results: amp, search, and a mean and std other than ImageNet's. The label of the weights,
+    'w.pth' in "pit_s(weights='w.pth@0123456789abcdef')", is not part of the identity (core.records.model_key).
 
     Args:
-        text: A Spec whose arguments go to the model: 'pit_s', 'resnet50.a1_in1k', 'pit_ti(num_classes=10)',
-            'torchvision:resnet50', 'local-dir:FOLDER', 'my.module:function'; `weights` may be among the arguments.
-        weights: 'pretrained' (the default: published weights, or those that a function returns), 'random' (drawn from
-            `seed`; not for a function), or a checkpoint file, loaded without running code.
-        img_size: Side of the network's images; the resize follows the model's crop ratio.
+        text: A Spec whose arguments are passed to the model: 'pit_s', 'resnet50.a1_in1k', 'pit_ti(num_classes=10)',
+            'torchvision:resnet50', 'local-dir:FOLDER', 'my.module:function'. `weights` may be among the arguments.
+        weights: 'pretrained' (default: published weights, or those that a function returns), 'random' (drawn from
+            `seed`, not for a function), or a checkpoint file, loaded without running code.
+        img_size: Side of the network's images. The resize follows the model's crop ratio.
         options: preprocess, mean, std, device, amp, search, compiled of `as_predictor`.
 
     Raises:
-        ValueError, LookupError, FileNotFoundError: The model, its weights or an option cannot be had.
+        ValueError, LookupError, FileNotFoundError: The model, its weights or an option is not available.
     """
     spec = Spec.parse(text)
     if spec.get('weights') is not None:
@@ -75,7 +75,7 @@ def build_classifier(text: str, *, weights: str | Path | None = None, seed: int 
                          'the flag of that name.')
     if img_size is not None and img_size < 1:
         raise ValueError(f'img_size must be positive, got {img_size}. Pass the side of the images in pixels.')
-    with torch.random.fork_rng(devices=[]):  # the one place where a model draws its random weights
+    with torch.random.fork_rng(devices=[]):  # random weights are drawn only here
         named = _build(spec, None if weights is None else str(weights), img_size, seed)
     return as_predictor(named, img_size=img_size, class_names=class_names(named.model, weights), **options)
 
@@ -84,14 +84,14 @@ def as_predictor(named: LoadedModel, *, preprocess: str = 'model', img_size: int
                  mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
                  device: str | torch.device = 'cpu', amp: str | None = None, search: str | None = None,
                  compiled: bool = False, class_names: tuple[str, ...] | None = None) -> ClassifierPredictor:
-    """Wrap a built model for measuring, under the name that identifies it.
+    """Wrap a built model for evaluation, under the name that identifies it.
 
     Args:
-        preprocess: 'model' (as the model's configuration states), 'imagenet' (resize 256, crop 224, ImageNet's mean
-            and std), or 'none' (neither resize nor crop; the model's mean and std).
-        mean, std: One number or three, for images in [0, 1]; they replace those of `preprocess`. 0 and 1 are for a
-            model that normalizes its images itself.
-        amp, search, compiled, class_names: As of ClassifierPredictor.
+        preprocess: 'model' (from the model's configuration), 'imagenet' (resize 256, crop 224, ImageNet's mean and
+            std), or 'none' (neither resize nor crop, the model's mean and std).
+        mean, std: One or three numbers, for images in [0, 1]. They replace those of `preprocess`. Use 0 and 1 for a
+            model that normalizes its inputs itself.
+        amp, search, compiled, class_names: See ClassifierPredictor.
     """
     if preprocess not in PREPROCESS:
         raise ValueError(f'preprocess must be one of {", ".join(PREPROCESS)}, got {preprocess!r}. Choose one of them.')
@@ -114,9 +114,9 @@ def as_predictor(named: LoadedModel, *, preprocess: str = 'model', img_size: int
 
 
 def classifiers(**options: Any) -> Callable[[str], ClassifierPredictor]:
-    """Return a function that builds the classifier that a text names, each once: "pit_s(weights='x.pth')".
+    """Return a function that builds a classifier by name, such as "pit_s(weights='x.pth')", and caches it.
 
-    It accepts the name of a classifier that it built, too. options: of build_classifier.
+    The function also accepts the `name` of a classifier that it built. `options` are those of build_classifier.
     """
     built: dict[str, ClassifierPredictor] = {}
 
@@ -130,7 +130,7 @@ def classifiers(**options: Any) -> Callable[[str], ClassifierPredictor]:
 
 
 def is_function(text: str) -> bool:
-    """Whether a model's name is a custom `module:function`."""
+    """Return whether a model's name is a custom `module:function`."""
     maker, colon, _ = Spec.parse(text).name.partition(':')
     return bool(colon) and maker != 'torchvision' and not text.startswith(_REMOTE)
 
@@ -149,7 +149,7 @@ def _build(spec: Spec, weights: str | None, img_size: int | None, seed: int) -> 
 
 
 def _timm_spec(spec: Spec, img_size: int | None) -> Spec:
-    """Raise LookupError for an unknown name; add `img_size` to the arguments of a model that is built for one size."""
+    """Add `img_size` to the arguments of a fixed-size model. Raises LookupError for an unknown name."""
     from pit_downstream import backbones  # noqa: F401  registers our models with timm
     known = timm.list_models() + timm.list_pretrained()
     if not spec.name.startswith(_REMOTE) and spec.name.split('.')[0] not in known:
@@ -161,7 +161,7 @@ def _timm_spec(spec: Spec, img_size: int | None) -> Spec:
     try:
         timm.create_model(sized.name, **dict(sized.kwargs))
     except TypeError as error:
-        if 'img_size' in str(error):  # of any size, as convolutional networks are
+        if 'img_size' in str(error):  # any size, as for convolutional networks
             return spec
         raise
     except (ValueError, RuntimeError, AssertionError):  # `_timm` raises it again, with the name
@@ -186,7 +186,7 @@ def _timm(spec: Spec, weights: str, img_size: int | None) -> LoadedModel:
         model = _loaded(spec, weights, lambda: timm.create_model(
             spec.name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs))
     named = Spec.of(spec.name, **kwargs)
-    if remote:  # identified by what its config.json holds, wherever the folder is
+    if remote:  # identified by its config.json, independent of the folder
         arguments = getattr(model, '_model_args', kwargs).items()
         named = Spec.of(model.pretrained_cfg['architecture'], **{key: _spec_value(value) for key, value in arguments})
     return LoadedModel(model, config_preparation(model.pretrained_cfg, spec, img_size), named, label)
@@ -217,7 +217,7 @@ def _torchvision(name: str, spec: Spec, weights: str, img_size: int | None) -> L
 
 
 def _function(module: str, function: str, spec: Spec, weights: str | None, img_size: int | None) -> LoadedModel:
-    """The preprocessing is the model's `pretrained_cfg`, as timm's models have it, or ImageNet's where it has none."""
+    """Build a model by a custom function, with preprocessing from its `pretrained_cfg` or ImageNet's by default."""
     if weights == 'random':
         raise ValueError(f'weights of {spec.name} cannot be drawn: the function returns them. Leave --weights out, or '
                          'pass a checkpoint file.')
@@ -225,7 +225,7 @@ def _function(module: str, function: str, spec: Spec, weights: str | None, img_s
         make = getattr(importlib.import_module(module), function)
     except (ModuleNotFoundError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name):
-            raise  # an import inside their module failed: that is not about the name
+            raise  # the module exists, an import inside it failed
         raise LookupError(f'no function {function!r} in the module {module!r}: {error}; run where Python finds it, or '
                           'set PYTHONPATH') from error
     model, label = make(**dict(spec.kwargs)), CUSTOM
@@ -237,13 +237,13 @@ def _function(module: str, function: str, spec: Spec, weights: str | None, img_s
     config = getattr(model, 'pretrained_cfg', None)
     if config:
         return LoadedModel(model, config_preparation(config, spec, img_size), spec, label)
-    # nothing states a crop ratio: images are resized to the size of the network, and not cropped beyond
+    # without a known crop ratio, images are resized to the input size without a further crop
     preparation = IMAGENET if img_size is None else replace(IMAGENET, view=View(img_size, img_size, 'bilinear'))
     return LoadedModel(model, preparation, spec, label)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the state dict of a checkpoint file (.pth or .safetensors, EMA first, DDP's prefix dropped).
+    """Return the state dict of a .pth or .safetensors checkpoint: EMA weights first, without DDP's prefix.
 
     Entries without tensors are skipped. Nothing in the file is executed. Raises ValueError for a file without tensors.
     """
@@ -266,15 +266,15 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def _weights_name(named: LoadedModel) -> str:
-    """Return the readable name of the weights with a digest of the model's tensors, buffers that are not saved too."""
+    """Return the label of the weights with a digest of the model's tensors, including buffers that are not saved."""
     tensors = {**named.model.state_dict(), **dict(named.model.named_buffers())}
-    if any(tensor.is_meta for tensor in tensors.values()):  # built for its shapes alone
+    if any(tensor.is_meta for tensor in tensors.values()):  # built only for its shapes
         return named.label
     return f'{named.label}@{digest_tensors(tensors)}'
 
 
 def _spec_value(value: Any) -> Value:
-    """Return an argument from a config.json as a Spec holds it: what has no spelling of its own as text."""
+    """Convert an argument from a config.json to a Spec value, to text if a Spec has no such type."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
@@ -284,7 +284,7 @@ def _channels(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def config_preparation(config: dict, spec: Spec, img_size: int | None) -> Preparation:
-    """timm's data configuration: crop size, share of the resized image, interpolation, mean and std."""
+    """Return the preprocessing of timm's data configuration: size, crop ratio, interpolation, mean and std."""
     side = spec.get('img_size') if img_size is None else img_size
     data = resolve_data_config(pretrained_cfg=dict(config), args={'img_size': side})
     _, height, width = data['input_size']
@@ -295,7 +295,7 @@ def config_preparation(config: dict, spec: Spec, img_size: int | None) -> Prepar
 
 
 def made(spec: Spec, make: Callable[[], nn.Module]) -> nn.Module:
-    """What `make` returns, a model with the arguments of `spec`. Raises ValueError where it refuses them."""
+    """Return the model built by `make`. Raises ValueError if it rejects the arguments of `spec`."""
     try:
         return make()
     except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
@@ -304,7 +304,7 @@ def made(spec: Spec, make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _require_published_head(spec: Spec, classes: int, published: int) -> None:
-    """timm leaves out a head that does not fit, and says nothing: a random one would be measured under their name."""
+    """Check the number of classes, since timm silently replaces a head that does not fit by a random one."""
     if classes != published:
         raise ValueError(f'expected {published} classes, as the published weights of {spec.name} have, got {classes} '
                          f'in {spec}; give your own weights with --weights FILE')
@@ -323,7 +323,7 @@ def download(name: str, make: Callable[[], nn.Module]) -> nn.Module:
     try:
         return make()
     except (OSError, RuntimeError) as error:
-        raise LookupError(f'no published weights to be had for {name} ({_first_line(error)}); give a file with '
+        raise LookupError(f'no published weights available for {name} ({_first_line(error)}); give a file with '
                           '--weights FILE, or --weights random') from error
 
 

@@ -1,4 +1,4 @@
-"""A classifier under attacks: its table, the worst cases over them, and what speaks against the numbers."""
+"""Robustness of a classifier: results under attacks, worst cases over attacks, and warnings."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,13 +21,18 @@ from pit_downstream.evaluation.distributed import broadcast, rank
 from pit_downstream.evaluation.verdicts import VerdictStore, keep_attacking
 
 
-FEW = 16  # images that the model is checked on
+FEW = 16  # images for the sanity checks
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """table: every condition that was wanted, and what the store held before. worst: accuracy by norm and epsilon over
-    all attacks that were wanted. warnings: what speaks against these numbers (attacks.sanity_checks)."""
+    """Results under attacks.
+
+    Attributes:
+        table: Records of all requested conditions and of those already in the store.
+        worst: Accuracy by norm and epsilon over all requested attacks.
+        warnings: Reasons to doubt the results (attacks.sanity_checks).
+    """
 
     table: Table
     worst: dict[Condition, Rate]
@@ -46,14 +51,15 @@ class Robustness:
 def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples, conditions: Sequence[Condition], *,
                     seed: int = 0, save: str | Path | None = None, predictors: Predictors | None = None,
                     **options: Any) -> Robustness:
-    """Measure what `store` does not hold yet of the conditions, those without an attack first.
+    """Measure the conditions missing from `store`, those without an attack first.
 
-    save: a folder for the attacked images (evaluation.image_export). predictors, options: of measure_passes.
+    `save` is a folder for the attacked images (evaluation.image_export). `predictors` and `options` are those of
+    measure_passes.
     """
     attacked = [condition for condition in conditions if condition.attack is not None]
     gallery = Gallery(save, model=predictor.name, dataset=samples.name, seed=seed) if save else None
     for id in samples.ids if gallery and attacked else ():
-        gallery.path(attacked[0], id)  # an id that leaves the folder is refused before the work
+        gallery.path(attacked[0], id)  # reject an id outside the folder before any work
     still = [condition for condition in conditions if condition.attack is None]
     table = keep_measuring(store, predictor, samples, [top1_error()], still, seed=seed, **options)
     before = _before(predictor, samples) if attacked else ()
@@ -73,12 +79,12 @@ def _worst(store: ResultStore, table: Table, attacked: Sequence[Condition], seed
 
 
 def _before(predictor: Classifier, samples: Samples) -> tuple[str, ...]:
-    """Sentences about the model, asked on a few images before hours are spent on it; every rank asks its own."""
+    """Return warnings from a quick check of the model on a few images. Every rank runs its own check."""
     return check_before(predictor, predictor.collate(few(samples)))
 
 
 def _after(table: Table, attacked: Sequence[Condition]) -> tuple[str, ...]:
-    """Sentences about the accuracies under every corruption."""
+    """Return warnings about the accuracies under each corruption."""
     found = []
     for corruption in dict.fromkeys(condition.corruption for condition in attacked):
         here = {condition.attack: accuracy(table, condition) for condition in attacked
@@ -89,7 +95,7 @@ def _after(table: Table, attacked: Sequence[Condition]) -> tuple[str, ...]:
 
 
 def few(samples: Samples) -> list[Sample]:
-    """Some readable ones, evenly spread."""
+    """Return a few readable samples, evenly spread."""
     found = []
     for index in sorted({number * len(samples) // FEW for number in range(FEW)}):
         with suppress(UnreadableImage):

@@ -1,4 +1,4 @@
-"""A classifier on shifted datasets, and on the clean images of the same classes."""
+"""Evaluate a classifier on shifted datasets and on clean images of the same classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,20 +19,22 @@ from pit_downstream.evaluation.keep import keep_measuring
 
 def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str, Shift], clean: Samples | None, *,
                    allow_missing: int = 0, **options: Any) -> dict[str, Table]:
-    """The table of every dataset by its name; that of the clean images is 'imagenet' to the published shifts and
-    'clean' to one's own, which may be of other classes.
+    """Return the table of every dataset by its name, including the clean images.
 
-    They are passed once, however many shifts ask about their part of them. Raises ValueError for a classifier of other
-    classes than ImageNet's 1000 where a published shift is asked for, and where ReaL is asked for without ImageNet's
-    images. options: of `keep_measuring`.
+    The clean table is 'imagenet' for published shifts and 'clean' for custom ones, which may have other classes. One
+    pass over the clean images serves all shifts. `options` are those of `keep_measuring`.
+
+    Raises:
+        ValueError: A published shift is requested for a classifier without ImageNet's 1000 classes, or ReaL without
+            ImageNet's images.
     """
     own = [name for name in shifts if is_own(name)]
     if predictor.classes() != 1000 and len(own) < len(shifts):
         raise ValueError(f'expected a classifier of the 1000 classes of ImageNet, got {predictor.classes()} classes of '
                          f'{predictor.name}; give another --model, or images of its classes: --shifts shift_NAME=DIR')
-    homeless = [name for name, shift in shifts.items() if shift.samples is None]
-    if homeless and clean is None:
-        raise ValueError(f'expected the validation images of ImageNet for {", ".join(homeless)}, got none; say where '
+    unmatched = [name for name, shift in shifts.items() if shift.samples is None]
+    if unmatched and clean is None:
+        raise ValueError(f'expected the validation images of ImageNet for {", ".join(unmatched)}, got none; say where '
                          'they lie with --data')
     measured = {}
     if clean is not None:
@@ -52,7 +54,7 @@ def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str
 
 def _measure(store: ResultStore, predictor: Predictor, samples: Samples, metrics: Sequence[Metric], allow_missing: int,
              options: dict[str, Any]) -> Table:
-    """The clean records of `metrics` alone: a store may hold others of the same images."""
+    """Return only the clean records of `metrics`, as a store may have others of the same images."""
     table = keep_measuring(store, predictor, samples, metrics, [CLEAN], allow_missing=allow_missing, **options)
     records = [table.record((CLEAN, metric.name)) for metric in metrics]
     for metric, record in zip(metrics, records, strict=True):
@@ -62,12 +64,12 @@ def _measure(store: ResultStore, predictor: Predictor, samples: Samples, metrics
 
 
 def _on_clean(shifts: Iterable[Shift], clean: Samples) -> list[AnswerError]:
-    """What the shifts ask about the clean images, once each; not what none of these images answers."""
+    """Return the shifts' metrics on the clean images, without duplicates and without metrics that apply to no image."""
     metrics = {name: AnswerError(name, answers=answers, classes=shift.classes)
                for shift in shifts for name, answers in shift.on_clean.items()}
     return [metric for metric in metrics.values() if _count(clean, metric.answers)]
 
 
 def _count(samples: Samples, answers: Answers) -> int:
-    """For how many of the samples there is an answer; no image is read."""
+    """Count the samples with an answer, without reading images."""
     return sum(bool(answers(Sample(id, None, target))) for id, target in zip(samples.ids, samples.targets, strict=True))

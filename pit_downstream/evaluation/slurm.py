@@ -1,10 +1,10 @@
-"""The tasks of a Slurm job step, from environment variables, in the form that torchrun gives them."""
+"""Slurm job steps: task variables in the form that torchrun sets."""
 
 import os
 import re
 from collections.abc import Mapping
 
-PORTS = range(12000, 32000)  # below the ports that Linux hands out by itself (32768 and up)
+PORTS = range(12000, 32000)  # below Linux's ephemeral ports (32768 and up)
 
 
 def env_rank() -> int:
@@ -18,18 +18,18 @@ def env_world_size() -> int:
 
 
 def require_one_process(work: str) -> None:
-    """Raise ValueError where torchrun or srun started several processes for work that cannot be shared."""
+    """Raise ValueError if torchrun or srun started several processes for work that cannot be shared."""
     if env_world_size() > 1:
         raise ValueError(f'{work} runs in one process, got {env_world_size()}; start it without torchrun or srun')
 
 
 def step_env(env: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT of a task of a step with several tasks, else {}.
+    """Return RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT of a task in a multi-task step, else {}.
 
     Only srun sets SLURM_STEP_NUM_TASKS. A batch script and a shell of salloc have SLURM_NTASKS and SLURM_PROCID=0 of
-    the whole job, but run one process; so does `srun --pty bash`, a step of one task. What torchrun has set wins.
-    The first node of the step is the address. The port follows from the job and the step, so that two of them can
-    share a node. MASTER_ADDR and MASTER_PORT in `env` win.
+    the whole job but run one process. `srun --pty bash` also runs one process, as a step with one task. Variables set
+    by torchrun take precedence. The first node of the step is the address. The port follows from the job and the step,
+    so that two of them can share a node. MASTER_ADDR and MASTER_PORT in `env` take precedence.
     """
     tasks = int(env.get('SLURM_STEP_NUM_TASKS') or 1)
     if tasks < 2 or 'SLURM_PROCID' not in env or 'RANK' in env:

@@ -1,4 +1,4 @@
-"""How long a forward pass takes, and how much memory it needs, as measured here and now."""
+"""Time and memory of a forward pass, measured on this machine."""
 
 import ctypes
 import statistics
@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-WARM_UP = 3  # passes before the first that counts
+WARM_UP = 3  # passes before the timed ones
 STATUS, RESET = Path('/proc/self/status'), Path('/proc/self/clear_refs')
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of every pass over a batch of so many images."""
+    """Seconds of each pass over a batch of `batch` images."""
 
     batch: int
     seconds: tuple[float, ...]
@@ -38,7 +38,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak bytes of a pass, or None where they cannot be measured, and what they are."""
+    """Peak bytes of a pass, None if not measurable, with a description in `what`."""
 
     peak: int | None
     what: str
@@ -48,7 +48,7 @@ class Memory:
 
 
 def timing(run: Callable[[], Any], batch: int, *, device: torch.device, repeats: int = 10) -> Timing:
-    """Time `run`, a pass over `batch` images, `repeats` times after WARM_UP passes; waits for a GPU's work.
+    """Time `run`, a pass over `batch` images, `repeats` times after WARM_UP passes, synchronized on a GPU.
 
     Raises ValueError for fewer than one repeat.
     """
@@ -73,7 +73,7 @@ def _wait(device: torch.device) -> None:
 
 
 def peak_memory(run: Callable[[], Any], device: torch.device) -> Memory:
-    """Peak memory of one pass, weights included on a GPU: torch's own count there, the kernel's on Linux."""
+    """Measure the peak memory of one pass: torch's count on a GPU, weights included, the kernel's count on Linux."""
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
         run()
@@ -82,7 +82,7 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> Memory:
         run()
         return Memory(None, 'not measured: only on a GPU and on Linux')
     _hand_back()
-    RESET.write_text('5')  # the peak becomes what is resident now (proc(5))
+    RESET.write_text('5')  # reset the peak to the current resident size (proc(5))
     before = _resident('VmRSS')
     run()
     return Memory(_resident('VmHWM') - before, "growth of the process's resident memory in its first pass, weights not "
@@ -90,13 +90,13 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> Memory:
 
 
 def _hand_back() -> None:
-    """Give the system what glibc keeps of freed memory: a pass that takes from there would seem to need none."""
+    """Return glibc's freed memory to the system, as a pass that reuses it would seem to need none."""
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim is not None:
         trim(0)
 
 
 def _resident(name: str) -> int:
-    """Bytes of a line of the process's status, which the kernel gives in kB."""
+    """Return a value of the process status in bytes, which the kernel gives in kB."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f'{name}:'))
     return 1024 * int(line.split()[1])

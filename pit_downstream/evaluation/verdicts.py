@@ -1,4 +1,4 @@
-"""Whether each image stood an attack, kept image by image: what a killed run has found is not searched again."""
+"""Per-image attack verdicts on disk, so that an interrupted run does not search again."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,9 +33,10 @@ from pit_downstream.evaluation.distributed import broadcast, all_gather, rank
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some images of `dataset` under one condition. right: '1' or '0' for each of ids, whether the model stood.
+    """Verdicts for some images of `dataset` under one condition.
 
-    forwards, backwards: images taken through the model for these verdicts, together.
+    `right` has '1' for each of `ids` that the model still classifies correctly, else '0'. `forwards` and `backwards`
+    count the images in model passes for these verdicts, in total.
     """
 
     model: str
@@ -50,14 +51,14 @@ class Chunk:
 
 @dataclass
 class Verdicts:
-    """Those of one condition. right: by image. forwards, backwards: as of Chunk, of all of them."""
+    """Verdicts for one condition. `right` is by image id. `forwards` and `backwards` are totals as in Chunk."""
 
     right: dict[str, bool] = field(default_factory=dict)
     forwards: int = 0
     backwards: int = 0
 
     def add(self, chunk: Chunk) -> None:
-        """Take a chunk in, unless two runs at once have searched the same images: then the first counts."""
+        """Add a chunk. For images already present, e.g. searched by two runs at once, the first verdict is kept."""
         fresh = {id: letter == '1' for id, letter in zip(chunk.ids, chunk.right, strict=True) if id not in self.right}
         if fresh:
             self.right |= fresh
@@ -73,7 +74,7 @@ class Verdicts:
 
 
 class VerdictStore:
-    """The files verdicts*.jsonl in a folder, one for each rank, only ever appended to (core.jsonl)."""
+    """The files verdicts*.jsonl in a folder, one per rank, append-only (core.jsonl)."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -83,7 +84,7 @@ class VerdictStore:
         JsonLines(self.folder / name).append(map(asdict, chunks))
 
     def read(self, model: str, dataset: str, seed: int) -> dict[str, Verdicts]:
-        """By condition."""
+        """Return the verdicts by condition."""
         found: dict[str, Verdicts] = {}
         for path in sorted(self.folder.glob('verdicts*.jsonl')):
             for number, line in enumerate(JsonLines(path).read(), 1):
@@ -104,13 +105,13 @@ def _parsed(path: Path, number: int, line: bytes) -> Chunk:
 def keep_attacking(store: ResultStore, predictor: Classifier, samples: Samples, conditions: Sequence[Condition], *,
                    seed: int = 0, gallery: Gallery | None = None, predictors: Predictors | None = None,
                    **options: Any) -> Table:
-    """As keep_measuring, for a classifier under conditions with an attack.
+    """Measure a classifier under conditions with an attack, as keep_measuring does for other conditions.
 
-    The records of each are top1_error (1 - robust accuracy, on all images), and forwards and backwards, the passes per
-    image. The verdicts beside them grow batch by batch, so a run goes on where it was killed; and an epsilon added to a
-    curve later begins with what smaller ones fooled. Records are never rewritten: one added below others may fool an
-    image that a larger one, measured before, left right. gallery: where the images are saved. predictors, options: of
-    `measure_passes`.
+    Each condition has the records top1_error (1 - robust accuracy, on all images), and forwards and backwards, the
+    passes per image. Verdicts are stored batch by batch, so an interrupted run resumes. An epsilon added to a curve
+    later starts from the images fooled at smaller ones. Records are never rewritten: a smaller epsilon added later may
+    fool an image that counts as right under a larger one measured before. `gallery` saves the images. `predictors` and
+    `options` are those of `measure_passes`.
     """
     verdicts = VerdictStore(store.path.parent)
     known = broadcast(verdicts.read(predictor.name, samples.name, seed) if rank() == 0 else None)
@@ -127,13 +128,13 @@ def keep_attacking(store: ResultStore, predictor: Classifier, samples: Samples, 
 
 @dataclass(frozen=True)
 class MetricName:
-    """Stands where a metric would, for a value that verdicts give."""
+    """Name of a value computed from verdicts, in place of a metric."""
 
     name: str
 
 
 class RobustAccuracy:
-    """The counter of a pass (evaluation.evaluator.Counter) whose numbers are those of its verdicts."""
+    """Counter of a pass (evaluation.evaluator.Counter) that computes its values from verdicts."""
 
     def __init__(self, predictor: Classifier, one: Pass, seed: int, *, verdicts: VerdictStore,
                  known: Mapping[str, Verdicts], dataset: str, gallery: Gallery | None = None,
@@ -180,7 +181,7 @@ class RobustAccuracy:
                        torch.tensor([id in lost for id in ids], device=self.predictor.device))
 
     def _lost(self, condition: Condition, ids: Sequence[str]) -> dict[str, Condition]:
-        """The images known to be fooled, with the condition that says so."""
+        """Return the images known to be fooled, with the condition under which they were."""
         found: dict[str, Condition] = {}
         for other in self.family:
             if fools_further(other.attack, condition.attack):
@@ -196,7 +197,7 @@ class RobustAccuracy:
                      found.forwards, found.backwards)
 
     def _save(self, condition: Condition, found: AttackResult, before: KnownOutcomes, ids: Sequence[str]) -> None:
-        """What this run found, and copies of what fooled the model at a smaller epsilon in an earlier one."""
+        """Save this run's images, and copies of those that an earlier run fooled at a smaller epsilon."""
         lost, here = self._lost(condition, ids), before.here.tolist()
         self.gallery.keep(condition, found.images, ids, only=[id not in lost and not here[row]
                                                               for row, id in enumerate(ids)])

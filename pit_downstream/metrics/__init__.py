@@ -1,1 +1,1 @@
-"""What is measured: metrics that take outputs batch by batch and give numbers by name."""
+"""Metrics that accumulate outputs batch by batch and return values by name."""

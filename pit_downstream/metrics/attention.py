@@ -1,4 +1,4 @@
-"""Attention collapse as a metric: every measure of attention/collapse.py, averaged over images, by block."""
+"""Attention collapse as a metric: the measures of attention/collapse.py per block, averaged over images."""
 
 from collections.abc import Iterator
 from itertools import combinations, groupby
@@ -9,24 +9,23 @@ from torch import Tensor
 from pit_downstream.attention import collapse
 from pit_downstream.attention.trace import Trace
 
-Measured = tuple[str, tuple[str, ...]]  # a metric and its place, or the places of the blocks that it compares
+Measured = tuple[str, tuple[str, ...]]  # a metric and the place of its block, or the places of the compared blocks
 
 
 class AttentionCollapse:
-    """Means over images of what traces show. `outputs.trace` is the Trace of one batch.
+    """Collapse measures averaged over images. `outputs.trace` is the Trace of one batch.
 
-    threshold: a block is similar when its similarity to the block before it is above this (collapse.similar_blocks).
-    `compute` gives numbers under the names 'metric@place', with the kind 'softmax', or 'reattention' for the blocks
-    that have it:
-      {kind}_similarity@block1:block2             cross-layer similarity of two blocks, of one stage if there are any
-      {kind}_similar_blocks(threshold=0.9)@       the number of similar blocks of the model or of one stage (the place)
-      {kind}_similar_ratio(threshold=0.9)@        the same as a share of the blocks
-      {kind}_head_similarity@block1               similarity among the heads of a block that has several
+    threshold: a block is similar if its similarity to the previous block is above this (collapse.similar_blocks).
+    `compute` returns values named 'metric@place'. The kind is 'softmax', or 'reattention' for Re-attention blocks:
+      {kind}_similarity@block1:block2             cross-layer similarity of two blocks (of the same stage)
+      {kind}_similar_blocks(threshold=0.9)@       number of similar blocks of the model or of one stage (the place)
+      {kind}_similar_ratio(threshold=0.9)@        the number of similar blocks divided by the number of blocks
+      {kind}_head_similarity@block1               similarity among the heads of a block with two or more heads
       {kind}_rank@block1                          effective rank of a map, mean over heads
       softmax_entropy@block1                      in nats
       softmax_distance@block1                     in patches of the block's grid
-      token_similarity@block1, token_rank@block1  of the patch tokens that the block returns
-    Sums are kept in float64 on the device of the trace, so that the split into batches makes no difference.
+      token_similarity@block1, token_rank@block1  of the block's output patch tokens
+    Sums are kept in float64 on the device of the trace, so the batch size makes no difference.
     """
 
     needs_trace = True
@@ -60,7 +59,7 @@ class AttentionCollapse:
         return numbers
 
     def _of_matrix(self, metric: str, places: tuple[str, ...], matrix: Tensor) -> dict[str, float]:
-        """The pairs of blocks of one mean similarity matrix (L, L), and how many are similar."""
+        """Return the pairwise values of one mean similarity matrix (L, L), and number and ratio of similar blocks."""
         kind, stage, said = metric.removesuffix('_similarity'), stage_of(places[0]), f'threshold={self.threshold}'
         pairs = {f'{metric}@{places[i]}:{places[j]}': matrix[i, j].item()
                  for i, j in combinations(range(len(places)), 2)}
@@ -70,7 +69,7 @@ class AttentionCollapse:
 
 
 def block_measures(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
-    """((metric, (place,)), values (B,)) of every measure that looks at one block."""
+    """Yield ((metric, (place,)), values (B,)) for every measure of a single block."""
     for kind, maps in trace.maps.items():
         for place, one in maps.items():
             if one.shape[1] > 1:
@@ -86,7 +85,7 @@ def block_measures(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
 
 
 def matrices(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
-    """((metric, places), (B, L, L)): the cross-layer similarity of the blocks of each stage, or of all."""
+    """Yield ((metric, places), (B, L, L)): cross-layer similarity per stage, or of all blocks without stages."""
     for kind, maps in trace.maps.items():
         for _, group in groupby(maps, key=stage_of):
             places = tuple(group)
@@ -94,5 +93,5 @@ def matrices(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
 
 
 def stage_of(place: str) -> str:
-    """'stage2' of 'stage2.block4'; '' of 'block4'."""
+    """Return 'stage2' for 'stage2.block4', '' for 'block4'."""
     return place.rpartition('.')[0]

@@ -1,7 +1,7 @@
 """Top-1 and top-5 error, negative log likelihood and calibration error of a classifier.
 
-Sums are kept as whole numbers on the device: real values are rounded to 2^-24 first. Adding whole numbers does not
-depend on the order, so the same predictions give the same value in one process and in many, bit for bit.
+Sums are kept as integers on the device: real values are first rounded to 2^-24. Integer addition does not depend on
+the order, so the same predictions give bit-identical values in one process and in many.
 """
 
 import math
@@ -14,13 +14,13 @@ from pit_downstream.core.contracts import Batch, Outputs
 from pit_downstream.core.registry import METRICS
 
 BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
-_UNIT = 2 ** 24  # 6e-8 is finer than float32 logits are, and 50,000 values of 1e7 stay below 2^63
+_UNIT = 2 ** 24  # 6e-8 is finer than float32 logits, and the sum of 50,000 values of 1e7 is below 2^63
 
 
 def top_k_errors(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """bool (B,): the label is not among the k largest logits; of equal logits the first class counts as larger.
+    """Return whether each label is missing from the k largest logits, bool (B,).
 
-    logits: (B, K). labels: int (B,) in 0..K - 1.
+    logits: (B, K). Ties are resolved in favor of the lower class index. labels: int (B,) in 0..K - 1.
     """
     mine = logits.gather(1, labels[:, None])
     classes = torch.arange(logits.shape[1], device=logits.device)
@@ -29,14 +29,14 @@ def top_k_errors(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 def negative_log_likelihoods(logits: Tensor, labels: Tensor) -> Tensor:
-    """float64 (B,): -log of the softmax probability of the label, in nats."""
+    """Return -log of the label's softmax probability in nats, float64 (B,)."""
     return torch.nn.functional.cross_entropy(logits.double(), labels, reduction='none')
 
 
 def calibration_counts(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
-    """int64 (3, bins): images, right ones and the sum of confidences (in 2^-24) per bin of confidence.
+    """Return images, correct images and the sum of confidences (in units of 2^-24) per bin, int64 (3, bins).
 
-    Bin i holds the confidences in (i / bins, (i + 1) / bins], as in Guo et al. 2017.
+    Bin i has the confidences in (i / bins, (i + 1) / bins], as in Guo et al. 2017.
     """
     confidence, predicted = logits.double().softmax(1).max(1)
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
@@ -45,13 +45,13 @@ def calibration_counts(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tens
 
 
 def expected_calibration_error(counts: Tensor) -> float:
-    """sum over bins of share of images * |accuracy - mean confidence|. counts: as calibration_counts gives them."""
+    """Return the sum over bins of (image fraction) * |accuracy - mean confidence|. counts: of calibration_counts."""
     images, right, confidence = counts.double()
     return ((right - confidence / _UNIT).abs().sum() / images.sum()).item()
 
 
 class ClassificationMetric:
-    """Sums of one metric over batches. A subclass says what one batch adds, in which shape, and what the sums mean."""
+    """Base class of metrics summed over batches. Subclasses define `shape`, `sums` (of a batch) and `value`."""
 
     needs_trace = False
     higher_is_better = False
@@ -66,18 +66,18 @@ class ClassificationMetric:
         self._total = torch.zeros(math.prod(self.shape) + 2, dtype=torch.long)  # sums, bad images, images
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        """outputs.predictions: logits (B, K). The target of each sample is its class index."""
+        """Add a batch. outputs.predictions: logits (B, K). The target of each sample is its class index."""
         logits = outputs.predictions.float()
         self.add(self.sums(logits, _labels(batch, logits)), logits)
 
     def add(self, sums: Tensor, logits: Tensor) -> None:
-        """Add what a batch gives, and count its images."""
+        """Add the sums of a batch and count its images."""
         bad = (~logits.isfinite().all(1)).sum()
         added = torch.cat([sums.flatten(), torch.stack([bad, torch.full_like(bad, len(logits))])])
         self._total = self._total.to(added.device) + added
 
     def compute(self) -> dict[str, float]:
-        """Raises ValueError without an image, and where the model gave logits that are not finite."""
+        """Return the value by name. Raises ValueError for no images, and for non-finite logits."""
         *sums, bad, self.count = _over_ranks(self._total).tolist()
         if not self.count:
             raise ValueError('expected at least one image, got none; check the data and --limit')
@@ -87,7 +87,7 @@ class ClassificationMetric:
         return {self.name: self.value(torch.tensor(sums).view(self.shape))}
 
     def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """int64 of `shape`: what a batch adds."""
+        """Return the sums of a batch, int64 of `shape`."""
         raise NotImplementedError
 
     def value(self, sums: Tensor) -> float:
@@ -95,7 +95,7 @@ class ClassificationMetric:
 
 
 class TopError(ClassificationMetric):
-    """The share of images whose label is not among the k classes with the largest logits."""
+    """Fraction of images whose label is not among the k classes with the largest logits."""
 
     def __init__(self, k: int):
         self.k, self.name = k, f'top{k}_error'
@@ -148,17 +148,17 @@ CLASSIFICATION = ('top1_error', 'top5_error', 'nll', 'ece')
 
 
 def classification_metrics() -> list[ClassificationMetric]:
-    """A fresh one of each."""
+    """Return a new instance of each metric."""
     return [METRICS[name]() for name in CLASSIFICATION]
 
 
 def _fixed(values: Tensor) -> Tensor:
-    """float64 values in [0, 1e7] as whole multiples of 2^-24. What is not finite becomes 0: it is counted apart."""
+    """Convert float64 values in [0, 1e7] to integer multiples of 2^-24. Non-finite values are 0, counted separately."""
     return (values.nan_to_num(0, 0, 0).clamp(max=1e7) * _UNIT).round().long()
 
 
 def _labels(batch: Batch, logits: Tensor) -> Tensor:
-    """Class indices (B,) on the device of the logits."""
+    """Return the class indices (B,) on the device of the logits."""
     targets = [sample.target for sample in batch.samples]
     if targets and not 0 <= min(targets) <= max(targets) < logits.shape[1]:
         raise ValueError(f'expected labels in 0..{logits.shape[1] - 1}, the classes of the model, got labels in '

@@ -1,4 +1,4 @@
-"""The error of a classifier where the classes are a part of its own, or coarser, or where several answers are right."""
+"""Classification error for class subsets, coarser classes and several correct labels per image."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,25 +9,25 @@ from pit_downstream.core.contracts import Batch, Outputs, Sample
 from pit_downstream.core.registry import METRICS
 from pit_downstream.metrics.classification import ClassificationMetric
 
-Answers = Callable[[Sample], tuple[int, ...]]  # the class indices that are right for an image; () leaves it out
+Answers = Callable[[Sample], tuple[int, ...]]  # the correct class indices of an image; () excludes it
 
 
 def predicted_classes(logits: Tensor, classes: Tensor | None = None) -> Tensor:
-    """int64 (B,): the class of the largest logit, the first one of equals.
+    """Return the class of the largest logit, int64 (B,). Ties are resolved in favor of the lower index.
 
-    logits: (B, K). classes: ascending class indices among which to choose; None for all of them.
+    logits: (B, K). classes: candidate class indices in ascending order, None for all classes.
     """
     chosen = logits if classes is None else logits[:, classes]
     places = torch.arange(chosen.shape[1], device=logits.device)
     largest = chosen == chosen.amax(1, keepdim=True)
-    first = torch.where(largest, places, places[-1]).amin(1)  # the last one where a NaN hides the largest
+    first = torch.where(largest, places, places[-1]).amin(1)  # the last class if the maximum is NaN
     return first if classes is None else classes[first]
 
 
 def answer_errors(logits: Tensor, answers: Sequence[tuple[int, ...]], classes: Tensor | None = None) -> Tensor:
-    """bool (B,): the predicted class is none of the image's right answers.
+    """Return whether each predicted class is not a correct label of the image, bool (B,).
 
-    logits: (B, K). answers: B tuples of class indices in 0..K - 1. classes: as for predicted_classes.
+    logits: (B, K). answers: B tuples of class indices in 0..K - 1. classes: see predicted_classes.
     """
     right = torch.zeros(logits.shape, dtype=torch.bool)
     for row, indices in enumerate(answers):
@@ -36,18 +36,17 @@ def answer_errors(logits: Tensor, answers: Sequence[tuple[int, ...]], classes: T
 
 
 def target_answers(sample: Sample) -> tuple[int, ...]:
-    """The target as answers: one class index, or a tuple of those that are right."""
+    """Return the target of a sample as a tuple of correct class indices."""
     return sample.target if isinstance(sample.target, tuple) else (sample.target,)
 
 
 @METRICS.register('answer_error')
 class AnswerError(ClassificationMetric):
-    """The share of images for which the best of `classes` is none of the right answers.
+    """Fraction of images for which the predicted class among `classes` is not a correct label.
 
-    Images without an answer are left out, and the count says how many were not. One definition serves datasets of
-    some of the classes (`classes`), of coarser classes (every class that belongs to one is right) and of several
-    labels per image.
-    name: of its value. answers: see Answers.
+    Images without a label are excluded. `count` is the number of remaining images. The same definition covers class
+    subsets (`classes`), coarser classes (every fine class of the coarse one is correct) and several labels per image.
+    name: of the value. answers: see Answers.
     """
 
     def __init__(self, name: str = 'answer_error', *, answers: Answers = target_answers,
@@ -57,7 +56,7 @@ class AnswerError(ClassificationMetric):
         super().__init__()
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        """outputs.predictions: logits (B, K) with every class that `answers` and `classes` name."""
+        """Add a batch. outputs.predictions: logits (B, K), K above every index in `answers` and `classes`."""
         answers = [self.answers(sample) for sample in batch.samples]
         rows = [row for row, indices in enumerate(answers) if indices]
         if not rows:

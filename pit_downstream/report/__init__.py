@@ -1,1 +1,1 @@
-"""One page over the kept records: what was measured, side by side, with what is missing and how to fill it."""
+"""One-page report of recorded results, with missing measurements and the commands that fill them."""

@@ -1,4 +1,4 @@
-"""Section on attacked classifiers: robust accuracy by attack and over epsilon, and the worst case over attacks."""
+"""Report section on classifiers under attack: robust accuracy by attack and epsilon, and the worst case."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -26,13 +26,13 @@ def attacked(condition: Condition) -> bool:
 
 
 def white_box(condition: Condition) -> bool:
-    """An attack on the model itself."""
+    """Return whether the condition attacks the measured model itself."""
     return attacked(condition) and condition.attack.name != TRANSFER
 
 
 @SECTIONS.register('attacks')
 def attacks_section(measured: Measured) -> Section:
-    """Robust accuracy of classifiers by attack and epsilon."""
+    """Build the section on robust accuracy of classifiers by attack and epsilon."""
     parts: list[Part] = []
     for group in measured.groups(lambda one: one.holds(white_box, ERROR)):
         parts += [Heading(group.name), *_over(measured, group, 'epsilon'), *_over(measured, group, 'steps'),
@@ -47,9 +47,9 @@ def attacks_section(measured: Measured) -> Section:
 
 
 def worst_cases(measured: Measured, one: ModelResults, *, least: int = 1) -> dict[Condition, Rate]:
-    """Accuracy over all white-box attacks of a norm and epsilon, where there are `least` of them.
+    """Return the accuracy over all white-box attacks of a norm and epsilon, if there are at least `least` of them.
 
-    Several need verdicts on the same images; where these were not kept there is nothing.
+    Several attacks need verdicts on the same images. Without them the entry is omitted.
     """
     kept = measured.kept.verdicts.get(one.key, {})
     groups: dict[Condition, list[Condition]] = {}
@@ -67,7 +67,7 @@ def worst_cases(measured: Measured, one: ModelResults, *, least: int = 1) -> dic
 
 
 def single_attacks(one: ModelResults) -> dict[Condition, Rate]:
-    """By norm and epsilon the accuracy under the one white-box attack that was the strongest there."""
+    """Return, for each norm and epsilon, the accuracy under the strongest white-box attack."""
     found: dict[Condition, Rate] = {}
     for condition in filter(white_box, one.conditions(ERROR)):
         rate, size = adversarial.accuracy(one.table, condition), _size(condition)
@@ -77,7 +77,7 @@ def single_attacks(one: ModelResults) -> dict[Condition, Rate]:
 
 
 def attack_cells(condition: Condition) -> list[Cell]:
-    """Attack, norm, epsilon; the last sorts by size."""
+    """Return the cells for attack, norm and epsilon. Epsilon sorts by size."""
     name, norm, size = adversarial_tables.words(condition)
     epsilon = condition.attack.get('epsilon') if condition.attack else 0
     return [words('none' if name == 'clean' else name), words(norm),
@@ -89,12 +89,12 @@ def rate_cell(rate: Rate) -> Cell:
 
 
 def axis(argument: str, xs: Sequence[float]) -> str:
-    """What stands below the axis of an argument of an attack."""
+    """Return the axis label for an argument of an attack."""
     return argument if argument != 'epsilon' else 'epsilon, in 255ths' if _levels(xs) else 'epsilon'
 
 
 def ticks(xs: Sequence[float]) -> dict[float, str]:
-    """A tick for every point, as far as they do not touch."""
+    """Return a tick for every point, without ticks that overlap."""
     kept: dict[float, str] = {}
     for x in xs:
         if not kept or x - max(kept) >= .045 * (max(xs) - min(xs)):
@@ -103,7 +103,7 @@ def ticks(xs: Sequence[float]) -> dict[float, str]:
 
 
 def _accuracies(measured: Measured, group: Group) -> Sheet:
-    """A row for every model and attack, the images without it first and the worst cases last."""
+    """Build a table with a row per model and attack, conditions without attack first and worst cases last."""
     rows = []
     for one in group.ones:
         attacks = [condition for condition in one.conditions(ERROR) if white_box(condition)]
@@ -123,7 +123,7 @@ def _accuracies(measured: Measured, group: Group) -> Sheet:
 
 
 def _over(measured: Measured, group: Group, argument: str) -> Iterable[Figure]:
-    """A panel for every attack, and over epsilon one for the worst case, with a line for every model."""
+    """Yield a panel per attack, and over epsilon one for the worst case, with a line per model."""
     lines: dict[Condition, dict[ModelResults, Curve]] = {}
     for one in group.ones:
         found = {Condition.parse(name): points for name, points in adversarial.curves(one.table, argument).items()}
@@ -137,7 +137,7 @@ def _over(measured: Measured, group: Group, argument: str) -> Iterable[Figure]:
 
 
 def _start(one: ModelResults, rest: Condition, argument: str) -> Curve:
-    """The accuracy without the attack, at epsilon 0."""
+    """Return the accuracy without the attack as the point at epsilon 0."""
     still = Condition(rest.corruption)
     known = argument == 'epsilon' and (still, ERROR) in one.table
     return [(0., adversarial.accuracy(one.table, still))] if known else []
@@ -169,11 +169,11 @@ def _curve(measured: Measured, group: Group, rest: Condition, argument: str, ser
 
 
 def _size(condition: Condition) -> Condition:
-    """The worst case of attacks of this norm and epsilon."""
+    """Return the worst-case condition of attacks with this norm and epsilon."""
     size = {key: value for key, value in condition.attack.kwargs if key in adversarial.SIZE}
     return Condition(condition.corruption, Spec.of(WORST, **size))
 
 
 def _levels(xs: Sequence[float]) -> bool:
-    """Whether these are gray levels, n/255."""
+    """Return whether all values are gray levels, n/255."""
     return any(xs) and all(abs(255 * x - round(255 * x)) < 1e-9 for x in xs) and max(xs) < 1

@@ -1,4 +1,4 @@
-"""The kinds of figures: heat maps, bars, curves, and pairs of dots."""
+"""Chart types: heat maps, bars, curves, forest plots, and pairs of dots."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEGIBLE = .75  # of a cell's opacity, above which white letters are easier to read on it than dark ones
+LEGIBLE = .75  # opacity of a cell above which white text is easier to read than dark text
 
 
 @styled
 def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[int, int], float], *,
              high: float = 1., shown: bool = True, xlabel: str = '', ylabel: str = '') -> 'Figure':
-    """Cells by (row, column), the more opaque the nearer to `high`; where there is none, a dash.
+    """Draw cells by (row, column), more opaque toward `high`. A missing cell shows a dash.
 
-    shown: with the numbers, as percentages. Cells below zero have another color.
+    shown: print the numbers as percentages. Cells below zero have another color.
     """
     side = .235 if shown else min(.235, 3.4 / max(1, len(rows)))
     figure, axes = canvas(title, height=side * len(rows) + .75)
@@ -46,7 +46,7 @@ def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Map
 @styled
 def bars(title: str, rows: Sequence[str], series: Mapping[str, Mapping[int, tuple[float, float | None, float | None]]],
          numbers: Mapping[str, int], *, xlabel: str, line: float | None = None) -> 'Figure':
-    """Horizontal bars: a group for every row, in it a bar for every series. series: row -> (value, low, high)."""
+    """Draw horizontal bars: a group per row with a bar per series. series: row -> (value, low, high)."""
     thick = .8 / max(1, len(series))
     figure, axes = canvas(title, height=max(1.6, len(rows) * max(.24, .13 * len(series)) + .9))
     for index, (name, values) in enumerate(series.items()):
@@ -69,7 +69,7 @@ def bars(title: str, rows: Sequence[str], series: Mapping[str, Mapping[int, tupl
 def curves(title: str, series: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]],
            numbers: Mapping[str, int], *, xlabel: str, ylabel: str, ticks: Mapping[float, str] | None = None,
            unit: bool = True, marked: bool = True) -> 'Figure':
-    """Lines through (x, y, low, high), with the interval as a band. unit: y is a share, from 0 to 100 per cent."""
+    """Draw lines through (x, y, low, high), with the interval as a band. unit: y is a fraction, drawn as 0 to 100 %."""
     figure, axes = canvas(title)
     scale = 100 if unit else 1
     for name, points in series.items():
@@ -93,7 +93,7 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float, float |
 @styled
 def forest(title: str, rows: Sequence[str], values: Sequence[tuple[float, float, float, bool]], number: int, *,
            xlabel: str) -> 'Figure':
-    """Differences with their intervals, (value, low, high, paired) each, and a line at zero; a ring is not paired."""
+    """Draw differences with intervals, (value, low, high, paired) each, and a line at zero. Unpaired dots are rings."""
     figure, axes = canvas(title, height=.21 * len(rows) + .9)
     hue = colour(number)
     for row, (value, low, high, whole) in enumerate(values):
@@ -111,7 +111,7 @@ def forest(title: str, rows: Sequence[str], values: Sequence[tuple[float, float,
 @styled
 def pairs(title: str, rows: Sequence[str], values: Mapping[int, tuple[float | None, float]], number: int, *,
           names: tuple[str, str], xlabel: str) -> 'Figure':
-    """Two dots on a line for every row: without and with; shares, shown in per cent."""
+    """Draw two dots on a line per row: before and after. Values are fractions, drawn in percent."""
     figure, axes = canvas(title, height=.3 * len(rows) + 1)
     for row, (before, after) in values.items():
         if before is not None:
@@ -127,14 +127,14 @@ def pairs(title: str, rows: Sequence[str], values: Mapping[int, tuple[float | No
 
 
 def _bare(axes: 'Axes', which: str) -> None:
-    """No lines across, and no frame, where categories are."""
+    """Hide the grid lines and the frame along categories."""
     axes.grid(False, axis=which)
     for side in ('left', 'bottom'):
         axes.spines[side].set_visible(side == 'bottom' and which != 'both')
 
 
 def _legend(figure: 'Figure', axes: 'Axes', *, few: int = 1) -> None:
-    """Below the panel, where there is more than one thing to tell apart."""
+    """Draw a legend below the panel if it has more than `few` entries."""
     handles, names = axes.get_legend_handles_labels()
     if len(names) > few:
         figure.legend(handles, names, loc='outside lower left', ncols=1 if max(map(len, names)) > 24 else 2)

@@ -1,4 +1,4 @@
-"""Section on attention collapse: similarity of every pair of blocks, and every measure by depth."""
+"""Report section on attention collapse: similarity of every pair of blocks, and every measure by depth."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from pit_downstream.report.measured import Group, Measured, ModelResults, source
 from pit_downstream.report.parts import Figure, Gap, Heading, Part, Section, Sheet, number, percent, slug, words
 
 KINDS = {'softmax': 'softmax', 'reattention': 'Re-attention'}
-PROFILE = {  # measures of metrics.attention.AttentionCollapse, and what they are in a figure
+PROFILE = {  # measures of metrics.attention.AttentionCollapse and their titles in figures
     '{kind}_similarity': 'similarity to the block before',
     '{kind}_head_similarity': 'similarity among heads',
     '{kind}_rank': 'effective rank of the maps',
@@ -26,7 +26,7 @@ PROFILE = {  # measures of metrics.attention.AttentionCollapse, and what they ar
 
 @SECTIONS.register('collapse')
 def collapse_section(measured: Measured) -> Section:
-    """Heat maps, profiles, and the number of similar blocks."""
+    """Build the section with heat maps, profiles, and the number of similar blocks."""
     parts: list[Part] = []
     for group in measured.groups(_traced):
         parts.append(Heading(group.name))
@@ -46,7 +46,7 @@ def _traced(one: ModelResults) -> bool:
 
 @dataclass(frozen=True)
 class _Place:
-    """'stage2.block4' of a PiT, 'block4' of the others; in the order of the blocks."""
+    """Position of a block: 'stage2.block4' in a PiT, 'block4' in other models. `order` sorts by depth."""
 
     stage: int
     block: int
@@ -66,7 +66,7 @@ class _Place:
 
 
 def _values(one: ModelResults, metric: str) -> dict[str, float]:
-    """The numbers of one metric by place."""
+    """Return the values of one metric by position."""
     return {record.place: record.value for record in one.table.records
             if (record.metric, record.condition) == (metric, str(CLEAN))}
 
@@ -77,7 +77,7 @@ def _pairs(one: ModelResults, kind: str) -> dict[tuple[_Place, _Place], float]:
 
 
 def _similarities(one: ModelResults, short: str) -> Iterable[Figure]:
-    """A heat map for every kind of map; blocks of different stages have maps of different size, and no similarity."""
+    """Yield a heat map per map type. Blocks of different stages have maps of different size, and no similarity."""
     for kind, said in KINDS.items():
         pairs = _pairs(one, kind)
         places = sorted({place for pair in pairs for place in pair}, key=lambda place: place.order)
@@ -99,7 +99,7 @@ def _similarities(one: ModelResults, short: str) -> Iterable[Figure]:
 
 
 def _by_depth(one: ModelResults, metric: str, kind: str) -> dict[int, float]:
-    """By number of the block, counted through all stages from 1."""
+    """Return the values by block number, counted through all stages from 1."""
     places = sorted(map(_Place.of, _values(one, 'softmax_entropy')), key=lambda place: place.order)
     depth = {place: at for at, place in enumerate(places, 1)}
     if metric == '{kind}_similarity':
@@ -110,7 +110,7 @@ def _by_depth(one: ModelResults, metric: str, kind: str) -> dict[int, float]:
 
 
 def _profiles(measured: Measured, group: Group) -> Iterable[Figure]:
-    """A panel for every measure and kind of maps, with a line for every model."""
+    """Yield a panel per measure and map type, with a line per model."""
     index = 0
     for metric, said in PROFILE.items():
         for kind, named in KINDS.items() if '{kind}' in metric else [('softmax', '')]:
@@ -128,7 +128,7 @@ def _profiles(measured: Measured, group: Group) -> Iterable[Figure]:
 
 
 def _line(one: ModelResults, depths: Mapping[int, float]) -> list[tuple[float, float, None, None]]:
-    """The points of a line, which is broken between two stages."""
+    """Return the points of a line, with a break between stages."""
     places = sorted(map(_Place.of, _values(one, 'softmax_entropy')), key=lambda place: place.order)
     first = [at for at, place in enumerate(places, 1) if at > 1 and place.stage != places[at - 2].stage]
     broken = {at - .5: math.nan for at in first}
@@ -136,7 +136,7 @@ def _line(one: ModelResults, depths: Mapping[int, float]) -> list[tuple[float, f
 
 
 def _counts(group: Group) -> Sheet:
-    """How many blocks are similar to the one before, as the records say."""
+    """Build a table of how many blocks are similar to the previous block."""
     rows = []
     for one in group.ones:
         for record in one.table.records:

@@ -1,4 +1,4 @@
-"""The commands that would fill gaps, made from those that measured the rest."""
+"""Commands that fill missing measurements, derived from the recorded commands."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ CLASSIFIER = ('--model', '--weights', *PREPROCESS, '--data', '--labels', '--limi
               '--workers', '--device', '--seed', '--store', '--import')
 DETECTOR = ('--bundled', '--data', '--ann', '--images', '--limit', '--allow-missing', '--batch-size', '--workers',
             '--device', '--seed', '--store', '--cfg-options', '--import')
-CORRUPTED = ('--as-published', '--variant', '--published', '--set', '--bgr', '--amp')  # kept for the same tool alone
+CORRUPTED = ('--as-published', '--variant', '--published', '--set', '--bgr', '--amp')  # reused for the same tool only
 
 Flags = dict[str, list[str]]
 
 
 def flags(argv: Sequence[str]) -> Flags:
-    """The words of a command by flag; '' has those that stand before any flag or behind one that takes none."""
+    """Return the words of a command by flag; '' holds the positional words and those after a flag without a value."""
     found: Flags = {'': []}
     here = ''
     for word in argv:
@@ -35,7 +35,7 @@ def flags(argv: Sequence[str]) -> Flags:
 
 
 def classifier_command(kept: Kept, tool: str, model: str, *more: str) -> str:
-    """How `tool` measures a classifier, as the last run on it went where one is known. more: further words."""
+    """Return the command for `tool` on a classifier, based on the last known run on it. more: further words."""
     run = _last(kept, tool, lambda given: _is_classifier(given, model))
     if run is None:
         return f'python tools/{tool} {model_flag(model)} {shlex.join([*_weights(model, {}), *more])}'.strip()
@@ -44,7 +44,7 @@ def classifier_command(kept: Kept, tool: str, model: str, *more: str) -> str:
 
 
 def detector_command(kept: Kept, tool: str, model: str, *more: str) -> str:
-    """As classifier_command, for a detector."""
+    """Return the command for `tool` on a detector, as in classifier_command."""
     run = _last(kept, tool, lambda given: _is_detector(given, model))
     given = flags(run.argv[1:]) if run else {}
     places = _places(given)[:2] if run else [f'configs/{Spec.parse(model).name}.py', 'CHECKPOINT']
@@ -53,7 +53,7 @@ def detector_command(kept: Kept, tool: str, model: str, *more: str) -> str:
 
 
 def attention_command(kept: Kept, model: str) -> str:
-    """How the attention of a classifier is analyzed: with the weights and the images of the last run on it."""
+    """Return the command that analyzes attention, with the weights and images of the last run on the classifier."""
     run, spec = _last(kept, '', lambda given: _is_classifier(given, model)), Spec.parse(model)
     given = flags(run.argv[1:]) if run else {}
     size = [] if spec.get('img_size') is None or '--img-size' in given else ['--img-size', str(spec.get('img_size'))]
@@ -64,7 +64,7 @@ def attention_command(kept: Kept, model: str) -> str:
 
 
 def as_source(kept: Kept, model: str) -> str:
-    """What --source takes for a model of the records, whose weights stand there without their folder."""
+    """Return the value of --source for a recorded model. Records name its weights without their folder."""
     run = _last(kept, '', lambda given: _is_classifier(given, model))
     given = flags(run.argv[1:]) if run else {}
     spec = Spec.parse(given['--model'][-1] if run else model)
@@ -74,7 +74,7 @@ def as_source(kept: Kept, model: str) -> str:
 
 
 def _weights(model: str, given: Flags) -> list[str]:
-    """Return --weights with its value, from the flags of a run or else by the name of the model."""
+    """Return --weights with its value, from the flags of a run or else from the model's name."""
     if given.get('--weights'):
         return ['--weights', given['--weights'][-1]]
     label = weights_label(model)
@@ -82,18 +82,18 @@ def _weights(model: str, given: Flags) -> list[str]:
 
 
 def _is_published(label: str) -> bool:
-    """Whether weights come with the model: timm's and torchvision's labels, a folder's, a function's."""
+    """Return whether weights come with the model: labels of timm and torchvision, of a folder, of a function."""
     return label in ('custom', 'pretrained') or '/' in label or ':' in label or '_Weights.' in label
 
 
 def _last(kept: Kept, tool: str, fits: Callable[[Flags], bool]) -> Run | None:
-    """The last run that fits, one of the same tool before those of others."""
+    """Return the last matching run, with preference for runs of the same tool."""
     runs = [run for run in kept.runs if run.argv and fits(flags(run.argv[1:]))]
     return max([run for run in runs if _is(run, tool)] or runs, key=lambda run: run.started, default=None)
 
 
 def _kept(given: Flags, run: Run, tool: str, kind: Sequence[str], more: Sequence[str]) -> list[str]:
-    """The flags of a run that hold for `tool`, too, and are not given anew."""
+    """Return the flags of a run that also apply to `tool` and are not in `more`."""
     holding = (*kind, *CORRUPTED) if _is(run, tool) else kind
     return [word for flag, values in given.items() if flag in holding and flag not in more for word in (flag, *values)]
 
@@ -103,7 +103,7 @@ def _is(run: Run, tool: str) -> bool:
 
 
 def _is_classifier(given: Flags, model: str) -> bool:
-    """Whether a run with these flags measured `model`, as far as its name in the records says."""
+    """Return whether a run with these flags measured `model`, as far as its recorded name shows."""
     spec, asked = Spec.parse(model), (given.get('--model') or [''])[-1]
     try:
         known = Spec.parse(asked)
@@ -121,5 +121,5 @@ def _is_detector(given: Flags, model: str) -> bool:
 
 
 def _places(given: Flags) -> list[str]:
-    """Config and checkpoint, wherever they stood."""
+    """Return config and checkpoint, given after --config or as positional words."""
     return [*given.get('--config', []), *given.get('', [])]

@@ -1,4 +1,4 @@
-"""Section on the corruptions of ImageNet-C: errors by severity, and CE against a reference."""
+"""Report section on the corruptions of ImageNet-C: errors by severity, and CE against a reference."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -28,12 +28,12 @@ from pit_downstream.report.parts import (
     words,
 )
 
-Ratio = tuple[float, float | None, float | None]  # CE and the ends of its interval, where it has one
+Ratio = tuple[float, float | None, float | None]  # CE and the ends of its interval, if any
 
 
 @SECTIONS.register('imagenet_c')
 def imagenet_c_section(measured: Measured) -> Section:
-    """Top-1 errors by corruption and severity, and CE against the reference."""
+    """Build the section on top-1 errors by corruption and severity, and CE against the reference."""
     parts: list[Part] = []
     gaps: list[Gap] = []
     for grid in grids(measured, lambda one: one.classifies):
@@ -51,7 +51,7 @@ def imagenet_c_section(measured: Measured) -> Section:
 
 
 def _errors(grid: Grid) -> Sheet:
-    """A row for every model and corruption."""
+    """Build a table with a row per model and corruption."""
     rows = []
     for one in grid.ones:
         for name in grid.names:
@@ -69,7 +69,7 @@ def _errors(grid: Grid) -> Sheet:
 
 
 def _ce(measured: Measured, grid: Grid) -> list[Part]:
-    """CE of every corruption that has one, and mCE, against a model on the same images or, on ImageNet's, AlexNet."""
+    """Build CE per corruption, where defined, and mCE against a model on the same images or, on ImageNet, AlexNet."""
     base = next((one for one in grid.ones if one.label == measured.reference), None)
     if base is None and not any(map(_has_alexnet, grid.ones)):
         return []
@@ -78,7 +78,7 @@ def _ce(measured: Measured, grid: Grid) -> list[Part]:
     if not any(rows.values()):
         return []
     known = {*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT}.union(*rows.values())
-    shown = [name for name in grid.names if name in known]  # over a gap there is a dash
+    shown = [name for name in grid.names if name in known]  # gaps show a dash
     against = base.label if base else ALEXNET
     caption = (f'CE in per cent of {against}{grid.said}, on {grid.name}: below 100 is better than {against}.'
                f'{"" if base else " Lines are 95 % intervals."} {sources(grid.ones)}')
@@ -106,13 +106,13 @@ def _has_alexnet(one: ModelResults) -> bool:
 
 
 def _ratio(one: ModelResults, base: ModelResults | None, name: str, variant: Variant) -> Ratio | None:
-    """CE with its interval; of another reference than AlexNet the quotient, which has none. None over a gap."""
+    """Return CE with its interval, or relative to `base` the quotient without interval. Return None over a gap."""
     try:
         ce = imagenet_c.corruption_error(one.table, name, **variant)
         if base is None:
             return ce, *imagenet_c.corruption_interval(one.table, name, **variant)
         return ce / imagenet_c.corruption_error(base.table, name, **variant), None, None
-    except (LookupError, ZeroDivisionError):  # a severity is missing, AlexNet's error not known, a reference perfect
+    except (LookupError, ZeroDivisionError):  # missing severity, unknown AlexNet error, or perfect reference
         return None
 
 
@@ -121,7 +121,7 @@ def _cell(ratio: Ratio | None) -> Cell:
 
 
 def _mce(one: ModelResults, base: ModelResults | None, variant: Variant) -> Cell:
-    """Of all fifteen, or a dash."""
+    """Return mCE over all fifteen corruptions, or a dash."""
     try:
         if base is None:
             return percent(imagenet_c.summarise(one.table, **variant)['mCE'],
@@ -133,7 +133,7 @@ def _mce(one: ModelResults, base: ModelResults | None, variant: Variant) -> Cell
 
 
 def _gaps(measured: Measured, grid: Grid) -> Iterable[Gap]:
-    """What keeps a table from an mCE."""
+    """Yield the missing measurements that prevent an mCE."""
     for one in grid.ones:
         keys = [(condition, ERROR) for condition in imagenet_c.conditions(**grid.variant)
                 if (condition, ERROR) not in one.table]

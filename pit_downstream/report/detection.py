@@ -1,4 +1,4 @@
-"""Sections on detectors: AP under the corruptions of COCO-C, and under attack."""
+"""Report sections on detectors: AP under the corruptions of COCO-C, and under attack."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,13 +14,13 @@ from pit_downstream.report.grids import Grid, choosing, corrupts, grids, heat, l
 from pit_downstream.report.measured import Group, Measured, ModelResults, sources
 from pit_downstream.report.parts import Figure, Gap, Heading, Part, Section, Sheet, percent, readable, words
 
-CHIEF = ('AP', 'mask_AP')  # of the metrics of detection, those that are drawn
-SHOWN = ('AP', 'AP50', 'AP75', 'mask_AP')  # those in the table of attacks
+CHIEF = ('AP', 'mask_AP')  # detection metrics that are drawn
+SHOWN = ('AP', 'AP50', 'AP75', 'mask_AP')  # metrics in the table of attacks
 
 
 @SECTIONS.register('coco_c')
 def coco_c_section(measured: Measured) -> Section:
-    """AP by corruption and severity; P, mPC and rPC."""
+    """Build the section on AP by corruption and severity, with P, mPC and rPC."""
     parts: list[Part] = []
     gaps: list[Gap] = []
     for grid in grids(measured, lambda one: one.detects):
@@ -42,7 +42,7 @@ def coco_c_section(measured: Measured) -> Section:
 
 @SECTIONS.register('detection_attacks')
 def detection_section(measured: Measured) -> Section:
-    """AP of detectors over epsilon."""
+    """Build the section on AP of detectors over epsilon."""
     parts: list[Part] = []
     for group in measured.groups(lambda one: one.detects and one.holds(attacked)):
         parts.append(Heading(group.name))
@@ -57,13 +57,13 @@ def detection_section(measured: Measured) -> Section:
 
 
 def _chief(ones: Sequence[ModelResults]) -> list[str]:
-    """The metrics that are drawn: AP of boxes and masks, or what there is instead."""
+    """Return the metrics to draw: AP of boxes and masks, or else the first available metric."""
     held = list(dict.fromkeys(metric for one in ones for metric in coco_c.measured(one.table)))
     return [metric for metric in CHIEF if metric in held] or held[:1]
 
 
 def _means(measured: Measured, grid: Grid, ones: Sequence[ModelResults], metric: str) -> list[Part]:
-    """The mean of a metric over the five severities, by corruption; only of whole rows."""
+    """Build the mean of a metric over the five severities, by corruption, for complete rows only."""
     rows = {one: {name: coco_c.performance_under_corruption(one.table, metric, [name], **grid.variant)
                   for name in grid.names if all((imagenet_c.condition(name, severity, **grid.variant), metric)
                                                 in one.table for severity in SEVERITIES)} for one in ones}
@@ -84,7 +84,7 @@ def _means(measured: Measured, grid: Grid, ones: Sequence[ModelResults], metric:
 
 
 def _kept_share(grid: Grid) -> Sheet:
-    """P, mPC and rPC of every metric; a dash over a gap."""
+    """Build a table of P, mPC and rPC of every metric. Gaps show a dash."""
     rows = []
     for one in grid.ones:
         summary = kept_share(one, **grid.variant)
@@ -96,7 +96,7 @@ def _kept_share(grid: Grid) -> Sheet:
 
 
 def kept_share(one: ModelResults, **variant) -> dict[str, float]:
-    """The summary of COCO-C; over a gap P alone, where that was measured."""
+    """Return the summary of COCO-C, or over a gap P alone, if measured."""
     try:
         return coco_c.summarise(one.table, **variant)
     except MissingMeasurement:
@@ -115,7 +115,7 @@ def _gaps(measured: Measured, grid: Grid) -> Iterable[Gap]:
 
 
 def _curves(measured: Measured, group: Group, metric: str) -> Iterable[Figure]:
-    """A panel for every attack, with a line for every detector."""
+    """Yield a panel per attack, with a line per detector."""
     lines: dict[str, dict[ModelResults, list[tuple[float, float]]]] = {}
     for one in group.ones:
         for rest, points in detection_attacks.curves(one.table, metric).items():

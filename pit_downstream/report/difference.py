@@ -1,4 +1,4 @@
-"""Section on differences: what two classifiers were both asked, and how much better one is."""
+"""Report section on differences: two classifiers on the same images, and how much better one is."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ SEVERAL = (imagenet_c.CORRUPTIONS, 'the 15 corruptions')
 
 @dataclass(frozen=True)
 class Compared:
-    """Accuracy of two models under one condition, or averaged over several. what: in words."""
+    """Accuracy of two models under one condition, or averaged over several. what: name of the condition."""
 
     what: str
     first: float
@@ -34,7 +34,7 @@ class Compared:
 
 @SECTIONS.register('differences')
 def differences_section(measured: Measured) -> Section:
-    """Every number that two classifiers have on the same images, and how much they differ."""
+    """Build the section that compares classifiers with the baseline on the same images."""
     parts: list[Part] = []
     for group in measured.groups(lambda one: one.classifies):
         base = measured.baseline(group.ones)
@@ -45,12 +45,12 @@ def differences_section(measured: Measured) -> Section:
             'was kept which images were right, the models are paired by image (a full dot): the interval is that of '
             "Bonett & Price (2012), p of McNemar's exact test. Elsewhere (a ring) the interval adds up those of both "
             'models, which is wider than need be. One interval in twenty misses zero by chance alone.')
-    parts.sort(key=lambda part: isinstance(part, Sheet))  # the figures first, side by side
+    parts.sort(key=lambda part: isinstance(part, Sheet))  # figures first, side by side
     return Section('differences', 'Differences', lead, tuple(parts))
 
 
 def _compared(measured: Measured, base: ModelResults, other: ModelResults) -> Iterator[Compared]:
-    """Clean, attacked, corrupted; what only one of the two was asked is left out."""
+    """Yield the clean, attacked and corrupted results that both models have."""
     if all((CLEAN, ERROR) in one.table for one in (base, other)):
         yield _of_rates(measured, base, other, CLEAN)
     for condition in base.conditions(ERROR):
@@ -72,7 +72,7 @@ def _of_rates(measured: Measured, base: ModelResults, other: ModelResults, condi
 
 
 def _of_corruptions(grid: Grid, base: ModelResults, other: ModelResults) -> Iterator[Compared]:
-    """The mean accuracy over all fifteen corruptions, and over the five severities of each."""
+    """Yield the mean accuracy over all fifteen corruptions, and over the five severities of each."""
     each = [((name,), readable(name)) for name in grid.names]
     for names, title in (SEVERAL, *each):
         keys = [(imagenet_c.condition(name, severity, **grid.variant), ERROR)

@@ -1,4 +1,4 @@
-"""How figures look: one palette, one size of letters, and colors that a page may exchange for those of the dark."""
+"""Figure style: palette, font sizes, and colors that a page can replace in dark mode."""
 
 import base64
 import io
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 INK, MUTED, GRID = '#1c2128', '#5b6572', '#d9dee4'
 PAPER = '#fefefe'
 SERIES = ('#0b66b0', '#d1590a', '#0a8a63', '#a8488f', '#8a6d00', '#5560c8', '#4d7f1f', '#b23a48')
-HEAT, COLD = '#2467ad', '#c4570f'  # cells of heat maps, with an opacity; the second for what is below zero
+HEAT, COLD = '#2467ad', '#c4570f'  # cells of heat maps, drawn with an opacity; COLD is for values below zero
 MARKERS = 'osD^vPX*'
-# What the page calls the colors that the dark exchanges; page.css gives the values
+# CSS variables of the colors that change in dark mode; page.css defines the values
 _VARIABLES = {INK: 'ink', MUTED: 'muted', GRID: 'grid', PAPER: 'paper',
               **{hue: f's{index}' for index, hue in enumerate(SERIES)}}
-WIDTH = 3.9  # inches of a figure; 72 units of the page each
+WIDTH = 3.9  # figure width in inches; 72 page units per inch
 _STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'pit_downstream', 'font.family': 'DejaVu Sans', 'font.size': 9,
           'text.color': INK, 'axes.edgecolor': GRID, 'axes.labelcolor': MUTED, 'axes.titlecolor': INK,
           'axes.titlesize': 9.5, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left', 'axes.labelsize': 8.5,
@@ -31,7 +31,7 @@ _STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'pit_downstream', 'font.family
 
 
 def require_matplotlib() -> None:
-    """Raise ImportError with what to do where matplotlib or jinja2 is missing."""
+    """Raise ImportError with instructions if matplotlib or jinja2 is missing."""
     try:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
@@ -45,7 +45,7 @@ def colour(number: int) -> str:
 
 
 def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that draws, made to draw in the style of this module."""
+    """Wrap a drawing function to use the style of this module."""
     @wraps(draw)
     def drawn(*args: Any, **options: Any) -> Any:
         import matplotlib
@@ -55,7 +55,7 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def canvas(title: str = '', *, height: float = 2.9, width: float = WIDTH) -> 'tuple[Figure, Axes]':
-    """A figure of one panel; called from a styled function."""
+    """Create a figure with one panel. Call it from a styled function."""
     from matplotlib.figure import Figure
     figure = Figure((width, height), layout='constrained')
     axes = figure.add_subplot()
@@ -65,9 +65,10 @@ def canvas(title: str = '', *, height: float = 2.9, width: float = WIDTH) -> 'tu
 
 @styled
 def svg(figure: 'Figure', name: str, *, themed: bool = False) -> str:
-    """An SVG element or, not `themed`, a file of its own on white paper.
+    """Return an SVG element or, if not `themed`, a standalone file on a white background.
 
-    themed: its colors are variables of the page, its letters the page's; ids begin with `name`, which must be unique.
+    themed: colors are variables of the page, and fonts are those of the page. IDs begin with `name`, which must be
+    unique.
     """
     out = io.StringIO()
     _save(figure, out, format='svg', transparent=themed, metadata={'Date': None, 'Creator': None})
@@ -88,7 +89,7 @@ def data_url(data: bytes, kind: str) -> str:
 
 def _save(figure: 'Figure', out: Any, **options: Any) -> None:
     figure.savefig(out, **options)
-    figure.set_layout_engine('none')  # everything has its place now; the next file need not look for it again
+    figure.set_layout_engine('none')  # the layout is final; the next file reuses it
 
 
 def _themed(text: str, name: str) -> str:
@@ -105,7 +106,7 @@ def _themed(text: str, name: str) -> str:
 
 
 def _font(found: re.Match) -> str:
-    """Older releases of matplotlib say weight, size and family in one."""
+    """Split the combined font property of older matplotlib releases into weight and size."""
     return f'font-weight: {found[1] or 400}; font-size: {found[2]}px'
 
 

@@ -1,4 +1,4 @@
-"""A report's numbers as JSON and CSV, its tables as LaTeX and Markdown, its figures as SVG and PNG."""
+"""Export of a report: numbers as JSON and CSV, tables as LaTeX and Markdown, figures as SVG and PNG."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ _LATEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'
 
 
 def require_places(out: str | Path, *, figures: str | None = None, tables: str | None = None) -> None:
-    """Raise ValueError, before any work, where the page or what comes with it could not be written."""
+    """Raise ValueError, before any work, if the page or its exports cannot be written."""
     if Path(out).suffix.lower() not in ('.html', '.htm'):
         raise ValueError(f'expected an HTML file for --out, got {out}; name one like report.html')
     for suffix in (Path(out).suffix, '.json', '.csv'):
@@ -30,9 +30,9 @@ def require_places(out: str | Path, *, figures: str | None = None, tables: str |
 
 
 def as_json(report: Report) -> str:
-    """{'title', 'about', 'models', 'sections': {name: {'title', 'tables', 'figures', 'gaps'}}}; fractions.
+    """Return {'title', 'about', 'models', 'sections': {name: {'title', 'tables', 'figures', 'gaps'}}}, in fractions.
 
-    tables: by name {'caption', 'columns', 'rows'}, a cell being {'text'} and, of a number, 'value', 'low', 'high'.
+    tables: by name {'caption', 'columns', 'rows'}. A cell is {'text'}; a number also has 'value', 'low', 'high'.
     figures: by name {'caption', 'points'}.
     """
     sections = {section.name: {
@@ -46,7 +46,7 @@ def as_json(report: Report) -> str:
 
 
 def as_csv(report: Report) -> str:
-    """One line for every number, of tables and of figures."""
+    """Return one line per number in tables and figures."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
     writer.writerow(COLUMNS)
@@ -58,7 +58,7 @@ def as_csv(report: Report) -> str:
 
 
 def as_markdown(sheet: Sheet) -> str:
-    """A table as GitHub renders it; numbers to the right, their intervals in brackets."""
+    """Return a GitHub Markdown table. Numbers are right-aligned, with intervals in brackets."""
     def line(cells: list[str]) -> str:
         return f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in cells)} |'
     rule = ['---:' if _numeric(sheet, column) else '---' for column in range(len(sheet.columns))]
@@ -67,7 +67,7 @@ def as_markdown(sheet: Sheet) -> str:
 
 
 def as_latex(sheet: Sheet) -> str:
-    """A table for the package booktabs."""
+    """Return a LaTeX table for the booktabs package."""
     columns = ''.join('r' if _numeric(sheet, column) else 'l' for column in range(len(sheet.columns)))
     lines = [' & '.join(map(_escaped, cells)) + r' \\' for cells in
              [list(sheet.columns), *([_plain(cell) for cell in row] for row in sheet.rows)]]
@@ -77,7 +77,7 @@ def as_latex(sheet: Sheet) -> str:
 
 
 def write_report(report: Report, out: str | Path, *, html: str) -> list[Path]:
-    """The page, and its numbers beside it as JSON and CSV; returns the files."""
+    """Write the page, with its numbers beside it as JSON and CSV, and return the files."""
     files = {Path(out): html, Path(out).with_suffix('.json'): as_json(report),
              Path(out).with_suffix('.csv'): as_csv(report)}
     for path, text in files.items():
@@ -86,7 +86,7 @@ def write_report(report: Report, out: str | Path, *, html: str) -> list[Path]:
 
 
 def write_figures(report: Report, folder: str | Path | None) -> list[Path]:
-    """Every figure as NAME.svg and NAME.png; returns the files. Without a folder none."""
+    """Write every figure as NAME.svg and NAME.png, and return the files. Without a folder, write none."""
     if folder is None:
         return []
     files = []
@@ -100,7 +100,7 @@ def write_figures(report: Report, folder: str | Path | None) -> list[Path]:
 
 
 def write_tables(report: Report, folder: str | Path | None) -> list[Path]:
-    """Every table as NAME.tex and NAME.md; returns the files. Without a folder none."""
+    """Write every table as NAME.tex and NAME.md, and return the files. Without a folder, write none."""
     if folder is None:
         return []
     files = []

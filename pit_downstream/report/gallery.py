@@ -1,4 +1,4 @@
-"""Section of images: what lay as PNG or JPEG in the given folders."""
+"""Report section of images: PNG and JPEG files in the given folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,23 +8,23 @@ from pit_downstream.report.inputs import PICTURES
 from pit_downstream.report.measured import Measured
 from pit_downstream.report.parts import Gap, Picture, Section
 
-SHOWN = 6  # of a folder
-LARGEST = 3 << 20  # bytes of an image: the page holds them all
+SHOWN = 6  # images per folder
+LARGEST = 3 << 20  # bytes of an image; the page embeds all of them
 COMMANDS = (('corrupted images', 'python tools/show_corruptions.py PHOTO.jpg --out DIR/corruptions.png'),
             ('found boxes', 'python tools/show_detections.py CONFIG CHECKPOINT --out DIR/detections.png'))
 
 
 @SECTIONS.register('pictures')
 def pictures_section(measured: Measured) -> Section:
-    """A few of every folder, evenly spread."""
+    """Build the section with a few evenly spaced images of every folder."""
     parts = [picture for number, (folder, files) in enumerate(measured.kept.pictures.items(), 1)
              for picture in _some(folder, files, number)]
     gaps = () if parts else tuple(Gap(f'no {what}', command) for what, command in COMMANDS)
-    return Section('pictures', 'Pictures', 'As they lay in the given folders.', tuple(parts), gaps)
+    return Section('pictures', 'Pictures', 'From the given folders.', tuple(parts), gaps)
 
 
 def _some(folder: Path, files: Sequence[Path], number: int) -> list[Picture]:
-    """Evenly spread. number: of the folder, since two may have images of one name."""
+    """Select evenly spaced images. number: index of the folder, since two folders may share image names."""
     small = [path for path in files if path.stat().st_size <= LARGEST]
     count = min(SHOWN, len(small))
     chosen = [small[index * len(small) // count] for index in range(count)]

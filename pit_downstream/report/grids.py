@@ -1,4 +1,4 @@
-"""Corruption by severity: what was measured on the same images, for every way of corrupting that was used."""
+"""Corruption-by-severity grids: results on the same images, for every variant of the corruptions."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Variant = dict[str, Value]
 
 @dataclass(frozen=True)
 class Grid:
-    """name: of the images. short: a part of file names. variant: what the corruptions say beside their severity."""
+    """Corruption-by-severity grid. name: of the images. short: file name suffix. variant: arguments except severity."""
 
     name: str
     short: str
@@ -28,13 +28,13 @@ class Grid:
 
     @property
     def said(self) -> str:
-        """' (jpeg=85)', for captions; '' of the plain way."""
+        """Return ' (jpeg=85)' for captions, or '' without a variant."""
         words = ', '.join(f'{key}={spelled(value)}' for key, value in self.variant.items())
         return f' ({words})' if words else ''
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The corruptions of which any of the tables holds a number, in the order of the benchmark."""
+        """Return the corruptions with a number in any of the tables, in the order of the benchmark."""
         held = dict.fromkeys(condition.corruption.name for one in self.ones for condition in one.conditions()
                              if corrupts(condition) and condition == imagenet_c.condition(
                                  condition.corruption.name, condition.corruption.get('severity'), **self.variant))
@@ -42,14 +42,14 @@ class Grid:
         return *known, *(name for name in held if name not in known)
 
     def cells(self, one: ModelResults, metric: str) -> dict[tuple[int, int], Key]:
-        """Where a table has a number: by (row, column)."""
+        """Return the keys of the available numbers by (row, column)."""
         keys = {(row, column): (imagenet_c.condition(name, severity, **self.variant), metric)
                 for row, name in enumerate(self.names) for column, severity in enumerate(SEVERITIES)}
         return {place: key for place, key in keys.items() if key in one.table}
 
 
 def grids(measured: Measured, kind: Callable[[ModelResults], bool]) -> Iterator[Grid]:
-    """For the tables of a kind, one for each set of images and each way of corrupting."""
+    """Yield one grid per set of images and corruption variant, for the tables that satisfy `kind`."""
     for group in measured.groups(lambda one: kind(one) and one.holds(corrupts)):
         every = [way for one in group.ones for way in variants(one)]
         ways = [way for index, way in enumerate(every) if way not in every[:index]]
@@ -59,14 +59,14 @@ def grids(measured: Measured, kind: Callable[[ModelResults], bool]) -> Iterator[
 
 
 def corrupts(condition: Condition) -> bool:
-    """A corruption of some severity, and no attack."""
+    """Return whether the condition is a corruption with a severity, without an attack."""
     return condition.attack is None and condition.corruption is not None and bool(condition.corruption.get('severity'))
 
 
 def variants(one: ModelResults) -> list[Variant]:
-    """What the corruptions of a table say beside their severity: {}, {'jpeg': 85}, {'variant': 'hendrycks'} ...
+    """Return the corruption arguments of a table besides severity: {}, {'jpeg': 85}, {'variant': 'hendrycks'} ...
 
-    Of the authors' own way only three corruptions say that it is theirs; the others belong to either.
+    Only three corruptions carry variant='hendrycks'. The others belong to both variants.
     """
     specs = [condition.corruption for condition in one.conditions() if corrupts(condition)]
     found: list[Variant] = []
@@ -80,7 +80,7 @@ def variants(one: ModelResults) -> list[Variant]:
 
 def lacking(measured: Measured, kind: Callable[[ModelResults], bool], has: Callable[[ModelResults], bool]
             ) -> list[ModelResults]:
-    """A table of every model of a kind that has nothing of something, wherever it was measured."""
+    """Return one table of every model that satisfies `kind` and has no table that satisfies `has`."""
     having = {one.number for one in measured.ones if has(one)}
     first: dict[int, ModelResults] = {}
     for one in measured.ones:
@@ -90,7 +90,7 @@ def lacking(measured: Measured, kind: Callable[[ModelResults], bool], has: Calla
 
 
 def heat(grid: Grid, one: ModelResults, metric: str, name: str, *, noun: str = '', high: float = 1.) -> Figure:
-    """The heat map of one table. noun: what the metric is called in the caption."""
+    """Draw the heat map of one table. noun: name of the metric in the caption."""
     cells = grid.cells(one, metric)
     clean = f', clean {100 * one.table[CLEAN, metric]:.1f}' if (CLEAN, metric) in one.table else ''
     drawing = charts.heat_map(one.label + clean, list(map(readable, grid.names)), list(map(str, SEVERITIES)),
@@ -103,7 +103,7 @@ def heat(grid: Grid, one: ModelResults, metric: str, name: str, *, noun: str = '
 
 
 def what(one: ModelResults, keys: Sequence[Key], noun: str, therefore: str) -> str:
-    """A gap in words. keys: what is not there."""
+    """Describe a gap in words. keys: the missing measurements."""
     names = list(dict.fromkeys('clean' if key[0] == CLEAN else key[0].corruption.name for key in keys))
     few = ', '.join(map(readable, names[:4])) + (f' and {len(names) - 4} more' if len(names) > 4 else '')
     return (f'{one.label} on {dataset_label(one.table.dataset)}: no {noun} under {len(keys)} '
@@ -111,7 +111,7 @@ def what(one: ModelResults, keys: Sequence[Key], noun: str, therefore: str) -> s
 
 
 def choosing(keys: Sequence[Key]) -> list[str]:
-    """The flags that choose the corruptions and severities of `keys`."""
+    """Return the flags that select the corruptions and severities of `keys`."""
     specs = [key[0].corruption for key in keys if key[0].corruption]
     return ['--corruptions', *dict.fromkeys(spec.name for spec in specs), '--severities',
             *sorted({str(spec.get('severity')) for spec in specs})] if specs else []

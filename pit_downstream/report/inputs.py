@@ -1,4 +1,4 @@
-"""What was kept: the files that a report is made of, found under the paths that the user names, and read."""
+"""Report inputs: result files found and read under the given paths."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from pit_downstream.core.jsonl import JsonLines
 from pit_downstream.core.records import Record, ResultStore, Table, checked, first_values, model_key
 from pit_downstream.core.spec import quote
 
-LARGEST_JSON = 8 << 20  # bytes; what is larger in a folder is an annotation file or a dump, and no summary
+LARGEST_JSON = 8 << 20  # bytes; a larger file in a folder is an annotation file or a dump, not a summary
 PICTURES = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg'}
 _FIELDS = ('model', 'dataset', 'condition', 'metric', 'value', 'count', 'seed')
 
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A line of runs.jsonl: what one run of a tool was. folder: the store that it wrote to."""
+    """One run of a tool, as in a line of runs.jsonl. folder: the store that it wrote to."""
 
     folder: Path
     argv: tuple[str, ...]
@@ -36,11 +36,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Kept:
-    """Everything that was found.
+    """Contents of all input files.
 
-    tables: one for each model, dataset and seed. sources: the files of each. verdicts: by condition, then by image,
-    whether the model stood. logs: mmengine's scalars.json by work dir. speeds: benchmark JSONs by file. images: files
-    by folder.
+    tables: one per model, dataset and seed. sources: the files of each. verdicts: by condition, then by image, whether
+    the model was right. logs: mmengine's scalars.json by work dir. speeds: benchmark JSONs by file. images: files by
+    folder.
     """
 
     tables: Mapping[Key, Table] = field(default_factory=dict)
@@ -53,10 +53,10 @@ class Kept:
 
 
 def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) -> Kept:
-    """Read files and folders, but for what lies in the folders `apart_from`.
+    """Read files and folders, except for the folders `apart_from`.
 
-    Raises FileNotFoundError for a path that is not there; ValueError where there is nothing to report, for a line that
-    cannot be read and for two values of one number.
+    Raises FileNotFoundError for a missing path, and ValueError if there is nothing to report, a line cannot be read, or
+    a number has two values.
     """
     paths = list(map(Path, paths))
     absent = [path for path in paths if not path.exists()]
@@ -89,7 +89,7 @@ def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) 
 
 
 def find(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files among `paths` and in their folders, each once, sorted within a folder; nothing hidden."""
+    """Yield each file among `paths` and in their folders once, sorted within a folder, without hidden files."""
     seen = set()
     for path in paths:
         for file in [path] if path.is_file() else _walk(path):
@@ -104,7 +104,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         for name in sorted(names):
             path = Path(place, name)
             log = path.parent.name == 'vis_data'
-            if not path.is_file():  # a pipe, whose reading would wait for a writer, or a dangling link
+            if not path.is_file():  # a pipe, which would block the reader, or a dangling link
                 _log.warning('%s ignored: no regular file', path)
             elif not name.startswith('.') and (name == 'scalars.json' or not (log and path.suffix == '.json')) \
                     and not (path.suffix == '.jsonl' and not name.startswith('results')):
@@ -112,7 +112,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _read_json(path: Path, *, named: bool) -> Any:
-    """None for what is not meant for a report; one that the user has named must be JSON."""
+    """Parse JSON; return None for a file that is not for a report. A file that the user names must be JSON."""
     if not named and path.stat().st_size > LARGEST_JSON:
         return None
     try:
@@ -131,7 +131,7 @@ def _summary_rows(path: Path, content: Any) -> list[Record]:
 
 
 def _record_rows(content: Any) -> Iterator[Record]:
-    """The records in a summary that a tool wrote with --json, or in several summaries."""
+    """Yield the records in one or more summaries that a tool wrote with --json."""
     if isinstance(content, dict) and isinstance(content.get('records'), list):
         about = {key: content.get(key) for key in ('model', 'dataset')}
         for row in content['records']:
@@ -146,10 +146,10 @@ def _record_rows(content: Any) -> Iterator[Record]:
 
 def _tables(found: Mapping[Path, Sequence[tuple[str, Record]]]
             ) -> tuple[dict[Key, Table], dict[Key, tuple[Path, ...]]]:
-    """Records of several files as tables; a number that is there twice counts once."""
+    """Group records of several files into tables. A repeated number counts once."""
     sources: dict[Key, dict[Path, None]] = {}
     grouped: dict[Key, list[Record]] = {}
-    names: dict[str, str] = {}  # of models with equal tensors the first name counts
+    names: dict[str, str] = {}  # models with equal tensors share the first name
 
     def key(record: Record) -> Key:
         return names.setdefault(model_key(record.model), record.model), record.dataset, record.seed
@@ -163,8 +163,7 @@ def _tables(found: Mapping[Path, Sequence[tuple[str, Record]]]
 
 
 def _verdicts(folders: Iterable[Path], models: Iterable[str]) -> dict[Key, dict[str, dict[str, bool]]]:
-    """From verdicts*.jsonl; of an image that is there twice the first counts, as in the records. models: their names.
-    """
+    """Read verdicts*.jsonl. For repeated images the first verdict counts, as in the records. models: their names."""
     found: dict[Key, dict[str, dict[str, bool]]] = {}
     names = {model_key(model): model for model in models}
     for path in (path for folder in folders for path in sorted(folder.glob('verdicts*.jsonl'))):
@@ -189,12 +188,12 @@ def _runs(folders: Iterable[Path]) -> Iterator[Run]:
             try:
                 run = json.loads(line)
                 yield Run(folder, tuple(run['argv']), run['started'], run['device'], run['commit'], run['versions'])
-            except (ValueError, KeyError, TypeError):  # of another version; the records stand without it
+            except (ValueError, KeyError, TypeError):  # from another version; the records are valid without it
                 continue
 
 
 def _grouped(paths: Iterable[Path], *, up: int = 0) -> dict[Path, tuple[Path, ...]]:
-    """By their folder, or the folder so many levels above it."""
+    """Group by folder, or by the folder `up` levels above it."""
     found: dict[Path, list[Path]] = {}
     for path in paths:
         found.setdefault([path.parent, *path.parent.parents][up], []).append(path)

@@ -1,4 +1,4 @@
-"""The kept records as sections want them: by what was measured on the same images, with a name for every model."""
+"""Recorded results for the report sections: grouped by images, with a label per model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ ALEXNET = 'AlexNet'
 
 @dataclass(frozen=True)
 class ModelResults:
-    """The table of one model on one set of images. number: of the model, for its color. label: its short name."""
+    """Table of one model on one set of images. number: of the model, for its color. label: its short name."""
 
     key: Key
     table: Table
@@ -36,11 +36,11 @@ class ModelResults:
         return self.table.model
 
     def holds(self, wanted: Callable[[Condition], bool], metric: str | None = None) -> bool:
-        """Whether there is a record of such a condition, and of this metric."""
+        """Return whether there is a record of such a condition, and of this metric."""
         return any(wanted(condition) for condition in self.conditions(metric))
 
     def conditions(self, metric: str | None = None) -> list[Condition]:
-        """In the order of the table."""
+        """Return the conditions in the order of the table."""
         return list(dict.fromkeys(_parsed(record.condition) for record in self.table.records
                                   if metric in (None, record.metric)))
 
@@ -59,7 +59,7 @@ class ModelResults:
 
 @dataclass(frozen=True)
 class Group:
-    """Tables that were measured on the same images. name: of the dataset. short: a part of file names."""
+    """Tables measured on the same images. name: of the dataset. short: file name suffix."""
 
     name: str
     short: str
@@ -68,14 +68,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Measured:
-    """kept: the files' contents. reference: label of a model, or AlexNet, that others are compared with."""
+    """Results of all input files. kept: file contents. reference: label of the model to compare with, or AlexNet."""
 
     kept: Kept
     reference: str = ALEXNET
 
     @cached_property
     def ones(self) -> tuple[ModelResults, ...]:
-        """One for each model, dataset and seed."""
+        """Return one entry per model, dataset and seed."""
         labels = model_labels(model for model, _, _ in self.kept.tables)
         order = list(dict.fromkeys(model_key(model) for model, _, _ in self.kept.tables))
         seeds = {model_key(model): {key[2] for key in self.kept.tables if model_key(key[0]) == model_key(model)}
@@ -90,11 +90,11 @@ class Measured:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The number of each model by its label."""
+        """Return the number of each model by its label."""
         return {one.label: one.number for one in self.ones}
 
     def groups(self, wanted: Callable[[ModelResults], bool]) -> Iterator[Group]:
-        """The tables that are `wanted`, by the images they were measured on."""
+        """Yield the tables that satisfy `wanted`, grouped by images."""
         found: dict[str, list[ModelResults]] = {}
         for one in self.ones:
             if wanted(one):
@@ -102,18 +102,18 @@ class Measured:
         labels = [dataset_label(pictures) for pictures in found]
         for index, (pictures, ones) in enumerate(found.items(), 1):
             label = labels[index - 1]
-            if labels.count(label) > 1:  # as of the images that one annotation file has under several corruptions
+            if labels.count(label) > 1:  # e.g. one annotation file for several corruptions
                 label = f'{label}, files {Spec.parse(pictures).get("files")}'
             yield Group(label, f'_{index}' if len(found) > 1 else '', tuple(ones))
 
     def label_of(self, model: str) -> str:
-        """The label of a model that is named inside a condition; of one that was not measured itself, its name."""
+        """Return the label of a model named in a condition, or its name if it was not measured itself."""
         wanted = model_key(model)
         return next((one.label for one in self.ones if model_key(one.model) == wanted),
                     model_labels([model])[model])
 
     def baseline(self, ones: Sequence[ModelResults]) -> ModelResults:
-        """Whom the others are compared with: the reference where it is among them, the first otherwise."""
+        """Return the model to compare with: the reference if included, else the first."""
         return next((one for one in ones if one.label == self.reference), ones[0])
 
 
@@ -123,13 +123,13 @@ def _parsed(text: str) -> Condition:
 
 
 def sources(ones: Sequence[ModelResults]) -> str:
-    """Where the numbers of some tables come from, for a caption."""
+    """Return a caption that names the files of some tables."""
     files = list(dict.fromkeys(f'{path.parent.name}/{path.name}' for one in ones for path in one.files))
     return f'From {", ".join(files[:4])}{" …" if len(files) > 4 else ""}.'
 
 
 def _disambiguate(one: ModelResults, every: Sequence[ModelResults]) -> ModelResults:
-    """With what is said of the view in its label, where the same model has seen the same images otherwise."""
+    """Add view arguments to the label if the same model was measured on the same images with another view."""
     spec = Spec.parse(one.table.dataset)
     twins = [other for other in every if other.label == one.label and other.key != one.key
              and same_pictures(other.table.dataset) == str(spec.without(*VIEW))]

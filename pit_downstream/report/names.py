@@ -1,4 +1,4 @@
-"""Names of models and datasets on the page: short where that is clear, the whole Spec elsewhere."""
+"""Labels of models and datasets on the page: short if unambiguous, otherwise the full Spec."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 from pit_downstream.core.records import model_key, weights_label
 from pit_downstream.core.spec import Spec, spelled
 
-VIEW = ('size', 'resize', 'interpolation', 'mode', 'border', 'view')  # how a model looks at an image (datasets.base)
+VIEW = ('size', 'resize', 'interpolation', 'mode', 'border', 'view')  # arguments of a view (datasets.base)
 
 def same_pictures(dataset: str) -> str:
-    """The same for one set of images, however a model looks at them."""
+    """Return the dataset without view arguments, which is equal for the same images."""
     return str(Spec.parse(dataset).without(*VIEW))
 
 
 def model_labels(models: Iterable[str]) -> dict[str, str]:
-    """A short name for each, by its Spec text: its own where no other model has it, with what tells them apart else."""
+    """Return a short label by Spec text: the name if it is unique, otherwise with the arguments that differ."""
     models = list(dict.fromkeys(models))
     keys = {model: Spec.parse(model_key(model)) for model in models}
     labels = {}
@@ -30,7 +30,7 @@ def model_labels(models: Iterable[str]) -> dict[str, str]:
 
 
 def dataset_label(dataset: str) -> str:
-    """'cifar10/test, 100 of 2000 images', from what a Spec says."""
+    """Return a label such as 'cifar10/test, 100 of 2000 images' from a Spec."""
     spec = Spec.parse(dataset)
     name = spec.name
     if isinstance(spec.get('root'), str):
@@ -44,7 +44,7 @@ def dataset_label(dataset: str) -> str:
 
 
 def _short(spec: Spec, differing: list[tuple]) -> str:
-    """The name with these arguments; of a file of weights its name and a part of its digest."""
+    """Return the name with these arguments. A weights file is shown by name and part of its digest."""
     words = []
     for key, value in differing:
         file, at, digest = str(value).rpartition('@')

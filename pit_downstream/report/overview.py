@@ -1,4 +1,4 @@
-"""The first and the last section: the numbers that sum the models up, and what was measured on what."""
+"""First and last section of the report: the main numbers of all models, and their provenance."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,13 +19,13 @@ from pit_downstream.report.measured import Measured, ModelResults, sources
 from pit_downstream.report.names import dataset_label
 from pit_downstream.report.parts import MISSING, Cell, Part, Section, Sheet, missing, percent, whole, words
 
-USUAL = ('Linf 4/255', 'Linf 8/255')  # what a headline quotes first, as most papers do
-LIBRARIES = ('pit_downstream', 'torch', 'timm', 'mmdet')  # whose versions are shown
+USUAL = ('Linf 4/255', 'Linf 8/255')  # preferred in the headline, as in most papers
+LIBRARIES = ('pit_downstream', 'torch', 'timm', 'mmdet')  # libraries whose versions are shown
 
 
 @SECTIONS.register('headline')
 def headline_section(measured: Measured) -> Section:
-    """One row for every model and dataset."""
+    """Build the section with one row per model and dataset."""
     classifiers, detectors = ([one for one in measured.ones if kind(one)] for kind in
                               (lambda one: one.classifies and not is_shift(one.table.dataset),
                                lambda one: one.detects))
@@ -38,7 +38,7 @@ def headline_section(measured: Measured) -> Section:
 
 @SECTIONS.register('provenance')
 def provenance_section(measured: Measured) -> Section:
-    """What was measured on what, and by which runs."""
+    """Build the section on the measured datasets and the runs that measured them."""
     rows = tuple((one.cell, words(one.model), words(one.table.dataset), whole(one.key[2]),
                   whole(max(record.count for record in one.table.records)), whole(len(one.conditions())),
                   whole(len(one.table)), words(', '.join(f'{path.parent.name}/{path.name}' for path in one.files)))
@@ -49,7 +49,7 @@ def provenance_section(measured: Measured) -> Section:
     sheets = []
     if rows:
         columns = ('model', 'in the records', 'data', 'seed', 'images', 'conditions', 'records', 'files')
-        sheets.append(Sheet('records', 'What was measured on what, as the records name it.', columns, rows))
+        sheets.append(Sheet('records', 'Models and datasets, with the names of the records.', columns, rows))
     if runs:
         columns = ('started, UTC', 'device', 'commit', 'versions', 'command')
         sheets.append(Sheet('runs', 'The runs that measured it, from runs.jsonl beside the records.', columns, runs,
@@ -59,7 +59,7 @@ def provenance_section(measured: Measured) -> Section:
 
 
 def summary_line(measured: Measured) -> str:
-    """'2 models, 3 datasets, 804 records'."""
+    """Return a line such as '2 models, 3 datasets, 804 records'."""
     counts = {'model': len({one.number for one in measured.ones}),
               'dataset': len({dataset_label(one.table.dataset) for one in measured.ones}),
               'record': sum(len(one.table) for one in measured.ones), 'training log': len(measured.kept.logs),
@@ -89,12 +89,12 @@ def _classifiers(measured: Measured, ones: Iterable[ModelResults]) -> Sheet:
 
 
 def _count(one: ModelResults, metric: str) -> Cell:
-    """On how many images the numbers rest, the fewest where these differ."""
+    """Return the number of images behind a metric, the smallest if it varies."""
     return whole(min(record.count for record in one.table.records if record.metric == metric))
 
 
 def _corrupted(one: ModelResults) -> list[Cell]:
-    """Of the first way of corrupting that is whole."""
+    """Return the cells of the first complete corruption variant."""
     for variant in variants(one):
         try:
             summary, ends = (take(one.table, **variant) for take in (imagenet_c.summarise, imagenet_c.intervals))
@@ -105,8 +105,10 @@ def _corrupted(one: ModelResults) -> list[Cell]:
 
 
 def _quoted(worst: Mapping[Condition, Rate], single: Mapping[Condition, Rate]) -> tuple[str, Cell]:
-    """What a headline quotes: Linf at 4/255 or 8/255 where there is one, else the largest epsilon; the worst case over
-    the attacks or, where it was not kept which images each fooled, the strongest of them."""
+    """Return the headline robustness: Linf at 4/255 or 8/255 if available, otherwise the largest epsilon.
+
+    It is the worst case over the attacks or, without verdicts by image, the strongest attack.
+    """
     still = {condition: rate for condition, rate in single.items() if condition.corruption is None}
     if not still:
         return MISSING, missing()
@@ -119,7 +121,7 @@ def _quoted(worst: Mapping[Condition, Rate], single: Mapping[Condition, Rate]) -
 
 
 def _size(condition: Condition) -> str:
-    """'Linf 8/255'; of a patch 'patch'."""
+    """Return a label such as 'Linf 8/255', or 'patch' for a patch."""
     norm, epsilon = condition.attack.get('norm', 'Linf'), condition.attack.get('epsilon')
     return f'{norm} {spelled(epsilon)}' if epsilon is not None else str(norm)
 

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: style, script, figures and images are in it."""
+"""Report as one self-contained HTML file with style, script, figures and images."""
 
 import re
 from datetime import datetime, timezone
@@ -13,7 +13,7 @@ FILES = Path(__file__).parent / 'page_files'
 
 
 def as_html(report: Report, *, made: str = '') -> str:
-    """made: when and from what commit, for the foot of the page."""
+    """Render a report as HTML. made: date and commit for the footer."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     engine = Environment(loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                          lstrip_blocks=True)
@@ -27,7 +27,7 @@ def as_html(report: Report, *, made: str = '') -> str:
 
 
 def made_now() -> str:
-    """For the foot of a page."""
+    """Return the footer of a page."""
     at = commit()
     return (f'Made on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by pit_downstream {__version__}'
             f'{at and f" at commit {at}"}.')
@@ -38,7 +38,7 @@ def kind(part: object) -> str:
 
 
 def groups(section: Section) -> list[list]:
-    """The parts in their order, figures and images that follow each other together: they stand side by side."""
+    """Return the parts in order, with consecutive figures or images grouped to be shown side by side."""
     found: list[list] = []
     for part in section.parts:
         same = found and kind(found[-1][0]) == kind(part) and not isinstance(part, (Heading, Sheet))
@@ -47,12 +47,12 @@ def groups(section: Section) -> list[list]:
 
 
 def opening(caption: str) -> str:
-    """What a table is about: the beginning of its caption."""
+    """Return the subject of a table: the beginning of its caption."""
     return re.split(r'[,:;]|\. ', caption)[0]
 
 
 def numeric(sheet: Sheet, column: int) -> bool:
-    """Whether a column holds numbers, which stand to the right."""
+    """Return whether a column holds numbers, which are right-aligned."""
     return any(row[column].value is not None for row in sheet.rows)
 
 
@@ -61,7 +61,7 @@ def folded(sheet: Sheet) -> bool:
 
 
 def interval(cell: Cell) -> str:
-    """The interval of a percentage, '60.6 to 64.9'."""
+    """Return the interval of a percentage, such as '60.6 to 64.9'."""
     if cell.low is None or cell.high is None:
         return ''
     ends = (f'{100 * end:+.1f}' if cell.text[0] in '+−' else f'{100 * end:.1f}' for end in (cell.low, cell.high))

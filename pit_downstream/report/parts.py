@@ -1,4 +1,4 @@
-"""What a report is made of: sections of tables, figures, images and gaps."""
+"""Parts of a report: sections of tables, figures, images and gaps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a table. text: as shown. value: exact, a fraction where the text is a percentage; None for words.
+    """Cell of a table. text: as shown. value: exact, a fraction if the text is a percentage; None for words.
 
-    low, high: the ends of its 95 % interval where it has one. model: the number of the model whose color marks it.
+    low, high: ends of the 95 % interval, if any. model: number of the model whose color marks the cell.
     """
 
     text: str
@@ -24,9 +24,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of the page. name: of its file, unique in the report. caption: what, units, source.
+    """Table of the page. name: of its file, unique in the report. caption: content, units, source.
 
-    folded: shown only when asked for, as the numbers behind a figure are.
+    folded: collapsed by default, as for the numbers behind a figure.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn figure. name, caption: as of Sheet. drawing: matplotlib's.
+    """Drawn figure. name, caption: as in Sheet. drawing: a matplotlib figure.
 
     points: the numbers in it, one mapping each, {'model': ..., 'epsilon': ..., 'value': ...}.
     """
@@ -51,7 +51,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that lay in a file. data: its bytes. kind: 'png' or 'jpeg'."""
+    """Image from a file. data: its bytes. kind: 'png' or 'jpeg'."""
 
     name: str
     caption: str
@@ -61,7 +61,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gap:
-    """What was not measured, and the command that measures it."""
+    """Missing measurement, and the command that fills it."""
 
     what: str
     command: str
@@ -69,7 +69,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Heading:
-    """What the parts that follow are about, where a section has several."""
+    """Subject of the parts that follow, in a section with several subjects."""
 
     text: str
 
@@ -79,7 +79,7 @@ Part = Heading | Sheet | Figure | Picture
 
 @dataclass(frozen=True)
 class Section:
-    """name: of SECTIONS, and the anchor on the page. lead: one or two sentences on how to read it."""
+    """Section of a report. name: in SECTIONS, and the page anchor. lead: one or two sentences on how to read it."""
 
     name: str
     title: str
@@ -90,8 +90,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """about: what stands under the title. sections: in their order on the page, none of them empty. models: their names
-    by their numbers."""
+    """Complete report. about: text under the title. sections: not empty, in page order. models: names by number."""
 
     title: str
     about: str
@@ -103,7 +102,7 @@ class Report:
         return tuple(dict.fromkeys(gap for section in self.sections for gap in section.gaps))
 
     def parts(self, kind: type) -> list[Any]:
-        """All parts of one kind, in their order on the page."""
+        """Return all parts of one type, in page order."""
         return [part for section in self.sections for part in section.parts if isinstance(part, kind)]
 
 
@@ -119,21 +118,21 @@ def missing() -> Cell:
 
 
 def percent(value: float | None, interval: Sequence[float] | None = None) -> Cell:
-    """A fraction as a percentage with one decimal; '–' for None."""
+    """Format a fraction as a percentage with one decimal; '–' for None."""
     if value is None:
         return missing()
     return Cell(_minus(f'{100 * value:.1f}'), value, *(interval or (None, None)))
 
 
 def points(value: float | None, interval: Sequence[float] | None = None) -> Cell:
-    """A difference of fractions in percentage points, with its sign."""
+    """Format a difference of fractions in percentage points, with its sign."""
     if value is None:
         return missing()
     return Cell(_minus(f'{100 * value:+.1f}').replace('+0.0', '0.0'), value, *(interval or (None, None)))
 
 
 def number(value: float | None, digits: int = 3) -> Cell:
-    """A number that is no rate, with so many significant digits."""
+    """Format a number that is not a rate, with `digits` significant digits."""
     if value is None:
         return missing()
     return Cell(f'{value:.0f}' if abs(value) >= 10 ** digits else f'{value:.{digits}g}', value)
@@ -152,5 +151,5 @@ def slug(label: str) -> str:
 
 
 def _minus(text: str) -> str:
-    """A number with a true minus, and without one where it is rounded to zero."""
+    """Use a true minus sign, and none for a number rounded to zero."""
     return '0.0' if text == '-0.0' else text.replace('-', '−')

@@ -1,4 +1,4 @@
-"""The sections of a report in their order on the page, and the report of what was kept."""
+"""Order of the report sections, and construction of the report."""
 
 import difflib
 from collections.abc import Iterable
@@ -32,17 +32,17 @@ TITLE = 'Robustness report'
 
 def make_report(paths: Iterable[str | Path], *, reference: str = ALEXNET, title: str = TITLE,
                 apart_from: Iterable[str | Path] = ()) -> Report:
-    """The report of the files and folders `paths`. reference: the model that CE and differences compare with.
+    """Build the report of the files and folders `paths`. reference: the model that CE and differences compare with.
 
-    apart_from: folders that are written to, whose images are figures of an earlier report.
+    apart_from: output folders, whose images are figures of an earlier report.
 
-    Raises ValueError where there is nothing to report, LookupError for a reference that was not measured.
+    Raises ValueError if there is nothing to report, LookupError for a reference that was not measured.
     """
     return report_of(read(paths, apart_from=apart_from), reference=reference, title=title)
 
 
 def report_of(kept: Kept, *, reference: str = ALEXNET, title: str = TITLE) -> Report:
-    """The report of what was read. Sections of your own, registered in SECTIONS, come after those of ORDER."""
+    """Build the report of `kept`. Custom sections, registered in SECTIONS, come after those of ORDER."""
     measured = Measured(kept)
     measured = replace(measured, reference=_chosen(measured, reference))
     names = [*ORDER, *(name for name in SECTIONS if name not in ORDER)]
@@ -56,7 +56,7 @@ def _says_something(section: Section) -> bool:
 
 
 def _chosen(measured: Measured, reference: str) -> str:
-    """The label of the model that `reference` names: by its label, by the name of its Spec, or by all of it."""
+    """Return the label of the model that `reference` names by label, Spec name or full Spec."""
     if reference == ALEXNET:
         return reference
     found = {one.label for one in measured.ones

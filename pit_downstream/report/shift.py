@@ -1,4 +1,4 @@
-"""Section on shifted datasets: errors beside those on the matching clean images."""
+"""Report section on shifted datasets: errors beside those on the matching clean images."""
 
 from collections.abc import Iterable
 
@@ -20,7 +20,7 @@ PREFIXES = ('imagenet', 'objectnet', 'in9_', shifts.OWN)
 
 @SECTIONS.register('shifts')
 def shifts_section(measured: Measured) -> Section:
-    """A row for every model and shift; two dots for every shift: clean and shifted."""
+    """Build the section with a row per model and shift, and two dots per shift: clean and shifted."""
     models = list(_by_model(measured))
     gaps = [Gap(sentence.partition('; to fill')[0], sentence.partition('to fill the gap: ')[2])
             for _, tables, _ in models for sentence in _missing(tables)]
@@ -37,9 +37,9 @@ def shifts_section(measured: Measured) -> Section:
 
 
 def _by_model(measured: Measured) -> Iterable[tuple[ModelResults, Tables, list[ModelResults]]]:
-    """For every model and limit its tables by name, of several of one name the one with the most numbers.
+    """Yield the tables by name for every model and limit. Of several with one name, take the largest table.
 
-    Datasets of one's own stand apart, for each clean set that they are compared with.
+    Custom datasets are separate for each clean set that they are compared with.
     """
     found: dict[tuple, dict[str, ModelResults]] = {}
     for one in measured.ones:
@@ -56,8 +56,7 @@ def _by_model(measured: Measured) -> Iterable[tuple[ModelResults, Tables, list[M
 
 
 def _clean_of_own(measured: Measured, own: ModelResults) -> dict[str, ModelResults]:
-    """The clean images that a dataset of one's own names by the digest of their files, seen as it was, if measured.
-    """
+    """Return the clean table for a custom dataset, matched by the digest of its files and by its view, if measured."""
     def seen(one: ModelResults, files: str) -> tuple:
         spec = Spec.parse(one.table.dataset)
         return model_key(one.model), one.key[2], spec.get(files), *map(spec.get, VIEW)
@@ -68,7 +67,7 @@ def _clean_of_own(measured: Measured, own: ModelResults) -> dict[str, ModelResul
 
 
 def _missing(tables: Tables) -> list[str]:
-    """A sentence for every clean error that is not there."""
+    """Return a sentence for every missing clean error."""
     found = []
     for name in shifts.held(tables):
         try:
@@ -80,7 +79,7 @@ def _missing(tables: Tables) -> list[str]:
 
 
 def _of_imagenet(measured: Measured) -> list[ModelResults]:
-    """One table of every classifier of ImageNet's classes."""
+    """Return one table per classifier of ImageNet's classes."""
     return list({one.number: one for one in measured.ones if one.classifies
                  and Spec.parse(one.table.dataset).name == IMAGENET}.values())
 

@@ -1,4 +1,4 @@
-"""Section on speed and memory: what the project's benchmarks measured, against which peer, on what machine."""
+"""Report section on speed and memory: results of the project's benchmarks, with their peers and machines."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,17 +10,17 @@ from pit_downstream.report.measured import Measured
 from pit_downstream.report.parts import MISSING, Cell, Gap, Section, Sheet, number, words
 
 RATIOS = {'times': 'time', 'time_ratio': 'time', 'times_ours': 'time', 'ratio': 'time', 'memory_ratio': 'memory'}
-UNIT = re.compile(r'(^|_)(ms|s|seconds|median|gib|mib|per_second)(_|$)')  # in the name of what was measured
+UNIT = re.compile(r'(^|_)(ms|s|seconds|median|gib|mib|per_second)(_|$)')  # matches names of measured quantities
 SAID = ('model', 'size', 'mode', 'norm', 'epsilon', 'tokens', 'batch', 'height', 'width', 'dtype', 'name', 'case')
-PASSED = ('results', 'corruptions', 'cases', 'rows')  # names that say nothing about a case
+PASSED = ('results', 'corruptions', 'cases', 'rows')  # names that are not part of a case
 COLUMNS = ('benchmark', 'case', 'measured', 'ratio of', 'ratio', 'device', 'commit')
-SUMMARY = 'README.md'  # of benchmarks/, where its table stands
-TIMES = 'times'  # the column of that table which is a number
+SUMMARY = 'README.md'  # in benchmarks/, with the summary table
+TIMES = 'times'  # the numeric column of that table
 
 
 @SECTIONS.register('speed')
 def speed_section(measured: Measured) -> Section:
-    """The table that sums the benchmarks up, where it lies beside them, and every comparison in their JSON."""
+    """Build the section with the summary table of the benchmarks, if available, and every comparison in their JSON."""
     speeds = measured.kept.speeds
     sheets = [sheet for index, folder in enumerate(dict.fromkeys(path.parent for path in speeds), 1)
               if (sheet := _summary(folder / SUMMARY, f'speed_summary_{index}'))]
@@ -33,7 +33,7 @@ def speed_section(measured: Measured) -> Section:
 
 
 def _summary(path: Path, name: str) -> Sheet | None:
-    """The first table of a Markdown file that has a column of times."""
+    """Return the first table of a Markdown file that has a column of times."""
     lines = path.read_text(encoding='utf-8').splitlines() if path.is_file() else []
     tables = [index for index, line in enumerate(lines) if line.startswith('|') and TIMES in _split(line)]
     if not tables:
@@ -50,7 +50,7 @@ def _summary(path: Path, name: str) -> Sheet | None:
 
 
 def _split(line: str) -> list[str]:
-    """The cells of a line of Markdown, without links and emphasis."""
+    """Return the cells of a line of Markdown, without links and emphasis."""
     plain = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', line).replace('**', '').replace('`', '')
     return [cell.strip() for cell in plain.strip().strip('|').split('|')]
 
@@ -74,7 +74,7 @@ def _rows(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[Cell, ...]]:
 
 def _comparisons(content: Any, case: tuple[str, ...], about: Mapping[str, Any]
                  ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any], Mapping[str, Any]]]:
-    """Every mapping with a ratio in it, the names under which it stands, and on what it was measured."""
+    """Yield every mapping with a ratio, the names that lead to it, and its environment."""
     if isinstance(content, Mapping):
         about = content.get('environment', about)
         case += tuple(f'{key} {content[key]}' if isinstance(content[key], int) else content[key] for key in SAID
@@ -90,7 +90,7 @@ def _comparisons(content: Any, case: tuple[str, ...], about: Mapping[str, Any]
 
 
 def _said(found: Mapping[str, Any]) -> Iterator[str]:
-    """The times and sizes in a mapping, and one level below it; not the single repetitions."""
+    """Yield the times and sizes in a mapping and one level below it, without single repetitions."""
     for key, value in found.items():
         if UNIT.search(key):
             several = value if isinstance(value, Mapping) else {'': value}

@@ -1,4 +1,4 @@
-"""Section on corruptions that have a strength of their own in place of a severity, as occlusion has."""
+"""Report section on corruptions with a strength argument instead of a severity, such as occlusion."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,7 +15,7 @@ from pit_downstream.report.parts import Figure, Section
 
 @SECTIONS.register('strengths')
 def strengths_section(measured: Measured) -> Section:
-    """Accuracy over every argument that varies, by corruption."""
+    """Build the section on accuracy over every argument that varies, by corruption."""
     parts = [figure for group in measured.groups(lambda one: one.holds(by_strength, ERROR))
              for figure in _figures(measured, group)]
     lead = 'Accuracy in per cent on clean images (at 0) and under a corruption of growing strength.'
@@ -23,7 +23,7 @@ def strengths_section(measured: Measured) -> Section:
 
 
 def by_strength(condition: Condition) -> bool:
-    """A corruption without a severity, and no attack."""
+    """Return whether the condition is a corruption without a severity, and without an attack."""
     return condition.attack is None and condition.corruption is not None and not condition.corruption.get('severity')
 
 

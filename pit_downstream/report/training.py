@@ -1,4 +1,4 @@
-"""Section on training: loss and validation, from mmengine's logs."""
+"""Report section on training: loss and validation, from mmengine's logs."""
 
 import json
 import statistics
@@ -13,15 +13,15 @@ from pit_downstream.report.measured import Measured
 from pit_downstream.report.parts import MISSING, Cell, Figure, Gap, Part, Section, Sheet, number, slug, whole, words
 
 AXES = ('epoch', 'iter', 'step')
-CHIEF = ('mAP', 'mAP_50', 'top1', 'top5', 'accuracy')  # how the names of validation numbers end that are drawn
+CHIEF = ('mAP', 'mAP_50', 'top1', 'top5', 'accuracy')  # suffixes of the validation metrics that are drawn
 COUNTED = ('time', 'data_time', 'memory', 'lr', 'base_lr', *AXES)
 
 
 @dataclass(frozen=True)
 class Training:
-    """What the log of one work dir says. x: 'epoch' or 'iteration'. losses: (x, loss); scores: name -> (x, value).
+    """Log of one work dir. x: 'epoch' or 'iteration'. losses: (x, loss). scores: name -> (x, value).
 
-    steps: the last iteration. seconds: median of an iteration, None where it was not logged.
+    steps: the last iteration. seconds: median per iteration, None if not logged.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Training:
 
 @SECTIONS.register('training')
 def training_section(measured: Measured) -> Section:
-    """A panel of the loss and one of the validation for every work dir."""
+    """Build the section with a panel of the loss and one of the validation for every work dir."""
     runs = [run for folder, files in measured.kept.logs.items() if (run := read_log(folder, files))]
     numbers = {run.name: index for index, run in enumerate(runs)}
     parts: list[Part] = [figure for run in runs for figure in _figures(run)]
@@ -44,9 +44,9 @@ def training_section(measured: Measured) -> Section:
 
 
 def read_log(folder: Path, files: Sequence[Path]) -> Training | None:
-    """The scalars.json files of a work dir, in the order of their runs; None where none has a loss or a score.
+    """Read the scalars.json files of a work dir in run order. Return None without a loss or a score.
 
-    A run that was resumed goes on where it was; what it did again replaces what came before.
+    Steps that a resumed run repeats replace the earlier ones.
     """
     train: dict[int, Mapping[str, float]] = {}
     scores: dict[int, Mapping[str, float]] = {}
@@ -71,7 +71,7 @@ def read_log(folder: Path, files: Sequence[Path]) -> Training | None:
 
 
 def _lines(path: Path) -> Iterable[Mapping[str, float]]:
-    """The lines of a log that are objects; a torn last one is dropped."""
+    """Yield the lines of a log that are objects. An incomplete last line is dropped."""
     for line in JsonLines(path).read():
         try:
             found = json.loads(line)
@@ -118,4 +118,4 @@ def _sheet(runs: Sequence[Training], numbers: Mapping[str, int]) -> Sheet:
                      number(run.losses[-1][1] if run.losses else None), words(best or MISSING), number(value),
                      Cell(f'{run.x} {at}', at) if best else words(MISSING), number(run.seconds)))
     columns = ('work dir', 'iterations', 'first loss', 'last loss', 'score', 'best', 'at', 'seconds per iteration')
-    return Sheet('training', "From mmengine's logs; seconds are the median of what was logged.", columns, tuple(rows))
+    return Sheet('training', "From mmengine's logs; seconds are the median of the logged values.", columns, tuple(rows))

@@ -1,4 +1,4 @@
-"""Section on transfer: what images made against one model do to another."""
+"""Report section on transfer: the effect of images made on one model on another model."""
 
 from fractions import Fraction
 
@@ -13,14 +13,14 @@ from pit_downstream.report.commands import as_source, classifier_command
 from pit_downstream.report.measured import Group, Measured, ModelResults, sources
 from pit_downstream.report.parts import Figure, Gap, Part, Section
 
-USUAL = Spec.of('pgd', norm='Linf', epsilon=Fraction(8, 255), steps=10)  # proposed where nothing was transferred
+USUAL = Spec.of('pgd', norm='Linf', epsilon=Fraction(8, 255), steps=10)  # suggested if nothing was transferred
 
-Cells = dict[tuple[str, str], Rate]  # by the models that images were made on and shown to
+Cells = dict[tuple[str, str], Rate]  # by source model and target model
 
 
 @SECTIONS.register('transfer')
 def transfer_section(measured: Measured) -> Section:
-    """Matrices of robust accuracy: images made on one model, shown to another."""
+    """Build the matrices of robust accuracy: images made on one model, shown to another."""
     parts: list[Part] = []
     gaps: list[Gap] = []
     for group in measured.groups(lambda one: one.holds(transferred, ERROR)):
@@ -39,24 +39,24 @@ def transfer_section(measured: Measured) -> Section:
 
 
 def transferred(condition: Condition) -> bool:
-    """An attack on clean images that was made on another model."""
+    """Return whether the condition is an attack on clean images that was made on another model."""
     return condition.attack is not None and condition.attack.name == TRANSFER and condition.corruption is None
 
 
 def _attacks(group: Group) -> list[Spec]:
-    """What was made on other models, as the attacks that they are there."""
+    """Return the transferred attacks as attacks on their source models."""
     return list(dict.fromkeys(_made(condition) for one in group.ones for condition in one.conditions(ERROR)
                               if transferred(condition)))
 
 
 def _made(condition: Condition) -> Spec:
-    """transfer(attack='pgd', source=..., steps=10) is pgd(steps=10) on its source."""
+    """Return the attack on the source: transfer(attack='pgd', source=..., steps=10) gives pgd(steps=10)."""
     attack = condition.attack
     return Spec.of(str(attack.get('attack')), **dict(attack.without('attack', 'source').kwargs))
 
 
 def _cells(measured: Measured, group: Group, spec: Spec) -> tuple[Cells, dict[str, str]]:
-    """The accuracies, and the models that images were made on by their labels."""
+    """Return the accuracies, and the source models by label."""
     cells: Cells = {}
     models: dict[str, str] = {}
     for one in group.ones:
@@ -84,7 +84,7 @@ def _matrix(group: Group, spec: Spec, cells: Cells, rows: list[str], name: str) 
 
 
 def _gap(measured: Measured, target: ModelResults, source: str, spec: Spec) -> Gap:
-    """How to measure one cell."""
+    """Return the gap of one cell with the command that fills it."""
     epsilon = [] if spec.get('epsilon') is None else ['--epsilons', spelled(spec.get('epsilon'))]
     other = [] if measured.label_of(source) == target.label else ['--source', as_source(measured.kept, source)]
     return Gap(f'{target.label}: not asked about the images of {spec} made on {measured.label_of(source)}',

@@ -1,1 +1,1 @@
-"""Random numbers that belong to an image, for whatever is done to it: corruptions and attacks."""
+"""Per-image random numbers for corruptions and attacks."""

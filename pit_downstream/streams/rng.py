@@ -1,4 +1,4 @@
-"""Random numbers that belong to an image: what it draws depends on nothing else in its batch."""
+"""Per-image random numbers: the draws of an image do not depend on the rest of its batch."""
 
 import math
 from collections.abc import Callable, Hashable, Sequence
@@ -13,15 +13,15 @@ from pit_downstream.streams.poisson import poisson_table
 
 
 def seed_of(*parts: Hashable) -> int:
-    """A 63-bit seed that depends on every part, its type (1 is not '1') and the order; the same in every process."""
+    """Return a 63-bit seed from parts, their types (1 is not '1') and their order. It is the same in every process."""
     text = '\0'.join(map(repr, parts))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), 'big') >> 1
 
 
 def id_of(value: Any) -> Hashable:
-    """Return the one form of an image id: text for a string or an integer of Python, NumPy or torch.
+    """Return the canonical form of an image id: text for a string or an integer of Python, NumPy or torch.
 
-    A tuple is for internal use, such as (id, restart), and is returned as is. Raises ValueError for any other type.
+    Tuples such as (id, restart) are for internal use and returned unchanged. Raises ValueError for any other type.
     """
     if isinstance(value, tuple):
         return value
@@ -35,13 +35,13 @@ def id_of(value: Any) -> Hashable:
 
 
 class BatchRng:
-    """One stream of random numbers per image of a batch: an `Rng` for `corrupt`.
+    """`Rng` with one stream of random numbers per image of a batch.
 
-    seed: of the run. ids: one per image, a string, or an integer of any type, which is the same as its decimal
-    spelling: [0, 1], np.arange(2), torch.arange(2) and ['0', '1'] give the same draws. The k-th draw of an image
-    comes from a generator of its own, seeded by (seed, id, purpose, k): images may be split, mixed or repeated at will.
-    Fields are float32 on `device`; a GPU's numbers differ from a CPU's. The first number of every shape is the number
-    of images.
+    seed: of the run. ids: one string or integer per image. An integer is equivalent to its decimal text: [0, 1],
+    np.arange(2), torch.arange(2) and ['0', '1'] give the same draws. The k-th draw of an image uses a separate
+    generator, seeded by (seed, id, purpose, k). Batches can therefore be split, reordered or repeated.
+    Normal and uniform draws are float32. CPU and GPU draws differ. The first dimension of every shape is the number of
+    images.
     """
 
     def __init__(self, seed: int, ids: Sequence[Hashable], *, device: torch.device | str = 'cpu', purpose: str = ''):
@@ -53,33 +53,33 @@ class BatchRng:
         return len(self.ids)
 
     def part(self, images: slice, purpose: str, device: torch.device | str) -> 'BatchRng':
-        """A fresh one for some of the images and one purpose, such as the name of a corruption."""
+        """Return a new `BatchRng` for some of the images and one purpose, such as the name of a corruption."""
         return BatchRng(self.seed, self.ids[images], device=device, purpose=purpose)
 
     def rows(self, images: Sequence[int], tags: Sequence[Hashable], purpose: str, device: torch.device | str
              ) -> 'BatchRng':
-        """A fresh one with a stream for each (image, tag), such as the restarts of an attack on some images."""
+        """Return a new `BatchRng` with one stream per (image, tag), such as the restarts of an attack."""
         ids = [(self.ids[image], tag) for image, tag in zip(images, tags, strict=True)]
         return BatchRng(self.seed, ids, device=device, purpose=purpose)
 
     def restart(self, *, keep: bool = False) -> None:
-        """Begin again with the first draw. keep: hold on to the fields, so that drawing them again costs a copy."""
+        """Restart at the first draw. keep: store the draws, so that later repetitions are copies."""
         self._number = 0
         if keep and self._kept is None:
             self._kept = {}
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal."""
+        """Draw from the standard normal distribution."""
         return self._draw('normal', shape, torch.float32, lambda out, generator: out.normal_(generator=generator))
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """Uniform in [0, 1)."""
+        """Draw uniformly from [0, 1)."""
         return self._draw('uniform', shape, torch.float32, lambda out, generator: out.uniform_(generator=generator))
 
     def integers(self, low: int, high: int | Tensor, shape: Sequence[int]) -> Tensor:
-        """Uniform in low..high - 1, int32 or int64. high: one for all, or (B,), one per image for the shape (B,)."""
+        """Draw uniformly from low..high - 1, int32 or int64. high: a number, or (B,) per image for the shape (B,)."""
         if isinstance(high, Tensor):
-            wide = self.integers(0, 2 ** 62, shape)  # so wide that the remainders are even to one part in 2^50
+            wide = self.integers(0, 2 ** 62, shape)  # wide enough for remainders that are uniform to one part in 2^50
             return low + wide % (high.to(self.device) - low)
         span = high - low
         if span <= 256 and span & (span - 1) == 0:
@@ -89,16 +89,16 @@ class BatchRng:
                           lambda out, generator: out.random_(low, high, generator=generator))
 
     def _bytes(self, shape: Sequence[int]) -> Tensor:
-        """Uniform uint8, eight of them from each random number."""
+        """Draw uniform uint8, eight from each random number."""
         count = math.prod(shape[1:])
         words = self._draw('words', (shape[0], -(-count // 8)), torch.int64,
                            lambda out, generator: out.random_(-2 ** 63, None, generator=generator))
         return words.view(torch.uint8)[:, :count].reshape(tuple(shape))
 
     def poisson(self, rate: Tensor, index: Tensor | None = None) -> Tensor:
-        """Poisson counts, float32. rate: (B, ...) of any rates; or, much faster, (K,) that `index` (B, ...) picks from.
+        """Draw Poisson counts, float32. rate: (B, ...), or (K,) with an `index` (B, ...) into it, which is much faster.
 
-        The fast way inverts the distribution at 31 random bits per value.
+        The fast method inverts the distribution at 31 random bits per value.
         """
         if index is None:
             counts = self._each(rate.shape, rate.dtype, lambda out, generator, image: out.copy_(

@@ -1,1 +1,1 @@
-"""Training on mmengine's Runner: what detectors and classifiers share, and classifiers by their papers' recipes."""
+"""Training with mmengine's Runner: code shared by detectors and classifiers, and the classification recipes."""

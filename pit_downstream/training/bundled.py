@@ -1,4 +1,4 @@
-"""Put any classifier's config on the bundled images, with a schedule for two CPU cores."""
+"""Adapt any classifier's config to the bundled images, with a schedule for two CPU cores."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ EPOCHS, BATCH, LR, CLIP = 20, 32, 5e-4, 1.0
 
 
 def use_bundled(cfg: Config, root: str = ROOT) -> None:
-    """Rewrite `cfg` in place for the images of one object that `write_shapes(root)` draws; nothing is downloaded.
+    """Rewrite `cfg` in place for the single-object images drawn by `write_shapes(root)`. Nothing is downloaded.
 
-    Outlines tell the classes apart, so that images are neither mixed nor erased; regulariser, distillation and
-    averaging stay, the latter over fewer steps.
+    Classes differ in outline, so mixing and erasing are disabled. The regularizer, distillation and averaging are kept,
+    the latter over fewer steps.
     """
     cfg.load_from, cfg.resume = None, False
     cfg.model.network.update(img_size=OBJECT_SIZE, drop_path_rate=0.0)
@@ -41,4 +41,4 @@ def _fit_schedule(cfg: Config) -> None:
     cfg.default_hooks.logger = ConfigDict(type='LoggerHook', interval=10)
     for hook in cfg.custom_hooks:
         if hook.type == 'EMAHook':
-            hook.momentum = 0.02  # of 37 steps an epoch
+            hook.momentum = 0.02  # for 37 steps per epoch

@@ -1,9 +1,9 @@
-"""Checkpoints of mmengine, loaded without running code from them.
+"""Load mmengine checkpoints without running code from them.
 
-A training checkpoint holds more than tensors: mmengine's HistoryBuffer, with numpy arrays and references to its own
-methods inside. torch's `weights_only` unpickler refuses those unless they are allowed. Allowing the originals would
-let code in (`getattr` reaches everything, and a forged numpy.dtype makes numpy read bytes as object pointers), so
-each name is given a stand-in that makes plain numbers and nothing else.
+A training checkpoint contains mmengine's HistoryBuffer, with numpy arrays and references to its own methods. torch's
+`weights_only` unpickler rejects them unless they are allowed. Allowing the originals would permit code (`getattr`
+reaches everything, and a forged numpy.dtype makes numpy read bytes as object pointers). Each name is therefore mapped
+to a safe replacement that creates plain numbers only.
 """
 import contextlib
 import functools
@@ -32,7 +32,7 @@ from pit_downstream.core.spec import quote
 
 
 class _Dtype:
-    """Stands in for numpy.dtype: the type of a plain bool, integer or float."""
+    """Replacement for numpy.dtype: plain bool, integer or float types only."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
         if not (isinstance(code, str) and re.fullmatch(r'b1|[iu][1248]|f[248]', code)):
@@ -47,7 +47,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """Stands in for numpy.ndarray: an array of numbers, filled from bytes. Saved again, it is a plain array."""
+    """Replacement for numpy.ndarray: an array of numbers, filled from bytes. It is pickled as a plain array."""
 
     def __new__(cls, *_args) -> '_Array':
         raise pickle.UnpicklingError('GLOBAL numpy.ndarray, called')
@@ -63,7 +63,7 @@ class _Array(np.ndarray):
 
 
 class _History(HistoryBuffer):
-    """Stands in for HistoryBuffer and becomes one: its numbers are taken, the methods in the file are not."""
+    """Replacement for HistoryBuffer that becomes one: it loads the numbers and ignores the methods in the file."""
 
     def __setstate__(self, state: dict) -> None:
         self.__class__ = HistoryBuffer
@@ -79,7 +79,7 @@ def _empty_array(*_args) -> _Array:
 
 
 def _nothing(*_args) -> None:
-    """Stands in for getattr, with which a HistoryBuffer names its four methods; _History has them already."""
+    """Replace getattr, which refers to four methods of a HistoryBuffer that _History already has."""
 
 
 STAND_INS = {
@@ -94,7 +94,7 @@ STAND_INS = {
 }
 
 
-DAMAGE = ('PytorchStreamReader', 'unexpected EOF', 'corrupt file')  # in torch's own RuntimeErrors
+DAMAGE = ('PytorchStreamReader', 'unexpected EOF', 'corrupt file')  # in torch's RuntimeErrors
 
 REMOTE = {
     'load_from_http': ('http://', 'https://'),
@@ -107,9 +107,9 @@ REMOTE = {
 
 
 def register() -> None:
-    """Make every loader of mmengine run no code, add `timm://NAME`, and let mmengine write files whole or not at all.
+    """Register mmengine loaders that run no code, a `timm://NAME` loader, and a file backend with atomic writes.
 
-    Calling it again changes nothing.
+    Repeated calls have no further effect.
     """
     _allow_stand_ins()
     for name, prefixes in REMOTE.items():
@@ -121,7 +121,7 @@ def register() -> None:
 
 
 class WholeFiles(LocalBackend):
-    """mmengine's local files, written by `write_atomic`: a full disk leaves no half checkpoint."""
+    """Local file backend of mmengine with atomic writes, so that a full disk leaves no partial checkpoint."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         write_atomic(filepath, obj)
@@ -131,10 +131,11 @@ class WholeFiles(LocalBackend):
 
 
 def load(path: str | Path, map_location: Any = 'cpu') -> Any:
-    """What torch.save wrote to `path`, tensors on `map_location`; no code from the file is run.
+    """Load a file written by torch.save, with tensors on `map_location`, without running code from it.
 
-    Raises FileNotFoundError without such a file, ValueError for one that is no whole checkpoint, holds no dictionary
-    or asks for code.
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a complete checkpoint, has no dictionary, or requires code.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -150,15 +151,15 @@ def load(path: str | Path, map_location: Any = 'cpu') -> Any:
     except RuntimeError as error:
         if any(words in str(error) for words in DAMAGE):
             raise ValueError(_broken(path)) from error
-        raise  # a CUDA checkpoint without map_location, out of memory ...: torch says it best
+        raise  # a CUDA checkpoint without map_location, out of memory ...: keep torch's message
     _require_names(found, path)
     return found
 
 
 def require_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
-    """Raise ValueError unless `state` has a tensor of the right size for each in `model`. path: for the message.
+    """Raise ValueError unless `state` has a tensor of the right size for each tensor of `model`.
 
-    Inside a backbone of ours tensors may have other names and sizes, which it converts.
+    `path` is for the message. Backbones of this project may have tensors of other names and sizes, which they convert.
     """
     _require_names(state, path)
     names = {name.removeprefix('module.'): value for name, value in state.items()}
@@ -174,9 +175,9 @@ def require_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path
 
 
 def set_state_dict(checkpoint: dict[str, Any]) -> None:
-    """Let `checkpoint['state_dict']` be the weights of a checkpoint of any origin, without DDP's prefix, in place.
+    """Set `checkpoint['state_dict']` to the weights of any checkpoint, without DDP's prefix, in place.
 
-    mmengine's EMAHook expects them there, and fills its copy of the model from no other names.
+    mmengine's EMAHook requires this key and fills its copy of the model from it.
     """
     checkpoint['state_dict'] = {name.removeprefix('module.'): value for name, value in unwrap(checkpoint).items()}
 
@@ -188,9 +189,9 @@ def _require_names(content: Any, path: str | Path) -> None:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """mmengine's loader of plain paths; it prints the name after `load_from_`.
+    """Load a plain path for mmengine, which logs the part of this function's name after `load_from_`.
 
-    Raises ValueError for a checkpoint without tensors, from which a model would silently keep its random weights.
+    Raises ValueError for a checkpoint without tensors, with which a model would silently keep its random weights.
     """
     checkpoint = _without_config(load(filename, map_location))
     if not unwrap(checkpoint):
@@ -199,9 +200,9 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def load_from_timm(filename: str, map_location: Any = None) -> dict[str, torch.Tensor]:
-    """The state dict of timm's pretrained model for `timm://NAME`, on the CPU whatever `map_location` is.
+    """Return the state dict of timm's pretrained model for `timm://NAME`, always on the CPU.
 
-    Raises LookupError for a name of which timm has no weights, RuntimeError where they cannot be had.
+    Raises LookupError if timm has no weights with this name, RuntimeError if the download fails.
     """
     name = filename.removeprefix('timm://')
     if not timm.list_pretrained(name if '.' in name else f'{name}.*'):
@@ -210,20 +211,20 @@ def load_from_timm(filename: str, map_location: Any = None) -> dict[str, torch.T
                           f"did you mean {', '.join(near) or 'one of timm.list_pretrained()'}?")
     try:
         return timm.create_model(name, pretrained=True).state_dict()
-    except OSError as error:  # huggingface_hub's errors of network and cache are all of this class
+    except OSError as error:  # base class of huggingface_hub's network and cache errors
         raise RuntimeError(f'the weights {filename} could not be downloaded ({type(error).__name__}); '
                            'give a local file with --cfg-options model.backbone.init_cfg.checkpoint=FILE') from error
 
 
 def _without_config(checkpoint: Any) -> Any:
-    """Drop the config text of a training checkpoint, which mmengine would execute when it resumes."""
+    """Remove the config text of a training checkpoint, which mmengine would execute on resume."""
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
 
 
 def _weights_only(loader: Callable) -> Callable:
-    """The same loader of mmengine, reading what it downloads without running code from it."""
+    """Wrap an mmengine loader so that it reads downloads without running code from them."""
     @functools.wraps(loader)
     def guarded(filename: str, map_location: Any = None, **options: Any) -> Any:
         with _no_code_in_torch_load():
@@ -236,7 +237,7 @@ def _weights_only(loader: Callable) -> Callable:
 
 @contextlib.contextmanager
 def _no_code_in_torch_load() -> Iterator[None]:
-    """torch.hub passes weights_only=False to torch.load; only torch's own environment switch overrules a caller."""
+    """Force weights_only by torch's environment variable, since torch.hub passes weights_only=False to torch.load."""
     names = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
     os.environ[names[0]] = '1'
@@ -248,7 +249,7 @@ def _no_code_in_torch_load() -> Iterator[None]:
 
 
 def _allow_stand_ins() -> None:
-    """Put our stand-ins in torch's list; other people's entries stay, except the originals of the same names."""
+    """Add the replacements to torch's safe globals. Other entries are kept, except originals of the same names."""
     kept = [entry for entry in torch.serialization.get_safe_globals() if _full_name(entry) not in STAND_INS]
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals([*kept, *((stand_in, name) for name, stand_in in STAND_INS.items())])
@@ -259,14 +260,14 @@ def _full_name(entry: Any) -> str:
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Raise ValueError where the first bytes already say that `path` is no checkpoint, or not a whole one."""
+    """Raise ValueError if the first bytes show that `path` is not a complete checkpoint."""
     with path.open('rb') as file:
         head = file.read(64)
     if head.startswith(b'PK'):
         if not zipfile.is_zipfile(path):
             raise ValueError(_broken(path))
     elif head.startswith(b'version https://git-lfs'):
-        raise ValueError(f'{path} is a Git LFS pointer, not the weights themselves; run `git lfs pull` where it lies')
+        raise ValueError(f'{path} is a Git LFS pointer, not the weights themselves; run `git lfs pull` in its folder')
     elif head.lstrip().startswith(b'<'):
         raise ValueError(f'{path} is a web page, not a checkpoint; the download went to a login or error page')
     elif not head:
@@ -284,6 +285,6 @@ def _refusal(path: Path | str, message: str) -> str:
     found = re.search(r'GLOBAL ([^\n]*?)(?: whose| was|\n|$)', message)
     if found is None:
         return _broken(path)
-    mend = ('get the weights as a plain state dict, or if you trust where the file comes from make one: '
+    fix = ('get the weights as a plain state dict, or if you trust where the file comes from make one: '
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)")
-    return f'{path} was not loaded, because it asks for {found[1]}, which weights have no need of; {mend}'
+    return f'{path} was not loaded, because it contains {found[1]}, which weights do not need; {fix}'

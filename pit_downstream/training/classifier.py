@@ -1,4 +1,4 @@
-"""A classifier that mmengine's Runner can train: the network of timm's registry, and what it is to minimise."""
+"""Image classifier for mmengine's Runner: a network from timm's registry, with its losses."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,11 @@ from pit_downstream.training.distillation import Distillation
 
 
 def cosine_penalty(maps: Sequence[Tensor]) -> Tensor:
-    """Mean cosine similarity of each map with the next one, along the heads: a scalar in [-1, 1].
+    """Compute the mean cosine similarity of successive attention maps along the heads, a scalar in [-1, 1].
 
-    maps: (B, heads, N, N) of successive blocks. Every query and key has a vector of one number a head; these are
-    compared, where the similarity that the paper plots compares the columns of each head.
-    Source: zhoudaquan/dvit_repo, timm/loss/cross_entropy.py, SoftTargetCrossEntropyCosReg.
+    `maps` are (B, heads, N, N) of successive blocks. Each (query, key) pair has a vector with one value per head, and
+    these vectors are compared. The similarity plotted in the paper compares the columns of each head instead. Source:
+    zhoudaquan/dvit_repo, timm/loss/cross_entropy.py, SoftTargetCrossEntropyCosReg.
     """
     pairs = zip(maps[:-1], maps[1:], strict=True)
     return torch.stack([F.cosine_similarity(one, following, dim=1).mean() for one, following in pairs]).mean()
@@ -27,11 +27,14 @@ def cosine_penalty(maps: Sequence[Tensor]) -> Tensor:
 
 @MODELS.register_module()
 class ImageClassifier(BaseModel):
-    """network: `name` and other arguments of timm.create_model.
+    """Image classifier with optional distillation and regularization.
 
-    distillation: arguments of `Distillation`, for networks with two heads.
-    regulariser: dict(pairs=, weight=), DeepViT's penalty on the likeness of the first `pairs` successive pairs of maps,
-    of those that multiply the values: its weight in the loss, and None for no penalty.
+    Args:
+        network: `name` and other arguments of timm.create_model.
+        distillation: Arguments of `Distillation`, for networks with two heads.
+        regulariser: dict(pairs=, weight=) of DeepViT's penalty on the similarity of attention maps, None for no
+            penalty. It compares the first `pairs` successive pairs of maps that multiply the values. `weight` scales it
+            in the loss.
     """
 
     def __init__(self, network: dict, *, distillation: dict | None = None, regulariser: dict | None = None,
@@ -49,14 +52,17 @@ class ImageClassifier(BaseModel):
             _require_regulariser(regulariser, self.network, name)
 
     def forward(self, images: Tensor, targets: Tensor, mode: str = 'tensor'):
-        """images: (B, 3, H, W), normalized. mode 'loss': a dict; 'predict': (logits, label) of each; else logits."""
+        """Return a dict of losses for mode 'loss', (logits, label) per image for 'predict', logits otherwise.
+
+        `images` are (B, 3, H, W), normalized.
+        """
         if mode == 'loss':
             return self.losses(images, targets)
         logits = self.network(images)
         return list(zip(logits, targets, strict=True)) if mode == 'predict' else logits
 
     def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """What is added up to the loss. targets: distributions (B, K)."""
+        """Return the terms of the loss. `targets` are distributions (B, K)."""
         penalty = {}
         if self.regulariser:
             with trace_attention(self.network) as trace:
@@ -70,18 +76,18 @@ class ImageClassifier(BaseModel):
         return {'loss_class': F.cross_entropy(logits, targets)} | penalty
 
     def _maps(self, trace: Trace) -> list[Tensor]:
-        """Of the first blocks, what multiplies their values."""
+        """Return the maps that multiply the values in the first blocks."""
         places = list(trace.tokens)[:self.regulariser['pairs'] + 1]
         mixed = trace.maps.get('reattention', {})
         return [mixed.get(place, trace.maps['softmax'][place]) for place in places]
 
 
 def _require_regulariser(regulariser: dict, network: nn.Module, name: str) -> None:
-    """Raise ValueError unless it says pairs and weight, and the network's first maps of one size are enough."""
+    """Raise ValueError unless `regulariser` has pairs and weight, and the first stage has enough attention maps."""
     if set(regulariser) != {'pairs', 'weight'}:
         raise ValueError(f'expected model.regulariser with pairs and weight, got {", ".join(sorted(regulariser))}')
     with trace_attention(network):
-        pass  # which a network without attention refuses
+        pass  # raises for a network without attention
     stage = network.transformers[0] if hasattr(network, 'transformers') else network
     if not 1 <= regulariser['pairs'] < len(stage.blocks):
         raise ValueError(f'expected model.regulariser.pairs in 1..{len(stage.blocks) - 1}, for the blocks of the first '

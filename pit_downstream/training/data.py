@@ -1,4 +1,4 @@
-"""Images for training and for evaluation in mmengine's loaders, and in which order, how often they come."""
+"""Training and evaluation datasets and samplers for mmengine's loaders."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -21,10 +21,10 @@ from pit_downstream.training.metric import UNREADABLE
 
 
 class FolderImages(Dataset):
-    """root/<class>/*. classes: names of the classes in the order of the network's outputs (default: the folders).
+    """Images in root/<class>/*.
 
-    An item is {'images': uint8 (3, H, W), 'labels': class index}. metainfo is for mmengine, which keeps it in
-    checkpoints.
+    `classes` are class names in the order of the network's outputs, by default the folder names. An item is {'images':
+    uint8 (3, H, W), 'labels': class index}. mmengine stores `metainfo` in checkpoints.
     """
 
     def __init__(self, root: str, view: dict, classes: Sequence[str] | None = None):
@@ -37,7 +37,7 @@ class FolderImages(Dataset):
         return len(self.samples)
 
     def _report(self, error: UnreadableImage, consequence: str) -> None:
-        """Name an unreadable image in the log, once in each worker."""
+        """Log an unreadable image, once per worker."""
         if error.id not in self._reported:
             self._reported.add(error.id)
             print_log(f'{error}: {consequence}', logger='current', level=logging.WARNING)
@@ -45,10 +45,10 @@ class FolderImages(Dataset):
 
 @DATASETS.register_module()
 class EvaluationImages(FolderImages):
-    """Each image as the measuring tools view it. view: arguments of View.
+    """Images preprocessed as in the evaluation tools. `view` has the arguments of View.
 
-    An unreadable image is named in the log. It comes as a black one with the label UNREADABLE, which `TopAccuracy`
-    leaves out and counts.
+    An unreadable image is logged and replaced by a black one with the label UNREADABLE, which `TopAccuracy` excludes
+    and counts.
     """
 
     def __getitem__(self, index: int) -> dict:
@@ -63,10 +63,10 @@ class EvaluationImages(FolderImages):
 
 @DATASETS.register_module()
 class TrainingImages(FolderImages):
-    """Each image at random, by timm's transforms for ImageNet.
+    """Images with timm's random ImageNet transforms.
 
-    transform: arguments of timm.data.create_transform: scale, ratio, hflip, auto_augment, color_jitter, interpolation.
-    A broken image is named in the log, and the next one stands in its place.
+    `transform` has arguments of timm.data.create_transform: scale, ratio, hflip, auto_augment, color_jitter,
+    interpolation. An unreadable image is logged and replaced by the next one.
     """
 
     def __init__(self, root: str, transform: dict, classes: Sequence[str] | None = None):
@@ -86,12 +86,13 @@ class TrainingImages(FolderImages):
 
 
 def training_transform(**options) -> Callable:
-    """Create timm's training transform, from an RGB image to uint8 (3, H, W), so that it runs with every Pillow.
+    """Create timm's training transform, from an RGB image to uint8 (3, H, W), for any Pillow version.
 
-    options: of timm.data.create_transform. timm's Posterize operations may keep 0 bits, which Pillow before 13 turns
-    into black and Pillow 13 refuses. Only the operations of this transform are replaced; timm and Pillow stay as is.
+    `options` are those of timm.data.create_transform. timm's Posterize operations may keep 0 bits, which Pillow before
+    13 turns into black and Pillow 13 rejects. Only the operations of this transform are replaced. timm and Pillow are
+    not modified.
     """
-    transform = create_transform(is_training=True, use_prefetcher=True, **options)  # which leaves bytes
+    transform = create_transform(is_training=True, use_prefetcher=True, **options)  # returns uint8
     for part in transform.transforms:
         policies = [getattr(part, 'ops', ()), *getattr(part, 'policy', ())]  # RandAugment, AugMix; AutoAugment
         for operation in chain.from_iterable(policies):
@@ -101,7 +102,7 @@ def training_transform(**options) -> Callable:
 
 
 def posterize(image: Image.Image, bits: int, **options) -> Image.Image:
-    """Keep the `bits` highest bits of every channel; 0 bits are black."""
+    """Keep the `bits` highest bits of each channel. With 0 bits the image is black."""
     return auto_augment.posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)
 
 
@@ -109,9 +110,9 @@ def posterize(image: Image.Image, bits: int, **options) -> Image.Image:
 class RepeatedAugmentation(RepeatAugSampler):
     """timm's sampler for repeated augmentation (Hoffer et al. 2020, Berman et al. 2019) on mmengine's ranks.
 
-    Every chosen image comes `num_repeats` times, each time augmented anew; an epoch is as long as without. timm
-    orders every run's first epoch alike, here the order also depends on `seed`.
-    options: of timm's sampler, e.g. selected_round=0 for sets that 256 does not divide.
+    Each selected image occurs `num_repeats` times with different augmentations. The length of an epoch does not change.
+    In timm, the first epoch of every run has the same order. Here the order also depends on `seed`. `options` are those
+    of timm's sampler, e.g. selected_round=0 for datasets that 256 does not divide.
     """
 
     def __init__(self, dataset: Dataset, seed: int | None = None, num_repeats: int = 3, **options):
@@ -126,7 +127,7 @@ class RepeatedAugmentation(RepeatAugSampler):
 
 @FUNCTIONS.register_module()
 def leave_seeds_to_torch(worker: int) -> None:
-    """In place of mmengine's worker_init_fn, which would give workers the same seeds in every epoch.
+    """Replace mmengine's worker_init_fn, which would give workers the same seeds in every epoch.
 
-    torch seeds random, numpy and itself in each worker from a number that it draws anew for every epoch.
+    In each worker, torch seeds random, numpy and itself from a number drawn anew for every epoch.
     """

@@ -1,4 +1,4 @@
-"""Distillation through a token (DeiT, Touvron et al. 2021, arXiv 2012.12877): a teacher tells one of two heads."""
+"""Distillation through a token (DeiT, Touvron et al. 2021, arXiv 2012.12877)."""
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,11 @@ KINDS = ('hard', 'soft')
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, *, kind: str, tau: float = 1.0) -> Tensor:
-    """What the student's head for distillation owes to the teacher's logits, both (B, K). A scalar.
+    """Compute the loss between the logits of the student's distillation head and the teacher's, both (B, K). A scalar.
 
-    hard: cross-entropy of the teacher's decision. soft: divergence KL(teacher || student) at temperature `tau`, times
-    tau^2, divided by the B * K numbers, as facebookresearch/deit's losses.py has it: at K = 1000 it is small beside
-    the hard one.
+    'hard' is the cross-entropy of the teacher's decision. 'soft' is KL(teacher || student) at temperature `tau`, times
+    tau^2, divided by the B * K entries, as in facebookresearch/deit's losses.py. At K = 1000 it is small compared with
+    the hard loss.
     """
     if kind == 'hard':
         return F.cross_entropy(student, teacher.argmax(1))
@@ -25,10 +25,14 @@ def distillation_loss(student: Tensor, teacher: Tensor, *, kind: str, tau: float
 
 
 class Distillation:
-    """A classifier that teaches. teacher: what --model takes in the measuring tools; weights: what --weights takes.
+    """Distillation from a teacher classifier.
 
-    alpha: share of the loss that the teacher has; 0.5 and tau 1 are facebookresearch/deit's defaults (main.py). It is
-    neither trained nor kept with the student, and a copy of the student has the same teacher.
+    The teacher is neither trained nor saved with the student. A copy of the student has the same teacher.
+
+    Args:
+        teacher: A name as for --model in the evaluation tools.
+        weights: As for --weights in the evaluation tools.
+        alpha: Weight of the teacher's loss. 0.5 and tau 1 are facebookresearch/deit's defaults (main.py).
     """
 
     def __init__(self, *, teacher: str, kind: str, weights: str | None = None, alpha: float = 0.5, tau: float = 1.0):
@@ -43,7 +47,11 @@ class Distillation:
         return self
 
     def losses(self, logits: tuple[Tensor, Tensor], images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """logits: of the two heads, (B, K) each; images: (B, 3, H, W) in [0, 1]; targets: distributions (B, K)."""
+        """Return the classification and distillation losses.
+
+        `logits` are those of the two heads, (B, K) each. `images` are (B, 3, H, W) in [0, 1], `targets` distributions
+        (B, K).
+        """
         own, distilled = logits
         with torch.no_grad():
             taught = self.teacher.logits(images)

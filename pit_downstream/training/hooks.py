@@ -1,4 +1,4 @@
-"""mmengine hooks for the training of classifiers and detectors."""
+"""mmengine hooks for training classifiers and detectors."""
 
 import io
 from collections import OrderedDict
@@ -22,10 +22,11 @@ WEIGHTS, CLASSES = 'weights.pth', 'classes.txt'
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seed all generators before every epoch from (seed, epoch, rank), so that a resumed run draws the same numbers as
-    an uninterrupted one. timm's and mmdet's augmentations use the global generators of Python, numpy and torch.
+    """Hook that seeds all generators before every epoch from (seed, epoch, rank).
 
-    A run without randomness.seed resumes with the seed of its checkpoint, the sampler included.
+    A resumed run then draws the same numbers as an uninterrupted one. timm's and mmdet's augmentations use the global
+    generators of Python, numpy and torch. A run without randomness.seed resumes with the seed of its checkpoint,
+    including the sampler's.
     """
 
     def before_train(self, runner) -> None:
@@ -41,9 +42,10 @@ class EpochSeedHook(Hook):
 
 @HOOKS.register_module()
 class RequireCheckpointHook(Hook):
-    """Refuse a checkpoint of another model, whose tensors mmengine would leave out with a warning, before any work.
+    """Hook that rejects a checkpoint of another model, whose tensors mmengine would skip with a warning.
 
-    path: for the message. resume: refuse one that has not the state of a training run, too.
+    It runs before any training. `path` is for the message. With `resume`, it also rejects a checkpoint without the
+    state of a training run.
     """
 
     priority = 'VERY_HIGH'  # before EMAHook, which copies state_dict
@@ -62,13 +64,13 @@ class RequireCheckpointHook(Hook):
 
 @HOOKS.register_module()
 class WeightsHook(Hook):
-    """Beside every checkpoint keep the network alone, averaged weights where there are: a plain state dict under the
-    names that timm, the measuring tools and `init_cfg` know.
+    """Hook that saves the network's state dict beside every checkpoint, with averaged weights if available.
 
-    The class names are an attribute of the state dict, `class_names`, and in classes.txt, as --classes takes them.
+    It is a plain state dict with the names of timm, the evaluation tools and `init_cfg`. The class names are saved in
+    its attribute `class_names`, and in classes.txt in the format of --classes.
     """
 
-    priority = 'VERY_LOW'  # after EMAHook has put the averaged weights in place
+    priority = 'VERY_LOW'  # after EMAHook has inserted the averaged weights
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         prefix = 'network.'
@@ -84,10 +86,10 @@ class WeightsHook(Hook):
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stop training at a loss that is not finite, before a checkpoint is written.
+    """Hook that stops training at a non-finite loss, before a checkpoint is written.
 
-    interval: iterations between two checks on a GPU or on several ranks, which wait for each other there. Before the
-    end of an epoch and before every checkpoint there is a check, too.
+    `interval` is the number of iterations between checks on a GPU or on several ranks, where a check synchronizes.
+    There is also a check at the end of an epoch and before every checkpoint.
     """
 
     priority = 'HIGH'  # before hooks that save or average weights
@@ -109,7 +111,7 @@ class FiniteLossHook(Hook):
         self._check()
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Rank 0 alone writes checkpoints. A finite loss may have gradients that are not."""
+        """Check the weights, as gradients may be non-finite at a finite loss. Only rank 0 writes checkpoints."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         state = checkpoint['state_dict']
         bad = [name for name, _ in model.named_parameters() if name in state and not state[name].isfinite().all()]

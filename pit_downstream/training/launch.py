@@ -1,4 +1,4 @@
-"""A run of mmengine's Runner, for detectors and classifiers: config file, processes, flags, and what came of it."""
+"""Launch mmengine's Runner for detectors and classifiers: config file, processes, flags and summary."""
 
 import argparse
 import importlib.util
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def config_file(text: str) -> Path:
-    """The file at `text`; 'mmdet::fcos/x.py' is one that came with mmdet, as in a config's _base_."""
+    """Return the path of a config file. 'mmdet::fcos/x.py' is a config of mmdet, as in `_base_`."""
     package, colons, name = text.partition('::')
     installed = importlib.util.find_spec(package) if colons and package.isidentifier() else None
     path = Path(installed.origin).parent / '.mim' / 'configs' / name if installed else Path(text)
@@ -32,9 +32,9 @@ def config_file(text: str) -> Path:
 
 
 def load_config(text: str) -> Config:
-    """Read the config file at `text` (see config_file) with the configs that it inherits from.
+    """Read a config file (see config_file) and its base configs.
 
-    Raises ValueError for a setting that cannot be merged with its base, FileNotFoundError for a base that is missing.
+    Raises ValueError for a setting that cannot be merged with its base, FileNotFoundError for a missing base.
     """
     path = config_file(text)
     try:
@@ -51,7 +51,7 @@ def load_config(text: str) -> Config:
 
 
 def checkpoint_file(path: str) -> Path:
-    """The checkpoint file at `path`, or the latest one when it is a work dir."""
+    """Return the checkpoint file at `path`, or the latest one in a work dir."""
     found: Path | None = Path(path)
     if Path(path).is_dir():
         found = latest_checkpoint(path)
@@ -63,14 +63,14 @@ def checkpoint_file(path: str) -> Path:
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """Return the latest whole checkpoint of a work dir, None where it has none.
+    """Return the latest complete checkpoint of a work dir, None if there is none.
 
-    last_checkpoint names it: a file of that name in `work_dir`, which may have moved since, or else the file at that
-    path. Where the pointer is empty or missing, or its file is missing or cut short, the latest is the epoch_N.pth or
-    iter_N.pth with the largest N.
+    It is the file in last_checkpoint: by name in `work_dir`, which may have moved since, else by its path. If
+    last_checkpoint is empty or missing, or its file is missing or truncated, it is the epoch_N.pth or iter_N.pth with
+    the largest N.
 
     Raises:
-        ValueError: All checkpoints are cut short.
+        ValueError: All checkpoints are truncated.
     """
     folder, pointer = Path(work_dir), Path(work_dir, 'last_checkpoint')
     text = pointer.read_text(errors='replace').strip('\0 \n') if pointer.is_file() else ''
@@ -79,7 +79,7 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
                 if (found := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name))}
     files = dict.fromkeys(path for path in [*named, *sorted(numbered, key=numbered.__getitem__, reverse=True)]
                           if path.is_file())
-    whole = next((path for path in files if zipfile.is_zipfile(path)), None)  # what torch.save has written to its end
+    whole = next((path for path in files if zipfile.is_zipfile(path)), None)  # torch.save finished
     if files and whole is None:
         raise ValueError(f'expected a checkpoint in {folder}, got only files that are cut short: '
                          f'{", ".join(path.name for path in files)}; remove them to start from the beginning')
@@ -90,8 +90,10 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 
 
 def set_flags(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply --amp (fp16's; bf16 is the caller's), --auto-scale-lr and --resume to `cfg`, in place; check its seed, and
-    let training stop at a loss that is not finite."""
+    """Apply --amp fp16, --auto-scale-lr and --resume to `cfg`, in place, and add FiniteLossHook.
+
+    bf16 is left to the caller. Raises ValueError for an invalid seed.
+    """
     seed = cfg.get('randomness', {}).get('seed')
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2 ** 32):
         raise ValueError(f'randomness.seed must be an integer in 0..4294967295, got {seed!r}. Choose another one')
@@ -108,14 +110,14 @@ def set_flags(cfg: Config, args: argparse.Namespace) -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else str(checkpoint_file(args.resume))
     if cfg.get('resume') and not cfg.get('load_from'):
-        found = latest_checkpoint(cfg.work_dir)  # mmengine would follow the pointer out of a work dir that was moved
-        cfg.load_from = found and str(found)  # without one the run starts from the beginning
+        found = latest_checkpoint(cfg.work_dir)  # mmengine would use the old path of a moved work dir
+        cfg.load_from = found and str(found)  # None: start from the beginning
     if cfg.get('resume') and cfg.get('load_from'):
         require_checkpoint(cfg, resume=True)
 
 
 def require_checkpoint(cfg: Config, *, resume: bool = False) -> None:
-    """Let the run of `cfg` refuse its `load_from` where that has the weights of another model."""
+    """Make the run of `cfg` reject its `load_from` if it has the weights of another model."""
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []),
                         dict(type='RequireCheckpointHook', path=cfg.load_from, resume=resume)]
 
@@ -128,7 +130,7 @@ def add_hooks(cfg: Config, *types: str) -> None:
 
 
 def join_processes(cfg: Config) -> None:
-    """Join the other processes, over gloo where there is no GPU: mmengine by itself knows NCCL's way only."""
+    """Initialize the process group, with gloo if there is no GPU, since mmengine supports only NCCL."""
     if dist.is_distributed():
         return
     if cfg.launcher == 'slurm' and env_world_size() == 1:
@@ -146,7 +148,7 @@ def join_processes(cfg: Config) -> None:
     if cfg.launcher == 'mpi' and not on_gpu:
         raise ValueError('expected --launcher pytorch or slurm without a GPU, got mpi')
     options = dict(cfg.get('env_cfg', {}).get('dist_cfg') or {'backend': 'nccl'})
-    if port := options.pop('port', None):  # mmengine's way to choose it under Slurm
+    if port := options.pop('port', None):  # mmengine's port setting under Slurm
         os.environ.setdefault('MASTER_PORT', str(port))
     if cfg.launcher != 'mpi':
         rank_env(gpus=on_gpu)
@@ -161,9 +163,9 @@ def join_processes(cfg: Config) -> None:
 
 
 def summary(runner: Runner, *, scores: tuple[str, ...]) -> str:
-    """One line: the mean loss over the first and the last tenth of the run, and the last of each score.
+    """Return one line with the mean loss over the first and last tenth of the run, and the last of each score.
 
-    scores: how their names end, e.g. 'mAP_50'.
+    `scores` are suffixes of score names, e.g. 'mAP_50'.
     """
     scalars = runner.message_hub.log_scalars
     text = f'{runner.iter} iterations'

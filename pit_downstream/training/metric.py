@@ -17,11 +17,11 @@ UNREADABLE = -1  # label of an image that could not be read
 
 @METRICS.register_module()
 class TopAccuracy(BaseMetric):
-    """Share of images whose class is among the k with the largest logits: 'accuracy/top1', 'accuracy/top5'.
+    """Top-k accuracy: share of images whose class is among the k largest logits ('accuracy/top1', 'accuracy/top5').
 
-    Logits that are not finite are wrong. Images labeled UNREADABLE are left out, as the measuring tools do, and a
-    warning counts them; nan where no image is left. Each image counts once, however many ranks and with whatever
-    batches: mmengine drops what its sampler repeats to fill up the last ones.
+    Non-finite logits count as wrong. Images labeled UNREADABLE are excluded, as in the evaluation tools, and a warning
+    counts them. The result is nan if no image is left. Each image counts once for any number of ranks and any batch
+    size, since mmengine drops the samples that its sampler repeats to fill the last batches.
     """
 
     default_prefix = 'accuracy'
@@ -31,7 +31,7 @@ class TopAccuracy(BaseMetric):
         self.topk = topk
 
     def process(self, data_batch: dict, data_samples: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """data_samples: (logits (K,), label) of each image."""
+        """Add a batch. `data_samples` has (logits (K,), label) per image."""
         logits, labels = map(torch.stack, zip(*data_samples, strict=True))
         logits, finite = logits.float(), logits.isfinite().all(1)
         readable = labels != UNREADABLE

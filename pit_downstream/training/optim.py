@@ -1,4 +1,4 @@
-"""Parameter groups and optimisers that the classification recipes name."""
+"""Parameter groups and optimizers of the classification recipes."""
 
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -11,7 +11,7 @@ OPTIMIZERS.register_module(module=AdamP)
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TimmGroupsConstructor(DefaultOptimWrapperConstructor):
-    """timm's two groups, as DeiT has them: no decay of biases, norms and what no_weight_decay() names."""
+    """Constructor of timm's parameter groups, as in DeiT: no decay of biases, norms and no_weight_decay() names."""
 
     def __call__(self, model: nn.Module):
         network = (model.module if is_model_wrapper(model) else model).network

@@ -1,4 +1,4 @@
-"""--cfg-options: settings of a config overridden from the command line, and keys that nothing reads refused."""
+"""--cfg-options: override config settings from the command line, and reject keys that nothing reads."""
 
 import difflib
 import inspect
@@ -11,7 +11,7 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-# Keys that mmengine 0.10 reads beside the arguments of Runner, of DataLoader and of the classes named by `type`
+# Keys that mmengine 0.10 reads besides the arguments of Runner, DataLoader and the classes in `type`
 TOP_LEVEL = {'auto_scale_lr', 'custom_imports', 'find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'tta_model',
              'tta_pipeline'}
 LOADER = {'dataset', 'num_batch_per_epoch'}
@@ -23,12 +23,12 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
     """Override settings of `cfg`, in place.
 
     Args:
-        cfg: the config.
-        options: from a key, for instance 'model.bbox_head.num_classes', to its value.
+        cfg: The config.
+        options: Value by key, e.g. 'model.bbox_head.num_classes'.
 
     Raises:
-        ValueError: A key does not exist in `cfg` and is no argument of the class named by `type` beside it, or a part
-            of it is no dict and no list.
+        ValueError: A key is neither in `cfg` nor an argument of the class in `type` beside it, or a part of it is
+            neither a dict nor a list.
     """
     for key in options:
         _check_key(cfg, key, options)
@@ -59,7 +59,7 @@ def _check_key(cfg: Config, key: str, options: Mapping[str, Any]) -> None:
 
 
 def _known_keys(cfg: Config, node: Mapping, path: str, options: Mapping[str, Any]) -> set[str] | None:
-    """Return the keys that the dict at `path` may have, None where that is not known."""
+    """Return the keys that the dict at `path` may have, None if unknown."""
     kind = options.get(f'{path}.type', node.get('type'))
     if not path:
         return {*inspect.signature(Runner.__init__).parameters, *TOP_LEVEL}
@@ -70,7 +70,7 @@ def _known_keys(cfg: Config, node: Mapping, path: str, options: Mapping[str, Any
 
 
 def _find_class(kind: Any, scope: str) -> Any:
-    """Return what `type=kind` builds, None if no registry has it."""
+    """Return the class or function for `type=kind`, None if no registry has it."""
     if not isinstance(kind, str):
         return kind
     for registry in vars(mmengine.registry).values():
@@ -82,7 +82,7 @@ def _find_class(kind: Any, scope: str) -> Any:
 
 
 def _arguments(built: Any) -> set[str] | None:
-    """Return the names of the arguments of a class, with those handed on to the classes above; None if it takes any."""
+    """Return the argument names of a class, including those passed to base classes, or None if it accepts any."""
     names: set[str] = set()
     for one in inspect.getmro(built) if inspect.isclass(built) else ():
         if '__init__' in vars(one) and one is not object:
@@ -94,7 +94,7 @@ def _arguments(built: Any) -> set[str] | None:
 
 
 def _did_you_mean(cfg: Config, key: str, near: Sequence[str] = ()) -> str:
-    """Name the keys of the config that end like `key`, or else `near` ones."""
+    """Return a hint with the config's keys that end like `key`, or else the `near` ones."""
     leaf = key.rpartition('.')[2]
     same = [path for path in _paths(cfg) if path.rpartition('.')[2] == leaf and path.split('.')[0] == key.split('.')[0]]
     found = same[:6] or near

@@ -1,4 +1,4 @@
-"""Batches of bytes -> what the network sees: normalized, and in training with parts erased and images mixed."""
+"""Data preprocessor of classifiers: normalization, and in training random erasing, mixup and cutmix."""
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -11,12 +11,16 @@ from torch import Tensor
 
 @MODELS.register_module()
 class ClassifierPreprocessor(BaseDataPreprocessor):
-    """{'images': uint8 (B, 3, H, W), 'labels': (B,)} -> {'images': normalized float, 'targets'}, on the device.
+    """Batch preprocessing on the device: normalization, erasing, mixing and label smoothing.
 
-    mean, std: of the pixels in [0, 1], per channel. In training `targets` are distributions (B, num_classes), smoothed
-    and mixed, in evaluation class indices (B,).
-    smoothing: share of the target that is spread over all classes. erasing: arguments of timm's RandomErasing.
-    mixing: arguments of timm's Mixup (mixup_alpha, cutmix_alpha, prob, switch_prob, mode), for even batches.
+    It maps {'images': uint8 (B, 3, H, W), 'labels': (B,)} to {'images': normalized float, 'targets'}. In training
+    `targets` are smoothed and mixed distributions (B, num_classes), in evaluation class indices (B,).
+
+    Args:
+        mean, std: Of the pixels in [0, 1], per channel.
+        smoothing: Share of the target that is spread over all classes.
+        erasing: Arguments of timm's RandomErasing.
+        mixing: Arguments of timm's Mixup (mixup_alpha, cutmix_alpha, prob, switch_prob, mode), for even batches.
     """
 
     def __init__(self, *, mean: tuple[float, ...], std: tuple[float, ...], num_classes: int, smoothing: float = 0.0,
@@ -33,7 +37,7 @@ class ClassifierPreprocessor(BaseDataPreprocessor):
         if not training:
             return {'images': images, 'targets': labels}
         if self.erasing:
-            images = RandomErasing(**self.erasing, device=images.device)(images)  # noise of a normalized image
+            images = RandomErasing(**self.erasing, device=images.device)(images)  # fills with normalized noise
         if self.mix:
             images, targets = self.mix(images, labels)
         else:
@@ -41,5 +45,5 @@ class ClassifierPreprocessor(BaseDataPreprocessor):
         return {'images': images, 'targets': targets}
 
     def in_unit_range(self, images: Tensor) -> Tensor:
-        """Normalized images (B, 3, H, W) back in [0, 1], as predictors take them."""
+        """Convert normalized images (B, 3, H, W) back to [0, 1], the input range of predictors."""
         return images * self.std + self.mean

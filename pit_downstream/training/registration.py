@@ -1,3 +1,3 @@
-"""What configs name: importing this registers it with mmengine."""
+"""Register the classes that configs use with mmengine. Import this module for its side effect."""
 
 from pit_downstream.training import classifier, data, hooks, metric, optim, preprocess  # noqa: F401

@@ -1,4 +1,4 @@
-"""A classifier's run: from the tool's flags to a mmengine config that knows its data and its network."""
+"""Classifier training runs: from command-line flags to an mmengine config for the dataset and network."""
 
 import argparse
 import os
@@ -25,9 +25,9 @@ from pit_downstream.training.options import merge_options
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """Read `args.config`, apply the flags, and fill in what follows from the data and the network.
+    """Read `args.config`, apply the flags, and set values that follow from the dataset and the network.
 
-    Raises FileNotFoundError, LookupError or ValueError, in one sentence, before any work is done.
+    Raises FileNotFoundError, LookupError or ValueError, with a one-sentence message, before any work.
     """
     checkpoint.register()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -55,7 +55,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def require_schedule(cfg: Config) -> None:
-    """Raise ValueError where a part of the schedule would begin after the last epoch."""
+    """Raise ValueError if a part of the schedule begins after the last epoch."""
     epochs = cfg.train_cfg.max_epochs
     late = [part.type for part in cfg.param_scheduler if part.get('by_epoch', True) and part.get('begin', 0) >= epochs]
     if late:
@@ -64,19 +64,22 @@ def require_schedule(cfg: Config) -> None:
 
 
 def set_data_root(cfg: Config, root: str) -> None:
-    """Train on root/train and evaluate on root/val, or where there is none on root/test, in place."""
+    """Set the training folder to root/train and the evaluation folder to root/val, or else root/test, in place."""
     val = next((name for name in ('val', 'test') if Path(root, name).is_dir()), 'val')
     for loader, name in (('train', 'train'), ('val', val), ('test', val)):
         cfg[f'{loader}_dataloader'].dataset.root = str(Path(root, name))
 
 
 def set_classes(cfg: Config) -> None:
-    """Give the network as many classes as the training images have, and the loaders their names, in place.
+    """Set the number of classes of the network and the class names of the loaders from the training folders, in place.
 
-    The class folders for training name the classes; those for evaluation are matched by name, and may lack some. A
-    config with 1000 classes may train on a part of ImageNet's. Raises FileNotFoundError without the folders,
-    ValueError for a training folder without images, for other folders in evaluation, and for another number of classes
-    in the config.
+    Evaluation folders are matched by name, and some may be missing. A config with 1000 classes may train on a subset of
+    ImageNet's.
+
+    Raises:
+        FileNotFoundError: There are no class folders.
+        ValueError: A training folder has no images, an evaluation folder has an unknown class, or the config has
+            another number of classes.
     """
     train, val = (cfg[f'{part}_dataloader'].dataset.root for part in ('train', 'val'))
     folders, asked = (_class_folders(root) for root in (train, val))
@@ -87,9 +90,9 @@ def set_classes(cfg: Config) -> None:
     network, names = cfg.model.network, training_classes(folders)
     if network.get('num_classes') == len(wnid_indices()) and set(names) <= wnid_indices().keys():
         names = tuple(wnid_indices())
-    strange = [name for name, pictures in images_by_class(Path(val), asked).items() if pictures and name not in names]
-    if strange:
-        raise ValueError(f'expected the classes of {train} in {val}, got {shown(strange)}; both need the same folders')
+    unknown = [name for name, pictures in images_by_class(Path(val), asked).items() if pictures and name not in names]
+    if unknown:
+        raise ValueError(f'expected the classes of {train} in {val}, got {shown(unknown)}; both need the same folders')
     if network.setdefault('num_classes', len(names)) != len(names):
         raise ValueError(f'expected a network of {len(names)} classes for {train}, got model.network.num_classes='
                          f'{network.num_classes}; leave it out')
@@ -98,7 +101,7 @@ def set_classes(cfg: Config) -> None:
 
 
 def set_preparation(cfg: Config) -> None:
-    """Let the loaders and the preprocessor make of an image what the measuring tools make of it, in place."""
+    """Set the preprocessing of the loaders and the preprocessor as in the evaluation tools, in place."""
     preparation, preprocessor = network_preparation(cfg.model.network), cfg.model.data_preprocessor
     preprocessor.update(mean=preparation.mean, std=preparation.std, num_classes=cfg.model.network.num_classes)
     cfg.train_dataloader.dataset.transform.update(input_size=preparation.view.size, mean=preparation.mean)
@@ -113,14 +116,17 @@ def set_preparation(cfg: Config) -> None:
 
 
 def network_preparation(network: dict) -> Preparation:
-    """How a network wants its images. network: arguments of timm.create_model. No memory is taken for weights."""
+    """Return the preprocessing of a network, without allocating its weights.
+
+    `network` has arguments of timm.create_model.
+    """
     named = {key: value for key, value in network.items() if not key.startswith('pretrained')}
     with torch.device('meta'):
         return build_classifier(str(Spec.of(**named)), weights='random', device='meta').preparation
 
 
 def require_batches(runner: Runner) -> None:
-    """Raise ValueError where an epoch would have no batch."""
+    """Raise ValueError if an epoch would have no batch."""
     loader = runner.train_dataloader
     if not len(loader):
         raise ValueError(f'expected images for one batch at least on each of {runner.world_size} processes, got '

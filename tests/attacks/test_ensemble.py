@@ -89,11 +89,11 @@ def test_what_square_alone_fools_is_a_warning(caplog):
     batch = batch_of(*pictures(8, seed=13))
     with caplog.at_level(logging.WARNING):
         attacked(quick(), predictor(), batch)
-        assert not any('sees no gradient' in words for words in caplog.messages)
+        assert not any('uses no gradient' in words for words in caplog.messages)
         whole = AutoAttack(ThreatModel('Linf', .1), effort=.02)
         found = attacked(whole, predictor(Rounded().eval()), batch)
     assert fooled(predictor(Rounded().eval()), found, batch).sum() > 1
-    assert sum(words.startswith('square sees no gradient and fools images') for words in caplog.messages) == 1
+    assert sum(words.startswith('square uses no gradient and fools images') for words in caplog.messages) == 1
 
 
 @pytest.mark.parametrize('classes', [2, 3, 6])

@@ -147,13 +147,13 @@ def test_masked_gradients_do_not_pass_for_robustness(model, batch):
     # a plain model's adversarial images, transferred, need no gradient of the masked one
     strong = attacked(PGD(ThreatModel('Linf', .08), run_to_end=True), predictor(), batch)
     found[Spec.of('transfer', epsilon=.08)] = 1 - fooled(masked, strong, batch).float().mean().item()
-    assert any('sees no gradient and beats pgd' in sentence for sentence in check_after(found, 24))
+    assert any('uses no gradient and beats pgd' in sentence for sentence in check_after(found, 24))
 
 
 @pytest.mark.parametrize('accuracies, words', [
     ({'pgd(epsilon=8/255)': .4, 'fgsm(epsilon=8/255)': .3},
      r'one step, fgsm\(epsilon=8/255\) \(30.0% right\), beats many'),
-    ({'pgd(epsilon=8/255)': .4, 'square(epsilon=8/255)': .3}, 'sees no gradient and beats'),
+    ({'pgd(epsilon=8/255)': .4, 'square(epsilon=8/255)': .3}, 'uses no gradient and beats'),
     ({'pgd(epsilon=4/255)': .4, 'pgd(epsilon=8/255)': .5}, 'fools fewer images at epsilon 0.03137 than at 0.01569'),
     ({'pgd(epsilon=4/255)': .4, 'pgd(epsilon=8/255)': .4}, 'leaves 40.0% right at epsilon 0.03137, as at 0.01569')])
 def test_signs_of_masking(accuracies, words):
@@ -174,7 +174,7 @@ def test_what_square_adds_to_a_cascade_is_a_sign():
     sound = [('apgd', 50), ('apgd_t', 45), ('fab_t', 45), ('square', 44)]
     assert check_cascade(sound) == ()
     found = check_cascade([*sound[:3], ('square', 43)])
-    assert len(found) == 1 and found[0].startswith('square sees no gradient and fools images that stood all attacks')
+    assert len(found) == 1 and found[0].startswith('square uses no gradient and fools images that withstood all attacks')
 
 
 def test_tiny_gradients_are_followed_all_the_same():

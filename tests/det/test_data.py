@@ -145,8 +145,8 @@ def test_absent_data_are_named_with_the_way_out():
         data.require_data(config('data/nowhere/'), ('train_dataloader',))
     assert str(error.value) == (
         'expected the dataset under data/nowhere/, did not find data/nowhere/annotations/train.json, '
-        'data/nowhere/train; put it there as data/README.md says, name another folder with --data DIR, or run with '
-        '--bundled, which needs no dataset')
+        'data/nowhere/train; put it there as data/README.md describes, name another folder with --data DIR, or run '
+        'with --bundled, which needs no dataset')
 
 
 def test_data_root_moves_everything(tmp_path):

@@ -178,7 +178,7 @@ def test_bad_weights_get_one_sentence(content, words, tmp_path):
 def test_other_bad_input_gets_one_sentence(folder, tmp_path):
     with pytest.raises(ValueError, match='expected --compare MODEL with --compare-weights'):
         attention.chosen_models('vit_16', None, None, 'w.pth')
-    with pytest.raises(LookupError, match='no published weights to be had for vit_16'):
+    with pytest.raises(LookupError, match='no published weights available for vit_16'):
         attention.build_model('vit_16')
     with pytest.raises(LookupError, match="no model named 'deepvit_x'; did you mean deepvit_"):
         attention.build_model('deepvit_x')

@@ -1,8 +1,8 @@
-"""mmcv's compiled ops (`mmcv._ext`) from torch and torchvision, for an mmcv that comes without them.
+"""mmcv's compiled ops (`mmcv._ext`) from torch and torchvision, for an mmcv without them.
 
-mmcv-lite ships the Python half of `mmcv.ops` but not the extension it calls, so `import mmdet.models` fails.
-`install()` puts `mmcv_ops.ext` in the extension's place. The functions there keep the extension's C signatures
-(positional tensors, preallocated outputs written in place), hence more arguments than our style allows elsewhere.
+mmcv-lite contains the Python half of `mmcv.ops` but not the extension that it calls, so `import mmdet.models` fails.
+`install()` registers `mmcv_ops.ext` as the extension. Its functions keep the extension's C signatures (positional
+tensors, preallocated outputs written in place), hence more arguments than our style allows elsewhere.
 """
 import importlib
 import importlib.util
@@ -15,11 +15,11 @@ EXTENSION = 'mmcv._ext'
 
 
 def install() -> str:
-    """Make `mmcv.ops` importable; call it before anything imports mmdet. Calling it again changes nothing.
+    """Make `mmcv.ops` importable, before mmdet is imported. Repeated calls have no effect.
 
-    Returns 'compiled' if mmcv has its own extension, which is then left alone, else 'substituted'.
+    Returns 'compiled' if mmcv has its compiled extension, which is left unchanged, else 'substituted'.
     An extension that exists but does not load is substituted too, and its error is logged as a warning.
-    Raises ImportError if mmcv itself is absent.
+    Raises ImportError if mmcv is missing.
     """
     if importlib.util.find_spec('mmcv') is None:
         raise ImportError('mmdet needs mmcv, which is not installed; run `pip install mmcv-lite==2.1.0`, '
@@ -35,7 +35,7 @@ def install() -> str:
 
 
 def _load_compiled():
-    """mmcv's own extension, or None where it is missing or does not load."""
+    """Return mmcv's compiled extension, or None if it is missing or does not load."""
     if importlib.util.find_spec(EXTENSION) is None:
         return None
     try:

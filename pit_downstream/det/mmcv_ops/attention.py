@@ -1,6 +1,6 @@
 """Multi-scale deformable attention (Zhu et al. 2021), one pyramid level at a time to bound the memory.
 
-mmcv calls the extension on CUDA only; on the CPU it has a pure-PyTorch form of its own.
+mmcv calls the extension on CUDA only; on the CPU it uses its pure-PyTorch implementation.
 """
 from collections.abc import Iterator
 
@@ -14,11 +14,11 @@ from pit_downstream.det.mmcv_ops.kernel import kernel, widen
 @kernel
 def ms_deform_attn_forward(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, sampling_loc: Tensor,
                            attn_weight: Tensor, im2col_step: int) -> Tensor:
-    """Weighted sum of the values at the sampling points: (B, Q, heads * D).
+    """Compute the weighted sum of the values at the sampling points: (B, Q, heads * D).
 
-    value: (B, N, heads, D), the levels one after another. spatial_shapes: int64 (L, 2) = height, width.
-    level_start_index: int64 (L,). sampling_loc: (B, Q, heads, L, P, 2) = x, y in [0, 1]; outside is 0.
-    attn_weight: (B, Q, heads, L, P). im2col_step: not used, the batch is not cut.
+    value: (B, N, heads, D), the levels concatenated. spatial_shapes: int64 (L, 2) = height, width.
+    level_start_index: int64 (L,). sampling_loc: (B, Q, heads, L, P, 2) = x, y in [0, 1]; values outside are 0.
+    attn_weight: (B, Q, heads, L, P). im2col_step: unused, the batch is not split.
     """
     batch, queries, heads = sampling_loc.shape[:3]
     output = widen(value).new_zeros(batch, queries, heads, value.shape[-1])
@@ -49,14 +49,14 @@ def ms_deform_attn_backward(value: Tensor, spatial_shapes: Tensor, level_start_i
 
 
 def _levels(spatial_shapes: Tensor, level_start_index: Tensor) -> Iterator[tuple[int, slice, tuple[int, int]]]:
-    """(level, its slice of the values, (height, width)); the one copy to the host is made here."""
+    """Yield (level, its slice of the values, (height, width)). This is the only copy to the host."""
     table = torch.cat([spatial_shapes, level_start_index[:, None]], dim=1).tolist()
     for level, (height, width, start) in enumerate(table):
         yield level, slice(start, start + height * width), (height, width)
 
 
 def _attend(value: Tensor, size: tuple[int, int], locations: Tensor, weights: Tensor) -> Tensor:
-    """One level. value: (B, h * w, heads, D). locations: (B, Q, heads, P, 2). weights: (B, Q, heads, P).
+    """Compute one level. value: (B, h * w, heads, D). locations: (B, Q, heads, P, 2). weights: (B, Q, heads, P).
 
     Returns (B, Q, heads, D).
     """

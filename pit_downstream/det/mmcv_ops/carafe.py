@@ -1,6 +1,6 @@
-"""CARAFE upsampling (Wang et al. 2019): each output pixel mixes the k x k inputs around its source with its own mask.
+"""CARAFE upsampling (Wang et al. 2019): each output pixel weights the k x k inputs around its source by its own mask.
 
-mmcv has a fast and a naive kernel for the same function; here both names lead to one loop over the k * k taps.
+mmcv has a fast and a naive kernel for the same function. Here both run one loop over the k * k taps.
 """
 from collections.abc import Iterator
 
@@ -13,9 +13,10 @@ from pit_downstream.det.mmcv_ops.kernel import kernel, widen
 @kernel
 def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, kernel_size: int, group_size: int,
                          scale_factor: int) -> None:
-    """features: (B, C, H, W). masks: (B, groups * k * k, s * H, s * W). output: (B, C, s * H, s * W).
+    """Write the upsampled features into `output` (B, C, s * H, s * W).
 
-    Outside the map the features are 0. Channels are cut into `group_size` groups that share a mask.
+    features: (B, C, H, W), 0 outside the map. masks: (B, groups * k * k, s * H, s * W). Channels are split into
+    `group_size` groups; those of a group share a mask.
     """
     taps = _split_masks(widen(masks), kernel_size, group_size, scale_factor)
     padded = _pad(widen(features), kernel_size, group_size)
@@ -29,7 +30,7 @@ def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, kernel
 @kernel
 def carafe_naive_backward(top_grad: Tensor, features: Tensor, masks: Tensor, bottom_grad: Tensor, mask_grad: Tensor,
                           kernel_size: int, group_size: int, scale_factor: int) -> None:
-    """Write the gradients of features and masks; top_grad is shaped as the output."""
+    """Write the gradients of features and masks. top_grad has the shape of the output."""
     taps = _split_masks(widen(masks), kernel_size, group_size, scale_factor)
     padded = _pad(widen(features), kernel_size, group_size)
     grad = _blocks(widen(top_grad).contiguous(), group_size, scale_factor)
@@ -46,7 +47,7 @@ def carafe_naive_backward(top_grad: Tensor, features: Tensor, masks: Tensor, bot
 @kernel
 def carafe_forward(features: Tensor, masks: Tensor, rfeatures: Tensor, routput: Tensor, rmasks: Tensor,
                    output: Tensor, kernel_size: int, group_size: int, scale_factor: int) -> None:
-    """As `carafe_naive_forward`; `rfeatures` receives the features, because the backward pass gets only that."""
+    """Run `carafe_naive_forward` and copy the features to `rfeatures`, the only copy that the backward pass gets."""
     rfeatures.copy_(features)
     carafe_naive_forward(features, masks, output, kernel_size, group_size, scale_factor)
 
@@ -55,27 +56,27 @@ def carafe_forward(features: Tensor, masks: Tensor, rfeatures: Tensor, routput: 
 def carafe_backward(top_grad: Tensor, rfeatures: Tensor, masks: Tensor, rtop_grad: Tensor, rbottom_grad_hs: Tensor,
                     rbottom_grad: Tensor, rmask_grad: Tensor, bottom_grad: Tensor, mask_grad: Tensor,
                     kernel_size: int, group_size: int, scale_factor: int) -> None:
-    """As `carafe_naive_backward`; rtop_grad, rbottom_grad_hs, rbottom_grad and rmask_grad are scratch, not used."""
+    """Run `carafe_naive_backward`. rtop_grad, rbottom_grad_hs, rbottom_grad and rmask_grad are unused scratch."""
     carafe_naive_backward(top_grad, rfeatures, masks, bottom_grad, mask_grad, kernel_size, group_size, scale_factor)
 
 
 def _taps(kernel_size: int, shape: tuple[int, ...]) -> Iterator[tuple[int, slice, slice]]:
-    """(tap, rows, columns): the part of the padded map that lies under each tap of the kernel."""
+    """Yield (tap, rows, columns): the part of the padded map under each tap of the kernel."""
     for tap in range(kernel_size**2):
         top, left = divmod(tap, kernel_size)
         yield tap, slice(top, top + shape[2]), slice(left, left + shape[3])
 
 
 def _pad(features: Tensor, kernel_size: int, groups: int) -> Tensor:
-    """(B, C, H, W) -> (B, groups, C / groups, H + k - 1, W + k - 1)."""
+    """Pad and group features: (B, C, H, W) -> (B, groups, C / groups, H + k - 1, W + k - 1)."""
     return F.pad(features, [kernel_size // 2] * 4).unflatten(1, (groups, -1))
 
 
 def _split_masks(masks: Tensor, kernel_size: int, groups: int, scale: int) -> Tensor:
-    """(B, groups * k * k, s * H, s * W) -> (B, groups, k * k, H, s, W, s)."""
+    """Reshape (B, groups * k * k, s * H, s * W) -> (B, groups, k * k, H, s, W, s)."""
     return masks.unflatten(1, (groups, kernel_size**2)).unflatten(3, (-1, scale)).unflatten(5, (-1, scale))
 
 
 def _blocks(output: Tensor, groups: int, scale: int) -> Tensor:
-    """(B, C, s * H, s * W) -> a view (B, groups, C / groups, H, s, W, s)."""
+    """View (B, C, s * H, s * W) as (B, groups, C / groups, H, s, W, s)."""
     return output.unflatten(1, (groups, -1)).unflatten(3, (-1, scale)).unflatten(5, (-1, scale))

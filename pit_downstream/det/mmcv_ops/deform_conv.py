@@ -1,4 +1,4 @@
-"""Deformable convolution, version 1 (Dai et al. 2017) and modulated (Zhu et al. 2019), by torchvision's kernels."""
+"""Deformable convolution, version 1 (Dai et al. 2017) and modulated (Zhu et al. 2019), with torchvision's kernels."""
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from pit_downstream.det.mmcv_ops.kernel import kernel, widen
 
 @dataclass(frozen=True)
 class Geometry:
-    """Pairs are (vertical, horizontal)."""
+    """Geometry of a deformable convolution. Pairs are (vertical, horizontal)."""
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
@@ -24,9 +24,10 @@ class Geometry:
 def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor,
                         kW: int, kH: int, dW: int, dH: int, padW: int, padH: int, dilationW: int, dilationH: int,
                         group: int, deformable_group: int, im2col_step: int) -> None:
-    """input: (B, C, H, W). weight: (O, C / group, kH, kW). output: (B, O, h, w).
+    """Write the convolution into `output` (B, O, h, w).
 
-    offset: (B, 2 * deformable_group * kH * kW, h, w) = y, x per tap, in pixels. columns, ones, im2col_step: not used.
+    input: (B, C, H, W). weight: (O, C / group, kH, kW). columns, ones, im2col_step: unused.
+    offset: (B, 2 * deformable_group * kH * kW, h, w) = y, x per tap, in pixels.
     """
     geometry = Geometry((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
     _forward(output, (input, weight, offset, None, None), geometry)
@@ -37,7 +38,7 @@ def deform_conv_backward_input(input: Tensor, offset: Tensor, gradOutput: Tensor
                                gradOffset: Tensor, weight: Tensor, columns: Tensor, kW: int, kH: int, dW: int, dH: int,
                                padW: int, padH: int, dilationW: int, dilationH: int, group: int, deformable_group: int,
                                im2col_step: int) -> None:
-    """Write gradInput and gradOffset; shapes as in the forward pass."""
+    """Write gradInput and gradOffset. Shapes are those of the forward pass."""
     geometry = Geometry((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
     grads = _backward(gradOutput, (input, weight, offset, None, None), geometry)
     gradInput.copy_(grads[0])
@@ -51,7 +52,7 @@ def deform_conv_backward_parameters(input: Tensor, offset: Tensor, gradOutput: T
                                     scale: float, im2col_step: int) -> None:
     """Add scale times the gradient of the weight to gradWeight."""
     geometry = Geometry((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
-    weight = torch.zeros_like(gradWeight)  # its own gradient does not depend on it
+    weight = torch.zeros_like(gradWeight)  # its gradient does not depend on its values
     grads = _backward(gradOutput, (input, weight, offset, None, None), geometry)
     gradWeight.add_(grads[1].to(gradWeight.dtype), alpha=scale)
 
@@ -61,7 +62,7 @@ def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, o
                                   mask: Tensor, output: Tensor, columns: Tensor, kernel_h: int, kernel_w: int,
                                   stride_h: int, stride_w: int, pad_h: int, pad_w: int, dilation_h: int,
                                   dilation_w: int, group: int, deformable_group: int, with_bias: bool) -> None:
-    """As `deform_conv_forward`, with mask: (B, deformable_group * kH * kW, h, w) and bias: (O,)."""
+    """Run `deform_conv_forward` with mask: (B, deformable_group * kH * kW, h, w) and bias: (O,)."""
     geometry = Geometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
     _forward(output, (input, weight, offset, mask, bias if with_bias else None), geometry)
 
@@ -73,7 +74,7 @@ def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, 
                                    kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, pad_h: int, pad_w: int,
                                    dilation_h: int, dilation_w: int, group: int, deformable_group: int,
                                    with_bias: bool) -> None:
-    """Write all five gradients, grad_bias only with_bias; shapes as in the forward pass."""
+    """Write all five gradients, grad_bias only with_bias. Shapes are those of the forward pass."""
     geometry = Geometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
     grads = _backward(grad_output, (input, weight, offset, mask, bias if with_bias else None), geometry)
     for buffer, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads):
@@ -83,7 +84,7 @@ def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, 
 
 
 def _operands(tensors: tuple, size: torch.Size) -> tuple[Tensor, ...]:
-    """input, weight, offset, mask, bias as torchvision wants them: wide, fitted, and present."""
+    """Return input, weight, offset, mask and bias for torchvision: at least float32, fitted, none missing."""
     image, weight, offset, mask, bias = (None if tensor is None else widen(tensor) for tensor in tensors)
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     if mask is None:  # version 1, where mmcv checks the sizes, as torchvision does
@@ -97,7 +98,7 @@ def _forward(output: Tensor, tensors: tuple, geometry: Geometry) -> None:
 
 
 def _backward(grad_output: Tensor, tensors: tuple, geometry: Geometry) -> tuple[Tensor, ...]:
-    """Gradients of input, weight, offset, mask and bias."""
+    """Return the gradients of input, weight, offset, mask and bias."""
     grad, offset, mask = widen(grad_output).contiguous(), tensors[2], tensors[3]
     arguments = geometry.arguments(mask is not None)
     grads = torch.ops.torchvision._deform_conv2d_backward(grad, *_operands(tensors, grad.shape[-2:]), *arguments)
@@ -106,10 +107,10 @@ def _backward(grad_output: Tensor, tensors: tuple, geometry: Geometry) -> tuple[
 
 
 def _fit(tensor: Tensor, size: torch.Size) -> Tensor:
-    """Read (B, C, H, W) as (B, C, *size), which is smaller, from the start of each image's memory.
+    """Read (B, C, H, W) as the smaller (B, C, *size), from the start of each image's memory.
 
-    mmdet's DyHead applies the offsets of one level to the half-sized next one, and mmcv's kernel then walks the
-    buffer with the output's strides. Published DyHead weights were trained with this; so it stays.
+    mmdet's DyHead applies the offsets of one level to the half-sized next one, and mmcv's kernel then reads the buffer
+    with the output's strides. Published DyHead weights were trained with this, so it is kept.
     """
     if tensor.shape[-2:] == size:
         return tensor.contiguous()
@@ -121,7 +122,7 @@ def _fit(tensor: Tensor, size: torch.Size) -> Tensor:
 
 
 def _unfit(grad: Tensor, tensor: Tensor) -> Tensor:
-    """The gradient of `tensor`, given that of `_fit(tensor)`; what was not read has none."""
+    """Return the gradient of `tensor`, given that of `_fit(tensor)`. It is 0 for values that were not read."""
     if grad.shape == tensor.shape:
         return grad
     whole = grad.new_zeros(tensor.shape)

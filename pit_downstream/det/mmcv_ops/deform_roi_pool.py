@@ -1,4 +1,4 @@
-"""Deformable RoI pooling (Dai et al. 2017): RoIAlign's average, every bin moved by a learned offset."""
+"""Deformable RoI pooling (Dai et al. 2017): RoIAlign's average with every bin moved by a learned offset."""
 import torch
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from pit_downstream.det.mmcv_ops.sampling import Axis, corners, pixel_rows, roi_
 @kernel
 def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output: Tensor, pooled_height: int,
                             pooled_width: int, spatial_scale: float, sampling_ratio: int, gamma: float) -> None:
-    """Pool into `output` (R, C, h, w).
+    """Pool every RoI into `output` (R, C, h, w).
 
     input: (B, C, H, W). rois: (R, 5) = image index, x1, y1, x2, y2 in image pixels.
     offset: (R, 2, h, w) = x, y in units of gamma times the RoI's size, or empty for none.
@@ -23,9 +23,9 @@ def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output:
 def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, offset: Tensor, grad_input: Tensor,
                              grad_offset: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float,
                              sampling_ratio: int, gamma: float) -> None:
-    """Write both gradients; shapes as in the forward pass, which is recomputed.
+    """Write both gradients. Shapes are those of the forward pass, which is recomputed.
 
-    At the rim of the map mmcv's gradient of the offset is not the derivative of its output; this one is.
+    At the border of the map mmcv's gradient of the offset is not the derivative of its output; this one is.
     """
     pool = _Pool(rois, (pooled_height, pooled_width), spatial_scale, sampling_ratio)
     total = torch.zeros_like(widen(input))
@@ -42,7 +42,7 @@ def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, o
 
 
 class _Pool:
-    """Where the RoIs' samples lie before they are moved."""
+    """Sample positions of RoIs before offsets are applied."""
 
     def __init__(self, rois: Tensor, bins: tuple[int, int], spatial_scale: float, sampling_ratio: int):
         boxes = widen(rois)[:, 1:] * spatial_scale - 0.5
@@ -56,7 +56,7 @@ class _Pool:
         return chunks(len(self.images), samples * features.shape[1])
 
     def __call__(self, features: Tensor, moves: Tensor, part: slice) -> Tensor:
-        """features: (B, C, H, W). moves: (r, 2, h, w) in RoI sizes, or empty. Returns (r, C, h, w)."""
+        """Pool features (B, C, H, W) to (r, C, h, w). moves: (r, 2, h, w) in RoI sizes, or empty."""
         ys = self.ys.positions[part][:, :, None, :]  # (r, h, 1, samples)
         xs = self.xs.positions[part][:, None, :, :]  # (r, 1, w, samples)
         if moves.numel():

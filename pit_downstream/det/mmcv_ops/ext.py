@@ -1,7 +1,7 @@
-"""What stands in for the module `mmcv._ext`: every op of this package under its C name.
+"""Replacement of the module `mmcv._ext`: every op of this package under its C name.
 
-`mmcv.utils.ext_loader` asks at import for some 150 names, most of them for 3-D, rotated boxes and video; those we
-do not compute answer with a function that raises NotImplementedError when it is called.
+`mmcv.utils.ext_loader` requires some 150 names at import, most of them for 3-D, rotated boxes and video. Names without
+an implementation here return a function that raises NotImplementedError when it is called.
 """
 from typing import NoReturn
 from collections.abc import Callable
@@ -36,12 +36,12 @@ __all__ = [
 
 
 def get_compiler_version() -> str:
-    """What `mmcv.utils.collect_env` prints as the compiler."""
+    """Return the compiler that `mmcv.utils.collect_env` prints."""
     return f'none: pit_downstream substitutes torchvision {torchvision.__version__}'
 
 
 def get_compiling_cuda_version() -> str:
-    """The CUDA of the torch that runs the substitutes, or 'not available'."""
+    """Return the CUDA version of torch, which runs the substitutes, or 'not available'."""
     return torch.version.cuda or 'not available'
 
 

@@ -1,7 +1,7 @@
 """Focal losses (Lin et al. 2017) without reduction; mmcv's wrapper reduces.
 
-Logarithms are of the sigmoid itself, so a logit of 20 costs 20. mmcv takes log(max(1 - p, FLT_MIN)) of a rounded p,
-which jumps to 87 there; mmdet's `py_sigmoid_focal_loss` does as we do.
+Logarithms are of the unrounded sigmoid, so a logit of 20 costs 20. mmcv takes log(max(1 - p, FLT_MIN)) of a rounded p,
+which jumps to 87 there. mmdet's `py_sigmoid_focal_loss` agrees with ours.
 """
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, ou
 @kernel
 def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float,
                                 alpha: float) -> None:
-    """Write the derivative of every loss by its logit into `grad_input` (N, K)."""
+    """Write the derivative of every loss with respect to its logit into `grad_input` (N, K)."""
     logits = widen(input)
     p, q = logits.sigmoid(), (-logits).sigmoid()
     positive = alpha * q**gamma * (gamma * p * F.logsigmoid(logits) - q)
@@ -42,7 +42,7 @@ def softmax_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, ou
                                alpha: float) -> None:
     """Write -alpha (1 - p)^gamma log p of the target class into `output` (N,).
 
-    input: probabilities (N, K), after softmax. target: int64 (N,); rows with a target outside 0..K-1 cost 0.
+    input: probabilities (N, K), after softmax. target: int64 (N,); rows with a target outside 0..K-1 have loss 0.
     weight: (K,) by target, or empty.
     """
     p = _target_probability(input, target)
@@ -54,10 +54,13 @@ def softmax_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, ou
 @kernel
 def softmax_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor,
                                 gamma: float, alpha: float) -> None:
-    """Write the derivative by the logits before the softmax into `grad_input` (N, K); `buff` (N,) is scratch."""
+    """Write the derivative with respect to the logits before the softmax into `grad_input` (N, K).
+
+    `buff` (N,) is scratch.
+    """
     p = _target_probability(input, target)
     tiny = torch.finfo(p.dtype).tiny
-    # d loss / d p, times p: the rest of the chain is (one hot - softmax)
+    # d loss / d p, times p; the remaining factor is (one hot - softmax)
     outer = alpha * (gamma * (1 - p).clamp(min=tiny)**(gamma - 1) * p * p.log() - (1 - p)**gamma)
     known = (target >= 0) & (target < input.shape[1])
     outer = torch.where(known, outer * _row_weight(weight, target, p), torch.zeros_like(outer))
@@ -66,12 +69,12 @@ def softmax_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, b
 
 
 def _one_hot(target: Tensor, classes: int) -> Tensor:
-    """int64 (N,) -> bool (N, K); no True in a row whose target is outside 0..K-1."""
+    """Return the one-hot mask, int64 (N,) -> bool (N, K). Rows with a target outside 0..K-1 have no True."""
     return target[:, None] == torch.arange(classes, device=target.device)
 
 
 def _row_weight(weight: Tensor, target: Tensor, like: Tensor) -> Tensor:
-    """(N,): the weight of each row's target; 1 for every row without weights, and for targets outside."""
+    """Return the weight of each row's target, (N,). It is 1 without weights and for targets outside."""
     ones = like.new_ones(len(target))
     if not weight.numel():
         return ones
@@ -80,7 +83,7 @@ def _row_weight(weight: Tensor, target: Tensor, like: Tensor) -> Tensor:
 
 
 def _target_probability(probabilities: Tensor, target: Tensor) -> Tensor:
-    """(N, K), (N,) -> (N,), at least the smallest normal number, so that its logarithm is finite."""
+    """Return p of the target, (N, K), (N,) -> (N,), at least the smallest normal number for a finite logarithm."""
     index = target.clamp(0, probabilities.shape[1] - 1)[:, None]
     p = widen(probabilities).gather(1, index)[:, 0]
     return p.clamp(min=torch.finfo(p.dtype).tiny)

@@ -1,4 +1,4 @@
-"""What every substituted op has around it: no autograd, no autocast, at least float32, bounded memory."""
+"""Common wrapper of the substituted ops: no autograd, no autocast, at least float32, bounded memory."""
 from functools import wraps
 from typing import TypeVar
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ CHUNK_VALUES = 2**24  # values per intermediate tensor, 64 MiB in float32; a cho
 
 
 def kernel(function: Function) -> Function:
-    """Run `function` as a compiled op runs: invisible to autograd and in the precision of its arguments."""
+    """Wrap `function` to run as a compiled op: invisible to autograd and in the precision of its arguments."""
 
     @wraps(function)
     def run(*args, **kwargs):
@@ -24,12 +24,12 @@ def kernel(function: Function) -> Function:
 
 
 def widen(tensor: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32; float32 and float64 as they are."""
+    """Convert float16 and bfloat16 to float32. float32 and float64 are unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def chunks(count: int, values_each: int) -> Iterator[slice]:
-    """Cut `count` items of `values_each` values into slices of at most CHUNK_VALUES values, at least one item each."""
+    """Yield slices of `count` items of `values_each` values, at most CHUNK_VALUES values but at least one item each."""
     step = max(1, CHUNK_VALUES // max(1, values_each))
     for start in range(0, count, step):
         yield slice(start, start + step)

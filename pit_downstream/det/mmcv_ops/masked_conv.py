@@ -1,6 +1,6 @@
-"""The two copies around the matrix product of a convolution that is evaluated at chosen pixels only.
+"""Gather and scatter around the matrix product of a convolution that is evaluated at chosen pixels only.
 
-Guided anchoring (Wang et al. 2019) runs it when predicting; mmcv defines no gradient for it.
+Guided anchoring (Wang et al. 2019) uses it at inference. mmcv defines no gradient for it.
 """
 import torch
 import torch.nn.functional as F

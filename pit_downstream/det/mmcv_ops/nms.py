@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression: hard (torchvision's), soft, and with the suppressed ones listed.
+"""Greedy non-maximum suppression: hard (torchvision's), soft, and with a list of the suppressed boxes.
 
 Source of the semantics: mmcv 2.1.0, ops/csrc/pytorch/cpu/nms.cpp; soft-NMS is Bodla et al. 2017.
 """
@@ -13,14 +13,14 @@ NAIVE, LINEAR, GAUSSIAN = 0, 1, 2  # method codes of mmcv/ops/nms.py
 
 @kernel
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Indices of the boxes that survive, by falling score: int64 (kept,).
+    """Return the indices of the kept boxes, by descending score: int64 (kept,).
 
-    boxes: (N, 4). scores: (N,). A box goes if its IoU with a kept one is above the threshold.
+    boxes: (N, 4). scores: (N,). A box is removed if its IoU with a kept one is above the threshold.
     """
     boxes = widen(boxes)
-    if offset:  # counting pixels is the same as moving the far corner
+    if offset:  # pixel counting is equivalent to moving the far corner
         boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], dim=1)
-    # the threshold as mmcv has it: else float32(3/5) > 0.6
+    # rounded as in mmcv; otherwise float32(3/5) > 0.6
     threshold = torch.tensor(iou_threshold, dtype=boxes.dtype).item()
     return torch.ops.torchvision.nms(boxes.contiguous(), scores.to(boxes.dtype).contiguous(), threshold)
 
@@ -28,9 +28,9 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 @kernel
 def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float,
             method: int, offset: int) -> Tensor:
-    """Lower the scores of overlapping boxes; write the kept (x1, y1, x2, y2, score) into the first rows of `dets`.
+    """Lower the scores of overlapping boxes and write the kept (x1, y1, x2, y2, score) into the first rows of `dets`.
 
-    boxes: (N, 4). scores: (N,). dets: (N, 5). Returns int64 (kept,), by falling decayed score.
+    boxes: (N, 4). scores: (N,). dets: (N, 5). Returns their indices, int64 (kept,), by descending decayed score.
     The best box is kept even below `min_score`, as in mmcv.
     """
     left, candidates = widen(scores), widen(boxes)
@@ -51,7 +51,7 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
 
 
 def _decay(overlap: Tensor, iou_threshold: float, sigma: float, method: int) -> Tensor:
-    """The factor in [0, 1] for a score whose box overlaps a better one by `overlap`; both (N,)."""
+    """Return the factor in [0, 1] for scores of boxes whose IoU with a better box is `overlap`; both (N,)."""
     if method == GAUSSIAN:
         return torch.exp(-overlap**2 / sigma)
     if method not in (NAIVE, LINEAR):
@@ -62,7 +62,7 @@ def _decay(overlap: Tensor, iou_threshold: float, sigma: float, method: int) -> 
 
 @kernel
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Group every box under the kept box that suppresses it; each group by falling score, the kept one first.
+    """Group every box under the kept box that suppresses it, by descending score with the kept one first.
 
     dets: (N, 5) with the score last. Here an IoU equal to the threshold suppresses, unlike in `nms`.
     """

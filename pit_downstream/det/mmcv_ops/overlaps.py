@@ -1,4 +1,4 @@
-"""Overlap of axis-aligned boxes (x1, y1, x2, y2); `offset` 1 counts pixels, so a box is x2 - x1 + 1 wide."""
+"""Overlap of axis-aligned boxes (x1, y1, x2, y2). `offset` 1 counts pixels, so a box is x2 - x1 + 1 wide."""
 import torch
 from torch import Tensor
 
@@ -6,19 +6,19 @@ from pit_downstream.det.mmcv_ops.kernel import kernel, widen
 
 
 def areas(boxes: Tensor, offset: int) -> Tensor:
-    """(..., 4) -> (...)."""
+    """Return the areas of boxes: (..., 4) -> (...)."""
     return (boxes[..., 2] - boxes[..., 0] + offset) * (boxes[..., 3] - boxes[..., 1] + offset)
 
 
 def intersections(boxes: Tensor, others: Tensor, offset: int) -> Tensor:
-    """(..., 4) and (..., 4), broadcast against each other -> (...)."""
+    """Return the intersection areas of boxes, broadcast: (..., 4) and (..., 4) -> (...)."""
     corner = torch.maximum(boxes[..., :2], others[..., :2])
     sides = (torch.minimum(boxes[..., 2:], others[..., 2:]) - corner + offset).clamp(min=0)
     return sides[..., 0] * sides[..., 1]
 
 
 def ious(boxes: Tensor, others: Tensor, offset: int) -> Tensor:
-    """Intersection over union in [0, 1], broadcast; 0 for two empty boxes, where mmcv has 0 / 0."""
+    """Return the intersection over union in [0, 1], broadcast. It is 0 for two empty boxes, where mmcv has 0 / 0."""
     shared = intersections(boxes, others, offset)
     union = areas(boxes, offset) + areas(others, offset) - shared
     return torch.where(union > 0, shared / union, torch.zeros_like(shared))

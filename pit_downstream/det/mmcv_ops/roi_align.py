@@ -1,4 +1,4 @@
-"""RoIAlign: the average over a bin is torchvision's op, the maximum is computed here."""
+"""RoIAlign, with torchvision's op for average pooling and max pooling in PyTorch."""
 import torch
 from torch import Tensor
 
@@ -12,10 +12,10 @@ MAX, AVERAGE = 0, 1  # pool_mode codes of mmcv/ops/roi_align.py
 def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
                       pool_mode: int, aligned: bool) -> None:
-    """Pool every RoI into aligned_height x aligned_width bins, into `output`.
+    """Pool every RoI into aligned_height x aligned_width bins and write them into `output`.
 
     input: (B, C, H, W). rois: (R, 5) = image index, x1, y1, x2, y2 in image pixels. output: (R, C, h, w).
-    argmax_y, argmax_x: (R, C, h, w) for max pooling, where they receive the position in pixels of the map; else empty.
+    argmax_y, argmax_x: (R, C, h, w), receive the positions in pixels of the map for max pooling; else empty.
     """
     if pool_mode == AVERAGE:
         features = widen(input)
@@ -45,7 +45,7 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
 def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
                        aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
                        pool_mode: int, aligned: bool) -> None:
-    """Write the gradient of the input into `grad_input` (B, C, H, W); shapes as in `roi_align_forward`."""
+    """Write the gradient of the input into `grad_input` (B, C, H, W). Shapes are those of `roi_align_forward`."""
     grad = widen(grad_output)
     if pool_mode == AVERAGE:
         grad_input.copy_(torch.ops.torchvision._roi_align_backward(
@@ -62,14 +62,17 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
 
 
 def _scaled(rois: Tensor, spatial_scale: float, aligned: bool) -> Tensor:
-    """(R, 5) in image pixels -> (R, 4) = x, y, width, height in pixels of the map; unaligned boxes are at least 1."""
+    """Convert (R, 5) in image pixels to (R, 4) = x, y, width, height in pixels of the map.
+
+    Unaligned boxes are at least 1 wide and high.
+    """
     boxes = widen(rois)[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)
     size = boxes[:, 2:] - boxes[:, :2]
     return torch.cat([boxes[:, :2], size if aligned else size.clamp(min=1)], dim=1)
 
 
 def _points(y_axis, x_axis, part: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample positions ys, xs and their validity, each (r, h * w, samples a bin), for the RoIs of `part`."""
+    """Return sample positions ys, xs and their validity, each (r, h * w, samples per bin), for the RoIs of `part`."""
     ys = y_axis.positions[part][:, :, None, :, None]
     xs = x_axis.positions[part][:, None, :, None, :]
     valid = (y_axis.valid[part][:, :, None] & x_axis.valid[part][:, None, :])[:, None, None]

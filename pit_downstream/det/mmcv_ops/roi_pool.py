@@ -1,6 +1,6 @@
 """RoIPool: the maximum over the whole pixels that a bin touches.
 
-Not torchvision's `roi_pool`, which first rounds the RoI to pixels; mmcv scales (x1, y1, x2 + 1, y2 + 1) and rounds
+Unlike torchvision's `roi_pool`, which first rounds the RoI to pixels, mmcv scales (x1, y1, x2 + 1, y2 + 1) and rounds
 each bin outwards. Source: mmcv 2.1.0, ops/csrc/common/cuda/roi_pool_cuda_kernel.cuh.
 """
 import torch
@@ -13,9 +13,10 @@ from pit_downstream.det.mmcv_ops.sampling import pixel_rows
 @kernel
 def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor, pooled_height: int,
                      pooled_width: int, spatial_scale: float) -> None:
-    """input: (B, C, H, W). rois: (R, 5) = image index, x1, y1, x2, y2 in image pixels. output: (R, C, h, w).
+    """Pool every RoI into `output` (R, C, h, w).
 
-    argmax: int32 (R, C, h, w) receives the flat index of the pixel taken, -1 in an empty bin, whose output is 0.
+    input: (B, C, H, W). rois: (R, 5) = image index, x1, y1, x2, y2 in image pixels.
+    argmax: int32 (R, C, h, w), receives the flat index of the maximum. An empty bin has index -1 and output 0.
     """
     channels, height, width = input.shape[1:]
     boxes = widen(rois)
@@ -39,7 +40,7 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
 @kernel
 def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_input: Tensor, pooled_height: int,
                       pooled_width: int, spatial_scale: float) -> None:
-    """Write the gradient of the input into `grad_input` (B, C, H, W); shapes as in `roi_pool_forward`."""
+    """Write the gradient of the input into `grad_input` (B, C, H, W). Shapes are those of `roi_pool_forward`."""
     channels, height, width = grad_input.shape[1:]
     planes = rois[:, 0].long()[:, None] * channels + torch.arange(channels, device=rois.device)
     index = planes[:, :, None, None] * (height * width) + argmax.long().clamp(min=0)
@@ -49,7 +50,10 @@ def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_in
 
 
 def _bin_pixels(start: Tensor, end: Tensor, bins: int, limit: int) -> tuple[Tensor, Tensor]:
-    """Pixels of every bin along one axis and whether each is in it: int64 and bool (R, bins, most pixels a bin)."""
+    """Return the pixels of every bin along one axis and a mask of those in it.
+
+    Both are (R, bins, maximum pixels per bin), int64 and bool.
+    """
     edges = torch.arange(bins + 1, device=start.device, dtype=start.dtype) * ((end - start) / bins)[:, None]
     edges = edges + start[:, None]
     low = edges[:, :-1].floor().clamp(0, limit).long()

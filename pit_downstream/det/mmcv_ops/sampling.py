@@ -1,6 +1,6 @@
 """Bilinear sampling as RoIAlign defines it, and the sample positions inside RoIs.
 
-Unlike `grid_sample`, a point up to one pixel outside the map takes the border's value; further out it is 0.
+Unlike in `grid_sample`, a point up to one pixel outside the map has the border's value; further out it is 0.
 Source: mmcv 2.1.0, ops/csrc/common/cuda/roi_align_cuda_kernel.cuh (after He et al. 2017, as in Caffe2).
 """
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Corners:
-    """The four pixels around each point: flat indices y * W + x and weights, both (4, ...)."""
+    """Four pixels around each point: flat indices y * W + x and weights, both (4, ...)."""
     index: Tensor
     weight: Tensor
 
@@ -20,7 +20,7 @@ class Corners:
 class Axis:
     """Sample positions of R RoIs along one axis, in pixels of the map.
 
-    positions: (R, bins, G), G the most samples any RoI has in a bin; valid: bool (R, G); counts: (R,).
+    positions: (R, bins, G), G is the maximum number of samples of any RoI in a bin. valid: bool (R, G). counts: (R,).
     """
     positions: Tensor
     valid: Tensor
@@ -28,7 +28,7 @@ class Axis:
 
 
 def corners(ys: Tensor, xs: Tensor, height: int, width: int) -> Corners:
-    """ys, xs: (...), in pixels. Differentiable in both through the weights."""
+    """Compute the corners of points ys, xs: (...), in pixels. Differentiable in both through the weights."""
     inside = (ys >= -1) & (ys <= height) & (xs >= -1) & (xs <= width)
     ys = torch.where(inside, ys, torch.zeros_like(ys)).clamp(0, height - 1)
     xs = torch.where(inside, xs, torch.zeros_like(xs)).clamp(0, width - 1)
@@ -42,24 +42,24 @@ def corners(ys: Tensor, xs: Tensor, height: int, width: int) -> Corners:
 
 
 def pixel_rows(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B * H * W, C): one row per pixel, so that a gather reads whole rows."""
+    """Reshape (B, C, H, W) -> (B * H * W, C): one row per pixel, so that a gather reads whole rows."""
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
 def sample(rows: Tensor, first_row: Tensor, points: Corners) -> Tensor:
-    """Bilinear values at points of R RoIs: (R, ..., C).
+    """Sample bilinearly at points of R RoIs: (R, ..., C).
 
-    rows: `pixel_rows` of the map. first_row: int64 (R,), where each RoI's image starts. points: (4, R, ...).
+    rows: `pixel_rows` of the map. first_row: int64 (R,), start of each RoI's image. points: (4, R, ...).
     """
     start = first_row.reshape(-1, *[1] * (points.index.dim() - 2))
     return sum(rows[start + index] * weight[..., None] for index, weight in zip(points.index, points.weight))
 
 
 def roi_axis(start: Tensor, size: Tensor, bins: int, sampling_ratio: int) -> Axis:
-    """Spread samples evenly over the `bins` bins of [start, start + size].
+    """Distribute samples evenly over the `bins` bins of [start, start + size].
 
-    start, size: (R,), in pixels of the map. `sampling_ratio` samples a bin, or one a pixel, rounded up, if it is
-    not positive; an empty RoI then has none.
+    start, size: (R,), in pixels of the map. sampling_ratio: samples per bin. If it is not positive, there is one per
+    pixel, rounded up, and none in an empty RoI.
     """
     counts = torch.full_like(size, sampling_ratio) if sampling_ratio > 0 else torch.ceil(size / bins).clamp(min=0)
     most = max(1, int(counts.max())) if len(counts) else 1
