@@ -174,7 +174,7 @@ def test_what_square_adds_to_a_cascade_is_a_sign():
     sound = [('apgd', 50), ('apgd_t', 45), ('fab_t', 45), ('square', 44)]
     assert check_cascade(sound) == ()
     found = check_cascade([*sound[:3], ('square', 43)])
-    assert len(found) == 1 and found[0].startswith('square uses no gradient and fools images that withstood all attacks')
+    assert len(found) == 1 and found[0].startswith('square uses no gradient and fools images')
 
 
 def test_tiny_gradients_are_followed_all_the_same():
