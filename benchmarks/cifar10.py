@@ -48,7 +48,7 @@ class Training:
 
     def __init__(self, predictor: ClassifierPredictor, args: argparse.Namespace):
         self.model, self.args = predictor.model, args
-        self.normalise = lambda images: (images - predictor._mean) / predictor._std
+        self.normalize = lambda images: (images - predictor._mean) / predictor._std
         self.optim = torch.optim.AdamW(groups(self.model), args.lr)
         self.epoch, self.kept = 0, args.out.with_suffix('.state')
         if self.kept.exists():
@@ -72,7 +72,7 @@ class Training:
 
     def _learn(self, images: Tensor, labels: Tensor) -> float:
         with torch.autocast('cpu', torch.bfloat16, enabled=self.args.bf16):
-            loss = F.cross_entropy(self.model(self.normalise(images)), labels, label_smoothing=SMOOTHING)
+            loss = F.cross_entropy(self.model(self.normalize(images)), labels, label_smoothing=SMOOTHING)
         self.optim.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)

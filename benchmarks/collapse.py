@@ -183,7 +183,7 @@ def report(training: Training, images: tuple[int, int]) -> dict:
     settings = {'data': 'CIFAR-10', 'train_images': images[0], 'test_images': images[1], 'img_size': args.img_size,
                 'steps': args.steps, 'batch_size': args.batch_size, 'seed': args.seed,
                 'dtype': 'float32' if args.float32 else 'bfloat16 autocast; measured in float32',
-                'optimiser': f'AdamW, lr {LR}, weight decay {WEIGHT_DECAY}, clip {CLIP}, warm-up {WARM_UP}, cosine',
+                'optimizer': f'AdamW, lr {LR}, weight decay {WEIGHT_DECAY}, clip {CLIP}, warm-up {WARM_UP}, cosine',
                 'augmentation': f'shift by up to {MARGIN} px of 32, mirror'}
     return {'settings': settings, 'measured': training.measured,
             'train_loss': {name: losses[9::10] for name, losses in training.losses.items()},

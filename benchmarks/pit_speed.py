@@ -47,12 +47,12 @@ def forward(model: nn.Module, images: Tensor) -> Callable[[], Tensor]:
 
 
 def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
-    optimiser = torch.optim.AdamW(model.train().parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-5)
 
     def run() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         F.cross_entropy(model(images), labels).backward()
-        optimiser.step()
+        optimizer.step()
     return run
 
 

@@ -43,7 +43,7 @@ def main():
     device = distributed.device_of(args.device)
     images = attention.bundled_images() if args.bundled else args.images
     paths = attention.list_images(images, limit=args.limit, apart_from=args.out)
-    analyses = attention.analyse_models(
+    analyses = attention.analyze_models(
         attention.chosen_models(args.model, args.weights, args.compare, args.compare_weights), paths,
         seed=args.seed, batch_size=args.batch_size, device=device, threshold=args.threshold,
         **cli.preprocess_options(args))

@@ -33,10 +33,10 @@ def sheet(args: argparse.Namespace):
     from PIL import Image, ImageDraw, ImageOps
     from pit_downstream.core.registry import CORRUPTIONS
     from pit_downstream.corruptions import BatchRng, corrupt_severities
-    from pit_downstream.datasets.base import read_image
+    from pit_downstream.datasets.base import load_image
     from torchvision.transforms.functional import pil_to_tensor, to_pil_image
     names = args.corruptions or list(CORRUPTIONS)
-    batch = pil_to_tensor(ImageOps.fit(read_image(args.image), (args.size, args.size)))[None]  # bicubic
+    batch = pil_to_tensor(ImageOps.fit(load_image(args.image), (args.size, args.size)))[None]  # bicubic
     paper = Image.new('RGB', (6 * args.size, len(names) * (args.size + MARGIN)), 'white')
     for top, name in zip(range(0, paper.height, args.size + MARGIN), names, strict=True):
         severities = corrupt_severities(batch, name, range(1, 6), BatchRng(0, [args.image.name]))

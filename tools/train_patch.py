@@ -18,7 +18,7 @@ def parse_args():
     add('--steps', type=int, default=500, help='batches, drawn at random (default: %(default)s)')
     add('--step', type=float, default=5., help='length of a step in levels of 255 (default: %(default)s)')
     add('--share', type=float, default=120 / 416, help='its side, of the shorter side of an image (default: 120/416)')
-    add('--place', choices=['corner', 'centre'], default='corner', help='where it is pasted (default: %(default)s)')
+    add('--place', choices=['corner', 'center'], default='corner', help='where it is pasted (default: %(default)s)')
     add('--loss', choices=['all', 'cls', 'box', 'rpn', 'roi'], default='all', help='it climbs this (default: '
         '%(default)s)')
     add('--out', default='patches', metavar='DIR', help='where the patch is written (default: %(default)s)')

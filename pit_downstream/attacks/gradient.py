@@ -24,7 +24,7 @@ class PGD(Search):
     """Projected gradient ascent. step: step size in pixel scale, by default 2.5 epsilon / steps (Madry et al.).
 
     start: 'random' within the ball, or 'clean'. restarts: searches per image, each from a different random start.
-    optimiser: 'steepest' follows the direction of steepest ascent, the sign of the gradient under Linf. 'adam' averages
+    optimizer: 'steepest' follows the direction of steepest ascent, the sign of the gradient under Linf. 'adam' averages
     these directions with Adam, as foolbox's LinfAdamPGD does, and under L2 and L1 scales the result to norm 1.
     """
 
@@ -33,7 +33,7 @@ class PGD(Search):
     step: float | None = None
     start: str = 'random'
     restarts: int = 1
-    optimiser: str = 'steepest'
+    optimizer: str = 'steepest'
 
     def __post_init__(self):
         super().__post_init__()
@@ -41,8 +41,8 @@ class PGD(Search):
             raise ValueError(f'start is {" or ".join(map(repr, self.starts))}, got {self.start!r}')
         if self.restarts < 1 or (self.restarts > 1 and self.start == 'clean'):
             raise ValueError(f"restarts is 1 or more, and 1 where start is 'clean', got {self.restarts}")
-        if self.optimiser not in ('steepest', 'adam'):
-            raise ValueError(f"optimizer is 'steepest' or 'adam', got {self.optimiser!r}")
+        if self.optimizer not in ('steepest', 'adam'):
+            raise ValueError(f"optimizer is 'steepest' or 'adam', got {self.optimizer!r}")
         if self.step is not None and self.step < 0:
             raise ValueError(f'step is 0 or more on the scale of pixels in [0, 1], such as 2/255, got {self.step}')
 
@@ -67,12 +67,12 @@ class PGD(Search):
         return self._look(objective, state, images, gradient=not last) | memory
 
     def _memory(self, images: Tensor) -> State:
-        return at_start(images) if self.optimiser == 'adam' else {}
+        return at_start(images) if self.optimizer == 'adam' else {}
 
     def _direction(self, state: State, age: Tensor) -> tuple[Tensor, State]:
         """Return the update direction of norm 1 and the new optimizer state."""
         steepest = self.threat.steepest(state['gradient'])
-        if self.optimiser == 'steepest':
+        if self.optimizer == 'steepest':
             return steepest, {}
         direction, memory = adam(state, steepest, age)
         if self.threat.norm != 'Linf':
@@ -93,7 +93,7 @@ class BIM(PGD):
     steps: int = 10
     start: str = field(default='clean', init=False)
     restarts: int = field(default=1, init=False)
-    optimiser: str = field(default='steepest', init=False)
+    optimizer: str = field(default='steepest', init=False)
 
     @property
     def length(self) -> float:

@@ -26,12 +26,12 @@ SLOWER = (10, .95)  # interval in steps, and factor of the rate: GATECH-EIC/Patc
 class Patch(Search):
     """Adam on the pixels of `count` cells of `side` pixels, from random values.
 
-    place: selection of the cells: 'salient' (largest gradient on the clean image), 'random', 'centre' (nearest to the
+    place: selection of the cells: 'salient' (largest gradient on the clean image), 'random', 'center' (nearest to the
     center) or 'corner' (upper left). rate: learning rate of Adam, in pixel scale. It decays by 5 % every 10 steps.
     """
 
     norms: ClassVar[tuple[str, ...]] = ('patch',)
-    places: ClassVar[tuple[str, ...]] = ('salient', 'random', 'centre', 'corner')
+    places: ClassVar[tuple[str, ...]] = ('salient', 'random', 'center', 'corner')
 
     steps: int = 250
     place: str = 'salient'
@@ -69,7 +69,7 @@ class Patch(Search):
             return chance
         if self.place == 'salient':
             return as_patches(self.threat).cells(objective.examine(state['clean'], state['row']).slope.abs())
-        rows, columns = (torch.arange(count, device=chance.device) - (self.place == 'centre') * (count - 1) / 2
+        rows, columns = (torch.arange(count, device=chance.device) - (self.place == 'center') * (count - 1) / 2
                          for count in chance.shape[1:])
         return -(rows[:, None] ** 2 + columns ** 2).expand_as(chance)
 

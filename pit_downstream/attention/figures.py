@@ -91,9 +91,9 @@ def draw_profile(models: Mapping[str, Values], path: Path, *, caption: str = '')
     figure = _figure(13, 6.4, caption)
     panels = figure.subplots(2, 4).flat
     for panel, (metric, label) in zip(panels, PROFILE.items()):
-        for colour, values in enumerate(models.values()):
+        for color, values in enumerate(models.values()):
             for kind in KINDS if '{kind}' in metric else ('softmax',):
-                _draw_lines(panel, _by_depth(values, metric, kind), f'C{colour}', kind)
+                _draw_lines(panel, _by_depth(values, metric, kind), f'C{color}', kind)
         panel.set_title(label, fontsize=9)
         panel.set_xlabel('block', fontsize=8)
     _draw_legend(panels[len(PROFILE)], list(models))
@@ -163,9 +163,9 @@ def _by_depth(values: Values, metric: str, kind: str) -> dict[str, dict[int, flo
     return stages
 
 
-def _draw_lines(panel, stages: Mapping[str, Mapping[int, float]], colour: str, kind: str) -> None:
+def _draw_lines(panel, stages: Mapping[str, Mapping[int, float]], color: str, kind: str) -> None:
     for line in stages.values():
-        panel.plot(list(line), list(line.values()), color=colour, marker='.',
+        panel.plot(list(line), list(line.values()), color=color, marker='.',
                    linestyle='--' if kind == 'reattention' else '-')
 
 
@@ -173,7 +173,7 @@ def _draw_legend(panel, names: Sequence[str]) -> None:
     panel.set_axis_off()
     for i, name in enumerate(names):
         panel.plot([], [], color=f'C{i}', label=name)
-    panel.plot([], [], color='grey', linestyle='--', label="Re-attention's maps")
+    panel.plot([], [], color='gray', linestyle='--', label="Re-attention's maps")
     panel.legend(loc='center', fontsize=10)
 
 

@@ -196,9 +196,9 @@ class PiT(DetectionBackbone, PitTrunk):
 
     def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
         stages = self.run_stages(images)
-        return tuple(self._normalise(i, stages[i][0]) for i in self.out_indices)
+        return tuple(self._normalize(i, stages[i][0]) for i in self.out_indices)
 
-    def _normalise(self, level: int, grid: Tensor) -> Tensor:
+    def _normalize(self, level: int, grid: Tensor) -> Tensor:
         norm = getattr(self, f'norm{level}')
         if isinstance(norm, nn.Identity):
             return grid

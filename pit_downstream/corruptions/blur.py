@@ -10,7 +10,7 @@ from torch import Tensor
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, tiles, batched_severities, truncated
 from pit_downstream.corruptions.glass import sources
-from pit_downstream.corruptions.kernels import Padded, centred, disk, gaussian_blurred, motion_kernels, sides
+from pit_downstream.corruptions.kernels import Padded, centerd, disk, gaussian_blurred, motion_kernels, sides
 from pit_downstream.corruptions.zoom import zoom_extent, zoomed
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def defocus_blur(images: Tensor, disks: Sequence[tuple[int, float]], rng: 'Rng')
 
 @lru_cache(maxsize=64)
 def disk_spectrum(radius: int, alias_blur: float, size: tuple[int, int], device: torch.device) -> Tensor:
-    kernel = centred(disk(radius, alias_blur), WIDEST_DISK).to(device)
+    kernel = centerd(disk(radius, alias_blur), WIDEST_DISK).to(device)
     return torch.fft.rfft2(kernel, s=size)
 
 

@@ -94,11 +94,11 @@ def box_weights(length: int, count: int, device: torch.device) -> tuple[Tensor, 
     """
     step = length / count
     reach = max(1.0, step) / 2
-    centres = (torch.arange(count, dtype=torch.float64)[:, None] + .5) * step
+    centers = (torch.arange(count, dtype=torch.float64)[:, None] + .5) * step
     pixels = torch.arange(length)
-    distance = (pixels - centres + .5) * (1 / max(1.0, step))
+    distance = (pixels - centers + .5) * (1 / max(1.0, step))
     inside = (distance > -.5) & (distance <= .5)
-    inside &= (pixels >= (centres - reach + .5).long()) & (pixels < (centres + reach + .5).long())
+    inside &= (pixels >= (centers - reach + .5).long()) & (pixels < (centers + reach + .5).long())
     first = inside.int().argmax(1)
     taps = first + torch.arange(int(inside.sum(1).max()))[:, None]
     weights = inside.gather(1, taps.clamp_max(length - 1).T).T & (taps < length)

@@ -14,9 +14,9 @@ STRAIGHT, DIAGONAL, KNIGHT = 65536, 91750, 143976  # 1, 1.4 and 2.1969 times 2^1
 FARTHEST = 20  # largest distance in pixels
 
 
-def canny(grey: Tensor, low: int, high: int) -> Tensor:
+def canny(gray: Tensor, low: int, high: int) -> Tensor:
     """Compute Canny edges with 3 x 3 Sobel derivatives and the norm |dx| + |dy|. Returns bool (B, H, W)."""
-    framed = F.pad(grey[:, None].float(), (1, 1, 1, 1), mode='replicate')[:, 0].int()
+    framed = F.pad(gray[:, None].float(), (1, 1, 1, 1), mode='replicate')[:, 0].int()
     down = framed[:, :-2] + 2 * framed[:, 1:-1] + framed[:, 2:]
     across = framed[..., :-2] + 2 * framed[..., 1:-1] + framed[..., 2:]
     dx, dy = down[..., 2:] - down[..., :-2], across[:, 2:] - across[:, :-2]
@@ -96,14 +96,14 @@ def box_sums(values: Tensor) -> Tensor:
     return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:])[:, 0]
 
 
-def equalised(grey: Tensor) -> Tensor:
+def equalised(gray: Tensor) -> Tensor:
     """Equalize the histogram of each image, int32 (B, H, W). Images with a single value are unchanged."""
-    flat = grey.flatten(1).long()
-    counts = torch.zeros(len(flat), 256, dtype=torch.int64, device=grey.device)
+    flat = gray.flatten(1).long()
+    counts = torch.zeros(len(flat), 256, dtype=torch.int64, device=gray.device)
     counts.scatter_add_(1, flat, torch.ones_like(flat))
     first = (counts > 0).int().argmax(1, keepdim=True)
     lowest, total = counts.gather(1, first), flat.shape[1]
     scale = 255 / (total - lowest).clamp_min(1).float()
     levels = torch.round((counts.cumsum(1) - lowest).clamp_min(0).float() * scale).long()
     levels = torch.where(lowest == total, first, levels)
-    return levels.gather(1, flat).view_as(grey).int()
+    return levels.gather(1, flat).view_as(gray).int()

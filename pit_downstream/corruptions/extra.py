@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pit_downstream.core.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, batched_severities
-from pit_downstream.corruptions.kernels import Padded, centred, gaussian_blurred, gaussian_taps
+from pit_downstream.corruptions.kernels import Padded, centerd, gaussian_blurred, gaussian_taps
 from pit_downstream.corruptions.spatter import Drops, muddied, watered
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def gaussian_blur(images: Tensor, sigmas: Sequence[float], rng: 'Rng') -> Iterat
 @lru_cache(maxsize=64)
 def gaussian_spectrum(sigma: float, size: tuple[int, int], device: torch.device) -> Tensor:
     taps = gaussian_taps(sigma)
-    kernel = centred(torch.outer(taps, taps), WIDEST_BLUR).to(device)
+    kernel = centerd(torch.outer(taps, taps), WIDEST_BLUR).to(device)
     return torch.fft.rfft2(kernel, s=size)
 
 
@@ -60,9 +60,9 @@ def saturate(images: Tensor, strength: tuple[float, float], rng: 'Rng') -> Tenso
     """
     factor, offset = strength
     value, spread = images.amax(1, keepdim=True), images.amax(1, keepdim=True) - images.amin(1, keepdim=True)
-    grey = spread == 0
+    gray = spread == 0
     saturation = spread / torch.where(value == 0, 1, value)
     wanted = (saturation * factor + offset).clamp_(0, 1)
-    result = torch.addcmul(value, value - images, wanted / torch.where(grey, 1, saturation), value=-1)
-    result[:, 1:] -= torch.where(grey, value * wanted, 0)
+    result = torch.addcmul(value, value - images, wanted / torch.where(gray, 1, saturation), value=-1)
+    result[:, 1:] -= torch.where(gray, value * wanted, 0)
     return result

@@ -128,7 +128,7 @@ def disk(radius: int, alias_blur: float) -> Tensor:
     return F.conv2d(bordered, torch.outer(taps, taps)[None, None])[0, 0]
 
 
-def centred(kernel: Tensor, reach: int) -> Tensor:
+def centerd(kernel: Tensor, reach: int) -> Tensor:
     """Pad a kernel (k, k) of odd size with zeros to (2 reach + 1, 2 reach + 1), float32."""
     margin = reach - kernel.shape[-1] // 2
     return F.pad(kernel, (margin,) * 4).float()

@@ -18,12 +18,12 @@ from pit_downstream.corruptions.base import batched_severities
 if TYPE_CHECKING:
     from pit_downstream.core.contracts import Rng
 
-SHAPES = ('random', 'centre')
+SHAPES = ('random', 'center')
 
 
 @dataclass(frozen=True)
 class Occluded:
-    """Occlusion strength. shape: 'random' cells or 'centre'. share: of the image, in (0, 1]. cells: per side."""
+    """Occlusion strength. shape: 'random' cells or 'center'. share: of the image, in (0, 1]. cells: per side."""
 
     shape: str = 'random'
     share: float = .5
@@ -51,7 +51,7 @@ def occlusion(images: Tensor, strengths: Sequence[Occluded], rng: 'Rng') -> Iter
         if strength.shape == 'random' and strength.cells not in ranks:
             drawn = rng.uniform((len(images), strength.cells ** 2))
             ranks[strength.cells] = drawn.argsort(1).argsort(1).view(len(images), 1, strength.cells, strength.cells)
-        yield images * ~(_centre(images, strength.share) if strength.shape == 'centre' else
+        yield images * ~(_center(images, strength.share) if strength.shape == 'center' else
                          spread(ranks[strength.cells] < max(1, round(strength.share * strength.cells ** 2)), images))
 
 
@@ -61,7 +61,7 @@ def spread(cells: Tensor, images: Tensor) -> Tensor:
     return cells[:, :, rows][:, :, :, columns]
 
 
-def _centre(images: Tensor, share: float) -> Tensor:
+def _center(images: Tensor, share: float) -> Tensor:
     """Return a center mask with a `share` of the pixels and the image's aspect ratio, bool (1, 1, H, W)."""
     rows, columns = ((torch.arange(side, device=images.device) * 2 + 1 - side).abs() < round(share ** .5 * side)
                      for side in images.shape[-2:])

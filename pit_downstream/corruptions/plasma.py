@@ -28,9 +28,9 @@ def _finer(corners: Tensor, wobble: Tensor) -> Tensor:
     """Add one level. corners: (B, n, n). wobble: (B, 3, n, n) for centers, upper, left edges. Returns (B, 2 n, 2 n)."""
     below = corners + corners.roll(-1, 1)
     beside = corners + corners.roll(-1, 2)
-    centres = (below + below.roll(-1, 2)) / 4 + wobble[:, 0]
-    upper = (centres + centres.roll(1, 1) + beside) / 4 + wobble[:, 1]
-    left = (centres + centres.roll(1, 2) + below) / 4 + wobble[:, 2]
+    centers = (below + below.roll(-1, 2)) / 4 + wobble[:, 0]
+    upper = (centers + centers.roll(1, 1) + beside) / 4 + wobble[:, 1]
+    left = (centers + centers.roll(1, 2) + below) / 4 + wobble[:, 2]
     batch, side = corners.shape[:2]
-    upper_rows, lower_rows = torch.complex(corners, upper), torch.complex(left, centres)  # faster than stack
+    upper_rows, lower_rows = torch.complex(corners, upper), torch.complex(left, centers)  # faster than stack
     return torch.view_as_real(torch.stack((upper_rows, lower_rows), 2)).view(batch, 2 * side, 2 * side)

@@ -50,8 +50,8 @@ def snow(images: Tensor, snows: Sequence[Snow], rng: 'Rng') -> Iterator[Tensor]:
     size = images.shape[-2:]
     noise = rng.normal((len(images), *size))
     angles = rng.uniform((len(images),)) * 90 - 135
-    grey = reduce(torch.add, (weight * images[:, channel] for channel, weight in enumerate(GREY)))
-    white = torch.maximum(images, (grey * 1.5 + .5)[:, None])
+    gray = reduce(torch.add, (weight * images[:, channel] for channel, weight in enumerate(GREY)))
+    white = torch.maximum(images, (gray * 1.5 + .5)[:, None])
     for strength in snows:
         layer = torch.round(flakes(noise, angles, strength) * 255) / 255
         layer = layer[..., :size[0], :size[1]]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 Array = np.ndarray
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Outline = Callable[[Array, Array, float], Array]
 Texture = Callable[[Array, Array, float, np.random.Generator], Array]
 
@@ -140,7 +140,7 @@ def _smooth(t: Array) -> Array:
 
 # Colors: RGB in [0, 1] ----------------------------------------------------------------------------------------------
 
-def colour(rng: np.random.Generator) -> Colour:
+def color(rng: np.random.Generator) -> Color:
     """Draw a random color: any hue, from grayish to vivid, from dark to light."""
     hue, saturation, value = uniform(rng, 0, 6), uniform(rng, 0.15, 0.9), uniform(rng, 0.2, 1.0)
     parts = ((n + hue) % 6 for n in (5, 3, 1))  # branchless HSV to RGB: Wikipedia, "HSL and HSV"
@@ -148,25 +148,25 @@ def colour(rng: np.random.Generator) -> Colour:
     return red, green, blue
 
 
-def near(base: Colour, rng: np.random.Generator, low: float, high: float) -> Colour:
+def near(base: Color, rng: np.random.Generator, low: float, high: float) -> Color:
     """Draw a color at a distance in [low, high) from `base`, clipped to the RGB cube."""
-    other, length = colour(rng), uniform(rng, low, high)
+    other, length = color(rng), uniform(rng, low, high)
     scale = length / max(distance(base, other), 1e-3)
     red, green, blue = (min(max(b + (o - b) * scale, 0.0), 1.0) for b, o in zip(base, other))
     return red, green, blue
 
 
-def distance(first: Colour, second: Colour) -> float:
+def distance(first: Color, second: Color) -> float:
     """Return the Euclidean distance in the RGB cube, 0 to sqrt(3)."""
     red, green, blue = (a - b for a, b in zip(first, second))
     return math.sqrt(red * red + green * green + blue * blue)  # not sum(): Python 3.12 rounds it differently
 
 
-def away_from(others: Sequence[Colour], rng: np.random.Generator, least: float) -> Colour:
+def away_from(others: Sequence[Color], rng: np.random.Generator, least: float) -> Color:
     """Draw a color at a distance of at least `least` from all others, or the farthest of forty draws."""
-    best, reached = colour(rng), -1.0
+    best, reached = color(rng), -1.0
     for _ in range(40):
-        candidate = colour(rng)
+        candidate = color(rng)
         gap = min(distance(candidate, other) for other in others)
         if gap > reached:
             best, reached = candidate, gap
@@ -175,7 +175,7 @@ def away_from(others: Sequence[Colour], rng: np.random.Generator, least: float) 
     return best
 
 
-def blend(field: Array, first: Colour, second: Colour) -> Array:
+def blend(field: Array, first: Color, second: Color) -> Array:
     """Blend two colors by a field (H, W) in [0, 1]: `first` at 0, `second` at 1. Returns (H, W, 3)."""
     low, high = np.array(first, np.float32), np.array(second, np.float32)
     return low + (high - low) * field[..., None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pit_downstream.datasets.drawing import (
-    OUTLINES, REACH, TEXTURES, Array, Colour, away_from, blend, direction, distance, grid, near, noise, tilt, turned,
+    OUTLINES, REACH, TEXTURES, Array, Color, away_from, blend, direction, distance, grid, near, noise, tilt, turned,
     uniform)
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
@@ -36,10 +36,10 @@ class Scene:
 class Cutout:
     """Object in a square window around its center, without a position in the image.
 
-    colours: float32 (S, S, 3). cover: opacity, float32 (S, S) in [0, 1], soft at the edge. mask: bool (S, S).
+    colors: float32 (S, S, 3). cover: opacity, float32 (S, S) in [0, 1], soft at the edge. mask: bool (S, S).
     shade: strength of the shadow, float32 (S, S) in [0, 1]. radius: in pixels.
     """
-    colours: Array
+    colors: Array
     cover: Array
     mask: Array
     shade: Array
@@ -116,19 +116,19 @@ def _stream(seed: int, split: str, index: int, *, first: int) -> np.random.Gener
     return np.random.default_rng([seed, first + STREAMS[split], index])
 
 
-def _ground(size: int, rng: np.random.Generator, *, two_textures: bool) -> tuple[Array, list[Colour]]:
+def _ground(size: int, rng: np.random.Generator, *, two_textures: bool) -> tuple[Array, list[Color]]:
     """Draw the background. Returns the canvas, float32 (size, size, 3), and its colors."""
     x, y = grid(size, size)
     base = away_from([(1.0, 1.0, 1.0)], rng, 0.4)
-    colours = [base, near(base, rng, 0.05, 0.2)]
-    canvas = blend(_texture(x, y, uniform(rng, 4, 10), rng), *colours)
+    colors = [base, near(base, rng, 0.05, 0.2)]
+    canvas = blend(_texture(x, y, uniform(rng, 4, 10), rng), *colors)
     if two_textures:
         patch = near(base, rng, 0.1, 0.25)
-        colours += [patch, near(patch, rng, 0.05, 0.15)]
-        other = blend(_texture(x, y, uniform(rng, 4, 10), rng), *colours[2:])
+        colors += [patch, near(patch, rng, 0.05, 0.15)]
+        other = blend(_texture(x, y, uniform(rng, 4, 10), rng), *colors[2:])
         where = np.clip((noise(x, y, uniform(rng, 0.2, 0.4) * size, rng) - 0.5) * 20, 0, 1)[..., None]
         canvas = canvas + (other - canvas) * where
-    return canvas, colours
+    return canvas, colors
 
 
 def _texture(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
@@ -136,7 +136,7 @@ def _texture(x: Array, y: Array, period: float, rng: np.random.Generator) -> Arr
     return TEXTURES[names[int(rng.integers(len(names)))]](x, y, period, rng)
 
 
-def _cutout(label: int, radius: float, ground: list[Colour], rng: np.random.Generator) -> Cutout:
+def _cutout(label: int, radius: float, ground: list[Color], rng: np.random.Generator) -> Cutout:
     """Draw an object with random rotation, stretch and texture, in colors that contrast with the background."""
     reach = int(REACH * 1.15 * radius) + 4
     x, y = grid(2 * reach + 1, 2 * reach + 1)
@@ -148,14 +148,14 @@ def _cutout(label: int, radius: float, ground: list[Colour], rng: np.random.Gene
     second = near(first, rng, 0.1, 0.3)
     if min(distance(second, other) for other in ground) < 0.75 * contrast:
         second = near(first, rng, 0.05, 0.2)
-    colours = blend(_texture(x, y, uniform(rng, 4, 6 + 0.2 * radius), rng), first, second)
+    colors = blend(_texture(x, y, uniform(rng, 4, 6 + 0.2 * radius), rng), first, second)
     rim, tone = _rim(ground, rng)
-    colours = colours + (tone - colours) * (rim * np.clip(depth + 3.0, 0, 1))[..., None]
+    colors = colors + (tone - colors) * (rim * np.clip(depth + 3.0, 0, 1))[..., None]
     shade = uniform(rng, 0.0, 0.5) * np.clip(0.6 - depth / 5, 0, 1)
-    return Cutout(colours, np.clip(0.5 - depth, 0, 1), depth < 0, shade, radius)
+    return Cutout(colors, np.clip(0.5 - depth, 0, 1), depth < 0, shade, radius)
 
 
-def _rim(ground: list[Colour], rng: np.random.Generator) -> tuple[float, float]:
+def _rim(ground: list[Color], rng: np.random.Generator) -> tuple[float, float]:
     """Return strength and gray level of the inner outline: black on light backgrounds, white on dark ones."""
     red, green, blue = ground[0]
     strength = uniform(rng, 0.6, 1.0)
@@ -208,7 +208,7 @@ def _put(canvas: Array, cutout: Cutout, place: tuple[int, int]) -> None:
         if shift == SHADOW:
             canvas[picture] *= 1 - cutout.shade[part][..., None]
         else:
-            canvas[picture] += (cutout.colours[part] - canvas[picture]) * cutout.cover[part][..., None]
+            canvas[picture] += (cutout.colors[part] - canvas[picture]) * cutout.cover[part][..., None]
 
 
 def _finish(canvas: Array, contrast: float, rng: np.random.Generator) -> Array:

@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Draw the bundled dataset.')
     parser.add_argument('root', nargs='?', default='data/shapes', help='folder to write, by default %(default)s')
     parser.add_argument('--contrast', type=float, default=1.0, help='in (0, 1]; 0.3 leaves three tenths of every '
-                        "value's distance to mid-grey (default: %(default)s)")
+                        "value's distance to mid-gray (default: %(default)s)")
     args = parser.parse_args()
     start = time.perf_counter()
     try:

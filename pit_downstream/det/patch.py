@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 SIDE, SHARE = 120, 120 / 416  # pixels; fraction of the shorter side of the image: veralauee/DPatch, cfgs/config.py
-PLACES = ('corner', 'centre')
+PLACES = ('corner', 'center')
 
 
 @ATTACKS.register('dpatch', source='Liu et al. 2018, arXiv 1806.02299', of='detectors')
@@ -38,7 +38,7 @@ class DPatch(Attack):
 
     file: output of `save_patch`. Without one the patch is random noise, a control for the area that it covers. share:
     patch side as a fraction of the shorter side of the image. place: 'corner' (upper left, as in the original) or
-    'centre'.
+    'center'.
     epsilon=1 under Linf pastes the patch unchanged; a smaller one fades it.
     """
 
@@ -104,7 +104,7 @@ def _pasted(image: Tensor, valid: Tensor, patch: Tensor, share: float, place: st
     rows, columns = valid.any(1).nonzero().flatten(), valid.any(0).nonzero().flatten()
     side = max(1, round(share * min(len(rows), len(columns))))
     top, left = int(rows[0]), int(columns[0])
-    if place == 'centre':
+    if place == 'center':
         top, left = top + (len(rows) - side) // 2, left + (len(columns) - side) // 2
     small = F.interpolate(patch[None], size=(side, side), mode='bilinear', align_corners=False, antialias=True)[0]
     height, width = image.shape[1:]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SAME = 0.5  # minimum IoU of two boxes for one object, the lowest in COCO's and VOC's AP
 # mode -> (kind of loss, sign of the step along its gradient)
-AIMS = {'untargeted': ('all', 1), 'vanishing': ('cls', -1), 'fabrication': ('cls', 1), 'mislabelling_ml': ('all', -1),
-        'mislabelling_ll': ('all', -1)}
+AIMS = {'untargeted': ('all', 1), 'vanishing': ('cls', -1), 'fabrication': ('cls', 1), 'mislabeling_ml': ('all', -1),
+        'mislabeling_ll': ('all', -1)}
 
 
 @ATTACKS.register('tog', source='Chow et al. 2020, arXiv 2004.04320; git-disl/TOG', of='detectors')
@@ -31,7 +31,7 @@ class TOG(PGD):
     """PGD that changes the detections on the clean image with a score of `confidence` or more.
 
     mode: 'untargeted' increases the losses with these detections as objects. 'vanishing' decreases the score loss of an
-    image without objects, 'fabrication' increases it. 'mislabelling_ml' and 'mislabelling_ll' decrease the losses for
+    image without objects, 'fabrication' increases it. 'mislabeling_ml' and 'mislabeling_ll' decrease the losses for
     the same boxes with other labels: for each detection the most likely other class, or the least likely (the first of
     equal ones). The likelihood of a class is the best score with which the detector, without its threshold, predicts it
     at IoU >= 0.5. It is 0 without such a prediction.

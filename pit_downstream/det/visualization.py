@@ -28,7 +28,7 @@ from pit_downstream.evaluation.attacking import attack_curve
 from pit_downstream.evaluation.corrupting import apply_corruption
 from pit_downstream.evaluation.data_loading import RawBatch
 
-COLOURS = ['#e6194b', '#ffe119', '#4363d8', '#f58231', '#46f0f0', '#f032e6', '#bcf60c', '#fabebe', '#3cb44b', '#911eb4']
+COLORS = ['#e6194b', '#ffe119', '#4363d8', '#f58231', '#46f0f0', '#f032e6', '#bcf60c', '#fabebe', '#3cb44b', '#911eb4']
 TITLES = ('ground truth', 'predictions')
 GAP = 8  # pixels between two panels
 
@@ -82,17 +82,17 @@ def paint(image: Tensor, instances: InstanceData, classes: tuple[str, ...], *, s
     image = F.interpolate(image[None].float(), scale_factor=scale, mode='nearest')[0].to(torch.uint8)
     if not len(instances):
         return image
-    colours = [COLOURS[label % len(COLOURS)] for label in instances.labels.tolist()]
+    colors = [COLORS[label % len(COLORS)] for label in instances.labels.tolist()]
     labels = [classes[label] for label in instances.labels.tolist()]
     if 'scores' in instances:
         labels = [f'{label} {score:.2f}' for label, score in zip(labels, instances.scores.tolist(), strict=True)]
     if 'masks' in instances:
         masks = instances.masks.to_ndarray() if hasattr(instances.masks, 'to_ndarray') else instances.masks
         masks = torch.as_tensor(masks).bool().repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-        image = draw_segmentation_masks(image, masks, alpha=0.4, colors=colours)
+        image = draw_segmentation_masks(image, masks, alpha=0.4, colors=colors)
     boxes = torch.as_tensor(getattr(instances.bboxes, 'tensor', instances.bboxes)) * scale
-    image = draw_bounding_boxes(image, boxes, colors=colours, width=max(2, round(max(image.shape[1:]) / 300)))
-    return _write_labels(image, boxes.tolist(), labels, colours)
+    image = draw_bounding_boxes(image, boxes, colors=colors, width=max(2, round(max(image.shape[1:]) / 300)))
+    return _write_labels(image, boxes.tolist(), labels, colors)
 
 
 def side_by_side(panels: Sequence[Tensor], titles: Sequence[str]) -> Image.Image:
@@ -112,17 +112,17 @@ def _font(side: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size=max(10, side // 40))
 
 
-def _write_labels(image: Tensor, boxes: Sequence[Sequence[float]], labels: Sequence[str], colours: Sequence[str]
+def _write_labels(image: Tensor, boxes: Sequence[Sequence[float]], labels: Sequence[str], colors: Sequence[str]
                   ) -> Tensor:
     """Write each label above its box, or inside if there is no space. The first label is on top of the others."""
     paper = Image.fromarray(image.permute(1, 2, 0).numpy())
     draw, font = ImageDraw.Draw(paper), _font(max(paper.size))
-    for (left, top, *_), label, colour in reversed(list(zip(boxes, labels, colours, strict=True))):
+    for (left, top, *_), label, color in reversed(list(zip(boxes, labels, colors, strict=True))):
         _, _, width, height = draw.textbbox((0, 0), label, font=font)
         left = max(0, min(left, paper.width - width - 4))
         top = top - height - 4 if top >= height + 4 else top
-        draw.rectangle((left, top, left + width + 4, top + height + 4), fill=colour)
-        dark = ImageColor.getcolor(colour, 'L') < 110
+        draw.rectangle((left, top, left + width + 4, top + height + 4), fill=color)
+        dark = ImageColor.getcolor(color, 'L') < 110
         draw.text((left + 2, top + 2), label, fill='white' if dark else 'black', font=font)
     return torch.from_numpy(np.array(paper)).permute(2, 0, 1)
 

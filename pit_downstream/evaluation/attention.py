@@ -115,7 +115,7 @@ def analyse(predictor: ClassifierPredictor, paths: Sequence[Path], *, batch_size
                     predictor.preparation)
 
 
-def analyse_models(chosen: Sequence[tuple[str, str | None]], paths: Sequence[Path], *, batch_size: int = 8,
+def analyze_models(chosen: Sequence[tuple[str, str | None]], paths: Sequence[Path], *, batch_size: int = 8,
                    threshold: float = 0.9, samples: int = 4, **options: Any) -> dict[str, Analysis]:
     """Apply `analyse` to every (name, weights) of `chosen`. Return the analyses by model name.
 

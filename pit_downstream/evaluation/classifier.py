@@ -138,10 +138,10 @@ class ClassifierPredictor:
             raise ValueError(f'expected a classifier, got the features of {self.name}: num_classes=0. Give the '
                              'number of classes, or leave it out')
         side = self.view.size or 96
-        normalised = (torch.zeros(1, 3, side, side, device=self.device) - self._mean) / self._std
+        normalized = (torch.zeros(1, 3, side, side, device=self.device) - self._mean) / self._std
         try:
             with torch.no_grad():
-                logits = self.model(normalised)
+                logits = self.model(normalized)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ValueError(f'expected a classifier of {side} x {side} images, got an error of {self.name}: '
                              f'{str(error).splitlines()[0]}; check --model, --img-size and --preprocess') from error

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pit_downstream.report.drawing import COLD, HEAT, INK, MARKERS, MUTED, PAPER, canvas, colour, styled
+from pit_downstream.report.drawing import COLD, HEAT, INK, MARKERS, MUTED, PAPER, canvas, color, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def bars(title: str, rows: Sequence[str], series: Mapping[str, Mapping[int, tupl
     for index, (name, values) in enumerate(series.items()):
         places = [row - .4 + thick * (index + .5) for row in values]
         widths = [value for value, _, _ in values.values()]
-        axes.barh(places, widths, thick * .86, color=colour(numbers[name]), label=name, linewidth=0)
+        axes.barh(places, widths, thick * .86, color=color(numbers[name]), label=name, linewidth=0)
         for place, (_, low, high) in zip(places, values.values(), strict=True):
             if low is not None and high is not None:
                 axes.plot([low, high], [place, place], color=MUTED, linewidth=.9, solid_capstyle='butt')
@@ -73,7 +73,7 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float, float |
     figure, axes = canvas(title)
     scale = 100 if unit else 1
     for name, points in series.items():
-        hue, mark = colour(numbers[name]), MARKERS[numbers[name] % len(MARKERS)]
+        hue, mark = color(numbers[name]), MARKERS[numbers[name] % len(MARKERS)]
         x, y = [point[0] for point in points], [scale * point[1] for point in points]
         axes.plot(x, y, color=hue, marker=mark if marked else '', label=name, clip_on=False, zorder=3)
         known = [(at, low, high) for at, _, low, high in points if low is not None and high is not None]
@@ -95,7 +95,7 @@ def forest(title: str, rows: Sequence[str], values: Sequence[tuple[float, float,
            xlabel: str) -> 'Figure':
     """Draw differences with intervals, (value, low, high, paired) each, and a line at zero. Unpaired dots are rings."""
     figure, axes = canvas(title, height=.21 * len(rows) + .9)
-    hue = colour(number)
+    hue = color(number)
     for row, (value, low, high, whole) in enumerate(values):
         axes.plot([low, high], [row, row], color=hue, linewidth=1.3, solid_capstyle='butt', zorder=2)
         axes.plot(value, row, 'o', color=hue, zorder=3)
@@ -116,9 +116,9 @@ def pairs(title: str, rows: Sequence[str], values: Mapping[int, tuple[float | No
     for row, (before, after) in values.items():
         if before is not None:
             axes.plot([100 * before, 100 * after], [row, row], color=MUTED, linewidth=1.1, zorder=2)
-            axes.plot(100 * before, row, 'o', color='none', markeredgecolor=colour(number), markeredgewidth=1.4,
+            axes.plot(100 * before, row, 'o', color='none', markeredgecolor=color(number), markeredgewidth=1.4,
                       label=names[0] if row == min(values) else None, zorder=3)
-        axes.plot(100 * after, row, 'o', color=colour(number), label=names[1] if row == min(values) else None, zorder=3)
+        axes.plot(100 * after, row, 'o', color=color(number), label=names[1] if row == min(values) else None, zorder=3)
     axes.set(xlim=(0, 100), ylim=(len(rows) - .5, -.5), xlabel=xlabel)
     axes.set_yticks(range(len(rows)), rows)
     _bare(axes, 'y')

@@ -40,7 +40,7 @@ def require_matplotlib() -> None:
                           "pip install 'pit_downstream[report]'") from None
 
 
-def colour(number: int) -> str:
+def color(number: int) -> str:
     return SERIES[number % len(SERIES)]
 
 

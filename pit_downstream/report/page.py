@@ -17,7 +17,7 @@ def as_html(report: Report, *, made: str = '') -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     engine = Environment(loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                          lstrip_blocks=True)
-    engine.globals.update(kind=kind, groups=groups, colours=len(drawing.SERIES), numeric=numeric, folded=folded,
+    engine.globals.update(kind=kind, groups=groups, colors=len(drawing.SERIES), numeric=numeric, folded=folded,
                           svg=lambda figure: drawing.svg(figure.drawing, figure.name, themed=True),
                           data_url=lambda picture: drawing.data_url(picture.data, picture.kind),
                           interval=interval, opening=opening)

@@ -71,7 +71,7 @@ def test_tpgd_from_the_same_start_as_torchattacks(torchattacks, monkeypatch):
     ('Linf', EPSILON, 'steepest', 'LinfProjectedGradientDescentAttack'),
     ('Linf', EPSILON, 'adam', 'LinfAdamProjectedGradientDescentAttack'),
     ('L2', .8, 'steepest', 'L2ProjectedGradientDescentAttack')])
-def test_pgd_from_the_same_random_start_as_foolbox(norm, epsilon, optimiser, name):
+def test_pgd_from_the_same_random_start_as_foolbox(norm, epsilon, optimizer, name):
     foolbox = pytest.importorskip('foolbox', exc_type=ImportError)
     batch, labels = scene()
     threat, draws = ThreatModel(norm, epsilon), [drawn(batch.images.shape, 0, 1)]
@@ -82,7 +82,7 @@ def test_pgd_from_the_same_random_start_as_foolbox(norm, epsilon, optimiser, nam
     theirs.get_random_start = lambda images, epsilon: images + type(images)(start)
     model = foolbox.PyTorchModel(exact_predictor().model, bounds=(0, 1), device='cpu')
     wanted = theirs.run(model, batch.images, labels, epsilon=epsilon)
-    ours = PGD(threat, steps=6, step=epsilon / 4, optimiser=optimiser, run_to_end=True)
+    ours = PGD(threat, steps=6, step=epsilon / 4, optimizer=optimizer, run_to_end=True)
     torch.testing.assert_close(ours(exact_predictor(), batch, Replay(*draws)), wanted, rtol=0, atol=1e-6)
 
 
@@ -131,7 +131,7 @@ def test_adam_is_torchs():
     (lambda threat: PGD(threat, steps=0), 'steps is 1 or more, got 0'),
     (lambda threat: PGD(threat, start='normal'), "start is 'random' or 'clean', got 'normal'"),
     (lambda threat: PGD(threat, start='clean', restarts=2), "restarts is 1 or more, and 1 where start is 'clean'"),
-    (lambda threat: PGD(threat, optimiser='sgd'), "optimizer is 'steepest' or 'adam', got 'sgd'"),
+    (lambda threat: PGD(threat, optimizer='sgd'), "optimizer is 'steepest' or 'adam', got 'sgd'"),
     (lambda threat: PGD(threat, step=-.1), 'step is 0 or more on the scale of pixels'),
     (lambda threat: PGD(threat, loss='hinge'), "loss is one of ce, margin, dlr for PGD, .*, got 'hinge'"),
     (lambda threat: PGD(threat, loss='dlr_t'), "loss is one of ce, margin, dlr for PGD, .*, got 'dlr_t'"),

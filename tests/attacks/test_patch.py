@@ -40,7 +40,7 @@ def changed(found, batch):
     return CELL.cells((found - batch.images).abs()) > 0
 
 
-@pytest.mark.parametrize('place, wanted', [('corner', (0, 0)), ('centre', (1, 1))])
+@pytest.mark.parametrize('place, wanted', [('corner', (0, 0)), ('center', (1, 1))])
 def test_fixed_places(place, wanted):
     batch = batch_of(*pictures(4))
     cells = changed(attacked(Patch(CELL, steps=2, place=place, run_to_end=True), predictor(), batch), batch)
@@ -70,7 +70,7 @@ def test_a_linear_model_gets_the_worst_pixels():
     line = predictor(Linear())
     images = pictures(2, seed=5)[0]
     batch = batch_of(images, line.logits(images).argmax(1))
-    attack = Patch(CELL, steps=60, rate=.1, place='centre', loss='margin', run_to_end=True)
+    attack = Patch(CELL, steps=60, rate=.1, place='center', loss='margin', run_to_end=True)
     found = attacked(attack, line, batch)[..., 4:8, 4:8]
     weight = line.model.weight.view(3, SIDE, SIDE)[:, 4:8, 4:8]
     towards = (1 - 2 * line.labels(batch)).view(-1, 1, 1, 1)  # label 0 falls by a larger score
@@ -112,7 +112,7 @@ def test_the_pull_is_the_gradient_of_attention(transformer, batch):
 
 def test_more_weight_draws_more_attention(transformer, batch):
     def drawn(weight):
-        attack = PatchFool(CELL, steps=15, place='centre', attention=weight, run_to_end=True)
+        attack = PatchFool(CELL, steps=15, place='center', attention=weight, run_to_end=True)
         found = attacked(attack, transformer, batch)
         with torch.no_grad(), trace_attention(transformer.model) as trace:
             transformer.logits(found)

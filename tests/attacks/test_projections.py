@@ -1,4 +1,4 @@
-"""Ball and box, plane and box: against general-purpose optimisers."""
+"""Ball and box, plane and box: against general-purpose optimizers."""
 
 import numpy as np
 import pytest

@@ -103,7 +103,7 @@ def test_the_batch_stays_full_and_no_larger(batch):
 
 
 @pytest.mark.parametrize('attack', [ATTACK, replace(ATTACK, run_to_end=True, restarts=2),
-                                    replace(ATTACK, optimiser='adam')])
+                                    replace(ATTACK, optimizer='adam')])
 def test_an_images_result_does_not_depend_on_its_batch(attack, batch):
     """Alone, in halves, in another order: so a run that is resumed with another batch size goes on as it was."""
     whole = attacked(attack, predictor(), batch)

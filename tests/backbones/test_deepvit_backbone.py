@@ -102,9 +102,9 @@ def test_position_embedding_is_resampled_and_its_class_token_kept():
 
 @pytest.mark.parametrize('checkpoint, words', [
     ({'conv1.weight': torch.ones(1)}, 'expected a checkpoint with DeepViT or ViT weights .* got conv1.weight'),
-    ({k: v for k, v in OFFICIAL.items() if 'blocks.0.attn' not in k}, 'lacking blocks.0.attn.qkv.weight'),
-    (dict(OFFICIAL, pos_embed=torch.zeros(1, 198, 384)), r'lacking pos_embed \(1x198x384 in the file, 1x197x384'),
-    (formula.weights(formula.SHAPES['deepvit_s']), 'lacking .*396.* check that arch agrees'),
+    ({k: v for k, v in OFFICIAL.items() if 'blocks.0.attn' not in k}, 'missing: blocks.0.attn.qkv.weight'),
+    (dict(OFFICIAL, pos_embed=torch.zeros(1, 198, 384)), r'missing: pos_embed \(1x198x384 in the file, 1x197x384'),
+    (formula.weights(formula.SHAPES['deepvit_s']), 'missing: .*396.* check that arch agrees'),
     (formula.weights(formula.SHAPES['deepvit_24']), 'got also blocks.16.norm1.weight.* check that arch agrees'),
 ])
 def test_what_does_not_fit_is_refused(checkpoint, words):

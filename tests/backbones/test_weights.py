@@ -80,7 +80,7 @@ def test_distilled_and_plain():
     both = PiT('ti', distilled=True)
     both.load_state_dict(distilled)
     assert torch.equal(both.cls_token, distilled['cls_token'])
-    with pytest.raises(ValueError, match='lacking cls_token .1x1x64 in the file, 1x2x64 in the model.'):
+    with pytest.raises(ValueError, match='missing: cls_token .1x1x64 in the file, 1x2x64 in the model.'):
         both.load_state_dict(OFFICIAL)
 
 
@@ -105,8 +105,8 @@ def test_report_says_what_came_and_what_was_left(logged):
     ({}, '(got|has) no tensors'),
     ({'conv1.weight': torch.ones(1)}, 'expected a checkpoint with PiT weights .* got conv1.weight'),
     ({k: v for k, v in OFFICIAL.items() if 'pools.0' not in k},
-     'expected all 156 tensors, got 152; lacking pools.0.conv.weight'),
-    (formula.weights(formula.SHAPES['pit_xs']), 'lacking .*64.* check that arch and distilled agree'),
+     'expected all 156 tensors, got 152; missing: pools.0.conv.weight'),
+    (formula.weights(formula.SHAPES['pit_xs']), 'missing: .*64.* check that arch and distilled agree'),
 ])
 def test_uncovered_backbones_are_refused_by_every_loader(checkpoint, words, tmp_path):
     before = PiT('ti').state_dict()

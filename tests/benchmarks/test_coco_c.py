@@ -75,7 +75,7 @@ def test_every_metric_must_be_there_everywhere():
         summarise(both)
 
 
-def test_colour_orders_do_not_mix():
+def test_color_orders_do_not_mix():
     wrong = table_of(FASTER_RCNN, CLEAN_AP, order='bgr')
     assert summarise(wrong, order='bgr')['mPC(AP)'] == summarise(PUBLISHED)['mPC(AP)']
     with pytest.raises(MissingMeasurement, match=r"under gaussian_noise\(order='bgr', severity=1\).* --bgr and the"):

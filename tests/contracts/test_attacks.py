@@ -209,7 +209,7 @@ def test_weights_made_in_inference_mode_are_refused(case):
 
 def test_unknown_arguments_get_one_sentence(case):
     with pytest.raises(ValueError, match='color; leave it out') as caught:
-        built(case, colour=3)
+        built(case, color=3)
     assert '\n' not in str(caught.value)
 
 

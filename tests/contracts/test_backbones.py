@@ -118,7 +118,7 @@ def test_same_padding_gives_exact_strides():
     assert [tuple(m.shape[-2:]) for m in maps] == [(80, 12), (40, 6), (20, 3)]
 
 
-def test_same_padding_centres_the_features():
+def test_same_padding_centers_the_features():
     """Flipping image and kernel flips the stem's map: the zeros are shared evenly where stride divides the side."""
     stem = PiT('ti', stem_padding='same').patch_embed.double()
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)

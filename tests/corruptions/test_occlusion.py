@@ -30,8 +30,8 @@ def test_random_cells_are_drawn_per_image_and_grow():
     assert not torch.equal(small, occluded(white(), Occluded(share=.2), seed=1)[0])
 
 
-def test_the_centre_is_a_square_in_the_middle():
-    image = occluded(white(1, (40, 60)), Occluded('centre', .25))[0, 0, 0]
+def test_the_center_is_a_square_in_the_middle():
+    image = occluded(white(1, (40, 60)), Occluded('center', .25))[0, 0, 0]
     wanted = torch.full((40, 60), 255, dtype=torch.uint8)
     wanted[10:30, 15:45] = 0
     assert torch.equal(image, wanted)

@@ -2,7 +2,7 @@
 
 The reference works in float64 and truncates, so a value at the edge of a gray level may fall to either side: one
 level of difference is allowed. Beyond that: 0 values everywhere but in spatter, whose chain of hard decisions
-(Canny, thresholds, a normalising maximum) may move a handful by 2.
+(Canny, thresholds, a normalizing maximum) may move a handful by 2.
 """
 import numpy as np
 import pytest

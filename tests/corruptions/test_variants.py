@@ -25,8 +25,8 @@ def ours(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:
 def test_elastic_transform(severity, alpha, sigma, affine):
     """OpenCV rounds its map to 1/32 pixel, so edges differ by some levels; the mean is what binds."""
     image, draws = photograph('chelsea', SIZE), np.random.RandomState(3)
-    centre, side = np.float32(SIZE) // 2, min(SIZE) // 3
-    before = np.float32([centre + side, [centre[0] + side, centre[1] - side], centre - side])
+    center, side = np.float32(SIZE) // 2, min(SIZE) // 3
+    before = np.float32([center + side, [center[0] + side, center[1] - side], center - side])
     after = before + draws.uniform(-affine, affine, size=(3, 2)).astype(np.float32)
     warped = cv2.warpAffine(image.astype(np.float32) / 255, cv2.getAffineTransform(before, after), SIZE,
                             borderMode=cv2.BORDER_REFLECT_101)

@@ -107,12 +107,12 @@ def test_objects_overlap(scenes):
     assert np.mean([crowded(scene) for scene in scenes]) > 0.5
 
 
-def test_mean_colour_does_not_give_the_class_away(scenes):
-    colours = np.array([scene.image[mask].mean(0) for scene in scenes for mask in scene.masks])
+def test_mean_color_does_not_give_the_class_away(scenes):
+    colors = np.array([scene.image[mask].mean(0) for scene in scenes for mask in scene.masks])
     labels = np.concatenate([scene.labels for scene in scenes])
     fit = np.arange(len(labels)) % 2 == 0
-    centroids = np.array([colours[fit & (labels == label)].mean(0) for label in range(len(CLASSES))])
-    guess = ((colours[~fit, None] - centroids) ** 2).sum(-1).argmin(1)
+    centroids = np.array([colors[fit & (labels == label)].mean(0) for label in range(len(CLASSES))])
+    guess = ((colors[~fit, None] - centroids) ** 2).sum(-1).argmin(1)
     assert (guess == labels[~fit]).mean() < 0.35  # chance is 0.25
 
 

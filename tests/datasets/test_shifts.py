@@ -103,7 +103,7 @@ def test_the_files_of_objectnet_are_checked(tmp_path):
     with pytest.raises(ValueError, match='expected JSON in .*objectnet_to_imagenet_1k.json'):
         shared_classes(mappings)
     (mappings / 'objectnet_to_imagenet_1k.json').unlink()
-    with pytest.raises(FileNotFoundError, match="no such file; it lies in ObjectNet's archive"):
+    with pytest.raises(FileNotFoundError, match="no such file; it is in ObjectNet's archive"):
         shared_classes(mappings)
 
 

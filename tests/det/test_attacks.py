@@ -49,7 +49,7 @@ def test_detectors_attacks_say_so():
     *(('retinanet', text) for text in SPECS),
     ('mask_rcnn', 'dag(epsilon=8/255, steps=2)'), ('detr', 'dag(epsilon=8/255, steps=2)'),
     ('mask_rcnn', "tog(confidence=0.3, epsilon=8/255, mode='untargeted', steps=2)"),
-    ('detr', "tog(confidence=0.0, epsilon=8/255, mode='mislabelling_ml', steps=2)")])
+    ('detr', "tog(confidence=0.0, epsilon=8/255, mode='mislabeling_ml', steps=2)")])
 def test_the_contract(detectors, family, text):
     predictor, samples = detectors(family)
     batch = batch_of(predictor, samples, 0, 1)
@@ -86,7 +86,7 @@ def test_each_aim_is_approached_further_than_by_noise(detectors, family, text, k
     assert (sign * found > 2 * noise.abs()).all() and (sign * found > 0).all()
 
 
-@pytest.mark.parametrize('mode, sign', [('untargeted', 1), ('mislabelling_ml', -1), ('mislabelling_ll', -1)])
+@pytest.mark.parametrize('mode, sign', [('untargeted', 1), ('mislabeling_ml', -1), ('mislabeling_ll', -1)])
 def test_tog_aims_at_what_the_detector_says_itself(detectors, mode, sign):
     predictor, samples = detectors('retinanet')
     batch = batch_of(predictor, samples, 1, 4)
@@ -249,7 +249,7 @@ def test_patches_that_are_none_are_refused_before_any_work(values, fact, tmp_pat
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize('place, top, left', [('corner', 0, 0), ('centre', 16, 28)])
+@pytest.mark.parametrize('place, top, left', [('corner', 0, 0), ('center', 16, 28)])
 def test_where_a_patch_is_pasted(detectors, place, top, left):
     """Image 10 is 72 x 96 (height x width) in the network; its middle begins at (72 - 40) / 2, (96 - 40) / 2."""
     predictor, samples = detectors('retinanet')

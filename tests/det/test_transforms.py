@@ -45,14 +45,14 @@ def test_as_a_transform_it_corrupts_what_the_image_shows(folder, name):
 
 def test_the_seed_and_the_image_matter():
     init_default_scope('mmdet')
-    grey = np.full((40, 40, 3), 100, np.uint8)
+    gray = np.full((40, 40, 3), 100, np.uint8)
     def corrupted(image, **options):
         step = TRANSFORMS.build(dict(type='PitCorrupt', corruption='gaussian_noise', severity=2, **options))
-        return step(dict(img=grey.copy(), img_id=image))['img']
+        return step(dict(img=gray.copy(), img_id=image))['img']
     assert np.array_equal(corrupted(1), corrupted(1)) and not np.array_equal(corrupted(1), corrupted(2))
     assert not np.array_equal(corrupted(1), corrupted(1, seed=1))
     assert np.array_equal(corrupted(1), corrupted(1, order='rgb')[..., ::-1])
-    assert (grey == 100).all()
+    assert (gray == 100).all()
 
 
 def test_the_type_of_the_pixels_stays():

@@ -41,8 +41,8 @@ def predictor():
 
 @pytest.fixture
 def batch(predictor):
-    images = [torch.full((3, 4, 4), grey, dtype=torch.uint8) for grey in GREYS]
-    return predictor.collate([Sample(str(grey), image, 0) for grey, image in zip(GREYS, images, strict=True)])
+    images = [torch.full((3, 4, 4), gray, dtype=torch.uint8) for gray in GREYS]
+    return predictor.collate([Sample(str(gray), image, 0) for gray, image in zip(GREYS, images, strict=True)])
 
 
 def specs(text=STEEP, levels=LEVELS):

@@ -95,7 +95,7 @@ def test_two_files_of_one_name_are_two_models(folder, tmp_path):
     for i in (1, 2):
         (tmp_path / str(i)).mkdir()
         torch.save(attention.build_model('pit_ti', 'random', seed=i).model.state_dict(), tmp_path / str(i) / 'w.pth')
-    analyses = attention.analyse_models([('pit_ti', str(tmp_path / str(i) / 'w.pth')) for i in (1, 2)],
+    analyses = attention.analyze_models([('pit_ti', str(tmp_path / str(i) / 'w.pth')) for i in (1, 2)],
                                         attention.list_images(folder, limit=1), img_size=64)
     assert len(analyses) == 2
     assert all(re.fullmatch(r"pit_ti\(img_size=64, num_classes=1000, weights='w.pth@[0-9a-f]{16}'\)", text)
@@ -118,7 +118,7 @@ def test_arguments_stand_in_the_name_as_for_every_tool(folder, tmp_path):
     built = attention.build_model('pit_ti(img_size=64,num_classes=4)', 'random', seed=1).model
     torch.save(built.state_dict(), tmp_path / 'w.pth')
     chosen = [('pit_ti(img_size=64,num_classes=4)', str(tmp_path / 'w.pth')), ('pit_ti', str(tmp_path / 'w.pth'))]
-    analyses = attention.analyse_models(chosen, attention.list_images(folder, limit=2))
+    analyses = attention.analyze_models(chosen, attention.list_images(folder, limit=2))
     named, plain = analyses
     assert named.startswith("pit_ti(img_size=64, num_classes=4, weights='w.pth@")
     assert plain.startswith("pit_ti(num_classes=4, weights='w.pth@")
@@ -183,20 +183,20 @@ def test_other_bad_input_gets_one_sentence(folder, tmp_path):
     with pytest.raises(LookupError, match="no model named 'deepvit_x'; did you mean deepvit_"):
         attention.build_model('deepvit_x')
     with pytest.raises(ValueError, match=r'got vit_16\(.* twice; give other weights'):
-        attention.analyse_models([('vit_16', 'random')] * 2, [])
+        attention.analyze_models([('vit_16', 'random')] * 2, [])
     with pytest.raises(ValueError, match='expected images under .*, found none'):
         attention.list_images(tmp_path)
     with pytest.raises(ValueError, match='limit is a positive number of images, got 0'):
         attention.list_images(folder, limit=0)
     with pytest.raises(ValueError, match='batch size and samples are positive, got 0 and 4'):
-        attention.analyse_models([('vit_16', 'random')], [], batch_size=0)
+        attention.analyze_models([('vit_16', 'random')], [], batch_size=0)
     (tmp_path / 'torn.jpg').write_bytes(b'\xff\xd8\xff')
     with pytest.raises(ValueError, match='expected an image at .*torn.jpg, could not read it'):
         attention.read_image(tmp_path / 'torn.jpg')
 
 
 def test_everything_is_written(folder, tmp_path):
-    analyses = attention.analyse_models([('vit_16', 'random'), ('deepvit_16', 'random')],
+    analyses = attention.analyze_models([('vit_16', 'random'), ('deepvit_16', 'random')],
                                         attention.list_images(folder, limit=3), img_size=32, samples=2)
     files = attention.write_analyses(analyses, tmp_path / 'out', dataset='d')
     assert [re.sub('_[0-9a-f]{16}_', '_DIGEST_', path.name) for path in files] == [

@@ -51,9 +51,9 @@ def test_our_models_and_timms_by_name_and_file(tmp_path):
     torch.save({'state_dict': {f'module.{name}': value for name, value in theirs.state_dict().items()}},
                tmp_path / 'ti.pth')
     given = samples()
-    normalise = torchvision.transforms.Normalize(timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)
+    normalize = torchvision.transforms.Normalize(timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)
     with torch.no_grad():
-        wanted = theirs(normalise(torch.stack([sample.image for sample in given]) / 255))
+        wanted = theirs(normalize(torch.stack([sample.image for sample in given]) / 255))
     for name in ('pit_ti_224', 'pit_ti'):
         predictor = build_classifier(name, weights=str(tmp_path / 'ti.pth'))
         assert_near(logits(predictor, given), wanted, 'network')
@@ -80,9 +80,9 @@ def test_torchvision_by_name(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / 'r18.pth')
     predictor = build_classifier('torchvision:resnet18', weights=str(tmp_path / 'r18.pth'))
     given = samples()
-    normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    normalize = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.no_grad():
-        wanted = theirs(normalise(torch.stack([sample.image for sample in given]) / 255))
+        wanted = theirs(normalize(torch.stack([sample.image for sample in given]) / 255))
     assert_near(logits(predictor, given), wanted, 'network')
     assert predictor.view == View(224, 256, 'bilinear')
 
@@ -166,7 +166,7 @@ class Code:
     ('nowhere.to:find', {}, "no function 'find' in the module 'nowhere.to'"),
     ('tests.evaluation.toy:nothing', {}, "no function 'nothing' in the module 'tests.evaluation.toy'"),
     ('tests.evaluation.toy:no_classifier', {}, 'to return a torch module, got str'),
-    ('pit_ti(colour=3)', {'weights': 'random'}, 'expected a name and arguments that can be built, got pit_ti.*color'),
+    ('pit_ti(color=3)', {'weights': 'random'}, 'expected a name and arguments that can be built, got pit_ti.*color'),
     ('pit_ti(num_classes=-1)', {'weights': 'random'}, r'that can be built, got pit_ti\(num_classes=-1\): '),
     ('resnet50.nope', {'weights': 'random'}, 'that can be built, got resnet50.nope: .*nope.*; check --model'),
     ('torchvision:resnet18(num_classes=-1)', {'weights': 'random'}, 'that can be built, got torchvision:resnet18'),

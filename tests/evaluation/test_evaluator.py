@@ -80,8 +80,8 @@ def test_values_are_those_of_a_plain_walk(plain, predictor, samples):
                 strength = toy.DARK[condition.corruption.get('severity') - 1]
                 image = (image * strength * 255 + 2 ** -11).floor() / 255
             if condition.corruption is None or condition.corruption.name == 'toy_dark':
-                normalised = (image - torch.tensor([.5, .4, .3]).view(3, 1, 1)) / .2
-                wrong[str(condition)] += model(normalised[None]).argmax().item() != sample.target
+                normalized = (image - torch.tensor([.5, .4, .3]).view(3, 1, 1)) / .2
+                wrong[str(condition)] += model(normalized[None]).argmax().item() != sample.target
     for condition in (CLEAN, *conditions(['toy_dark'], SEVERITIES)[1:]):
         assert values[str(condition), 'top1_error'] == wrong[str(condition)] / 40
     assert len(set(values.values())) > 10  # the toy tells conditions apart

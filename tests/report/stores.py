@@ -125,5 +125,5 @@ def write_everything(folder: Path) -> Path:
         {'results': [{'mode': 'eval', 'ours_ms': 2, 'peer_ms': 5, 'times': 2.5}],
          'environment': {'device': 'x86_64', 'commit': 'abc1234'}}))
     (folder / 'pictures').mkdir()
-    (folder / 'pictures' / 'grey.png').write_bytes(png())
+    (folder / 'pictures' / 'gray.png').write_bytes(png())
     return folder

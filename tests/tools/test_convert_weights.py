@@ -47,7 +47,7 @@ def test_bad_input_gets_one_sentence(tool, tmp_path):
 
 @pytest.mark.parametrize('out, model, words', [
     ('nowhere/out.pth', 'pit_ti', 'for OUT in a folder that is there'), ('.', 'pit_ti', 'for OUT, got the folder'),
-    ('out.pth', 'pit_ti(colour=1)', 'arguments that can be built, got pit_ti')])
+    ('out.pth', 'pit_ti(color=1)', 'arguments that can be built, got pit_ti')])
 def test_what_could_not_be_written_or_built_is_said_first(out, model, words, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['convert_weights.py', 'nowhere.pth', str(tmp_path / out), '--model', model])
     with pytest.raises(ValueError, match=words):

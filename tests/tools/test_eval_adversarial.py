@@ -116,9 +116,9 @@ def test_corruptions_with_attacks_and_alone(measured):
     assert (code, said) == (0, ''), said
     assert names(out) == ['clean', 'fog(severity=2)', 'pgd(steps=2)', 'fog(severity=2) + pgd(steps=2)']
     code, out, said = measured('--attacks', '--corruptions', 'occlusion(share=0.25)',
-                               "occlusion(shape='centre', share=1)")
+                               "occlusion(shape='center', share=1)")
     assert (code, said) == (0, ''), said
-    assert names(out) == ['clean', 'occlusion(share=0.25)', "occlusion(shape='centre', share=1)"]
+    assert names(out) == ['clean', 'occlusion(share=0.25)', "occlusion(shape='center', share=1)"]
 
 
 def test_ones_own_attack(measured, tmp_path):

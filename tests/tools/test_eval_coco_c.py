@@ -105,7 +105,7 @@ def test_a_part_is_measured_saved_and_measured_again(measured, weights, few_shap
     assert wanted['clean'] != wanted['spatter(severity=5)']
 
 
-def test_mmdets_colour_order_is_another_condition(measured, weights, few_shapes):
+def test_mmdets_color_order_is_another_condition(measured, weights, few_shapes):
     flags = ('eval_coco_c.py', CONFIG, weights, '--bundled', '--data', few_shapes, '--cfg-options', LOW,
              '--corruptions', 'frost', '--severities', '5', '--limit', '3')
     for more in ((), ('--bgr',)):

@@ -37,7 +37,7 @@ def test_a_detectors_own(tmp_path):
     (('pit_ti', 'nowhere.pth'), 'expected weights in nowhere.pth, found no such file; give a file'),
     (('pit_ti', 'random', '--bundled'), 'expected --bundled with the config of a detector'),
     (('pit_ti', 'random', '--cfg-options', 'model.x=1'), 'expected --cfg-options with the config of'),
-    (('pit_ti(colour=1)', 'random'), 'arguments that can be built, got pit_ti'),
+    (('pit_ti(color=1)', 'random'), 'arguments that can be built, got pit_ti'),
     (('pit_ti(out_indices=(7,))', 'random'), 'arguments that can be built, got pit_ti'),
     ((ROOT / 'detr_r50.py', 'random', '--bundled'), 'expected a detector on PiT or DeepViT, got one on ResNet'),
     ((ROOT / 'retinanet_pit_ti.py', 'nowhere.pth', '--bundled'), 'expected a checkpoint, found none at nowhere.pth')])

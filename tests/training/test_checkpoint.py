@@ -203,7 +203,7 @@ def test_payload_does_not_run(tmp_path, monkeypatch, switch, zipped):
         monkeypatch.setenv(switch, '1')
     marker = tmp_path / 'ran'
     path = saved(tmp_path / 'harmful.pth', touch(marker), zipped=zipped)
-    with pytest.raises(ValueError, match=r'harmful\.pth was not loaded, because it asks for \S*open, which weights '
+    with pytest.raises(ValueError, match=r'harmful\.pth was not loaded, because it contains \S*open, which weights '
                                          r'have no need of; get the weights as a plain state dict'):
         checkpoint.load(path)
     with pytest.raises(ValueError, match='was not loaded'):
@@ -223,7 +223,7 @@ def test_payload_does_not_run(tmp_path, monkeypatch, switch, zipped):
     (Path('x'), r'pathlib\S*'),
 ])
 def test_refusal_names_what_was_asked_for(tmp_path, thing, name):
-    with pytest.raises(ValueError, match=f'because it asks for {name}, which weights have no need of'):
+    with pytest.raises(ValueError, match=f'because it contains {name}, which weights do not need'):
         checkpoint.load(saved(tmp_path / 'x.pth', thing))
 
 
@@ -260,7 +260,7 @@ def test_downloads_run_no_code_either(tmp_path, monkeypatch, switch):
     monkeypatch.setattr('mmengine.runner.checkpoint.get_torchvision_models',
                         lambda: {'resnet18': 'https://host.invalid/resnet18-00000000.pth'})
     for address in ('https://host.invalid/harmful.pth', 'torchvision://resnet18'):
-        with pytest.raises(ValueError, match=f'{address} was not loaded, because it asks for'):
+        with pytest.raises(ValueError, match=f'{address} was not loaded, because it contains'):
             CheckpointLoader.load_checkpoint(address, 'cpu', logger='silent')
     assert not marker.exists()
     good = CheckpointLoader.load_checkpoint('https://host.invalid/good.pth', 'cpu', logger='silent')

@@ -93,7 +93,7 @@ def test_temperature_flattens_both():
     assert loss.item() == pytest.approx(4 * divergence / 3, rel=1e-5)
 
 
-def test_a_teacher_tells_the_second_head_in_its_own_normalisation():
+def test_a_teacher_tells_the_second_head_in_its_own_normalization():
     """Each loss counts (1 - alpha) and alpha; the teacher is neither trained nor kept, and a copy shares it."""
     options = dict(teacher='deepvit_16(img_size=32,num_classes=3)', weights='random', kind='hard', alpha=0.25)
     model = built('pit_ti_distilled', distillation=options).train()

@@ -16,7 +16,7 @@ def batch(count=4):
     return {'images': images, 'labels': torch.arange(count) % 3}
 
 
-def normalised(images):
+def normalized(images):
     return (images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
@@ -24,7 +24,7 @@ def test_evaluation_sees_pictures_as_they_are():
     data = batch()
     out = ClassifierPreprocessor(mean=MEAN, std=STD, num_classes=3, smoothing=0.1, mixing=MIXING,
                                  erasing=dict(probability=1.0, mode='pixel'))(data)
-    assert torch.allclose(out['images'], normalised(data['images'])) and torch.equal(out['targets'], data['labels'])
+    assert torch.allclose(out['images'], normalized(data['images'])) and torch.equal(out['targets'], data['labels'])
 
 
 def test_smoothed_targets_give_timms_loss():
@@ -40,7 +40,7 @@ def test_training_mixes_pictures_with_their_targets():
     data = batch()
     preprocessor = ClassifierPreprocessor(mean=MEAN, std=STD, num_classes=3, mixing=dict(mixup_alpha=0.8))
     out = preprocessor(data, training=True)
-    share, clean = out['targets'][1, 1].item(), normalised(data['images'])  # of classes 0, 1, 2, 0 the second
+    share, clean = out['targets'][1, 1].item(), normalized(data['images'])  # of classes 0, 1, 2, 0 the second
     assert 0 < share < 1 and torch.allclose(out['targets'].sum(1), torch.ones(4))
     assert torch.allclose(out['images'], share * clean + (1 - share) * clean.flip(0), atol=1e-5)
 
@@ -50,7 +50,7 @@ def test_erased_parts_are_noise_of_normalised_pictures():
     preprocessor = ClassifierPreprocessor(mean=MEAN, std=STD, num_classes=3,
                                           erasing=dict(probability=1.0, mode='pixel', max_count=1))
     out = preprocessor(data, training=True)['images']
-    erased = (out != normalised(data['images'])).any(1)
+    erased = (out != normalized(data['images'])).any(1)
     assert (erased.flatten(1).sum(1) > 0).all() and (erased.flatten(1).float().mean(1) < 0.5).all()
     assert out[erased[:, None].expand_as(out)].std().item() == pytest.approx(1, abs=0.1)
 
