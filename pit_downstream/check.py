@@ -24,11 +24,11 @@ MENDS = {name: "pip install -e '.[lite]'" for name in MM} | {'pkg_resources': "p
 class Finding:
     subject: str
     detail: str
-    mend: str = ''  # the fix; empty if the check passed
+    fix: str = ''  # the fix; empty if the check passed
 
     def __str__(self) -> str:
-        line = f"{'FAIL' if self.mend else 'ok':4}  {self.subject:16}  {self.detail}"
-        return f'{line}\n{"":24}{self.mend}' if self.mend else line
+        line = f"{'FAIL' if self.fix else 'ok':4}  {self.subject:16}  {self.detail}"
+        return f'{line}\n{"":24}{self.fix}' if self.fix else line
 
 
 def findings() -> Iterator[Finding]:
@@ -36,14 +36,14 @@ def findings() -> Iterator[Finding]:
     yield Finding('python', platform.python_version())
     packages = [_package(name) for name in (*CORE, *MM)]
     yield from packages
-    if any(package.mend for package in packages[:len(CORE)]):
+    if any(package.fix for package in packages[:len(CORE)]):
         return
     yield Finding('device', _device())
-    if any(package.mend for package in packages):
+    if any(package.fix for package in packages):
         return
     stack = _attempt('mm stack', _bring_up)
     yield stack
-    if stack.mend:
+    if stack.fix:
         return
     yield _attempt('checkpoint', _round_trip)
     yield _attempt('refusal', _refuse_code)
@@ -167,7 +167,7 @@ def main() -> int:
     failed = False
     for finding in findings():
         print(finding)
-        failed |= bool(finding.mend)
+        failed |= bool(finding.fix)
     return int(failed)
 
 

@@ -39,11 +39,11 @@ def test_whole_installation(tmp_path):
     (('torch',), 'pip install -e .'),
     (('pkg_resources',), "pip install 'setuptools<81'"),
 ])
-def test_missing_package(tmp_path, without, mend):
+def test_missing_package(tmp_path, without, fix):
     came = run(tmp_path, '-m', 'pit_downstream.check', without=without)
     assert came.returncode == 1
     for name in without:
-        assert f'FAIL  {name:16}  not installed\n{"":24}{mend}\n' in came.stdout
+        assert f'FAIL  {name:16}  not installed\n{"":24}{fix}\n' in came.stdout
     assert came.stdout.count('FAIL') == len(without)
     assert 'Traceback' not in came.stdout + came.stderr
 
@@ -68,7 +68,7 @@ def test_versions_that_mmdet_refuses(monkeypatch):
 
 
 def failures():
-    return {finding.subject: finding.mend for finding in check.findings() if finding.mend}
+    return {finding.subject: finding.fix for finding in check.findings() if finding.fix}
 
 
 def test_wrong_operator_fails(monkeypatch, capsys):
@@ -96,5 +96,5 @@ def test_two_distributions_of_one_package_fail(monkeypatch):
     monkeypatch.setattr(check.metadata, 'packages_distributions', lambda: {'mmcv': ['mmcv-lite', 'numpy']})
     finding = check._package('mmcv')
     assert 'mmcv-lite 2' in finding.detail and ' and numpy ' in finding.detail
-    assert finding.mend == ('these lie in one folder and overwrite each other; '
+    assert finding.fix == ('these lie in one folder and overwrite each other; '
                             'pip uninstall mmcv-lite numpy, then install one of them')

@@ -223,7 +223,7 @@ def require_data(cfg: Config, loaders: tuple[str, ...]) -> None:
         root = datasets[0].get('data_root') or '.'
         raise FileNotFoundError(
             f'expected the dataset under {root}, did not find {", ".join(missing)}; put it there as data/README.md '
-            'says, name another folder with --data DIR, or run with --bundled, which needs no dataset')
+            'describes, name another folder with --data DIR, or run with --bundled, which needs no dataset')
 
 
 def dicts_in(node) -> Iterator[dict]:

@@ -142,5 +142,5 @@ def _class_folders(root: str) -> list[str]:
     if not Path(root).is_dir() or not folders_in(root):
         raise FileNotFoundError(
             f'expected a folder of images for each class in {root}, found none; put them there as data/README.md '
-            'says, name another folder with --data DIR, or run with --bundled, which needs no dataset')
+            'describes, name another folder with --data DIR, or run with --bundled, which needs no dataset')
     return folders_in(root)
