@@ -204,7 +204,7 @@ def test_payload_does_not_run(tmp_path, monkeypatch, switch, zipped):
     marker = tmp_path / 'ran'
     path = saved(tmp_path / 'harmful.pth', touch(marker), zipped=zipped)
     with pytest.raises(ValueError, match=r'harmful\.pth was not loaded, because it contains \S*open, which weights '
-                                         r'have no need of; get the weights as a plain state dict'):
+                                         r'do not need; get the weights as a plain state dict'):
         checkpoint.load(path)
     with pytest.raises(ValueError, match='was not loaded'):
         CheckpointLoader.load_checkpoint(str(path), 'cpu', logger='silent')
