@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pit_downstream.core.contracts import Batch, Predictor, Streams
 
 
-@ATTACKS.register('occlude_salient', source='ours; salient PatchDrop, Naseer et al. 2021, asks the attention of DINO')
+@ATTACKS.register('occlude_salient', source='ours; salient PatchDrop, Naseer et al. 2021, uses the attention of DINO')
 @dataclass(frozen=True, kw_only=True)
 class OccludeSalient(Attack):
     """Occlusion of `count` cells of `side` pixels with black, those with the largest |pixel * gradient|.

@@ -94,8 +94,8 @@ def _gradients(predictor: 'Classifier', batch: 'Batch') -> Iterator[str]:
     flat, cut = (_vanishing(seen) & right for seen in (entropy, direct))
     count = int(right.sum())
     if cut.any():
-        yield (f'no gradient reaches {int(cut.sum())} of {count} images, as behind rounding: attacks by gradient see '
-               'nothing there, which is no robustness; trust square and transfer, or attack through a smooth stand-in')
+        yield (f'no gradient reaches {int(cut.sum())} of {count} images, as behind rounding: gradient attacks fail '
+               'there, which is no robustness; rely on square and transfer, or attack a smooth approximation')
     if (flat & ~cut).any():
         yield (f'the cross-entropy of {int((flat & ~cut).sum())} of {count} images has no gradient, since the logits '
                f'are too large (up to {entropy.scores.abs().max():.3g}): attacks on it see nothing there, which is no '

@@ -8,7 +8,6 @@ from typing import Any
 
 import timm
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,7 +19,7 @@ from pit_downstream.core.contracts import Sample
 from pit_downstream.core.digests import digest_files, digest_text
 from pit_downstream.core.records import Record, ResultStore, model_key, to_records
 from pit_downstream.core.spec import Spec
-from pit_downstream.datasets.base import upright
+from pit_downstream.datasets.base import load_image
 from pit_downstream.datasets.imagenet import folder_text
 from pit_downstream.datasets.shapes import write_shapes
 from pit_downstream.metrics.attention import AttentionCollapse
@@ -99,13 +98,16 @@ def build_model(name: str, weights: str | None = None, **options: Any) -> Classi
 
 def analyse(predictor: ClassifierPredictor, paths: Sequence[Path], *, batch_size: int = 8, threshold: float = 0.9,
             samples: int = 4) -> Analysis:
-    """Trace a classifier on the images at `paths` in the model's preprocessing. Keep the first `samples` images."""
+    """Trace a classifier on the images at `paths` in the model's preprocessing. Keep the first `samples` images.
+
+    Raises UnreadableImage for a missing or damaged file.
+    """
     if batch_size < 1 or samples < 1:
         raise ValueError(f'batch size and samples are positive, got {batch_size} and {samples}')
     metric, shown = AttentionCollapse(threshold=threshold), []
     batches = [paths[start:start + batch_size] for start in range(0, len(paths), batch_size)]
     for batch in tqdm(batches, desc=predictor.name, unit='batch', disable=None):  # no bar outside a terminal
-        taken = predictor.collate([Sample(str(path), predictor.view(read_image(path)), 0) for path in batch])
+        taken = predictor.collate([Sample(str(path), predictor.view(load_image(path)), 0) for path in batch])
         outputs = predictor.predict(taken.images, taken, trace=True)
         metric.update(outputs)
         if len(shown) * batch_size < samples:
@@ -138,13 +140,6 @@ def chosen_models(model: str, weights: str | None, compare: str | None, compare_
     if compare_weights and not compare:
         raise ValueError('expected --compare MODEL with --compare-weights, got no second model; name it')
     return [(model, weights), (compare, compare_weights)] if compare else [(model, weights)]
-
-
-def read_image(path: Path) -> Image.Image:
-    try:
-        return upright(Image.open(path)).convert('RGB')
-    except OSError as error:
-        raise ValueError(f'expected an image at {path}, could not read it: {error}') from None
 
 
 def dataset_text(folder: Path, paths: Sequence[Path], *, limit: int | None = None) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.backbones import DeepViT
 from pit_downstream.core.records import Record
-from pit_downstream.datasets.base import View
+from pit_downstream.datasets.base import UnreadableImage, View
 from pit_downstream.evaluation import attention
 from pit_downstream.evaluation.classifier import Preparation
 from pit_downstream.metrics.attention import AttentionCollapse
@@ -190,9 +190,18 @@ def test_other_bad_input_gets_one_sentence(folder, tmp_path):
         attention.list_images(folder, limit=0)
     with pytest.raises(ValueError, match='batch size and samples are positive, got 0 and 4'):
         attention.analyze_models([('vit_16', 'random')], [], batch_size=0)
+
+
+def test_damaged_images_are_refused(tmp_path):
+    """A PNG with a wrong checksum, too, whose pixels Pillow decodes."""
     (tmp_path / 'torn.jpg').write_bytes(b'\xff\xd8\xff')
-    with pytest.raises(ValueError, match='expected an image at .*torn.jpg, could not read it'):
-        attention.read_image(tmp_path / 'torn.jpg')
+    Image.new('RGB', (70, 70), 'red').save(tmp_path / 'damaged.png')
+    content = bytearray((tmp_path / 'damaged.png').read_bytes())
+    content[content.index(b'IEND') - 5] ^= 1  # the last byte of the checksum of the pixels
+    (tmp_path / 'damaged.png').write_bytes(content)
+    for name in ('torn.jpg', 'damaged.png'):
+        with pytest.raises(UnreadableImage, match=name):
+            attention.analyze_models([('pit_ti(img_size=64)', 'random')], [tmp_path / name])
 
 
 def test_everything_is_written(folder, tmp_path):
