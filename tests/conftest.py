@@ -31,6 +31,22 @@ def logged():
     logger.removeHandler(handler)
 
 
+def _drop_message_hubs():
+    if 'mmengine.logging' in sys.modules:
+        from mmengine.logging import MessageHub
+        MessageHub._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def separate_runs():
+    """Drop mmengine's training histories after each test.
+
+    mmengine names a run by config and second: two runs of one config in one process and second share a history.
+    """
+    yield
+    _drop_message_hubs()
+
+
 REPO = Path(__file__).parents[1]
 
 
@@ -64,6 +80,7 @@ def run_tool(tmp_path, monkeypatch, capfd):
                                        text=True, timeout=timeout, env=environment)
             return ToolResult(process.returncode, process.stdout, process.stderr)
         capfd.readouterr()
+        _drop_message_hubs()
         with monkeypatch.context() as patch:
             patch.chdir(cwd)
             patch.setattr('sys.argv', command)
