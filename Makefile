@@ -31,6 +31,7 @@ $(STAMP): setup.py requirements/constraints.txt
 lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 # A process per core; each test file stays in one of them. More of them need more memory: some 3 GiB each.
 test: $(STAMP)
@@ -68,10 +69,10 @@ demo: $(STAMP)
 	    --out $(DEMO)/attention
 	$(PY) tools/make_report.py $(DEMO) --title 'Two PiTs trained on drawn images' --out $(DEMO)/report.html
 
-# Every speed claim against its peer, and benchmarks/README.md. QUICK=1: minutes, to see that it runs; nothing is written
+# Every speed claim against its peer, and speed/README.md. QUICK=1: minutes, to see that it runs; nothing is written
 # beside the scripts. BENCH='--imagenet DIR --coco-c CONFIG CHECKPOINT DIR': on real images and trained weights.
 bench: $(STAMP)
-	$(PY) -m benchmarks.run $(if $(QUICK),--quick) $(BENCH)
+	$(PY) -m speed.run $(if $(QUICK),--quick) $(BENCH)
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache

@@ -42,6 +42,6 @@ setup(
         'report': ['jinja2', 'matplotlib'],
         'export': EXPORT,
         # torchattacks, too, but it pins requests 2.25: `make install` adds it without its requirements; its tests skip
-        'test': ['pytest', 'pytest-timeout', 'pytest-xdist', 'foolbox', 'ruff', 'mypy', *EXPORT],
+        'test': ['pytest', 'pytest-timeout', 'pytest-xdist', 'foolbox', 'ruff', 'mypy', 'import-linter', *EXPORT],
     },
 )

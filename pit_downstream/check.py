@@ -118,7 +118,7 @@ class _Payload:
 def _refuse_code() -> str:
     import torch
 
-    from pit_downstream.training import checkpoint
+    from pit_downstream.training import safe_loading as checkpoint
     with tempfile.TemporaryDirectory() as folder:
         marker = Path(folder) / 'ran'
         path = Path(folder) / 'harmful.pth'

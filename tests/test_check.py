@@ -9,7 +9,7 @@ import torch
 
 from pit_downstream import check
 from pit_downstream.det import require_stack
-from pit_downstream.training import checkpoint
+from pit_downstream.training import safe_loading as checkpoint
 
 ROOT = Path(__file__).parents[2]
 

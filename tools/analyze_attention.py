@@ -34,10 +34,10 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pit_downstream.core.path_checks import require_folder_to_write
+    from pit_downstream.utils.path_checks import require_folder_to_write
     require_folder_to_write(args.out, '--out')
     cli.require_one_process('analyze_attention.py')
-    from pit_downstream.evaluation import attention
+    from pit_downstream.evaluation import attention_analysis as attention
     from pit_downstream.evaluation import distributed
     attention.figures.require_matplotlib()  # fail before the work
     device = distributed.device_of(args.device)

@@ -29,10 +29,10 @@ def main():
 
     from pit_downstream import backbones
     from pit_downstream.backbones.weights import DEEPVIT, PIT, average
-    from pit_downstream.core import spec
-    from pit_downstream.core import path_checks
+    from pit_downstream.utils import spec
+    from pit_downstream.utils import path_checks
     from pit_downstream.evaluation.models import made
-    from pit_downstream.training import checkpoint
+    from pit_downstream.training import safe_loading as checkpoint
     checkpoint.register()  # loads without running code, and supports timm://
     path_checks.require_file_to_write(args.out, 'OUT')
     named = spec.Spec.parse(args.model)

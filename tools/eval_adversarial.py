@@ -26,8 +26,8 @@ def main():
     conditions = cli.attack_conditions(args)
     keep, predictor, samples = cli.attacked(args)
     from pit_downstream.benchmarks.base import require_counts
-    from pit_downstream.core.path_checks import write_atomic
-    from pit_downstream.core.records import ResultStore
+    from pit_downstream.utils.path_checks import write_atomic
+    from pit_downstream.results.records import ResultStore
     from pit_downstream.evaluation import distributed
     found = keep(ResultStore(Path(args.store) / 'results.jsonl'), predictor, samples, conditions, save=args.save,
                  predictors=args.predictors, **cli.measure_options(args, predictor.device))

@@ -24,8 +24,8 @@ def main():
     names, variant, conditions = cli.detection_conditions(args)
     from pit_downstream.benchmarks import detection_tables, tables
     from pit_downstream.benchmarks.base import require_counts
-    from pit_downstream.core.path_checks import write_atomic
-    from pit_downstream.core.records import ResultStore
+    from pit_downstream.utils.path_checks import write_atomic
+    from pit_downstream.results.records import ResultStore
     from pit_downstream.det.metric import config_metrics
     from pit_downstream.evaluation import keep
     from pit_downstream.evaluation import distributed

@@ -24,8 +24,8 @@ def main():
     cli.require_folder(*((args.published, '--published') if args.published else (args.data, '--data')))
     from pit_downstream.benchmarks import tables
     from pit_downstream.benchmarks.base import require_counts
-    from pit_downstream.core.path_checks import write_atomic
-    from pit_downstream.core.records import ResultStore
+    from pit_downstream.utils.path_checks import write_atomic
+    from pit_downstream.results.records import ResultStore
     from pit_downstream.evaluation import keep
     from pit_downstream.evaluation import distributed
     from pit_downstream.metrics.classification import classification_metrics

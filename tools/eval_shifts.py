@@ -23,8 +23,8 @@ def parse_args():
 def main():
     args = parse_args()
     from pit_downstream.benchmarks import shift_tables
-    from pit_downstream.core.path_checks import write_atomic
-    from pit_downstream.core.records import ResultStore
+    from pit_downstream.utils.path_checks import write_atomic
+    from pit_downstream.results.records import ResultStore
     from pit_downstream.evaluation import distributed
     from pit_downstream.evaluation.shifts import measure_shifts
     places = cli.shift_places(args)

@@ -9,7 +9,7 @@ Not counted: pooling, interpolation, the sampling of deformable attention, and s
 import json
 
 from pit_downstream import cli
-from pit_downstream.core.path_checks import write_atomic
+from pit_downstream.utils.path_checks import write_atomic
 
 
 def parse_args():

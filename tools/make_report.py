@@ -1,9 +1,10 @@
 """Create one HTML page of all results: models side by side, figures, tables, and missing measurements.
 
 python tools/make_report.py work_dirs/records/results.jsonl work_dirs/* --out report.html
-python tools/make_report.py work_dirs benchmarks --reference pit_s --figures figures --tables tables
+python tools/make_report.py work_dirs speed --reference pit_s --figures figures --tables tables
 It reads records (results.jsonl, with verdicts and runs beside them; summaries that tools wrote with --json), mmengine's
-logs, the JSON of benchmarks, and images, from files and folders. report.json and report.csv are written beside it.
+logs, the JSON of speed benchmarks, and images, from files and folders. It writes report.json and report.csv beside the
+page.
 """
 
 import argparse
@@ -27,7 +28,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pit_downstream.report import drawing, exports, page, sections
+    from pit_downstream.report import exports, page, sections
+    from pit_downstream.report import plot_style as drawing
     drawing.require_matplotlib()
     exports.require_places(args.out, figures=args.figures, tables=args.tables)
     for module in args.imports:

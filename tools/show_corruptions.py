@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from pit_downstream.core.path_checks import atomic_path, require_file_to_write
+    from pit_downstream.utils.path_checks import atomic_path, require_file_to_write
     require_file_to_write(out := args.out or Path(f'{args.image.stem}_corrupted.png'), '--out')
     paper = sheet(args)
     with atomic_path(out) as new:
@@ -31,7 +31,7 @@ def sheet(args: argparse.Namespace):
     """Draw a row per corruption: the image itself, then severities 1 to 5."""
     import torch
     from PIL import Image, ImageDraw, ImageOps
-    from pit_downstream.core.registry import CORRUPTIONS
+    from pit_downstream.utils.registry import CORRUPTIONS
     from pit_downstream.corruptions import BatchRng, corrupt_severities
     from pit_downstream.datasets.base import load_image
     from torchvision.transforms.functional import pil_to_tensor, to_pil_image

@@ -25,7 +25,7 @@ def main():
     args = parse_args()
     cli.require_image_to_write(args.out, '--out')
     cli.require_one_process('show_detections.py')
-    from pit_downstream.core.path_checks import atomic_path
+    from pit_downstream.utils.path_checks import atomic_path
     from pit_downstream.det.visualization import panels
     conditions = cli.shown_conditions(args.conditions)
     predictor, samples, _ = cli.detector(args)

@@ -28,7 +28,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pit_downstream.core.path_checks import require_folder_to_write
+    from pit_downstream.utils.path_checks import require_folder_to_write
     require_folder_to_write(args.out, '--out')
     cli.require_one_process('train_patch.py')
     predictor, samples, _ = cli.detector(args)

@@ -15,11 +15,11 @@ from pit_downstream.attacks import (  # noqa: F401  registers the attacks
     fab,
     gradient,
     noise_baseline,
-    occlusion,
     patch,
     square,
     transfer,
 )
+from pit_downstream.attacks import salient_occlusion as occlusion  # noqa: F401  registers the attacks
 from pit_downstream.attacks.ensemble import autoattack
 
 __all__ = ['autoattack']

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import torch
 from torch import Tensor
 
-from pit_downstream.core.registry import ATTACKS
+from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.losses import say
 from pit_downstream.attacks.objective import ClassifierObjective, LossEvaluation, Objective
 from pit_downstream.attacks.step_schedule import HalvingSchedule, StepSchedule, SparseSchedule
@@ -18,7 +18,7 @@ from pit_downstream.attacks.search_engine import Search, State
 from pit_downstream.attacks.threat_model import choose
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 
 @ATTACKS.register('apgd', source='Croce & Hein 2020, arXiv 2003.01690', quick={'steps': 3})

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import torch
 from torch import Tensor
 
-from pit_downstream.core.registry import ATTACKS
-from pit_downstream.core.spec import Spec, Value
+from pit_downstream.utils.registry import ATTACKS
+from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.attacks.threat_model import NORMS, Patches, ThreatModel
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Batch, Predictor, Streams
+    from pit_downstream.utils.protocols import Batch, Predictor, Streams
 
 Predictors = Callable[[str], 'Predictor']  # returns the predictor of a name such as 'pit_s'
 ARGUMENTS = {**dict.fromkeys(NORMS, ('norm', 'epsilon')), 'patch': ('count', 'side')}  # of the threat model, by norm

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from pit_downstream.core.registry import ATTACKS
+from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.adam import adam, at_start
 from pit_downstream.attacks.objective import Objective
 from pit_downstream.attacks.search_engine import Search, State
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Batch, Predictor, Rng, Streams
+    from pit_downstream.utils.protocols import Batch, Predictor, Rng, Streams
 
 SHRINK = 1 - 1e-6  # keeps atanh finite at black and white: 0.999999 in carlini/nn_robust_attacks, l2_attack.py
 GROWTH = 10  # factor of the weight until an example fools, ibid.

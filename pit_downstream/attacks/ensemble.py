@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from pit_downstream.core.contracts import Batch, Outputs, Sample
-from pit_downstream.core.registry import ATTACKS
-from pit_downstream.streams.rng import BatchRng
+from pit_downstream.utils.protocols import Batch, Outputs, Sample
+from pit_downstream.utils.registry import ATTACKS
+from pit_downstream.utils.rng import BatchRng
 from pit_downstream.attacks.apgd import APGD, TargetedAPGD
 from pit_downstream.attacks.base import Attack
 from pit_downstream.attacks.sanity_checks import check_cascade
@@ -25,7 +25,7 @@ from pit_downstream.attacks.square import Square
 from pit_downstream.attacks.threat_model import ThreatModel
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Classifier, Predictor, Streams
+    from pit_downstream.utils.protocols import Classifier, Predictor, Streams
 
 VERSIONS = ('standard', 'plus', 'rand')
 EOT = 20  # passes over which 'rand' averages a gradient

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import torch
 from torch import Tensor
 
-from pit_downstream.core.registry import ATTACKS
+from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.apgd import goals_of, targets_of
 from pit_downstream.attacks.projections import TINY, to_plane
 from pit_downstream.attacks.objective import ClassifierObjective, Objective
@@ -19,7 +19,7 @@ from pit_downstream.attacks.search_engine import Search, State
 from pit_downstream.attacks.threat_model import choose
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 DUAL = {'Linf': 1, 'L2': 2, 'L1': math.inf}  # norm of the plane's normal in the distance formula
 SHORTEST = 1e-8  # lower bound of a distance when two are weighted

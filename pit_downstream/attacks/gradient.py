@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from pit_downstream.core.registry import ATTACKS
+from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.adam import adam, at_start
 from pit_downstream.attacks.objective import Objective
 from pit_downstream.attacks.search_engine import Search, State
 from pit_downstream.attacks.threat_model import SMALLEST
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 TRADES_START = 0.001  # standard deviation: yaodongyu/TRADES, trades.py
 

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from pit_downstream.core.registry import ATTACKS
+from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.base import Attack
 from pit_downstream.attacks.threat_model import NORMS
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Batch, Predictor, Streams
+    from pit_downstream.utils.protocols import Batch, Predictor, Streams
 
 
 @ATTACKS.register('noise', source='control: evenly distributed over the ball')

@@ -20,7 +20,7 @@ from pit_downstream.attacks.losses import (
 )
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Batch, Classifier, Predictor
+    from pit_downstream.utils.protocols import Batch, Classifier, Predictor
 
 # logits (n, K), labels (n,), goals: classes (n,) or probabilities (n, K) -> (n,), maximized
 KINDS = ('all', 'cls', 'box', 'rpn', 'roi')  # loss types of a detector: det.losses

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pit_downstream.core.registry import ATTACKS
+from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.adam import adam, at_start
 from pit_downstream.attacks.objective import ClassifierObjective, Objective
 from pit_downstream.attacks.search_engine import Search, State
 from pit_downstream.attacks.threat_model import SMALLEST, as_patches
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Batch, Predictor, Rng, Streams, Traceable
+    from pit_downstream.utils.protocols import Batch, Predictor, Rng, Streams, Traceable
 
 RATE = .05  # Patch-Fool's 0.22 is in units of ImageNet's standard deviation, which is 0.225
 SLOWER = (10, .95)  # interval in steps, and factor of the rate: GATECH-EIC/Patch-Fool, main.py

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pit_downstream.core.spec import Spec
+from pit_downstream.utils.spec import Spec
 from pit_downstream.attacks.base import eval_mode, without_inference_tensors
 from pit_downstream.attacks.objective import ClassifierObjective, LossEvaluation, cross_entropy, margin
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Batch, Classifier
+    from pit_downstream.utils.protocols import Batch, Classifier
 
 CLOSE = 1e-4  # largest difference of equal outputs, relative to the logits: auto-attack's checks.py, there absolute
 ROUNDING = 4  # same, in eps of the precision: PiT's logits in bfloat16 are up to 1.6 from float32, in either pass

@@ -19,7 +19,7 @@ from pit_downstream.attacks.base import Attack
 from pit_downstream.attacks.objective import KINDS, Objective, objective_of
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Batch, Predictor, Rng, Streams
+    from pit_downstream.utils.protocols import Batch, Predictor, Rng, Streams
 
 State = dict[str, Tensor]  # each (n, ...), a row per search: 'row', 'variant', 'clean', 'found', 'fooled', 'loss', ...
 ROOM = 4  # new rows start once 1 / 4 of the batch is free: passes of a few images are inefficient

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pit_downstream.core.registry import ATTACKS
+from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.objective import LossEvaluation, Objective
 from pit_downstream.attacks.search_engine import Search, State
 from pit_downstream.attacks.square_windows import Windows
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 AHEAD, PER_AHEAD = 16, 8  # maximum proposals per row and pass; moves per additional proposal
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, of 10,000: section 5 of the paper

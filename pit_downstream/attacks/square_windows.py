@@ -10,7 +10,7 @@ from pit_downstream.attacks.projections import project_into_box
 from pit_downstream.attacks.threat_model import ThreatModel
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 TINY = 1e-12
 TILES = 5  # per side of the initial perturbation

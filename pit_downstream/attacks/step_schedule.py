@@ -13,7 +13,7 @@ from pit_downstream.attacks.projections import project_into_box
 from pit_downstream.attacks.threat_model import ThreatModel, choose
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 State = dict[str, Tensor]
 

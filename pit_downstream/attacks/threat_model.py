@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 NORMS = ('Linf', 'L2', 'L1')
 SPARSE = 0.01  # share of the values that a steepest step under L1 changes: Tramer & Boneh 2019, SLIDE, quantile 0.99

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from pit_downstream.core.registry import ATTACKS
-from pit_downstream.core.spec import Spec
+from pit_downstream.utils.registry import ATTACKS
+from pit_downstream.utils.spec import Spec
 from pit_downstream.attacks.base import Attack, Predictors, build_attack
 from pit_downstream.attacks.threat_model import NORMS
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Batch, Predictor, Streams
+    from pit_downstream.utils.protocols import Batch, Predictor, Streams
 
 
 @ATTACKS.register('transfer', source='Papernot et al. 2016, arXiv 1605.07277',

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pit_downstream.core.path_checks import atomic_path
+from pit_downstream.utils.path_checks import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

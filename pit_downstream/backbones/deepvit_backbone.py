@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 
 from pit_downstream.backbones.deepvit import DeepVitTrunk, find_arch
-from pit_downstream.backbones.detection import EMBEDDINGS, DetectionBackbone, require_frozen, require_outputs
+from pit_downstream.backbones.multi_scale import EMBEDDINGS, DetectionBackbone, require_frozen, require_outputs
 from pit_downstream.backbones.pyramid import SimpleFeaturePyramid, StagePyramid, require_strides
 from pit_downstream.backbones.weights import DEEPVIT
 

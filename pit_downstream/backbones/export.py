@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pit_downstream.core.path_checks import atomic_path
-from pit_downstream.backbones.detection import DetectionBackbone
+from pit_downstream.utils.path_checks import atomic_path
+from pit_downstream.backbones.multi_scale import DetectionBackbone
 from pit_downstream.backbones.reattention import ReAttention
 
 OPSETS = range(18, 24)  # supported by torch 2.14's exporter and onnxruntime

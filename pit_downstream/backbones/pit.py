@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pit_downstream.backbones.detection import EMBEDDINGS, DetectionBackbone, require_frozen, require_outputs
+from pit_downstream.backbones.multi_scale import EMBEDDINGS, DetectionBackbone, require_frozen, require_outputs
 from pit_downstream.backbones.layers import Block, GridCache, forget_grids
 from pit_downstream.backbones.weights import PIT
 

@@ -4,7 +4,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from pit_downstream.checkpoints import unwrap
+from pit_downstream.utils.checkpoints import unwrap
 from pit_downstream.backbones.pit import PitTrunk
 from pit_downstream.backbones.weights import at_size, strip_prefix, timm_to_official
 

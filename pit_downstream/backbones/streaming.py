@@ -17,7 +17,7 @@ MIB = 2 ** 20
 def default_budget(device: torch.device) -> int:
     """Return the bytes for the maps of one chunk: to fit a CPU's cache, or to fill a GPU. Both are far below one map.
 
-    The CPU value is measured (benchmarks/reattention.py). The GPU value is an estimate: tens of microseconds a kernel.
+    The CPU value is measured (speed/reattention.py). The GPU value is an estimate: tens of microseconds a kernel.
     """
     return 16 * MIB if device.type == 'cpu' else 256 * MIB
 

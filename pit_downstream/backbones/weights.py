@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pit_downstream.checkpoints import unwrap
+from pit_downstream.utils.checkpoints import unwrap
 from pit_downstream.backbones.layers import resize_grid
 
 

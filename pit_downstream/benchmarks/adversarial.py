@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.records import Table
-from pit_downstream.core.registry import BENCHMARKS
-from pit_downstream.core.spec import Spec, Value
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.records import Table
+from pit_downstream.utils.registry import BENCHMARKS
+from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.benchmarks.base import Benchmark, wilson
 
 ERROR = 'top1_error'

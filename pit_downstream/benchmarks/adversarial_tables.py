@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.records import Record, Table
-from pit_downstream.core.spec import Spec, spelled
+from pit_downstream.results.condition import Condition
+from pit_downstream.results.records import Record, Table
+from pit_downstream.utils.spec import Spec, spelled
 from pit_downstream.benchmarks import adversarial
 from pit_downstream.benchmarks.adversarial import ERROR, Rate
 from pit_downstream.benchmarks.base import wilson

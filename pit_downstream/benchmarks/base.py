@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.records import Table, weights_label
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import Condition
+from pit_downstream.results.records import Table, weights_label
+from pit_downstream.utils.spec import Spec
 
 Z = 1.959963984540054  # 97.5 % quantile of the standard normal: 95 % are within +-Z
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable
 
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.records import Key, Table
-from pit_downstream.core.registry import BENCHMARKS
-from pit_downstream.core.spec import Value
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.records import Key, Table
+from pit_downstream.utils.registry import BENCHMARKS
+from pit_downstream.utils.spec import Value
 from pit_downstream.benchmarks.base import Benchmark
 from pit_downstream.benchmarks.imagenet_c import CORRUPTIONS, HOLD_OUT, SEVERITIES, condition, conditions
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from fractions import Fraction
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.records import Table
-from pit_downstream.core.spec import Spec, Value, spelled
+from pit_downstream.results.condition import Condition
+from pit_downstream.results.records import Table
+from pit_downstream.utils.spec import Spec, Value, spelled
 from pit_downstream.benchmarks import coco_c
 from pit_downstream.benchmarks.tables import aligned, number
 

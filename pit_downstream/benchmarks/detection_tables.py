@@ -3,9 +3,9 @@
 import json
 from collections.abc import Sequence
 
-from pit_downstream.core.condition import CLEAN
-from pit_downstream.core.records import MissingMeasurement, Table
-from pit_downstream.core.spec import Value
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.results.records import MissingMeasurement, Table
+from pit_downstream.utils.spec import Value
 from pit_downstream.benchmarks import coco_c
 from pit_downstream.benchmarks.tables import aligned, number, record_row, whole_mean
 

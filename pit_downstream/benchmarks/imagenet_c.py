@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.records import Key, Table
-from pit_downstream.core.registry import BENCHMARKS
-from pit_downstream.core.spec import Spec, Value
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.records import Key, Table
+from pit_downstream.utils.registry import BENCHMARKS
+from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.benchmarks.base import Benchmark, model_flag, weighted_interval
 from pit_downstream.benchmarks.shifts import is_shift
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from pit_downstream.core.records import MissingMeasurement, Record
+from pit_downstream.results.records import MissingMeasurement, Record
 from pit_downstream.benchmarks import shifts
 from pit_downstream.benchmarks.base import wilson
 from pit_downstream.benchmarks.shifts import Tables

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pit_downstream.core.condition import CLEAN
-from pit_downstream.core.records import Record, Table, weights_label
-from pit_downstream.core.registry import BENCHMARKS
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.results.records import Record, Table, weights_label
+from pit_downstream.utils.registry import BENCHMARKS
+from pit_downstream.utils.spec import Spec
 from pit_downstream.benchmarks.base import Benchmark, model_flag, weighted_interval
 
 ERROR = 'top1_error'

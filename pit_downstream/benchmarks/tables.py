@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.records import CONTENT, MissingMeasurement, Record, Table
-from pit_downstream.core.spec import Spec, Value
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.records import CONTENT, MissingMeasurement, Record, Table
+from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.benchmarks import imagenet_c
 from pit_downstream.benchmarks.base import wilson
 from pit_downstream.benchmarks.imagenet_c import ERROR, SEVERITIES

@@ -2,7 +2,7 @@
 
 import warnings
 
-from pit_downstream.evaluation.slurm import require_one_process
+from pit_downstream.utils.slurm import require_one_process
 from pit_downstream.cli.attacks import (
     add_attack_flags,
     attack_conditions,

@@ -4,7 +4,7 @@ import argparse
 import math
 from collections.abc import Callable
 
-from pit_downstream.core.spec import quote
+from pit_downstream.utils.spec import quote
 
 
 def int_in_range(low: int, high: int = 2 ** 63 - 1) -> Callable[[str], int]:
@@ -31,7 +31,7 @@ def decimal(text: str) -> float:
 def parse_number(text: str):
     from fractions import Fraction
 
-    from pit_downstream.core.spec import Spec
+    from pit_downstream.utils.spec import Spec
     value = Spec.parse(f'size(epsilon={text})').get('epsilon')
     if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)):
         raise ValueError(f'expected a number like 8/255 or 0.5 as epsilon, got {quote(text)}')

@@ -51,7 +51,7 @@ def add_attack_flags(parser: argparse.ArgumentParser) -> None:
 def attack_conditions(args: argparse.Namespace) -> tuple:
     """Return the conditions that the flags select. Raises LookupError or ValueError for invalid ones."""
     from pit_downstream.benchmarks import adversarial
-    from pit_downstream.core.spec import Spec
+    from pit_downstream.utils.spec import Spec
     for module in args.imports:
         import_plugin(module)
     if args.detector:
@@ -82,9 +82,9 @@ def shown_conditions(texts: Sequence[str]) -> list:
     Raises LookupError or ValueError for one that does not exist.
     """
     from pit_downstream import corruptions, det  # noqa: F401  register corruptions and attacks
-    from pit_downstream.core.condition import CLEAN, Condition
-    from pit_downstream.core.registry import CORRUPTIONS
-    from pit_downstream.core.spec import Spec
+    from pit_downstream.results.condition import CLEAN, Condition
+    from pit_downstream.utils.registry import CORRUPTIONS
+    from pit_downstream.utils.spec import Spec
     from pit_downstream.evaluation.attacking import check_attack
     from pit_downstream.evaluation.corrupting import check_corruption
     found = []
@@ -97,8 +97,8 @@ def shown_conditions(texts: Sequence[str]) -> list:
 
 def _attack(text: str, source: str | None):
     """Return the attack with its default arguments, as a transfer if `source` is given and the attack uses a model."""
-    from pit_downstream.core.registry import ATTACKS
-    from pit_downstream.core.spec import Spec
+    from pit_downstream.utils.registry import ATTACKS
+    from pit_downstream.utils.spec import Spec
     spec = Spec.parse(text)
     kind = ATTACKS[spec.name]
     usual = {'norm': 'patch'} if kind.norms == ('patch',) else getattr(kind, 'usual', {})
@@ -110,7 +110,7 @@ def _attack(text: str, source: str | None):
 
 def _named(spec, predictors):
     """Return a transfer with the key of its source, which identifies the weights: records must not mix two."""
-    from pit_downstream.core.records import model_key
+    from pit_downstream.results.records import model_key
     source = spec.get('source')
     if predictors is None or spec.name != 'transfer' or not isinstance(source, str):
         return spec

@@ -49,7 +49,7 @@ def chosen_corruptions(args: argparse.Namespace) -> list[str]:
 def corruption_names(args: argparse.Namespace, *, registered: bool = True) -> list[str]:
     """Return the names that --corruptions selects. Raises LookupError for an unknown one if `registered`."""
     from pit_downstream.benchmarks import imagenet_c
-    from pit_downstream.core.registry import CORRUPTIONS
+    from pit_downstream.utils.registry import CORRUPTIONS
     for module in args.imports:
         import_plugin(module)
     wrong = [severity for severity in args.severities if severity not in imagenet_c.SEVERITIES]

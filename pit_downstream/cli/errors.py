@@ -15,8 +15,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pit_downstream.core.spec import quote
-from pit_downstream.evaluation.slurm import env_rank, env_world_size, step_env
+from pit_downstream.utils.spec import quote
+from pit_downstream.utils.slurm import env_rank, env_world_size, step_env
 
 PACKAGE = Path(__file__).parents[1]
 SIGNALS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
@@ -111,7 +111,7 @@ def _other_rank_ended() -> bool:
     """
     if env_world_size() < 2:
         return False
-    from pit_downstream.core.digests import digest_text
+    from pit_downstream.utils.digests import digest_text
     env = {**os.environ, **step_env()}
     run = digest_text(str(os.getppid()), *(env.get(name, '') for name in (
         'MASTER_ADDR', 'MASTER_PORT', 'TORCHELASTIC_RUN_ID', 'TORCHELASTIC_RESTART_COUNT')))
@@ -160,7 +160,7 @@ def _is_refusal(filename: str, line: str) -> bool:
 
 def require_places(args: argparse.Namespace) -> None:
     """Raise ValueError, before any work, if results, images or records cannot be written."""
-    from pit_downstream.core.path_checks import require_file_to_write, require_folder_to_write
+    from pit_downstream.utils.path_checks import require_file_to_write, require_folder_to_write
     for names, require in ((('store', 'cache', 'save', 'save_images'), require_folder_to_write),
                            (('csv', 'json'), require_file_to_write)):
         for name in names:
@@ -175,7 +175,7 @@ def require_image_to_write(path: str | Path, flag: str) -> None:
     """Raise ValueError unless an image file can be written to `path`, in a folder that exists or can be created."""
     from PIL import Image
 
-    from pit_downstream.core.path_checks import require_folder_to_write
+    from pit_downstream.utils.path_checks import require_folder_to_write
     path, suffixes = Path(path), Image.registered_extensions()
     if suffixes.get(path.suffix.lower()) not in Image.SAVE or path.is_dir():
         raise ValueError(f'expected an image file to write for {flag}, got {path}; name one like detections.png')

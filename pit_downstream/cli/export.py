@@ -22,7 +22,7 @@ def export_parser(description: str) -> argparse.ArgumentParser:
 
 def backbone(args: argparse.Namespace):
     """Build the backbone that the flags select, with its weights. Raises ValueError or LookupError if there is none."""
-    from pit_downstream.core.path_checks import require_file_to_write
+    from pit_downstream.utils.path_checks import require_file_to_write
     require_file_to_write(args.out, '--out')
     from pit_downstream.backbones.export import require_export
     require_export(args.opset)
@@ -30,7 +30,7 @@ def backbone(args: argparse.Namespace):
 
 
 def _of_detector(args: argparse.Namespace):
-    from pit_downstream.backbones.detection import DetectionBackbone
+    from pit_downstream.backbones.multi_scale import DetectionBackbone
     from pit_downstream.det import config_utils
     from pit_downstream.det.predictor import build_detector
     cfg = config_utils.read_config(args, loaders=())
@@ -44,7 +44,7 @@ def _of_detector(args: argparse.Namespace):
 
 def _by_name(args: argparse.Namespace):
     from pit_downstream.backbones import DeepViT, PiT, deepvit, pit
-    from pit_downstream.core.spec import Spec
+    from pit_downstream.utils.spec import Spec
     from pit_downstream.evaluation.models import WEIGHTS, build_classifier, made, read_weights
     spec = Spec.parse(args.config)
     known = {f'pit_{arch}': (PiT, arch) for arch in pit.ARCHS} | {

@@ -31,11 +31,11 @@ def facts_parser(description: str) -> argparse.ArgumentParser:
 
 def facts(args: argparse.Namespace):
     """Compute the cost that the flags select. Raises LookupError or ValueError for invalid names and shapes."""
-    from pit_downstream.core.path_checks import require_file_to_write
+    from pit_downstream.utils.path_checks import require_file_to_write
     if args.json:
         require_file_to_write(args.json, '--json')
     from pit_downstream.evaluation.distributed import init_distributed
-    from pit_downstream.evaluation.slurm import require_one_process
+    from pit_downstream.utils.slurm import require_one_process
     require_one_process('get_complexity.py')
     device, shape = init_distributed(args.device), args.shape and tuple(args.shape)
     if not args.name.endswith('.py') and '::' not in args.name:

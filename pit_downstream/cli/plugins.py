@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from pit_downstream.core.spec import quote
+from pit_downstream.utils.spec import quote
 
 
 def add_cwd_to_path() -> None:

@@ -14,7 +14,7 @@ from pit_downstream.corruptions.base import (
     corrupt_strengths,
     batched_severities,
 )
-from pit_downstream.streams.rng import BatchRng, seed_of
+from pit_downstream.utils.rng import BatchRng, seed_of
 
 __all__ = [
     'BatchRng', 'batched_severities', 'corrupt', 'corrupt_images', 'corrupt_severities', 'corrupt_strengths', 'seed_of']

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pit_downstream.core.registry import CORRUPTIONS, Entry, Registry
-from pit_downstream.streams.rng import BatchRng
+from pit_downstream.utils.registry import CORRUPTIONS, Entry, Registry
+from pit_downstream.utils.rng import BatchRng
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 REFERENCE = 'imagecorruptions 1.1.2'  # its strengths and oddities are kept
 VARIANTS: Registry[Callable] = Registry('variant')  # 'elastic_transform:hendrycks'

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, tiles, batched_severities, truncated
 from pit_downstream.corruptions.glass import sources
 from pit_downstream.corruptions.kernels import Padded, centerd, disk, gaussian_blurred, motion_kernels, sides
 from pit_downstream.corruptions.zoom import zoom_extent, zoomed
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 DISKS = ((3, .1), (4, .5), (6, .5), (8, .5), (10, .5))  # radius, anti-aliasing blur
 WIDEST_DISK = 10

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, batched_severities
 from pit_downstream.corruptions.jpeg import compressed
 from pit_downstream.corruptions.kernels import gaussian_blurred
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 
 @CORRUPTIONS.register('contrast', group='digital', strengths=(.4, .3, .2, .1, .05), source=REFERENCE)

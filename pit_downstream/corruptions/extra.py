@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, batched_severities
 from pit_downstream.corruptions.kernels import Padded, centerd, gaussian_blurred, gaussian_taps
 from pit_downstream.corruptions.spatter import Drops, muddied, watered
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 WIDEST_BLUR = 24  # 4 sigma of the strongest gaussian_blur
 

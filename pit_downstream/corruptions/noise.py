@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, batched_severities
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 
 @CORRUPTIONS.register('gaussian_noise', group='noise', strengths=(.08, .12, .18, .26, .38), source=REFERENCE)

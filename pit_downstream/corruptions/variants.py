@@ -17,7 +17,7 @@ from pit_downstream.corruptions.textures import FILES, frost_texture
 from pit_downstream.corruptions.weather import random_pieces
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 SOURCE = 'hendrycks/robustness'
 

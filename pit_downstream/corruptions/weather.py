@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import REFERENCE, batched_severities
 from pit_downstream.corruptions.kernels import Padded, motion_kernels, sides
 from pit_downstream.corruptions.plasma import plasma
@@ -16,7 +16,7 @@ from pit_downstream.corruptions.textures import FILES, fitted_texture
 from pit_downstream.corruptions.zoom import zoom_extent, zoomed
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Rng
+    from pit_downstream.utils.protocols import Rng
 
 GREY = (.299, .587, .114)  # OpenCV's COLOR_RGB2GRAY
 LONGEST_FLAKE = 2 * 12  # pixels after the first

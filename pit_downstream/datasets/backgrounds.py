@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pit_downstream.core.digests import digest_files, digest_text
-from pit_downstream.core.registry import DATASETS
-from pit_downstream.core.spec import Spec
+from pit_downstream.utils.digests import digest_files, digest_text
+from pit_downstream.utils.registry import DATASETS
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import ImageFolderSamples, View
 from pit_downstream.datasets.folders import folders_in
 from pit_downstream.datasets.shift import IN9_VARIATIONS, Shift, answered, as_published, require_folders

@@ -15,10 +15,10 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.contracts import Sample
-from pit_downstream.core.digests import digest_files, digest_text
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.utils.protocols import Sample
+from pit_downstream.utils.digests import digest_files, digest_text
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.folders import SUFFIXES, printable
 
 # Exceptions of Pillow's decoders for damaged files: SyntaxError for PNG, struct.error for headers, RuntimeError for

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.contracts import Sample
-from pit_downstream.core.digests import digest_text
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.protocols import Sample
+from pit_downstream.utils.digests import digest_text
 from pit_downstream.datasets.base import ImageFolderSamples, Samples
 
 

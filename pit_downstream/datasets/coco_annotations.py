@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pit_downstream.core.digests import cache_path
+from pit_downstream.utils.digests import cache_path
 
 LARGEST_ID = 2 ** 53  # pycocotools keeps the ids of matches in float64
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.spec import Spec, Value
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.datasets.base import ImageNetCFolders, ImageFolderSamples, View
 from pit_downstream.datasets.folders import (
     folders_in,

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from pit_downstream.core.contracts import Sample
-from pit_downstream.core.registry import DATASETS
+from pit_downstream.utils.protocols import Sample
+from pit_downstream.utils.registry import DATASETS
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.folders import folders_in
 from pit_downstream.datasets.labelsets import Classes, real_labels, subset_indices

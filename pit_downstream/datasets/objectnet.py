@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pit_downstream.core.contracts import Sample
-from pit_downstream.core.registry import DATASETS
+from pit_downstream.utils.protocols import Sample
+from pit_downstream.utils.registry import DATASETS
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.folders import folders_in
 from pit_downstream.datasets.shift import Shift, answered, require_folders

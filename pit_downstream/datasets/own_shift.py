@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pit_downstream.core.digests import digest_text
-from pit_downstream.core.spec import Spec, Value
+from pit_downstream.utils.digests import digest_text
+from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.folders import folders_in, images_in
 from pit_downstream.datasets.imagenet_shifts import within

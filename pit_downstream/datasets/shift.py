@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pit_downstream.core.contracts import Sample
-from pit_downstream.core.spec import Spec, Value
+from pit_downstream.utils.protocols import Sample
+from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.datasets.base import ImageFolderSamples, View
 from pit_downstream.datasets.folders import folders_in, images_by_class, images_in
 from pit_downstream.datasets.labelsets import subset_indices, wnid_indices

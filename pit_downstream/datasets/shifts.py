@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pit_downstream.core.registry import DATASETS
+from pit_downstream.utils.registry import DATASETS
 from pit_downstream.datasets import backgrounds, imagenet_shifts, objectnet  # noqa: F401  registers them
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.folders import folders_in

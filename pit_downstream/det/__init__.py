@@ -21,16 +21,14 @@ def require_stack() -> None:
 
 def _bring_up() -> None:
     require_stack()
-    from pit_downstream.training import checkpoint
+    from pit_downstream.training import safe_loading as checkpoint
     from pit_downstream.det import mmcv_ops
     mmcv_ops.install()
     checkpoint.register()
     from pit_downstream.det import (  # noqa: F401  registers modules, most with mmdet, which now imports
         backbones,
-        checkpoints,
         classes,
         dag,
-        data,
         finite,
         hooks,
         optim,
@@ -41,6 +39,8 @@ def _bring_up() -> None:
         transforms,
         visualization,
     )
+    from pit_downstream.det import checkpoint_classes as checkpoints  # noqa: F401  registers modules, most with mmdet, which now imports
+    from pit_downstream.det import data_checks as data  # noqa: F401  registers modules, most with mmdet, which now imports
 
 
 _bring_up()

@@ -14,10 +14,10 @@ from mmengine.config import Config
 from mmengine.fileio import get
 from mmengine.registry import Registry
 
-from pit_downstream.core.digests import cache_path, digest_bytes
+from pit_downstream.utils.digests import cache_path, digest_bytes
 from pit_downstream.datasets.coco_annotations import read_annotations, write_repaired
 from pit_downstream.evaluation.distributed import broadcast, rank, raise_on_all_ranks
-from pit_downstream.det.data import class_of, dicts_in
+from pit_downstream.det.data_checks import class_of, dicts_in
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from pit_downstream.datasets.shapes import CLASSES
-from pit_downstream.det.data import LOADERS, dicts_in
+from pit_downstream.det.data_checks import LOADERS, dicts_in
 
 ROOT = 'data/shapes'
 

@@ -17,7 +17,7 @@ from mmengine.fileio import list_from_file
 
 from pit_downstream.evaluation.distributed import rank
 from pit_downstream.det.annotation_files import CheckedFile, annotation_path, original_annotations
-from pit_downstream.det.data import LOADERS, class_of, dicts_in
+from pit_downstream.det.data_checks import LOADERS, class_of, dicts_in
 
 _log = logging.getLogger(__name__)
 

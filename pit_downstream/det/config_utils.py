@@ -11,7 +11,7 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from pit_downstream.core.path_checks import require_file_to_write, require_folder_to_write
+from pit_downstream.utils.path_checks import require_file_to_write, require_folder_to_write
 from pit_downstream.datasets.shapes import write_shapes
 from pit_downstream.training.launch import (
     add_hooks,
@@ -26,7 +26,13 @@ from pit_downstream.training.options import merge_options
 from pit_downstream.det.annotation_files import check_annotations
 from pit_downstream.det.bundled import ROOT, use_bundled
 from pit_downstream.det.classes import match_classes
-from pit_downstream.det.data import dicts_in, report_broken_images, require_data, set_data_root, survive_broken_images
+from pit_downstream.det.data_checks import (
+    dicts_in,
+    report_broken_images,
+    require_data,
+    set_data_root,
+    survive_broken_images,
+)
 from pit_downstream.det.hooks import make_resumable
 from pit_downstream.det.precision import set_bf16
 

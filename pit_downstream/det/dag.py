@@ -11,11 +11,11 @@ from mmdet.structures.bbox import bbox2roi
 from torch import Tensor, nn
 
 from pit_downstream.attacks.base import Attack
-from pit_downstream.core.registry import ATTACKS
+from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.det.tog import classes_of, require_detector
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Batch, Streams
+    from pit_downstream.utils.protocols import Batch, Streams
     from pit_downstream.det.predictor import DetectorPredictor
 
 SURE = 0.1  # minimum score of a target on the clean image: cihangxie/DAG

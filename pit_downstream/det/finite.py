@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from pit_downstream.core.contracts import NonFiniteOutputs
+from pit_downstream.utils.protocols import NonFiniteOutputs
 from pit_downstream.evaluation.distributed import raise_on_all_ranks, is_distributed
 
 

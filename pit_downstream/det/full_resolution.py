@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pit_downstream.core.contracts import Batch, Sample
-from pit_downstream.core.spec import Spec
+from pit_downstream.utils.protocols import Batch, Sample
+from pit_downstream.utils.spec import Spec
 from pit_downstream.det.annotations import image_region
 from pit_downstream.det.predictor import DetectorPredictor
 

@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch.utils.data import Dataset
 
-from pit_downstream.training import data  # noqa: F401  registers leave_seeds_to_torch
-from pit_downstream.training.checkpoint import set_state_dict
+from pit_downstream.training import image_data as data  # noqa: F401  registers leave_seeds_to_torch
+from pit_downstream.training.safe_loading import set_state_dict
 from pit_downstream.training.hooks import EpochSeedHook
 from pit_downstream.training.launch import add_hooks
 

@@ -11,7 +11,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
 from mmengine.config import Config
 
-from pit_downstream.core.contracts import Batch, Outputs
+from pit_downstream.utils.protocols import Batch, Outputs
 from pit_downstream.evaluation.distributed import all_gather
 from pit_downstream.det.annotation_files import original_annotations
 from pit_downstream.det.logging_utils import silence_output

@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pit_downstream.attacks.base import Attack, without_inference_tensors
-from pit_downstream.core.contracts import Batch, Sample
-from pit_downstream.core.path_checks import write_atomic
-from pit_downstream.core.registry import ATTACKS
+from pit_downstream.utils.protocols import Batch, Sample
+from pit_downstream.utils.path_checks import write_atomic
+from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.datasets.base import UnreadableImage
-from pit_downstream.streams.rng import BatchRng
+from pit_downstream.utils.rng import BatchRng
 from pit_downstream.det.tog import require_detector
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Streams
+    from pit_downstream.utils.protocols import Streams
     from pit_downstream.det.predictor import DetectorPredictor
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.dataset import Compose
 from torch import Tensor
 
-from pit_downstream.det.data import LoadImageOrSkip, class_of, require_size
+from pit_downstream.det.data_checks import LoadImageOrSkip, class_of, require_size
 
 ORDERS = ('bgr', 'rgb')
 

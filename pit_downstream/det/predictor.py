@@ -14,15 +14,15 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from pit_downstream.checkpoints import digest_tensors, unwrap
-from pit_downstream.core.contracts import Batch, NonFiniteOutputs, Outputs, Sample
-from pit_downstream.core.digests import digest_text
-from pit_downstream.core.spec import Spec
-from pit_downstream.streams.rng import seed_of
-from pit_downstream.training.checkpoint import load, require_weights
-from pit_downstream.det.checkpoints import check_class_names
+from pit_downstream.utils.checkpoints import digest_tensors, unwrap
+from pit_downstream.utils.protocols import Batch, NonFiniteOutputs, Outputs, Sample
+from pit_downstream.utils.digests import digest_text
+from pit_downstream.utils.spec import Spec
+from pit_downstream.utils.rng import seed_of
+from pit_downstream.training.safe_loading import load, require_weights
+from pit_downstream.det.checkpoint_classes import check_class_names
 from pit_downstream.det.classes import data_classes
-from pit_downstream.det.data import dicts_in
+from pit_downstream.det.data_checks import dicts_in
 from pit_downstream.det.finite import NanWatch, require_finite_weights
 from pit_downstream.det.annotations import Instances, image_region, set_ground_truth
 from pit_downstream.det.losses import KINDS, compute_loss, fix_batch_norm_backward, needs_masks

@@ -7,14 +7,14 @@ from typing import Any
 
 from pit_downstream.attacks.base import build_attack
 from pit_downstream.benchmarks import adversarial_tables, detection_attacks
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.contracts import Metric
-from pit_downstream.core.records import ResultStore, Table
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.protocols import Metric
+from pit_downstream.results.records import ResultStore, Table
 from pit_downstream.datasets.base import Samples
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.distributed import broadcast, rank
 from pit_downstream.evaluation.robustness import few
-from pit_downstream.streams.rng import BatchRng
+from pit_downstream.utils.rng import BatchRng
 from pit_downstream.det.predictor import DetectorPredictor
 
 

@@ -12,13 +12,13 @@ from mmengine.dataset import BaseDataset
 from mmengine.fileio import LocalBackend, get, get_file_backend
 from mmengine.registry import init_default_scope
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.contracts import Sample
-from pit_downstream.core.digests import DIGITS, digest_file, digest_files, digest_text
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.protocols import Sample
+from pit_downstream.utils.digests import DIGITS, digest_file, digest_files, digest_text
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import UnreadableImage
 from pit_downstream.det.annotation_files import annotation_path, original_annotations
-from pit_downstream.det.data import ImageSizeError, dicts_in
+from pit_downstream.det.data_checks import ImageSizeError, dicts_in
 from pit_downstream.det.pipeline import TestPipeline
 from pit_downstream.det.logging_utils import silence_output
 

@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.path_checks import atomic_path, path_inside, write_atomic
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.path_checks import atomic_path, path_inside, write_atomic
 from pit_downstream.evaluation.corrupting import apply_corruption
 from pit_downstream.evaluation.data_loading import RawBatch, passes
 from pit_downstream.evaluation.evaluator import Pass, plan_passes

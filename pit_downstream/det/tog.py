@@ -12,11 +12,11 @@ from torchvision.ops import box_iou
 
 from pit_downstream.attacks.gradient import PGD
 from pit_downstream.attacks.objective import LossEvaluation, LossObjective
-from pit_downstream.core.registry import ATTACKS
+from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.det.annotations import Instances, instances_of
 
 if TYPE_CHECKING:
-    from pit_downstream.core.contracts import Batch, Streams
+    from pit_downstream.utils.protocols import Batch, Streams
     from pit_downstream.det.predictor import DetectorPredictor
 
 SAME = 0.5  # minimum IoU of two boxes for one object, the lowest in COCO's and VOC's AP

@@ -4,7 +4,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
-from pit_downstream.core.spec import Spec
+from pit_downstream.utils.spec import Spec
 from pit_downstream.corruptions import corrupt_images
 from pit_downstream.evaluation.corrupting import check_corruption
 from pit_downstream.det.pipeline import ORDERS, as_image, as_pixels

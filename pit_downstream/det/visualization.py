@@ -17,12 +17,12 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.contracts import Sample
-from pit_downstream.core.path_checks import atomic_path, path_inside
-from pit_downstream.core.spec import spelled
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.protocols import Sample
+from pit_downstream.utils.path_checks import atomic_path, path_inside
+from pit_downstream.utils.spec import spelled
 from pit_downstream.det.annotations import image_region
-from pit_downstream.det.data import LoadImageOrSkip
+from pit_downstream.det.data_checks import LoadImageOrSkip
 from pit_downstream.det.predictor import DetectorPredictor
 from pit_downstream.evaluation.attacking import attack_curve
 from pit_downstream.evaluation.corrupting import apply_corruption

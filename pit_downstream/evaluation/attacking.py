@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pit_downstream import attacks  # noqa: F401  registers them
 from pit_downstream.attacks.base import Attack, Predictors, build_attack
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.contracts import Batch, Classifier, NonFiniteOutputs, Outputs, Predictor
-from pit_downstream.core.registry import ATTACKS
-from pit_downstream.core.spec import Spec
-from pit_downstream.streams.rng import BatchRng
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.protocols import Batch, Classifier, NonFiniteOutputs, Outputs, Predictor
+from pit_downstream.utils.registry import ATTACKS
+from pit_downstream.utils.spec import Spec
+from pit_downstream.utils.rng import BatchRng
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pit_downstream.core.contracts import Batch, Outputs, Sample
+from pit_downstream.utils.protocols import Batch, Outputs, Sample
 from pit_downstream.datasets.base import View
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.spec import Spec
 from pit_downstream.corruptions.base import SMALLEST, corrupt_strengths, entry_of
 from pit_downstream.corruptions.jpeg import compressed
-from pit_downstream.streams.rng import BatchRng
+from pit_downstream.utils.rng import BatchRng
 from pit_downstream.evaluation.data_loading import RawBatch
 
 ARGUMENTS = ('severity', 'variant', 'jpeg', 'order')

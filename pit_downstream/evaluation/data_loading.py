@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pit_downstream.core.contracts import Sample
+from pit_downstream.utils.protocols import Sample
 from pit_downstream.datasets.base import Samples, UnreadableImage
 
 AHEAD = 2  # prefetched batches per worker

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from pit_downstream.evaluation.slurm import env_world_size, step_env
+from pit_downstream.utils.slurm import env_world_size, step_env
 
 T = TypeVar('T')
 

@@ -11,10 +11,10 @@ import torch
 from tqdm import tqdm
 
 from pit_downstream.attacks.base import Predictors
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.contracts import Batch, Metric, Outputs, Predictor
-from pit_downstream.core.records import Record, to_records
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.protocols import Batch, Metric, Outputs, Predictor
+from pit_downstream.results.records import Record, to_records
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import Samples, UnreadableImage
 from pit_downstream.evaluation.attacking import attack_curve, check_attack, name_condition, radius
 from pit_downstream.evaluation.corrupting import arguments, check_corruption, apply_corruption

@@ -11,9 +11,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.path_checks import atomic_path, path_inside, write_atomic
-from pit_downstream.core.records import model_key
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.path_checks import atomic_path, path_inside, write_atomic
+from pit_downstream.results.records import model_key
 
 SHOWN = 8  # rows of a contact sheet
 MARGIN = 16  # pixels for the heading

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.contracts import Metric, Predictor
-from pit_downstream.core.provenance import provenance, write_provenance
-from pit_downstream.core.records import CONTENT, Record, ResultStore, Table
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.protocols import Metric, Predictor
+from pit_downstream.utils.provenance import provenance, write_provenance
+from pit_downstream.results.records import CONTENT, Record, ResultStore, Table
 from pit_downstream.datasets.base import Samples
 from pit_downstream.evaluation.evaluator import measure_passes
 from pit_downstream.evaluation.distributed import broadcast, rank, raise_on_all_ranks

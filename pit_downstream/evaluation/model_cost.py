@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pit_downstream.core.spec import Spec
+from pit_downstream.utils.spec import Spec
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.complexity import Complexity, Part, classifier_complexity
 from pit_downstream.evaluation.speed import Memory, Timing, peak_memory, timing

@@ -17,9 +17,9 @@ from timm.data import resolve_data_config
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
-from pit_downstream.checkpoints import WRAPPERS, digest_tensors, unwrap
-from pit_downstream.core.records import model_key
-from pit_downstream.core.spec import Spec, Value
+from pit_downstream.utils.checkpoints import WRAPPERS, digest_tensors, unwrap
+from pit_downstream.results.records import model_key
+from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.datasets.base import View
 from pit_downstream.evaluation.class_names import class_names
 from pit_downstream.evaluation.classifier import IMAGENET, ClassifierPredictor, Preparation

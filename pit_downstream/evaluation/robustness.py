@@ -10,9 +10,9 @@ from pit_downstream.attacks.base import Predictors
 from pit_downstream.attacks.sanity_checks import check_after, check_before
 from pit_downstream.benchmarks import adversarial_tables
 from pit_downstream.benchmarks.adversarial import Rate, accuracy, worst_cases
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.contracts import Classifier, Sample
-from pit_downstream.core.records import ResultStore, Table
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.protocols import Classifier, Sample
+from pit_downstream.results.records import ResultStore, Table
 from pit_downstream.datasets.base import Samples, UnreadableImage
 from pit_downstream.metrics.classification import top1_error
 from pit_downstream.evaluation.image_export import Gallery

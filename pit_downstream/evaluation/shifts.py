@@ -4,16 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pit_downstream.benchmarks.base import require_counts
-from pit_downstream.core.condition import CLEAN
-from pit_downstream.core.contracts import Metric, Predictor, Sample
-from pit_downstream.core.records import ResultStore, Table
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.utils.protocols import Metric, Predictor, Sample
+from pit_downstream.results.records import ResultStore, Table
 from pit_downstream.datasets.backgrounds import Challenge
 from pit_downstream.datasets.base import Samples
 from pit_downstream.datasets.shift import Shift
 from pit_downstream.datasets.shifts import is_own
 from pit_downstream.metrics.label_sets import AnswerError, Answers
 from pit_downstream.metrics.classification import top1_error
-from pit_downstream.evaluation.backgrounds import keep_challenge
+from pit_downstream.evaluation.background_challenge import keep_challenge
 from pit_downstream.evaluation.keep import keep_measuring
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from pit_downstream.attacks.base import Predictors
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.contracts import Batch, Classifier, Metric
-from pit_downstream.core.jsonl import JsonLines
-from pit_downstream.core.records import ResultStore, Table, model_key
-from pit_downstream.core.spec import quote
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.protocols import Batch, Classifier, Metric
+from pit_downstream.utils.jsonl import JsonLines
+from pit_downstream.results.records import ResultStore, Table, model_key
+from pit_downstream.utils.spec import quote
 from pit_downstream.datasets.base import Samples
 from pit_downstream.evaluation.attacking import (
     AttackResult,

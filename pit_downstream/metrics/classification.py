@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pit_downstream.core.contracts import Batch, Outputs
-from pit_downstream.core.registry import METRICS
+from pit_downstream.utils.protocols import Batch, Outputs
+from pit_downstream.utils.registry import METRICS
 
 BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 _UNIT = 2 ** 24  # 6e-8 is finer than float32 logits, and the sum of 50,000 values of 1e7 is below 2^63

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pit_downstream.core.contracts import Batch, Outputs, Sample
-from pit_downstream.core.registry import METRICS
+from pit_downstream.utils.protocols import Batch, Outputs, Sample
+from pit_downstream.utils.registry import METRICS
 from pit_downstream.metrics.classification import ClassificationMetric
 
 Answers = Callable[[Sample], tuple[int, ...]]  # the correct class indices of an image; () excludes it

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pit_downstream.benchmarks.base import model_flag
-from pit_downstream.core.records import weights_label
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.records import weights_label
+from pit_downstream.utils.spec import Spec
 from pit_downstream.report.inputs import Kept, Run
 
 PREPROCESS = ('--preprocess', '--img-size', '--mean', '--std')

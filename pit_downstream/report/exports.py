@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pit_downstream.core.path_checks import path_inside, require_file_to_write, require_folder_to_write, write_atomic
-from pit_downstream.report import drawing
+from pit_downstream.utils.path_checks import path_inside, require_file_to_write, require_folder_to_write, write_atomic
+from pit_downstream.report import plot_style as drawing
 from pit_downstream.report.page import interval
 from pit_downstream.report.parts import MISSING, Cell, Figure, Report, Section, Sheet
 

@@ -6,10 +6,10 @@ from functools import cached_property
 
 from pit_downstream.benchmarks import imagenet_c
 from pit_downstream.benchmarks.imagenet_c import SEVERITIES
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.records import Key
-from pit_downstream.core.spec import Value, spelled
-from pit_downstream.report import charts
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.records import Key
+from pit_downstream.utils.spec import Value, spelled
+from pit_downstream.report import plots as charts
 from pit_downstream.report.measured import Measured, ModelResults, sources
 from pit_downstream.report.names import dataset_label
 from pit_downstream.report.parts import Figure, readable, slug

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pit_downstream.benchmarks.adversarial import Verdicts
-from pit_downstream.core.jsonl import JsonLines
-from pit_downstream.core.records import Record, ResultStore, Table, checked, first_values, model_key
-from pit_downstream.core.spec import quote
+from pit_downstream.utils.jsonl import JsonLines
+from pit_downstream.results.records import Record, ResultStore, Table, checked, first_values, model_key
+from pit_downstream.utils.spec import quote
 
 LARGEST_JSON = 8 << 20  # bytes; a larger file in a folder is an annotation file or a dump, not a summary
 PICTURES = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg'}

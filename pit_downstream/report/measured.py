@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pit_downstream.benchmarks import coco_c
 from pit_downstream.benchmarks.imagenet_c import ERROR
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.records import Table, model_key
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import Condition
+from pit_downstream.results.records import Table, model_key
+from pit_downstream.utils.spec import Spec
 from pit_downstream.report.inputs import Kept, Key
 from pit_downstream.report.names import VIEW, dataset_label, model_labels, same_pictures
 from pit_downstream.report.parts import Cell

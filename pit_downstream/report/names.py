@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from pit_downstream.core.records import model_key, weights_label
-from pit_downstream.core.spec import Spec, spelled
+from pit_downstream.results.records import model_key, weights_label
+from pit_downstream.utils.spec import Spec, spelled
 
 VIEW = ('size', 'resize', 'interpolation', 'mode', 'border', 'view')  # arguments of a view (datasets.base)
 

@@ -5,8 +5,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from pit_downstream import __version__
-from pit_downstream.core.provenance import commit
-from pit_downstream.report import drawing
+from pit_downstream.utils.provenance import commit
+from pit_downstream.report import plot_style as drawing
 from pit_downstream.report.parts import Cell, Heading, Report, Section, Sheet
 
 FILES = Path(__file__).parent / 'page_files'

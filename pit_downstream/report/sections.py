@@ -5,21 +5,19 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from pit_downstream.core.registry import SECTIONS
-from pit_downstream.report import (  # noqa: F401  register sections
-    attack,
-    collapse,
-    corruption,
-    detection,
-    difference,
-    gallery,
-    overview,
-    shift,
-    speed,
-    strength,
-    training,
-    transfer,
-)
+from pit_downstream.utils.registry import SECTIONS
+from pit_downstream.report import attack_section as attack  # noqa: F401  register sections
+from pit_downstream.report import attention_section as collapse  # noqa: F401  register sections
+from pit_downstream.report import corruption_section as corruption  # noqa: F401  register sections
+from pit_downstream.report import detection_section as detection  # noqa: F401  register sections
+from pit_downstream.report import comparison_section as difference  # noqa: F401  register sections
+from pit_downstream.report import image_section as gallery  # noqa: F401  register sections
+from pit_downstream.report import overview_section as overview  # noqa: F401  register sections
+from pit_downstream.report import shift_section as shift  # noqa: F401  register sections
+from pit_downstream.report import speed_section as speed  # noqa: F401  register sections
+from pit_downstream.report import strength_section as strength  # noqa: F401  register sections
+from pit_downstream.report import training_section as training  # noqa: F401  register sections
+from pit_downstream.report import transfer_section as transfer  # noqa: F401  register sections
 from pit_downstream.report.inputs import Kept, read
 from pit_downstream.report.measured import ALEXNET, Measured
 from pit_downstream.report.names import model_labels

@@ -12,10 +12,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import set_random_seed
 
-from pit_downstream.core.path_checks import write_atomic
+from pit_downstream.utils.path_checks import write_atomic
 from pit_downstream.evaluation.class_names import ATTRIBUTE
 from pit_downstream.evaluation.distributed import broadcast
-from pit_downstream.training.checkpoint import require_weights, set_state_dict
+from pit_downstream.training.safe_loading import require_weights, set_state_dict
 
 WEIGHTS, CLASSES = 'weights.pth', 'classes.txt'
 

@@ -15,7 +15,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from pit_downstream.evaluation.distributed import rank_env
-from pit_downstream.evaluation.slurm import env_world_size, require_one_process
+from pit_downstream.utils.slurm import env_world_size, require_one_process
 from pit_downstream.training import hooks  # noqa: F401  registers them
 
 _log = logging.getLogger(__name__)

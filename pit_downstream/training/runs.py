@@ -10,14 +10,14 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from pit_downstream.core.path_checks import require_folder_to_write
-from pit_downstream.core.spec import Spec
+from pit_downstream.utils.path_checks import require_folder_to_write
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.folders import folders_in, images_by_class, shown
 from pit_downstream.datasets.labelsets import training_classes, wnid_indices
 from pit_downstream.datasets.shapes import write_shapes
 from pit_downstream.evaluation.classifier import Preparation
 from pit_downstream.evaluation.models import build_classifier
-from pit_downstream.training import checkpoint
+from pit_downstream.training import safe_loading as checkpoint
 from pit_downstream.training.bundled import ROOT, use_bundled
 from pit_downstream.training.hooks import WEIGHTS
 from pit_downstream.training.launch import join_processes, load_config, set_flags, summary

@@ -11,7 +11,7 @@ import pit_downstream.backbones  # noqa: F401  registers pit_ti
 from pit_downstream.attacks.sanity_checks import check_after, check_before, check_cascade
 from pit_downstream.attacks.gradient import FGSM, PGD
 from pit_downstream.attacks.threat_model import ThreatModel
-from pit_downstream.core.spec import Spec
+from pit_downstream.utils.spec import Spec
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from tests.attacks.toys import SIDE, Linear, attacked, batch_of, fooled, pictures, predictor, trained
 from tests.reference import formula

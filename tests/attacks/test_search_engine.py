@@ -10,7 +10,7 @@ from pit_downstream.attacks import search_engine
 from pit_downstream.attacks.gradient import PGD
 from pit_downstream.attacks.threat_model import ThreatModel
 from pit_downstream.evaluation.classifier import ClassifierPredictor
-from pit_downstream.streams.rng import BatchRng
+from pit_downstream.utils.rng import BatchRng
 from tests.attacks.toys import attacked, batch_of, fooled, pictures, predictor
 
 pytestmark = pytest.mark.numeric

@@ -10,7 +10,7 @@ from pit_downstream.attacks.objective import LOSSES, ClassifierObjective
 from pit_downstream.attacks.square import Square
 from pit_downstream.attacks.threat_model import ThreatModel
 from pit_downstream.attacks.square_windows import Windows, pattern
-from pit_downstream.streams.rng import BatchRng
+from pit_downstream.utils.rng import BatchRng
 from tests.attacks.toys import batch_of, pictures, predictor, streams
 
 pytestmark = pytest.mark.numeric

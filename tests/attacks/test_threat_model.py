@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 
 from pit_downstream.attacks.threat_model import NORMS, Patches, ThreatModel
-from pit_downstream.streams.rng import BatchRng
+from pit_downstream.utils.rng import BatchRng
 
 pytestmark = pytest.mark.numeric
 

@@ -6,7 +6,7 @@ import torch
 from pit_downstream.attacks.base import build_attack
 from pit_downstream.attacks.gradient import MIM
 from pit_downstream.attacks.transfer import Transfer
-from pit_downstream.core.spec import Spec
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import View
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from tests.attacks.toys import attacked, batch_of, pictures, predictor, trained

@@ -5,10 +5,10 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from pit_downstream.core.contracts import Batch, Sample
+from pit_downstream.utils.protocols import Batch, Sample
 from pit_downstream.datasets.base import View
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
-from pit_downstream.streams.rng import BatchRng
+from pit_downstream.utils.rng import BatchRng
 
 SIDE, CLASSES = 12, 4
 

@@ -80,7 +80,7 @@ def test_overlays_are_where_they_belong(tmp_path):
 
 
 def test_matplotlib_is_imported_late():
-    code = ('import sys; import pit_downstream.attention.figures, pit_downstream.evaluation.attention; '
+    code = ('import sys; import pit_downstream.attention.figures, pit_downstream.evaluation.attention_analysis; '
             'assert "matplotlib" not in sys.modules')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from mmengine.runner import load_checkpoint
 
 from pit_downstream.backbones import PiT
 from pit_downstream.backbones.weights import PIT, average, strip_prefix
-from pit_downstream.checkpoints import unwrap
+from pit_downstream.utils.checkpoints import unwrap
 from tests.reference import formula
 
 OFFICIAL = formula.weights(formula.SHAPES['pit_ti'])

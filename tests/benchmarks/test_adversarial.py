@@ -11,10 +11,10 @@ import pytest
 from pit_downstream.benchmarks import adversarial, adversarial_tables
 from pit_downstream.benchmarks.adversarial import Rate, conditions, curves, sized, worst_cases
 from pit_downstream.benchmarks.base import Z
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.records import MissingMeasurement, Record, Table
-from pit_downstream.core.registry import BENCHMARKS
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.records import MissingMeasurement, Record, Table
+from pit_downstream.utils.registry import BENCHMARKS
+from pit_downstream.utils.spec import Spec
 
 PGD, FGSM = Spec.of('pgd', steps=20), Spec.of('fgsm')
 ERRORS = {'clean': .2, "clean + fgsm(epsilon=4/255, norm='Linf')": .5, "clean + fgsm(epsilon=8/255, norm='Linf')": .6,

@@ -6,9 +6,9 @@ import pytest
 
 from pit_downstream.benchmarks import coco_c, detection_tables, tables
 from pit_downstream.benchmarks.coco_c import CORRUPTIONS, HOLD_OUT, SEVERITIES, condition, summarise
-from pit_downstream.core.condition import CLEAN
-from pit_downstream.core.records import MissingMeasurement, Record, Table
-from pit_downstream.core.registry import BENCHMARKS
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.results.records import MissingMeasurement, Record, Table
+from pit_downstream.utils.registry import BENCHMARKS
 
 # Box AP x 100 by severity of Faster R-CNN R-50-FPN 1x on COCO val 2017: bethgelab/robust-detection-benchmark,
 # raw-data/coco/faster_rcnn_r50_fpn_1x_coco_results.pkl, whose own summary is P 36.33, mPC 18.20, rPC 50.11

@@ -7,9 +7,9 @@ import pytest
 from pit_downstream.benchmarks import imagenet_c
 from pit_downstream.benchmarks.base import wilson
 from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS, ERROR, condition
-from pit_downstream.core.condition import CLEAN
-from pit_downstream.core.records import MissingMeasurement, Record, Table
-from pit_downstream.core.registry import BENCHMARKS
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.results.records import MissingMeasurement, Record, Table
+from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.corruptions.base import VARIANTS
 
 # What AugMix, easyrobust, FAN and RVT divide by, six digits

@@ -10,9 +10,9 @@ import pytest
 
 from pit_downstream.benchmarks import shift_tables, shifts
 from pit_downstream.benchmarks.base import wilson
-from pit_downstream.core.condition import CLEAN
-from pit_downstream.core.records import MissingMeasurement, Record, Table
-from pit_downstream.core.registry import BENCHMARKS
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.results.records import MissingMeasurement, Record, Table
+from pit_downstream.utils.registry import BENCHMARKS
 
 PIT_S = "pit_s(weights='timm/pit_s_224.in1k')"
 

@@ -9,7 +9,7 @@ import pytest
 from pit_downstream.benchmarks import tables
 from pit_downstream.benchmarks.base import wilson
 from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS, ERROR, SEVERITIES
-from pit_downstream.core.records import Table
+from pit_downstream.results.records import Table
 from tests.benchmarks.test_imagenet_c import table_of
 
 ALEX = table_of(ALEXNET, ALEXNET_CLEAN)

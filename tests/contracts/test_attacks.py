@@ -12,8 +12,8 @@ import torch
 import pit_downstream.attacks  # noqa: F401  registers them
 from pit_downstream.attacks.base import Attack, build_attack
 from pit_downstream.attacks.threat_model import ThreatModel
-from pit_downstream.core.registry import ATTACKS
-from pit_downstream.core.spec import Spec
+from pit_downstream.utils.registry import ATTACKS
+from pit_downstream.utils.spec import Spec
 from tests.attacks.toys import (
     SIDE,
     Double,

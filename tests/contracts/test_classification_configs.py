@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATA_SAMPLERS, HOOKS, METRICS, OPTIMIZERS
 
-from pit_downstream.training.classifier import ImageClassifier
+from pit_downstream.training.image_classifier import ImageClassifier
 from pit_downstream.training.runs import network_preparation
 
 ROOT = Path(__file__).parents[2] / 'configs'

@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from mmdet.structures.mask import BitmapMasks
 from pit_downstream.backbones import DeepViT, PiT
-from pit_downstream.det.data import dicts_in
+from pit_downstream.det.data_checks import dicts_in
 from tests.det.zoo import CONFIGS, LARGE, ROOT, read
 
 SIZES = [(256, 320), (224, 288)]  # of the two images; enough tokens for DINO's 900 proposals

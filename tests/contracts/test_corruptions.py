@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions import BatchRng, corrupt, corrupt_images, corrupt_severities
 from pit_downstream.corruptions.base import VARIANTS
 

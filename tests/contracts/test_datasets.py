@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pit_downstream.core.condition import CLEAN
-from pit_downstream.core.registry import DATASETS
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.utils.registry import DATASETS
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets import shifts  # noqa: F401  registers them
 from pit_downstream.datasets.base import View
 from tests.datasets import shift_folders

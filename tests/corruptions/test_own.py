@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions import corrupt_images, textures
 
 
@@ -42,7 +42,7 @@ for name in ("mmdet", "mmcv", "mmengine", "imagecorruptions", "cv2", "scipy", "s
         sys.modules[name] = None
 import torch
 from pit_downstream.corruptions import corrupt_images
-from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.utils.registry import CORRUPTIONS
 images = torch.full((1, 3, 40, 48), 90, dtype=torch.uint8)
 for name in CORRUPTIONS:
     corrupt_images(images, name, 2)

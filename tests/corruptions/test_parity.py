@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions import corrupt
 from pit_downstream.corruptions.base import REFERENCE
 from tests.corruptions.photographs import photograph

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets import labelsets
 from pit_downstream.datasets.base import ImageFolderSamples, UnreadableImage, View
 from pit_downstream.datasets.cache import CachedSamples

@@ -5,8 +5,8 @@ from importlib.resources import files
 
 import pytest
 
-from pit_downstream.core.contracts import Sample
-from pit_downstream.core.registry import DATASETS
+from pit_downstream.utils.protocols import Sample
+from pit_downstream.utils.registry import DATASETS
 from pit_downstream.datasets.backgrounds import IN9
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.labelsets import real_labels, subset_indices

@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 from PIL import Image
 from pit_downstream.datasets.base import View, load_image
 from pit_downstream.det.annotation_files import check_annotations
-from pit_downstream.det.data import ImageSizeError
+from pit_downstream.det.data_checks import ImageSizeError
 from pit_downstream.det.samples import detection_samples, file_label
 from pit_downstream.det.ground_truth import GroundTruth
 from tests.det import scenes

@@ -10,10 +10,10 @@ import pit_downstream.det  # noqa: F401
 from mmengine.structures import InstanceData
 from pit_downstream.attacks.base import build_attack
 from pit_downstream.benchmarks import detection_attacks
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.records import ResultStore
-from pit_downstream.core.registry import ATTACKS
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.records import ResultStore
+from pit_downstream.utils.registry import ATTACKS
+from pit_downstream.utils.spec import Spec
 from pit_downstream.det import patch
 from pit_downstream.det.dag import SURE, target_logits
 from pit_downstream.det.annotations import Instances, instances_of
@@ -22,7 +22,7 @@ from pit_downstream.det.full_resolution import OriginalSizePredictor
 from pit_downstream.det.visualization import heading, panels
 from pit_downstream.det.robustness import keep_robustness
 from pit_downstream.det.tog import AIMS, renamed, unthresholded
-from pit_downstream.streams.rng import BatchRng
+from pit_downstream.utils.rng import BatchRng
 from tests.det import tiny
 
 EPSILON = 8 / 255

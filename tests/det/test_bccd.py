@@ -9,7 +9,7 @@ import pit_downstream.det  # noqa: F401
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from pit_downstream.det import data
+from pit_downstream.det import data_checks as data
 
 REAL = os.environ.get('PIT_DOWNSTREAM_REAL_DATA')
 pytestmark = pytest.mark.skipif(not REAL, reason='PIT_DOWNSTREAM_REAL_DATA names no folder with bccd/')

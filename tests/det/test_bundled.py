@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from pit_downstream.datasets.shapes import CLASSES
 from pit_downstream.det.bundled import use_bundled
-from pit_downstream.det.data import LOADERS, dicts_in
+from pit_downstream.det.data_checks import LOADERS, dicts_in
 from tests.det.zoo import BUNDLED, CONFIGS, fresh
 
 

@@ -11,9 +11,9 @@ import pit_downstream.det  # noqa: F401
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from pit_downstream.benchmarks import coco_c
-from pit_downstream.core.condition import CLEAN
-from pit_downstream.core.contracts import Batch, Outputs
-from pit_downstream.core.records import ResultStore, Table
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.utils.protocols import Batch, Outputs
+from pit_downstream.results.records import ResultStore, Table
 from pit_downstream.det.metric import config_metrics
 from pit_downstream.det.samples import detection_samples
 from pit_downstream.evaluation.keep import keep_measuring

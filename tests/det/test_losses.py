@@ -16,7 +16,7 @@ from pit_downstream.attacks.objective import LossObjective, objective_of
 from pit_downstream.det.annotations import Instances, instances_of, set_ground_truth
 from pit_downstream.det.losses import KINDS, counts, detector_losses, needs_masks
 from pit_downstream.det.full_resolution import OriginalSizePredictor
-from pit_downstream.streams.rng import seed_of
+from pit_downstream.utils.rng import seed_of
 from tests.det import scenes, tiny
 from tests.tolerances import assert_near
 

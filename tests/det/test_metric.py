@@ -11,7 +11,7 @@ import pit_downstream.det  # noqa: F401
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
-from pit_downstream.core.contracts import Outputs
+from pit_downstream.utils.protocols import Outputs
 from pit_downstream.det import metric as room
 from pit_downstream.det import ground_truth as truth_room
 from pit_downstream.det.metric import MASKS, CocoAP, config_metrics

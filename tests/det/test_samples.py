@@ -10,7 +10,7 @@ from mmengine.fileio import BaseStorageBackend, register_backend
 from PIL import Image
 
 import pit_downstream.det  # noqa: F401
-from pit_downstream.core.condition import CLEAN
+from pit_downstream.results.condition import CLEAN
 from pit_downstream.datasets.base import UnreadableImage
 from pit_downstream.det.samples import counting, detection_samples, digest_images
 from pit_downstream.det.ground_truth import GroundTruth

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from pit_downstream.attacks.base import Attack
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.contracts import Sample
-from pit_downstream.core.registry import ATTACKS
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.utils.protocols import Sample
+from pit_downstream.utils.registry import ATTACKS
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation.attacking import CountingPredictor, KnownOutcomes, attack_curve, fools_further

@@ -10,7 +10,7 @@ import torchvision
 from timm.data import create_transform, resolve_data_config
 
 import pit_downstream.backbones  # noqa: F401
-from pit_downstream.core.contracts import Sample
+from pit_downstream.utils.protocols import Sample
 from pit_downstream.datasets.base import View
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.evaluation.models import build_classifier, classifiers

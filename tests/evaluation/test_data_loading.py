@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pit_downstream.core.contracts import Sample
+from pit_downstream.utils.protocols import Sample
 from pit_downstream.evaluation.data_loading import passes
 
 LIMITED = """import resource, runpy, sys

@@ -17,10 +17,10 @@ from PIL import Image
 
 from pit_downstream.benchmarks.imagenet_c import conditions
 from pit_downstream.cli import one_sentence
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.records import ResultStore
-from pit_downstream.core.registry import CORRUPTIONS
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.records import ResultStore
+from pit_downstream.utils.registry import CORRUPTIONS
+from pit_downstream.utils.spec import Spec
 from pit_downstream.corruptions import BatchRng
 from pit_downstream.datasets.base import ImageNetCFolders, ImageFolderSamples, View
 from pit_downstream.datasets.cache import CachedSamples

@@ -9,9 +9,9 @@ import timm
 import torch
 
 import pit_downstream.backbones  # noqa: F401
-from pit_downstream.core.condition import CLEAN
-from pit_downstream.core.records import MissingMeasurement, Record, ResultStore, model_key, weights_label
-from pit_downstream.evaluation.attention import build_model
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.results.records import MissingMeasurement, Record, ResultStore, model_key, weights_label
+from pit_downstream.evaluation.attention_analysis import build_model
 from pit_downstream.evaluation.models import build_classifier, classifiers, read_weights
 from tests.evaluation import toy
 

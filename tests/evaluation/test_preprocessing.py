@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from pit_downstream import cli
-from pit_downstream.core.condition import CLEAN
-from pit_downstream.core.records import ResultStore
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.results.records import ResultStore
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation

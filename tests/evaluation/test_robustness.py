@@ -2,9 +2,9 @@
 
 import pytest
 
-from pit_downstream.core.condition import CLEAN, Condition
-from pit_downstream.core.records import ResultStore
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.records import ResultStore
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import ImageFolderSamples
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation import robustness

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pit_downstream.core.condition import Condition
-from pit_downstream.core.records import ResultStore
-from pit_downstream.core.spec import Spec
+from pit_downstream.results.condition import Condition
+from pit_downstream.results.records import ResultStore
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation import evaluator as loop
 from pit_downstream.evaluation.image_export import Gallery

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.datasets.base import View
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.datasets.labelsets import wnid_indices

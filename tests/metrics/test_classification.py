@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pit_downstream.core.contracts import Batch, Outputs, Sample
-from pit_downstream.core.registry import METRICS
+from pit_downstream.utils.protocols import Batch, Outputs, Sample
+from pit_downstream.utils.registry import METRICS
 from pit_downstream.metrics.classification import (
     CLASSIFICATION, TopError, calibration_counts, classification_metrics, expected_calibration_error, top_k_errors,
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pit_downstream.core.contracts import Batch, Outputs, Sample
+from pit_downstream.utils.protocols import Batch, Outputs, Sample
 from pit_downstream.metrics.label_sets import AnswerError, answer_errors, predicted_classes
 
 LOGITS = torch.tensor([[0., 9., 2., 1.], [3., 3., 0., 3.], [0., 1., 2., 8.]])

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, ERROR, condition
-from pit_downstream.core.condition import CLEAN
-from pit_downstream.core.records import Record, ResultStore
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.results.records import Record, ResultStore
 
 ALEX, HALF = 'alex', "half(weights='half.pth@0123abcd0123abcd')"  # as published; half its errors
 DATA = "imagenet_c(files='d1', images=1000, size=224)"

@@ -5,12 +5,13 @@ import logging
 
 import pytest
 
-from pit_downstream.core.records import Record, ResultStore
-from pit_downstream.report import inputs, training
+from pit_downstream.results.records import Record, ResultStore
+from pit_downstream.report import inputs
+from pit_downstream.report import training_section as training
 from pit_downstream.report.commands import as_source, attention_command, classifier_command, detector_command, flags
 from pit_downstream.report.measured import Measured
 from pit_downstream.report.names import dataset_label, same_pictures
-from pit_downstream.report.training import read_log
+from pit_downstream.report.training_section import read_log
 from tests.report import stores
 from tests.report.stores import ALEX, DATA, DETECTOR, HALF
 

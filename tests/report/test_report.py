@@ -8,8 +8,8 @@ import pytest
 from pit_downstream.benchmarks.base import wilson
 from pit_downstream.benchmarks.differences import mcnemar, paired_interval
 from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS
-from pit_downstream.core.records import Record
-from pit_downstream.core.registry import SECTIONS
+from pit_downstream.results.records import Record
+from pit_downstream.utils.registry import SECTIONS
 from pit_downstream.report import exports, page, sections
 from pit_downstream.report.names import dataset_label
 from pit_downstream.report.parts import Figure, Sheet

@@ -11,7 +11,7 @@ from PIL import Image
 
 import pit_downstream.corruptions
 import pit_downstream.det  # noqa: F401  both register what they have before a test puts the registries back
-from pit_downstream.core.registry import ATTACKS, CORRUPTIONS
+from pit_downstream.utils.registry import ATTACKS, CORRUPTIONS
 from tests.det import scenes, tiny
 
 TOOLS = Path(__file__).parents[2] / 'tools'

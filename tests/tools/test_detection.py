@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pit_downstream.training import checkpoint
+from pit_downstream.training import safe_loading as checkpoint
 from tests.det import scenes, tiny
 
 SMALL = ('--cfg-options', 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0',

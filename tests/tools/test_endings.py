@@ -18,8 +18,8 @@ from PIL import Image
 
 import pit_downstream.backbones  # noqa: F401  registers them with timm
 from pit_downstream.cli import one_sentence
-from pit_downstream.core.path_checks import atomic_path, require_file_to_write, write_atomic
-from pit_downstream.training import checkpoint
+from pit_downstream.utils.path_checks import atomic_path, require_file_to_write, write_atomic
+from pit_downstream.training import safe_loading as checkpoint
 from tests.evaluation import toy
 
 REPO = Path(__file__).parents[2]

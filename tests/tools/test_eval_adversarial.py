@@ -10,8 +10,8 @@ import pytest
 
 import pit_downstream.attacks
 import pit_downstream.corruptions  # noqa: F401  both register what they have before a test puts the registries back
-from pit_downstream.core.registry import ATTACKS, CORRUPTIONS
-from pit_downstream.core.records import model_key
+from pit_downstream.utils.registry import ATTACKS, CORRUPTIONS
+from pit_downstream.results.records import model_key
 from pit_downstream.evaluation.models import build_classifier
 from tests.evaluation import toy
 
@@ -124,7 +124,7 @@ def test_corruptions_with_attacks_and_alone(measured):
 def test_ones_own_attack(measured, tmp_path):
     (tmp_path / 'mine.py').write_text(
         'from dataclasses import dataclass\n\nfrom pit_downstream.attacks.base import Attack\n'
-        'from pit_downstream.core.registry import ATTACKS\n\n\n'
+        'from pit_downstream.utils.registry import ATTACKS\n\n\n'
         "@ATTACKS.register('darken', source='own')\n@dataclass(frozen=True)\nclass Darken(Attack):\n"
         '    def run(self, predictor, batch, rng):\n        return batch.images - self.threat.epsilon\n')
     code, out, said = measured('--import', 'mine', '--attacks', 'darken', '--norm', 'L2', '--epsilons', '0.5')

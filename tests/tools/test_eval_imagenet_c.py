@@ -12,7 +12,7 @@ from PIL import Image
 
 import pit_downstream.corruptions  # noqa: F401  registers them, before a test puts the registry back
 from pit_downstream.benchmarks import imagenet_c
-from pit_downstream.core.registry import CORRUPTIONS
+from pit_downstream.utils.registry import CORRUPTIONS
 from tests.evaluation import toy
 
 FLAGS = ('--model', toy.NAME, '--data', 'val', '--store', 'store')
@@ -101,7 +101,7 @@ def test_the_command_that_is_named_fills_the_gap(measured, tmp_path):
 
 def test_published_folders_and_ones_own_corruption(measured, tmp_path):
     (tmp_path / 'halving.py').write_text(
-        'from pit_downstream.core.registry import CORRUPTIONS\n\n\n'
+        'from pit_downstream.utils.registry import CORRUPTIONS\n\n\n'
         "@CORRUPTIONS.register('half', group='mine', strengths=(.5,), source='own')\n"
         'def half(images, factor, rng):\n    return images * factor\n')
     code, out, said = measured('--import', 'halving', '--corruptions', 'half', '--severities', '1')

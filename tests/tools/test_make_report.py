@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pit_downstream.core.registry import SECTIONS
+from pit_downstream.utils.registry import SECTIONS
 from tests.report import stores
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_report.py'
@@ -75,7 +75,7 @@ def test_a_section_of_ones_own(run, tmp_path, monkeypatch):
     monkeypatch.setattr('sys.path', sys.path.copy())
     stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
     (tmp_path / 'my_sections.py').write_text('''
-from pit_downstream.core.registry import SECTIONS
+from pit_downstream.utils.registry import SECTIONS
 from pit_downstream.report.parts import Section, Sheet, whole
 
 @SECTIONS.register('mine')

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pit_downstream.core.condition import CLEAN, Condition
+from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.det.finite import NanWatch
 from pit_downstream.det.metric import config_metrics
 from pit_downstream.det.predictor import build_detector

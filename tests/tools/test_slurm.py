@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pit_downstream.core.records import ResultStore
+from pit_downstream.results.records import ResultStore
 from pit_downstream.evaluation import distributed
-from pit_downstream.evaluation.slurm import first_node, step_env
+from pit_downstream.utils.slurm import first_node, step_env
 from tests.evaluation import toy
 
 REPO = Path(__file__).parents[2]

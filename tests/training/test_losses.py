@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import pit_downstream.training.registration  # noqa: F401  registers the preprocessor
 from pit_downstream.attention.trace import trace_attention
-from pit_downstream.training.classifier import ImageClassifier, cosine_penalty
+from pit_downstream.training.image_classifier import ImageClassifier, cosine_penalty
 from pit_downstream.training.distillation import Distillation, distillation_loss
 
 pytestmark = pytest.mark.numeric

@@ -18,7 +18,8 @@ from pit_downstream import cli
 from pit_downstream.backbones import PiT
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation.models import build_classifier
-from pit_downstream.training import checkpoint, runs
+from pit_downstream.training import runs
+from pit_downstream.training import safe_loading as checkpoint
 from tests.evaluation.toy import started
 
 TINY = ('model.network.name=pit_ti', 'model.network.img_size=32', 'train_dataloader.batch_size=2',

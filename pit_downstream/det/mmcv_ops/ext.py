@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 import torchvision
 
-from pit_downstream.det.mmcv_ops.attention import ms_deform_attn_backward, ms_deform_attn_forward
+from pit_downstream.det.mmcv_ops.ms_deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
 from pit_downstream.det.mmcv_ops.carafe import (carafe_backward, carafe_forward, carafe_naive_backward,
                                                 carafe_naive_forward)
 from pit_downstream.det.mmcv_ops.deform_conv import (deform_conv_backward_input, deform_conv_backward_parameters,

@@ -1,1 +1,0 @@
-"""Core data types. This package imports neither torch nor numpy."""

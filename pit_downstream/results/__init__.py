@@ -1,0 +1,1 @@
+"""Conditions of a measurement and the records of its results. This package does not import torch."""

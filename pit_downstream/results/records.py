@@ -1,0 +1,263 @@
+"""Records of measured values, one line each in an append-only file."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from pit_downstream.results.condition import Condition
+from pit_downstream.utils.jsonl import JsonLines
+from pit_downstream.utils.spec import Spec, quote
+
+TOLERANCE = 1e-6  # relative; float32 sums in another order, e.g. with another batch size, differ by less
+
+_DIGEST = re.compile(r'@[0-9a-f]{16}\Z')
+_QUOTED_DIGEST = re.compile(r'@[0-9a-f]{16}[\'"]')
+_VISIBLE = ('num_classes', 'img_size')  # arguments that the shapes of the tensors determine
+
+_log = logging.getLogger(__name__)
+
+CONTENT = 'content'  # metric of a record whose `place` is the digest of the images measured under its condition
+
+Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric[, place])
+
+
+@dataclass(frozen=True)
+class Record:
+    """The `value` of `metric` of `model` on `dataset` under `condition`, over `count` samples.
+
+    `model`, `dataset` and `condition` are Spec texts. `value` is a fraction, never a percentage. `place` is the layer
+    of a per-layer metric ('stage2.block4'), '' for other metrics.
+    """
+
+    model: str
+    dataset: str
+    condition: str
+    metric: str
+    value: float
+    count: int
+    seed: int
+    place: str = ''
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.condition, self.metric, self.place
+
+    @property
+    def identity(self) -> tuple[str, str, int, str, str, str]:
+        """Key of the record among those of all models and datasets."""
+        return model_key(self.model), self.dataset, self.seed, *self.key
+
+
+@lru_cache(maxsize=4096)
+def model_key(model: str) -> str:
+    """Return the part of a model's name that identifies it.
+
+    Models of one architecture with equal tensors have one key, which contains the digest of the weights but not the
+    file name: "pit_s(num_classes=1000, weights='best.pth@0123456789abcdef')" -> "pit_s(weights='@0123456789abcdef')". A
+    name without a digest is its own key.
+    """
+    digest = _weights_digest(model)
+    if not digest:
+        return model
+    spec = Spec.parse(model)
+    kwargs = {**dict(spec.kwargs), 'weights': digest}
+    if ':' in spec.name:  # the arguments of a function may mean anything
+        return str(Spec.of(spec.name, **kwargs))
+    kept = {key: value for key, value in kwargs.items() if key not in _VISIBLE}
+    return str(Spec.of(spec.name.partition('.')[0], **kept))  # timm's tag, after the dot, names weights
+
+
+def weights_label(model: str) -> str:
+    """Return the readable part of a model's weights: a file name, a published name, 'random'; '' without weights."""
+    weights = Spec.parse(model).get('weights') if 'weights=' in model else None
+    return '' if weights is None else _DIGEST.sub('', str(weights))
+
+
+def _weights_digest(model: str) -> str:
+    """Return '@' and the 16 digits of the weights' digest, '' for a name without a digest."""
+    found = _QUOTED_DIGEST.search(model) and _DIGEST.search(str(Spec.parse(model).get('weights')))
+    return found[0] if found else ''
+
+
+class MissingMeasurement(LookupError):
+    """Error for requested values that were not measured, with their `keys`."""
+
+    def __init__(self, table: 'Table', keys: Iterable[Key], command: str = ''):
+        self.keys = tuple(keys)
+        metrics = ', '.join(dict.fromkeys(key[1] for key in self.keys))
+        names = list(dict.fromkeys(str(key[0]) for key in self.keys))
+        shown = ', '.join(names[:6]) + (f' and {len(names) - 6} more' if len(names) > 6 else '')
+        super().__init__(f'no {metrics} of {table.model} on {table.dataset} under {shown}'
+                         + (f'; to fill the gap: {command}' if command else ''))
+
+
+class Table:
+    """Records of one model on one dataset, by (condition, metric) or (condition, metric, place)."""
+
+    def __init__(self, model: str, dataset: str, records: Iterable[Record] = ()):
+        self.model, self.dataset = model, dataset
+        self._records = {record.key: record for record in first_values(
+            (('', record) for record in records), key=attrgetter('key'))}
+
+    def record(self, key: Key) -> Record:
+        if _full(key) not in self._records:
+            raise MissingMeasurement(self, [key])
+        return self._records[_full(key)]
+
+    def __getitem__(self, key: Key) -> float:
+        return self.record(key).value
+
+    def __contains__(self, key: Key) -> bool:
+        return _full(key) in self._records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return tuple(self._records.values())
+
+    def require(self, keys: Iterable[Key], *, command: str = '') -> None:
+        """Raise MissingMeasurement with all missing `keys`. `command` is a suggestion that would measure them."""
+        missing = [key for key in keys if key not in self]
+        if missing:
+            raise MissingMeasurement(self, missing, command)
+
+
+class ResultStore:
+    """An append-only JSON Lines file of records.
+
+    Records are durable once add() returns: they survive kill -9 and power loss. A torn last line is dropped. The first
+    add() creates the file and its folders.
+    """
+
+    def __init__(self, path: str | Path):
+        self._lines = JsonLines(path)
+
+    @property
+    def path(self) -> Path:
+        return self._lines.path
+
+    def add(self, *records: Record) -> None:
+        """Append all records in one write and wait until they are on the disk. If one is invalid, append none.
+
+        If another process added a value of the same identity in the meantime, the first value is kept. A different
+        value is logged as a warning.
+        """
+        for record in records:
+            checked(record)
+        with self._lines.locked():
+            present = {record.identity: record for record in self.records()}
+            for record in records:
+                kept = present.get(record.identity, record)
+                if (kept.value, kept.count) != (record.value, record.count):
+                    _log.warning('%s: kept %s of %d samples, which another run has added, not %s of %d, as %s of %s '
+                                 'under %s', self.path, kept.value, kept.count, record.value, record.count,
+                                 record.metric, quote(record.model), quote(record.condition))
+            if fresh := [record for record in records if record.identity not in present]:
+                self._lines.append(map(asdict, fresh))
+
+    def records(self) -> list[Record]:
+        """Return all records in file order, [] if the file does not exist."""
+        return [record for _, record in self.located()]
+
+    def located(self) -> list[tuple[str, Record]]:
+        """Return all records with their location, e.g. 'line 3 of results.jsonl'."""
+        return [(f'line {number} of {self.path}', self._parse(number, line))
+                for number, line in enumerate(self._lines.read(), 1)]
+
+    def done(self, model: str, dataset: str, seed: int) -> frozenset[tuple[str, str]]:
+        """Return the (condition, metric) pairs that are already measured."""
+        wanted = model_key(model), dataset, seed
+        return frozenset((record.condition, record.metric) for record in self.records()
+                         if (model_key(record.model), record.dataset, record.seed) == wanted)
+
+    def table(self, model: str, dataset: str, *, seed: int | None = None) -> Table:
+        """Return the table of one model on one dataset. `seed` is required if there are records of several seeds."""
+        wanted = model_key(model), dataset
+        located = [(place, record) for place, record in self.located()
+                   if (model_key(record.model), record.dataset) == wanted and seed in (None, record.seed)]
+        seeds = sorted({record.seed for _, record in located})
+        if len(seeds) > 1:
+            raise ValueError(f'{self.path} holds {model} on {dataset} with the seeds {seeds}; choose one of them')
+        return Table(model, dataset, first_values(located))
+
+    def _parse(self, number: int, line: bytes) -> Record:
+        try:
+            return checked(Record(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            names = ', '.join(field.name for field in fields(Record))
+            raise ValueError(f'expected a JSON object with {names} in line {number} of {self.path}, '
+                             f'got {quote(line)}; remove or fix that line') from error
+
+
+def first_values(located: Iterable[tuple[str, Record]], *,
+                 key: Callable[[Record], tuple] = attrgetter('identity')) -> list[Record]:
+    """Return one record per identity, the first if there are several.
+
+    Values that differ by less than `TOLERANCE` are treated as rounding and counted in a warning. `located` has pairs
+    (location, record) as from ResultStore.located. `key` returns the identity of a record.
+
+    Raises:
+        ValueError: Two values of one identity differ by more, or have different sample counts.
+    """
+    first: dict[tuple, tuple[str, Record]] = {}
+    rounded = []
+    for place, record in located:
+        before, kept = first.setdefault(key(record), (place, record))
+        if (kept.value, kept.count) == (record.value, record.count):
+            continue
+        if kept.count != record.count or not math.isclose(kept.value, record.value, rel_tol=TOLERANCE):
+            raise ValueError(f'expected one value of {record.metric} of {record.model} on {record.dataset} under '
+                             f'{record.condition}, got {kept.value} ({kept.count} samples{before and f", {before}"}) '
+                             f'and {record.value} ({record.count} samples{place and f", {place}"}); remove one of the '
+                             'lines')
+        rounded.append(place)
+    if rounded:
+        _log.warning('%d numbers have a second value that differs in its last digits; the first counts: %s%s',
+                     len(rounded), '; '.join(rounded[:3]), '; ...' if len(rounded) > 3 else '')
+    return [record for _, record in first.values()]
+
+
+def checked(record: Record) -> Record:
+    """Validate a record and return it.
+
+    Raises:
+        TypeError: A field has the wrong type.
+        ValueError: The value is not finite.
+    """
+    for field in fields(Record):
+        value = getattr(record, field.name)
+        kind: Any = (int, float) if field.type is float else field.type
+        if not isinstance(value, kind):
+            raise TypeError(f'expected {field.type} as {field.name}, got {quote(value)}')
+    if not math.isfinite(record.value):
+        raise ValueError(f'expected a finite number, got {record.value} as {record.metric} of {record.model} under '
+                         f'{record.condition}')
+    return record
+
+
+def parse_place(name: str) -> tuple[str, str]:
+    """Split 'similarity@stage2.block4' into ('similarity', 'stage2.block4'). Without '@' the place is ''."""
+    metric, _, place = name.partition('@')
+    return metric, place
+
+
+def to_records(values: Mapping[str, float], *, model: str, dataset: str, condition: Condition, count: int, seed: int
+               ) -> list[Record]:
+    """Convert the values of a Metric to records."""
+    named = ((*parse_place(name), float(value)) for name, value in values.items())
+    return [Record(model, dataset, str(condition), metric, value, count, seed, place)
+            for metric, place, value in named]
+
+
+def _full(key: Key) -> tuple[str, str, str]:
+    condition, metric, *place = key
+    return str(condition), metric, place[0] if place else ''

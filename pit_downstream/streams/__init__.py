@@ -1,1 +1,0 @@
-"""Per-image random numbers for corruptions and attacks."""

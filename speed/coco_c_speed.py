@@ -1,0 +1,138 @@
+"""Cost of COCO-C relative to clean passes and to mmdet's test_robustness.py, on the same images and model.
+
+python -m speed.coco_c_speed CONFIG CHECKPOINT --data DIR [--limit 20] [--corruptions fog ...] [--threads 2]
+    [--quick]
+
+Three runs are timed in sequence on the first images of the config's test set: 76 clean passes (decode, resize, detect,
+count; a few are run and scaled up), the whole benchmark as in tools/eval_coco_c.py, and mmdet's unchanged script. The
+script needs its folder on the path, an init_cfg in the backbone, and imagecorruptions patched to run
+(tests/reference/imagecorruptions_mended.py). A fourth run of ours, not timed, has mmdet's color order. Writes
+coco_c_speed.json with the seconds, their ratios, and the APs of the three.
+"""
+
+import argparse
+import importlib.util
+import json
+import pickle
+import runpy
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+import pit_downstream.det  # noqa: F401  before anything of mmdet's
+from speed.environment import bench_parser, keep
+from mmdet.datasets.transforms import transforms
+from pit_downstream.benchmarks import coco_c
+from pit_downstream.results.condition import CLEAN
+from pit_downstream.results.records import Table
+from pit_downstream.det import config_utils
+from pit_downstream.det.metric import config_metrics
+from pit_downstream.det.predictor import build_detector
+from pit_downstream.det.samples import detection_samples
+from pit_downstream.evaluation.evaluator import measure
+from tests.reference.imagecorruptions_mended import reference
+
+MMDET = Path(importlib.util.find_spec('mmdet').origin).parent / '.mim'
+CLEAN_PASSES = 3  # passes that are run of the 76; the time is scaled up
+
+
+def small_config(args: argparse.Namespace, folder: str) -> Config:
+    """Return the config with its first `limit` images only, and with an init_cfg for mmdet's script to empty."""
+    flags = SimpleNamespace(config=args.config, launcher='none', local_rank=0, bundled=False, data=args.data,
+                            cfg_options={}, work_dir=folder)
+    cfg = config_utils.read_config(flags, loaders=('test_dataloader',))
+    content = json.loads(Path(cfg.test_evaluator.ann_file).read_text())
+    content['images'] = content['images'][:args.limit]
+    kept = {image['id'] for image in content['images']}
+    content['annotations'] = [one for one in content['annotations'] if one['image_id'] in kept]
+    path = str(Path(folder, 'some.json'))
+    Path(path).write_text(json.dumps(content))
+    cfg.test_evaluator.ann_file = cfg.test_dataloader.dataset.ann_file = path
+    cfg.model.backbone.init_cfg = dict(type=None)
+    return cfg
+
+
+def ours(args: argparse.Namespace, cfg: Config, conditions: tuple) -> tuple[float, Table]:
+    """Return the seconds from the built model to the last record, and the records."""
+    samples = detection_samples(cfg)
+    predictor = build_detector(cfg, config_utils.checkpoint_file(args.checkpoint), config=Path(args.config).stem)
+    start = time.perf_counter()
+    records = list(measure(predictor, samples, config_metrics(cfg, samples), conditions, workers=args.workers,
+                           batch_size=cfg.test_dataloader.batch_size))
+    return time.perf_counter() - start, Table(records[0].model, records[0].dataset, records)
+
+
+def theirs(args: argparse.Namespace, cfg: Config, names: list[str], folder: str) -> tuple[float, dict]:
+    """Return the seconds of mmdet's script from the start of main(), and its rounded AP by corruption and severity."""
+    config, out = Path(folder, 'config.py'), Path(folder, 'out.pkl')
+    cfg.dump(config)
+    random = np.random.default_rng(0)
+
+    def corrupt(image: np.ndarray, corruption_name: str, severity: int) -> np.ndarray:
+        return reference(image, corruption_name, severity, int(random.integers(2 ** 31)))
+    argv = ['test_robustness.py', str(config), str(config_utils.checkpoint_file(args.checkpoint)), '--out', str(out),
+            '--corruptions', *names, '--work-dir', folder, '--severities', '0', *map(str, coco_c.SEVERITIES)]
+    script = MMDET / 'tools' / 'analysis_tools' / 'test_robustness.py'
+    with mock.patch.object(sys, 'argv', argv), mock.patch.object(sys, 'path', [str(MMDET), *sys.path]), \
+            mock.patch.object(transforms, 'corrupt', corrupt):
+        main = runpy.run_path(str(script))['main']
+        start = time.perf_counter()
+        main()
+        seconds = time.perf_counter() - start
+    return seconds, pickle.loads(Path(folder, 'out_results.pkl').read_bytes())
+
+
+def differences(names: list[str], right: Table, bgr: Table, mmdet: dict) -> dict:
+    """Return AP of the three by corruption, averaged over the severities."""
+    def mean(values) -> float:
+        return round(float(np.mean(list(values))), 4)
+    rows = {'clean': {'ours': right[CLEAN, 'AP'], 'mmdet': mmdet[names[0]][0]['coco/bbox_mAP']}}
+    for name in names:
+        rows[name] = {
+            'ours': mean(right[coco_c.condition(name, severity), 'AP'] for severity in coco_c.SEVERITIES),
+            'ours, bgr': mean(bgr[coco_c.condition(name, severity, order='bgr'), 'AP']
+                              for severity in coco_c.SEVERITIES),
+            'mmdet': mean(mmdet[name][severity]['coco/bbox_mAP'] for severity in coco_c.SEVERITIES)}
+    return rows
+
+
+def main() -> None:
+    parser = bench_parser(__doc__)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--data', required=True)
+    parser.add_argument('--limit', type=int, default=20)
+    parser.add_argument('--corruptions', nargs='+', default=list(coco_c.CORRUPTIONS))
+    parser.add_argument('--workers', type=int, default=1)
+    parser.add_argument('--aside', action='store_true', help=argparse.SUPPRESS)  # used by coco_c_bundled.py
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.quick:
+        args.limit, args.corruptions = 4, ['contrast']
+    names = args.corruptions
+    conditions = coco_c.conditions(names)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = small_config(args, folder)
+        one_pass = min(ours(args, cfg, (CLEAN,))[0] for _ in range(CLEAN_PASSES))
+        whole, table = ours(args, cfg, conditions)
+        slow, mmdet = theirs(args, cfg, names, folder)
+        _, bgr = ours(args, cfg, coco_c.conditions(names, order='bgr'))
+    result = {
+        'model': table.model, 'images': args.limit, 'passes': len(conditions), 'workers': args.workers,
+        'clean_passes_alone_seconds': round(one_pass * len(conditions), 2), 'ours_seconds': round(whole, 2),
+        'mmdet_seconds': round(slow, 2), 'ours_to_clean_passes': round(whole / one_pass / len(conditions), 3),
+        'mmdet_to_ours': round(slow / whole, 2), 'AP': differences(names, table, bgr, mmdet)}
+    print('{ours_seconds} s for everything: x{ours_to_clean_passes} of the clean passes alone; mmdet took '
+          '{mmdet_seconds} s, x{mmdet_to_ours} of ours'.format(**result))
+    print(keep('coco_c_speed', [result], quick=args.quick or args.aside))
+
+
+if __name__ == '__main__':
+    main()

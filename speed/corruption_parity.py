@@ -1,0 +1,71 @@
+"""Every corruption at every severity against imagecorruptions 1.1.2 on photographs, with replayed random draws.
+
+python -m speed.corruption_parity --images DIR [--count 4] [--sizes 224x224 480x640]
+
+`count` images of DIR, evenly spaced in the order of their names, are resampled to each size. For each corruption,
+severity and size it reports the fraction of values within one gray level, the number beyond, and the largest
+difference. Writes corruption_parity.json.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from speed.environment import environment
+from pit_downstream.utils.registry import CORRUPTIONS
+from pit_downstream.corruptions import corrupt
+from pit_downstream.corruptions.base import REFERENCE
+from tests.reference.imagecorruptions_mended import Replay, reference
+
+REFERENCED = [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['source'] == REFERENCE]
+OUT = Path(__file__).with_suffix('.json')
+SUFFIXES = {'.jpeg', '.jpg', '.png'}
+
+
+def pictures(folder: Path, count: int) -> list[Path]:
+    found = sorted(path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES)
+    if len(found) < count:
+        raise SystemExit(f'expected {count} images or more under {folder}, found {len(found)}')
+    return found[::len(found) // count][:count]
+
+
+def differences(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+    ours = corrupt(batch, name, severity, Replay(name, seed))[0].permute(1, 2, 0).numpy()
+    return np.abs(reference(image, name, severity, seed).astype(int) - ours)
+
+
+def compare(name: str, severity: int, images: list[np.ndarray]) -> dict:
+    found = np.stack([differences(image, name, severity, seed) for seed, image in enumerate(images)])
+    return {'within_one': round(float((found <= 1).mean()), 7), 'beyond': int((found > 1).sum()),
+            'max': int(found.max()), 'equal': round(float((found == 0).mean()), 5)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--images', type=Path, required=True, metavar='DIR')
+    parser.add_argument('--count', type=int, default=4)
+    parser.add_argument('--sizes', nargs='+', default=['224x224', '480x640'])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    paths = pictures(args.images, args.count)
+    results = []
+    for size in args.sizes:
+        height, width = map(int, size.split('x'))
+        images = [np.array(Image.open(path).convert('RGB').resize((width, height), Image.BICUBIC)) for path in paths]
+        for name in REFERENCED:
+            rows = {severity: compare(name, severity, images) for severity in range(1, 6)}
+            results.append({'corruption': name, 'size': size, 'severities': rows})
+            shares = (f'{row["within_one"]:.6f} (max {row["max"]})' for row in rows.values())
+            print(f'{size} {name:18}', *shares, flush=True)
+    OUT.write_text(json.dumps({'images': [path.name for path in paths], 'results': results,
+                               'environment': environment()}, indent=1) + '\n')
+    print(OUT)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,142 @@
+"""Cost of ImageNet-C relative to the forward passes of the model alone, end to end.
+
+python -m speed.imagenet_c_overhead [--data DIR] [--model pit_s] [--batch-size 25] [--threads 2]
+    [--forwards 76] [--quick]
+
+The whole benchmark, clean and 15 corruptions x 5 severities, runs as in tools/eval_imagenet_c.py: a worker decodes the
+images, which are corrupted, classified, counted and stored. Before and after it, the model alone processes prepared
+batches of the same images, half of `--forwards` times each; with fewer than 76 that time is scaled up. Weights are
+random, since only time is measured. Without --data the bundled images are used. Writes imagenet_c_overhead.json, or
+with bundled images work_dirs/bench/imagenet_c_overhead.json, with the ratio and a breakdown of the remaining time.
+"""
+
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speed.environment import bench_parser, keep
+from pit_downstream.benchmarks import imagenet_c
+from pit_downstream.utils.protocols import Batch
+from pit_downstream.results.records import ResultStore
+from pit_downstream.datasets.base import ImageFolderSamples
+from pit_downstream.datasets.cache import CachedSamples
+from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.shapes import write_shapes
+from pit_downstream.evaluation import evaluator
+from pit_downstream.evaluation.classifier import ClassifierPredictor
+from pit_downstream.evaluation.keep import keep_measuring
+from pit_downstream.evaluation.models import build_classifier
+from pit_downstream.metrics.classification import ClassificationMetric, classification_metrics
+
+BUNDLED = 'data/shapes'
+PASSES = len(imagenet_c.conditions())  # 76
+
+
+class Clock:
+    """Timer of the parts of a run that it wraps. On a GPU it waits for the work of each part."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.seconds = device, defaultdict(float)
+
+    def now(self) -> float:
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def called(self, part: str, function: Callable) -> Callable:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = self.now()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[part] += self.now() - start
+        return timed
+
+    def iterated(self, part: str, items: Iterator) -> Iterator:
+        following = self.called(part, lambda: next(items, self))
+        while (item := following()) is not self:
+            yield item
+
+
+def batches_of(predictor: ClassifierPredictor, samples: ImageFolderSamples, size: int) -> list[Batch]:
+    read = [samples[index] for index in range(len(samples))]
+    return [predictor.collate(read[start:start + size]) for start in range(0, len(read), size)]
+
+
+def forward_seconds(predictor: ClassifierPredictor, batches: list[Batch], times: int, clock: Clock) -> float:
+    start = clock.now()
+    for _ in range(times):
+        for batch in batches:
+            predictor.predict(batch.images, batch)
+    return clock.now() - start
+
+
+def whole_seconds(predictor: ClassifierPredictor, samples: Any, folder: str, clock: Clock, **options: Any) -> float:
+    """Measure the seconds of the benchmark from an empty store to a full table. The clock times the parts."""
+    store = ResultStore(Path(folder) / 'results.jsonl')
+    start = clock.now()
+    table = keep_measuring(store, predictor, samples, classification_metrics(), imagenet_c.conditions(), **options)
+    imagenet_c.summarise(table)
+    return clock.now() - start
+
+
+def watch(clock: Clock, predictor: ClassifierPredictor) -> None:
+    """Wrap the functions of a run to time them separately."""
+    corrupted, passes = evaluator.corrupted, evaluator.passes
+    evaluator.corrupted = lambda *args: clock.iterated('corruption', corrupted(*args))
+    evaluator.passes = lambda *args, **kwargs: (
+        clock.iterated('waiting for images', batches) for batches in passes(*args, **kwargs))
+    predictor.predict = clock.called('forward', predictor.predict)
+    predictor.collate = clock.called('collate', predictor.collate)
+    ClassificationMetric.update = clock.called('metrics', ClassificationMetric.update)
+    ResultStore.add = clock.called('store', ResultStore.add)
+
+
+def main() -> None:
+    parser = bench_parser(__doc__)
+    parser.add_argument('--data', metavar='DIR', help='a folder per class')
+    parser.add_argument('--model', default='pit_s')
+    parser.add_argument('--batch-size', type=int, default=25)
+    parser.add_argument('--workers', type=int, default=1)
+    parser.add_argument('--forwards', type=int, default=PASSES)
+    parser.add_argument('--limit', type=int)
+    parser.add_argument('--amp', choices=['bf16', 'fp16'])
+    parser.add_argument('--cache', action='store_true')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.quick:
+        args.model, args.limit, args.batch_size, args.forwards = 'pit_ti', 2, 2, 2
+    predictor = build_classifier(args.model, weights='random', device=args.device, amp=args.amp)
+    data = args.data or write_shapes(BUNDLED) / 'classification' / 'val'
+    samples = class_folders(data, view=predictor.view)
+    samples = samples if args.limit is None else samples.limited(args.limit)
+    clock = Clock(predictor.device)
+    batches = batches_of(predictor, samples, args.batch_size)
+    forward_seconds(predictor, batches[:1], 3, clock)  # warms up
+    with tempfile.TemporaryDirectory() as folder:
+        alone = forward_seconds(predictor, batches, args.forwards // 2, clock)
+        watch(clock, predictor)
+        whole = whole_seconds(predictor, CachedSamples(samples, folder) if args.cache else samples, folder, clock,
+                              batch_size=args.batch_size, workers=args.workers)
+        parts = {name: round(seconds, 2) for name, seconds in clock.seconds.items()}
+        alone += forward_seconds(predictor, batches, args.forwards - args.forwards // 2, clock)
+    alone *= PASSES / args.forwards
+    parts['the rest'] = round(whole - sum(parts.values()), 2)
+    result = {'model': predictor.name, 'samples': samples.name, 'batch': args.batch_size, 'workers': args.workers,
+              'cache': args.cache, 'passes': PASSES, 'forward_passes_measured': args.forwards,
+              'forward_alone_seconds': round(alone, 2), 'whole_seconds': round(whole, 2),
+              'ratio': round(whole / alone, 3), 'whole_by_part': parts, 'load_before': os.getloadavg()[0]}
+    print('{whole_seconds} s for everything, {forward_alone_seconds} s for the forward passes alone: x{ratio}; '
+          '{whole_by_part}'.format(**result))
+    print(keep('imagenet_c_overhead', [result], quick=args.quick or not args.data))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,95 @@
+"""Cost of padding that does not leak: PiT-S on two images of different sizes, batched in three ways.
+
+python -m speed.padding [--shape 800 1333] [--smaller 800 1066] [--repeat 5] [--forward-only] [--quick]
+
+padded: both at the larger size, attention includes the padding. alone: each at its size (backbones/sizes.py).
+masked: as padded, with a boolean mask of the padding for PyTorch's fused attention. Writes padding.json.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from speed.environment import bench_parser, keep
+from pit_downstream.backbones import PiT
+from pit_downstream.backbones.sizes import forward_per_size
+
+
+@contextmanager
+def masked_attention(backbone: PiT, images: Tensor, sizes: list[tuple[int, int]]) -> Iterator[None]:
+    """Apply a key mask (B, 1, 1, N) for its stage in every attention: one class token, then the grid."""
+    fused, masks, shape = F.scaled_dot_product_attention, {}, images.shape[-2:]
+
+    def grid(size: tuple[int, int], stage: int) -> tuple[int, int]:
+        sides = [(side - backbone.arch.patch_size) // backbone.arch.stride + 1 for side in size]
+        return tuple(-(-side // 2 ** stage) for side in sides)
+
+    for stage in range(3):
+        full = grid(shape, stage)
+        inside = torch.zeros(len(sizes), *full, dtype=torch.bool, device=images.device)
+        for mask, size in zip(inside, sizes, strict=True):
+            height, width = grid(size, stage)
+            mask[:height, :width] = True
+        whole = torch.cat((inside.new_ones(len(sizes), 1), inside.flatten(1)), 1)
+        masks[whole.shape[1]] = whole[:, None, None]
+    F.scaled_dot_product_attention = lambda q, k, v, dropout_p: fused(q, k, v, masks[q.shape[2]], dropout_p)
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = fused
+
+
+def seconds(run: Callable[[], tuple[Tensor, ...]], backward: bool) -> float:
+    """Measure the seconds of a run. On a CPU this is process time, which other programs disturb less."""
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    start = clock()
+    total = sum(one.sum() for one in run())
+    if backward:
+        total.backward()
+    total.item()  # waits for the device
+    return clock() - start
+
+
+def compare(shape: tuple[int, int], smaller: tuple[int, int], repeat: int, backward: bool) -> dict:
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    torch.manual_seed(0)
+    backbone = PiT('s').to(device).train(backward).requires_grad_(backward)
+    sizes = [tuple(shape), tuple(smaller)]
+    images = torch.zeros(2, 3, *shape, device=device)
+    for image, (height, width) in zip(images, sizes):
+        image[:, :height, :width] = torch.randn(3, height, width, device=device)
+    ways = {'padded': lambda: backbone(images), 'alone': lambda: forward_per_size(backbone._maps, images, sizes)}
+    runs = {name: [] for name in (*ways, 'masked')}
+    for _ in range(repeat + 1):  # the first is a warm-up
+        for name, way in ways.items():
+            runs[name].append(seconds(way, backward))
+        with masked_attention(backbone, images, sizes):
+            runs['masked'].append(seconds(ways['padded'], backward))
+    median = {name: round(statistics.median(times[1:]), 3) for name, times in runs.items()}
+    return {'sizes': sizes, 'backward': backward, 'repeat': repeat, 'seconds': runs, 'median': median,
+            'ratio': {name: round(median[name] / median['padded'], 3) for name in ('alone', 'masked')}}
+
+
+def main() -> None:
+    parser = bench_parser(__doc__)
+    add = parser.add_argument
+    add('--shape', nargs=2, type=int, default=[800, 1333], metavar=('H', 'W'))
+    add('--smaller', nargs=2, type=int, default=[800, 1066], metavar=('H', 'W'), help='of the second image')
+    add('--repeat', type=int, default=5)
+    add('--forward-only', action='store_true', help='no backward pass')
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.quick:
+        args.shape, args.smaller, args.repeat = (128, 160), (128, 128), 1
+    rows = [compare(args.shape, args.smaller, args.repeat, not args.forward_only)]
+    print(f'{rows[0]["sizes"]}: {rows[0]["median"]} s, against padded {rows[0]["ratio"]}')
+    print(keep('padding', rows, quick=args.quick))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,29 @@
+import pytest
+
+from pit_downstream.utils.registry import Registry
+
+
+def test_a_registry_keeps_things_in_order_with_what_was_said_about_them():
+    fruits = Registry('fruit')
+    assert fruits.register('pear', season='autumn')(1) == 1
+    fruits.register('fig')(2)
+    assert list(fruits) == ['pear', 'fig'] and len(fruits) == 2 and 'fig' in fruits and fruits['fig'] == 2
+    assert fruits.entry('pear').about['season'] == 'autumn'
+
+
+def test_an_unknown_name_is_answered_with_near_ones():
+    fruits = Registry('fruit')
+    fruits.register('pear')(1)
+    fruits.register('fig')(2)
+    with pytest.raises(LookupError, match="no fruit named 'paer'; did you mean pear?"):
+        fruits['paer']
+    with pytest.raises(LookupError, match='there are pear, fig'):
+        fruits['zzz']
+
+
+def test_a_name_is_given_once():
+    fruits = Registry('fruit')
+    fruits.register('pear')(1)
+    with pytest.raises(ValueError, match="there is a fruit named 'pear' already"):
+        fruits.register('pear')(2)
+    assert fruits['pear'] == 1
