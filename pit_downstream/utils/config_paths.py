@@ -3,7 +3,12 @@
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
-CONFIG_FOLDERS = (_PACKAGE / 'configs', _PACKAGE.parent / 'configs')  # of an installed wheel, of a checkout
+
+
+def config_folder() -> Path:
+    """Return the folder of our configs: inside the installed package, or beside it in a checkout."""
+    installed = _PACKAGE / 'configs'
+    return installed if installed.is_dir() else _PACKAGE.parent / 'configs'
 
 
 def find_config(name: str | Path) -> Path:
@@ -14,9 +19,8 @@ def find_config(name: str | Path) -> Path:
     Raises:
         FileNotFoundError: There is no such file.
     """
-    candidates = [Path(name), *(folder / f'{name}{suffix}' for folder in CONFIG_FOLDERS for suffix in ('', '.py'))]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(f'No config file {name}. Pass the path of a file, or the name of a file in '
-                                f'{next((str(f) for f in CONFIG_FOLDERS if f.is_dir()), "configs/")}.')
-    return path
+    for path in (Path(name), config_folder() / name, config_folder() / f'{name}.py'):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f'No config file {name}. Pass the path of a file, or the name of a file in '
+                            f'{config_folder()}.')
