@@ -90,8 +90,8 @@ def preprocessing(predictor, *, published: bool = False) -> str:
     """Return one line on how images are prepared for `predictor`, and how to change it. published: of --published."""
     from dataclasses import replace
 
-    from pit_downstream.datasets.shift import as_published
-    view = as_published(predictor.view) if published else predictor.view
+    from pit_downstream.datasets.shifts import drop_resize
+    view = drop_resize(predictor.view) if published else predictor.view
     return str(replace(predictor.preparation, view=view))
 
 
@@ -122,10 +122,10 @@ def require_classes(samples, predictor) -> None:
 def published_images(args: argparse.Namespace, predictor, corruptions: Sequence[str]):
     """Return the samples of --published, with the clean ones of --data if that folder exists."""
     from pit_downstream.datasets.imagenet import published_corruptions
-    from pit_downstream.datasets.shift import as_published
+    from pit_downstream.datasets.shifts import drop_resize
     _require_named(args)
     clean = pictures(args, predictor) if Path(args.data).is_dir() else None
-    samples = published_corruptions(args.published, corruptions, args.severities, view=as_published(predictor.view),
+    samples = published_corruptions(args.published, corruptions, args.severities, view=drop_resize(predictor.view),
                                     name=args.set, clean=clean, limit=args.limit,
                                     classes=model_classes(predictor))
     for condition in samples.conditions:
@@ -139,7 +139,7 @@ def clean_images(args: argparse.Namespace, predictor, *, of_imagenet: bool):
     of_imagenet: reject images other than ImageNet's validation images.
     """
     _require_named(args)
-    from pit_downstream.datasets.shift import require_imagenet
+    from pit_downstream.datasets.shifts import require_imagenet
     if not Path(args.data).is_dir():
         return None
     if of_imagenet and not args.labels:

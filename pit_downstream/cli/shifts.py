@@ -15,13 +15,13 @@ def add_shift_flags(parser: argparse.ArgumentParser) -> None:
 
 def shift_places(args: argparse.Namespace) -> dict:
     """Return the folders of the datasets in --shifts, by name. Missing ones raise before a model is built."""
-    from pit_downstream.datasets.shifts import chosen_places, is_own, require_places
-    places = chosen_places(args.shifts, args.data)
+    from pit_downstream.datasets.shifts import check_folders, is_custom, select_shifts
+    places = select_shifts(args.shifts, args.data)
     if not places:
         raise FileNotFoundError('expected a shifted dataset in data/, found none; put one where data/README.md '
                                 'describes, or name it: --shifts imagenet_a=DIR')
-    require_places(places)
-    own = [name for name in places if is_own(name)]
+    check_folders(places)
+    own = [name for name in places if is_custom(name)]
     if own and args.labels:
         raise ValueError(f'expected clean images in class folders beside {own[0]}, got --labels; leave it out and '
                          'give their folder with --data DIR')
@@ -33,10 +33,9 @@ def shifts(args: argparse.Namespace, places: dict, predictor) -> tuple:
     from dataclasses import replace
 
     from pit_downstream.datasets.cache import CachedSamples
-    from pit_downstream.datasets.own_shift import CleanReference
-    from pit_downstream.datasets.shifts import is_own, open_shifts
-    clean = clean_images(args, predictor, of_imagenet=not all(map(is_own, places)))
-    opened = open_shifts(places, view=predictor.view, limit=args.limit,
+    from pit_downstream.datasets.shifts import CleanReference, is_custom, load_shifts
+    clean = clean_images(args, predictor, of_imagenet=not all(map(is_custom, places)))
+    opened = load_shifts(places, view=predictor.view, limit=args.limit,
                          clean=clean and CleanReference(Path(args.data), clean.name, model_classes(predictor)))
     if args.cache:
         opened = {name: replace(shift, samples=shift.samples and CachedSamples(shift.samples, args.cache))

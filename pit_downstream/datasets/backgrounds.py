@@ -13,7 +13,13 @@ from pit_downstream.utils.registry import DATASETS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import ImageFolderSamples, View
 from pit_downstream.datasets.folders import folders_in
-from pit_downstream.datasets.shift import IN9_VARIATIONS, Shift, answered, as_published, require_folders
+from pit_downstream.datasets.shifts import (
+    IN9_VARIATIONS,
+    Shift,
+    drop_resize,
+    load_labeled_folders,
+    require_layout,
+)
 
 # The first and last index of each run of ImageNet classes in a coarse class, from in_to_in9.json of
 # MadryLab/backgrounds_challenge, in the order of its in9_classes.txt. The other 630 classes are in none.
@@ -32,48 +38,50 @@ _RUNS = {
 }
 
 
-def _indices(runs: str) -> tuple[int, ...]:
+def _parse_runs(runs: str) -> tuple[int, ...]:
     ends = [run.split('-') for run in runs.split()]
     return tuple(index for first, *last in ends for index in range(int(first), int((last or [first])[0]) + 1))
 
 
-IN9 = {name: _indices(runs) for name, runs in _RUNS.items()}
+IN9 = {name: _parse_runs(runs) for name, runs in _RUNS.items()}
 
 
-def variation(name: str) -> Callable[..., Shift]:
+def make_variation_loader(name: str) -> Callable[..., Shift]:
     """Return the loader of a variation.
 
     Layout: root/<name>/val/<class>/*. Images are 224 x 224 and not resized. Predictions are among all 1000 classes.
     """
-    def opened(root: str | Path, *, view: View) -> Shift:
-        folder = variation_folder(Path(root), name)
-        answers = dict(zip(class_folders_in(folder), IN9.values(), strict=True))
-        return Shift(answered(folder, answers, f'in9_{name}', as_published(view), classes=len(IN9)))
-    return opened
+    def load(root: str | Path, *, view: View) -> Shift:
+        folder = find_variation(Path(root), name)
+        labels = dict(zip(list_class_folders(folder), IN9.values(), strict=True))
+        return Shift(load_labeled_folders(folder, labels, f'in9_{name}', drop_resize(view), classes=len(IN9)))
+    return load
 
 
 for _name in IN9_VARIATIONS:
-    DATASETS.register(f'in9_{_name}', title=f'IN-9 {_name}', place='data/bg_challenge', images=None)(variation(_name))
+    DATASETS.register(f'in9_{_name}', title=f'IN-9 {_name}', folder='data/bg_challenge', images=None)(
+        make_variation_loader(_name))
 
 
-def variation_folder(root: Path, name: str) -> Path:
-    require_folders(root, name in folders_in(root), f'the Backgrounds Challenge with a folder {name}')
-    require_folders(root / name, 'val' in folders_in(root / name), 'the folder val of a variation')
+def find_variation(root: Path, name: str) -> Path:
+    """Return root/<name>/val. Raises ValueError if it does not exist."""
+    require_layout(root, name in folders_in(root), f'the Backgrounds Challenge with a folder {name}')
+    require_layout(root / name, 'val' in folders_in(root / name), 'the folder val of a variation')
     return root / name / 'val'
 
 
-def class_folders_in(folder: Path) -> list[str]:
+def list_class_folders(folder: Path) -> list[str]:
     """Return the nine class folders, sorted by name ('00_dog', '01_bird' ...), in the order of the classes.
 
     Raises ValueError for another number of folders, or if the names indicate another order.
     """
     names = folders_in(folder)
-    require_folders(folder, len(names) == len(IN9), 'nine class folders, from dog to fish,')
-    for name, own in zip(names, IN9, strict=True):
-        said = [one for one in IN9 if one in name.lower()]
-        if said and own not in said:
-            raise ValueError(f'expected the nine class folders of {folder} in the order {", ".join(IN9)}, got {name} '
-                             f'in the place of {own}; give them their published names')
+    require_layout(folder, len(names) == len(IN9), 'nine class folders, from dog to fish,')
+    for name, expected in zip(names, IN9, strict=True):
+        mentioned = [label for label in IN9 if label in name.lower()]
+        if mentioned and expected not in mentioned:
+            raise ValueError(f'The nine class folders of {folder} must be in the order {", ".join(IN9)}, got {name} '
+                             f'instead of {expected}. Restore their published names.')
     return names
 
 
@@ -84,34 +92,34 @@ class Challenge(Shift):
     masks: Path = Path()
     backgrounds: ImageFolderSamples | None = None
 
-    def mask(self, index: int) -> Tensor:
-        """Return the mask of foreground `index`, bool (H, W)."""
+    def load_mask(self, index: int) -> Tensor:
+        """Load the mask of foreground `index`, bool (H, W)."""
         path = self.masks / Path(self.samples.ids[index]).with_suffix('.npy')
         mask = np.load(path)
         if mask.ndim != 2 or not np.isin(mask, (0, 1)).all():
-            raise ValueError(f'expected a mask (height, width) of zeros and ones in {path}, got the shape {mask.shape} '
-                             f'with values up to {mask.max()}')
+            raise ValueError(f'A mask must be an array (height, width) of zeros and ones, got shape {mask.shape} with '
+                             f'values up to {mask.max()} in {path}. Unpack it again.')
         return torch.from_numpy(mask.astype(bool))
 
 
-@DATASETS.register('in9_challenge', title='IN-9 challenge', place='data/bg_challenge', images=None)
-def challenge(root: str | Path, *, view: View) -> Challenge:
+@DATASETS.register('in9_challenge', title='IN-9 challenge', folder='data/bg_challenge', images=None)
+def load_challenge(root: str | Path, *, view: View) -> Challenge:
     """Load the challenge: masks in root/fg_mask/val/<class>/*.npy, images in original, backgrounds in only_bg_t."""
-    root, view = Path(root), as_published(view)
-    pictures, masks = variation_folder(root, 'original'), variation_folder(root, 'fg_mask')
-    found = [(f'{folder}/{mask.stem}.JPEG', indices)
-             for folder, indices in zip(class_folders_in(masks), IN9.values(), strict=True)
-             for mask in sorted((masks / folder).glob('*.npy'))]
-    absent = [id for id, _ in found if not (pictures / id).is_file()]
-    if absent or not found:
-        raise ValueError(f'expected an image in {pictures} for each of the {len(found)} masks in {masks}, got none '
-                         f'for {len(absent)}, {", ".join(absent[:3])}; unpack both anew')
-    grounds = variation_folder(root, 'only_bg_t')
-    of_class = dict(zip(class_folders_in(grounds), IN9.values(), strict=True))
-    backgrounds = answered(grounds, of_class, 'backgrounds', view)
-    ids, targets = zip(*found, strict=True)
+    root, view = Path(root), drop_resize(view)
+    images, masks = find_variation(root, 'original'), find_variation(root, 'fg_mask')
+    labeled = [(f'{folder}/{mask.stem}.JPEG', indices)
+               for folder, indices in zip(list_class_folders(masks), IN9.values(), strict=True)
+               for mask in sorted((masks / folder).glob('*.npy'))]
+    missing = [id for id, _ in labeled if not (images / id).is_file()]
+    if missing or not labeled:
+        raise ValueError(f'{len(missing)} of {len(labeled)} masks in {masks} have no image in {images}: '
+                         f'{", ".join(missing[:3])}. Unpack both again.')
+    folder = find_variation(root, 'only_bg_t')
+    backgrounds = load_labeled_folders(folder, dict(zip(list_class_folders(folder), IN9.values(), strict=True)),
+                                       'backgrounds', view)
+    ids, targets = zip(*labeled, strict=True)
     name = str(Spec.of('in9_challenge', classes=len(IN9), backgrounds=len(backgrounds),
                        background_files=backgrounds.files, mask_files=digest_text(*digest_files(
                            [masks / Path(id).with_suffix('.npy') for id in ids], unreadable='unreadable'))))
-    samples = ImageFolderSamples(pictures, ids, targets, view=view, name=name)
+    samples = ImageFolderSamples(images, ids, targets, view=view, name=name)
     return Challenge(samples, masks=masks, backgrounds=backgrounds)

@@ -115,7 +115,7 @@ class _Run:
         """Return the verdicts on some foregrounds of one class."""
         if not chosen:
             return []
-        images, masks = _images(self.challenge.samples, chosen), [self.challenge.mask(index) for index in chosen]
+        images, masks = _images(self.challenge.samples, chosen), [self.challenge.load_mask(index) for index in chosen]
         device = backgrounds.device
         for index, mask in zip(chosen, masks, strict=True):
             if mask.shape != images.shape[-2:]:

@@ -9,8 +9,7 @@ from pit_downstream.utils.protocols import Metric, Predictor, Sample
 from pit_downstream.results.records import ResultStore, Table
 from pit_downstream.datasets.backgrounds import Challenge
 from pit_downstream.datasets.base import Samples
-from pit_downstream.datasets.shift import Shift
-from pit_downstream.datasets.shifts import is_own
+from pit_downstream.datasets.shifts import Shift, is_custom
 from pit_downstream.metrics.label_sets import AnswerError, Answers
 from pit_downstream.metrics.classification import top1_error
 from pit_downstream.evaluation.background_challenge import keep_challenge
@@ -28,7 +27,7 @@ def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str
         ValueError: A published shift is requested for a classifier without ImageNet's 1000 classes, or ReaL without
             ImageNet's images.
     """
-    own = [name for name in shifts if is_own(name)]
+    own = [name for name in shifts if is_custom(name)]
     if predictor.classes() != 1000 and len(own) < len(shifts):
         raise ValueError(f'expected a classifier of the 1000 classes of ImageNet, got {predictor.classes()} classes of '
                          f'{predictor.name}; give another --model, or images of its classes: --shifts shift_NAME=DIR')
@@ -38,7 +37,7 @@ def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str
                          'they lie with --data')
     measured = {}
     if clean is not None:
-        metrics = [top1_error(), *_on_clean(shifts.values(), clean)]
+        metrics = [top1_error(), *_build_clean_metrics(shifts.values(), clean)]
         table = _measure(store, predictor, clean, metrics, allow_missing, options)
         measured |= {'imagenet': table} if len(own) < len(shifts) else {}
         measured |= {'clean': table} if own else {}
@@ -63,10 +62,10 @@ def _measure(store: ResultStore, predictor: Predictor, samples: Samples, metrics
     return Table(table.model, table.dataset, records)
 
 
-def _on_clean(shifts: Iterable[Shift], clean: Samples) -> list[AnswerError]:
+def _build_clean_metrics(shifts: Iterable[Shift], clean: Samples) -> list[AnswerError]:
     """Return the shifts' metrics on the clean images, without duplicates and without metrics that apply to no image."""
     metrics = {name: AnswerError(name, answers=answers, classes=shift.classes)
-               for shift in shifts for name, answers in shift.on_clean.items()}
+               for shift in shifts for name, answers in shift.clean_labels.items()}
     return [metric for metric in metrics.values() if _count(clean, metric.answers)]
 
 

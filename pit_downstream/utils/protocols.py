@@ -3,7 +3,7 @@
 Core does not import torch, so `Tensor` is Any. Shapes and dtypes are in the docstrings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +22,9 @@ class Sample:
     id: str
     image: Tensor
     target: Any
+
+
+LabelFunction = Callable[[Sample], tuple[int, ...]]  # returns the correct class indices of an image, () to exclude it
 
 
 @dataclass(frozen=True)

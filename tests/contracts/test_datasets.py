@@ -10,56 +10,57 @@ from PIL import Image
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.utils.registry import DATASETS
 from pit_downstream.utils.spec import Spec
-from pit_downstream.datasets import shifts  # noqa: F401  registers them
+from pit_downstream.datasets import backgrounds, imagenet_shifts  # noqa: F401  registers them
 from pit_downstream.datasets.base import View
 from tests.datasets import shift_folders
 
 VIEW = View(32, 36)
 
 
-@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.entry(name).about['place']])
-def test_a_folder_opens(tmp_path, name):
-    root = shift_folders.make(name, tmp_path / 'it')
-    opened = DATASETS[name](root, view=VIEW)
-    samples = opened.samples
+@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.entry(name).about['folder']])
+def test_folder_loads(tmp_path, name):
+    root = shift_folders.make(name, tmp_path / 'data')
+    shift = DATASETS[name](root, view=VIEW)
+    samples = shift.samples
     spec = Spec.parse(samples.name)
     assert (spec.name, spec.get('images')) == (name, len(samples)) and len(samples) > 3
     assert samples.ids == sorted(set(samples.ids)) and samples.at(CLEAN) == (samples, CLEAN)
-    allowed = range(1000) if opened.classes is None else opened.classes
-    for place in (0, len(samples) - 1):
-        sample = samples[place]
+    allowed = range(1000) if shift.classes is None else shift.classes
+    for index in (0, len(samples) - 1):
+        sample = samples[index]
         assert sample.image.shape == (3, 32, 32) and sample.image.dtype == torch.uint8
-        assert sample.target and set(sample.target) <= set(allowed) and sample.target == samples.targets[place]
+        assert sample.target and set(sample.target) <= set(allowed) and sample.target == samples.targets[index]
     assert len(set(samples.targets)) == len({id.split('/')[0] for id in samples.ids})  # a class for each folder
     limited = samples.limited(3)
     assert len({limited[i].target for i in range(3)}) == min(3, len(set(samples.targets)))
 
 
-@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.entry(name).about['place']])
-def test_another_folder_is_named(tmp_path, name):
+@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.entry(name).about['folder']])
+def test_error_describes_another_folder(tmp_path, name):
     title = DATASETS.entry(name).about['title'].split()[0]
-    for wrong, words in (('cats', 'this looks like 2 folders (cat, dog)'), ('empty', 'images without class folders')):
+    for wrong, words in (('cats', 'which looks like 2 folders (cat, dog)'), ('empty', 'images without class folders')):
         root = tmp_path / wrong
         for folder in ('cat', 'dog') if wrong == 'cats' else ('',):
-            shift_folders.picture(root / folder / '0.png')
+            shift_folders.write_image(root / folder / '0.png')
         with pytest.raises(ValueError) as caught:
             DATASETS[name](root, view=VIEW)
-        said = caught.value.args[0]
-        assert said.startswith('expected ') and str(root) in said and words in said and '\n' not in said
-        assert title in said or title == 'IN-9' and 'Backgrounds Challenge' in said
+        message = caught.value.args[0]
+        assert message.startswith('Expected ') and str(root) in message and words in message and '\n' not in message
+        assert title in message or title == 'IN-9' and 'Backgrounds Challenge' in message
     with pytest.raises(FileNotFoundError, match='expected a folder at .*nowhere, found none'):
         DATASETS[name](tmp_path / 'nowhere', view=VIEW)
 
 
-@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.entry(name).about['place']])
-def test_pictures_are_cut_as_published(tmp_path, name):
-    """Those of IN-9 and Stylized ImageNet as they are, ObjectNet's without its frame, the others as the model's are."""
-    root = shift_folders.make(name, tmp_path / 'it')
+@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.entry(name).about['folder']])
+def test_images_are_cropped_as_published(tmp_path, name):
+    """IN-9 and Stylized ImageNet are not resized, ObjectNet loses its frame, others are as for the model."""
+    root = shift_folders.make(name, tmp_path / 'data')
     samples = DATASETS[name](root, view=replace(VIEW, size=224, resize=256)).samples
-    with Image.open(samples.root / samples.ids[0]) as picture:
-        whole = picture.convert('RGB')
+    with Image.open(samples.root / samples.ids[0]) as image:
+        whole = image.convert('RGB')
     if name.startswith('in9_') or name == 'imagenet_stylized':
-        wanted = torch.from_numpy(np.array(whole)).permute(2, 0, 1)
+        expected = torch.from_numpy(np.array(whole)).permute(2, 0, 1)
     else:
-        wanted = View(224, 256)(whole.crop((2, 2, whole.width - 2, whole.height - 2)) if name == 'objectnet' else whole)
-    assert torch.equal(samples[0].image, wanted)
+        inner = whole.crop((2, 2, whole.width - 2, whole.height - 2))
+        expected = View(224, 256)(inner if name == 'objectnet' else whole)
+    assert torch.equal(samples[0].image, expected)

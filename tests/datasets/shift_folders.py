@@ -16,7 +16,7 @@ OBJECTS = (('banana', 'Banana', 'banana', (954,)), ('pen', 'Pen', 'ballpoint, Bi
            ('coaster', 'Coaster', None, ()))
 
 
-def picture(path: Path, *, seed: int = 0, size: tuple[int, int] = (50, 40), frame: int = 0) -> None:
+def write_image(path: Path, *, seed: int = 0, size: tuple[int, int] = (50, 40), frame: int = 0) -> None:
     """Random pixels, with a black frame around them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (*reversed(size), 3), dtype=np.uint8)
@@ -28,14 +28,14 @@ def picture(path: Path, *, seed: int = 0, size: tuple[int, int] = (50, 40), fram
 def class_folders(root: Path, names, count: int = 2, **options) -> Path:
     for place, name in enumerate(names):
         for number in range(count):
-            picture(root / name / f'{number}.jpg', seed=100 * place + number, **options)
+            write_image(root / name / f'{number}.jpg', seed=100 * place + number, **options)
     return root
 
 
 def validation(root: Path, indices=(1, 6, 15, 418, 749, 954), count: int = 2) -> Path:
     """ImageNet's, with the numbers 1, 2, 3 ... in their names."""
     for number, index in enumerate([index for index in indices for _ in range(count)], 1):
-        picture(root / WNIDS[index] / f'ILSVRC2012_val_{number:08d}.JPEG', seed=number)
+        write_image(root / WNIDS[index] / f'ILSVRC2012_val_{number:08d}.JPEG', seed=number)
     return root
 
 
@@ -53,7 +53,7 @@ def objectnet(root: Path) -> Path:
         (root / 'mappings' / name).write_text(text)
     for place, (name, *_) in enumerate(OBJECTS):
         for number in range(2):
-            picture(root / 'images' / name / f'{number}.png', seed=10 * place + number, size=(66, 50), frame=2)
+            write_image(root / 'images' / name / f'{number}.png', seed=10 * place + number, size=(66, 50), frame=2)
     return root
 
 
@@ -69,7 +69,7 @@ def challenge(root: Path, *, side: int = 224) -> Path:
     for variation in ('original', 'only_bg_t'):
         for place, name in enumerate(IN9):
             for number in range(2):
-                picture(root / variation / 'val' / f'{place:02d}_{name}' / f'{number}.JPEG', size=(side, side),
+                write_image(root / variation / 'val' / f'{place:02d}_{name}' / f'{number}.JPEG', size=(side, side),
                         seed=1000 * (variation == 'original') + 10 * place + number)
     for path in sorted((root / 'original' / 'val').rglob('*.JPEG')):
         mask = np.zeros((side, side), dtype=bool)

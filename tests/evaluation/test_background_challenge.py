@@ -9,7 +9,6 @@ from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import ResultStore
 from pit_downstream.utils.registry import DATASETS
 from pit_downstream.utils.spec import Spec
-from pit_downstream.datasets import shifts  # noqa: F401  registers them
 from pit_downstream.datasets.backgrounds import IN9
 from pit_downstream.datasets.base import View
 from pit_downstream.evaluation.background_challenge import fooled_by_any, keep_challenge
@@ -103,8 +102,8 @@ def test_what_does_not_fit_gets_one_sentence(predictor, challenge, tmp_path):
     with pytest.raises(ValueError, match='expected a mask of 32 x 32 for 03_reptile/0.JPEG, .* got 8 x 9; give a'):
         keep_challenge(ResultStore(tmp_path / 'r.jsonl'), predictor, challenge)
     np.save(masks / '0.npy', np.full((SIDE, SIDE), 255))
-    with pytest.raises(ValueError, match='expected a mask .* of zeros and ones in .*0.npy, .* values up to 255'):
-        challenge.mask(6)
+    with pytest.raises(ValueError, match='A mask must be an array .* of zeros and ones, .* up to 255 in .*0.npy'):
+        challenge.load_mask(6)
     np.save(masks / '5.npy', np.zeros((SIDE, SIDE)))
-    with pytest.raises(ValueError, match='for each of the 19 masks .* got none for 1, 03_reptile/5.JPEG; unpack'):
+    with pytest.raises(ValueError, match='1 of 19 masks in .* have no image in .*: 03_reptile/5.JPEG. Unpack'):
         DATASETS['in9_challenge'](tmp_path / 'in9', view=View(SIDE, 40))

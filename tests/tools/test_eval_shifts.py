@@ -198,13 +198,13 @@ def test_a_set_of_ones_own_with_a_part_of_the_classes(measured, tmp_path, pictur
 
 
 @pytest.mark.parametrize('flags, words', [
-    (('shift_fog',), 'expected one place of shift_fog, got none; say --shifts shift_fog=DIR once'),
-    (('shift_fog=fog', 'shift_fog=same'), 'expected one place of shift_fog, got two; say --shifts shift_fog=DIR once'),
-    (('shift_Fog=same',), "expected a name such as shift_fog, of small letters, digits and _, got 'shift_Fog'"),
-    (('shift_fog=fog',), 'expected in fog folders named by classes that have images in clean, got cow, emu'),
-    (('shift_none=none',), 'expected images in the 0 folders of none, found none'),
-    (('shift_same=clean',), 'expected other images than the clean ones for shift_same, got clean for both'),
-    (('shift_gone=gone',), 'expected a folder at gone, found none; check --shifts shift_gone=DIR'),
+    (('shift_fog',), 'shift_fog must be given once with a folder, got no folders. Pass --shifts shift_fog=DIR once.'),
+    (('shift_fog=fog', 'shift_fog=same'), 'shift_fog must be given once with a folder, got two folders. '),
+    (('shift_Fog=same',), "like shift_fog, of lower-case letters, digits and _, got 'shift_Fog'"),
+    (('shift_fog=fog',), 'Folders in fog must be named by classes that have images in clean, got cow, emu'),
+    (('shift_none=none',), 'No images in the 0 class folders of none'),
+    (('shift_same=clean',), 'shift_same must be other images than the clean ones, got clean for both'),
+    (('shift_gone=gone',), 'No folder at gone. Check --shifts shift_gone=DIR'),
     (('shift_fog=same', '--labels', 'labels.txt'), 'expected clean images in class folders beside shift_fog, got '
      '--labels')])
 def test_a_set_of_ones_own_that_does_not_fit(measured, tmp_path, pictures_of, flags, words):
@@ -236,11 +236,11 @@ def test_two_ranks_keep_what_one_keeps(measured, tool, tmp_path, monkeypatch):
 def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
     for name in subset_indices('imagenet_r'):
         (tmp_path / 'wrong' / name).mkdir(parents=True)
-    for flags, words in ((('--shifts', 'imagenet_a=wrong'), 'this looks like ImageNet-R: 200 folders named by WordNet'),
+    for flags, words in ((('--shifts', 'imagenet_a=wrong'), 'which looks like ImageNet-R: 200 folders named by '),
                          (('--shifts', 'imagenet_q'), "no dataset named 'imagenet_q'; did you mean imagenet_"),
-                         (('--shifts', 'imagenet_sketch'), 'expected a folder at data/imagenet-sketch, found none'),
-                         (('--data', 'wrong'), "expected ImageNet's validation images in folders of the 1000 classes "
-                          'in wrong; this looks like ImageNet-R: 200'),
+                         (('--shifts', 'imagenet_sketch'), 'No folder at data/imagenet-sketch'),
+                         (('--data', 'wrong'), "Expected ImageNet's validation images in folders of the 1000 classes "
+                          'in wrong, which looks like ImageNet-R: 200'),
                          (('--shifts', 'imagenet_a', '--data', 'nowhere'),
                           'expected images in nowhere, found no such folder; name another with --data DIR')):
         code, _, said = measured(*flags)
@@ -257,7 +257,7 @@ def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
 
 def test_places_are_looked_for_before_a_model_is_built(measured):
     code, _, said = measured('--shifts', 'imagenet_a=nowhere', model='no_such_model')
-    assert code == 2 and said.startswith('expected a folder at nowhere, found none; check --shifts imagenet_a=DIR')
+    assert code == 2 and said.startswith('No folder at nowhere. Check --shifts imagenet_a=DIR')
 
 
 def test_unreadable_pictures_stop_the_table(measured, data, tmp_path):
