@@ -23,7 +23,7 @@ $(STAMP): setup.py requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "pit_downstream needs Python 3.10 or newer, this is %d.%d; call make with PYTHON=/path/to/python3.10" % sys.version_info[:2])'
 	@echo 'installing into $(VENV) (some gigabytes the first time)'
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --constraint requirements/constraints.txt --editable '.[lite,report,test]'
+	@$(PY) -m pip install --quiet --constraint requirements/constraints.txt --editable '.[test]'
 	@$(PY) -m pip install --quiet --no-deps torchattacks==3.5.1  # an oracle of tests; its requests~=2.25 is not ours
 	@touch $@
 

@@ -4,4 +4,4 @@ Importing this package imports nothing else: `pit_downstream.backbones` register
 `pit_downstream.det` with mmdet.
 """
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-CORE = ('torch', 'torchvision', 'timm', 'numpy', 'pycocotools', 'imagecorruptions', 'pkg_resources')
-MM = ('mmengine', 'mmdet', 'mmcv')
-MENDS = {name: "pip install -e '.[lite]'" for name in MM} | {'pkg_resources': "pip install 'setuptools<81'"}
+from pit_downstream.utils.extras import install_command
+
+CORE = ('torch', 'torchvision', 'timm', 'numpy', 'pycocotools', 'imagecorruptions')
+MM = ('pkg_resources', 'mmengine', 'mmdet', 'mmcv')
+FIXES = {name: install_command('det') for name in MM} | {'pkg_resources': "pip install 'setuptools<81'"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def findings() -> Iterator[Finding]:
 def _package(name: str) -> Finding:
     """Check the distributions that provide the import name `name`, such as forks or compiled builds."""
     if importlib.util.find_spec(name) is None:
-        return Finding(name, 'not installed', MENDS.get(name, 'pip install -e .'))
+        return Finding(name, 'not installed', FIXES.get(name, 'pip install pit_downstream'))
     # Python 3.10 lists only packages with a top_level.txt; most others have their import name
     distributions = sorted(set(metadata.packages_distributions().get(name, [name])))
     try:

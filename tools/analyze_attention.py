@@ -34,12 +34,13 @@ def parse_args():
 
 def main():
     args = parse_args()
+    from pit_downstream.utils.extras import require_extra
     from pit_downstream.utils.path_checks import require_folder_to_write
     require_folder_to_write(args.out, '--out')
     cli.require_one_process('analyze_attention.py')
     from pit_downstream.evaluation import attention_analysis as attention
     from pit_downstream.evaluation import distributed
-    attention.figures.require_matplotlib()  # fail before the work
+    require_extra('report')  # fail before the work
     device = distributed.device_of(args.device)
     images = attention.bundled_images() if args.bundled else args.images
     paths = attention.list_images(images, limit=args.limit, apart_from=args.out)

@@ -29,8 +29,8 @@ def parse_args():
 def main():
     args = parse_args()
     from pit_downstream.report import exports, page, sections
-    from pit_downstream.report import plot_style as drawing
-    drawing.require_matplotlib()
+    from pit_downstream.utils.extras import require_extra
+    require_extra('report')
     exports.require_places(args.out, figures=args.figures, tables=args.tables)
     for module in args.imports:
         cli.plugins.import_plugin(module)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.extras import require_extra
 from pit_downstream.utils.path_checks import atomic_path
 
 if TYPE_CHECKING:
@@ -27,14 +28,6 @@ PROFILE = {  # metric -> axis label; {kind} is a key of KINDS
     'token_similarity': 'similarity among patch tokens',
     'token_rank': 'effective rank of the patch tokens',
 }
-
-
-def require_matplotlib() -> None:
-    """Raise ImportError with installation instructions if matplotlib is missing."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ImportError("figures need matplotlib; install it with pip install 'pit_downstream[report]'") from None
 
 
 def block_values(values: Values, metric: str) -> dict[str, float]:
@@ -142,7 +135,7 @@ def spread(places: Sequence[str], count: int) -> list[str]:
 
 
 def _figure(width: float, height: float, caption: str) -> 'Figure':
-    require_matplotlib()
+    require_extra('report')
     from matplotlib.figure import Figure
     figure = Figure((width, height), layout='constrained')
     if caption:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pit_downstream.utils.extras import require_extra
 from pit_downstream.utils.path_checks import atomic_path
 from pit_downstream.backbones.multi_scale import DetectionBackbone
 from pit_downstream.backbones.reattention import ReAttention
@@ -104,8 +105,6 @@ def _quiet() -> Iterator[None]:
 
 def require_export(opset: int) -> None:
     """Raise the errors of `export_onnx` before any work."""
-    if importlib.util.find_spec('onnxscript') is None:
-        raise ImportError('export needs the package onnxscript, which is not there; install it with '
-                          "`pip install -e '.[export]'`")
+    require_extra('export')
     if opset not in OPSETS:
         raise ValueError(f'expected an opset in {OPSETS[0]}..{OPSETS[-1]}, got {opset}; {OPSET} is the usual one')

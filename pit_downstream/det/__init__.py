@@ -3,20 +3,17 @@
 Configs name it: `custom_imports = dict(imports=['pit_downstream.det'], allow_failed_imports=False)`.
 `python -m pit_downstream.check` reports the result.
 """
-import importlib.util
-
-STOCK = "install the stock packages with `pip install -e '.[lite]'`, or custom builds of mmengine, mmcv and mmdet"
+from pit_downstream.utils.extras import MissingExtraError, install_command, require_extra
 
 
 def require_stack() -> None:
-    """Raise a one-sentence ImportError if mmengine, mmcv or mmdet is missing, or if mmdet rejects their versions."""
-    missing = [name for name in ('mmengine', 'mmcv', 'mmdet') if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f"pit_downstream.det needs {' and '.join(missing)}; {STOCK}")
+    """Raise MissingExtraError if mmengine, mmcv or mmdet is missing, or if mmdet rejects their versions."""
+    require_extra('det')
     try:
         import mmdet  # noqa: F401  its own version checks are assertions
     except AssertionError as refusal:
-        raise ImportError(f'mmdet refuses what is installed next to it ({refusal}); {STOCK}') from refusal
+        raise MissingExtraError(f'mmdet rejects an installed version: {refusal} Run {install_command("det")}, or '
+                                'install custom builds of mmengine, mmcv and mmdet.') from refusal
 
 
 def _bring_up() -> None:

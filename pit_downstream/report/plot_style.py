@@ -30,16 +30,6 @@ _STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'pit_downstream', 'font.family
           'legend.fontsize': 8, 'figure.facecolor': 'white'}
 
 
-def require_matplotlib() -> None:
-    """Raise ImportError with instructions if matplotlib or jinja2 is missing."""
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"a report needs matplotlib and jinja2, found no {error.name}; install them with "
-                          "pip install 'pit_downstream[report]'") from None
-
-
 def color(number: int) -> str:
     return SERIES[number % len(SERIES)]
 

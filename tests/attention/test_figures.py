@@ -88,5 +88,5 @@ def test_matplotlib_is_imported_late():
 
 def test_without_matplotlib_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'matplotlib', None)
-    with pytest.raises(ImportError, match=r"install it with pip install 'pit_downstream\[report\]'"):
+    with pytest.raises(ImportError, match=r"matplotlib.*pip install 'pit_downstream\[report\]'"):
         figures.draw_similarity({'a': PLAIN}, tmp_path / 'a.png')

@@ -59,6 +59,6 @@ def test_onnxruntime_gives_the_same_at_every_size(backbone, tmp_path):
 def test_says_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    with pytest.raises(ImportError, match=r"needs the package onnxscript.*pip install -e '\.\[export\]'"):
+    with pytest.raises(ImportError, match=r"onnxscript.*pip install 'pit_downstream\[export\]'"):
         export_onnx(None, tmp_path / 'backbone.onnx')
     assert differences(None, tmp_path / 'backbone.onnx', [(64, 64)]) == {}

@@ -19,11 +19,7 @@ def install() -> str:
 
     Returns 'compiled' if mmcv has its compiled extension, which is left unchanged, else 'substituted'.
     An extension that exists but does not load is substituted too, and its error is logged as a warning.
-    Raises ImportError if mmcv is missing.
     """
-    if importlib.util.find_spec('mmcv') is None:
-        raise ImportError('mmdet needs mmcv, which is not installed; run `pip install mmcv-lite==2.1.0`, '
-                          'or install the compiled mmcv')
     present = sys.modules.get(EXTENSION) or _load_compiled()
     if present is not None:
         return 'substituted' if present.__name__ == f'{__name__}.ext' else 'compiled'
