@@ -96,8 +96,8 @@ def differences(names: list[str], right: Table, bgr: Table, mmdet: dict) -> dict
     rows = {'clean': {'ours': right[CLEAN, 'AP'], 'mmdet': mmdet[names[0]][0]['coco/bbox_mAP']}}
     for name in names:
         rows[name] = {
-            'ours': mean(right[coco_c.condition(name, severity), 'AP'] for severity in coco_c.SEVERITIES),
-            'ours, bgr': mean(bgr[coco_c.condition(name, severity, order='bgr'), 'AP']
+            'ours': mean(right[coco_c.make_condition(name, severity), 'AP'] for severity in coco_c.SEVERITIES),
+            'ours, bgr': mean(bgr[coco_c.make_condition(name, severity, order='bgr'), 'AP']
                               for severity in coco_c.SEVERITIES),
             'mmdet': mean(mmdet[name][severity]['coco/bbox_mAP'] for severity in coco_c.SEVERITIES)}
     return rows
@@ -117,13 +117,13 @@ def main() -> None:
     if args.quick:
         args.limit, args.corruptions = 4, ['contrast']
     names = args.corruptions
-    conditions = coco_c.conditions(names)
+    conditions = coco_c.list_conditions(names)
     with tempfile.TemporaryDirectory() as folder:
         cfg = small_config(args, folder)
         one_pass = min(ours(args, cfg, (CLEAN,))[0] for _ in range(CLEAN_PASSES))
         whole, table = ours(args, cfg, conditions)
         slow, mmdet = theirs(args, cfg, names, folder)
-        _, bgr = ours(args, cfg, coco_c.conditions(names, order='bgr'))
+        _, bgr = ours(args, cfg, coco_c.list_conditions(names, order='bgr'))
     result = {
         'model': table.model, 'images': args.limit, 'passes': len(conditions), 'workers': args.workers,
         'clean_passes_alone_seconds': round(one_pass * len(conditions), 2), 'ours_seconds': round(whole, 2),

@@ -35,7 +35,7 @@ from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.metrics.classification import ClassificationMetric, classification_metrics
 
 BUNDLED = 'data/shapes'
-PASSES = len(imagenet_c.conditions())  # 76
+PASSES = len(imagenet_c.list_conditions())  # 76
 
 
 class Clock:
@@ -81,8 +81,8 @@ def whole_seconds(predictor: ClassifierPredictor, samples: Any, folder: str, clo
     """Measure the seconds of the benchmark from an empty store to a full table. The clock times the parts."""
     store = ResultStore(Path(folder) / 'results.jsonl')
     start = clock.now()
-    table = keep_measuring(store, predictor, samples, classification_metrics(), imagenet_c.conditions(), **options)
-    imagenet_c.summarise(table)
+    table = keep_measuring(store, predictor, samples, classification_metrics(), imagenet_c.list_conditions(), **options)
+    imagenet_c.summarize(table)
     return clock.now() - start
 
 

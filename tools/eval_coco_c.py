@@ -22,7 +22,7 @@ def parse_args():
 def main():
     args = parse_args()
     names, variant, conditions = cli.detection_conditions(args)
-    from pit_downstream.benchmarks import detection_tables, tables
+    from pit_downstream.benchmarks import coco_c, tables
     from pit_downstream.benchmarks.base import require_counts
     from pit_downstream.utils.path_checks import write_atomic
     from pit_downstream.results.records import ResultStore
@@ -39,9 +39,10 @@ def main():
     if distributed.rank() == 0:
         print(f'{table.model} on {table.dataset}, AP by {metrics[0].source}\n')
         for metric in metrics:
-            print(detection_tables.as_text(table, metric.name, names, args.severities, **variant), end='\n\n')
-        print(detection_tables.summary_text(table, names, args.severities, **variant))
-        for path, text in ((args.csv, tables.as_csv(table)), (args.json, detection_tables.as_json(table, **variant))):
+            print(coco_c.format_table(table, metric.name, names, args.severities, **variant), end='\n\n')
+        print(coco_c.format_summary(table, names, args.severities, **variant))
+        for path, text in ((args.csv, tables.format_records_csv(table.records)),
+                           (args.json, coco_c.format_json(table, **variant))):
             if path:
                 write_atomic(path, text)
     distributed.destroy_distributed()

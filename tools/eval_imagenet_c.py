@@ -22,7 +22,7 @@ def main():
     args = parse_args()
     names = cli.chosen_corruptions(args)
     cli.require_folder(*((args.published, '--published') if args.published else (args.data, '--data')))
-    from pit_downstream.benchmarks import tables
+    from pit_downstream.benchmarks import imagenet_c, tables
     from pit_downstream.benchmarks.base import require_counts
     from pit_downstream.utils.path_checks import write_atomic
     from pit_downstream.results.records import ResultStore
@@ -38,11 +38,12 @@ def main():
     if distributed.rank() == 0:
         variant = cli.corruption_variant(args)
         chosen = names, args.severities
-        print(f'{table.model} on {table.dataset}, {tables.images_text(table)}')
+        print(f'{table.model} on {table.dataset}, {tables.format_image_count(table)}')
         print(cli.preprocessing(predictor, published=bool(args.published)), end='\n\n')
-        print(tables.as_text(table, *chosen, **variant), end='\n\n')
-        print(tables.summary_text(table, *chosen, run=cli.command_without_corruptions(), **variant))
-        for path, text in ((args.csv, tables.as_csv(table)), (args.json, tables.as_json(table, *chosen, **variant))):
+        print(imagenet_c.format_table(table, *chosen, **variant), end='\n\n')
+        print(imagenet_c.format_summary(table, *chosen, run=cli.command_without_corruptions(), **variant))
+        for path, text in ((args.csv, tables.format_records_csv(table.records)),
+                           (args.json, imagenet_c.format_json(table, *chosen, **variant))):
             if path:
                 write_atomic(path, text)
     distributed.destroy_distributed()

@@ -22,23 +22,23 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pit_downstream.benchmarks import shift_tables
+    from pit_downstream.benchmarks import shifts
     from pit_downstream.utils.path_checks import write_atomic
     from pit_downstream.results.records import ResultStore
     from pit_downstream.evaluation import distributed
     from pit_downstream.evaluation.shifts import measure_shifts
     places = cli.shift_places(args)
     predictor = cli.classifier(args)
-    shifts, clean = cli.shifts(args, places, predictor)
-    tables = measure_shifts(ResultStore(Path(args.store) / 'results.jsonl'), predictor, shifts, clean,
+    datasets, clean = cli.shifts(args, places, predictor)
+    tables = measure_shifts(ResultStore(Path(args.store) / 'results.jsonl'), predictor, datasets, clean,
                             **cli.measure_options(args, predictor.device))
     if distributed.rank() == 0:
-        names = list(shifts)
+        names = list(datasets)
         print(f'{predictor.name}\n{cli.preprocessing(predictor)}\n')
-        print(shift_tables.as_text(tables, names))
-        if summary := shift_tables.summary_text(tables, names):
+        print(shifts.format_table(tables, names))
+        if summary := shifts.format_summary(tables, names):
             print(f'\n{summary}')
-        for path, text in ((args.csv, shift_tables.as_csv(tables)), (args.json, shift_tables.as_json(tables, names))):
+        for path, text in ((args.csv, shifts.format_csv(tables)), (args.json, shifts.format_json(tables, names))):
             if path:
                 write_atomic(path, text)
     distributed.destroy_distributed()

@@ -24,7 +24,7 @@ class Benchmark:
     dataset: str
     conditions: tuple[Condition, ...]
     metrics: tuple[str, ...]
-    summarise: Callable[..., dict[str, float]]
+    summarize: Callable[..., dict[str, float]]
 
 
 def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None:
@@ -37,7 +37,7 @@ def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None
                              f'--allow-missing {images - record.count}')
 
 
-def model_flag(model: str) -> str:
+def format_model_flag(model: str) -> str:
     """Return --model as a shell argument from a recorded model name, whose weights are named without their folder."""
     kwargs = ('weights', 'amp', 'search', 'mean', 'std')  # added by build_classifier
     spec, label = Spec.parse(model).without(*kwargs), weights_label(model)
@@ -45,7 +45,7 @@ def model_flag(model: str) -> str:
     return f'--model {shlex.quote(label if foreign else str(spec))}'
 
 
-def wilson(rate: float, count: int) -> tuple[float, float]:
+def compute_wilson_interval(rate: float, count: int) -> tuple[float, float]:
     """Compute the 95 % interval of a probability observed as `rate` in `count` independent trials (Wilson 1927)."""
     if count < 1 or not 0 <= rate <= 1:
         raise ValueError(f'expected a rate in [0, 1] and a count of at least 1, got {rate} and {count}')
@@ -54,7 +54,7 @@ def wilson(rate: float, count: int) -> tuple[float, float]:
     return max(0., (middle - spread) / scale), min(1., (middle + spread) / scale)
 
 
-def weighted_interval(terms: Iterable[tuple[float, float, int]], offset: float = 0.) -> tuple[float, float]:
+def compute_weighted_interval(terms: Iterable[tuple[float, float, int]], offset: float = 0.) -> tuple[float, float]:
     """Compute an interval of offset + sum of weight * rate, for rates measured on the same images.
 
     terms: (weight, rate, count). Rates on the same images have an unknown correlation. Adding the ends of the Wilson
@@ -62,7 +62,7 @@ def weighted_interval(terms: Iterable[tuple[float, float, int]], offset: float =
     """
     low, high = [offset], [offset]
     for weight, rate, count in terms:
-        ends = sorted(weight * end for end in wilson(rate, count))
+        ends = sorted(weight * end for end in compute_wilson_interval(rate, count))
         low.append(ends[0])
         high.append(ends[1])
     return math.fsum(low), math.fsum(high)

@@ -8,12 +8,12 @@ from pit_downstream.results.condition import Condition
 from pit_downstream.results.records import Table
 from pit_downstream.utils.spec import Spec, Value, spelled
 from pit_downstream.benchmarks import coco_c
-from pit_downstream.benchmarks.tables import aligned, number
+from pit_downstream.benchmarks.tables import align_columns, format_number
 
 Curve = list[tuple[float, float]]  # (epsilon, value) in ascending order
 
 
-def as_text(table: Table, conditions: Sequence[Condition]) -> str:
+def format_table(table: Table, conditions: Sequence[Condition]) -> str:
     """Return for each AP a line without attack and one per attack, with a column per epsilon.
 
     '-' marks an epsilon that was not measured.
@@ -21,20 +21,20 @@ def as_text(table: Table, conditions: Sequence[Condition]) -> str:
     return '\n\n'.join(_metric_text(table, metric, conditions) for metric in _chief(table))
 
 
-def as_json(table: Table) -> str:
+def format_json(table: Table) -> str:
     """Return {'model', 'dataset', 'clean', 'curves', 'records'}.
 
     clean: by metric. curves: by metric, then by condition without epsilon; pairs [epsilon, value].
     """
-    metrics = coco_c.measured(table)
+    metrics = coco_c.list_measured_metrics(table)
     clean = {metric: {str(condition): table[condition, metric] for condition in _conditions(table)
                       if condition.attack is None and (condition, metric) in table} for metric in metrics}
     return json.dumps({'model': table.model, 'dataset': table.dataset, 'clean': clean,
-                       'curves': {metric: curves(table, metric) for metric in metrics},
+                       'curves': {metric: group_curves(table, metric) for metric in metrics},
                        'records': [vars(record) for record in table.records]}, indent=1) + '\n'
 
 
-def curves(table: Table, metric: str) -> dict[str, Curve]:
+def group_curves(table: Table, metric: str) -> dict[str, Curve]:
     """Return a metric over epsilon, by the condition without epsilon."""
     found: dict[str, Curve] = {}
     for condition in _conditions(table):
@@ -49,17 +49,17 @@ def _metric_text(table: Table, metric: str, conditions: Sequence[Condition]) -> 
     rows = [[metric, 'no attack', *map(_spelled, epsilons)]]
     for condition in conditions:
         if condition.attack is None:
-            rows.append([str(condition), number(table[condition, metric]), *[''] * len(epsilons)])
+            rows.append([str(condition), format_number(table[condition, metric]), *[''] * len(epsilons)])
     for still in dict.fromkeys(_still(one) for one in conditions if one.attack):
         cells = [_sized(still, epsilon) for epsilon in epsilons]
-        rows.append([str(still), '', *(number(table[cell, metric] if (cell, metric) in table else None)
+        rows.append([str(still), '', *(format_number(table[cell, metric] if (cell, metric) in table else None)
                                        for cell in cells)])
-    return aligned(rows)
+    return align_columns(rows)
 
 
 def _chief(table: Table) -> list[str]:
     """Return the metrics of a text table: AP of boxes and of masks, or AP50 without AP."""
-    measured = coco_c.measured(table)
+    measured = coco_c.list_measured_metrics(table)
     return [metric for metric in measured if metric in ('AP', 'mask_AP')] or list(measured[:1])
 
 

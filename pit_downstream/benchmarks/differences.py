@@ -23,7 +23,7 @@ class Difference:
     p: float | None = None
 
 
-def paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> Difference:
+def compare_paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> Difference:
     """Compute the fraction that `second` has right minus the fraction that `first` has, on the same images by id.
 
     Raises ValueError if the images differ.
@@ -33,11 +33,11 @@ def paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> Difference:
                          f'{len(first.keys() & second.keys())} are in both; measure both models to the end')
     gained = sum(second[id] and not right for id, right in first.items())
     lost = sum(right and not second[id] for id, right in first.items())
-    return Difference((gained - lost) / len(first), *paired_interval(gained, lost, len(first)), len(first),
-                      mcnemar(gained, lost))
+    return Difference((gained - lost) / len(first), *compute_paired_interval(gained, lost, len(first)), len(first),
+                      compute_mcnemar_p(gained, lost))
 
 
-def paired_interval(gained: int, lost: int, count: int) -> Interval:
+def compute_paired_interval(gained: int, lost: int, count: int) -> Interval:
     """Compute the 95 % interval of (gained - lost) / count, for two rates on the same `count` images.
 
     gained, lost: images that only the second, only the first has right. Wald's interval with one image added to each
@@ -51,7 +51,7 @@ def paired_interval(gained: int, lost: int, count: int) -> Interval:
     return max(-1., up - down - spread), min(1., up - down + spread)
 
 
-def mcnemar(gained: int, lost: int) -> float:
+def compute_mcnemar_p(gained: int, lost: int) -> float:
     """Compute the two-sided p-value of McNemar's exact test, a sign test of the images on which two models differ.
 
     Source: McNemar 1947. Exact: twice the smaller tail of the binomial distribution with probability 1/2, at most 1.
@@ -63,7 +63,7 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1., 2 * tail / 2 ** total)
 
 
-def apart(first: Interval, second: Interval, value: float) -> Difference:
+def compare_intervals(first: Interval, second: Interval, value: float) -> Difference:
     """Return a difference `value` of two numbers of which only the intervals are known.
 
     Its interval is from the lower end of the second minus the upper end of the first to the opposite. It covers the

@@ -1,15 +1,18 @@
 """ImageNet-C (Hendrycks & Dietterich 2019): top-1 error under corruptions, relative to AlexNet's."""
 
+import json
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 
 from pit_downstream.results.condition import CLEAN, Condition
-from pit_downstream.results.records import Key, Table
+from pit_downstream.results.records import CONTENT, Key, MissingMeasurement, Table
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.utils.spec import Spec, Value
-from pit_downstream.benchmarks.base import Benchmark, model_flag, weighted_interval
+from pit_downstream.benchmarks.base import Benchmark, compute_weighted_interval, format_model_flag
 from pit_downstream.benchmarks.shifts import is_shift
+from pit_downstream.benchmarks.tables import align_columns, average_or_none, format_number, make_row
 
 ERROR = 'top1_error'
 METRICS = (ERROR, 'top5_error', 'nll', 'ece')
@@ -43,18 +46,18 @@ HOLD_OUT = tuple(ALEXNET_HOLD_OUT)
 HENDRYCKS = ('elastic_transform', 'pixelate', 'frost')  # corruptions.variants has the authors' version of these
 
 
-def condition(corruption: str, severity: int, **variant: Value) -> Condition:
+def make_condition(corruption: str, severity: int, **variant: Value) -> Condition:
     """Return the condition of a corruption. variant: further arguments; 'variant' is dropped outside HENDRYCKS."""
     if corruption not in HENDRYCKS:
         variant.pop('variant', None)
     return Condition(Spec.of(corruption, severity=severity, **variant))
 
 
-def conditions(corruptions: Iterable[str] = CORRUPTIONS, severities: Iterable[int] = SEVERITIES, /,
-               **variant: Value) -> tuple[Condition, ...]:
+def list_conditions(corruptions: Iterable[str] = CORRUPTIONS, severities: Iterable[int] = SEVERITIES, /,
+                    **variant: Value) -> tuple[Condition, ...]:
     """Return the clean condition and every corruption at every severity. variant: arguments of each, e.g. jpeg=85."""
     severities = tuple(severities)
-    return (CLEAN, *(condition(name, severity, **variant) for name in corruptions for severity in severities))
+    return (CLEAN, *(make_condition(name, severity, **variant) for name in corruptions for severity in severities))
 
 
 def has_alexnet(dataset: str) -> bool:
@@ -62,113 +65,116 @@ def has_alexnet(dataset: str) -> bool:
     return Spec.parse(dataset).name.startswith('imagenet') and not is_shift(dataset)
 
 
-def corruption_error(table: Table, corruption: str, **variant: Value) -> float:
+def compute_ce(table: Table, corruption: str, **variant: Value) -> float:
     """Compute CE: the error summed over the severities, divided by AlexNet's."""
-    return math.fsum(_errors(table, corruption, variant)) / _alexnet_sum(corruption)
+    return math.fsum(_get_errors(table, corruption, variant)) / _sum_alexnet_errors(corruption)
 
 
-def relative_corruption_error(table: Table, corruption: str, **variant: Value) -> float:
+def compute_relative_ce(table: Table, corruption: str, **variant: Value) -> float:
     """Compute relative CE: as CE, with the clean errors subtracted on both sides."""
     clean = len(SEVERITIES) * table[CLEAN, ERROR]
-    return ((math.fsum(_errors(table, corruption, variant)) - clean)
-            / (_alexnet_sum(corruption) - len(SEVERITIES) * ALEXNET_CLEAN))
+    return ((math.fsum(_get_errors(table, corruption, variant)) - clean)
+            / (_sum_alexnet_errors(corruption) - len(SEVERITIES) * ALEXNET_CLEAN))
 
 
-def mean_accuracy(table: Table, severity: int, corruptions: Sequence[str] = CORRUPTIONS, /, **variant: Value) -> float:
+def compute_mean_accuracy(table: Table, severity: int, corruptions: Sequence[str] = CORRUPTIONS, /,
+                          **variant: Value) -> float:
     """Compute 1 - error, averaged over the corruptions at one severity."""
-    return 1 - math.fsum(table[condition(name, severity, **variant), ERROR] for name in corruptions) / len(corruptions)
+    return 1 - math.fsum(table[make_condition(name, severity, **variant), ERROR]
+                         for name in corruptions) / len(corruptions)
 
 
-def summarise(table: Table, **variant: Value) -> dict[str, float]:
+def summarize(table: Table, **variant: Value) -> dict[str, float]:
     """Compute mCE, relative mCE, their 15 terms, and mean accuracies, in fractions: 0.767 is the 76.7 of a leaderboard.
 
     Without the clean error, relative mCE and its terms are omitted. A table of images other than ImageNet's has mean
     accuracies alone. Raises MissingMeasurement with every missing corruption and severity and the command that measures
     them.
     """
-    require(table, [(one, ERROR) for one in conditions(**variant)[1:]])
-    accuracy = {severity: mean_accuracy(table, severity, **variant) for severity in SEVERITIES}
-    means = {'mean_accuracy': _mean(accuracy.values()),
+    require_measured(table, [(one, ERROR) for one in list_conditions(**variant)[1:]])
+    accuracy = {severity: compute_mean_accuracy(table, severity, **variant) for severity in SEVERITIES}
+    means = {'mean_accuracy': statistics.fmean(accuracy.values()),
              **{f'mean_accuracy(severity={severity})': value for severity, value in accuracy.items()}}
     if not has_alexnet(table.dataset):
         return means | ({'clean_accuracy': 1 - table[CLEAN, ERROR]} if (CLEAN, ERROR) in table else {})
-    ce = {name: corruption_error(table, name, **variant) for name in CORRUPTIONS}
-    summary = {'mCE': _mean(ce.values()), **means, **{f'CE({name})': value for name, value in ce.items()}}
+    ce = {name: compute_ce(table, name, **variant) for name in CORRUPTIONS}
+    summary = {'mCE': statistics.fmean(ce.values()), **means, **{f'CE({name})': value for name, value in ce.items()}}
     if (CLEAN, ERROR) not in table:
         return summary
-    relative = {name: relative_corruption_error(table, name, **variant) for name in CORRUPTIONS}
-    return {**summary, 'relative_mCE': _mean(relative.values()), 'clean_accuracy': 1 - table[CLEAN, ERROR],
+    relative = {name: compute_relative_ce(table, name, **variant) for name in CORRUPTIONS}
+    return {**summary, 'relative_mCE': statistics.fmean(relative.values()), 'clean_accuracy': 1 - table[CLEAN, ERROR],
             **{f'relative_CE({name})': value for name, value in relative.items()}}
 
 
-def intervals(table: Table, **variant: Value) -> dict[str, tuple[float, float]]:
-    """Compute 95 % intervals of all values of `summarise`, which are weighted sums of the measured errors.
+def compute_intervals(table: Table, **variant: Value) -> dict[str, tuple[float, float]]:
+    """Compute 95 % intervals of all values of `summarize`, which are weighted sums of the measured errors.
 
-    All errors are from the same images; see weighted_interval for the consequences.
+    All errors are from the same images; see compute_weighted_interval for the consequences.
     """
-    require(table, [(one, ERROR) for one in conditions(**variant)[1:]])
-    ce = {name: 1 / _alexnet_sum(name) for name in CORRUPTIONS}
-    severities = {severity: mean_interval(table, CORRUPTIONS, [severity], **variant) for severity in SEVERITIES}
-    means = {'mean_accuracy': mean_interval(table, CORRUPTIONS, SEVERITIES, **variant),
+    require_measured(table, [(one, ERROR) for one in list_conditions(**variant)[1:]])
+    ce = {name: 1 / _sum_alexnet_errors(name) for name in CORRUPTIONS}
+    severities = {severity: compute_mean_accuracy_interval(table, CORRUPTIONS, [severity], **variant)
+                  for severity in SEVERITIES}
+    means = {'mean_accuracy': compute_mean_accuracy_interval(table, CORRUPTIONS, SEVERITIES, **variant),
              **{f'mean_accuracy(severity={severity})': interval for severity, interval in severities.items()}}
     if (CLEAN, ERROR) in table:
         clean = table.record((CLEAN, ERROR))
-        means['clean_accuracy'] = weighted_interval([(-1, clean.value, clean.count)], offset=1.)
+        means['clean_accuracy'] = compute_weighted_interval([(-1, clean.value, clean.count)], offset=1.)
     if not has_alexnet(table.dataset):
         return means
     found = {
-        'mCE': _interval(table, {name: weight / len(ce) for name, weight in ce.items()}, variant), **means,
-        **{f'CE({name})': _interval(table, {name: weight}, variant) for name, weight in ce.items()},
+        'mCE': _compute_interval(table, {name: weight / len(ce) for name, weight in ce.items()}, variant), **means,
+        **{f'CE({name})': _compute_interval(table, {name: weight}, variant) for name, weight in ce.items()},
     }
     if (CLEAN, ERROR) not in table:
         return found
-    above_clean = {name: 1 / (_alexnet_sum(name) - len(SEVERITIES) * ALEXNET_CLEAN) for name in CORRUPTIONS}
+    above_clean = {name: 1 / (_sum_alexnet_errors(name) - len(SEVERITIES) * ALEXNET_CLEAN) for name in CORRUPTIONS}
     return {
         **found,
-        'relative_mCE': _interval(table, {name: weight / len(ce) for name, weight in above_clean.items()}, variant,
-                                  relative=True),
-        **{f'relative_CE({name})': _interval(table, {name: weight}, variant, relative=True)
+        'relative_mCE': _compute_interval(table, {name: weight / len(ce) for name, weight in above_clean.items()},
+                                          variant, relative=True),
+        **{f'relative_CE({name})': _compute_interval(table, {name: weight}, variant, relative=True)
            for name, weight in above_clean.items()},
     }
 
 
-def corruption_interval(table: Table, corruption: str, **variant: Value) -> tuple[float, float]:
-    """Compute the 95 % interval of corruption_error."""
-    require(table, [(condition(corruption, severity, **variant), ERROR) for severity in SEVERITIES])
-    return _interval(table, {corruption: 1 / _alexnet_sum(corruption)}, variant)
+def compute_ce_interval(table: Table, corruption: str, **variant: Value) -> tuple[float, float]:
+    """Compute the 95 % interval of compute_ce()."""
+    require_measured(table, [(make_condition(corruption, severity, **variant), ERROR) for severity in SEVERITIES])
+    return _compute_interval(table, {corruption: 1 / _sum_alexnet_errors(corruption)}, variant)
 
 
-def mean_interval(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value
-                  ) -> tuple[float, float]:
+def compute_mean_accuracy_interval(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value
+                                   ) -> tuple[float, float]:
     """Compute the 95 % interval of 1 - error, averaged over some corruptions and severities."""
-    records = [table.record((condition(name, severity, **variant), ERROR))
+    records = [table.record((make_condition(name, severity, **variant), ERROR))
                for name in corruptions for severity in severities]
-    return weighted_interval([(-1 / len(records), one.value, one.count) for one in records], offset=1.)
+    return compute_weighted_interval([(-1 / len(records), one.value, one.count) for one in records], offset=1.)
 
 
-def _interval(table: Table, weights: dict[str, float], variant: dict[str, Value], *, relative: bool = False
-              ) -> tuple[float, float]:
+def _compute_interval(table: Table, weights: dict[str, float], variant: dict[str, Value], *, relative: bool = False
+                      ) -> tuple[float, float]:
     """Compute the interval of the sum of weight * error or, if `relative`, of weight * (error - clean error)."""
-    records = {name: [table.record((condition(name, severity, **variant), ERROR)) for severity in SEVERITIES]
+    records = {name: [table.record((make_condition(name, severity, **variant), ERROR)) for severity in SEVERITIES]
                for name in weights}
     terms = [(weight, one.value, one.count) for name, weight in weights.items() for one in records[name]]
     if relative:
         clean = table.record((CLEAN, ERROR))
         terms.append((-len(SEVERITIES) * math.fsum(weights.values()), clean.value, clean.count))
-    return weighted_interval(terms)
+    return compute_weighted_interval(terms)
 
 
-def require(table: Table, keys: Iterable[Key]) -> None:
+def require_measured(table: Table, keys: Iterable[Key]) -> None:
     """Raise MissingMeasurement for keys missing from `table`, with the command that measures them."""
     missing = [key for key in keys if key not in table]
-    table.require(missing, command=command(table, missing))
+    table.require(missing, command=build_command(table, missing))
 
 
-def command(table: Table, keys: Iterable[Key], *, run: str | None = None) -> str:
+def build_command(table: Table, keys: Iterable[Key], *, run: str | None = None) -> str:
     """Return the command that measures `keys`. run: command of the run that omitted them; by default only --model."""
     specs = [spec for spec in (Condition.parse(str(key[0])).corruption for key in keys) if spec is not None]
     if run is None:
-        run = f'python tools/eval_imagenet_c.py {model_flag(table.model)}'
+        run = f'python tools/eval_imagenet_c.py {format_model_flag(table.model)}'
         run += ' --as-published' * any(spec.get('jpeg') is not None for spec in specs)
         run += ' --variant hendrycks' * any(spec.get('variant') is not None for spec in specs)
     names = dict.fromkeys(spec.name for spec in specs)
@@ -176,13 +182,13 @@ def command(table: Table, keys: Iterable[Key], *, run: str | None = None) -> str
     return f'{run} --corruptions {" ".join(names)} --severities {" ".join(severities)}' if specs else run
 
 
-def _errors(table: Table, corruption: str, variant: dict[str, Value]) -> list[float]:
-    keys = [(condition(corruption, severity, **variant), ERROR) for severity in SEVERITIES]
-    require(table, keys)
+def _get_errors(table: Table, corruption: str, variant: dict[str, Value]) -> list[float]:
+    keys = [(make_condition(corruption, severity, **variant), ERROR) for severity in SEVERITIES]
+    require_measured(table, keys)
     return [table[key] for key in keys]
 
 
-def _alexnet_sum(corruption: str) -> float:
+def _sum_alexnet_errors(corruption: str) -> float:
     if corruption in ALEXNET:
         return math.fsum(ALEXNET[corruption])
     if corruption in ALEXNET_HOLD_OUT:
@@ -191,10 +197,86 @@ def _alexnet_sum(corruption: str) -> float:
                       'table')
 
 
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return math.fsum(values) / len(values)
+def format_table(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
+    """Return top-1 errors by corruption and severity with their mean and, on ImageNet, CE; '-' if missing."""
+    rows = [['top-1 error', *map(str, severities), 'mean', 'CE']]
+    if (CLEAN, ERROR) in table:
+        rows.append(['clean', *[''] * len(severities), format_number(table[CLEAN, ERROR]), ''])
+    for name in corruptions:
+        keys = [(make_condition(name, severity, **variant), ERROR) for severity in severities]
+        errors = [table[key] if key in table else None for key in keys]
+        try:
+            ce = compute_ce(table, name, **variant)
+        except LookupError:  # a severity is missing, or AlexNet's error is unknown
+            ce = None
+        rows.append([name, *map(format_number, [*errors, average_or_none(errors), ce])])
+    return align_columns(rows if has_alexnet(table.dataset) else [row[:-1] for row in rows])
+
+
+def format_summary(table: Table, corruptions: Sequence[str], severities: Sequence[int], *, run: str | None = None,
+                   **variant: Value) -> str:
+    """Return mCE, relative mCE and mean accuracies with 95 % intervals; no mCE on images other than ImageNet's.
+
+    A sentence reports missing measurements instead. The mean accuracy over a subset of the conditions follows. A set
+    without AlexNet's errors (ImageNet-C-bar, 3DCC) has only that mean. run: the command that measured the table.
+    """
+    lines = []
+    summary: dict[str, float] | None
+    intervals: dict[str, tuple[float, float]] | None
+    try:
+        summary, intervals = summarize(table, **variant), compute_intervals(table, **variant)
+        shown = {name: name.replace('_', ' ') for name in ('mCE', 'relative_mCE', 'mean_accuracy')}
+        shown |= {f'mean_accuracy(severity={severity})': f'at severity {severity}' for severity in SEVERITIES}
+        lines = [_format_line(title, summary[name], intervals[name]) for name,
+                 title in shown.items() if name in summary]
+        if not has_alexnet(table.dataset):
+            spec = Spec.parse(table.dataset)
+            lines.append("no CE and mCE: AlexNet's errors are those on ImageNet, not on "
+                         f'{spec.get("root") or spec.name}')
+        elif 'relative_mCE' not in summary:
+            lines.append(f'no relative mCE: {MissingMeasurement(table, [(CLEAN, ERROR)]).args[0]}')
+    except MissingMeasurement as missing:
+        if set(corruptions) & set(CORRUPTIONS):
+            command = build_command(table, missing.keys, run=run)
+            absent = 'mCE' if has_alexnet(table.dataset) else 'mean accuracy of all 75'
+            lines = [f'no {absent}: {MissingMeasurement(table, missing.keys, command).args[0]}']
+    if set(corruptions) != set(CORRUPTIONS) or set(severities) != set(SEVERITIES):
+        mean, interval = _compute_subset_mean(table, corruptions, severities, variant)
+        lines.append(_format_line(f'mean accuracy of the {len(corruptions) * len(severities)} above', mean, interval))
+    return '\n'.join(lines)
+
+
+def format_json(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
+    """Return {'model', 'dataset', 'summary', 'intervals', 'chosen', 'records'}.
+
+    summary, intervals: null if a measurement is missing. chosen: the mean accuracy over these corruptions and
+    severities, with its interval.
+    """
+    summary: dict[str, float] | None
+    intervals: dict[str, tuple[float, float]] | None
+    try:
+        summary, intervals = summarize(table, **variant), compute_intervals(table, **variant)
+    except MissingMeasurement:
+        summary = intervals = None
+    mean, interval = _compute_subset_mean(table, corruptions, severities, variant)
+    chosen = {'corruptions': list(corruptions), 'severities': list(severities), 'mean_accuracy': mean,
+              'interval': interval}
+    rows = [make_row(record) for record in table.records if record.metric != CONTENT]
+    return json.dumps({'model': table.model, 'dataset': table.dataset, 'summary': summary, 'intervals': intervals,
+                       'chosen': chosen, 'records': rows}, indent=1) + '\n'
+
+
+def _format_line(name: str, value: float, interval: tuple[float, float]) -> str:
+    return f'{name:13}  {format_number(value)}  (95 %: {format_number(interval[0])} to {format_number(interval[1])})'
+
+
+def _compute_subset_mean(table: Table, corruptions: Sequence[str], severities: Sequence[int], variant: dict[str, Value]
+            ) -> tuple[float, tuple[float, float]]:
+    """Return the mean accuracy over corruptions and severities, and its interval."""
+    accuracies = [compute_mean_accuracy(table, severity, corruptions, **variant) for severity in severities]
+    return (math.fsum(accuracies) / len(accuracies),
+            compute_mean_accuracy_interval(table, corruptions, severities, **variant))
 
 
 BENCHMARKS.register('imagenet_c')(
-    Benchmark('imagenet_c', dataset='imagenet', conditions=conditions(), metrics=METRICS, summarise=summarise))
+    Benchmark('imagenet_c', dataset='imagenet', conditions=list_conditions(), metrics=METRICS, summarize=summarize))

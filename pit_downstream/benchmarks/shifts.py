@@ -1,22 +1,29 @@
 """Dataset shifts: top-1 error on other images of the same classes, and the gap to the matching clean images."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from pit_downstream.results.condition import CLEAN
-from pit_downstream.results.records import Record, Table, weights_label
+from pit_downstream.results.records import MissingMeasurement, Record, Table, weights_label
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.utils.spec import Spec
-from pit_downstream.benchmarks.base import Benchmark, model_flag, weighted_interval
+from pit_downstream.benchmarks.base import (
+    Benchmark,
+    compute_weighted_interval,
+    compute_wilson_interval,
+    format_model_flag,
+)
+from pit_downstream.benchmarks.tables import align_columns, format_number, format_records_csv, make_row
 
 ERROR = 'top1_error'
 IMAGENET = 'imagenet'
 IN9 = 'in9_original'
 SAME, RANDOM = 'in9_mixed_same', 'in9_mixed_rand'
 CHALLENGE = 'in9_challenge'
-OWN = 'shift_'  # prefix of the name of a custom dataset
-CLEAN_OF_OWN = 'clean'  # name of the clean images for custom datasets
+CUSTOM_PREFIX = 'shift_'  # prefix of the name of a custom dataset
+CUSTOM_CLEAN = 'clean'  # name of the clean images for custom datasets
 SUBSETS = ('imagenet_a', 'imagenet_r', 'objectnet')  # compared with the clean images of their classes
 REAL = 'imagenet_real'
 
@@ -43,130 +50,182 @@ _TIMM = {
     'resnet50.tv_in1k': (76.156, None, 36.157, 24.064, 63.190, 82.969),
     'resnet50.a1_in1k': (80.382, 9.973, 40.417, 29.641, 68.470, 85.712),
 }
-# Accuracies in percent on the clean images of the 200 classes of ImageNet-A and -R; same source
-_TIMM_CLEAN = {
-    'pit_ti_224.in1k': (89.950, 90.440), 'pit_s_224.in1k': (94.660, 94.600), 'pit_b_224.in1k': (95.620, 94.820),
-    'deit_small_patch16_224.fb_in1k': (94.430, 94.000), 'resnet50.tv_in1k': (91.890, 92.150),
-}
 
 
 @dataclass(frozen=True)
-class Place:
+class MetricKey:
     """Key of a result: a metric of the clean condition on a dataset."""
 
     dataset: str
     metric: str = ERROR
 
 
-def place_of(shift: str) -> Place:
+def get_error_key(shift: str) -> MetricKey:
     """Return the key of a shift's error. ReaL is a metric on ImageNet's images."""
-    return Place(IMAGENET, f'{REAL}_error') if shift == REAL else Place(shift)
+    return MetricKey(IMAGENET, f'{REAL}_error') if shift == REAL else MetricKey(shift)
 
 
-def clean_of(shift: str, tables: Tables = MappingProxyType({})) -> Place | None:
+def get_clean_key(shift: str, tables: Tables = MappingProxyType({})) -> MetricKey | None:
     """Return the key of the matching clean error: the same metric on the clean images of the same classes.
 
     tables: for a custom dataset, whose record names its classes if they are a subset.
     """
-    if shift.startswith(OWN):
+    if shift.startswith(CUSTOM_PREFIX):
         classes = Spec.parse(tables[shift].dataset).get('classes') if shift in tables else None
-        return Place(CLEAN_OF_OWN, ERROR if classes is None else f'{ERROR}_of_{classes}')
+        return MetricKey(CUSTOM_CLEAN, ERROR if classes is None else f'{ERROR}_of_{classes}')
     if shift in (*SUBSETS, REAL):
-        return Place(IMAGENET, f'{shift}_clean_error')
+        return MetricKey(IMAGENET, f'{shift}_clean_error')
     if shift.startswith('in9_'):
-        return None if shift == IN9 else Place(IN9)
-    return None if shift in (IMAGENET, CLEAN_OF_OWN) else Place(IMAGENET)
+        return None if shift == IN9 else MetricKey(IN9)
+    return None if shift in (IMAGENET, CUSTOM_CLEAN) else MetricKey(IMAGENET)
 
 
 def is_shift(dataset: str) -> bool:
     """Return whether a recorded dataset is a shifted one. Its error without corruption is not a clean error."""
     name = Spec.parse(dataset).name
-    return name.startswith((OWN, 'in9_', 'objectnet', 'imagenet_v2_')) or name in (
+    return name.startswith((CUSTOM_PREFIX, 'in9_', 'objectnet', 'imagenet_v2_')) or name in (
         'imagenet_a', 'imagenet_r', 'imagenet_sketch', 'imagenet_stylized', REAL)
 
 
-def clean_names(tables: Tables) -> tuple[str, ...]:
+def list_clean_datasets(tables: Tables) -> tuple[str, ...]:
     """Return the names of the clean images in `tables`."""
-    return tuple(name for name in (IMAGENET, CLEAN_OF_OWN) if name in tables)
+    return tuple(name for name in (IMAGENET, CUSTOM_CLEAN) if name in tables)
 
 
-def published(model: str) -> Mapping[str, float]:
+def get_timm_errors(model: str) -> Mapping[str, float]:
     """Return the top-1 errors that timm publishes for these weights, by shift name; empty if there are none.
 
     model: recorded Spec text, which includes the weights: "pit_s(weights='timm/pit_s_224.in1k')".
     """
-    accuracies = dict(zip(_COLUMNS, _TIMM.get(_timm_name(model), ()), strict=False))
+    label = weights_label(model)
+    accuracies = dict(zip(_COLUMNS, _TIMM.get(label.removeprefix('timm/'), ()) if label.startswith('timm/') else (),
+                          strict=False))
     return MappingProxyType({name: 1 - value / 100 for name, value in accuracies.items() if value is not None})
 
 
-def published_clean(model: str) -> Mapping[str, float]:
-    """Return the same as published() for the clean images of the classes of ImageNet-A and -R."""
-    accuracies = zip(SUBSETS, _TIMM_CLEAN.get(_timm_name(model), ()), strict=False)
-    return MappingProxyType({name: 1 - value / 100 for name, value in accuracies})
-
-
-def _timm_name(model: str) -> str:
-    """Return timm's name of published weights, 'pit_s_224.in1k'; '' for a file."""
-    label = weights_label(model)
-    return label.removeprefix('timm/') if label.startswith('timm/') else ''
-
-
-def record_at(tables: Tables, place: Place) -> Record:
+def get_record(tables: Tables, key: MetricKey) -> Record:
     """Return the record of a key. Raises MissingMeasurement with the command that measures it."""
     model = next(iter(tables.values())).model
-    table = tables.get(place.dataset) or Table(model, place.dataset)
-    clean = place.dataset in (IMAGENET, CLEAN_OF_OWN)
-    what = '--data DIR with the clean images' if clean else f'--shifts {place.dataset}=DIR'
-    table.require([(CLEAN, place.metric)], command=f'python tools/eval_shifts.py {model_flag(model)} {what} and the '
+    table = tables.get(key.dataset) or Table(model, key.dataset)
+    clean = key.dataset in (IMAGENET, CUSTOM_CLEAN)
+    what = '--data DIR with the clean images' if clean else f'--shifts {key.dataset}=DIR'
+    table.require([(CLEAN, key.metric)],
+                  command=f'python tools/eval_shifts.py {format_model_flag(model)} {what} and the '
                                                    'other flags of the first run')
-    return table.record((CLEAN, place.metric))
+    return table.record((CLEAN, key.metric))
 
 
-def gap(tables: Tables, shift: str) -> tuple[float, tuple[float, float]]:
+def compute_gap(tables: Tables, shift: str) -> tuple[float, tuple[float, float]]:
     """Return the error of the shift minus the matching clean error, with its 95 % interval."""
-    clean = clean_of(shift, tables)
+    clean = get_clean_key(shift, tables)
     assert clean is not None
-    return _difference(record_at(tables, place_of(shift)), record_at(tables, clean))
+    return _subtract(get_record(tables, get_error_key(shift)), get_record(tables, clean))
 
 
-def bg_gap(tables: Tables) -> tuple[float, tuple[float, float]]:
+def compute_bg_gap(tables: Tables) -> tuple[float, tuple[float, float]]:
     """Compute the BG-gap (Xiao et al. 2020), accuracy on mixed_same - accuracy on mixed_rand, and its 95 % interval."""
-    same, random = (record_at(tables, Place(name)) for name in (SAME, RANDOM))
-    return _difference(random, same)
+    same, random = (get_record(tables, MetricKey(name)) for name in (SAME, RANDOM))
+    return _subtract(random, same)
 
 
-def summarise(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, float]:
+def summarize(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, float]:
     """Return error and gap of every shift, and the BG-gap if one of its two sides is selected, in fractions.
 
     shifts: names, by default all in `tables`. Raises MissingMeasurement for missing results.
     """
-    names = held(tables) if shifts is None else tuple(shifts)
-    errors = {f'{name}_error': record_at(tables, place_of(name)).value for name in names}
-    return errors | {name: value for name, (value, _) in _gaps(tables, names).items()}
+    names = list_measured_shifts(tables) if shifts is None else tuple(shifts)
+    errors = {f'{name}_error': get_record(tables, get_error_key(name)).value for name in names}
+    return errors | {name: value for name, (value, _) in _compute_gaps(tables, names).items()}
 
 
-def intervals(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, tuple[float, float]]:
-    """Return 95 % intervals of the gaps of summarise(). Tables contain those of the errors (Wilson)."""
-    return {name: interval for name, (_, interval) in _gaps(tables, held(tables) if shifts is None else shifts).items()}
+def compute_intervals(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, tuple[float, float]]:
+    """Return 95 % intervals of the gaps of summarize(). Tables contain those of the errors (Wilson)."""
+    return {name: interval for name,
+            (_, interval) in _compute_gaps(tables, list_measured_shifts(tables) if shifts is None else shifts).items()}
 
 
-def held(tables: Tables) -> tuple[str, ...]:
+def list_measured_shifts(tables: Tables) -> tuple[str, ...]:
     """Return the shifts with an error in `tables`."""
-    shifted = [name for name in tables if name not in (IMAGENET, CLEAN_OF_OWN)]
+    shifted = [name for name in tables if name not in (IMAGENET, CUSTOM_CLEAN)]
     names = [*shifted, *([REAL] if IMAGENET in tables else [])]
-    return tuple(name for name in names if (CLEAN, place_of(name).metric) in tables[place_of(name).dataset])
+    return tuple(name for name in names if (CLEAN, get_error_key(name).metric) in tables[get_error_key(name).dataset])
 
 
-def _gaps(tables: Tables, names: Iterable[str]) -> dict[str, tuple[float, tuple[float, float]]]:
+def _compute_gaps(tables: Tables, names: Iterable[str]) -> dict[str, tuple[float, tuple[float, float]]]:
     names = list(names)
-    gaps = {f'{name}_gap': gap(tables, name) for name in names if clean_of(name)}
-    return gaps | ({'bg_gap': bg_gap(tables)} if {SAME, RANDOM} & set(names) else {})
+    gaps = {f'{name}_gap': compute_gap(tables, name) for name in names if get_clean_key(name)}
+    return gaps | ({'bg_gap': compute_bg_gap(tables)} if {SAME, RANDOM} & set(names) else {})
 
 
-def _difference(error: Record, clean: Record) -> tuple[float, tuple[float, float]]:
+def _subtract(error: Record, clean: Record) -> tuple[float, tuple[float, float]]:
     terms = (1, error.value, error.count), (-1, clean.value, clean.count)
-    return error.value - clean.value, weighted_interval(terms)
+    return error.value - clean.value, compute_weighted_interval(terms)
+
+
+def format_table(tables: Tables, names: Sequence[str]) -> str:
+    """Return a line for the clean images, if any, and for every shift: error, its interval, clean error, gap.
+
+    Errors that timm publishes for the same weights are in a last column. '-' marks a missing measurement.
+    """
+    known = get_timm_errors(next(iter(tables.values())).model)
+    rows = [['top-1 error', 'images', 'error', '95 %', 'clean', 'gap', 'timm']]
+    for name in [*list_clean_datasets(tables), *names]:
+        record = get_record(tables, get_error_key(name))
+        interval = ' to '.join(map(format_number, compute_wilson_interval(record.value, record.count)))
+        rows.append([name, str(record.count), format_number(record.value), interval,
+                     *_format_clean_and_gap(tables, name, record), format_number(known.get(name))])
+    return align_columns(rows if known else [cells[:-1] for cells in rows])
+
+
+def format_summary(tables: Tables, names: Sequence[str]) -> str:
+    """Return the BG-gap if both sides are measured, and a sentence for every gap without its clean error."""
+    lines = []
+    if {SAME, RANDOM} <= set(names):
+        value, (low, high) = compute_bg_gap(tables)
+        lines = [f'BG-gap  {format_number(value)}  (95 %: {format_number(low)} to {format_number(high)})']
+    missing: dict[str, list[str]] = {}
+    for name in names:
+        try:
+            if get_clean_key(name):
+                compute_gap(tables, name)
+        except MissingMeasurement as error:
+            missing.setdefault(error.args[0], []).append(name)
+    return '\n'.join([*lines, *(f'no gap of {", ".join(these)}: {sentence}' for sentence, these in missing.items())])
+
+
+def format_csv(tables: Tables) -> str:
+    """Return one line per record; low and high are the ends of the 95 % interval (Wilson)."""
+    return format_records_csv(_list_records(tables))
+
+
+def format_json(tables: Tables, names: Sequence[str]) -> str:
+    """Return {'model', 'summary', 'intervals', 'records'}; summary and intervals are null over a gap."""
+    summary: dict[str, float] | None
+    intervals: dict[str, tuple[float, float]] | None
+    try:
+        summary, intervals = summarize(tables, names), compute_intervals(tables, names)
+    except MissingMeasurement:
+        summary = intervals = None
+    return json.dumps({'model': next(iter(tables.values())).model, 'summary': summary, 'intervals': intervals,
+                       'records': list(map(make_row, _list_records(tables)))}, indent=1) + '\n'
+
+
+def _list_records(tables: Tables) -> list[Record]:
+    """Return each record once: 'imagenet' and 'clean' may be the same table."""
+    return list(dict.fromkeys(record for table in tables.values() for record in table.records))
+
+
+def _format_clean_and_gap(tables: Tables, name: str, record: Record) -> tuple[str, str]:
+    """Return clean error and gap: '' without matching clean images, '-' if they were not measured."""
+    key = get_clean_key(name, tables)
+    if key is None:
+        return '', ''
+    try:
+        clean = get_record(tables, key).value
+    except MissingMeasurement:
+        return format_number(None), format_number(None)
+    return format_number(clean), format_number(record.value - clean)
 
 
 BENCHMARKS.register('shifts')(
-    Benchmark('shifts', dataset=IMAGENET, conditions=(CLEAN,), metrics=(ERROR,), summarise=summarise))
+    Benchmark('shifts', dataset=IMAGENET, conditions=(CLEAN,), metrics=(ERROR,), summarize=summarize))

@@ -60,7 +60,7 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
     from pit_downstream.evaluation.corrupting import check_corruption
     if args.epsilons is None and args.norm != 'Linf':
         raise ValueError(f'expected --epsilons with --norm {args.norm}, got none; write --epsilons 0.5')
-    epsilons = adversarial.LEVELS if args.epsilons is None else [parse_number(text) for text in args.epsilons]
+    epsilons = adversarial.EPSILONS if args.epsilons is None else [parse_number(text) for text in args.epsilons]
     if args.detector and args.source:
         raise ValueError('expected --source with a classifier, got it with a detector; leave it out')
     if not args.detector:
@@ -68,8 +68,8 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
     args.predictors = None if args.detector else _sources(args)
     attacks = [_named(_attack(text, args.source), args.predictors) for text in args.attacks]
     args.sources = {attack.get('source') for attack in attacks if attack.name == 'transfer'}
-    every = adversarial.conditions(attacks, epsilons, norms=[args.norm],
-                                   corruptions=[None, *map(Spec.parse, args.corruptions)])
+    every = adversarial.list_conditions(attacks, epsilons, norms=[args.norm],
+                                        corruptions=[None, *map(Spec.parse, args.corruptions)])
     for condition in every:
         check_corruption(condition.corruption)
         check_attack(condition.attack, args.predictors)

@@ -67,7 +67,7 @@ def corruption_names(args: argparse.Namespace, *, registered: bool = True) -> li
 def corruption_conditions(args: argparse.Namespace, corruptions: Sequence[str]) -> tuple:
     """Return the clean condition, if there are clean images, and every corruption at every severity."""
     from pit_downstream.benchmarks import imagenet_c
-    every = imagenet_c.conditions(corruptions, args.severities, **corruption_variant(args))
+    every = imagenet_c.list_conditions(corruptions, args.severities, **corruption_variant(args))
     return every if Path(args.data).is_dir() else every[1:]
 
 

@@ -73,7 +73,7 @@ def detection_conditions(args: argparse.Namespace) -> tuple[list[str], dict, tup
     from pit_downstream.benchmarks import coco_c
     names = [] if args.corruptions == ['none'] else corruption_names(args)
     variant = {'order': 'bgr'} if args.bgr else {}
-    return names, variant, coco_c.conditions(names, args.severities, **variant)
+    return names, variant, coco_c.list_conditions(names, args.severities, **variant)
 
 
 def detector(args: argparse.Namespace):

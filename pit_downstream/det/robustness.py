@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pit_downstream.attacks.base import build_attack
-from pit_downstream.benchmarks import adversarial_tables, detection_attacks
+from pit_downstream.benchmarks import adversarial, detection_attacks
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.protocols import Metric
 from pit_downstream.results.records import ResultStore, Table
@@ -26,13 +26,13 @@ class DetectorRobustness:
     warnings: tuple[str, ...] = ()
 
     def text(self, conditions: Sequence[Condition]) -> str:
-        return detection_attacks.as_text(self.table, conditions)
+        return detection_attacks.format_table(self.table, conditions)
 
     def csv(self) -> str:
-        return adversarial_tables.as_csv(self.table)
+        return adversarial.format_csv(self.table)
 
     def json(self) -> str:
-        return detection_attacks.as_json(self.table)
+        return detection_attacks.format_json(self.table)
 
 
 def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: Samples, conditions: Sequence[Condition],

@@ -8,8 +8,8 @@ from typing import Any
 
 from pit_downstream.attacks.base import Predictors
 from pit_downstream.attacks.sanity_checks import check_after, check_before
-from pit_downstream.benchmarks import adversarial_tables
-from pit_downstream.benchmarks.adversarial import Rate, accuracy, worst_cases
+from pit_downstream.benchmarks import adversarial
+from pit_downstream.benchmarks.adversarial import Rate, compute_worst_cases, get_accuracy
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.protocols import Classifier, Sample
 from pit_downstream.results.records import ResultStore, Table
@@ -39,13 +39,13 @@ class Robustness:
     warnings: tuple[str, ...] = ()
 
     def text(self, conditions: Sequence[Condition]) -> str:
-        return adversarial_tables.as_text(self.table, conditions, self.worst)
+        return adversarial.format_table(self.table, conditions, self.worst)
 
     def csv(self) -> str:
-        return adversarial_tables.as_csv(self.table)
+        return adversarial.format_csv(self.table)
 
     def json(self) -> str:
-        return adversarial_tables.as_json(self.table, self.worst, self.warnings)
+        return adversarial.format_json(self.table, self.worst, self.warnings)
 
 
 def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples, conditions: Sequence[Condition], *,
@@ -75,7 +75,7 @@ def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples,
 
 def _worst(store: ResultStore, table: Table, attacked: Sequence[Condition], seed: int) -> dict[Condition, Rate]:
     kept = VerdictStore(store.path.parent).read(table.model, table.dataset, seed)
-    return worst_cases({condition: kept[str(condition)].right for condition in attacked})
+    return compute_worst_cases({condition: kept[str(condition)].right for condition in attacked})
 
 
 def _before(predictor: Classifier, samples: Samples) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ def _after(table: Table, attacked: Sequence[Condition]) -> tuple[str, ...]:
     """Return warnings about the accuracies under each corruption."""
     found = []
     for corruption in dict.fromkeys(condition.corruption for condition in attacked):
-        here = {condition.attack: accuracy(table, condition) for condition in attacked
+        here = {condition.attack: get_accuracy(table, condition) for condition in attacked
                 if condition.corruption == corruption}
         said = check_after({spec: rate.value for spec, rate in here.items()}, min(rate.count for rate in here.values()))
         found += said if corruption is None else [f'under {corruption}: {sentence}' for sentence in said]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from pit_downstream.benchmarks import adversarial, adversarial_tables
+from pit_downstream.benchmarks import adversarial
 from pit_downstream.benchmarks.adversarial import ERROR, Rate
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.registry import SECTIONS
@@ -60,9 +60,9 @@ def worst_cases(measured: Measured, one: ModelResults, *, least: int = 1) -> dic
     for worst, several in groups.items():
         images = {frozenset(kept.get(str(condition), ())) for condition in several}
         if len(several) == 1 and least == 1:
-            found[worst] = adversarial.accuracy(one.table, several[0])
+            found[worst] = adversarial.get_accuracy(one.table, several[0])
         elif len(several) >= least and len(images) == 1 and images != {frozenset()}:
-            found |= adversarial.worst_cases({condition: kept[str(condition)] for condition in several})
+            found |= adversarial.compute_worst_cases({condition: kept[str(condition)] for condition in several})
     return found
 
 
@@ -70,7 +70,7 @@ def single_attacks(one: ModelResults) -> dict[Condition, Rate]:
     """Return, for each norm and epsilon, the accuracy under the strongest white-box attack."""
     found: dict[Condition, Rate] = {}
     for condition in filter(white_box, one.conditions(ERROR)):
-        rate, size = adversarial.accuracy(one.table, condition), _size(condition)
+        rate, size = adversarial.get_accuracy(one.table, condition), _size(condition)
         if size not in found or rate.value < found[size].value:
             found[size] = rate
     return found
@@ -78,7 +78,7 @@ def single_attacks(one: ModelResults) -> dict[Condition, Rate]:
 
 def attack_cells(condition: Condition) -> list[Cell]:
     """Return the cells for attack, norm and epsilon. Epsilon sorts by size."""
-    name, norm, size = adversarial_tables.words(condition)
+    name, norm, size = adversarial.describe_condition(condition)
     epsilon = condition.attack.get('epsilon') if condition.attack else 0
     return [words('none' if name == 'clean' else name), words(norm),
             Cell(size, float(epsilon) if isinstance(epsilon, (int, float, Fraction)) else None)]
@@ -112,7 +112,7 @@ def _accuracies(measured: Measured, group: Group) -> Sheet:
         for condition in (*still, *attacks):
             cost = [number(one.table[condition, metric] if (condition, metric) in one.table else None)
                     for metric in COST]
-            rows.append((one.cell, *attack_cells(condition), rate_cell(adversarial.accuracy(one.table, condition)),
+            rows.append((one.cell, *attack_cells(condition), rate_cell(adversarial.get_accuracy(one.table, condition)),
                          *cost))
         rows += [(one.cell, *attack_cells(size), rate_cell(rate), number(None), number(None))
                  for size, rate in worst_cases(measured, one, least=2).items()]
@@ -126,7 +126,8 @@ def _over(measured: Measured, group: Group, argument: str) -> Iterable[Figure]:
     """Yield a panel per attack, and over epsilon one for the worst case, with a line per model."""
     lines: dict[Condition, dict[ModelResults, Curve]] = {}
     for one in group.ones:
-        found = {Condition.parse(name): points for name, points in adversarial.curves(one.table, argument).items()}
+        found = {Condition.parse(name): points for name,
+                 points in adversarial.group_curves(one.table, argument).items()}
         if argument == 'epsilon':
             found |= _worst_curves(worst_cases(measured, one, least=2))
         for rest, points in found.items():
@@ -140,7 +141,7 @@ def _start(one: ModelResults, rest: Condition, argument: str) -> Curve:
     """Return the accuracy without the attack as the point at epsilon 0."""
     still = Condition(rest.corruption)
     known = argument == 'epsilon' and (still, ERROR) in one.table
-    return [(0., adversarial.accuracy(one.table, still))] if known else []
+    return [(0., adversarial.get_accuracy(one.table, still))] if known else []
 
 
 def _worst_curves(worst: Mapping[Condition, Rate]) -> dict[Condition, Curve]:
@@ -155,7 +156,7 @@ def _worst_curves(worst: Mapping[Condition, Rate]) -> dict[Condition, Curve]:
 
 def _curve(measured: Measured, group: Group, rest: Condition, argument: str, series: Mapping[ModelResults, Curve],
            name: str) -> Figure:
-    attack, norm, size = adversarial_tables.words(rest)
+    attack, norm, size = adversarial.describe_condition(rest)
     said = f'{attack}, {norm} {size}'.rstrip()
     xs = sorted({x for points in series.values() for x, _ in points})
     drawn = {one.label: [(x, rate.value, rate.low, rate.high) for x, rate in points] for one, points in series.items()}
@@ -170,7 +171,7 @@ def _curve(measured: Measured, group: Group, rest: Condition, argument: str, ser
 
 def _size(condition: Condition) -> Condition:
     """Return the worst-case condition of attacks with this norm and epsilon."""
-    size = {key: value for key, value in condition.attack.kwargs if key in adversarial.SIZE}
+    size = {key: value for key, value in condition.attack.kwargs if key in adversarial.THREAT_ARGUMENTS}
     return Condition(condition.corruption, Spec.of(WORST, **size))
 
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pit_downstream.benchmarks.base import model_flag
+from pit_downstream.benchmarks.base import format_model_flag
 from pit_downstream.results.records import weights_label
 from pit_downstream.utils.spec import Spec
 from pit_downstream.report.inputs import Kept, Run
@@ -38,7 +38,7 @@ def classifier_command(kept: Kept, tool: str, model: str, *more: str) -> str:
     """Return the command for `tool` on a classifier, based on the last known run on it. more: further words."""
     run = _last(kept, tool, lambda given: _is_classifier(given, model))
     if run is None:
-        return f'python tools/{tool} {model_flag(model)} {shlex.join([*_weights(model, {}), *more])}'.strip()
+        return f'python tools/{tool} {format_model_flag(model)} {shlex.join([*_weights(model, {}), *more])}'.strip()
     given = flags(run.argv[1:])
     return shlex.join(['python', f'tools/{tool}', *_kept(given, run, tool, CLASSIFIER, more), *more])
 
@@ -59,7 +59,7 @@ def attention_command(kept: Kept, model: str) -> str:
     size = [] if spec.get('img_size') is None or '--img-size' in given else ['--img-size', str(spec.get('img_size'))]
     seen = [word for flag in PREPROCESS if flag in given for word in (flag, *given[flag])]
     words = [*_weights(model, given), '--images', *(given.get('--data') or ['DIR'])[:1], *size, *seen, '--out', 'DIR']
-    return (f'python tools/analyze_attention.py {model_flag(str(spec.without("img_size", "num_classes")))} '
+    return (f'python tools/analyze_attention.py {format_model_flag(str(spec.without("img_size", "num_classes")))} '
             f'{shlex.join(words)}')
 
 

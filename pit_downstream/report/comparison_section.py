@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pit_downstream.benchmarks import adversarial, adversarial_tables, imagenet_c
-from pit_downstream.benchmarks.differences import Difference, apart, paired
+from pit_downstream.benchmarks import adversarial, imagenet_c
+from pit_downstream.benchmarks.differences import Difference, compare_intervals, compare_paired
 from pit_downstream.benchmarks.imagenet_c import ERROR, SEVERITIES
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.utils.registry import SECTIONS
@@ -62,12 +62,12 @@ def _compared(measured: Measured, base: ModelResults, other: ModelResults) -> It
 
 
 def _of_rates(measured: Measured, base: ModelResults, other: ModelResults, condition: Condition) -> Compared:
-    first, second = (adversarial.accuracy(one.table, condition) for one in (base, other))
+    first, second = (adversarial.get_accuracy(one.table, condition) for one in (base, other))
     kept = [measured.kept.verdicts.get(one.key, {}).get(str(condition), {}) for one in (base, other)]
     same = kept[0].keys() == kept[1].keys() and len(kept[0]) == first.count == second.count
-    found = paired(*kept) if same else apart((first.low, first.high), (second.low, second.high),
-                                             second.value - first.value)
-    attack, norm, epsilon = adversarial_tables.words(condition)
+    found = compare_paired(*kept) if same else compare_intervals((first.low, first.high), (second.low, second.high),
+                                                                 second.value - first.value)
+    attack, norm, epsilon = adversarial.describe_condition(condition)
     return Compared(', '.join(filter(None, (attack, f'{norm} {epsilon}'.strip()))), first.value, second.value, found)
 
 
@@ -75,12 +75,13 @@ def _of_corruptions(grid: Grid, base: ModelResults, other: ModelResults) -> Iter
     """Yield the mean accuracy over all fifteen corruptions, and over the five severities of each."""
     each = [((name,), readable(name)) for name in grid.names]
     for names, title in (SEVERAL, *each):
-        keys = [(imagenet_c.condition(name, severity, **grid.variant), ERROR)
+        keys = [(imagenet_c.make_condition(name, severity, **grid.variant), ERROR)
                 for name in names for severity in SEVERITIES]
         if all(key in one.table for one in (base, other) for key in keys):
             means = [1 - math.fsum(one.table[key] for key in keys) / len(keys) for one in (base, other)]
-            ends = [imagenet_c.mean_interval(one.table, names, SEVERITIES, **grid.variant) for one in (base, other)]
-            yield Compared(title + grid.said, *means, apart(*ends, means[1] - means[0]))
+            ends = [imagenet_c.compute_mean_accuracy_interval(one.table, names, SEVERITIES, **grid.variant)
+                    for one in (base, other)]
+            yield Compared(title + grid.said, *means, compare_intervals(*ends, means[1] - means[0]))
 
 
 def _shown(group: Group, base: ModelResults, other: ModelResults, rows: Sequence[Compared], name: str) -> list[Part]:

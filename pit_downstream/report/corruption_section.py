@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from pit_downstream.benchmarks import imagenet_c
-from pit_downstream.benchmarks.base import wilson
+from pit_downstream.benchmarks.base import compute_wilson_interval
 from pit_downstream.benchmarks.imagenet_c import ERROR, SEVERITIES
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import MissingMeasurement
@@ -55,11 +55,12 @@ def _errors(grid: Grid) -> Sheet:
     rows = []
     for one in grid.ones:
         for name in grid.names:
-            keys = [(imagenet_c.condition(name, severity, **grid.variant), ERROR) for severity in SEVERITIES]
+            keys = [(imagenet_c.make_condition(name, severity, **grid.variant), ERROR) for severity in SEVERITIES]
             records = [one.table.record(key) if key in one.table else None for key in keys]
             mean = None if None in records else math.fsum(record.value for record in records) / len(records)
             rows.append((one.cell, words(readable(name)), *(
-                missing() if record is None else percent(record.value, wilson(record.value, record.count))
+                missing() if record is None
+                else percent(record.value, compute_wilson_interval(record.value, record.count))
                 for record in records), percent(mean),
                 whole(min(record.count for record in records if record is not None)) if any(records) else missing()))
     caption = (f'Top-1 error{grid.said} on {grid.name}, in per cent with 95 % intervals (Wilson); n: images. The mean '
@@ -108,10 +109,10 @@ def _has_alexnet(one: ModelResults) -> bool:
 def _ratio(one: ModelResults, base: ModelResults | None, name: str, variant: Variant) -> Ratio | None:
     """Return CE with its interval, or relative to `base` the quotient without interval. Return None over a gap."""
     try:
-        ce = imagenet_c.corruption_error(one.table, name, **variant)
+        ce = imagenet_c.compute_ce(one.table, name, **variant)
         if base is None:
-            return ce, *imagenet_c.corruption_interval(one.table, name, **variant)
-        return ce / imagenet_c.corruption_error(base.table, name, **variant), None, None
+            return ce, *imagenet_c.compute_ce_interval(one.table, name, **variant)
+        return ce / imagenet_c.compute_ce(base.table, name, **variant), None, None
     except (LookupError, ZeroDivisionError):  # missing severity, unknown AlexNet error, or perfect reference
         return None
 
@@ -124,8 +125,8 @@ def _mce(one: ModelResults, base: ModelResults | None, variant: Variant) -> Cell
     """Return mCE over all fifteen corruptions, or a dash."""
     try:
         if base is None:
-            return percent(imagenet_c.summarise(one.table, **variant)['mCE'],
-                           imagenet_c.intervals(one.table, **variant)['mCE'])
+            return percent(imagenet_c.summarize(one.table, **variant)['mCE'],
+                           imagenet_c.compute_intervals(one.table, **variant)['mCE'])
     except MissingMeasurement:
         return missing()
     ratios = [_ratio(one, base, name, variant) for name in imagenet_c.CORRUPTIONS]
@@ -135,10 +136,10 @@ def _mce(one: ModelResults, base: ModelResults | None, variant: Variant) -> Cell
 def _gaps(measured: Measured, grid: Grid) -> Iterable[Gap]:
     """Yield the missing measurements that prevent an mCE."""
     for one in grid.ones:
-        keys = [(condition, ERROR) for condition in imagenet_c.conditions(**grid.variant)
+        keys = [(condition, ERROR) for condition in imagenet_c.list_conditions(**grid.variant)
                 if (condition, ERROR) not in one.table]
         if keys:
             run = classifier_command(measured.kept, 'eval_imagenet_c.py', one.model)
             lost = ('no mean over all 75' if not _has_alexnet(one) else
                     'no relative mCE' if [key[0] for key in keys] == [CLEAN] else 'no mCE')
-            yield Gap(what(one, keys, 'errors', lost), imagenet_c.command(one.table, keys, run=run))
+            yield Gap(what(one, keys, 'errors', lost), imagenet_c.build_command(one.table, keys, run=run))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from pit_downstream.benchmarks import adversarial_tables, coco_c, detection_attacks, imagenet_c
+from pit_downstream.benchmarks import adversarial, coco_c, detection_attacks, imagenet_c
 from pit_downstream.benchmarks.imagenet_c import SEVERITIES
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import MissingMeasurement
@@ -58,14 +58,14 @@ def detection_section(measured: Measured) -> Section:
 
 def _chief(ones: Sequence[ModelResults]) -> list[str]:
     """Return the metrics to draw: AP of boxes and masks, or else the first available metric."""
-    held = list(dict.fromkeys(metric for one in ones for metric in coco_c.measured(one.table)))
+    held = list(dict.fromkeys(metric for one in ones for metric in coco_c.list_measured_metrics(one.table)))
     return [metric for metric in CHIEF if metric in held] or held[:1]
 
 
 def _means(measured: Measured, grid: Grid, ones: Sequence[ModelResults], metric: str) -> list[Part]:
     """Build the mean of a metric over the five severities, by corruption, for complete rows only."""
-    rows = {one: {name: coco_c.performance_under_corruption(one.table, metric, [name], **grid.variant)
-                  for name in grid.names if all((imagenet_c.condition(name, severity, **grid.variant), metric)
+    rows = {one: {name: coco_c.compute_mpc(one.table, metric, [name], **grid.variant)
+                  for name in grid.names if all((imagenet_c.make_condition(name, severity, **grid.variant), metric)
                                                 in one.table for severity in SEVERITIES)} for one in ones}
     shown = [name for name in grid.names if any(name in row for row in rows.values())]
     if not shown:
@@ -89,7 +89,8 @@ def _kept_share(grid: Grid) -> Sheet:
     for one in grid.ones:
         summary = kept_share(one, **grid.variant)
         rows += [(one.cell, words(metric), *(percent(summary.get(f'{name}({metric})')) for name in
-                                             ('P', 'mPC', 'rPC'))) for metric in coco_c.measured(one.table)]
+                                             ('P', 'mPC', 'rPC')))
+                 for metric in coco_c.list_measured_metrics(one.table)]
     caption = (f'Detectors on {grid.name}{grid.said}, in per cent; AP is no rate of images, so it has no interval '
                f'here. {sources(grid.ones)}')
     return Sheet(f'rpc{grid.short}', caption, ('model', 'metric', 'P', 'mPC', 'rPC'), tuple(rows))
@@ -98,16 +99,16 @@ def _kept_share(grid: Grid) -> Sheet:
 def kept_share(one: ModelResults, **variant) -> dict[str, float]:
     """Return the summary of COCO-C, or over a gap P alone, if measured."""
     try:
-        return coco_c.summarise(one.table, **variant)
+        return coco_c.summarize(one.table, **variant)
     except MissingMeasurement:
-        return {f'P({metric})': one.table[CLEAN, metric] for metric in coco_c.measured(one.table)
+        return {f'P({metric})': one.table[CLEAN, metric] for metric in coco_c.list_measured_metrics(one.table)
                 if (CLEAN, metric) in one.table}
 
 
 def _gaps(measured: Measured, grid: Grid) -> Iterable[Gap]:
     for one in grid.ones:
         metric = _chief([one])[0]
-        keys = [(condition, metric) for condition in coco_c.conditions(**grid.variant)
+        keys = [(condition, metric) for condition in coco_c.list_conditions(**grid.variant)
                 if (condition, metric) not in one.table]
         if keys:
             yield Gap(what(one, keys, metric, 'no mPC and rPC'),
@@ -118,13 +119,13 @@ def _curves(measured: Measured, group: Group, metric: str) -> Iterable[Figure]:
     """Yield a panel per attack, with a line per detector."""
     lines: dict[str, dict[ModelResults, list[tuple[float, float]]]] = {}
     for one in group.ones:
-        for rest, points in detection_attacks.curves(one.table, metric).items():
+        for rest, points in detection_attacks.group_curves(one.table, metric).items():
             still = Condition(Condition.parse(rest).corruption)
             start = [(0., one.table[still, metric])] if (still, metric) in one.table else []
             lines.setdefault(rest, {})[one] = [*start, *points]
     for index, (rest, series) in enumerate(lines.items(), 1):
         xs = sorted({x for points in series.values() for x, _ in points})
-        attack, norm, _ = adversarial_tables.words(Condition.parse(rest))
+        attack, norm, _ = adversarial.describe_condition(Condition.parse(rest))
         drawn = {one.label: [(x, value, None, None) for x, value in points] for one, points in series.items()}
         drawing = charts.curves(f'{attack}, {norm}', drawn, measured.numbers, xlabel=axis('epsilon', xs),
                                 ylabel=f'{metric}, %', ticks=ticks(xs))

@@ -36,14 +36,14 @@ class Grid:
     def names(self) -> tuple[str, ...]:
         """Return the corruptions with a number in any of the tables, in the order of the benchmark."""
         held = dict.fromkeys(condition.corruption.name for one in self.ones for condition in one.conditions()
-                             if corrupts(condition) and condition == imagenet_c.condition(
+                             if corrupts(condition) and condition == imagenet_c.make_condition(
                                  condition.corruption.name, condition.corruption.get('severity'), **self.variant))
         known = [name for name in (*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT) if name in held]
         return *known, *(name for name in held if name not in known)
 
     def cells(self, one: ModelResults, metric: str) -> dict[tuple[int, int], Key]:
         """Return the keys of the available numbers by (row, column)."""
-        keys = {(row, column): (imagenet_c.condition(name, severity, **self.variant), metric)
+        keys = {(row, column): (imagenet_c.make_condition(name, severity, **self.variant), metric)
                 for row, name in enumerate(self.names) for column, severity in enumerate(SEVERITIES)}
         return {place: key for place, key in keys.items() if key in one.table}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pit_downstream.benchmarks.adversarial import Verdicts
+from pit_downstream.benchmarks.adversarial import CorrectById
 from pit_downstream.utils.jsonl import JsonLines
 from pit_downstream.results.records import Record, ResultStore, Table, checked, first_values, model_key
 from pit_downstream.utils.spec import quote
@@ -45,7 +45,7 @@ class Kept:
 
     tables: Mapping[Key, Table] = field(default_factory=dict)
     sources: Mapping[Key, tuple[Path, ...]] = field(default_factory=dict)
-    verdicts: Mapping[Key, Mapping[str, Verdicts]] = field(default_factory=dict)
+    verdicts: Mapping[Key, Mapping[str, CorrectById]] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
     logs: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
     speeds: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)

@@ -76,7 +76,7 @@ def _command(argv: Sequence[str]) -> str:
 def _classifiers(measured: Measured, ones: Iterable[ModelResults]) -> Sheet:
     ones, rows = list(ones), []
     for one in ones:
-        clean = rate_cell(adversarial.accuracy(one.table, CLEAN)) if (CLEAN, ERROR) in one.table else missing()
+        clean = rate_cell(adversarial.get_accuracy(one.table, CLEAN)) if (CLEAN, ERROR) in one.table else missing()
         attack, robust = _quoted(worst_cases(measured, one), single_attacks(one))
         rows.append((one.cell, words(dataset_label(one.table.dataset)), _count(one, ERROR), clean, *_corrupted(one),
                      robust, words(attack)))
@@ -97,7 +97,8 @@ def _corrupted(one: ModelResults) -> list[Cell]:
     """Return the cells of the first complete corruption variant."""
     for variant in variants(one):
         try:
-            summary, ends = (take(one.table, **variant) for take in (imagenet_c.summarise, imagenet_c.intervals))
+            summary, ends = (take(one.table, **variant)
+                             for take in (imagenet_c.summarize, imagenet_c.compute_intervals))
         except MissingMeasurement:
             continue
         return [percent(summary.get(name), ends.get(name)) for name in ('mean_accuracy', 'mCE', 'relative_mCE')]
@@ -129,7 +130,7 @@ def _size(condition: Condition) -> str:
 def _detectors(ones: Iterable[ModelResults]) -> Sheet:
     ones, rows = list(ones), []
     for one in ones:
-        metric = coco_c.measured(one.table)[0]
+        metric = coco_c.list_measured_metrics(one.table)[0]
         summary = kept_share(one, **next(iter(variants(one)), {}))
         rows.append((one.cell, words(dataset_label(one.table.dataset)), _count(one, metric), words(metric),
                      *(percent(summary.get(f'{name}({metric})')) for name in ('P', 'mPC', 'rPC'))))

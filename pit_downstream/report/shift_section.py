@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from pit_downstream.benchmarks import shifts
-from pit_downstream.benchmarks.base import wilson
+from pit_downstream.benchmarks.base import compute_wilson_interval
 from pit_downstream.benchmarks.shifts import IMAGENET, Tables
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import MissingMeasurement, model_key
@@ -15,7 +15,7 @@ from pit_downstream.report.measured import Measured, ModelResults, sources
 from pit_downstream.report.names import VIEW
 from pit_downstream.report.parts import Figure, Gap, Part, Section, Sheet, percent, points, slug, whole, words
 
-PREFIXES = ('imagenet', 'objectnet', 'in9_', shifts.OWN)
+PREFIXES = ('imagenet', 'objectnet', 'in9_', shifts.CUSTOM_PREFIX)
 
 
 @SECTIONS.register('shifts')
@@ -51,7 +51,7 @@ def _by_model(measured: Measured) -> Iterable[tuple[ModelResults, Tables, list[M
                 places[spec.name] = one
     for places in found.values():
         tables = {name: one.table for name, one in places.items()}
-        if shifts.held(tables):
+        if shifts.list_measured_shifts(tables):
             yield next(iter(places.values())), tables, list(places.values())
 
 
@@ -62,17 +62,17 @@ def _clean_of_own(measured: Measured, own: ModelResults) -> dict[str, ModelResul
         return model_key(one.model), one.key[2], spec.get(files), *map(spec.get, VIEW)
     if Spec.parse(own.table.dataset).get('clean') is None:
         return {}
-    return next(({shifts.CLEAN_OF_OWN: one} for one in measured.ones
+    return next(({shifts.CUSTOM_CLEAN: one} for one in measured.ones
                  if seen(one, 'files') == seen(own, 'clean') and (CLEAN, shifts.ERROR) in one.table), {})
 
 
 def _missing(tables: Tables) -> list[str]:
     """Return a sentence for every missing clean error."""
     found = []
-    for name in shifts.held(tables):
+    for name in shifts.list_measured_shifts(tables):
         try:
-            if shifts.clean_of(name):
-                shifts.gap(tables, name)
+            if shifts.get_clean_key(name):
+                shifts.compute_gap(tables, name)
         except MissingMeasurement as absent:
             found.append(absent.args[0])
     return list(dict.fromkeys(found))
@@ -85,9 +85,9 @@ def _of_imagenet(measured: Measured) -> list[ModelResults]:
 
 
 def _clean(tables: Tables, name: str) -> float | None:
-    place = shifts.clean_of(name, tables)
+    place = shifts.get_clean_key(name, tables)
     try:
-        return None if place is None else shifts.record_at(tables, place).value
+        return None if place is None else shifts.get_record(tables, place).value
     except MissingMeasurement:
         return None
 
@@ -95,14 +95,14 @@ def _clean(tables: Tables, name: str) -> float | None:
 def _sheet(models: list[tuple[ModelResults, Tables, list[ModelResults]]]) -> Sheet:
     rows = []
     for one, tables, _ in models:
-        known = shifts.published(one.model)
-        for name in [*shifts.clean_names(tables), *shifts.held(tables)]:
-            record = shifts.record_at(tables, shifts.place_of(name))
+        known = shifts.get_timm_errors(one.model)
+        for name in [*shifts.list_clean_datasets(tables), *shifts.list_measured_shifts(tables)]:
+            record = shifts.get_record(tables, shifts.get_error_key(name))
             clean = _clean(tables, name)
-            gap = (None, None) if clean is None else shifts.gap(tables, name)
+            gap = (None, None) if clean is None else shifts.compute_gap(tables, name)
             rows.append((one.cell, words(name), whole(record.count),
-                         percent(record.value, wilson(record.value, record.count)), percent(clean), points(*gap),
-                         percent(known.get(name))))
+                         percent(record.value, compute_wilson_interval(record.value, record.count)), percent(clean),
+                         points(*gap), percent(known.get(name))))
     columns = ('model', 'dataset', 'images', 'error', 'matching clean error', 'gap, points', "timm's error")
     caption = ('Top-1 error in per cent with 95 % intervals (Wilson). '
                f'{sources([one for _, _, ones in models for one in ones])}')
@@ -112,8 +112,8 @@ def _sheet(models: list[tuple[ModelResults, Tables, list[ModelResults]]]) -> She
 
 
 def _dots(one: ModelResults, tables: Tables, ones: list[ModelResults]) -> list[Figure]:
-    names = list(shifts.held(tables))
-    values = {row: (_clean(tables, name), shifts.record_at(tables, shifts.place_of(name)).value)
+    names = list(shifts.list_measured_shifts(tables))
+    values = {row: (_clean(tables, name), shifts.get_record(tables, shifts.get_error_key(name)).value)
               for row, name in enumerate(names)}
     drawing = charts.pairs(one.label, names, values, one.number, names=('matching clean images', 'shifted images'),
                            xlabel='top-1 error, %')

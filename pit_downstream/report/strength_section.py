@@ -34,12 +34,12 @@ def _figures(measured: Measured, group: Group) -> Iterator[Figure]:
             for name, value in condition.corruption.kwargs:
                 if isinstance(value, (int, float, Fraction)) and not isinstance(value, bool):
                     line = lines.setdefault((condition.corruption.without(name), name), {}).setdefault(one, [])
-                    line.append((float(value), adversarial.accuracy(one.table, condition)))
+                    line.append((float(value), adversarial.get_accuracy(one.table, condition)))
     varying = {what: series for what, series in lines.items() if any(len(line) > 1 for line in series.values())}
     for index, ((rest, name), series) in enumerate(varying.items(), 1):
         for one, line in series.items():
             if (CLEAN, ERROR) in one.table:
-                line.append((0., adversarial.accuracy(one.table, CLEAN)))
+                line.append((0., adversarial.get_accuracy(one.table, CLEAN)))
             line.sort(key=lambda point: point[0])
         drawn = {one.label: [(x, rate.value, rate.low, rate.high) for x, rate in line] for one, line in series.items()}
         points = tuple({'model': one.label, 'corruption': str(rest), name: x, 'value': rate.value, 'low': rate.low,

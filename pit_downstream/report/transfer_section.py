@@ -66,7 +66,7 @@ def _cells(measured: Measured, group: Group, spec: Spec) -> tuple[Cells, dict[st
                 source = one.model if own else str(condition.attack.get('source'))
                 label = one.label if own else measured.label_of(source)
                 models.setdefault(label, source)
-                cells[label, one.label] = adversarial.accuracy(one.table, condition)
+                cells[label, one.label] = adversarial.get_accuracy(one.table, condition)
     return cells, models
 
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from pit_downstream.benchmarks import coco_c, detection_tables, tables
-from pit_downstream.benchmarks.coco_c import CORRUPTIONS, HOLD_OUT, SEVERITIES, condition, summarise
+from pit_downstream.benchmarks import coco_c, tables
+from pit_downstream.benchmarks.coco_c import CORRUPTIONS, SEVERITIES, make_condition, summarize
+from pit_downstream.benchmarks.imagenet_c import HOLD_OUT
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import MissingMeasurement, Record, Table
 from pit_downstream.utils.registry import BENCHMARKS
@@ -29,7 +30,7 @@ MEANS = {'gaussian_noise': 17.06, 'zoom_blur': 7.59, 'fog': 30.36, 'jpeg_compres
 
 
 def table_of(rows, clean, *, metric='AP', **variant):
-    values = {CLEAN: clean} | {condition(name, severity, **variant): value for name, row in rows.items()
+    values = {CLEAN: clean} | {make_condition(name, severity, **variant): value for name, row in rows.items()
                                for severity, value in zip(SEVERITIES, row, strict=True)}
     return Table('m', 'd', [Record('m', 'd', str(key), metric, value / 100, 5000, 0) for key, value in values.items()])
 
@@ -38,7 +39,7 @@ PUBLISHED = table_of(FASTER_RCNN, CLEAN_AP)
 
 
 def test_the_published_table_gives_the_published_summary():
-    summary = summarise(PUBLISHED)
+    summary = summarize(PUBLISHED)
     got = [100 * summary[f'{name}(AP)'] for name in ('P', 'mPC', 'rPC')]
     assert got == pytest.approx([36.33, 18.20, 50.11], abs=.02)
     for name, mean in MEANS.items():
@@ -47,12 +48,12 @@ def test_the_published_table_gives_the_published_summary():
 
 def test_the_hold_outs_do_not_count():
     without = {name: row for name, row in FASTER_RCNN.items() if name not in HOLD_OUT}
-    assert len(without) == 15 and summarise(table_of(without, CLEAN_AP)) == summarise(PUBLISHED)
+    assert len(without) == 15 and summarize(table_of(without, CLEAN_AP)) == summarize(PUBLISHED)
 
 
 def test_severities_are_averaged_over_the_fifteen():
     by_hand = sum(FASTER_RCNN[name][4] for name in CORRUPTIONS) / 1500
-    assert summarise(PUBLISHED)['mPC(AP, severity=5)'] == pytest.approx(by_hand, abs=1e-12)
+    assert summarize(PUBLISHED)['mPC(AP, severity=5)'] == pytest.approx(by_hand, abs=1e-12)
 
 
 @pytest.mark.parametrize('lacking', ['clean', 'fog(severity=3)', 'jpeg_compression(severity=5)'])
@@ -60,7 +61,7 @@ def test_a_missing_measurement_raises_and_says_how_to_mend_it(lacking):
     """mmdet's tool counts a missing severity as AP 0, and a missing clean run as rPC = inf."""
     less = Table('m', 'd', [record for record in PUBLISHED.records if record.condition != lacking])
     with pytest.raises(MissingMeasurement) as raised:
-        summarise(less)
+        summarize(less)
     text = str(raised.value.args[0])
     assert f'no AP of m on d under {lacking}' in text and 'python tools/eval_coco_c.py CONFIG CHECKPOINT' in text
     if lacking != 'clean':
@@ -72,23 +73,23 @@ def test_every_metric_must_be_there_everywhere():
     half = table_of({name: FASTER_RCNN[name] for name in CORRUPTIONS[:7]}, 50., metric='mask_AP')
     both = Table('m', 'd', [*PUBLISHED.records, *half.records])
     with pytest.raises(MissingMeasurement, match=r'no mask_AP of m on d under snow\(severity=1\)'):
-        summarise(both)
+        summarize(both)
 
 
 def test_color_orders_do_not_mix():
     wrong = table_of(FASTER_RCNN, CLEAN_AP, order='bgr')
-    assert summarise(wrong, order='bgr')['mPC(AP)'] == summarise(PUBLISHED)['mPC(AP)']
+    assert summarize(wrong, order='bgr')['mPC(AP)'] == summarize(PUBLISHED)['mPC(AP)']
     with pytest.raises(MissingMeasurement, match=r"under gaussian_noise\(order='bgr', severity=1\).* --bgr and the"):
-        summarise(PUBLISHED, order='bgr')
+        summarize(PUBLISHED, order='bgr')
 
 
 def test_a_blind_detector_has_no_rpc():
-    blind = summarise(table_of({name: (0,) * 5 for name in CORRUPTIONS}, 0.))
+    blind = summarize(table_of({name: (0,) * 5 for name in CORRUPTIONS}, 0.))
     assert (blind['P(AP)'], blind['mPC(AP)'], 'rPC(AP)' in blind) == (0, 0, False)
 
 
 def test_the_text_has_a_row_for_each_corruption_and_their_mean():
-    lines = detection_tables.as_text(PUBLISHED, 'AP', ['fog', 'snow'], SEVERITIES).splitlines()
+    lines = coco_c.format_table(PUBLISHED, 'AP', ['fog', 'snow'], SEVERITIES).splitlines()
     assert lines == ['AP          1       2       3       4       5    mean',
                      'clean                                          0.3633',
                      'fog    0.3270  0.3130  0.3000  0.2990  0.2800  0.3038',
@@ -98,31 +99,31 @@ def test_the_text_has_a_row_for_each_corruption_and_their_mean():
 
 def test_gaps_are_dashes_and_never_averaged():
     less = Table('m', 'd', [record for record in PUBLISHED.records if record.condition != 'fog(severity=3)'])
-    lines = detection_tables.as_text(less, 'AP', ['fog', 'snow'], SEVERITIES).splitlines()
+    lines = coco_c.format_table(less, 'AP', ['fog', 'snow'], SEVERITIES).splitlines()
     assert lines[-3].split() == ['fog', '0.3270', '0.3130', '-', '0.2990', '0.2800', '-']
     assert lines[-1].split() == ['mean', '0.2940', '0.2445', '-', '0.2165', '0.2015', '-']
-    assert detection_tables.summary_text(less, CORRUPTIONS, SEVERITIES).startswith(
+    assert coco_c.format_summary(less, CORRUPTIONS, SEVERITIES).startswith(
         'no mPC: no AP of m on d under fog(severity=3); to fill the gap: python tools/eval_coco_c.py')
 
 
 def test_the_summary_text():
     both = Table('m', 'd', [*PUBLISHED.records, *table_of(FASTER_RCNN, CLEAN_AP, metric='AP50').records])
-    assert [line.split() for line in detection_tables.summary_text(both, CORRUPTIONS, SEVERITIES).splitlines()] == [
+    assert [line.split() for line in coco_c.format_summary(both, CORRUPTIONS, SEVERITIES).splitlines()] == [
         ['P', 'mPC', 'rPC'], ['AP', '0.3633', '0.1821', '0.5012'], ['AP50', '0.3633', '0.1821', '0.5012']]
-    part = detection_tables.summary_text(table_of({'fog': FASTER_RCNN['fog']}, CLEAN_AP), ['fog'], [1, 5])
+    part = coco_c.format_summary(table_of({'fog': FASTER_RCNN['fog']}, CLEAN_AP), ['fog'], [1, 5])
     assert part.splitlines()[1:] == ['         P  mean of the 2 above', 'AP  0.3633               0.3035']
-    alone = detection_tables.summary_text(Table('m', 'd', PUBLISHED.records[:1]), [], SEVERITIES)
+    alone = coco_c.format_summary(Table('m', 'd', PUBLISHED.records[:1]), [], SEVERITIES)
     assert alone.split() == ['P', 'AP', '0.3633']
 
 
 def test_csv_and_json_hold_every_record():
-    assert len(tables.as_csv(PUBLISHED).splitlines()) == 1 + 1 + 19 * 5
-    whole = json.loads(detection_tables.as_json(PUBLISHED))
-    assert whole['summary'] == summarise(PUBLISHED) and len(whole['records']) == 96
-    assert json.loads(detection_tables.as_json(Table('m', 'd')))['summary'] is None
+    assert len(tables.format_records_csv(PUBLISHED.records).splitlines()) == 1 + 1 + 19 * 5
+    whole = json.loads(coco_c.format_json(PUBLISHED))
+    assert whole['summary'] == summarize(PUBLISHED) and len(whole['records']) == 96
+    assert json.loads(coco_c.format_json(Table('m', 'd')))['summary'] is None
 
 
 def test_it_is_registered():
     benchmark = BENCHMARKS['coco_c']
-    assert len(benchmark.conditions) == 76 and benchmark.metrics[0] == 'AP' and benchmark.summarise is summarise
+    assert len(benchmark.conditions) == 76 and benchmark.metrics[0] == 'AP' and benchmark.summarize is summarize
     assert coco_c.METRICS[6] == 'mask_AP'

@@ -179,7 +179,7 @@ def test_datasets_and_benchmarks_agree_on_the_prefix_of_custom_shifts():
     """The two packages do not import each other."""
     from pit_downstream.benchmarks import shifts as benchmark
     from pit_downstream.datasets import shifts
-    assert shifts.CUSTOM_PREFIX == benchmark.OWN
+    assert shifts.CUSTOM_PREFIX == benchmark.CUSTOM_PREFIX
 
 
 def test_limit(tmp_path):

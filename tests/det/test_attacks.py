@@ -181,7 +181,7 @@ def test_through_the_loop_to_a_table(detectors, folder, tmp_path):
     size = store.path.stat().st_size
     again = keep_robustness(store, predictor, samples, wanted, metrics=metrics, batch_size=3)
     assert store.path.stat().st_size == size and again.text(wanted) == found.text(wanted)
-    curve = detection_attacks.curves(found.table, 'AP')["clean + pgd(norm='Linf', steps=1)"]
+    curve = detection_attacks.group_curves(found.table, 'AP')["clean + pgd(norm='Linf', steps=1)"]
     assert [epsilon for epsilon, _ in curve] == [2 / 255, 8 / 255] and '"curves"' in found.json()
     with pytest.raises(ValueError, match='expected --save with a classifier, got it with a detector'):
         keep_robustness(store, predictor, samples, wanted, metrics=metrics, save='images')

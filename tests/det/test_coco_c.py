@@ -70,8 +70,9 @@ def table_of(records):
 
 def test_a_constant_detector_keeps_everything(cfg, samples):
     """All 76 conditions on images of three sizes: P = mPC, as counted by hand, and rPC = 1."""
-    records = list(measure(Constant(samples), samples, config_metrics(cfg, samples), coco_c.conditions(), batch_size=2))
-    summary = coco_c.summarise(table_of(records))
+    records = list(measure(Constant(samples), samples, config_metrics(cfg, samples), coco_c.list_conditions(),
+                           batch_size=2))
+    summary = coco_c.summarize(table_of(records))
     assert [summary['P(AP)'], summary['mPC(AP)']] == pytest.approx([SHARP, SHARP], abs=1e-12)
     assert summary['rPC(AP)'] == pytest.approx(1, abs=1e-12)
     assert summary['mPC(AP50)'] == pytest.approx((67 + 51) / 202, abs=1e-12)
@@ -81,17 +82,17 @@ def test_a_constant_detector_keeps_everything(cfg, samples):
 def test_a_shy_detector_loses_what_is_counted_by_hand(cfg, samples):
     """toy_dark multiplies by .9, .7, .5, .3 and .1: the last three are too dark, so 2 of 5 severities are as clean."""
     records = list(measure(Constant(samples, shy=True), samples, config_metrics(cfg, samples),
-                           coco_c.conditions(['toy_dark']), batch_size=3))
+                           coco_c.list_conditions(['toy_dark']), batch_size=3))
     table = table_of(records)
-    assert [table[coco_c.condition('toy_dark', severity), 'AP'] > 0 for severity in range(1, 6)] == [1, 1, 0, 0, 0]
-    mean = coco_c.performance_under_corruption(table, 'AP', ['toy_dark'])
+    assert [table[coco_c.make_condition('toy_dark', severity), 'AP'] > 0 for severity in range(1, 6)] == [1, 1, 0, 0, 0]
+    mean = coco_c.compute_mpc(table, 'AP', ['toy_dark'])
     assert mean == pytest.approx(.4 * SHARP, abs=1e-12) and table[CLEAN, 'AP'] == pytest.approx(SHARP, abs=1e-12)
 
 
 @pytest.mark.parametrize('options', [{'batch_size': 1}, {'batch_size': 5, 'workers': 2}, {'batch_size': 'auto'}],
                          ids=str)
 def test_batches_and_workers_make_no_difference(cfg, samples, options):
-    conditions = coco_c.conditions(['toy_dark', 'fog'], [1, 3])
+    conditions = coco_c.list_conditions(['toy_dark', 'fog'], [1, 3])
     plain, other = (list(measure(Constant(samples, shy=True), samples, config_metrics(cfg, samples), conditions, **how))
                     for how in ({'batch_size': 2}, options))
     assert plain == other
@@ -104,7 +105,7 @@ def test_images_of_one_size_share_a_batch(cfg, samples):
 
 
 def test_the_second_run_measures_what_is_missing(cfg, samples, tmp_path):
-    conditions = coco_c.conditions(['toy_dark', 'toy_noise'], [1, 3])
+    conditions = coco_c.list_conditions(['toy_dark', 'toy_noise'], [1, 3])
     plain = list(measure(Constant(samples), samples, config_metrics(cfg, samples), conditions))
     for kept in (1, 4, 5, 12, len(plain)):
         store = ResultStore(tmp_path / f'{kept}.jsonl')
@@ -119,7 +120,7 @@ def child(cfg, store, environment):
     init_distributed('cpu')
     samples = detection_samples(cfg)
     keep_measuring(ResultStore(store), Constant(samples, shy=True), samples, config_metrics(cfg, samples),
-                   coco_c.conditions(['toy_dark', 'fog'], [1, 3]), batch_size=2)
+                   coco_c.list_conditions(['toy_dark', 'fog'], [1, 3]), batch_size=2)
     destroy_distributed()
 
 
@@ -138,7 +139,7 @@ def test_two_ranks_give_what_one_gives(cfg, samples, tmp_path):
     assert [process.exitcode for process in ranks] == [0, 0]
     assert ResultStore(tmp_path / 'results.jsonl').records() == list(measure(
         Constant(samples, shy=True), samples, config_metrics(cfg, samples),
-        coco_c.conditions(['toy_dark', 'fog'], [1, 3])))
+        coco_c.list_conditions(['toy_dark', 'fog'], [1, 3])))
 
 
 def test_the_toy_corruptions_are_there():

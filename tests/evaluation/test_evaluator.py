@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pit_downstream.benchmarks.imagenet_c import conditions
+from pit_downstream.benchmarks.imagenet_c import list_conditions
 from pit_downstream.cli import one_sentence
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import ResultStore
@@ -37,7 +37,7 @@ from pit_downstream.metrics.classification import CLASSIFICATION, classification
 from tests.evaluation import toy
 
 NAMES, SEVERITIES = ('toy_noise', 'toy_dark'), (1, 3, 5)
-CONDITIONS = conditions(NAMES, SEVERITIES)
+CONDITIONS = list_conditions(NAMES, SEVERITIES)
 
 
 @pytest.fixture(scope='module')
@@ -82,7 +82,7 @@ def test_values_are_those_of_a_plain_walk(plain, predictor, samples):
             if condition.corruption is None or condition.corruption.name == 'toy_dark':
                 normalized = (image - torch.tensor([.5, .4, .3]).view(3, 1, 1)) / .2
                 wrong[str(condition)] += model(normalized[None]).argmax().item() != sample.target
-    for condition in (CLEAN, *conditions(['toy_dark'], SEVERITIES)[1:]):
+    for condition in (CLEAN, *list_conditions(['toy_dark'], SEVERITIES)[1:]):
         assert values[str(condition), 'top1_error'] == wrong[str(condition)] / 40
     assert len(set(values.values())) > 10  # the toy tells conditions apart
 
@@ -178,7 +178,7 @@ def test_what_a_pass_found_goes_with_it(predictor, samples):
 
         def compute(self):
             return {'heavy': 0.}
-    run = measure_passes(predictor, samples, [Heavy()], [CLEAN, *conditions(NAMES, [1])[1:]], batch_size=40)
+    run = measure_passes(predictor, samples, [Heavy()], [CLEAN, *list_conditions(NAMES, [1])[1:]], batch_size=40)
     alive = [len(Heavy.alive) for _ in run]
     assert alive == [3, 2, 1]
 
@@ -186,7 +186,7 @@ def test_what_a_pass_found_goes_with_it(predictor, samples):
 def test_images_too_small_to_corrupt_are_named(predictor):
     batch = RawBatch(torch.zeros(2, 3, 8, 40, dtype=torch.uint8), ('first', 'second'), (0, 0))
     with pytest.raises(ValueError, match='32 pixels a side or more under a corruption, got 8 x 40 in first; take it'):
-        next(apply_corruption(batch, conditions(['toy_noise'], [1])[1:], 0))
+        next(apply_corruption(batch, list_conditions(['toy_noise'], [1])[1:], 0))
     assert next(apply_corruption(batch, [CLEAN], 0)) is batch.images
 
 
@@ -212,12 +212,12 @@ def test_batch_size_auto_halves_when_memory_runs_out(plain, predictor, samples, 
 
 def test_as_published_is_what_pillow_saves(plain, predictor, samples, tmp_path):
     batch = RawBatch(torch.stack([samples[index].image for index in range(4)]), tuple(samples.ids[:4]))
-    raw, saved = (next(apply_corruption(batch, conditions(['toy_noise'], [1], **variant)[1:], 0))
+    raw, saved = (next(apply_corruption(batch, list_conditions(['toy_noise'], [1], **variant)[1:], 0))
                   for variant in ({}, {'jpeg': 85}))
     for image, read in zip(raw, saved, strict=True):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / 'x.jpg', quality=85, optimize=True)
         assert np.array_equal(np.array(Image.open(tmp_path / 'x.jpg')), read.permute(1, 2, 0).numpy())
-    published = list(measure(predictor, samples, classification_metrics(), conditions(NAMES, SEVERITIES, jpeg=85)))
+    published = list(measure(predictor, samples, classification_metrics(), list_conditions(NAMES, SEVERITIES, jpeg=85)))
     assert [record.condition for record in published[4:8]] == ['toy_noise(jpeg=85, severity=1)'] * 4
     assert published[:4] == plain[:4]  # the clean ones are not saved again
     assert all(one.value != two.value for one, two in zip(published, plain, strict=True)
@@ -226,7 +226,7 @@ def test_as_published_is_what_pillow_saves(plain, predictor, samples, tmp_path):
 
 def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, folder, tmp_path):
     """toy_dark written to disk as PNG by hand gives what the loop computes."""
-    for condition in conditions(['toy_dark'], SEVERITIES)[1:]:
+    for condition in list_conditions(['toy_dark'], SEVERITIES)[1:]:
         severity = condition.corruption.get('severity')
         for index, id in enumerate(samples.ids):
             path = (tmp_path / 'weather' / 'toy_dark' / str(severity) / id).with_suffix('.png')
@@ -235,7 +235,7 @@ def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, f
             Image.fromarray(dark.permute(1, 2, 0).numpy()).save(path)
     published = published_corruptions(tmp_path, ['toy_dark'], SEVERITIES, view=View(toy.SIDE, None), clean=samples)
     assert isinstance(published, ImageNetCFolders)
-    records = list(measure(predictor, published, classification_metrics(), conditions(['toy_dark'], SEVERITIES)))
+    records = list(measure(predictor, published, classification_metrics(), list_conditions(['toy_dark'], SEVERITIES)))
     wanted = [record for record in plain if 'noise' not in record.condition]
     assert [dataclasses.replace(record, dataset=samples.name) for record in records] == wanted
     assert records[0].dataset == published.name != samples.name
@@ -264,7 +264,7 @@ def test_impossible_conditions_are_refused_before_any_work(predictor, samples, c
 
 
 def test_severities_share_a_pass_in_the_order_given(samples):
-    plan = plan_passes(samples, [*CONDITIONS, *conditions(['toy_dark'], [2], jpeg=85), CLEAN])
+    plan = plan_passes(samples, [*CONDITIONS, *list_conditions(['toy_dark'], [2], jpeg=85), CLEAN])
     assert [(one.title, len(one.work)) for one in plan] == [
         ('clean', 1), ('toy_noise', 3), ('toy_dark', 3), ('toy_dark', 1)]
 
@@ -284,7 +284,7 @@ def test_images_of_different_sizes_give_what_they_give_one_by_one(tmp_path, pred
 
 def test_order_bgr_shows_the_corruption_red_and_blue_exchanged(samples):
     batch = RawBatch(torch.stack([samples[index].image for index in range(4)]), tuple(samples.ids[:4]))
-    right, wrong = (next(apply_corruption(batch, conditions(['toy_noise'], [1], **variant)[1:], 0))
+    right, wrong = (next(apply_corruption(batch, list_conditions(['toy_noise'], [1], **variant)[1:], 0))
                     for variant in ({}, {'order': 'bgr'}))
     noise = BatchRng(0, batch.ids, purpose='toy_noise').normal(batch.images.shape)
     by_hand = ((batch.images / 255 + .1 * noise.flip(1)) * 255 + 2 ** -11).clamp(0, 255).to(torch.uint8)

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, ERROR, condition
+from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, ERROR, make_condition
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import Record, ResultStore
 
@@ -26,7 +26,7 @@ IDS = tuple(f'cat/{number}.png' for number in range(10))
 
 def corrupted(model: str, scale: float = 1., *, data: str = DATA, apart_from: Iterable[str] = ()) -> list[Record]:
     """AlexNet's table, or a multiple of it, on 1000 images; without the conditions `apart_from`."""
-    errors = {CLEAN: ALEXNET_CLEAN} | {condition(name, severity): error for name, row in ALEXNET.items()
+    errors = {CLEAN: ALEXNET_CLEAN} | {make_condition(name, severity): error for name, row in ALEXNET.items()
                                        for severity, error in enumerate(row, 1)}
     return [Record(model, data, str(one), ERROR, scale * error, 1000, 0) for one, error in errors.items()
             if str(one) not in apart_from]

@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from pit_downstream.benchmarks.base import wilson
-from pit_downstream.benchmarks.differences import mcnemar, paired_interval
+from pit_downstream.benchmarks.base import compute_wilson_interval
+from pit_downstream.benchmarks.differences import compute_mcnemar_p, compute_paired_interval
 from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS
 from pit_downstream.results.records import Record
 from pit_downstream.utils.registry import SECTIONS
@@ -28,7 +28,7 @@ def test_every_error_stands_in_the_page(told):
         for label, scale in (('alex', 1), ('half', .5)):
             row = rows[label, name.replace('_', ' ')]
             for severity, error in enumerate(errors, 1):
-                cell, (low, high) = row[f'severity {severity}'], wilson(scale * error, 1000)
+                cell, (low, high) = row[f'severity {severity}'], compute_wilson_interval(scale * error, 1000)
                 assert cell.value == scale * error and cell.text == f'{100 * scale * error:.1f}'
                 assert cell.interval == f'{100 * low:.1f} to {100 * high:.1f}'
             assert row['mean'].value == pytest.approx(scale * sum(errors) / 5)
@@ -65,7 +65,7 @@ def test_robust_accuracies_and_the_worst_case(told):
         ('alex', 'worst case', '4/255', '40.0'), ('alex', 'worst case', '8/255', '0.0'),
         ('half', 'worst case', '4/255', '40.0'), ('half', 'worst case', '8/255', '20.0')]
     glance = told.rows('classifiers')['half', 'imagenet_c, 10 of 1000 images', 'the worst case, Linf 4/255']
-    low, high = wilson(.4, 10)
+    low, high = compute_wilson_interval(.4, 10)
     assert (glance['robust accuracy'].text, glance['robust accuracy'].interval) == (
         '40.0', f'{100 * low:.1f} to {100 * high:.1f}')
 
@@ -75,10 +75,10 @@ def test_models_are_paired_by_image(told, numbers):
     1111100000 and 1111011000, so two gained and one lost."""
     rows = told.rows('difference_1_1')
     row = rows['fgsm, Linf 4/255', 'by image, 10']
-    low, high = paired_interval(2, 1, 10)
+    low, high = compute_paired_interval(2, 1, 10)
     assert row['difference, points'].text == '+10.0' and row['difference, points'].value == pytest.approx(.1)
     assert row['difference, points'].interval == f'{100 * low:+.1f} to {100 * high:+.1f}'.replace('-', '−')
-    assert row['p'].value == mcnemar(2, 1) == 1
+    assert row['p'].value == compute_mcnemar_p(2, 1) == 1
     assert rows['clean', 'no']['difference, points'].text == '0.0'  # no verdicts of clean images are kept
     point = next(point for point in numbers['differences']['figures']['difference_1_1']['points']
                  if point['condition'] == 'fgsm, Linf 4/255')
@@ -97,7 +97,8 @@ def test_transfer_is_a_matrix(numbers):
 def test_shifts_have_their_clean_counterparts(told):
     row = told.rows('shifts')['half', 'imagenet_v2_matched_frequency']
     assert (row['error'].text, row['matching clean error'].text, row['gap, points'].text) == ('45.0', '30.0', '+15.0')
-    low, high = wilson(.45, 200)[0] - wilson(.3, 500)[1], wilson(.45, 200)[1] - wilson(.3, 500)[0]
+    error, clean = compute_wilson_interval(.45, 200), compute_wilson_interval(.3, 500)
+    low, high = error[0] - clean[1], error[1] - clean[0]
     assert row['gap, points'].interval == f'{100 * low:+.1f} to {100 * high:+.1f}'
 
 
@@ -241,13 +242,14 @@ def test_csv_has_every_number_of_the_page(report, told):
     assert sum(row['kind'] == 'figure' for row in rows) == sum(len(one.points) for one in report.parts(Figure))
     fog = next(row for row in rows if (row['part'], row['row']) == ('errors', 'half | fog')
                and row['column'] == 'severity 3')
-    assert float(fog['value']) == ALEXNET['fog'][2] / 2 and float(fog['low']) == wilson(ALEXNET['fog'][2] / 2, 1000)[0]
+    assert float(fog['value']) == ALEXNET['fog'][2] / 2 and float(fog['low']) == compute_wilson_interval(
+        ALEXNET['fog'][2] / 2, 1000)[0]
 
 
 def test_tables_for_papers(report):
     sheet = next(sheet for sheet in report.parts(Sheet) if sheet.name == 'ce')
     low, high = (100 * sum(ends) / sum(ALEXNET['fog'])
-                 for ends in zip(*(wilson(error, 1000) for error in ALEXNET['fog']), strict=True))
+                 for ends in zip(*(compute_wilson_interval(error, 1000) for error in ALEXNET['fog']), strict=True))
     markdown = exports.as_markdown(sheet).splitlines()
     assert markdown[:2] == ['| corruption | alex | half |', '| --- | ---: | ---: |']
     assert any(line.startswith(f'| fog | 100.0 ({low:.1f} to {high:.1f}) | 50.0 (') for line in markdown)
