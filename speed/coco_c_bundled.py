@@ -18,7 +18,7 @@ from speed import coco_c_speed
 from speed.environment import bench_parser
 from mmdet.registry import MODELS
 from pit_downstream.det import config_utils
-from pit_downstream.det.bundled import ROOT
+from pit_downstream.datasets.shapes import ROOT
 
 
 def prepare(config: str, folder: Path) -> tuple[Path, Path]:

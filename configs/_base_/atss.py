@@ -1,5 +1,5 @@
 """ATSS for backbones with strides 8/16/32, 12 epochs; AdamW as in the Swin detectors."""
-_base_ = ['mmdet::atss/atss_r50_fpn_1x_coco.py', './runtime.py']
+_base_ = ['mmdet::atss/atss_r50_fpn_1x_coco.py', './default_runtime.py']
 model = dict(
     data_preprocessor=dict(type='PitDataPreprocessor'),
     neck=dict(start_level=0))

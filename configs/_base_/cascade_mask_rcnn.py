@@ -1,5 +1,5 @@
 """Cascade Mask R-CNN with maps of strides 4 to 32, 12 epochs; AdamW as in the Swin detectors."""
-_base_ = ['mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', './runtime.py']
+_base_ = ['mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', './default_runtime.py']
 model = dict(data_preprocessor=dict(type='PitDataPreprocessor'))
 optim_wrapper = dict(
     constructor='PitOptimWrapperConstructor',

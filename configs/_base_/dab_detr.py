@@ -1,5 +1,5 @@
 """DAB-DETR by mmdet's recipe (50 epochs, batch 16), without weight decay on norms, biases and embeddings."""
-_base_ = ['mmdet::dab_detr/dab-detr_r50_8xb2-50e_coco.py', './runtime.py']
+_base_ = ['mmdet::dab_detr/dab-detr_r50_8xb2-50e_coco.py', './default_runtime.py']
 model = dict(data_preprocessor=dict(type='PitDataPreprocessor'))
 optim_wrapper = dict(
     constructor='PitOptimWrapperConstructor',

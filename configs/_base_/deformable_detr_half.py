@@ -2,7 +2,7 @@
 
 Scales 240..400, longest side 666, crop branch 200/250/300 -> 192..300: the author's reply in naver-ai/pit issue 6.
 """
-_base_ = ['mmdet::deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py', './runtime.py']
+_base_ = ['mmdet::deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py', './default_runtime.py']
 model = dict(data_preprocessor=dict(type='PitDataPreprocessor'))
 scales = [(400 - 16 * i, 666) for i in range(11)]
 train_pipeline = [

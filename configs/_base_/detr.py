@@ -1,5 +1,5 @@
 """DETR by mmdet's recipe (150 epochs, batch 16), without weight decay on norms, biases and embeddings."""
-_base_ = ['mmdet::detr/detr_r50_8xb2-150e_coco.py', './runtime.py']
+_base_ = ['mmdet::detr/detr_r50_8xb2-150e_coco.py', './default_runtime.py']
 model = dict(data_preprocessor=dict(type='PitDataPreprocessor'))
 optim_wrapper = dict(
     constructor='PitOptimWrapperConstructor',

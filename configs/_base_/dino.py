@@ -1,5 +1,5 @@
 """DINO with four feature levels by mmdet's recipe (12 epochs, batch 16)."""
-_base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', './runtime.py']
+_base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', './default_runtime.py']
 model = dict(data_preprocessor=dict(type='PitDataPreprocessor'))
 optim_wrapper = dict(
     constructor='PitOptimWrapperConstructor',

@@ -2,7 +2,7 @@
 
 mmdet's recipe starts from a Caffe ResNet; here every backbone gets RGB, normalized as for torchvision's weights.
 """
-_base_ = ['mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py', './runtime.py']
+_base_ = ['mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py', './default_runtime.py']
 model = dict(
     data_preprocessor=dict(
         type='PitDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),

@@ -24,6 +24,7 @@ from pit_downstream.datasets.scenes import CLASSES, Scene, check_contrast, draw_
 
 __all__ = ['CLASSES', 'Scene', 'draw_object', 'draw_scene', 'write_shapes']
 
+ROOT = 'data/shapes'  # of the configs in configs/_base_/, too
 VERSION = 3  # increment when any image changes, so that sets on disk are redrawn
 STAMP = 'shapes.json'
 OBJECT_SIZE = 64
@@ -165,7 +166,7 @@ def _save(image: np.ndarray, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Draw the bundled dataset.')
-    parser.add_argument('root', nargs='?', default='data/shapes', help='folder to write, by default %(default)s')
+    parser.add_argument('root', nargs='?', default=ROOT, help='folder to write, by default %(default)s')
     parser.add_argument('--contrast', type=float, default=1.0, help='in (0, 1]; 0.3 leaves three tenths of every '
                         "value's distance to mid-gray (default: %(default)s)")
     args = parser.parse_args()

@@ -8,11 +8,12 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine import dist
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+from pit_downstream.utils.config_paths import config_folder
 from pit_downstream.utils.path_checks import require_file_to_write, require_folder_to_write
-from pit_downstream.datasets.shapes import write_shapes
+from pit_downstream.datasets.shapes import ROOT, write_shapes
 from pit_downstream.training.launch import (
     add_hooks,
     checkpoint_file,
@@ -24,7 +25,6 @@ from pit_downstream.training.launch import (
 )
 from pit_downstream.training.options import merge_options
 from pit_downstream.det.annotation_files import check_annotations
-from pit_downstream.det.bundled import ROOT, use_bundled
 from pit_downstream.det.classes import match_classes
 from pit_downstream.det.data_checks import (
     dicts_in,
@@ -35,6 +35,11 @@ from pit_downstream.det.data_checks import (
 )
 from pit_downstream.det.hooks import make_resumable
 from pit_downstream.det.precision import set_bf16
+
+BUNDLED_SETTINGS = {  # detector: name of its settings in configs/_base_/bundled/
+    'ATSS': 'dense', 'FCOS': 'dense', 'RetinaNet': 'dense', 'RTMDet': 'rtmdet', 'MaskRCNN': 'mask_rcnn',
+    'CascadeRCNN': 'cascade_rcnn', 'DETR': 'detr', 'ConditionalDETR': 'conditional_detr', 'DABDETR': 'conditional_detr',
+    'DeformableDETR': 'deformable_detr', 'DINO': 'deformable_detr'}
 
 
 def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config:
@@ -68,6 +73,52 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
     match_classes(cfg, loaders, check_annotations(cfg, loaders))
     survive_broken_images(cfg)
     return cfg
+
+
+def use_bundled(cfg: Config, root: str = ROOT) -> None:
+    """Change the config of any detector for training from scratch on the bundled dataset in `root`, in place.
+
+    Dataset, evaluators and schedule of `cfg` are replaced by those of configs/_base_/, and model settings are merged.
+    """
+    base, masks = config_folder() / '_base_', 'mask_head' in cfg.model.get('roi_head', {})
+    bundled = Config.fromfile(base / f'datasets/bundled_{"instance" if masks else "detection"}.py')
+    settings = BUNDLED_SETTINGS.get(cfg.model.type, 'default')
+    bundled.merge_from_dict(Config.fromfile(base / f'bundled/{settings}.py').to_dict())
+    model = bundled.pop('model', {})
+    if not masks:
+        for key in ('mask_head', 'mask_roi_extractor'):
+            model.get('roi_head', {}).pop(key, None)
+    for part in dicts_in(cfg.model):
+        part.pop('init_cfg', None)
+        if 'num_classes' in part:
+            part['num_classes'] = len(bundled.metainfo.classes)
+    cfg.merge_from_dict({'model': model})
+    cfg.default_hooks = {**cfg.get('default_hooks', {}), **bundled.pop('default_hooks')}
+    for key, value in bundled.items():
+        cfg[key] = value
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type != 'PipelineSwitchHook']
+    set_data_root(cfg, root)
+    _train_from_scratch(cfg.model)
+
+
+def _train_from_scratch(model: ConfigDict) -> None:
+    """Train all layers of the backbone of `model`, and let a DETR read the map of stride 16, in place."""
+    backbone = model.backbone
+    for key, value in (('drop_path_rate', 0.0), ('frozen_stages', -1), ('norm_eval', False)):
+        if key in backbone:
+            backbone[key] = value
+    if backbone.type == 'ResNet':
+        backbone.norm_cfg = ConfigDict(type='BN', requires_grad=True)
+    if model.type not in ('DETR', 'ConditionalDETR', 'DABDETR'):
+        return
+    if backbone.type == 'DeepViT':  # at stride 32 several objects share each of the 4 x 4 positions
+        backbone.out_strides = (16,)
+        return
+    stage = backbone.out_indices[-1] - 1
+    backbone.out_indices = (stage,)
+    model.neck.in_channels = [channels // 2 for channels in model.neck.in_channels]  # in PiT and in ResNet
+    if backbone.type == 'ResNet':
+        backbone.update(num_stages=stage + 1, strides=(1, 2, 2, 2)[:stage + 1], dilations=(1,) * (stage + 1))
 
 
 def set_training(cfg: Config, args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from pit_downstream.results.records import Record, ResultStore, model_key, to_re
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import load_image
 from pit_downstream.datasets.imagenet import folder_text
-from pit_downstream.datasets.shapes import write_shapes
+from pit_downstream.datasets.shapes import ROOT, write_shapes
 from pit_downstream.metrics.attention import AttentionCollapse
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.evaluation.models import (
@@ -60,7 +60,7 @@ class Analysis:
 
 def bundled_images() -> Path:
     """Return the folder of the bundled dataset's validation objects, created on first use."""
-    return write_shapes('data/shapes') / 'classification/val'
+    return write_shapes(ROOT) / 'classification/val'
 
 
 def list_images(folder: str | Path, *, limit: int | None = None, apart_from: Path | None = None) -> list[Path]:

@@ -10,15 +10,15 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from pit_downstream.utils.config_paths import config_folder
 from pit_downstream.utils.path_checks import require_folder_to_write
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.folders import folders_in, images_by_class, shown
 from pit_downstream.datasets.labelsets import training_classes, wnid_indices
-from pit_downstream.datasets.shapes import write_shapes
+from pit_downstream.datasets.shapes import ROOT, write_shapes
 from pit_downstream.evaluation.classifier import Preparation
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.training import safe_loading as checkpoint
-from pit_downstream.training.bundled import ROOT, use_bundled
 from pit_downstream.training.hooks import WEIGHTS
 from pit_downstream.training.launch import join_processes, load_config, set_flags, summary
 from pit_downstream.training.options import merge_options
@@ -52,6 +52,23 @@ def read_config(args: argparse.Namespace) -> Config:
     set_preparation(cfg)
     set_flags(cfg, args)
     return cfg
+
+
+def use_bundled(cfg: Config, root: str = ROOT) -> None:
+    """Change the config of any classifier for training from scratch on the bundled images in `root`, in place.
+
+    Loaders and schedule of `cfg` are replaced by those of configs/_base_/, and model settings are merged.
+    """
+    bundled = Config.fromfile(config_folder() / '_base_/bundled/classification.py')
+    cfg.merge_from_dict({'model': bundled.pop('model')})
+    cfg.model.network.pop('pretrained', None)
+    cfg.default_hooks = {**cfg.get('default_hooks', {}), **bundled.pop('default_hooks')}
+    for key, value in bundled.items():
+        cfg[key] = value
+    for hook in cfg.get('custom_hooks', []):
+        if hook.type == 'EMAHook':
+            hook.momentum = 0.02  # for 37 steps per epoch
+    set_data_root(cfg, str(Path(root, 'classification')))
 
 
 def require_schedule(cfg: Config) -> None:

@@ -7,12 +7,15 @@ from pycocotools.coco import COCO
 
 import pit_downstream.det  # noqa: F401
 from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from pit_downstream.datasets.shapes import CLASSES
-from pit_downstream.det.bundled import use_bundled
+from pit_downstream.datasets.shapes import CLASSES, OBJECT_SIZE, ROOT
+from pit_downstream.det.config_utils import use_bundled
 from pit_downstream.det.data_checks import LOADERS, dicts_in
+from pit_downstream.training.launch import load_config
 from tests.det.zoo import BUNDLED, CONFIGS, fresh
+from tests.det.zoo import ROOT as FOLDER
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -26,6 +29,43 @@ def test_nothing_of_coco_is_left(name):
     assert cfg.train_dataloader.dataset.data_root == cfg.test_dataloader.dataset.data_root == 'some/where'
     assert cfg.test_evaluator.ann_file == 'some/where/annotations/instances_val.json'
     assert cfg.val_evaluator.metric == (['bbox', 'segm'] if 'mask_rcnn' in name else 'bbox')
+
+
+def test_base_configs_agree_with_dataset():
+    detection = Config.fromfile(FOLDER / '_base_/datasets/bundled_detection.py')
+    classification = Config.fromfile(FOLDER / '_base_/bundled/classification.py')
+    assert detection.data_root == f'{ROOT}/' and detection.metainfo.classes == CLASSES
+    assert classification.train_dataloader.dataset.root == f'{ROOT}/classification/train'
+    assert classification.model.network.img_size == OBJECT_SIZE
+
+
+def test_folder_inside_default_folder_is_used(tmp_path):
+    cfg = fresh('retinanet_pit_ti.py')
+    use_bundled(cfg, f'{ROOT}/faint')
+    assert cfg.val_dataloader.dataset.data_root == cfg.test_dataloader.dataset.data_root == f'{ROOT}/faint'
+    assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == f'{ROOT}/faint/annotations/instances_val.json'
+
+
+def test_base_configs_compose_with_models_of_mmdet(tmp_path):
+    """The settings of --bundled can be inherited and overridden as all base configs."""
+    (tmp_path / 'mine.py').write_text(f"""
+_base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py', 'mmdet::_base_/default_runtime.py',
+          '{FOLDER}/_base_/default_runtime.py', '{FOLDER}/_base_/datasets/bundled_detection.py',
+          '{FOLDER}/_base_/schedules/bundled_17e.py']
+model = dict(backbone=dict(init_cfg=None), bbox_head=dict(num_classes=len(_base_.metainfo.classes)))
+train_cfg = dict(max_epochs=3)
+""")
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    assert cfg.train_cfg == dict(type='EpochBasedTrainLoop', max_epochs=3, val_interval=2)
+    cfg.merge_from_dict(dict(work_dir=str(tmp_path), log_level='ERROR'))
+    assert Runner.from_cfg(cfg).model.bbox_head.num_classes == len(CLASSES)
+
+
+def test_cascade_without_masks_gets_boxes_alone():
+    cfg = load_config('mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py')
+    use_bundled(cfg)
+    init_default_scope('mmdet')
+    assert not MODELS.build(cfg.model).with_mask and cfg.val_evaluator.metric == 'bbox'
 
 
 def test_resnet_from_scratch_is_not_frozen():

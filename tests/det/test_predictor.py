@@ -14,7 +14,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
-from pit_downstream.det.bundled import use_bundled
+from pit_downstream.det.config_utils import use_bundled
 from pit_downstream.results.records import model_key
 from pit_downstream.det.predictor import DetectorPredictor, build_detector
 from pit_downstream.det.samples import detection_samples

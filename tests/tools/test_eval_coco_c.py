@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 import pit_downstream.corruptions  # noqa: F401  registers them, before a test puts the registry back
 from pit_downstream.utils.registry import CORRUPTIONS
-from pit_downstream.det.bundled import use_bundled
+from pit_downstream.det.config_utils import use_bundled
 from pit_downstream.det.predictor import build_detector
 from pit_downstream.det.ground_truth import coco_tools
 
