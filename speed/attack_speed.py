@@ -3,10 +3,10 @@
 python -m speed.attack_speed [--model 'pit_ti(img_size=64,num_classes=10)'] [--weights FILE --data DIR]
     [--images 64] [--steps 20] [--repeat 3] [--threads 2] [--quick]
 
-to the end: every image takes every step, as in torchattacks. as it comes: a fooled image leaves the batch, the default
+all steps: every image takes every step, as in torchattacks. early exit: a fooled image leaves the batch, the default
 of our attacks; the saving depends on the model. Without --weights and --data (a folder per class) the model is random,
 the images are photographs, and the labels are the model's predictions. The sides alternate in one process; the median
-counts. Writes attack_speed.json.
+counts.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from speed.environment import bench_parser, in_turns, keep, medians
 from pit_downstream.attacks.base import build_attack
 from pit_downstream.utils.protocols import Batch, Sample
 from pit_downstream.utils.spec import Spec
@@ -22,8 +21,11 @@ from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.utils.rng import BatchRng
+from speed.runner import DEVICE, bench_parser, record, time_sides
+from speed.table import SECONDS, Comparison, Spread
 from tests.corruptions.photographs import NAMES, photograph
 
+PEER = 'torchattacks'
 EPSILON = {'Linf': 8 / 255, 'L2': 0.5}  # as in RobustBench for CIFAR-10
 
 
@@ -68,25 +70,24 @@ def batch_of(predictor: ClassifierPredictor, data: str | None, count: int) -> Ba
                                                   for one, label in zip(chosen, found, strict=True)))
 
 
-def compare(name: str, predictor: ClassifierPredictor, batch: Batch, steps: int, repeat: int) -> dict:
+def compare(name: str, predictor: ClassifierPredictor, batch: Batch, steps: int, repeat: int) -> list[Comparison]:
+    """Compare time per image and robust accuracy of an attack, with and without early exit."""
     labels, model = predictor.labels(batch), Logits(predictor).eval()
     rng = BatchRng(0, range(len(labels)), device=batch.images.device)
 
     def run(attack: Callable) -> Callable[[], Tensor]:
         return lambda: attack(predictor, batch, rng)
-    sides = {'ours, to the end': run(ours(name, steps, to_end=True)), 'ours, as it comes': run(ours(name, steps,
-             to_end=False)), 'torchattacks': lambda: theirs(name, model, steps)(batch.images, labels)}
-    times = in_turns(sides, repeat)
-    median = medians(times)
-    robust = {side: round((predictor.logits(work()).argmax(1) == labels).float().mean().item(), 4)
+    sides = {'all steps': run(ours(name, steps, to_end=True)), 'early exit': run(ours(name, steps, to_end=False)),
+             PEER: lambda: theirs(name, model, steps)(batch.images, labels)}
+    times = {side: Spread.of(*(one / len(labels) for one in found))
+             for side, found in time_sides(sides, repeat).items()}
+    robust = {side: Spread.of((predictor.logits(work()).argmax(1) == labels).float().mean().item())
               for side, work in sides.items()}
-    return {
-        'name': name, 'model': predictor.name, 'images': len(labels), 'shape': list(batch.images.shape[1:]),
-        'steps': 1 if name == 'fgsm' else steps,
-        'ms_per_image': {side: round(1e3 * one / len(labels), 3) for side, one in median.items()},
-        'seconds': {side: [round(one, 4) for one in found] for side, found in times.items()}, 'robust_accuracy': robust,
-        'against': {side: {'time_ratio': round(median['torchattacks'] / median[f'ours, {side}'], 3)}
-                    for side in ('to the end', 'as it comes')}}
+    setting = f'an image of {len(labels)}, {predictor.name}'
+    case = f'{name}, 1 step' if name == 'fgsm' else f'{name}, {steps} steps'
+    return [Comparison(f'{case}, {side}', setting, metric, unit, found[side], PEER, found[PEER])
+            for metric, unit, found in (('time', SECONDS, times), ('robust accuracy', '', robust))
+            for side in ('early exit', 'all steps')]
 
 
 def main() -> None:
@@ -101,15 +102,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.quick:
         args.images, args.steps, args.repeat = 4, 3, 1
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    predictor = build_classifier(args.model, weights=args.weights, device=device)
+    predictor = build_classifier(args.model, weights=args.weights, device=DEVICE)
     predictor.model.requires_grad_(False)
     batch = batch_of(predictor, args.data, args.images)
-    rows = []
     for name in ('fgsm', 'pgd Linf', 'pgd L2', 'mim'):
-        rows.append(compare(name, predictor, batch, args.steps, args.repeat))
-        print('{name}: ms per image {ms_per_image}, {against}, robust {robust_accuracy}'.format(**rows[-1]), flush=True)
-    print(keep('attack_speed', rows, quick=args.quick))
+        record('attack_speed', compare(name, predictor, batch, args.steps, args.repeat), quick=args.quick)
 
 
 if __name__ == '__main__':

@@ -3,25 +3,21 @@
 python -m speed.attention_memory [--shape 800 1333] [--repeat 3] [--threads 2] [--quick]
 
 Each measurement runs in a separate process, so that the peak resident memory (ru_maxrss) belongs to it alone. The peak
-of the same process without the block is subtracted. On a GPU, torch's peak allocation is used. Writes
-attention_memory.json.
+of the same process without the block is subtracted. On a GPU, torch's peak allocation is used.
 """
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
-import sys
 import time
 
 import torch
 from torch import Tensor
 
-from speed.environment import bench_parser, keep
-from speed.rows import HERE
 from pit_downstream.backbones.layers import Attention, Block
 from pit_downstream.backbones.pit import ARCHS
+from speed.runner import DEVICE, bench_parser, peak_bytes, record, run_separately
+from speed.table import GIB, SECONDS, Comparison, Spread
 
 
 class ExplicitAttention(Attention):
@@ -40,52 +36,40 @@ def token_count(height: int, width: int) -> int:
     return ((height - arch.patch_size) // arch.stride + 1) * ((width - arch.patch_size) // arch.stride + 1) + 1
 
 
-def measure(kind: str, tokens: int) -> dict:
-    """Run one block forward and backward in this process. kind: 'fused', 'explicit', or 'nothing' for the baseline."""
+def measure(side: str, tokens: int) -> dict:
+    """Run one block forward and backward in this process. side: 'fused', 'explicit', or 'nothing' for the baseline."""
     torch.manual_seed(0)
     arch = ARCHS['s']
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    block = Block(arch.widths[0], arch.heads[0]).to(device)
-    if kind == 'explicit':
+    block = Block(arch.widths[0], arch.heads[0]).to(DEVICE)
+    if side == 'explicit':
         block.attn.__class__ = ExplicitAttention
-    images = torch.randn(1, tokens, arch.widths[0], device=device, requires_grad=True)
+    images = torch.randn(1, tokens, arch.widths[0], device=DEVICE, requires_grad=True)
     seconds, total = 0.0, 0.0
-    for _ in range(0 if kind == 'nothing' else 2):  # the first pass warms up
+    for _ in range(0 if side == 'nothing' else 2):  # the first pass warms up
         block.zero_grad()
         start = time.perf_counter()
         loss = block(images).sin().sum()
         loss.backward()
         total = loss.item()  # waits for the device
         seconds = time.perf_counter() - start
-    if device == 'cuda':
-        return {'seconds': seconds, 'bytes': torch.cuda.max_memory_allocated(), 'sum': total}
-    return {'seconds': seconds, 'bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, 'sum': total}
+    return {'seconds': seconds, 'bytes': peak_bytes(), 'sum': total}
 
 
-def in_its_own_process(kind: str, tokens: int, threads: int) -> dict:
-    command = [sys.executable, '-m', 'speed.attention_memory', '--measure', kind, str(tokens),
-               '--threads', str(threads)]
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
-
-
-def compare(height: int, width: int, *, repeat: int, threads: int) -> dict:
+def compare(height: int, width: int, *, repeat: int, threads: int) -> list[Comparison]:
     tokens = token_count(height, width)
     runs: dict[str, list[dict]] = {'nothing': [], 'fused': [], 'explicit': []}
     for _ in range(repeat):  # alternating, so that a load spike affects all
-        for kind in runs:
-            runs[kind].append(in_its_own_process(kind, tokens, threads))
-    peak = {kind: statistics.median(run['bytes'] for run in kind_runs) for kind, kind_runs in runs.items()}
-    seconds = {kind: [run['seconds'] for run in kind_runs] for kind, kind_runs in runs.items()}
-    extra = {kind: peak[kind] - peak['nothing'] for kind in ('fused', 'explicit')}
-    return {
-        'image': [height, width], 'tokens': tokens, 'batch': 1, 'dtype': 'float32', 'repeat': repeat,
-        'extra_gib': {kind: round(size / 2 ** 30, 3) for kind, size in extra.items()},
-        'seconds': {kind: seconds[kind] for kind in ('fused', 'explicit')},
-        'memory_ratio': round(extra['explicit'] / extra['fused'], 1),
-        'time_ratio': round(statistics.median(seconds['explicit']) / statistics.median(seconds['fused']), 2),
-        'relative_difference': abs(runs['fused'][0]['sum'] / runs['explicit'][0]['sum'] - 1),
-    }
+        for side, found in runs.items():
+            found.append(run_separately('attention_memory', '--measure', side, tokens, '--threads', threads))
+    base = statistics.median(run['bytes'] for run in runs['nothing'])
+    extra = {side: Spread.of(*((run['bytes'] - base) / 2 ** 30 for run in runs[side])) for side in runs}
+    times = {side: Spread.of(*(run['seconds'] for run in runs[side])) for side in runs}
+    same = abs(runs['fused'][0]['sum'] / runs['explicit'][0]['sum'] - 1)
+    what = ('a block of PiT-S, forward and backward', f'stage 1 at {height} x {width}')
+    peer = 'the explicit map'
+    return [Comparison(*what, 'memory', GIB, extra['fused'], peer, extra['explicit']),
+            Comparison(*what, 'time', SECONDS, times['fused'], peer, times['explicit']),
+            Comparison(*what, 'relative difference of sums', '', Spread.of(same), peer)]
 
 
 def main() -> None:
@@ -100,10 +84,7 @@ def main() -> None:
         return
     if args.quick:
         args.shape, args.repeat = (224, 224), 1
-    result = compare(*args.shape, repeat=args.repeat, threads=args.threads)
-    print(f'{result["tokens"]} tokens: fused {result["extra_gib"]["fused"]} GiB, explicit '
-          f'{result["extra_gib"]["explicit"]} GiB (x{result["memory_ratio"]}); time x{result["time_ratio"]}')
-    print(keep('attention_memory', [result], quick=args.quick))
+    record('attention_memory', compare(*args.shape, repeat=args.repeat, threads=args.threads), quick=args.quick)
 
 
 if __name__ == '__main__':

@@ -7,33 +7,33 @@ python -m speed.autoattack --weights FILE --data DIR --original DIR [--torchatta
 autoattack/. --torchattacks: also its APGD-CE, APGD-T, FAB-T and Square with the official budgets, each on the images
 that the previous one did not fool (its AutoAttack has 10 steps). All use the same model, images and batch size (250 in
 the original), on one CPU thread. Seconds are CPU time, which a busy machine hardly changes; wall time is also reported.
-Passes are counted per image and include the original's model checks. Writes autoattack.json after every epsilon.
+Passes are counted per image and include the original's model checks.
 """
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from speed.environment import environment
 from pit_downstream.attacks import autoattack
 from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.models import build_classifier
+from speed.runner import record
+from speed.table import SECONDS, Comparison, Spread
 
-OUT = Path(__file__).with_suffix('.json')
 Method = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class CountingPredictor(nn.Module):
     """Classifier of images in [0, 1] that counts its input images, and those with gradients."""
 
-    def __init__(self, predictor):
+    def __init__(self, predictor: ClassifierPredictor):
         super().__init__()
         self.inner, self.logits = predictor.model, predictor.logits
         self.forward_images = self.backward_images = 0
@@ -67,11 +67,11 @@ def torchattacks_members(args: argparse.Namespace, epsilon: float) -> Method:
                    torchattacks.APGDT(model, steps=100, n_classes=10, **shared),
                    torchattacks.FAB(model, steps=100, n_classes=10, multi_targeted=True, n_restarts=1, **shared),
                    torchattacks.Square(model, n_queries=5000, **shared))
-        found = images.clone()
+        adversarial = images.clone()
         for member in members:
-            for part in right(model, found, labels, args.batch).nonzero().flatten().split(args.batch):
-                found[part] = member(images[part], labels[part]).detach()
-        return found
+            for part in right(model, adversarial, labels, args.batch).nonzero().flatten().split(args.batch):
+                adversarial[part] = member(images[part], labels[part]).detach()
+        return adversarial
     return run
 
 
@@ -80,32 +80,33 @@ def right(model: nn.Module, images: Tensor, labels: Tensor, batch: int) -> Tenso
     return torch.cat([model(part).argmax(1) for part in images.split(batch)]) == labels
 
 
-def measured(method: Method, predictor, images: Tensor, labels: Tensor, args: argparse.Namespace
-             ) -> tuple[dict, Tensor]:
+def measure(method: Method, predictor: ClassifierPredictor, images: Tensor, labels: Tensor, args: argparse.Namespace
+            ) -> tuple[dict[tuple[str, str], float], Tensor]:
+    """Return {(metric, unit): value} of an attack, and which images it did not fool."""
     model = CountingPredictor(predictor).eval()
     wall, cpu = time.perf_counter(), time.process_time()
-    found = method(model, images, labels)
-    row = {'cpu_s': round(time.process_time() - cpu, 1), 'wall_s': round(time.perf_counter() - wall, 1),
-           'forwards_per_image': round(model.forward_images / len(images), 1),
-           'backwards_per_image': round(model.backward_images / len(images), 1)}
-    standing = right(model, found, labels, args.batch)
+    adversarial = method(model, images, labels)
+    values = {('CPU time', SECONDS): time.process_time() - cpu, ('wall time', SECONDS): time.perf_counter() - wall,
+              ('forward passes', ''): model.forward_images / len(images),
+              ('backward passes', ''): model.backward_images / len(images)}
+    robust = right(model, adversarial, labels, args.batch)
     order = {'Linf': float('inf'), 'L2': 2, 'L1': 1}[args.norm]
-    size = torch.linalg.vector_norm((found - images).flatten(1), ord=order, dim=1).amax()
-    return row | {'robust_accuracy': round(standing.float().mean().item(), 4), 'largest_size': size.item()}, standing
+    size = torch.linalg.vector_norm((adversarial - images).flatten(1), ord=order, dim=1).amax()
+    return values | {('robust accuracy', ''): robust.float().mean().item(), ('largest size', ''): size.item()}, robust
 
 
-def compare(epsilon: Fraction, args: argparse.Namespace, predictor, images: Tensor, labels: Tensor) -> dict:
-    methods = {'ours': ours, 'original': original if args.original else None,
-               'torchattacks': torchattacks_members if args.torchattacks else None}
-    rows, standing = {}, {}
-    for name, method in methods.items():
+def compare(epsilon: Fraction, args: argparse.Namespace, predictor: ClassifierPredictor, images: Tensor, labels: Tensor
+            ) -> Iterator[Comparison]:
+    peers = {'original': original if args.original else None,
+             'torchattacks': torchattacks_members if args.torchattacks else None}
+    what = 'AutoAttack, standard', f'{args.norm} {epsilon * 255}/255, {len(images)} images, {predictor.name}'
+    mine, robust = measure(ours(args, float(epsilon)), predictor, images, labels, args)
+    for peer, method in peers.items():
         if method is not None:
-            rows[name], standing[name] = measured(method(args, float(epsilon)), predictor, images, labels, args)
-            print(f'{args.norm} {epsilon}: {name:12} {json.dumps(rows[name])}', flush=True)
-    for name in rows.keys() - {'ours'}:
-        rows[name] |= {'times_ours': round(rows[name]['cpu_s'] / rows['ours']['cpu_s'], 2),
-                       'verdicts_that_differ': int((standing[name] != standing['ours']).sum())}
-    return {'norm': args.norm, 'epsilon': f'{epsilon * 255}/255', **rows}
+            found, standing = measure(method(args, float(epsilon)), predictor, images, labels, args)
+            found['verdicts that differ', ''], mine['verdicts that differ', ''] = int((standing != robust).sum()), 0
+            for (metric, unit), value in mine.items():
+                yield Comparison(*what, metric, unit, Spread.of(value), peer, Spread.of(found[metric, unit]))
 
 
 def main() -> None:
@@ -129,13 +130,8 @@ def main() -> None:
     images, labels = batch.images, predictor.labels(batch)
     clean = right(CountingPredictor(predictor), images, labels, args.batch).float().mean().item()
     print(f'{len(images)} images of {tuple(images.shape[1:])}, clean accuracy {clean:.4f}', flush=True)
-    results = []
     for epsilon in args.epsilons:
-        results.append(compare(epsilon, args, predictor, images, labels))
-        OUT.write_text(json.dumps({'model': args.model, 'images': len(images), 'shape': list(images.shape[1:]),
-                                   'clean_accuracy': round(clean, 4), 'batch': args.batch, 'results': results,
-                                   'environment': environment()}, indent=1) + '\n')
-    print(OUT)
+        record('autoattack', compare(epsilon, args, predictor, images, labels))
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
 python -m speed.coco_c_bundled [--config configs/retinanet_pit_ti.py] [--limit 20] [--threads 2] [--quick]
 
-The weights are random, since only time is measured. Writes work_dirs/bench/coco_c_speed.json.
+The weights are random, since only time is measured. Adds its rows to work_dirs/bench/results.csv.
 """
 
 import sys
@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 
 import pit_downstream.det  # noqa: F401  before anything of mmdet's
 from speed import coco_c_speed
-from speed.environment import bench_parser
+from speed.runner import bench_parser
 from mmdet.registry import MODELS
 from pit_downstream.det import config_utils
 from pit_downstream.datasets.shapes import ROOT

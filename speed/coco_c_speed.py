@@ -6,8 +6,8 @@ python -m speed.coco_c_speed CONFIG CHECKPOINT --data DIR [--limit 20] [--corrup
 Three runs are timed in sequence on the first images of the config's test set: 76 clean passes (decode, resize, detect,
 count; a few are run and scaled up), the whole benchmark as in tools/eval_coco_c.py, and mmdet's unchanged script. The
 script needs its folder on the path, an init_cfg in the backbone, and imagecorruptions patched to run
-(tests/reference/imagecorruptions_mended.py). A fourth run of ours, not timed, has mmdet's color order. Writes
-coco_c_speed.json with the seconds, their ratios, and the APs of the three.
+(tests/reference/imagecorruptions_mended.py). A fourth run of ours, not timed, has mmdet's color order. The APs of the
+three have rows of their own.
 """
 
 import argparse
@@ -18,6 +18,8 @@ import runpy
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -27,7 +29,6 @@ import torch
 from mmengine.config import Config
 
 import pit_downstream.det  # noqa: F401  before anything of mmdet's
-from speed.environment import bench_parser, keep
 from mmdet.datasets.transforms import transforms
 from pit_downstream.benchmarks import coco_c
 from pit_downstream.results.condition import CLEAN
@@ -37,9 +38,12 @@ from pit_downstream.det.metric import config_metrics
 from pit_downstream.det.predictor import build_detector
 from pit_downstream.det.samples import detection_samples
 from pit_downstream.evaluation.evaluator import measure
+from speed.runner import bench_parser, record
+from speed.table import SECONDS, Comparison, Spread
 from tests.reference.imagecorruptions_mended import reference
 
 MMDET = Path(importlib.util.find_spec('mmdet').origin).parent / '.mim'
+PEER = "mmdet's test_robustness.py"
 CLEAN_PASSES = 3  # passes that are run of the 76; the time is scaled up
 
 
@@ -89,18 +93,19 @@ def theirs(args: argparse.Namespace, cfg: Config, names: list[str], folder: str)
     return seconds, pickle.loads(Path(folder, 'out_results.pkl').read_bytes())
 
 
-def differences(names: list[str], right: Table, bgr: Table, mmdet: dict) -> dict:
-    """Return AP of the three by corruption, averaged over the severities."""
-    def mean(values) -> float:
-        return round(float(np.mean(list(values))), 4)
-    rows = {'clean': {'ours': right[CLEAN, 'AP'], 'mmdet': mmdet[names[0]][0]['coco/bbox_mAP']}}
+def mean_precisions(names: list[str], right: Table, bgr: Table, mmdet: dict, what: tuple[str, str]
+                    ) -> Iterator[Comparison]:
+    """Yield the AP of ours and of mmdet by corruption, averaged over the severities: our color order, then mmdet's."""
+    def mean(values: Iterable[float]) -> Spread:
+        return Spread.of(float(np.mean(list(values))))
+    yield Comparison(*what, 'AP, clean', '', Spread.of(right[CLEAN, 'AP']), PEER,
+                     Spread.of(mmdet[names[0]][0]['coco/bbox_mAP']))
     for name in names:
-        rows[name] = {
-            'ours': mean(right[coco_c.make_condition(name, severity), 'AP'] for severity in coco_c.SEVERITIES),
-            'ours, bgr': mean(bgr[coco_c.make_condition(name, severity, order='bgr'), 'AP']
-                              for severity in coco_c.SEVERITIES),
-            'mmdet': mean(mmdet[name][severity]['coco/bbox_mAP'] for severity in coco_c.SEVERITIES)}
-    return rows
+        theirs = mean(mmdet[name][severity]['coco/bbox_mAP'] for severity in coco_c.SEVERITIES)
+        for table, order in ((right, ''), (bgr, 'bgr')):
+            about = {'order': order} if order else {}
+            mine = mean(table[coco_c.make_condition(name, severity, **about), 'AP'] for severity in coco_c.SEVERITIES)
+            yield Comparison(*what, ', '.join(filter(None, ('AP', name, order))), '', mine, PEER, theirs)
 
 
 def main() -> None:
@@ -120,18 +125,16 @@ def main() -> None:
     conditions = coco_c.list_conditions(names)
     with tempfile.TemporaryDirectory() as folder:
         cfg = small_config(args, folder)
-        one_pass = min(ours(args, cfg, (CLEAN,))[0] for _ in range(CLEAN_PASSES))
+        passes = [len(conditions) * ours(args, cfg, (CLEAN,))[0] for _ in range(CLEAN_PASSES)]
         whole, table = ours(args, cfg, conditions)
         slow, mmdet = theirs(args, cfg, names, folder)
         _, bgr = ours(args, cfg, coco_c.list_conditions(names, order='bgr'))
-    result = {
-        'model': table.model, 'images': args.limit, 'passes': len(conditions), 'workers': args.workers,
-        'clean_passes_alone_seconds': round(one_pass * len(conditions), 2), 'ours_seconds': round(whole, 2),
-        'mmdet_seconds': round(slow, 2), 'ours_to_clean_passes': round(whole / one_pass / len(conditions), 3),
-        'mmdet_to_ours': round(slow / whole, 2), 'AP': differences(names, table, bgr, mmdet)}
-    print('{ours_seconds} s for everything: x{ours_to_clean_passes} of the clean passes alone; mmdet took '
-          '{mmdet_seconds} s, x{mmdet_to_ours} of ours'.format(**result))
-    print(keep('coco_c_speed', [result], quick=args.quick or args.aside))
+    what = 'COCO-C, end to end', f'{table.model}, {args.limit} images, {len(conditions)} passes'
+    clean = replace(Spread.of(*passes), median=min(passes))  # the fastest counts: a bound
+    record('coco_c_speed', [
+        Comparison(*what, 'time', SECONDS, Spread.of(whole), PEER, Spread.of(slow)),
+        Comparison(*what, 'time', SECONDS, Spread.of(whole), 'as many clean passes', clean, True),
+        *mean_precisions(names, table, bgr, mmdet, what)], quick=args.quick or args.aside)
 
 
 if __name__ == '__main__':

@@ -1,16 +1,16 @@
 """Attention collapse: ViT-16 and DeepViT-16 trained side by side on CIFAR-10 for the same short schedule.
 
 python -m speed.collapse --data DIR --out DIR [--steps 400] [--batch-size 32] [--seed 0]
-python -m speed.collapse --out DIR       draws and prints collapse.json again
+python -m speed.collapse --out DIR       draws and prints docs/results/collapse.csv again
 
 --data: a folder per class of images of one size under train/ and test/. --out: collapse.png, and the checkpoint that
 resumes an interrupted run. Both models get the same batch in every step and start from equal weights where they share
 them. All test images are classified and traced before the first step and after the last one, to compare untrained with
-trained attention maps. Writes collapse.json beside this file.
+trained attention maps. Writes docs/results/collapse.csv.
 """
 
 import argparse
-import json
+import csv
 import math
 import os
 import time
@@ -27,13 +27,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pit_downstream.backbones  # noqa: F401  registers the models
-from speed.environment import environment
 from pit_downstream.attention.figures import block_values, draw_similarity, neighbour_similarity
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.metrics.attention import AttentionCollapse
+from speed.table import HERE
 
-OUT = Path(__file__).with_suffix('.json')
-NAMES = ('vit_16', 'deepvit_16')
+OUT = HERE.parent / 'docs' / 'results' / 'collapse.csv'
+NAMES, MOMENTS = ('vit_16', 'deepvit_16'), ('untrained', 'trained')
+COLUMNS = tuple(f'{name} {moment}' for moment in MOMENTS for name in NAMES)
 LR, WEIGHT_DECAY = 5e-4, 0.05  # dvit_repo, scripts/*.yaml
 CLIP = 1.0  # gradient norm
 WARM_UP = 0.1  # fraction of the steps
@@ -178,16 +179,32 @@ def measure_both(training: Training, moment: str, test: tuple[Tensor, Tensor]) -
         training.save()
 
 
-def report(training: Training, images: tuple[int, int]) -> dict:
-    args = training.args
-    settings = {'data': 'CIFAR-10', 'train_images': images[0], 'test_images': images[1], 'img_size': args.img_size,
-                'steps': args.steps, 'batch_size': args.batch_size, 'seed': args.seed,
-                'dtype': 'float32' if args.float32 else 'bfloat16 autocast; measured in float32',
-                'optimizer': f'AdamW, lr {LR}, weight decay {WEIGHT_DECAY}, clip {CLIP}, warm-up {WARM_UP}, cosine',
-                'augmentation': f'shift by up to {MARGIN} px of 32, mirror'}
-    return {'settings': settings, 'measured': training.measured,
-            'train_loss': {name: losses[9::10] for name, losses in training.losses.items()},
-            'environment': environment()}
+def write_values(training: Training) -> None:
+    """Write every value to docs/results/collapse.csv: a row per metric and layer, a column per model and moment."""
+    table: dict[tuple[str, str], dict[str, float]] = {}
+    for moment, both in training.measured.items():
+        for name, one in both.items():
+            for key, value in {'accuracy@': one['accuracy'], **one['values']}.items():
+                table.setdefault(tuple(key.split('@')), {})[f'{name} {moment}'] = value
+    for name, losses in training.losses.items():
+        for step in range(9, len(losses), 10):
+            table.setdefault(('train_loss', f'step{step + 1}'), {})[f'{name} trained'] = losses[step]
+    with OUT.open('w', newline='') as file:
+        writer = csv.DictWriter(file, ('metric', 'layer', *COLUMNS), lineterminator='\n')
+        writer.writeheader()
+        writer.writerows({'metric': metric, 'layer': layer, **row} for (metric, layer), row in table.items())
+
+
+def read_values() -> dict[str, dict[str, dict]]:
+    """Return {moment: {model: {'accuracy': ..., 'values': {'metric@layer': ...}}}} from docs/results/collapse.csv."""
+    with OUT.open(newline='') as file:
+        rows = [row for row in csv.DictReader(file) if row['metric'] != 'train_loss']
+    measured: dict[str, dict[str, dict]] = {moment: {} for moment in MOMENTS}
+    for column in COLUMNS:
+        name, moment = column.split()
+        values = {f'{row["metric"]}@{row["layer"]}': float(row[column]) for row in rows if row[column]}
+        measured[moment][name] = {'accuracy': values.pop('accuracy@'), 'values': values}
+    return measured
 
 
 def main() -> None:
@@ -202,14 +219,14 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.data:
-        OUT.write_text(json.dumps(train_and_measure(args), indent=1) + '\n')
-    measured = json.loads(OUT.read_text())['measured']
+        train_and_measure(args)
+    measured = read_values()
     draw_similarity({f'{name} {moment}': one['values'] for moment, both in measured.items()
                      for name, one in both.items()}, args.out / 'collapse.png')
     print(summary_table(measured), *(block_table(both) for both in measured.values()), sep='\n\n')
 
 
-def train_and_measure(args: argparse.Namespace) -> dict:
+def train_and_measure(args: argparse.Namespace) -> None:
     train, test = read_images(args.data / 'train'), read_images(args.data / 'test')
     training = Training(args)
     if training.path.exists():
@@ -218,7 +235,7 @@ def train_and_measure(args: argparse.Namespace) -> dict:
         measure_both(training, 'untrained', test)
     training.run(*train)
     measure_both(training, 'trained', test)
-    return report(training, (len(train[0]), len(test[0])))
+    write_values(training)
 
 
 def summary_table(measured: dict) -> str:

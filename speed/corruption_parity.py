@@ -4,32 +4,33 @@ python -m speed.corruption_parity --images DIR [--count 4] [--sizes 224x224 480x
 
 `count` images of DIR, evenly spaced in the order of their names, are resampled to each size. For each corruption,
 severity and size it reports the fraction of values within one gray level, the number beyond, and the largest
-difference. Writes corruption_parity.json.
+difference. Writes docs/results/corruption_parity.csv.
 """
 
 import argparse
-import json
+import csv
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from speed.environment import environment
 from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions import corrupt
 from pit_downstream.corruptions.base import REFERENCE
+from speed.table import HERE
 from tests.reference.imagecorruptions_mended import Replay, reference
 
 REFERENCED = [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['source'] == REFERENCE]
-OUT = Path(__file__).with_suffix('.json')
+OUT = HERE.parent / 'docs' / 'results' / 'corruption_parity.csv'
 SUFFIXES = {'.jpeg', '.jpg', '.png'}
 
 
-def pictures(folder: Path, count: int) -> list[Path]:
+def image_files(folder: Path, count: int) -> list[Path]:
+    """Return `count` images, evenly spaced in the order of their names."""
     found = sorted(path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES)
     if len(found) < count:
-        raise SystemExit(f'expected {count} images or more under {folder}, found {len(found)}')
+        raise SystemExit(f'--images needs {count} images or more, found {len(found)} in {folder}. Lower --count.')
     return found[::len(found) // count][:count]
 
 
@@ -52,18 +53,20 @@ def main() -> None:
     parser.add_argument('--sizes', nargs='+', default=['224x224', '480x640'])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    paths = pictures(args.images, args.count)
-    results = []
+    paths = image_files(args.images, args.count)
+    rows = []
     for size in args.sizes:
         height, width = map(int, size.split('x'))
         images = [np.array(Image.open(path).convert('RGB').resize((width, height), Image.BICUBIC)) for path in paths]
         for name in REFERENCED:
-            rows = {severity: compare(name, severity, images) for severity in range(1, 6)}
-            results.append({'corruption': name, 'size': size, 'severities': rows})
-            shares = (f'{row["within_one"]:.6f} (max {row["max"]})' for row in rows.values())
-            print(f'{size} {name:18}', *shares, flush=True)
-    OUT.write_text(json.dumps({'images': [path.name for path in paths], 'results': results,
-                               'environment': environment()}, indent=1) + '\n')
+            found = [compare(name, severity, images) for severity in range(1, 6)]
+            rows += [{'corruption': name, 'size': size, 'severity': severity, **row}
+                     for severity, row in enumerate(found, 1)]
+            print(f'{size} {name:18}', *(f'{row["within_one"]:.6f} (max {row["max"]})' for row in found), flush=True)
+    with OUT.open('w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
     print(OUT)
 
 

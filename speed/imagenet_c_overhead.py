@@ -6,11 +6,10 @@ python -m speed.imagenet_c_overhead [--data DIR] [--model pit_s] [--batch-size 2
 The whole benchmark, clean and 15 corruptions x 5 severities, runs as in tools/eval_imagenet_c.py: a worker decodes the
 images, which are corrupted, classified, counted and stored. Before and after it, the model alone processes prepared
 batches of the same images, half of `--forwards` times each; with fewer than 76 that time is scaled up. Weights are
-random, since only time is measured. Without --data the bundled images are used. Writes imagenet_c_overhead.json, or
-with bundled images work_dirs/bench/imagenet_c_overhead.json, with the ratio and a breakdown of the remaining time.
+random, since only time is measured. The time of each part of the run has a row of its own. Without --data the bundled
+images are used, and the rows are added to work_dirs/bench/results.csv.
 """
 
-import os
 import tempfile
 import time
 from collections import defaultdict
@@ -20,7 +19,6 @@ from typing import Any
 
 import torch
 
-from speed.environment import bench_parser, keep
 from pit_downstream.benchmarks import imagenet_c
 from pit_downstream.utils.protocols import Batch
 from pit_downstream.results.records import ResultStore
@@ -33,6 +31,8 @@ from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.metrics.classification import ClassificationMetric, classification_metrics
+from speed.runner import DEVICE, bench_parser, record
+from speed.table import SECONDS, Comparison, Spread
 
 BUNDLED = 'data/shapes'
 PASSES = len(imagenet_c.list_conditions())  # 76
@@ -88,8 +88,8 @@ def whole_seconds(predictor: ClassifierPredictor, samples: Any, folder: str, clo
 
 def watch(clock: Clock, predictor: ClassifierPredictor) -> None:
     """Wrap the functions of a run to time them separately."""
-    corrupted, passes = evaluator.corrupted, evaluator.passes
-    evaluator.corrupted = lambda *args: clock.iterated('corruption', corrupted(*args))
+    apply_corruption, passes = evaluator.apply_corruption, evaluator.passes
+    evaluator.apply_corruption = lambda *args: clock.iterated('corruption', apply_corruption(*args))
     evaluator.passes = lambda *args, **kwargs: (
         clock.iterated('waiting for images', batches) for batches in passes(*args, **kwargs))
     predictor.predict = clock.called('forward', predictor.predict)
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument('--limit', type=int)
     parser.add_argument('--amp', choices=['bf16', 'fp16'])
     parser.add_argument('--cache', action='store_true')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--device', default=DEVICE)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.quick:
@@ -125,17 +125,16 @@ def main() -> None:
         watch(clock, predictor)
         whole = whole_seconds(predictor, CachedSamples(samples, folder) if args.cache else samples, folder, clock,
                               batch_size=args.batch_size, workers=args.workers)
-        parts = {name: round(seconds, 2) for name, seconds in clock.seconds.items()}
+        parts = dict(clock.seconds)
         alone += forward_seconds(predictor, batches, args.forwards - args.forwards // 2, clock)
     alone *= PASSES / args.forwards
-    parts['the rest'] = round(whole - sum(parts.values()), 2)
-    result = {'model': predictor.name, 'samples': samples.name, 'batch': args.batch_size, 'workers': args.workers,
-              'cache': args.cache, 'passes': PASSES, 'forward_passes_measured': args.forwards,
-              'forward_alone_seconds': round(alone, 2), 'whole_seconds': round(whole, 2),
-              'ratio': round(whole / alone, 3), 'whole_by_part': parts, 'load_before': os.getloadavg()[0]}
-    print('{whole_seconds} s for everything, {forward_alone_seconds} s for the forward passes alone: x{ratio}; '
-          '{whole_by_part}'.format(**result))
-    print(keep('imagenet_c_overhead', [result], quick=args.quick or not args.data))
+    parts['the rest'] = whole - sum(parts.values())
+    what, setting = 'ImageNet-C, end to end', f'{predictor.name}, {samples.name}'
+    peer = 'its forward passes alone'
+    record('imagenet_c_overhead', [
+        Comparison(what, setting, 'time', SECONDS, Spread.of(whole), peer, Spread.of(alone), bound=True),
+        *(Comparison(what, setting, f'time of {name}', SECONDS, Spread.of(found)) for name, found in parts.items())],
+        quick=args.quick or not args.data)
 
 
 if __name__ == '__main__':

@@ -3,21 +3,21 @@
 python -m speed.padding [--shape 800 1333] [--smaller 800 1066] [--repeat 5] [--forward-only] [--quick]
 
 padded: both at the larger size, attention includes the padding. alone: each at its size (backbones/sizes.py).
-masked: as padded, with a boolean mask of the padding for PyTorch's fused attention. Writes padding.json.
+masked: as padded, with a boolean mask of the padding for PyTorch's fused attention.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speed.environment import bench_parser, keep
 from pit_downstream.backbones import PiT
 from pit_downstream.backbones.sizes import forward_per_size
+from speed.runner import DEVICE, bench_parser, record, seconds, time_sides
+from speed.table import SECONDS, Comparison, Spread
 
 
 @contextmanager
@@ -44,35 +44,38 @@ def masked_attention(backbone: PiT, images: Tensor, sizes: list[tuple[int, int]]
         F.scaled_dot_product_attention = fused
 
 
-def seconds(run: Callable[[], tuple[Tensor, ...]], backward: bool) -> float:
-    """Measure the seconds of a run. On a CPU this is process time, which other programs disturb less."""
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
-    start = clock()
-    total = sum(one.sum() for one in run())
-    if backward:
-        total.backward()
-    total.item()  # waits for the device
-    return clock() - start
-
-
-def compare(shape: tuple[int, int], smaller: tuple[int, int], repeat: int, backward: bool) -> dict:
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+def compare(shape: tuple[int, int], smaller: tuple[int, int], repeat: int, backward: bool) -> list[Comparison]:
     torch.manual_seed(0)
-    backbone = PiT('s').to(device).train(backward).requires_grad_(backward)
+    backbone = PiT('s').to(DEVICE).train(backward).requires_grad_(backward)
     sizes = [tuple(shape), tuple(smaller)]
-    images = torch.zeros(2, 3, *shape, device=device)
+    images = torch.zeros(2, 3, *shape, device=DEVICE)
     for image, (height, width) in zip(images, sizes):
-        image[:, :height, :width] = torch.randn(3, height, width, device=device)
-    ways = {'padded': lambda: backbone(images), 'alone': lambda: forward_per_size(backbone._maps, images, sizes)}
-    runs = {name: [] for name in (*ways, 'masked')}
-    for _ in range(repeat + 1):  # the first is a warm-up
-        for name, way in ways.items():
-            runs[name].append(seconds(way, backward))
-        with masked_attention(backbone, images, sizes):
-            runs['masked'].append(seconds(ways['padded'], backward))
-    median = {name: round(statistics.median(times[1:]), 3) for name, times in runs.items()}
-    return {'sizes': sizes, 'backward': backward, 'repeat': repeat, 'seconds': runs, 'median': median,
-            'ratio': {name: round(median[name] / median['padded'], 3) for name in ('alone', 'masked')}}
+        image[:, :height, :width] = torch.randn(3, height, width, device=DEVICE)
+
+    def run(forward: Callable[[], tuple[Tensor, ...]], *, masked: bool = False) -> Callable[[], None]:
+        def work() -> None:
+            with masked_attention(backbone, images, sizes) if masked else nullcontext():
+                total = torch.stack([one.sum() for one in forward()]).sum()
+                if backward:
+                    total.backward()
+        return work
+    times = {side: Spread.of(*found) for side, found in time_sides({
+        'padded': run(lambda: backbone(images)), 'alone': run(lambda: forward_per_size(backbone._maps, images, sizes)),
+        'masked': run(lambda: backbone(images), masked=True)}, repeat, clock=clock).items()}
+    setting = ' and '.join(f'{height} x {width}' for height, width in sizes)
+    return [Comparison('PiT-S, padding that does not leak', f'{setting}, forward{" and backward" * backward}', metric,
+                       SECONDS, times['alone'], peer, times[side])
+            for metric in ('time' if DEVICE == 'cuda' else 'CPU time',)
+            for side, peer in (('masked', 'masked attention'), ('padded', 'padded attention, which leaks'))]
+
+
+def clock(work: Callable[[], None]) -> float:
+    """Measure a run. On a CPU this is process time, which other programs disturb less."""
+    if DEVICE == 'cuda':
+        return seconds(work)
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 def main() -> None:
@@ -86,9 +89,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.quick:
         args.shape, args.smaller, args.repeat = (128, 160), (128, 128), 1
-    rows = [compare(args.shape, args.smaller, args.repeat, not args.forward_only)]
-    print(f'{rows[0]["sizes"]}: {rows[0]["median"]} s, against padded {rows[0]["ratio"]}')
-    print(keep('padding', rows, quick=args.quick))
+    record('padding', compare(args.shape, args.smaller, args.repeat, not args.forward_only), quick=args.quick)
 
 
 if __name__ == '__main__':

@@ -3,8 +3,8 @@
 python -m speed.pit_speed [--archs ti s] [--batch 8] [--repeat 7] [--threads 2] [--quick]
 
 All three have the same weights and the same images of 224 x 224, the only size that timm's model accepts. A training
-step is forward, cross-entropy, backward and AdamW. The sides alternate in one process; the median counts. Writes
-pit_speed.json: seconds, images per second, and the speedup of ours.
+step is forward, cross-entropy, backward and AdamW. The sides alternate in one process; the median counts. The largest
+difference between the logits of ours and of the two peers has a row of its own.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pit_downstream.backbones  # noqa: F401  registers the models
-from speed.attention_memory import ExplicitAttention
-from speed.environment import bench_parser, in_turns, keep, medians
 from pit_downstream.backbones.layers import Attention
+from speed.attention_memory import ExplicitAttention
+from speed.runner import DEVICE, bench_parser, record, time_sides
+from speed.table import SECONDS, Comparison, Spread
 
-DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+PEERS = {'timm': 'timm', 'explicit': 'the explicit map'}
 
 
 def models(arch: str) -> dict[str, nn.Module]:
@@ -56,31 +57,21 @@ def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[
     return run
 
 
-def difference(sides: dict[str, nn.Module], images: Tensor) -> float:
-    """Compute the largest difference between the logits of ours and of the others."""
-    logits = {name: forward(model, images)() for name, model in sides.items()}
-    return max((logits['ours'] - other).abs().max().item() for other in logits.values())
-
-
-def compare(arch: str, batch: int, repeat: int) -> list[dict]:
-    sides, rows = models(arch), []
+def compare(arch: str, batch: int, repeat: int) -> list[Comparison]:
+    sides, setting = models(arch), f'{batch} images of 224 x 224'
     images = torch.randn(batch, 3, 224, 224, device=DEVICE)
     labels = torch.arange(batch, device=DEVICE)
-    differs = difference(sides, images)
-    works = {'forward': {name: forward(model, images) for name, model in sides.items()}}
+    logits = {name: forward(model, images)() for name, model in sides.items()}
+    differs = max((logits['ours'] - logits[name]).abs().max().item() for name in PEERS)
+    results = [Comparison(f'pit_{arch}, forward', setting, 'largest difference of logits', '', Spread.of(differs),
+                          ' and '.join(PEERS.values()))]
     for mode in ('forward', 'training step'):
-        if mode != 'forward':
-            works[mode] = {name: training_step(model, images, labels) for name, model in sides.items()}
-        times = in_turns(works[mode], repeat)
-        median = medians(times)
-        rows.append({
-            'model': f'pit_{arch}', 'mode': mode, 'batch': batch, 'dtype': 'float32', 'logits_differ_by': differs,
-            'images_per_second': {name: round(batch / one, 2) for name, one in median.items()},
-            'seconds': {name: [round(one, 4) for one in found] for name, found in times.items()},
-            'against': {name: {'time_ratio': round(median[name] / median['ours'], 3)}
-                        for name in ('timm', 'explicit')}})
-        print('{model} {mode}: images/s {images_per_second}, {against}'.format(**rows[-1]), flush=True)
-    return rows
+        works = {name: forward(model, images) if mode == 'forward' else training_step(model, images, labels)
+                 for name, model in sides.items()}
+        times = {name: Spread.of(*found) for name, found in time_sides(works, repeat).items()}
+        results += [Comparison(f'pit_{arch}, {mode}', setting, 'time', SECONDS, times['ours'], peer, times[name])
+                    for name, peer in PEERS.items()]
+    return results
 
 
 def main() -> None:
@@ -92,8 +83,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.quick:
         args.archs, args.batch, args.repeat = ['ti'], 2, 1
-    rows = [row for arch in args.archs for row in compare(arch, args.batch, args.repeat)]
-    print(keep('pit_speed', rows, quick=args.quick))
+    for arch in args.archs:
+        record('pit_speed', compare(arch, args.batch, args.repeat), quick=args.quick)
 
 
 if __name__ == '__main__':

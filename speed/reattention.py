@@ -4,24 +4,20 @@ python -m speed.reattention [--eval-tokens 4150] [--train-tokens 2101] [--repeat
 
 eval: forward without gradients. train: forward and backward with batch statistics. Each measurement runs in a separate
 process, so that the peak resident memory (ru_maxrss) belongs to it alone. The peak of the same process without the
-attention is subtracted. On a GPU, torch's peak allocation is used. Writes reattention.json.
+attention is subtracted. On a GPU, torch's peak allocation is used.
 """
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from speed.environment import bench_parser, keep
-from speed.rows import HERE
 from pit_downstream.backbones.reattention import ReAttention
+from speed.runner import DEVICE, bench_parser, peak_bytes, record, run_separately
+from speed.table import GIB, SECONDS, Comparison, Spread
 
 HEADS, HEAD_DIM = 12, 32
 PASSES = 4  # per process; the first is a warm-up
@@ -35,7 +31,7 @@ class OfficialReAttention(ReAttention):
         return self.var_norm(self.reatten_matrix(attention)) * self.reatten_scale @ v
 
 
-KINDS = {'nothing': None, 'streaming': ReAttention, 'official': OfficialReAttention}
+SIDES = {'nothing': None, 'streaming': ReAttention, 'official': OfficialReAttention}
 
 
 def one_pass(module: ReAttention, qkv: list[Tensor]) -> float:
@@ -49,54 +45,35 @@ def one_pass(module: ReAttention, qkv: list[Tensor]) -> float:
     return sum(grad.double().square().sum() for grad in grads).item()  # waits for the device
 
 
-def measure(kind: str, mode: str, tokens: int) -> dict:
-    """Measure seconds of each pass, peak bytes and a sum of one `kind` in this process. mode: 'eval' or 'train'."""
+def measure(side: str, mode: str, tokens: int) -> dict:
+    """Measure seconds of each pass, peak bytes and a sum of one side in this process. mode: 'eval' or 'train'."""
     torch.manual_seed(0)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    cls = KINDS[kind]
-    module = (cls or ReAttention)(HEADS * HEAD_DIM, HEADS).train(mode == 'train').to(device)
-    qkv = [torch.randn(1, HEADS, tokens, HEAD_DIM, device=device, requires_grad=module.training) for _ in range(3)]
-    total, seconds = timed(lambda: one_pass(module, qkv)) if cls else (0.0, [])
-    if device == 'cuda':
-        return {'seconds': seconds, 'bytes': torch.cuda.max_memory_allocated(), 'sum': total}
-    return {'seconds': seconds, 'bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, 'sum': total}
-
-
-def timed(work: Callable[[], float]) -> tuple[float, list[float]]:
-    seconds = []
-    for _ in range(PASSES):
+    cls = SIDES[side]
+    module = (cls or ReAttention)(HEADS * HEAD_DIM, HEADS).train(mode == 'train').to(DEVICE)
+    qkv = [torch.randn(1, HEADS, tokens, HEAD_DIM, device=DEVICE, requires_grad=module.training) for _ in range(3)]
+    total, seconds = 0.0, []
+    for _ in range(PASSES if cls else 0):
         start = time.perf_counter()
-        total = work()
+        total = one_pass(module, qkv)
         seconds.append(time.perf_counter() - start)
-    return total, seconds[1:]
+    return {'seconds': seconds[1:], 'bytes': peak_bytes(), 'sum': total}
 
 
-def in_its_own_process(kind: str, mode: str, tokens: int, threads: int) -> dict:
-    command = [sys.executable, '-m', 'speed.reattention', '--measure', kind, mode, str(tokens),
-               '--threads', str(threads)]
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
-
-
-def compare(mode: str, tokens: int, *, repeat: int, threads: int) -> dict:
-    runs: dict[str, list[dict]] = {kind: [] for kind in KINDS}
-    for _ in range(repeat):  # the kinds alternate, so that a load spike affects all
-        for kind in KINDS:
-            runs[kind].append(in_its_own_process(kind, mode, tokens, threads))
-    peak = {kind: statistics.median(run['bytes'] for run in runs[kind]) for kind in KINDS}
-    sides = [kind for kind in KINDS if kind != 'nothing']
-    extra = {kind: peak[kind] - peak['nothing'] for kind in sides}
-    seconds = {kind: sorted(second for run in runs[kind] for second in run['seconds']) for kind in sides}
-    median = {kind: statistics.median(seconds[kind]) for kind in sides}
-    return {
-        'mode': mode, 'tokens': tokens, 'heads': HEADS, 'head_dim': HEAD_DIM, 'batch': 1, 'dtype': 'float32',
-        'extra_mib': {kind: round(size / 2 ** 20, 1) for kind, size in extra.items()},
-        'median_seconds': {kind: round(median[kind], 4) for kind in sides},
-        'seconds': {kind: [round(second, 4) for second in seconds[kind]] for kind in sides},
-        'memory_ratio': round(extra['official'] / extra['streaming'], 1),
-        'time_ratio': round(median['official'] / median['streaming'], 2),
-        'relative_difference': abs(runs['streaming'][0]['sum'] / runs['official'][0]['sum'] - 1),
-    }
+def compare(mode: str, tokens: int, *, repeat: int, threads: int) -> list[Comparison]:
+    runs: dict[str, list[dict]] = {side: [] for side in SIDES}
+    for _ in range(repeat):  # the sides alternate, so that a load spike affects all
+        for side, found in runs.items():
+            found.append(run_separately('reattention', '--measure', side, mode, tokens, '--threads', threads))
+    base = statistics.median(run['bytes'] for run in runs.pop('nothing'))
+    extra = {side: Spread.of(*((run['bytes'] - base) / 2 ** 30 for run in found)) for side, found in runs.items()}
+    times = {side: Spread.of(*(second for run in found for second in run['seconds'])) for side, found in runs.items()}
+    same = abs(runs['streaming'][0]['sum'] / runs['official'][0]['sum'] - 1)
+    what = ({'eval': 'Re-attention, forward', 'train': 'Re-attention, forward and backward'}[mode],
+            f'{tokens} tokens, {HEADS} heads of {HEAD_DIM}')
+    peer = 'the official formula'
+    return [Comparison(*what, 'memory', GIB, extra['streaming'], peer, extra['official']),
+            Comparison(*what, 'time', SECONDS, times['streaming'], peer, times['official']),
+            Comparison(*what, 'relative difference of sums', '', Spread.of(same), peer)]
 
 
 def main() -> None:
@@ -108,17 +85,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.measure:
-        kind, mode, tokens = args.measure
-        print(json.dumps(measure(kind, mode, int(tokens))))
+        side, mode, tokens = args.measure
+        print(json.dumps(measure(side, mode, int(tokens))))
         return
     if args.quick:
         args.eval_tokens, args.train_tokens, args.repeat = 197, 197, 1
-    results = [compare(mode, tokens, repeat=args.repeat, threads=args.threads)
-               for mode, tokens in (('eval', args.eval_tokens), ('train', args.train_tokens))]
-    for result in results:
-        print('{mode} at {tokens} tokens: seconds {median_seconds}, time x{time_ratio}; MiB {extra_mib}, '
-              'memory x{memory_ratio}; sums differ by {relative_difference:.0e}'.format(**result))
-    print(keep('reattention', results, quick=args.quick))
+    for mode, tokens in (('eval', args.eval_tokens), ('train', args.train_tokens)):
+        record('reattention', compare(mode, tokens, repeat=args.repeat, threads=args.threads), quick=args.quick)
 
 
 if __name__ == '__main__':

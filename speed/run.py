@@ -1,13 +1,13 @@
-"""Run every speed benchmark against its peer, one script after the other, and write the table of all results.
+"""Run every speed benchmark against its peer, one script after the other, and write the page of all results.
 
 python -m speed.run [--quick] [--only pit_speed reattention ...] [--threads 2]
     [--imagenet DIR] [--coco-c CONFIG CHECKPOINT DIR] [--classifier MODEL WEIGHTS DIR]
 
---quick: a short run that checks that all scripts work; files in this folder do not change. --imagenet: a folder of
-class folders for ImageNet-C. --coco-c: a detector, its weights and its data for COCO-C. Without them these two use
-bundled images and random weights, and write to work_dirs/bench as in a quick run. --classifier: a trained classifier
-and its images for the attacks. If a script fails, the others continue, and the failure is listed at the end. The
-machine should be idle; every row records its load. Takes half an hour on two cores without data, and about twenty
+--quick: a short run that checks that all scripts work; its rows are added to work_dirs/bench/results.csv. --imagenet: a
+folder of class folders for ImageNet-C. --coco-c: a detector, its weights and its data for COCO-C. Without them these
+two use bundled images and random weights, and add their rows there as in a quick run. --classifier: a trained
+classifier and its images for the attacks. If a script fails, the others continue, and the failure is listed at the end.
+The machine should be idle; every row records its load. Takes half an hour on two cores without data, and about twenty
 minutes each for --imagenet and --coco-c.
 """
 
@@ -16,8 +16,8 @@ import sys
 import time
 
 from speed import summary
-from speed.environment import bench_parser
-from speed.rows import HERE, QUICK
+from speed.runner import bench_parser
+from speed.table import HERE, QUICK, read_table
 
 SCRIPTS = ('pit_speed', 'attention_memory', 'reattention', 'training_step', 'padding', 'corruption_speed',
            'imagenet_c_overhead', 'coco_c_speed', 'attack_speed')
@@ -59,9 +59,9 @@ def main() -> None:
         if subprocess.run([sys.executable, *words], cwd=HERE.parent, check=False).returncode:
             failed.append(name)
         print(f'== {name}: {time.perf_counter() - start:.0f} s', flush=True)
-    print(f'\n{summary.text_of(QUICK)}' if args.quick else f'\n{summary.write()}')
+    print(f'\n{summary.tables(read_table(QUICK))}' if args.quick else f'\n{summary.write()}')
     if failed:
-        raise SystemExit(f'failed: {", ".join(failed)}; run each by itself to see why')
+        raise SystemExit(f'Scripts failed: {", ".join(failed)}. Run each by itself to see its error.')
 
 
 if __name__ == '__main__':

@@ -3,20 +3,17 @@
 python -m speed.training_step [CONFIG ...] [--shape 800 1333] [--threads 2] [--quick]
 
 Every config runs in a separate process, so that the peak (resident memory on a CPU, torch's allocation on a GPU)
-belongs to it alone, including libraries. A step is forward, backward and AdamW. Writes training_step.json.
+belongs to it alone, including libraries. A step is forward, backward and AdamW.
 """
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
 
 import torch
 
-from speed.environment import bench_parser, keep
-from speed.rows import HERE
+from speed.runner import DEVICE, bench_parser, peak_bytes, record, run_separately
+from speed.table import GIB, SECONDS, Comparison, Spread
 
 CONFIGS = ['configs/mask_rcnn_deepvit_s.py', 'configs/mask_rcnn_vit_s.py', 'configs/mask_rcnn_pit_s.py']
 
@@ -33,8 +30,7 @@ def build(config: str):
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model)
     model.init_weights()
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return model.train().to(device), build_optim_wrapper(model, cfg.optim_wrapper)
+    return model.train().to(DEVICE), build_optim_wrapper(model, cfg.optim_wrapper)
 
 
 def one_image(height: int, width: int) -> dict:
@@ -56,23 +52,14 @@ def one_image(height: int, width: int) -> dict:
 
 
 def measure(config: str, height: int, width: int, steps: int = 2) -> dict:
-    """Train `steps` steps in this process and time the last one. Returns seconds, peak_gib and loss."""
+    """Train `steps` steps in this process and time the last one. Return seconds, bytes and loss."""
     torch.manual_seed(0)
     model, optimizer = build(config)
     for _ in range(steps):
         start = time.perf_counter()
         loss = model.train_step(one_image(height, width), optimizer)['loss'].item()
         seconds = time.perf_counter() - start
-    peak = (torch.cuda.max_memory_allocated() if torch.cuda.is_available()
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    return {'seconds': round(seconds, 2), 'peak_gib': round(peak / 2 ** 30, 2), 'loss': loss}
-
-
-def in_its_own_process(config: str, height: int, width: int, threads: int) -> dict:
-    command = [sys.executable, '-m', 'speed.training_step', config, '--shape', str(height), str(width),
-               '--threads', str(threads), '--measure']
-    done = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return {'seconds': seconds, 'bytes': peak_bytes(), 'loss': loss}
 
 
 def main() -> None:
@@ -87,12 +74,13 @@ def main() -> None:
         return
     if args.quick:
         args.configs, args.shape = CONFIGS[-1:], (160, 224)
-    rows = []
     for config in args.configs:
-        found = in_its_own_process(config, *args.shape, args.threads)
-        rows.append({'config': config, 'image': list(args.shape), 'batch': 1, 'dtype': 'float32', **found})
-        print(f'{config}: {found["seconds"]} s, peak {found["peak_gib"]} GiB, loss {found["loss"]:.2f}', flush=True)
-    print(keep('training_step', rows, quick=args.quick))
+        found = run_separately('training_step', config, '--shape', *args.shape, '--threads', args.threads, '--measure')
+        what = (config, f'{args.shape[0]} x {args.shape[1]}')
+        record('training_step', [
+            Comparison(*what, 'time', SECONDS, Spread.of(found['seconds'])),
+            Comparison(*what, 'memory', GIB, Spread.of(found['bytes'] / 2 ** 30)),
+            Comparison(*what, 'loss', '', Spread.of(found['loss']))], quick=args.quick)
 
 
 if __name__ == '__main__':

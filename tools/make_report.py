@@ -3,7 +3,7 @@
 python tools/make_report.py work_dirs/records/results.jsonl work_dirs/* --out report.html
 python tools/make_report.py work_dirs speed --reference pit_s --figures figures --tables tables
 It reads records (results.jsonl, with verdicts and runs beside them; summaries that tools wrote with --json), mmengine's
-logs, the JSON of speed benchmarks, and images, from files and folders. It writes report.json and report.csv beside the
+logs, speed/results.csv, and images, from files and folders. It writes report.json and report.csv beside the
 page.
 """
 

@@ -1,5 +1,6 @@
 """Report inputs: result files found and read under the given paths."""
 
+import csv
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from pit_downstream.utils.spec import quote
 
 LARGEST_JSON = 8 << 20  # bytes; a larger file in a folder is an annotation file or a dump, not a summary
 PICTURES = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg'}
+SPEED_COLUMNS = {'benchmark', 'case', 'ours_median', 'peer_median', 'ratio', 'machine'}
 _FIELDS = ('model', 'dataset', 'condition', 'metric', 'value', 'count', 'seed')
 
 Key = tuple[str, str, int]  # model, dataset, seed
@@ -39,8 +41,8 @@ class Kept:
     """Contents of all input files.
 
     tables: one per model, dataset and seed. sources: the files of each. verdicts: by condition, then by image, whether
-    the model was right. logs: mmengine's scalars.json by work dir. speeds: benchmark JSONs by file. images: files by
-    folder.
+    the model was right. logs: mmengine's scalars.json by work dir. speeds: rows of tables of speed results by file.
+    images: files by folder.
     """
 
     tables: Mapping[Key, Table] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class Kept:
     verdicts: Mapping[Key, Mapping[str, CorrectById]] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
     logs: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
-    speeds: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
+    speeds: Mapping[Path, Sequence[Mapping[str, str]]] = field(default_factory=dict)
     pictures: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
 
 
@@ -65,14 +67,13 @@ def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) 
                                 'is there')
     own = [Path(folder).resolve() for folder in apart_from]
     files = [path for path in find(paths) if not set(own) & set(path.resolve().parents)]
-    speeds, summaries = {}, {}
+    summaries = {}
     for path in files:
         if path.suffix == '.json' and path.parent.name != 'vis_data':
             content = _read_json(path, named=path in paths)
             if rows := _summary_rows(path, content):
                 summaries[path] = rows
-            elif isinstance(content, dict) and isinstance(content.get('environment'), dict):
-                speeds[path] = content
+    speeds = {path: rows for path in files if path.suffix == '.csv' and (rows := _speed_rows(path))}
     stores = [path for path in files if path.suffix == '.jsonl' and not path.name.startswith(('verdicts', 'runs'))]
     tables, sources = _tables({path: ResultStore(path).located() for path in stores} | {
         path: [(f'record {number} of {path}', record) for number, record in enumerate(rows, 1)]
@@ -121,6 +122,18 @@ def _read_json(path: Path, *, named: bool) -> Any:
         if named:
             raise ValueError(f'expected JSON in {path}, got none: {error}; leave it out or fix it') from error
         return None
+
+
+def _speed_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table of speed results, with their devices from machines.json; [] for another CSV."""
+    with path.open(newline='', encoding='utf-8', errors='replace') as file:
+        columns = file.readline(1 << 12).strip().split(',')
+        rows = list(csv.DictReader(file, columns)) if SPEED_COLUMNS <= set(columns) else []
+    if not rows:
+        return []
+    beside = path.with_name('machines.json')
+    machines = _read_json(beside, named=True) if beside.is_file() else {}
+    return [{**row, 'device': machines.get(row['machine'], {}).get('device', row['machine'])} for row in rows]
 
 
 def _summary_rows(path: Path, content: Any) -> list[Record]:

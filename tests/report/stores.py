@@ -121,9 +121,10 @@ def write_everything(folder: Path) -> Path:
     write_store(folder / 'occlusion', occluded)
     write_log(folder / 'work_dirs' / 'retina', range(1, 7))
     (folder / 'benchmarks').mkdir()
-    (folder / 'benchmarks' / 'fast.json').write_text(json.dumps(
-        {'results': [{'mode': 'eval', 'ours_ms': 2, 'peer_ms': 5, 'times': 2.5}],
-         'environment': {'device': 'x86_64', 'commit': 'abc1234'}}))
+    (folder / 'benchmarks' / 'results.csv').write_text(
+        'benchmark,case,setting,metric,unit,ours_median,peer,peer_median,ratio,bound,commit,machine,threads\n'
+        'fast,eval,small,time,s,0.002,other,0.005,2.5,,abc1234,m1,2\nfast,eval,small,accuracy,,1,other,1,,,abc1234,m1,2\n')
+    (folder / 'benchmarks' / 'machines.json').write_text('{"m1": {"device": "x86_64"}}')
     (folder / 'pictures').mkdir()
     (folder / 'pictures' / 'gray.png').write_bytes(png())
     return folder

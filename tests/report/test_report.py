@@ -179,8 +179,8 @@ def test_collapse_training_speed_and_strengths(told, numbers):
     names = ('iterations', 'first loss', 'best', 'seconds per iteration')
     assert [run[name].value for name in names] == [6, 10, .06, .5]
     (fast,) = told.rows('speed').items()
-    assert fast[0] == ('fast', 'eval', 'ours ms 2; peer ms 5', 'time', 'x86_64', 'abc1234')
-    assert fast[1]['ratio'].value == 2.5
+    assert fast[0] == ('fast', 'eval', 'small', 'time', 'other', 'x86_64', '2', 'abc1234')
+    assert [fast[1][name].value for name in ('ours', "the peer's", 'ratio')] == [.002, .005, 2.5]
     points = numbers['strengths']['figures']['strength_1']['points']
     assert [(point['share'], point['value']) for point in points] == [
         (0, pytest.approx(1 - ALEXNET_CLEAN / 2)), (.25, pytest.approx(.45)), (.5, pytest.approx(.2))]
