@@ -6,7 +6,7 @@ python -m speed.coco_c_speed CONFIG CHECKPOINT --data DIR [--limit 20] [--corrup
 Three runs are timed in sequence on the first images of the config's test set: 76 clean passes (decode, resize, detect,
 count; a few are run and scaled up), the whole benchmark as in tools/eval_coco_c.py, and mmdet's unchanged script. The
 script needs its folder on the path, an init_cfg in the backbone, and imagecorruptions patched to run
-(tests/reference/imagecorruptions_mended.py). A fourth run of ours, not timed, has mmdet's color order. The APs of the
+(tests/reference/imagecorruptions_patched.py). A fourth run of ours, not timed, has mmdet's color order. The APs of the
 three have rows of their own.
 """
 
@@ -40,7 +40,7 @@ from pit_downstream.det.samples import detection_samples
 from pit_downstream.evaluation.evaluator import measure
 from speed.runner import bench_parser, record
 from speed.table import SECONDS, Comparison, Spread
-from tests.reference.imagecorruptions_mended import reference
+from tests.reference.imagecorruptions_patched import reference
 
 MMDET = Path(importlib.util.find_spec('mmdet').origin).parent / '.mim'
 PEER = "mmdet's test_robustness.py"

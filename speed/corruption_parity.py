@@ -19,7 +19,7 @@ from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions import corrupt
 from pit_downstream.corruptions.base import REFERENCE
 from speed.table import HERE
-from tests.reference.imagecorruptions_mended import Replay, reference
+from tests.reference.imagecorruptions_patched import Replay, reference
 
 REFERENCED = [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['source'] == REFERENCE]
 OUT = HERE.parent / 'docs' / 'results' / 'corruption_parity.csv'

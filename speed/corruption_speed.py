@@ -5,7 +5,7 @@ python -m speed.corruption_speed [--sizes 224x224 480x640] [--batch 32] [--image
 
 Ours: the five severities of a batch together, divided by five and by the batch size. The reference: image by image,
 the mean over the severities, patched to run on current numpy and scikit-image
-(tests/reference/imagecorruptions_mended.py). Its OpenCV calls may also use the threads. Both are wall time on the same
+(tests/reference/imagecorruptions_patched.py). Its OpenCV calls may also use the threads. Both are wall time on the same
 cores, alternating; the median counts. Needs an idle machine.
 """
 
@@ -22,7 +22,7 @@ from pit_downstream.utils.registry import CORRUPTIONS
 from speed.runner import bench_parser, record, seconds
 from speed.table import SECONDS, Comparison, Spread
 from tests.corruptions.photographs import NAMES, photograph
-from tests.reference.imagecorruptions_mended import reference
+from tests.reference.imagecorruptions_patched import reference
 
 REFERENCED = [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['source'] == REFERENCE]
 SEVERITIES = (1, 2, 3, 4, 5)

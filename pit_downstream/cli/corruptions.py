@@ -54,7 +54,7 @@ def corruption_names(args: argparse.Namespace, *, registered: bool = True) -> li
         import_plugin(module)
     wrong = [severity for severity in args.severities if severity not in imagenet_c.SEVERITIES]
     if wrong:
-        raise ValueError(f'severity is 1..5, got {wrong[0]}; the clean images are measured anyway')
+        raise ValueError(f'severity must be in 1..5, got {wrong[0]}. Clean images are always measured.')
     groups = {'benchmark': imagenet_c.CORRUPTIONS, 'extra': imagenet_c.HOLD_OUT,
               'all': imagenet_c.CORRUPTIONS + imagenet_c.HOLD_OUT}
     names = dict.fromkeys(name for given in args.corruptions for name in groups.get(given, (given,)))

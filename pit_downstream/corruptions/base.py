@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 REFERENCE = 'imagecorruptions 1.1.2'  # its strengths and oddities are kept
 VARIANTS: Registry[Callable] = Registry('variant')  # 'elastic_transform:hendrycks'
-SMALLEST = 32  # pixels per side, as in the reference
-TILE = 2 ** 18  # values processed at a time on a CPU: as float32 they fit in a core's L2 cache
+MIN_SIDE = 32  # pixels per side, as in the reference
+TILE_VALUES = 2 ** 18  # values processed at a time on a CPU: as float32 they fit in a core's L2 cache
 ROUNDING = 2 ** -11  # gray levels added before truncation: 100.0 must not become 99 through float32 rounding
 
 
@@ -27,12 +27,12 @@ class batched_severities:
     generator's first result.
     """
 
-    def __init__(self, every: Callable[[Tensor, Sequence[Any], 'Rng'], Iterator[Tensor]]):
-        self.every = every
-        update_wrapper(self, every)
+    def __init__(self, generate: Callable[[Tensor, Sequence[Any], 'Rng'], Iterator[Tensor]]):
+        self.generate = generate
+        update_wrapper(self, generate)
 
     def __call__(self, images: Tensor, strength: Any, rng: 'Rng') -> Tensor:
-        return next(iter(self.every(images, (strength,), rng)))
+        return next(iter(self.generate(images, (strength,), rng)))
 
 
 def corrupt(images: Tensor, name: str, severity: int, rng: 'Rng', *, variant: str | None = None) -> Tensor:
@@ -51,25 +51,25 @@ def corrupt_severities(images: Tensor, name: str, severities: Sequence[int], rng
 
     Noise fields, textures and displacements are drawn once per image. Returns uint8 (S, B, 3, H, W).
     """
-    strengths = entry_of(name, variant).about['strengths']
+    strengths = find_entry(name, variant).about['strengths']
     wrong = [severity for severity in severities if severity not in range(1, len(strengths) + 1)]
     if wrong:
-        raise ValueError(f'severity is 1..{len(strengths)}, got {wrong[0]!r}; for clean images leave the corruption '
-                         'out')
+        raise ValueError(f'severity must be in 1..{len(strengths)}, got {wrong[0]!r}. For clean images omit the '
+                         'corruption.')
     return corrupt_strengths(images, name, [strengths[severity - 1] for severity in severities], rng, variant=variant)
 
 
 def corrupt_strengths(images: Tensor, name: str, strengths: Sequence[Any], rng: 'Rng', *, variant: str | None = None
                       ) -> Tensor:
     """Corrupt a batch at several strengths: as `corrupt_severities`, with strengths in place of severities."""
-    entry = entry_of(name, variant)
-    _check(images)
+    entry = find_entry(name, variant)
+    check_images(images)
     if isinstance(rng, BatchRng) and len(rng) != len(images):
-        raise ValueError(f'expected one id per image, {len(images)}, got {len(rng)}; give each image its own')
+        raise ValueError(f'rng must have one id per image, {len(images)}, got {len(rng)}. Pass one id per image.')
     out = torch.empty((len(strengths), *images.shape), dtype=torch.uint8, device=images.device)
-    for part in tiles(images) if isinstance(rng, BatchRng) else (slice(None),):
-        own = rng.part(part, name, images.device) if isinstance(rng, BatchRng) else rng
-        for result, levels in zip(out, _whole_levels(images[part].contiguous(), entry, strengths, own), strict=True):
+    for part in split_into_tiles(images) if isinstance(rng, BatchRng) else (slice(None),):
+        part_rng = rng.part(part, name, images.device) if isinstance(rng, BatchRng) else rng
+        for result, levels in zip(out, _run(images[part].contiguous(), entry, strengths, part_rng), strict=True):
             result[part] = levels
     return out
 
@@ -84,13 +84,13 @@ def corrupt_images(images: Tensor, name: str, severity: int, *, seed: int = 0,
     return corrupt(images, name, severity, BatchRng(seed, ids), variant=variant)
 
 
-def entry_of(name: str, variant: str | None) -> Entry[Callable]:
+def find_entry(name: str, variant: str | None) -> Entry[Callable]:
     """Return a registered corruption or its variant. Raises LookupError that lists similar names."""
     entry = CORRUPTIONS.entry(name)
     return entry if variant is None else VARIANTS.entry(f'{name}:{variant}')
 
 
-def truncated(levels: Tensor, *, scale: float = 1) -> Tensor:
+def truncate_levels(levels: Tensor, *, scale: float = 1) -> Tensor:
     """Return `scale` times the values, clipped and truncated to int16 gray levels.
 
     Truncation instead of rounding follows the reference's np.uint8(). torch vectorizes the conversion of floats to
@@ -99,36 +99,41 @@ def truncated(levels: Tensor, *, scale: float = 1) -> Tensor:
     return (levels * scale).add_(ROUNDING).clamp_(0, 255).to(torch.int16)
 
 
-def _whole_levels(images: Tensor, entry: Entry[Callable], strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:
-    """Yield results in integer gray levels. Raw corruptions take uint8 and return gray levels in float or uint8."""
-    raw = entry.about.get('raw', False)
-    for result in _every(images if raw else images.float().div_(255), entry.thing, strengths, rng):
-        yield result if result.dtype == torch.uint8 else truncated(result, scale=1 if raw else 255)
+def _run(images: Tensor, entry: Entry[Callable], strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:
+    """Yield the result at each strength in integer gray levels.
 
-
-def _every(given: Tensor, corruption: Callable, strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:
+    Raw corruptions take uint8 and return gray levels in float or uint8. Others take and return floats in [0, 1].
+    """
+    raw, corruption = entry.about.get('raw', False), entry.thing
+    inputs = images if raw else images.float().div_(255)
     if isinstance(corruption, batched_severities):
-        yield from corruption.every(given, strengths, rng)
-        return
+        results = corruption.generate(inputs, strengths, rng)
+    else:
+        results = _run_each(inputs, corruption, strengths, rng)
+    for result in results:
+        yield result if result.dtype == torch.uint8 else truncate_levels(result, scale=1 if raw else 255)
+
+
+def _run_each(inputs: Tensor, corruption: Callable, strengths: Sequence[Any], rng: 'Rng') -> Iterator[Tensor]:
     for strength in strengths:
         if isinstance(rng, BatchRng):
             rng.restart(keep=len(strengths) > 1)
-        yield corruption(given, strength, rng)
+        yield corruption(inputs, strength, rng)
 
 
-def tiles(batch: Tensor) -> Iterator[slice]:
+def split_into_tiles(batch: Tensor) -> Iterator[slice]:
     """Split a batch into slices that fit in a CPU's cache. On other devices the batch is one slice."""
     count = len(batch)
     if count and batch.device.type == 'cpu':
-        count = max(1, TILE // batch[0].numel())
+        count = max(1, TILE_VALUES // batch[0].numel())
     for start in range(0, len(batch), max(1, count)):
         yield slice(start, start + count)
 
 
-def _check(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-        raise ValueError(f'expected uint8 images (B, 3, H, W) in RGB, got {images.dtype} {tuple(images.shape)}; '
-                         'scale, convert or unsqueeze them first')
-    if min(images.shape[-2:]) < SMALLEST:
-        raise ValueError(f'expected images of {SMALLEST} pixels a side or more, got {images.shape[-2]} x '
-                         f'{images.shape[-1]}; enlarge them first')
+        raise ValueError(f'images must be uint8 (B, 3, H, W) in RGB, got {images.dtype} {tuple(images.shape)}. '
+                         'Scale, convert or unsqueeze them first.')
+    if min(images.shape[-2:]) < MIN_SIDE:
+        raise ValueError(f'Images must have at least {MIN_SIDE} pixels per side, got {images.shape[-2]} x '
+                         f'{images.shape[-1]}. Enlarge them first.')

@@ -7,22 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BAND = 2 ** 18  # values of which three float32 copies about fill a core's L2 cache
+BAND_VALUES = 2 ** 18  # values of which three float32 copies about fill a core's L2 cache
 FEW_TAPS = 16  # radius up to which adding shifted images is faster than a Fourier transform
 
 
 @lru_cache(maxsize=256)
-def fast_length(length: int) -> int:
+def find_fast_length(length: int) -> int:
     """Return the next multiple of 16 without a prime factor above 7, for which Fourier transforms are fast."""
     length = -(-length // 16) * 16
     rest = length
     for factor in (2, 3, 5, 7):
         while rest % factor == 0:
             rest //= factor
-    return length if rest == 1 else fast_length(length + 1)
+    return length if rest == 1 else find_fast_length(length + 1)
 
 
-class Padded:
+class PaddedSpectrum:
     """Fourier transform of padded images, for filtering with any number of kernels.
 
     images: float (B, C, H, W). margin: maximum extent of kernels in pixels (top, bottom, left, right).
@@ -33,16 +33,16 @@ class Padded:
         top, bottom, left, right = margin
         self.height, self.width = images.shape[-2:]
         self.first = top + bottom, left + right  # first output without wrap-around
-        self.size = fast_length(self.height + top + bottom), fast_length(self.width + left + right)
-        self.spectrum = torch.fft.rfft2(padded(images, margin, border), s=self.size)
+        self.size = find_fast_length(self.height + top + bottom), find_fast_length(self.width + left + right)
+        self.spectrum = torch.fft.rfft2(pad_images(images, margin, border), s=self.size)
 
-    def filtered(self, spectrum: Tensor) -> Tensor:
+    def filter(self, spectrum: Tensor) -> Tensor:
         """Filter the images. spectrum: from `kernel_spectrum` for this size. Returns float (B, C, H, W)."""
         whole = torch.fft.irfft2(self.spectrum * spectrum, s=self.size)
         top, left = self.first
         return whole[..., top:top + self.height, left:left + self.width]
 
-    def kernel_spectrum(self, kernels: Tensor) -> Tensor:
+    def transform_kernels(self, kernels: Tensor) -> Tensor:
         """Transform kernels: float (..., kh, kw), rotated by 180 degrees.
 
         Element (bottom, right) of the margin is the weight of the pixel itself. Elements before it are the weights of
@@ -51,60 +51,60 @@ class Padded:
         return torch.fft.rfft2(kernels, s=self.size)
 
 
-def sides(images: Tensor) -> tuple[int, int]:
+def get_size(images: Tensor) -> tuple[int, int]:
     """Return height and width of images (..., H, W)."""
     height, width = images.shape[-2:]
     return height, width
 
 
-def padded(images: Tensor, margin: tuple[int, int, int, int], border: str) -> Tensor:
+def pad_images(images: Tensor, margin: tuple[int, int, int, int], border: str) -> Tensor:
     top, bottom, left, right = margin
     if border != 'symmetric':
         return F.pad(images, (left, right, top, bottom), mode=border)
     height, width = images.shape[-2:]
-    rows = _mirrored(torch.arange(-top, height + bottom, device=images.device), height)
-    columns = _mirrored(torch.arange(-left, width + right, device=images.device), width)
+    rows = _mirror_index(torch.arange(-top, height + bottom, device=images.device), height)
+    columns = _mirror_index(torch.arange(-left, width + right, device=images.device), width)
     return images.index_select(-2, rows).index_select(-1, columns)
 
 
-def _mirrored(index: Tensor, length: int) -> Tensor:
+def _mirror_index(index: Tensor, length: int) -> Tensor:
     index = index % (2 * length)
     return torch.minimum(index, 2 * length - 1 - index)
 
 
-def gaussian_taps(sigma: float, *, truncate: float = 4.0) -> Tensor:
+def make_gaussian_taps(sigma: float, *, truncate: float = 4.0) -> Tensor:
     """Return Gaussian weights at -r..r, r = round(truncate * sigma), as scipy's gaussian_filter1d: float64, sum 1."""
     radius = int(truncate * sigma + .5)
     taps = torch.exp(-.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma) ** 2)
     return taps / taps.sum()
 
 
-def gaussian_blurred(images: Tensor, sigmas: tuple[float, float], *, truncate: float = 4.0,
-                     border: str = 'replicate') -> Tensor:
+def filter_gaussian(images: Tensor, sigmas: tuple[float, float], *, truncate: float = 4.0,
+                    border: str = 'replicate') -> Tensor:
     """Apply a Gaussian blur, by default as scikit-image. images: float (B, C, H, W). sigmas: vertical, horizontal."""
-    down, right = (gaussian_taps(sigma, truncate=truncate) for sigma in sigmas)
+    down, right = (make_gaussian_taps(sigma, truncate=truncate) for sigma in sigmas)
     reach = len(down) // 2, len(right) // 2
     margin = (reach[0], reach[0], reach[1], reach[1])
     if max(reach) > FEW_TAPS:
-        spectral = Padded(images, margin, border)
-        return spectral.filtered(spectral.kernel_spectrum(torch.outer(down, right).to(images)))
-    tall = padded(images, (reach[0], reach[0], 0, 0), border)
+        spectral = PaddedSpectrum(images, margin, border)
+        return spectral.filter(spectral.transform_kernels(torch.outer(down, right).to(images)))
+    tall = pad_images(images, (reach[0], reach[0], 0, 0), border)
     blurred = torch.empty_like(images)
-    for rows in bands(images):
-        columns = line_filtered(tall[..., rows.start:rows.stop + 2 * reach[0], :], down.tolist(), -2)
-        blurred[..., rows, :] = line_filtered(padded(columns, (0, 0, reach[1], reach[1]), border), right.tolist(), -1)
+    for rows in split_into_bands(images):
+        columns = filter_line(tall[..., rows.start:rows.stop + 2 * reach[0], :], down.tolist(), -2)
+        blurred[..., rows, :] = filter_line(pad_images(columns, (0, 0, reach[1], reach[1]), border), right.tolist(), -1)
     return blurred
 
 
-def bands(images: Tensor) -> Iterator[slice]:
+def split_into_bands(images: Tensor) -> Iterator[slice]:
     """Split the rows into slices that fit in a CPU's cache. On other devices all rows are one slice."""
     height = images.shape[-2]
-    count = max(1, BAND * height // max(1, images.numel())) if images.device.type == 'cpu' else height
+    count = max(1, BAND_VALUES * height // max(1, images.numel())) if images.device.type == 'cpu' else height
     for start in range(0, height, count):
         yield slice(start, min(start + count, height))
 
 
-def line_filtered(images: Tensor, taps: Sequence[float], dim: int) -> Tensor:
+def filter_line(images: Tensor, taps: Sequence[float], dim: int) -> Tensor:
     """Correlate along one dimension with symmetric taps. The output is shorter by their radius at both ends."""
     reach, length = len(taps) // 2, images.shape[dim] - len(taps) + 1
     result = images.narrow(dim, reach, length) * taps[reach]
@@ -114,7 +114,7 @@ def line_filtered(images: Tensor, taps: Sequence[float], dim: int) -> Tensor:
     return result
 
 
-def disk(radius: int, alias_blur: float) -> Tensor:
+def make_disk(radius: int, alias_blur: float) -> Tensor:
     """Return a disk smoothed by a small Gaussian, float64, sum 1: 17 x 17 up to radius 8, else 2 radius + 1 per side.
 
     The smoothing is OpenCV's GaussianBlur, 3 x 3 up to radius 8, else 5 x 5, with the disk reflected at its border.
@@ -128,14 +128,14 @@ def disk(radius: int, alias_blur: float) -> Tensor:
     return F.conv2d(bordered, torch.outer(taps, taps)[None, None])[0, 0]
 
 
-def centerd(kernel: Tensor, reach: int) -> Tensor:
+def center_kernel(kernel: Tensor, reach: int) -> Tensor:
     """Pad a kernel (k, k) of odd size with zeros to (2 reach + 1, 2 reach + 1), float32."""
     margin = reach - kernel.shape[-1] // 2
     return F.pad(kernel, (margin,) * 4).float()
 
 
-def motion_kernels(angles: Tensor, radius: int, sigma: float, *, size: tuple[int, int],
-                   margin: tuple[int, int, int, int]) -> Tensor:
+def make_motion_kernels(angles: Tensor, radius: int, sigma: float, *, size: tuple[int, int],
+                        margin: tuple[int, int, int, int]) -> Tensor:
     """Return one-sided Gaussian streaks of 2 radius + 1 pixels, one per angle, for `Padded` with this margin.
 
     angles: (B,) degrees. size: (H, W) of the images. Returns float32 (B, 1, top + bottom + 1, left + right + 1). As in

@@ -22,7 +22,7 @@ SHAPES = ('random', 'center')
 
 
 @dataclass(frozen=True)
-class Occluded:
+class OcclusionStrength:
     """Occlusion strength. shape: 'random' cells or 'center'. share: of the image, in (0, 1]. cells: per side."""
 
     shape: str = 'random'
@@ -31,17 +31,17 @@ class Occluded:
 
     def __post_init__(self):
         if self.shape not in SHAPES:
-            raise ValueError(f'shape is one of {", ".join(SHAPES)}, got {self.shape!r}')
+            raise ValueError(f'shape must be one of {", ".join(SHAPES)}, got {self.shape!r}.')
         if not isinstance(self.share, (int, float)) or not 0 < self.share <= 1:
-            raise ValueError(f'share is above 0 and at most 1, got {self.share!r}; for whole images leave it out')
+            raise ValueError(f'share must be above 0 and at most 1, got {self.share!r}. For clean images omit occlusion.')
         if not isinstance(self.cells, int) or not 1 <= self.cells <= 32:
-            raise ValueError(f'cells is 1..32 per side, got {self.cells!r}')
+            raise ValueError(f'cells must be in 1..32, got {self.cells!r}. Choose another number.')
 
 
-@CORRUPTIONS.register('occlusion', group='occlusion', source='ours, see above', given=Occluded, raw=True,
-                      strengths=tuple(Occluded(share=share) for share in (.1, .3, .5, .7, .9)))
+@CORRUPTIONS.register('occlusion', group='occlusion', source='ours, see above', given=OcclusionStrength, raw=True,
+                      strengths=tuple(OcclusionStrength(share=share) for share in (.1, .3, .5, .7, .9)))
 @batched_severities
-def occlusion(images: Tensor, strengths: Sequence[Occluded], rng: 'Rng') -> Iterator[Tensor]:
+def apply_occlusion(images: Tensor, strengths: Sequence[OcclusionStrength], rng: 'Rng') -> Iterator[Tensor]:
     """Set a fraction of each image to black. images: uint8 (B, 3, H, W).
 
     Random cells are drawn once per image. The cells of a smaller share are a subset of those of a larger one.
@@ -51,17 +51,18 @@ def occlusion(images: Tensor, strengths: Sequence[Occluded], rng: 'Rng') -> Iter
         if strength.shape == 'random' and strength.cells not in ranks:
             drawn = rng.uniform((len(images), strength.cells ** 2))
             ranks[strength.cells] = drawn.argsort(1).argsort(1).view(len(images), 1, strength.cells, strength.cells)
-        yield images * ~(_center(images, strength.share) if strength.shape == 'center' else
-                         spread(ranks[strength.cells] < max(1, round(strength.share * strength.cells ** 2)), images))
+        yield images * ~(_mask_center(images, strength.share) if strength.shape == 'center' else
+                         expand_cells(ranks[strength.cells] < max(1, round(strength.share * strength.cells ** 2)),
+                                      images))
 
 
-def spread(cells: Tensor, images: Tensor) -> Tensor:
+def expand_cells(cells: Tensor, images: Tensor) -> Tensor:
     """Upscale cells (B, 1, n, n) to the image size, (B, 1, H, W), with borders at integer pixels."""
     rows, columns = (torch.arange(side, device=images.device) * cells.shape[-1] // side for side in images.shape[-2:])
     return cells[:, :, rows][:, :, :, columns]
 
 
-def _center(images: Tensor, share: float) -> Tensor:
+def _mask_center(images: Tensor, share: float) -> Tensor:
     """Return a center mask with a `share` of the pixels and the image's aspect ratio, bool (1, 1, H, W)."""
     rows, columns = ((torch.arange(side, device=images.device) * 2 + 1 - side).abs() < round(share ** .5 * side)
                      for side in images.shape[-2:])

@@ -18,7 +18,7 @@ from pit_downstream.utils.checkpoints import digest_tensors, unwrap
 from pit_downstream.utils.protocols import Batch, NonFiniteOutputs, Outputs, Sample
 from pit_downstream.utils.digests import digest_text
 from pit_downstream.utils.spec import Spec
-from pit_downstream.utils.rng import seed_of
+from pit_downstream.utils.rng import compute_seed
 from pit_downstream.training.safe_loading import load, require_weights
 from pit_downstream.det.checkpoint_classes import check_class_names
 from pit_downstream.det.classes import data_classes
@@ -83,7 +83,7 @@ class DetectorPredictor:
         known = part.samples[0].target.instances if truth is None else truth
         (_, data), = self.model_inputs(image, part)
         set_ground_truth(data['data_samples'][0], known, self.device, masks=needs_masks(self.model, kind))
-        return compute_loss(self.model, data, kind, seed=seed_of(self.seed, part.samples[0].id, 'loss'))
+        return compute_loss(self.model, data, kind, seed=compute_seed(self.seed, part.samples[0].id, 'loss'))
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:

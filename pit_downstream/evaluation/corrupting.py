@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.spec import Spec
-from pit_downstream.corruptions.base import SMALLEST, corrupt_strengths, entry_of
-from pit_downstream.corruptions.jpeg import compressed
+from pit_downstream.corruptions.base import MIN_SIDE, corrupt_strengths, find_entry
+from pit_downstream.corruptions.jpeg import apply_jpeg
 from pit_downstream.utils.rng import BatchRng
 from pit_downstream.evaluation.data_loading import RawBatch
 
@@ -19,7 +19,7 @@ ARGUMENTS = ('severity', 'variant', 'jpeg', 'order')
 
 def arguments(spec: Spec) -> tuple[str, ...]:
     """Return the arguments that can set the strength of this corruption in place of a severity."""
-    given = entry_of(spec.name, spec.get('variant')).about.get('given')
+    given = find_entry(spec.name, spec.get('variant')).about.get('given')
     return tuple(field.name for field in fields(given)) if given else ()
 
 
@@ -39,7 +39,7 @@ def check_corruption(spec: Spec | None) -> None:
 
 def _strength(spec: Spec) -> Any:
     """Return the strength given by a severity or by the corruption's custom arguments."""
-    entry = entry_of(spec.name, spec.get('variant'))
+    entry = find_entry(spec.name, spec.get('variant'))
     own = {key: value for key, value in spec.kwargs if key in arguments(spec)}
     if own and spec.get('severity') is not None:
         raise ValueError(f'expected a severity or {", ".join(own)}, got both in {spec}; leave one out')
@@ -48,8 +48,8 @@ def _strength(spec: Spec) -> Any:
                                        for key, value in own.items()})
     strengths = entry.about['strengths']
     if spec.get('severity') not in range(1, len(strengths) + 1):
-        raise ValueError(f'severity is 1..{len(strengths)}, got {spec.get("severity")} in {spec}; for clean images '
-                         'leave the corruption out')
+        raise ValueError(f'severity must be in 1..{len(strengths)}, got {spec.get("severity")} in {spec}. For clean '
+                         'images omit the corruption.')
     return strengths[spec.get('severity') - 1]
 
 
@@ -63,9 +63,9 @@ def apply_corruption(batch: RawBatch, conditions: Sequence[Condition], seed: int
     if specs[0] is None:
         yield from (batch.images for _ in conditions)
         return
-    if len(batch) and min(batch.images.shape[-2:]) < SMALLEST:
+    if len(batch) and min(batch.images.shape[-2:]) < MIN_SIDE:
         height, width = batch.images.shape[-2:]
-        raise ValueError(f'expected images of {SMALLEST} pixels a side or more under a corruption, got {height} x '
+        raise ValueError(f'expected images of {MIN_SIDE} pixels a side or more under a corruption, got {height} x '
                          f'{width} in {batch.ids[0]}; take it out of the dataset, or measure without corruptions')
     backwards = specs[0].get('order') == 'bgr'
     seen = batch.images.flip(1) if backwards else batch.images
@@ -73,4 +73,4 @@ def apply_corruption(batch: RawBatch, conditions: Sequence[Condition], seed: int
                                  variant=specs[0].get('variant'))
     for spec, images in zip(specs, together, strict=True):
         images = images.flip(1) if backwards else images
-        yield images if spec.get('jpeg') is None else next(compressed(images, (spec.get('jpeg'),)))
+        yield images if spec.get('jpeg') is None else next(apply_jpeg(images, (spec.get('jpeg'),)))

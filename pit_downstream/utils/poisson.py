@@ -32,7 +32,7 @@ class PoissonTable:
         level = torch.arange(len(reached), device=rates.device) >> BUCKET_BITS
         self.buckets = torch.where(inside > 0, UNDECIDED, reached - level * COUNTS).to(torch.uint8)
 
-    def counts(self, index: Tensor, bits: Tensor) -> Tensor:
+    def lookup_counts(self, index: Tensor, bits: Tensor) -> Tensor:
         """Look up counts, float32 (...). index: (...) of the rate, uint8 or integer. bits: (...) int32 in [0, 2^31)."""
         shape, index, bits = index.shape, index.flatten(), bits.flatten()
         counts = self.buckets.index_select(0, torch.add(bits >> FINE_BITS, index.int(), alpha=1 << BUCKET_BITS))
@@ -43,5 +43,5 @@ class PoissonTable:
 
 
 @lru_cache(maxsize=16)
-def poisson_table(rates: tuple[float, ...], device: torch.device) -> PoissonTable:
+def make_poisson_table(rates: tuple[float, ...], device: torch.device) -> PoissonTable:
     return PoissonTable(torch.tensor(rates, dtype=torch.float64, device=device))

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pit_downstream.utils.poisson import poisson_table
+from pit_downstream.utils.poisson import make_poisson_table
 
 
-def seed_of(*parts: Hashable) -> int:
+def compute_seed(*parts: Hashable) -> int:
     """Return a 63-bit seed from parts, their types (1 is not '1') and their order. It is the same in every process."""
     text = '\0'.join(map(repr, parts))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), 'big') >> 1
 
 
-def id_of(value: Any) -> Hashable:
+def normalize_id(value: Any) -> Hashable:
     """Return the canonical form of an image id: text for a string or an integer of Python, NumPy or torch.
 
     Tuples such as (id, restart) are for internal use and returned unchanged. Raises ValueError for any other type.
@@ -47,7 +47,8 @@ class BatchRng:
     """
 
     def __init__(self, seed: int, ids: Sequence[Hashable], *, device: torch.device | str = 'cpu', purpose: str = ''):
-        self.seed, self.ids, self.device, self.purpose = seed, tuple(map(id_of, ids)), torch.device(device), purpose
+        self.seed, self.ids, self.device, self.purpose = seed, tuple(map(normalize_id,
+                                                                         ids)), torch.device(device), purpose
         self._number = 0
         self._kept: dict[tuple, Tensor] | None = None
 
@@ -85,12 +86,12 @@ class BatchRng:
             return low + wide % (high.to(self.device) - low)
         span = high - low
         if span <= 256 and span & (span - 1) == 0:
-            return self._bytes(shape).bitwise_and_(span - 1).int() + low
+            return self._draw_bytes(shape).bitwise_and_(span - 1).int() + low
         dtype = torch.int32 if max(-low, high) < 2 ** 31 else torch.int64
         return self._draw(('integers', low, high), shape, dtype,
                           lambda out, generator: out.random_(low, high, generator=generator))
 
-    def _bytes(self, shape: Sequence[int]) -> Tensor:
+    def _draw_bytes(self, shape: Sequence[int]) -> Tensor:
         """Draw uniform uint8, eight from each random number."""
         count = math.prod(shape[1:])
         words = self._draw('words', (shape[0], -(-count // 8)), torch.int64,
@@ -103,12 +104,12 @@ class BatchRng:
         The fast method inverts the distribution at 31 random bits per value.
         """
         if index is None:
-            counts = self._each(rate.shape, rate.dtype, lambda out, generator, image: out.copy_(
+            counts = self._fill_per_image(rate.shape, rate.dtype, lambda out, generator, image: out.copy_(
                 torch.poisson(rate[image], generator=generator)))
             self._number += 1
             return counts
         bits = self._draw('bits', index.shape, torch.int32, lambda out, generator: out.random_(generator=generator))
-        return poisson_table(tuple(rate.tolist()), self.device).counts(index, bits)
+        return make_poisson_table(tuple(rate.tolist()), self.device).lookup_counts(index, bits)
 
     def _draw(self, kind: Hashable, shape: Sequence[int], dtype: torch.dtype,
               fill: Callable[[Tensor, torch.Generator], object]) -> Tensor:
@@ -116,20 +117,20 @@ class BatchRng:
         if self._kept is not None and key in self._kept:
             self._number += 1
             return self._kept[key].clone()
-        drawn = self._each(shape, dtype, lambda out, generator, image: fill(out, generator))
+        drawn = self._fill_per_image(shape, dtype, lambda out, generator, image: fill(out, generator))
         self._number += 1
         if self._kept is not None:
             self._kept[key] = drawn.clone()
         return drawn
 
-    def _each(self, shape: Sequence[int], dtype: torch.dtype,
-              fill: Callable[[Tensor, torch.Generator, int], object]) -> Tensor:
+    def _fill_per_image(self, shape: Sequence[int], dtype: torch.dtype,
+                        fill: Callable[[Tensor, torch.Generator, int], object]) -> Tensor:
         if shape[0] != len(self):
             raise ValueError(f'expected a shape that begins with {len(self)}, the number of ids, got {tuple(shape)}; '
                              'give one id per image')
         drawn = torch.empty(tuple(shape), dtype=dtype, device=self.device)
         generator = torch.Generator(self.device)
         for image, name in enumerate(self.ids):
-            generator.manual_seed(seed_of(self.seed, name, self.purpose, self._number))
+            generator.manual_seed(compute_seed(self.seed, name, self.purpose, self._number))
             fill(drawn[image], generator, image)
         return drawn

@@ -1,4 +1,4 @@
-"""What every registered corruption promises, a user's own included."""
+"""Contract of every registered corruption, custom ones included."""
 import pytest
 import torch
 
@@ -16,7 +16,7 @@ GROUPS = {
     'extra': ['speckle_noise', 'gaussian_blur', 'spatter', 'saturate'], 'occlusion': ['occlusion']}
 
 
-def pictures(count, size=SIZE):
+def random_images(count, size=SIZE):
     """Smooth colors with an edge in them: uint8 (count, 3, *size)."""
     rows, columns = (torch.linspace(0, 1, side) for side in size)
     phase = torch.arange(count * 3).view(count, 3, 1, 1)
@@ -30,7 +30,7 @@ def case(request):
     return request.param
 
 
-def test_all_in_their_groups():
+def test_corruption_groups():
     groups = {group: [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['group'] == group]
               for group in GROUPS}
     assert groups == GROUPS
@@ -41,7 +41,7 @@ def test_all_in_their_groups():
 @pytest.mark.parametrize('severity', range(1, 6))
 def test_shape_dtype_and_effect(case, severity):
     name, variant = case
-    images = pictures(2)
+    images = random_images(2)
     before = images.clone()
     out = corrupt_images(images, name, severity, variant=variant)
     assert out.shape == images.shape and out.dtype == torch.uint8 and out.is_contiguous()
@@ -49,9 +49,9 @@ def test_shape_dtype_and_effect(case, severity):
     assert not torch.equal(out, images)
 
 
-def test_severities_together_are_those_alone(case):
+def test_batched_severities_equal_single_ones(case):
     name, variant = case
-    images, rng = pictures(2), BatchRng(3, ['a', 'b'])
+    images, rng = random_images(2), BatchRng(3, ['a', 'b'])
     together = corrupt_severities(images, name, (1, 2, 3, 4, 5), rng, variant=variant)
     alone = [corrupt(images, name, severity, rng, variant=variant) for severity in range(1, 6)]
     assert torch.equal(together, torch.stack(alone))
@@ -62,7 +62,7 @@ def test_severities_together_are_those_alone(case):
 def test_pixels_depend_on_the_sample_alone(case):
     """Not on the batch it is in, nor on its place in there."""
     name, variant = case
-    images, ids = pictures(8), [f'val/{number}' for number in range(8)]
+    images, ids = random_images(8), [f'val/{number}' for number in range(8)]
     out = corrupt_images(images, name, 4, seed=5, ids=ids, variant=variant)
     assert torch.equal(out, corrupt_images(images, name, 4, seed=5, ids=ids, variant=variant))
     for number in (0, 5, 7):
@@ -76,7 +76,7 @@ def test_pixels_depend_on_the_sample_alone(case):
 @pytest.mark.parametrize('size', [SIZE, (224, 224)])
 def test_pixels_do_not_depend_on_the_threads(case, size):
     name, variant = case
-    images, before = pictures(2, size), torch.get_num_threads()
+    images, before = random_images(2, size), torch.get_num_threads()
     try:
         one, two = [], []
         for threads, out in ((1, one), (2, two)):
@@ -92,7 +92,7 @@ def test_pixels_do_not_depend_on_the_threads(case, size):
 @pytest.mark.parametrize('size', [SIZE, (224, 224)])
 def test_pixels_depend_on_the_sample_alone_on_a_gpu(case, size):
     name, variant = case
-    images, ids = pictures(8, size).cuda(), range(8)
+    images, ids = random_images(8, size).cuda(), range(8)
     together = corrupt_images(images, name, 4, ids=ids, variant=variant)
     for number in ids:
         alone = corrupt_images(images[number:number + 1], name, 4, ids=[number], variant=variant)
@@ -102,7 +102,7 @@ def test_pixels_depend_on_the_sample_alone_on_a_gpu(case, size):
 @pytest.mark.parametrize('size', [(32, 32), (32, 75), (131, 40)])
 def test_odd_sizes(case, size):
     name, variant = case
-    images = pictures(1, size)
+    images = random_images(1, size)
     out = corrupt_severities(images, name, (1, 5), BatchRng(0, [0]), variant=variant)
     assert out.shape == (2, *images.shape)
 
@@ -120,18 +120,18 @@ def test_black_and_white_stay_in_range(case):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_device_follows_the_images(case):
     name, variant = case
-    out = corrupt_images(pictures(3).cuda(), name, 3, variant=variant)
+    out = corrupt_images(random_images(3).cuda(), name, 3, variant=variant)
     assert out.device.type == 'cuda' and out.shape == (3, 3, *SIZE)
 
 
 @pytest.mark.parametrize('severity', [0, 6, 2.5, 'high'])
 def test_severity_is_1_to_5(severity):
-    with pytest.raises(ValueError, match='severity is 1..5, got .*; for clean images leave the corruption out'):
-        corrupt_images(pictures(1), 'fog', severity)
+    with pytest.raises(ValueError, match='severity must be in 1..5, got .*. For clean images omit the corruption'):
+        corrupt_images(random_images(1), 'fog', severity)
 
 
 @pytest.mark.parametrize('images, words', [
-    (torch.zeros(1, 3, 40, 40), r'expected uint8 images \(B, 3, H, W\) in RGB, got torch.float32 \(1, 3, 40, 40\)'),
+    (torch.zeros(1, 3, 40, 40), r'images must be uint8 \(B, 3, H, W\) in RGB, got torch.float32 \(1, 3, 40, 40\)'),
     (torch.zeros(40, 40, 3, dtype=torch.uint8), r'got torch.uint8 \(40, 40, 3\)'),
     (torch.zeros(1, 3, 40, 31, dtype=torch.uint8), '32 pixels a side or more, got 40 x 31'),
 ])
@@ -140,17 +140,17 @@ def test_images_are_checked(images, words):
         corrupt_images(images, 'contrast', 1)
 
 
-def test_unknown_names_are_corrected():
+def test_error_for_unknown_name_suggests_similar_ones():
     with pytest.raises(LookupError, match="no corruption named 'motion'; did you mean"):
-        corrupt_images(pictures(1), 'motion', 1)
+        corrupt_images(random_images(1), 'motion', 1)
     with pytest.raises(LookupError, match="no variant named 'fog:hendrycks'"):
-        corrupt_images(pictures(1), 'fog', 1, variant='hendrycks')
+        corrupt_images(random_images(1), 'fog', 1, variant='hendrycks')
 
 
 def test_one_id_per_image():
-    with pytest.raises(ValueError, match='expected one id per image, 2, got 1'):
-        corrupt_images(pictures(2), 'contrast', 1, ids=['a'])
+    with pytest.raises(ValueError, match='rng must have one id per image, 2, got 1'):
+        corrupt_images(random_images(2), 'contrast', 1, ids=['a'])
 
 
 def test_no_images():
-    assert corrupt_images(pictures(0), 'fog', 1).shape == (0, 3, *SIZE)
+    assert corrupt_images(random_images(0), 'fog', 1).shape == (0, 3, *SIZE)

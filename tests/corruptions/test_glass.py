@@ -1,12 +1,12 @@
-"""The pointer graph of glass blur against the loop it stands for."""
+"""The pointer graph of glass blur against the loop that it replaces."""
 import pytest
 import torch
 
-from pit_downstream.corruptions.glass import sources
+from pit_downstream.corruptions.blur import resolve_sources
 
 
-def one_after_the_other(size, farthest, steps):
-    """What numpy's views make of `x[h, w], x[h', w'] = x[h', w'], x[h, w]`: a copy, pixel by pixel."""
+def copy_sequentially(size, farthest, steps):
+    """Return the result of numpy's views in `x[h, w], x[h', w'] = x[h', w'], x[h, w]`: a copy, pixel by pixel."""
     height, width = size
     names = torch.arange(height * width).view(size).tolist()
     for one_pass in steps.tolist():
@@ -22,8 +22,8 @@ def test_same_source_for_every_pixel(size, farthest, passes):
     generator = torch.Generator().manual_seed(farthest)
     steps = torch.randint(-farthest, farthest, (3, passes, *(side - 2 * farthest for side in size), 2),
                           generator=generator)
-    found = sources(size, farthest, steps)
-    assert torch.equal(found, torch.stack([one_after_the_other(size, farthest, one) for one in steps]))
+    found = resolve_sources(size, farthest, steps)
+    assert torch.equal(found, torch.stack([copy_sequentially(size, farthest, one) for one in steps]))
 
 
 def test_one_long_chain():
@@ -31,6 +31,6 @@ def test_one_long_chain():
     size, farthest = (32, 40), 2
     steps = torch.zeros(1, 1, 28, 36, 2, dtype=torch.int64)
     steps[..., 0] = 1
-    found = sources(size, farthest, steps)[0].view(size)
+    found = resolve_sources(size, farthest, steps)[0].view(size)
     columns = torch.arange(40)
     assert torch.equal(found[10], 10 * 40 + torch.where((columns > 2) & (columns <= 38), 39, columns))

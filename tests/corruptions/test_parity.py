@@ -12,7 +12,7 @@ from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions import corrupt
 from pit_downstream.corruptions.base import REFERENCE
 from tests.corruptions.photographs import photograph
-from tests.reference.imagecorruptions_mended import Replay, reference
+from tests.reference.imagecorruptions_patched import Replay, reference
 
 BEYOND = {'spatter': 8}
 NAMES = [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['source'] == REFERENCE]

@@ -16,7 +16,7 @@ from pit_downstream.attacks.objective import LossObjective, objective_of
 from pit_downstream.det.annotations import Instances, instances_of, set_ground_truth
 from pit_downstream.det.losses import KINDS, counts, detector_losses, needs_masks
 from pit_downstream.det.full_resolution import OriginalSizePredictor
-from pit_downstream.utils.rng import seed_of
+from pit_downstream.utils.rng import compute_seed
 from tests.det import scenes, tiny
 from tests.tolerances import assert_near
 
@@ -58,7 +58,7 @@ def test_which_losses_count(detectors, family):
     (_, data), = predictor.model_inputs(batch.images, batch)
     set_ground_truth(data['data_samples'][0], batch.samples[0].target.instances, predictor.device,
                      masks=family == 'mask_rcnn')
-    found = detector_losses(predictor.model, data, seed=seed_of(0, batch.samples[0].id, 'loss'))
+    found = detector_losses(predictor.model, data, seed=compute_seed(0, batch.samples[0].id, 'loss'))
     expected = {'all': KEYS[family]['cls'] | KEYS[family]['box'], 'rpn': set(), 'roi': set()} | KEYS[family]
     assert set(found) == expected['all'] | NEVER.get(family, set())
     for kind in KINDS:

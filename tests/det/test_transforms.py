@@ -64,7 +64,7 @@ def test_the_type_of_the_pixels_stays():
 
 @pytest.mark.parametrize('options, words', [
     (dict(corruption='fogg', severity=1), "no corruption named 'fogg'; did you mean fog"),
-    (dict(corruption='fog', severity=0), 'severity is 1..5, got 0'),
+    (dict(corruption='fog', severity=0), 'severity must be in 1..5, got 0'),
     (dict(corruption='fog', severity=1, order='gbr'), "order is one of bgr, rgb, got 'gbr'"),
 ])
 def test_what_does_not_exist_is_refused_when_it_is_built(options, words):

@@ -243,8 +243,8 @@ def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, f
 
 @pytest.mark.parametrize('condition, words', [
     (Condition(Spec.of('toy_noice', severity=1)), "no corruption named 'toy_noice'; did you mean toy_noise"),
-    (Condition(Spec.of('toy_noise', severity=6)), 'severity is 1..5, got 6 in toy_noise'),
-    (Condition(Spec.of('toy_noise')), 'severity is 1..5, got None in toy_noise'),
+    (Condition(Spec.of('toy_noise', severity=6)), 'severity must be in 1..5, got 6 in toy_noise'),
+    (Condition(Spec.of('toy_noise')), 'severity must be in 1..5, got None in toy_noise'),
     (Condition(Spec.of('toy_noise', severity=1, mood=2)), 'got mood in toy_noise'),
     (Condition(Spec.of('toy_noise', severity=1, order='rgb')), "expected order='bgr' or none in a corruption, got toy"),
     (Condition(None, Spec.of('pgd')), 'expected a number as epsilon of pgd, got none'),
@@ -254,7 +254,7 @@ def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, f
     (Condition(None, Spec.of('pgd', epsilon=8)), 'epsilon is 0..1 under Linf, got 8.*write 8/255'),
     (Condition(None, Spec.of('pgd', epsilon='8')), "expected a number as epsilon of pgd, got '8'"),
     (Condition(None, Spec.of('pgd', epsilon=.1, steps='ten')), "expected int as steps of pgd, got 'ten'"),
-    (Condition(Spec.of('occlusion', shape='round')), "shape is one of random, center, got 'round'"),
+    (Condition(Spec.of('occlusion', shape='round')), "shape must be one of random, center, got 'round'"),
     (Condition(Spec.of('occlusion', severity=1, share=.5)), 'expected a severity or share, got both'),
 ])
 def test_impossible_conditions_are_refused_before_any_work(predictor, samples, condition, words, monkeypatch):

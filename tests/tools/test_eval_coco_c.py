@@ -140,7 +140,7 @@ def test_bad_input_ends_with_one_sentence(measured, weights, few_shapes, tmp_pat
             ((*few, '--cfg-options', 'model.bbox_head.stacked_convs=3'), 'weights of the config in'),
             ((CONFIG, weights), 'expected the dataset under data/coco/, did not find'),
             ((*few, '--corruptions', 'fogg'), "no corruption named 'fogg'; did you mean fog"),
-            ((*few, '--severities', '6'), 'severity is 1..5, got 6'),
+            ((*few, '--severities', '6'), 'severity must be in 1..5, got 6'),
             ((*few, '--limit', '9'), 'expected a limit in 1..4, the number of images, got 9'),
             ((*few, '--ann', 'x.json'), 'expected --ann FILE and --images DIR together, got one of them'),
             (('mmdet::pascal_voc/retinanet_r50_fpn_1x_voc0712.py', 'random', '--ann', 'x.json', '--images', '.'),

@@ -125,7 +125,7 @@ def test_bad_input_ends_with_one_sentence(measured, tmp_path):
     torch.save({'head.weight': torch.zeros(3)}, tmp_path / 'wrong.pth')
     for flags, words in ((('--data', 'nowhere'), 'expected images in nowhere, found no such folder'),
                          (('--corruptions', 'fogg'), "no corruption named 'fogg'; did you mean fog"),
-                         (('--severities', '0'), 'severity is 1..5, got 0'),
+                         (('--severities', '0'), 'severity must be in 1..5, got 0'),
                          (('--weights', 'wrong.pth'), 'expected weights of tests.evaluation.toy:classifier'),
                          (('--model', toy.NAME, '--published', 'val', '--corruptions', 'fog'),
                           'expected the folders fog/1, fog/2, fog/3, fog/4, fog/5 in val, found none of these'),

@@ -4,13 +4,15 @@ import pytest
 import scipy.stats
 import torch
 
-from pit_downstream.corruptions import BatchRng, corrupt_images, seed_of
-from pit_downstream.utils.poisson import poisson_table
+from pit_downstream.corruptions import BatchRng, compute_seed, corrupt_images
+from pit_downstream.utils.poisson import make_poisson_table
 
 
 def test_seeds_depend_on_every_part():
-    seeds = {seed_of(0, 'a', 'fog'), seed_of(1, 'a', 'fog'), seed_of(0, 'b', 'fog'), seed_of(0, 'a', 'frost'),
-             seed_of('a', 0, 'fog'), seed_of('0', 'a', 'fog'), seed_of(0, 'afog'), seed_of(0, 'a', '', 'fog')}
+    seeds = {compute_seed(0, 'a', 'fog'), compute_seed(1, 'a', 'fog'), compute_seed(0, 'b', 'fog'),
+             compute_seed(0, 'a', 'frost'),
+             compute_seed('a', 0, 'fog'), compute_seed('0', 'a', 'fog'), compute_seed(0, 'afog'),
+             compute_seed(0, 'a', '', 'fog')}
     assert len(seeds) == 8 and all(0 <= seed < 2 ** 63 for seed in seeds)
 
 
@@ -18,7 +20,7 @@ def test_seeds_are_the_same_in_every_process():
     """blake2b of the parts' repr, worked out by hand; Python's own hash would differ from run to run."""
     from hashlib import blake2b
     digest = blake2b(b"0\0'a'\0'fog'", digest_size=8).digest()
-    assert seed_of(0, 'a', 'fog') == int.from_bytes(digest, 'big') // 2
+    assert compute_seed(0, 'a', 'fog') == int.from_bytes(digest, 'big') // 2
 
 
 @pytest.mark.parametrize('draw, cdf', [
@@ -57,13 +59,13 @@ def test_poisson_counts(rate):
 def test_poisson_by_table_is_the_inverse_distribution():
     """At every random number tried, those of all buckets' ends among them, scipy's quantile."""
     rates = np.array([0, .2, 5, 59.9])
-    table = poisson_table(tuple(rates), torch.device('cpu'))
+    table = make_poisson_table(tuple(rates), torch.device('cpu'))
     bits = torch.cat((torch.arange(0, 2 ** 31, 2 ** 20), torch.arange(0, 2 ** 31, 2 ** 20) + 2 ** 20 - 1)).int()
     for index, rate in enumerate(rates[1:], 1):
-        ours = table.counts(torch.full(bits.shape, index, dtype=torch.uint8), bits)
+        ours = table.lookup_counts(torch.full(bits.shape, index, dtype=torch.uint8), bits)
         theirs = scipy.stats.poisson.ppf((bits.double().numpy() + .5) / 2 ** 31, rate)
         assert np.array_equal(ours.numpy(), theirs)
-    assert table.counts(torch.zeros(bits.shape, dtype=torch.uint8), bits).abs().max() == 0
+    assert table.lookup_counts(torch.zeros(bits.shape, dtype=torch.uint8), bits).abs().max() == 0
 
 
 def test_poisson_table_refuses_what_it_cannot_count():
@@ -95,9 +97,10 @@ def test_ids_are_defined_by_value(ids):
 
 def test_text_ids_draw_what_they_always_drew():
     """Published numbers rest on these: blake2b of the parts, the id as text."""
-    expected = torch.empty(4).normal_(generator=torch.Generator().manual_seed(seed_of(7, 'n01/a.JPEG', 'fog', 0)))
+    expected = torch.empty(4).normal_(generator=torch.Generator().manual_seed(compute_seed(7, 'n01/a.JPEG', 'fog', 0)))
     assert torch.equal(BatchRng(7, ['n01/a.JPEG'], purpose='fog').normal((1, 4))[0], expected)
-    expected = torch.empty(4).normal_(generator=torch.Generator().manual_seed(seed_of(7, ('n01/a.JPEG', 2), 'PGD', 0)))
+    expected = torch.empty(4).normal_(generator=torch.Generator().manual_seed(compute_seed(7, ('n01/a.JPEG', 2), 'PGD',
+                                                                                           0)))
     assert torch.equal(BatchRng(7, ['n01/a.JPEG']).rows([0], [2], 'PGD', 'cpu').normal((1, 4))[0], expected)
 
 

@@ -1,4 +1,4 @@
-"""A user's own corruption, and what the package needs to be imported."""
+"""A custom corruption, and the imports of the package."""
 import subprocess
 import sys
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pit_downstream.utils.registry import CORRUPTIONS
-from pit_downstream.corruptions import corrupt_images, textures
+from pit_downstream.corruptions import corrupt_images, weather
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def registered(monkeypatch):
     monkeypatch.setattr(CORRUPTIONS, '_entries', dict(CORRUPTIONS._entries))
 
 
-def test_the_ten_lines_of_the_readme(registered):
+def test_custom_corruption_of_the_readme(registered):
     from pathlib import Path
     text = (Path(__file__).parents[2] / 'README.md').read_text()
     code = next(block.split('```')[0] for block in text.split('```python\n') if 'CORRUPTIONS.register' in block)
@@ -25,16 +25,16 @@ def test_the_ten_lines_of_the_readme(registered):
     assert {0, 100} == set(out.unique().tolist()) and (out[0, :, 0] == 0).sum() == (out[0] == 0).sum() / 32
 
 
-def test_frost_says_where_its_textures_come_from(monkeypatch):
-    monkeypatch.setattr(textures, 'find_spec', lambda name: None)
-    textures.frost_texture.cache_clear()
-    textures.fitted_texture.cache_clear()
-    with pytest.raises(LookupError, match='frost needs the texture .* of the package imagecorruptions, did not'):
+def test_missing_frost_textures_raise(monkeypatch):
+    monkeypatch.setattr(weather, 'find_spec', lambda name: None)
+    weather.load_frost_texture.cache_clear()
+    weather.fit_frost_texture.cache_clear()
+    with pytest.raises(LookupError, match='No texture .* of the package imagecorruptions, which frost needs'):
         corrupt_images(torch.zeros(1, 3, 40, 40, dtype=torch.uint8), 'frost', 1)
 
 
-def test_needs_torch_numpy_and_pillow_alone():
-    """Neither mmdet, mmcv, mmengine nor what imagecorruptions imports; frost reads that package's files only."""
+def test_corruptions_need_only_torch_numpy_and_pillow():
+    """Not mmdet, mmcv, mmengine or the imports of imagecorruptions, of which frost only reads files."""
     code = '''
 import sys
 for name in ("mmdet", "mmcv", "mmengine", "imagecorruptions", "cv2", "scipy", "skimage", "pkg_resources", "timm"):

@@ -1,6 +1,6 @@
-"""imagecorruptions 1.1.2 as its authors meant it, on today's numpy, scipy and scikit-image, with its draws in hand.
+"""imagecorruptions 1.1.2, patched for current versions of numpy, scipy and scikit-image, with seeded draws.
 
-The module is executed from its installed file, unchanged, with the names it misses put in its way: `pkg_resources`
+The module is executed from its installed file, unchanged, with its missing names replaced: `pkg_resources`
 (gone from setuptools 82), `scipy.ndimage.interpolation`, `np.float_`, and scikit-image's `multichannel`. `np.random`
 and the generator of scikit-image's random_noise become seeded ones, so `Replay` can repeat what they drew.
 """
@@ -23,8 +23,8 @@ from skimage.filters import gaussian
 FOLDER = Path(importlib.util.find_spec('imagecorruptions').origin).parent
 
 
-class _Mended:
-    """A module with some names of its own in front."""
+class _PatchedModule:
+    """A module with some names replaced."""
 
     def __init__(self, module: types.ModuleType, **names):
         self.__dict__.update(names, _module=module)
@@ -38,7 +38,7 @@ def _load() -> types.ModuleType:
         'pkg_resources': types.SimpleNamespace(resource_filename=lambda package, name: str(FOLDER / name)),
         'scipy.ndimage.interpolation': types.SimpleNamespace(map_coordinates=scipy.ndimage.map_coordinates),
     }
-    spec = importlib.util.spec_from_file_location('imagecorruptions_mended', FOLDER / 'corruptions.py')
+    spec = importlib.util.spec_from_file_location('imagecorruptions_patched', FOLDER / 'corruptions.py')
     module = importlib.util.module_from_spec(spec)
     with mock.patch.dict(sys.modules, missing):
         spec.loader.exec_module(module)
@@ -53,8 +53,8 @@ REFERENCE = _load()
 def reference(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray:
     """What imagecorruptions makes of an RGB image, uint8 (H, W, 3), as its `corrupt` does it, drawing from `seed`."""
     noise = partial(skimage.util.random_noise, rng=np.random.default_rng(seed))
-    REFERENCE.sk = _Mended(skimage, util=_Mended(skimage.util, random_noise=noise))
-    REFERENCE.np = _Mended(np, float_=np.float64, random=np.random.RandomState(seed))
+    REFERENCE.sk = _PatchedModule(skimage, util=_PatchedModule(skimage.util, random_noise=noise))
+    REFERENCE.np = _PatchedModule(np, float_=np.float64, random=np.random.RandomState(seed))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', RuntimeWarning)
         return np.uint8(getattr(REFERENCE, name)(Image.fromarray(image), severity))
