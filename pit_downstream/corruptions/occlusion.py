@@ -33,7 +33,7 @@ class OcclusionStrength:
         if self.shape not in SHAPES:
             raise ValueError(f'shape must be one of {", ".join(SHAPES)}, got {self.shape!r}.')
         if not isinstance(self.share, (int, float)) or not 0 < self.share <= 1:
-            raise ValueError(f'share must be above 0 and at most 1, got {self.share!r}. For clean images omit occlusion.')
+            raise ValueError(f'share must be above 0 and at most 1, got {self.share!r}. For clean images omit it.')
         if not isinstance(self.cells, int) or not 1 <= self.cells <= 32:
             raise ValueError(f'cells must be in 1..32, got {self.cells!r}. Choose another number.')
 

@@ -133,7 +133,7 @@ def test_severity_is_1_to_5(severity):
 @pytest.mark.parametrize('images, words', [
     (torch.zeros(1, 3, 40, 40), r'images must be uint8 \(B, 3, H, W\) in RGB, got torch.float32 \(1, 3, 40, 40\)'),
     (torch.zeros(40, 40, 3, dtype=torch.uint8), r'got torch.uint8 \(40, 40, 3\)'),
-    (torch.zeros(1, 3, 40, 31, dtype=torch.uint8), '32 pixels a side or more, got 40 x 31'),
+    (torch.zeros(1, 3, 40, 31, dtype=torch.uint8), 'at least 32 pixels per side, got 40 x 31'),
 ])
 def test_images_are_checked(images, words):
     with pytest.raises(ValueError, match=words):
