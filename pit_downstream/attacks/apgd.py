@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Rng
 
 
-@ATTACKS.register('apgd', source='Croce & Hein 2020, arXiv 2003.01690', quick={'steps': 3})
+@ATTACKS.register('apgd', source='Croce & Hein 2020, arXiv 2003.01690')
 @dataclass(frozen=True, kw_only=True)
 class APGD(Search):
     """Auto-PGD attack.
@@ -98,8 +98,7 @@ class APGD(Search):
         return {'struck': struck, 'found': found, 'fooled': struck & (moves == self.moves).to(struck.device)}
 
 
-@ATTACKS.register('apgd_t', source='Croce & Hein 2020, arXiv 2003.01690: targeted DLR',
-                  quick={'steps': 3, 'targets': 2})
+@ATTACKS.register('apgd_t', source='Croce & Hein 2020, arXiv 2003.01690: targeted DLR')
 @dataclass(frozen=True, kw_only=True)
 class TargetedAPGD(APGD):
     """Targeted Auto-PGD: one search per target class, the most likely wrong classes of the clean image.

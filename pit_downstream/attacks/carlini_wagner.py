@@ -19,8 +19,7 @@ SHRINK = 1 - 1e-6  # keeps atanh finite at black and white: 0.999999 in carlini/
 GROWTH = 10  # factor of the weight until an example fools, ibid.
 
 
-@ATTACKS.register('cw', source='Carlini & Wagner 2017, arXiv 1608.04644; constants of carlini/nn_robust_attacks',
-                  quick={'steps': 8, 'searches': 2, 'rate': .03, 'constant': 5.0})
+@ATTACKS.register('cw', source='Carlini & Wagner 2017, arXiv 1608.04644; constants of carlini/nn_robust_attacks')
 @dataclass(frozen=True, kw_only=True)
 class CarliniWagner(Search):
     """Carlini & Wagner's L2 attack.

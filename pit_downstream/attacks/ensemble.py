@@ -32,8 +32,7 @@ EOT = 20  # passes over which 'rand' averages a gradient
 ROWS = {'cpu': 64, 'cuda': 256}  # parallel searches: more exceed a CPU's cache, fewer underuse a GPU
 
 
-@ATTACKS.register('autoattack', source='Croce & Hein 2020, arXiv 2003.01690; fra31/auto-attack a392200',
-                  quick={'effort': 0.02})
+@ATTACKS.register('autoattack', source='Croce & Hein 2020, arXiv 2003.01690; fra31/auto-attack a392200')
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
     """AutoAttack ensemble. An image is robust when no member fools it, and is then returned unchanged.

@@ -25,7 +25,7 @@ DUAL = {'Linf': 1, 'L2': 2, 'L1': math.inf}  # norm of the plane's normal in the
 SHORTEST = 1e-8  # lower bound of a distance when two are weighted
 
 
-@ATTACKS.register('fab', source='Croce & Hein 2020, arXiv 1907.02044', quick={'steps': 3})
+@ATTACKS.register('fab', source='Croce & Hein 2020, arXiv 1907.02044')
 @dataclass(frozen=True, kw_only=True)
 class FAB(Search):
     """FAB attack towards the nearest other class at every step, with one backward pass per other class.
@@ -114,7 +114,7 @@ class FAB(Search):
         return moved.clamp(0, 1).view_as(state['at'])
 
 
-@ATTACKS.register('fab_t', source='Croce & Hein 2020: targeted, in fra31/auto-attack', quick={'steps': 3, 'targets': 2})
+@ATTACKS.register('fab_t', source='Croce & Hein 2020: targeted, in fra31/auto-attack')
 @dataclass(frozen=True, kw_only=True)
 class TargetedFAB(FAB):
     """Targeted FAB: one search per target class, the most likely wrong classes of the clean image.

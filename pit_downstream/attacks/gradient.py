@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TRADES_START = 0.001  # standard deviation: yaodongyu/TRADES, trades.py
 
 
-@ATTACKS.register('pgd', source='Madry et al. 2018, arXiv 1706.06083', quick={'steps': 3})
+@ATTACKS.register('pgd', source='Madry et al. 2018, arXiv 1706.06083')
 @dataclass(frozen=True, kw_only=True)
 class PGD(Search):
     """Projected gradient ascent. step: step size in pixel scale, by default 2.5 epsilon / steps (Madry et al.).
@@ -85,7 +85,7 @@ class PGD(Search):
         return {'found': images, 'fooled': seen.fooled, 'loss': seen.loss, 'gradient': slope}
 
 
-@ATTACKS.register('bim', source='Kurakin et al. 2017, arXiv 1607.02533', quick={'steps': 3})
+@ATTACKS.register('bim', source='Kurakin et al. 2017, arXiv 1607.02533')
 @dataclass(frozen=True, kw_only=True)
 class BIM(PGD):
     """Basic iterative method: PGD from the clean image. step: step size, by default epsilon / steps."""
@@ -109,7 +109,7 @@ class FGSM(BIM):
     step: float | None = field(default=None, init=False)
 
 
-@ATTACKS.register('mim', source='Dong et al. 2018, arXiv 1710.06081', quick={'steps': 3})
+@ATTACKS.register('mim', source='Dong et al. 2018, arXiv 1710.06081')
 @dataclass(frozen=True, kw_only=True)
 class MIM(BIM):
     """MI-FGSM: steps along a sum of L1-normalized gradients, decayed by `momentum` at every step."""
@@ -126,7 +126,7 @@ class MIM(BIM):
         return self.threat.steepest(total), {'sum': total}
 
 
-@ATTACKS.register('tpgd', source='Zhang et al. 2019 (TRADES), arXiv 1901.08573', quick={'steps': 3})
+@ATTACKS.register('tpgd', source='Zhang et al. 2019 (TRADES), arXiv 1901.08573')
 @dataclass(frozen=True, kw_only=True)
 class TPGD(PGD):
     """PGD on the KL divergence from the predictions on the clean image.

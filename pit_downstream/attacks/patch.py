@@ -20,8 +20,7 @@ RATE = .05  # Patch-Fool's 0.22 is in units of ImageNet's standard deviation, wh
 SLOWER = (10, .95)  # interval in steps, and factor of the rate: GATECH-EIC/Patch-Fool, main.py
 
 
-@ATTACKS.register('patch', source='Brown et al. 2017, arXiv 1712.09665; per image and on the grid of a ViT',
-                  quick={'side': 4, 'count': 2, 'steps': 5})
+@ATTACKS.register('patch', source='Brown et al. 2017, arXiv 1712.09665; per image and on the grid of a ViT')
 @dataclass(frozen=True, kw_only=True)
 class Patch(Search):
     """Adam on the pixels of `count` cells of `side` pixels, from random values.
@@ -79,8 +78,7 @@ class Patch(Search):
         return {'found': images, 'fooled': seen.fooled, 'loss': seen.loss, 'gradient': slope}
 
 
-@ATTACKS.register('patch_fool', source='Fu et al. 2022, arXiv 2203.08392; constants of GATECH-EIC/Patch-Fool',
-                  quick={'side': 4, 'count': 2, 'steps': 5, 'place': 'salient', 'attention': 0})
+@ATTACKS.register('patch_fool', source='Fu et al. 2022, arXiv 2203.08392; constants of GATECH-EIC/Patch-Fool')
 @dataclass(frozen=True, kw_only=True)
 class PatchFool(Patch):
     """Patch that also attracts attention, in the style of Patch-Fool, for models with traceable attention.

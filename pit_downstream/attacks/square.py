@@ -22,7 +22,7 @@ AHEAD, PER_AHEAD = 16, 8  # maximum proposals per row and pass; moves per additi
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, of 10,000: section 5 of the paper
 
 
-@ATTACKS.register('square', source='Andriushchenko et al. 2020, arXiv 1912.00049', quick={'steps': 20})
+@ATTACKS.register('square', source='Andriushchenko et al. 2020, arXiv 1912.00049')
 @dataclass(frozen=True, kw_only=True)
 class Square(Search):
     """Square attack. steps: queries after the first. p_init: pixel share of the first squares. restarts: per image.

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Batch, Predictor, Streams
 
 
-@ATTACKS.register('transfer', source='Papernot et al. 2016, arXiv 1605.07277',
-                  quick={'source': 'tiny', 'attack': 'pgd', 'steps': 3})
+@ATTACKS.register('transfer', source='Papernot et al. 2016, arXiv 1605.07277')
 @dataclass(frozen=True, kw_only=True)
 class Transfer(Attack):
     """Transfer of adversarial images from `source`, without queries to the attacked model.

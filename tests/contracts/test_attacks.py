@@ -1,7 +1,4 @@
-"""What every registered attack promises, a user's own included.
-
-An entry's `quick` holds arguments with which it takes a moment on the tiny models here.
-"""
+"""The contract of every registered attack, custom ones included."""
 
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
@@ -27,6 +24,13 @@ from tests.attacks.toys import (
 )
 
 MILD = ('noise', 'square', 'occlude_salient')  # follow no gradient to its end; a few steps of them are little
+QUICK = {  # arguments for a short search on the tiny models here
+    **{name: {'steps': 3} for name in ('pgd', 'bim', 'mim', 'tpgd', 'apgd', 'fab')},
+    **{name: {'steps': 3, 'targets': 2} for name in ('apgd_t', 'fab_t')},
+    'square': {'steps': 20}, 'cw': {'steps': 8, 'searches': 2, 'rate': .03, 'constant': 5.},
+    'autoattack': {'effort': .02}, 'patch': {'side': 4, 'count': 2, 'steps': 5},
+    'patch_fool': {'side': 4, 'count': 2, 'steps': 5, 'place': 'salient', 'attention': 0},
+    'transfer': {'source': 'tiny', 'attack': 'pgd', 'steps': 3}}
 EPSILONS = {'Linf': .04, 'L2': .6, 'L1': 8.}
 
 
@@ -55,7 +59,7 @@ def case(request):
 
 def built(case, classes=4, **more):
     name, norm = case
-    arguments = dict(ATTACKS.entry(name).about.get('quick', {})) | more
+    arguments = QUICK.get(name, {}) | more
     if norm == 'patch':
         arguments |= {'norm': norm, 'side': 4, 'count': 2} | ({'attack': 'patch'} if name == 'transfer' else {})
     else:
@@ -156,8 +160,7 @@ def test_no_room_no_change(case):
     if case[1] == 'patch':
         pytest.skip('a patch has no epsilon')
     batch, name = scene(4), case[0]
-    arguments = dict(ATTACKS.entry(name).about.get('quick', {}))
-    attack = build_attack(Spec.of(name, norm=case[1], epsilon=0, **arguments), predictors=lambda text: predictor())
+    attack = build_attack(Spec.of(name, norm=case[1], epsilon=0, **QUICK.get(name, {})), predictors=lambda text: predictor())
     assert torch.equal(attacked(attack, predictor(), batch), batch.images)
 
 
@@ -214,7 +217,7 @@ def test_unknown_arguments_get_one_sentence(case):
 
 
 def test_wrong_types_get_one_sentence(case):
-    kind, quick = ATTACKS[case[0]], ATTACKS.entry(case[0]).about.get('quick', {})
+    kind, quick = ATTACKS[case[0]], QUICK.get(case[0], {})
     wrong = {int: 'many', float: 'much', bool: 'yes', str: 3}
     for field in fields(kind):
         if field.init and field.type in wrong and field.name not in quick:
