@@ -160,7 +160,8 @@ def test_no_room_no_change(case):
     if case[1] == 'patch':
         pytest.skip('a patch has no epsilon')
     batch, name = scene(4), case[0]
-    attack = build_attack(Spec.of(name, norm=case[1], epsilon=0, **QUICK.get(name, {})), predictors=lambda text: predictor())
+    spec = Spec.of(name, norm=case[1], epsilon=0, **QUICK.get(name, {}))
+    attack = build_attack(spec, predictors=lambda text: predictor())
     assert torch.equal(attacked(attack, predictor(), batch), batch.images)
 
 
