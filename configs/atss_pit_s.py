@@ -3,7 +3,7 @@
 python tools/train.py configs/atss_pit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of PiT-S; --bundled needs nothing. COCO AP: not yet measured.
 """
-_base_ = './_base_/atss.py'
+_base_ = './atss_r50.py'
 model = dict(
     backbone=dict(
         _delete_=True, type='PiT', arch='s', stem_padding='same', drop_path_rate=0.1,

@@ -3,7 +3,9 @@
 python tools/train_classifier.py configs/cifar10_pit_ti.py --data DIR
 DIR holds train/ and test/ with a folder for each class. Result: README, "Measured".
 """
-_base_ = './_base_/classification.py'
+_base_ = [
+    './_base_/models/image_classifier.py', './_base_/datasets/imagenet.py', './_base_/schedules/deit_300e.py',
+    './_base_/classification_runtime.py']
 model = dict(network=dict(name='pit_ti', img_size=64, drop_path_rate=0.0), data_preprocessor=dict(
     erasing=None, mixing=None))
 train_dataloader = dict(num_workers=1, dataset=dict(root='data/cifar10/train', transform=dict(

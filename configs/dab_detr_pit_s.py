@@ -3,7 +3,7 @@
 python tools/train.py configs/dab_detr_pit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of PiT-S; --bundled needs nothing. COCO AP: not yet measured.
 """
-_base_ = './_base_/dab_detr.py'
+_base_ = './dab_detr_r50.py'
 model = dict(
     backbone=dict(
         _delete_=True, type='PiT', arch='s', out_indices=(2,), drop_path_rate=0.1,

@@ -3,7 +3,7 @@
 python tools/train.py configs/dab_detr_vit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of DeiT-S; --bundled needs nothing. COCO AP: not yet measured.
 """
-_base_ = './_base_/dab_detr.py'
+_base_ = './dab_detr_r50.py'
 model = dict(
     backbone=dict(
         _delete_=True, type='DeepViT', arch='vit_s', out_strides=(32,), drop_path_rate=0.1,

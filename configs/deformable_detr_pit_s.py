@@ -3,7 +3,7 @@
 python tools/train.py configs/deformable_detr_pit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of PiT-S; --bundled needs nothing. COCO AP: not yet measured.
 """
-_base_ = './_base_/deformable_detr_half.py'
+_base_ = './deformable_detr_r50.py'
 model = dict(
     backbone=dict(
         _delete_=True, type='PiT', arch='s', drop_path_rate=0.1,

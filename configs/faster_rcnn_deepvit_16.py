@@ -4,7 +4,7 @@ python tools/train.py configs/faster_rcnn_deepvit_16.py [--bundled]
 Needs COCO and weights of DeepViT-16 (data/README.md: none were published); --bundled needs nothing. COCO AP: not yet
 measured.
 """
-_base_ = './_base_/faster_rcnn.py'
+_base_ = './faster_rcnn_r50.py'
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # as DeepViT was trained
     backbone=dict(

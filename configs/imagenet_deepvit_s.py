@@ -3,5 +3,5 @@
 python tools/train_classifier.py configs/imagenet_deepvit_s.py [--bundled]
 82.3 % top-1 in the authors' README; not measured here. --cfg-options model.network.name=deepvit_l: the same recipe.
 """
-_base_ = './_base_/classification_deepvit.py'
+_base_ = './imagenet_deepvit_24.py'
 model = dict(network=dict(name='deepvit_s'))

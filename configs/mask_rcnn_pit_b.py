@@ -3,11 +3,9 @@
 python tools/train.py configs/mask_rcnn_pit_b.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of PiT-B; --bundled needs nothing. COCO AP: not yet measured.
 """
-_base_ = './_base_/mask_rcnn_stride_8.py'
+_base_ = './mask_rcnn_pit_s.py'
 model = dict(
-    backbone=dict(
-        _delete_=True, type='PiT', arch='b', stem_padding='same', drop_path_rate=0.3,
-        init_cfg=dict(type='Pretrained', checkpoint='timm://pit_b_224.in1k')),
+    backbone=dict(arch='b', drop_path_rate=0.3, init_cfg=dict(checkpoint='timm://pit_b_224.in1k')),
     neck=dict(in_channels=[256, 512, 1024]),
     rpn_head=dict(anchor_generator=dict(strides=[7, 14, 28, 56, 112])),
     roi_head=dict(

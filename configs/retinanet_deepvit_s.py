@@ -3,7 +3,7 @@
 python tools/train.py configs/retinanet_deepvit_s.py [--bundled]
 Needs COCO and DeepViT-S's weights (data/README.md); --bundled needs nothing. COCO AP: not yet measured.
 """
-_base_ = './_base_/retinanet.py'
+_base_ = './retinanet_r50.py'
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # as DeepViT was trained
     backbone=dict(

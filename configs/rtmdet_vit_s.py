@@ -3,7 +3,7 @@
 python tools/train.py configs/rtmdet_vit_s.py [--bundled]
 Needs COCO (data/README.md) and timm's weights of DeiT-S; --bundled needs nothing. COCO AP: not yet measured.
 """
-_base_ = './_base_/rtmdet.py'
+_base_ = './rtmdet_r50.py'
 model = dict(
     backbone=dict(
         _delete_=True, type='DeepViT', arch='vit_s', out_strides=(8, 16, 32), drop_path_rate=0.1,

@@ -1,7 +1,0 @@
-"""DINO with four feature levels by mmdet's recipe (12 epochs, batch 16)."""
-_base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', './default_runtime.py']
-model = dict(data_preprocessor=dict(type='PitDataPreprocessor'))
-optim_wrapper = dict(
-    constructor='PitOptimWrapperConstructor',
-    paramwise_cfg=dict(_delete_=True, lr_mult={'backbone': 0.1}))
-auto_scale_lr = dict(enable=False, base_batch_size=16)
