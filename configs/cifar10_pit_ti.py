@@ -1,7 +1,7 @@
 """PiT-Ti on CIFAR-10 at 64 px, in half an hour on one CPU core.
 
 python tools/train_classifier.py configs/cifar10_pit_ti.py --data DIR
-DIR holds train/ and test/ with a folder for each class. Result: README, "Measured".
+DIR has train/ and test/ with a folder for each class. Result: docs/results.md.
 """
 _base_ = [
     './_base_/models/image_classifier.py', './_base_/datasets/imagenet.py', './_base_/schedules/deit_300e.py',

@@ -1,7 +1,7 @@
 """RetinaNet on DeepViT-S, from scratch, on BCCD: 364 microscope images of blood cells in three classes.
 
 python tools/train.py configs/retinanet_deepvit_s_bccd.py --data DIR
-DIR holds images/ and annotations/instances_{train,val}.json (data/README.md). Result: README, "Measured".
+DIR has images/ and annotations/instances_{train,val}.json (data/README.md). Result: docs/results.md.
 """
 _base_ = './retinanet_pit_ti_bccd.py'
 model = dict(

@@ -16,10 +16,11 @@ NOT_HERE = 'not trained here'
 BUNDLED = 'bundled'  # the dataset of --bundled
 LEAD = '''# Model zoo
 
-No weights are published. All values are percentages. The column "published" has results of the cited papers and
-repositories, trained with their code and recipes. Every config in configs/ has a row. MACs are those of
-`tools/get_complexity.py` at the native size. `python -m speed.zoo` writes this page from
-[model-index.yml](../model-index.yml); do not edit it.
+No weights are published. All values are percentages. The column "published" has results of the
+cited papers and repositories, trained with their code and recipes. MACs are those of
+`pit-downstream get-complexity` at the native size. Every config in `configs/` has a row.
+
+`python -m speed.zoo` writes this page from [model-index.yml](../model-index.yml). Do not edit it.
 '''
 
 
@@ -35,9 +36,9 @@ def page() -> str:
     rest = [path for path in sorted((ROOT / 'configs').glob('*.py')) if f'configs/{path.name}' not in known]
     parts = {
         'Trained here': table(('model', 'config', 'data', 'result', 'cost', 'command'), map(trained_row, trained)),
-        'Classifiers of ImageNet': table(
-            ('model', 'config', 'parameters', 'MACs', 'here', 'published', 'source'), map(other_row, others)),
-        'Every other config, on its own data': table(('config', 'what it is', 'here'), map(config_row, rest))}
+        'ImageNet classifiers': table(
+            ('model', 'config', 'parameters', 'MACs', 'status', 'published', 'source'), map(other_row, others)),
+        'Other configs': table(('config', 'description', 'status'), map(config_row, rest))}
     return '\n'.join([LEAD, *('\n'.join([f'## {name}', '', *lines, '']) for name, lines in parts.items())])
 
 

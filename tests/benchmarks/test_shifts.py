@@ -117,7 +117,7 @@ def test_the_example_in_the_docs():
     tables = {name: Table(PIT_S, name, [replace(record, count=counts[name]) for record in table.records])
               for name, table in pit_s().items()}
     text = shifts.format_table(tables, list(counts)[1:])
-    assert text in (Path(__file__).parents[2] / 'docs' / 'robustness.md').read_text()
+    assert text in (Path(__file__).parents[2] / 'docs' / 'shifts.md').read_text()
 
 
 def test_text_without_clean_pictures_says_so():

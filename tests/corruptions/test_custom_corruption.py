@@ -5,23 +5,23 @@ import sys
 import pytest
 import torch
 
-from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions import corrupt_images, weather
+from pit_downstream.utils.registry import ATTACKS, CORRUPTIONS
+from tests.readme import ROOT, steps
 
 
 @pytest.fixture
 def registered(monkeypatch):
-    monkeypatch.setattr(CORRUPTIONS, '_entries', dict(CORRUPTIONS._entries))
+    for registry in (CORRUPTIONS, ATTACKS):
+        monkeypatch.setattr(registry, '_entries', dict(registry._entries))
 
 
-def test_custom_corruption_of_the_readme(registered):
-    from pathlib import Path
-    text = (Path(__file__).parents[2] / 'README.md').read_text()
-    code = next(block.split('```')[0] for block in text.split('```python\n') if 'CORRUPTIONS.register' in block)
-    names = {'images': torch.full((2, 3, 32, 40), 100, dtype=torch.uint8)}
-    exec(code, names)
-    assert len(code.strip().splitlines()) <= 10
-    out = corrupt_images(names['images'], 'dead_columns', 5)
+@pytest.mark.parametrize('page, lines', [('docs/custom.md', 10), ('README.md', 20)])
+def test_corruption_of_documentation(registered, page, lines):
+    code = next(step.text for step in steps((ROOT / page).read_text()) if 'CORRUPTIONS.register' in step.text)
+    exec(code, {})
+    assert len(code.strip().splitlines()) <= lines
+    out = corrupt_images(torch.full((2, 3, 32, 40), 100, dtype=torch.uint8), 'dead_columns', 5)
     assert {0, 100} == set(out.unique().tolist()) and (out[0, :, 0] == 0).sum() == (out[0] == 0).sum() / 32
 
 

@@ -1,4 +1,4 @@
-"""Custom datasets as README's "Custom datasets" prints them: its configs train on tiny datasets."""
+"""Custom datasets as in docs/custom.md: its configs train on tiny datasets."""
 
 import json
 
@@ -8,7 +8,7 @@ from PIL import Image
 from tests.det import scenes
 from tests.readme import ROOT, steps
 
-BLOCKS = [step.text for step in steps((ROOT / 'README.md').read_text()) if step.language == 'python']
+BLOCKS = [step.text for step in steps((ROOT / 'docs/custom.md').read_text()) if step.language == 'python']
 COCO, = [text for text in BLOCKS if "classes=('cat', 'dog')" in text]
 MASK, = [text for text in BLOCKS if 'mask_head=dict' in text]
 VOC, = [text for text in BLOCKS if 'VOCDataset' in text]
@@ -49,7 +49,7 @@ def write(place, text):
     (VOC, ()),
     (COCO.replace('retinanet_pit_ti', 'mask_rcnn_pit_s').replace('model = dict(bbox_head=dict(num_classes=2))', MASK),
      ('model.backbone.arch=ti', 'model.neck.in_channels=64,128,256'))], ids=['VOC', 'masks'])
-def test_configs_of_readme_train(run_tool, place, text, options):
+def test_configs_of_docs_train(run_tool, place, text, options):
     done = run_tool('train.py', write(place, text), *ONE_STEP, *options, cwd=place)
     assert done.code == 0, done.err[-2000:]
     assert done.out.splitlines()[-1].startswith('1 iterations, loss ')

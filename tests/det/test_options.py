@@ -1,6 +1,7 @@
 """--cfg-options of configs for detectors and classifiers: keys that nothing reads are refused."""
 
 import argparse
+import re
 import shlex
 
 import pytest
@@ -11,8 +12,9 @@ from pit_downstream.training.options import merge_options
 from tests.readme import PAGES, ROOT, steps
 
 RETINANET, MASK = 'retinanet_pit_ti', 'mask_rcnn_pit_s'
-PRINTED = [step.text for page in (*PAGES, ROOT / 'data/README.md') for step in steps(page.read_text())
-           if step.language == 'sh' and '--cfg-options' in step.text and 'configs/' in step.text]
+COMMAND = re.compile(r'(?:pit-downstream (?:train|test|train-classifier)|tools/\w+\.py) (\w+)')  # and its config
+PRINTED = [(command[1], step.text) for page in (*PAGES, ROOT / 'data/README.md')
+           for step in steps(page.read_text()) if step.language == 'sh' and '--cfg-options' in step.text and (command := COMMAND.search(step.text))]
 
 
 def config(name):
@@ -58,12 +60,16 @@ def test_arguments_of_another_type_are_accepted_with_it():
     assert cfg.model.backbone.depth == 50
 
 
-@pytest.mark.parametrize('text', PRINTED, ids=lambda text: text[:60])
-def test_printed_options_are_accepted(text):
+def test_documentation_has_commands_with_options():
+    assert len(PRINTED) >= 3
+
+
+@pytest.mark.parametrize('name, text', PRINTED, ids=[text[:60] for _, text in PRINTED])
+def test_printed_options_are_accepted(name, text):
     words = shlex.split(text)
     values = words[words.index('--cfg-options') + 1:]
     values = values[:next((k for k, word in enumerate(values) if word.startswith('--')), len(values))]
     parsed = argparse.Namespace()
     DictAction(['--cfg-options'], 'options')(None, parsed, values)
-    cfg = Config.fromfile(ROOT / next(word for word in words if word.startswith('configs/')))
+    cfg = config(name)
     merge_options(cfg, parsed.options)
