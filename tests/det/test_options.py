@@ -13,8 +13,8 @@ from tests.readme import PAGES, ROOT, steps
 
 RETINANET, MASK = 'retinanet_pit_ti', 'mask_rcnn_pit_s'
 COMMAND = re.compile(r'(?:pit-downstream (?:train|test|train-classifier)|tools/\w+\.py) (\w+)')  # and its config
-PRINTED = [(command[1], step.text) for page in (*PAGES, ROOT / 'data/README.md')
-           for step in steps(page.read_text()) if step.language == 'sh' and '--cfg-options' in step.text and (command := COMMAND.search(step.text))]
+PRINTED = [(command[1], step.text) for page in (*PAGES, ROOT / 'data/README.md') for step in steps(page.read_text())
+           if step.language == 'sh' and '--cfg-options' in step.text and (command := COMMAND.search(step.text))]
 
 
 def config(name):
