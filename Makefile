@@ -10,10 +10,10 @@ CLASSIFIER := --model $(SMALL) --weights $(DEMO)/classifier/weights.pth --data d
 KEPT := --store $(DEMO)/records
 WORKERS ?= 2
 
-.PHONY: help install lint test test-numeric demo bench clean
+.PHONY: help install lint test test-slow test-numeric demo bench clean
 
 help:
-	@echo 'make install | lint | test | test-numeric | demo | bench | clean   (PYTHON=python3.12 picks the interpreter of a new $(VENV))'
+	@echo 'make install | lint | test | test-slow | test-numeric | demo | bench | clean   (PYTHON=python3.12 picks the interpreter of a new $(VENV))'
 
 install: $(STAMP)
 
@@ -35,7 +35,14 @@ lint: $(STAMP)
 
 # A process per core; each test file stays in one of them. More of them need more memory: some 3 GiB each.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile
+
+# At most 30 minutes on two cores: the wheel, the commands of the documentation, full fixtures, and two cells of the
+# matrix of test-numeric: no vector instructions, and those of an old CPU with two threads.
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n $(WORKERS) --dist loadfile
+	$(MAKE) test-numeric NUMERIC=ATEN_CPU_CAPABILITY=default THREADS=1
+	$(MAKE) test-numeric NUMERIC=MKL_CBWR=COMPATIBLE THREADS=2
 
 # The tests marked `numeric` as other CPUs would run them, with one thread and with two; tests/tolerances.py has the reasons.
 # PyTorch, oneDNN and MKL choose instructions by themselves; MKL_ENABLE_INSTRUCTIONS has an effect on Intel's CPUs alone,
@@ -43,10 +50,12 @@ test: $(STAMP)
 NUMERIC := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX2 \
            MKL_ENABLE_INSTRUCTIONS=AVX2 MKL_CBWR=COMPATIBLE
 
+THREADS := 1 2
+
 test-numeric: $(STAMP)
-	@set -e; for setting in $(NUMERIC); do for threads in 1 2; do \
+	@set -e; for setting in $(NUMERIC); do for threads in $(THREADS); do \
 	    echo "$$setting OMP_NUM_THREADS=$$threads"; \
-	    env $$setting OMP_NUM_THREADS=$$threads $(PY) -m pytest -q -m numeric -n $$(($(WORKERS) / $$threads)) \
+	    env $$setting OMP_NUM_THREADS=$$threads $(PY) -m pytest -q -m 'numeric and not slow' -n $$(($(WORKERS) / $$threads)) \
 	        --dist loadfile; \
 	done; done
 

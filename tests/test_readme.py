@@ -1,13 +1,14 @@
-"""What README and docs/ print can be typed: flags that exist, Python that parses, links that lead somewhere.
-
-Whether the commands work is seen by running them: python -m tests.readme.
-"""
+"""README and docs/: flags exist, Python parses, links resolve. `make test-slow` also runs every command."""
 
 import ast
+import os
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_commands_are_read_with_their_comments():
     assert list(steps(text)) == [Step('sh', "run a --b 'c d'", ' needs COCO'), Step('sh', 'make demo', ' by hand'),
                                  Step('python', 'x = 1\n\n')]
     assert [step.needs for step in steps(text)] == ['COCO', '', '']
-    assert [step.runs() for step in steps(text)] == [True, False, True]
+    assert [step.is_run() for step in steps(text)] == [True, False, True]
 
 
 @pytest.mark.parametrize('step', TOOLS, ids=lambda step: step.text[:70])
@@ -69,3 +70,39 @@ def test_rows_of_a_table_have_as_many_cells_as_its_head(page):
     for rows in re.findall(r'(?:^\|.*\n)+', text, re.MULTILINE):
         head, *rest = rows.splitlines()
         assert [row for row in rest if row.count('|') != head.count('|')] == []
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """Run a command or Python block in a folder with our tools and what `make demo` writes, from a short training."""
+    folder = tmp_path_factory.mktemp('documentation')
+    for name in ('configs', 'docs', 'speed', 'tools', 'model-index.yml'):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
+    environment = {**os.environ, 'PATH': os.pathsep.join((str(Path(sys.executable).parent), os.environ['PATH'])),
+                   'PYTHONPATH': str(ROOT)}
+
+    def run_step(step):
+        command = ['bash', '-c', step.text] if step.language == 'sh' else [
+            sys.executable, '-W', 'ignore', '-c', step.text]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+    for command in (
+            'python -m pit_downstream.datasets.shapes data/shapes',
+            'python -m pit_downstream.datasets.shapes data/shapes_faint --contrast 0.3',
+            'python tools/train.py configs/retinanet_pit_ti.py --bundled --work-dir work_dirs/demo/retinanet '
+            '--cfg-options train_cfg.max_epochs=1',
+            'python tools/train_classifier.py configs/cifar10_pit_ti.py --bundled --work-dir work_dirs/demo/classifier '
+            '--cfg-options train_cfg.max_epochs=1'):
+        done = run_step(Step('sh', command))
+        assert done.returncode == 0, f'{command}\n{done.stderr}'
+    return run_step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('step', [step for step in STEPS if step.is_run()], ids=lambda step: step.text.strip()[:70])
+def test_step_runs_or_reports_missing_data(run, step):
+    """A step that needs data which a fresh clone does not have is rejected with one sentence."""
+    done = run(step)
+    output = done.stdout + done.stderr
+    assert done.returncode == (2 if step.needs else 0), output
+    assert not step.needs or done.stderr.strip() and 'Traceback' not in output, output
