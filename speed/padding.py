@@ -2,7 +2,7 @@
 
 python -m speed.padding [--shape 800 1333] [--smaller 800 1066] [--repeat 5] [--forward-only] [--quick]
 
-padded: both at the larger size, attention includes the padding. alone: each at its size (backbones/sizes.py).
+padded: both at the larger size, attention includes the padding. alone: each at its size (backbones/multi_scale.py).
 masked: as padded, with a boolean mask of the padding for PyTorch's fused attention.
 """
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pit_downstream.backbones import PiT
-from pit_downstream.backbones.sizes import forward_per_size
+from pit_downstream.backbones.multi_scale import forward_per_size
 from speed.runner import DEVICE, bench_parser, record, seconds, time_sides
 from speed.table import SECONDS, Comparison, Spread
 
@@ -60,7 +60,7 @@ def compare(shape: tuple[int, int], smaller: tuple[int, int], repeat: int, backw
                     total.backward()
         return work
     times = {side: Spread.of(*found) for side, found in time_sides({
-        'padded': run(lambda: backbone(images)), 'alone': run(lambda: forward_per_size(backbone._maps, images, sizes)),
+        'padded': run(lambda: backbone(images)), 'alone': run(lambda: forward_per_size(backbone.compute_maps, images, sizes)),
         'masked': run(lambda: backbone(images), masked=True)}, repeat, clock=clock).items()}
     setting = ' and '.join(f'{height} x {width}' for height, width in sizes)
     return [Comparison('PiT-S, padding that does not leak', f'{setting}, forward{" and backward" * backward}', metric,

@@ -15,7 +15,7 @@ import time
 import torch
 from torch import Tensor
 
-from pit_downstream.backbones.reattention import ReAttention
+from pit_downstream.backbones.deepvit import ReAttention
 from speed.runner import DEVICE, bench_parser, peak_bytes, record, run_separately
 from speed.table import GIB, SECONDS, Comparison, Spread
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pit_downstream.backbones.deepvit import ReAttention
+from pit_downstream.backbones.multi_scale import DetectionBackbone
 from pit_downstream.utils.extras import require_extra
 from pit_downstream.utils.path_checks import atomic_path
-from pit_downstream.backbones.multi_scale import DetectionBackbone
-from pit_downstream.backbones.reattention import ReAttention
 
 OPSETS = range(18, 24)  # supported by torch 2.14's exporter and onnxruntime
 OPSET = 20  # has Gelu, and Resize and LayerNormalization with torch's semantics
@@ -68,7 +68,7 @@ class _Maps(nn.Module):
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.backbone._maps(images)
+        return self.backbone.compute_maps(images)
 
 
 def exportable(backbone: DetectionBackbone) -> DetectionBackbone:
@@ -93,7 +93,7 @@ class _Resampling:
 
 def _by_formula(attention: ReAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend through the whole map (B, H, N, N). q, k, v: (B, H, N, d). Returns (B, H, N, d)."""
-    return attention.maps(q, k)['reattention'] @ v
+    return attention.compute_maps(q, k)['reattention'] @ v
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class Attention(nn.Module):
         qkv = self.qkv(tokens).reshape(batch, count, 3, self.heads, width // self.heads)  # -1 fails for an empty batch
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if self.tap is not None:
-            self.tap(self.maps(q, k))
+            self.tap(self.compute_maps(q, k))
         mixed = self.attend(q, k, v)
         return self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(batch, count, width)))
 
@@ -40,12 +40,12 @@ class Attention(nn.Module):
         """Compute softmax(q k^T / sqrt(d)) v. q, k, v: (B, H, N, d). Returns (B, H, N, d)."""
         return F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
 
-    def maps(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
+    def compute_maps(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
         """Return the attention maps by type, here one: q, k (B, H, N, d) -> {'softmax': (B, H, N, N)}."""
-        return {'softmax': softmax_map(q, k)}
+        return {'softmax': compute_softmax_map(q, k)}
 
 
-def softmax_map(q: Tensor, k: Tensor) -> Tensor:
+def compute_softmax_map(q: Tensor, k: Tensor) -> Tensor:
     """Compute softmax(q k^T / sqrt(d)), (B, H, N, N), for q, k (B, H, N, d), before dropout, in float32 or better."""
     dtype = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
@@ -86,7 +86,7 @@ def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.to(grid.dtype)
 
 
-def forget_grids(trunk: nn.Module, *_) -> None:
+def clear_grids(trunk: nn.Module, *_) -> None:
     """Clear resized embeddings after new weights are loaded. Post-hook of load_state_dict."""
     trunk._grids.clear()
 

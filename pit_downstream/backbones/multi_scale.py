@@ -1,115 +1,156 @@
-"""Base class of detection backbones: images of several sizes, checkpoint conversion, freezing."""
+"""Base class of detection backbones: batches of several image sizes, checkpoint conversion, freezing."""
 
-from collections.abc import Iterator
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
-from mmengine import dist
-from mmengine.logging import print_log
-from mmengine.model import BaseModule
-from mmengine.runner import CheckpointLoader
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pit_downstream.backbones.sizes import forward_per_size, sizes_of
 from pit_downstream.backbones.weights import Family
 
 EMBEDDINGS = ('patch_embed', 'pos_embed', 'cls_token')  # layer 0 of every backbone
+Size = tuple[int, int]  # height and width in pixels
+Maps = tuple[Tensor, ...]
+
+_log = logging.getLogger(__name__)
 
 
-class DetectionBackbone(BaseModule):
-    """Mixin placed before a trunk in the bases of a class, whose __init__ ends with `self._settle(frozen_stages)`.
+class DetectionBackbone(nn.Module):
+    """Mixin placed before a trunk in the bases of a class, whose __init__ ends with `self._init_freezing(...)`.
 
-    `_maps` computes the maps of images of one size. If the data preprocessor has set several sizes (sizes.py), each
-    size runs separately, and is a separate batch for batch norms in training.
     family: supported checkpoints. added: prefixes of detection-only parameters, which are missing in classifier
-    checkpoints. `_frozen` returns the parts that frozen_stages freezes, `_layers` the parameters of each layer.
+    checkpoints. Subclasses implement `compute_maps`, `_get_frozen` and `_get_layers`.
     """
 
     family: ClassVar[Family]
     added: ClassVar[tuple[str, ...]] = ('norm',)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return a map (B, C_i, h_i, w_i) for each of `out_channels`. images: (B, 3, H, W), normalized."""
-        sizes = sizes_of(images)
+    def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> Maps:
+        """Return a map (B, C_i, h_i, w_i) for each of `out_channels`.
+
+        Args:
+            images: (B, 3, H, W), normalized.
+            sizes: (height, width) of each image in pixels, without the padding on its right and bottom. The default is
+                images without padding. Images of each size run separately (see `forward_per_size`), and are a separate
+                batch for batch norms in training.
+        """
         if sizes is None:
-            return self._maps(images)
+            return self.compute_maps(images)
         self._check_no_sync_batch_norm()
-        return forward_per_size(self._maps, images, sizes)
+        return forward_per_size(self.compute_maps, images, sizes)
 
-    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
+    def compute_maps(self, images: Tensor) -> Maps:
+        """Compute the maps of images (B, 3, H, W) of one size."""
         raise NotImplementedError
-
-    def init_weights(self) -> None:
-        """Load `init_cfg`'s whole checkpoint, so that averaged weights take precedence over raw ones."""
-        pretrained = isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained'
-        if pretrained and not self.is_init:
-            self.load_state_dict(CheckpointLoader.load_checkpoint(self.init_cfg['checkpoint'], map_location='cpu'))
-            self.is_init = True
-        else:
-            super().init_weights()
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Return (layer, number of layers) of `param_name`, which starts with `prefix` (mmpretrain's convention).
 
         Layer 0 is the stem with the embeddings, followed by one layer per block and one for detection-only parameters.
         """
-        layers, name = self._layers(), param_name.removeprefix(prefix) + '.'
-        found = (i for i, starts in enumerate(layers) if any(name.startswith(f'{start}.') for start in starts))
-        return next(found, len(layers)), len(layers) + 1
+        layers, name = self._get_layers(), param_name.removeprefix(prefix) + '.'
+        matches = (i for i, starts in enumerate(layers) if any(name.startswith(f'{start}.') for start in starts))
+        return next(matches, len(layers)), len(layers) + 1
 
     def train(self, mode: bool = True) -> 'DetectionBackbone':
         super().train(mode)
-        self._freeze()
+        if self.frozen_stages >= 0:
+            for part in self._get_frozen():
+                part.requires_grad_(False)
+                if isinstance(part, nn.Module):
+                    part.eval()
         return self
 
-    def _check_no_sync_batch_norm(self) -> None:
-        """Raise ValueError for SyncBatchNorm: ranks with different numbers of sizes would deadlock."""
-        synced = (norm for norm in self.modules() if isinstance(norm, nn.SyncBatchNorm) and norm.training)
-        if next(synced, None) is not None and dist.get_world_size() > 1:
-            raise ValueError('expected batch norms of one process where each size of image runs alone, got '
-                             "SyncBatchNorm; set norm_eval=True, or data_preprocessor.type='DetDataPreprocessor'")
-
-    def _settle(self, frozen_stages: int) -> None:
+    def _init_freezing(self, frozen_stages: int) -> None:
+        """Freeze the stages, and convert checkpoints when they are loaded. Call it at the end of __init__."""
         self.frozen_stages = frozen_stages
-        self.register_load_state_dict_pre_hook(_adopt_checkpoint)
-        self.train()  # freeze from the start
+        self.register_load_state_dict_pre_hook(_convert_checkpoint)
+        self.train()
 
-    def _layers(self) -> list[tuple[str, ...]]:
+    def _get_layers(self) -> list[tuple[str, ...]]:
         """Return the names of the parts of each layer, from the stem to the last block."""
         raise NotImplementedError
 
-    def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
+    def _get_frozen(self) -> Iterator[nn.Module | nn.Parameter]:
+        """Yield the parts that `frozen_stages` freezes."""
         raise NotImplementedError
 
-    def _freeze(self) -> None:
-        if self.frozen_stages < 0:
+    def _log_report(self, text: str) -> None:
+        _log.info(text)
+
+    def _check_no_sync_batch_norm(self) -> None:
+        """Raise ValueError for SyncBatchNorm: ranks with different numbers of sizes would deadlock."""
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return
-        for part in self._frozen():
-            part.requires_grad_(False)
-            if isinstance(part, nn.Module):
-                part.eval()
+        if any(isinstance(module, nn.SyncBatchNorm) and module.training for module in self.modules()):
+            raise ValueError('expected batch norms of one process where each size of image runs alone, got '
+                             "SyncBatchNorm; set norm_eval=True, or data_preprocessor.type='DetDataPreprocessor'")
 
 
-def _adopt_checkpoint(backbone: DetectionBackbone, state_dict: dict, prefix: str, *_) -> None:
+def _convert_checkpoint(backbone: DetectionBackbone, state_dict: dict, prefix: str, *_) -> None:
     """Convert `state_dict` in place to the backbone's names and shapes. Pre-hook of load_state_dict."""
-    here = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
-    own = backbone.state_dict()
-    optional = [name for name in own if name.startswith(backbone.added)]
+    given = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
+    target = backbone.state_dict()
+    optional = [name for name in target if name.startswith(backbone.added)]
     depth = getattr(backbone.arch, 'depth', None)
-    converted, report = backbone.family.convert(here, own, optional=optional, depth=depth)
-    for name in here:
+    converted, report = backbone.family.convert(given, target, optional=optional, depth=depth)
+    for name in given:
         del state_dict[name]
-    state_dict.update({prefix + name: converted.get(name, value) for name, value in own.items()})
-    print_log(f'{type(backbone).__name__} backbone: {report}', logger='current')
+    state_dict.update({prefix + name: converted.get(name, value) for name, value in target.items()})
+    backbone._log_report(f'{type(backbone).__name__} backbone: {report}')
 
 
-def require_outputs(out_indices: tuple[int, ...], stages: int) -> None:
+def forward_per_size(forward: Callable[[Tensor], Maps], images: Tensor, sizes: Sequence[Size]) -> Maps:
+    """Run `forward`, from images (b, C, h, w) to maps (b, C_i, h_i, w_i), once per distinct size.
+
+    Global attention would attend to padding, and no mask prevents it here. Instead, images of one size run together,
+    cropped to that size. Padding then affects neither attention nor convolution borders nor the resampled position
+    embedding, and costs no computation.
+
+    Args:
+        images: (B, C, H, W). Each image is at the top left of the padded area.
+        sizes: (height, width) of each image, from 1 x 1 to H x W.
+
+    Returns:
+        (B, C_i, H_i, W_i), zero outside an image's map. A batch of one size without padding is passed through
+        unchanged.
+
+    Raises:
+        ValueError: There is not one size for each image, or one exceeds the images.
+    """
+    full = tuple(images.shape[-2:])
+    sizes = [(int(height), int(width)) for height, width in sizes]
+    if len(sizes) != len(images) or any(not 1 <= side <= limit for size in sizes for side, limit in zip(size, full)):
+        raise ValueError(f'expected a size up to {full} for each of {len(images)} images, got {tuple(sizes)}')
+    indices: dict[Size, list[int]] = defaultdict(list)
+    for index, size in enumerate(sizes):
+        indices[size].append(index)
+    if list(indices) == [full]:
+        return forward(images)
+    parts = [forward(images[rows, :, :height, :width]) for (height, width), rows in indices.items()]
+    order = [index for rows in indices.values() for index in rows]
+    inverse = sorted(range(len(order)), key=order.__getitem__)
+    return tuple(_concatenate_maps(maps, inverse) for maps in zip(*parts))
+
+
+def _concatenate_maps(maps: Sequence[Tensor], order: list[int]) -> Tensor:
+    """Zero-pad maps (b, C, h, w) of several sizes on the right and bottom, concatenate and reorder them."""
+    height, width = (max(grid.shape[axis] for grid in maps) for axis in (2, 3))
+    return torch.cat([F.pad(grid, (0, width - grid.shape[3], 0, height - grid.shape[2])) for grid in maps])[order]
+
+
+def check_out_indices(out_indices: tuple[int, ...], stages: int) -> None:
     """Raise ValueError unless `out_indices` are some of range(stages) in rising order."""
     if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(stages))):
         known = str(tuple(range(stages))) if stages < 5 else f'0..{stages - 1}'
         raise ValueError(f'out_indices are some of {known} in rising order, got {out_indices}')
 
 
-def require_frozen(frozen_stages: int, stages: int) -> None:
+def check_frozen_stages(frozen_stages: int, stages: int) -> None:
     """Raise ValueError unless `frozen_stages` is -1..stages."""
     if frozen_stages not in range(-1, stages + 1):
         raise ValueError(f'frozen_stages is -1..{stages}, got {frozen_stages}')

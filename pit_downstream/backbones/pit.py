@@ -1,4 +1,4 @@
-"""PiT, the Pooling-based Vision Transformer (Heo et al. 2021, arXiv 2103.16302), as a detection backbone.
+"""PiT, the Pooling-based Vision Transformer (Heo et al. 2021, arXiv 2103.16302): detection backbone and classifiers.
 
 Architecture and parameter names follow the official repository, github.com/naver-ai/pit.
 """
@@ -9,13 +9,15 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pit_downstream.backbones.multi_scale import EMBEDDINGS, DetectionBackbone, require_frozen, require_outputs
-from pit_downstream.backbones.layers import Block, GridCache, forget_grids
-from pit_downstream.backbones.weights import PIT
+from pit_downstream.backbones.layers import Block, GridCache, clear_grids
+from pit_downstream.backbones.multi_scale import EMBEDDINGS, DetectionBackbone, check_frozen_stages, check_out_indices
+from pit_downstream.backbones.weights import PIT, fit_position_embedding, rename_timm_pools, strip_prefix
+from pit_downstream.utils.checkpoints import unwrap
 
 StemPadding = Literal['valid', 'same']
 
@@ -38,7 +40,7 @@ class PitArch:
     def strides(self) -> tuple[int, int, int]:
         return self.stride, 2 * self.stride, 4 * self.stride
 
-    def drop_path(self, rate: float) -> list[list[float]]:
+    def get_drop_path_rates(self, rate: float) -> list[list[float]]:
         """Return rate * i / (number of blocks) per stage and block, as the official code does."""
         total = sum(self.depths)
         rates = iter(rate * i / total for i in range(total))
@@ -67,10 +69,10 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if self.padding == 'same':
-            images = F.pad(images, self._margins(images.shape[-1]) + self._margins(images.shape[-2]))
+            images = F.pad(images, self._compute_margins(images.shape[-1]) + self._compute_margins(images.shape[-2]))
         return self.conv(images)
 
-    def _margins(self, side: int) -> tuple[int, int]:
+    def _compute_margins(self, side: int) -> tuple[int, int]:
         patch, stride = self.conv.kernel_size[0], self.conv.stride[0]
         total = (-(-side // stride) - 1) * stride + patch - side
         return total // 2, total - total // 2
@@ -115,13 +117,13 @@ class Stage(nn.Module):
         return space.transpose(1, 2).reshape(grid.shape).contiguous(), cls
 
 
-class PitTrunk(BaseModule):
+class PitTrunk(nn.Module):
     """Parts shared by classifier and backbone: stem, position embedding, class tokens, stages and pools."""
 
     def __init__(self, arch: str, stages: int, *, distilled: bool = False, img_size: int = 224, in_chans: int = 3,
                  stem_padding: StemPadding = 'valid', drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
-                 drop_path_rate: float = 0.0, with_cp: bool = False, init_cfg: dict | None = None):
-        super().__init__(init_cfg=init_cfg)
+                 drop_path_rate: float = 0.0, with_cp: bool = False):
+        super().__init__()
         if arch not in ARCHS:
             raise ValueError(f'arch is one of {", ".join(ARCHS)}, got {arch!r}')
         if stem_padding not in ('valid', 'same'):
@@ -133,7 +135,7 @@ class PitTrunk(BaseModule):
         self.cls_token = nn.Parameter(torch.empty(1, 2 if distilled else 1, widths[0]))
         self.patch_embed = PatchEmbed(in_chans, widths[0], self.arch, padding=stem_padding)
         self.pos_drop = nn.Dropout(drop_rate)
-        rates = self.arch.drop_path(drop_path_rate)
+        rates = self.arch.get_drop_path_rates(drop_path_rate)
         self.transformers = nn.ModuleList(
             Stage(widths[i], self.arch.heads[i], rates[i], with_cp=with_cp, drop=drop_rate, attn_drop=attn_drop_rate)
             for i in range(stages))
@@ -141,7 +143,7 @@ class PitTrunk(BaseModule):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         self._grids = GridCache()
-        self.register_load_state_dict_post_hook(forget_grids)
+        self.register_load_state_dict_post_hook(clear_grids)
 
     def train(self, mode: bool = True) -> 'PitTrunk':
         self._grids.clear()
@@ -184,17 +186,17 @@ class PiT(DetectionBackbone, PitTrunk):
     def __init__(self, arch: str = 's', *, out_indices: Sequence[int] = (0, 1, 2), frozen_stages: int = -1,
                  out_norm: bool = True, **kwargs):
         out_indices = tuple(out_indices)
-        require_outputs(out_indices, 3)
-        require_frozen(frozen_stages, 3)
+        check_out_indices(out_indices, 3)
+        check_frozen_stages(frozen_stages, 3)
         super().__init__(arch, out_indices[-1] + 1, **kwargs)
         self.out_indices = out_indices
         self.out_channels = tuple(self.arch.widths[i] for i in out_indices)
         self.out_strides = tuple(self.arch.strides[i] for i in out_indices)
         for i in out_indices:
             self.add_module(f'norm{i}', nn.LayerNorm(self.arch.widths[i], eps=1e-6) if out_norm else nn.Identity())
-        self._settle(frozen_stages)
+        self._init_freezing(frozen_stages)
 
-    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
+    def compute_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         stages = self.run_stages(images)
         return tuple(self._normalize(i, stages[i][0]) for i in self.out_indices)
 
@@ -204,12 +206,12 @@ class PiT(DetectionBackbone, PitTrunk):
             return grid
         return norm(grid.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
 
-    def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
+    def _get_frozen(self) -> Iterator[nn.Module | nn.Parameter]:
         yield from (self.pos_embed, self.cls_token, self.patch_embed, self.pos_drop)
         yield from self.transformers[:self.frozen_stages]
         yield from self.pools[:max(self.frozen_stages - 1, 0)]
 
-    def _layers(self) -> list[tuple[str, ...]]:
+    def _get_layers(self) -> list[tuple[str, ...]]:
         """Return the names of the parts of each layer. A pool belongs to the block after it."""
         layers = [EMBEDDINGS]
         for i, stage in enumerate(self.transformers):
@@ -217,3 +219,121 @@ class PiT(DetectionBackbone, PitTrunk):
             if i:
                 layers[-len(stage.blocks)] += (f'pools.{i - 1}',)
         return layers
+
+
+class PitClassifier(PitTrunk):
+    """PiT as an ImageNet classifier: images (B, 3, H, W), normalized -> logits (B, num_classes).
+
+    The distilled models return the pair (class logits, distillation logits) in training and their mean in evaluation.
+    Any size from 32 pixels is supported, while timm's PiT supports only 224.
+    """
+
+    def __init__(self, arch: str, *, num_classes: int = 1000, distilled: bool = False, global_pool: str = 'token',
+                 **kwargs):
+        super().__init__(arch, 3, distilled=distilled, **kwargs)
+        if global_pool != 'token':
+            raise ValueError(f"PiT pools by its class token: global_pool is 'token', got {global_pool!r}")
+        self.num_features = self.head_hidden_size = self.arch.widths[-1]
+        self.distilled = distilled
+        self.norm = nn.LayerNorm(self.num_features, eps=1e-6)
+        self.reset_classifier(num_classes)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the head by one for `num_classes` classes, or by none for 0. `global_pool`: for timm, unused."""
+        self.num_classes = num_classes
+        self.head = self._new_head()
+        if self.distilled:
+            self.head_dist = self._new_head()
+
+    def get_classifier(self) -> nn.Module | tuple[nn.Module, nn.Module]:
+        return (self.head, self.head_dist) if self.distilled else self.head
+
+    def no_weight_decay(self) -> set[str]:
+        return {'pos_embed', 'cls_token'}
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Return the normalized class tokens (B, 1 or 2, D). images: (B, 3, H, W)."""
+        return self.norm(self.run_stages(images)[-1][1])
+
+    def forward_head(self, cls: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits (B, num_classes), or features (B, D) when `pre_logits`. cls: (B, 1 or 2, D)."""
+        if pre_logits:
+            return cls.mean(1)
+        if not self.distilled:
+            return self.head(cls[:, 0])
+        logits = self.head(cls[:, 0]), self.head_dist(cls[:, 1])
+        return logits if self.training else (logits[0] + logits[1]) / 2
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return self.forward_head(self.forward_features(images))
+
+    def _new_head(self) -> nn.Module:
+        return nn.Linear(self.num_features, self.num_classes) if self.num_classes else nn.Identity()
+
+
+def _make_cfg(timm_name: str) -> dict:
+    """Return timm's pretrained config. The weights published by timm are the official ones."""
+    return {'hf_hub_id': f'timm/{timm_name}', 'num_classes': 1000, 'input_size': (3, 224, 224), 'pool_size': None,
+            'crop_pct': 0.9, 'interpolation': 'bicubic', 'mean': IMAGENET_DEFAULT_MEAN, 'std': IMAGENET_DEFAULT_STD,
+            'first_conv': 'patch_embed.conv', 'license': 'apache-2.0'}
+
+
+def _classifier_names(arch: str) -> dict[str, dict]:
+    heads = ('head', 'head_dist')
+    return {f'pit_{arch}.in1k': {**_make_cfg(f'pit_{arch}_224.in1k'), 'classifier': 'head'},
+            f'pit_{arch}_distilled.in1k': {**_make_cfg(f'pit_{arch}_distilled_224.in1k'), 'classifier': heads}}
+
+
+default_cfgs = generate_default_cfgs({
+    name: cfg for arch in ('ti', 'xs', 's', 'b') for name, cfg in _classifier_names(arch).items()})
+
+
+def _convert_checkpoint(checkpoint: dict, model: PitClassifier) -> dict[str, Tensor]:
+    state = rename_timm_pools(strip_prefix(unwrap(checkpoint), 'patch_embed.conv.weight'))
+    return fit_position_embedding(state, model.pos_embed)
+
+
+def _create(arch: str, pretrained: bool, **kwargs) -> PitClassifier:
+    variant = f'pit_{arch}_distilled' if kwargs.get('distilled') else f'pit_{arch}'
+    return build_model_with_cfg(PitClassifier, variant, pretrained, arch=arch,
+                                pretrained_filter_fn=_convert_checkpoint, **kwargs)
+
+
+@register_model
+def pit_ti(pretrained: bool = False, **kwargs) -> PitClassifier:
+    return _create('ti', pretrained, **kwargs)
+
+
+@register_model
+def pit_xs(pretrained: bool = False, **kwargs) -> PitClassifier:
+    return _create('xs', pretrained, **kwargs)
+
+
+@register_model
+def pit_s(pretrained: bool = False, **kwargs) -> PitClassifier:
+    return _create('s', pretrained, **kwargs)
+
+
+@register_model
+def pit_b(pretrained: bool = False, **kwargs) -> PitClassifier:
+    return _create('b', pretrained, **kwargs)
+
+
+@register_model
+def pit_ti_distilled(pretrained: bool = False, **kwargs) -> PitClassifier:
+    return _create('ti', pretrained, distilled=True, **kwargs)
+
+
+@register_model
+def pit_xs_distilled(pretrained: bool = False, **kwargs) -> PitClassifier:
+    return _create('xs', pretrained, distilled=True, **kwargs)
+
+
+@register_model
+def pit_s_distilled(pretrained: bool = False, **kwargs) -> PitClassifier:
+    return _create('s', pretrained, distilled=True, **kwargs)
+
+
+@register_model
+def pit_b_distilled(pretrained: bool = False, **kwargs) -> PitClassifier:
+    return _create('b', pretrained, distilled=True, **kwargs)

@@ -46,7 +46,7 @@ def strip_prefix(state: Mapping[str, Tensor], anchor: str) -> dict[str, Tensor]:
     return {name[len(prefix):]: value for name, value in state.items() if name.startswith(prefix)}
 
 
-def timm_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename_timm_pools(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename timm's pool before stage i + 1 (`transformers.1.pool`) to the official name (`pools.0`)."""
     def rename(name: str) -> str:
         return re.sub(r'^transformers\.(\d+)\.pool\.', lambda match: f'pools.{int(match[1]) - 1}.', name)
@@ -117,7 +117,7 @@ class Family:
         return fitted, report
 
 
-PIT = Family('PiT', 'patch_embed.conv.weight', 'arch and distilled agree', timm_to_official)
+PIT = Family('PiT', 'patch_embed.conv.weight', 'arch and distilled agree', rename_timm_pools)
 DEEPVIT = Family('DeepViT or ViT', 'patch_embed.proj.weight', 'arch agrees')  # also DeiT, which uses timm's names
 
 
@@ -142,7 +142,7 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
     return (sum(value.double() for value in values) / len(values)).to(values[0].dtype)
 
 
-def at_size(state: Mapping[str, Tensor], pos_embed: Tensor) -> dict[str, Tensor]:
+def fit_position_embedding(state: Mapping[str, Tensor], pos_embed: Tensor) -> dict[str, Tensor]:
     """Return `state` with `pos_embed` resampled to the grid of the given one, if possible."""
     fitted, _ = fit({name: state[name] for name in ('pos_embed',) if name in state}, {'pos_embed': pos_embed})
     return {**state, **fitted}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pit_downstream.attention import figures
 from pit_downstream.attention.trace import Trace, trace_attention
-from pit_downstream.backbones.weights import fit, strip_prefix, timm_to_official
+from pit_downstream.backbones.weights import fit, strip_prefix, rename_timm_pools
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.digests import digest_files, digest_text
@@ -202,7 +202,7 @@ def _build_headless(spec: Spec, state: Mapping[str, Tensor], path: str, *, seed:
         torch.manual_seed(seed)
         model = made(spec, lambda: timm.create_model(spec.name, **kwargs))
     if hasattr(model, 'pools'):  # our PiT; timm's keeps its pools elsewhere
-        state = timm_to_official(state)
+        state = rename_timm_pools(state)
     target = model.state_dict()
     fitted, report = fit(state, target, optional=[key for key in target if key.startswith(HEADS)])
     if report.missing or any(key.startswith(TRUNK) for key in report.left):

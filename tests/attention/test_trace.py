@@ -10,7 +10,7 @@ from torch import nn
 import pit_downstream.backbones as backbones
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.backbones.deepvit import ARCHS
-from pit_downstream.backbones.deepvit_classifier import DeepVitClassifier
+from pit_downstream.backbones.deepvit import DeepVitClassifier
 from tests.tolerances import assert_near
 
 pytestmark = pytest.mark.numeric
@@ -33,7 +33,7 @@ def seeded(build):
 
 def deepvit(**kwargs):
     """Two plain and two Re-attention blocks."""
-    arch = backbones.deepvit.DeepVitArch(24, 3, 4, plain=2, adjust=0.5, transform_scale=True, img_size=48)
+    arch = backbones.vit.VitArch(24, 3, 4, plain=2, adjust=0.5, transform_scale=True, img_size=48)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ARCHS, 'small', arch)
         return DeepVitClassifier('small', num_classes=5, **kwargs)

@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from pit_downstream.backbones import DeepViT, PiT, deepvit, pit
-from pit_downstream.backbones.deepvit import DeepVitArch
+from pit_downstream.backbones.vit import VitArch
 from pit_downstream.backbones.export import differences, export_onnx
 from tests.tolerances import SHARES, assert_near
 
@@ -22,7 +22,7 @@ BACKBONES = {
 @pytest.fixture(params=BACKBONES)
 def backbone(request, monkeypatch):
     monkeypatch.setitem(pit.ARCHS, 'tiny', replace(pit.ARCHS['ti'], depths=(1, 1, 1)))
-    monkeypatch.setitem(deepvit.ARCHS, 'tiny', DeepVitArch(48, 4, 2, plain=1, conv_stem=True))
+    monkeypatch.setitem(deepvit.ARCHS, 'tiny', VitArch(48, 4, 2, plain=1, conv_stem=True))
     torch.manual_seed(0)
     built = BACKBONES[request.param]().eval()
     for buffer in built.buffers():  # else the batch norm of Re-attention would do nothing
@@ -53,7 +53,8 @@ def test_onnxruntime_gives_the_same_at_every_size(backbone, tmp_path):
     found = differences(backbone, tmp_path / 'backbone.onnx', [(64, 64), (96, 160), (224, 128)])
     assert len(found) == 3 and max(found.values()) <= SHARES[torch.float32]['network'], found
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
-    assert not {'attend', '_maps'} & set().union(*(vars(module) for module in backbone.modules()))  # not exchanged
+    replaced = set().union(*(vars(module) for module in backbone.modules()))
+    assert not {'attend', 'compute_maps'} & replaced
 
 
 def test_says_what_is_missing(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ from torch import nn
 
 import pit_downstream.backbones as backbones
 from pit_downstream.backbones.deepvit import ARCHS
-from pit_downstream.backbones.deepvit_classifier import DeepVitClassifier
+from pit_downstream.backbones.deepvit import DeepVitClassifier
 from tests.reference import formula
 from tests.tolerances import assert_near
 
@@ -32,7 +32,7 @@ def built(name):
 def small(**kwargs):
     """Two plain and two Re-attention blocks with a convolutional stem."""
     torch.manual_seed(0)
-    arch = backbones.deepvit.DeepVitArch(24, 3, 4, plain=2, conv_stem=True, adjust=0.5, img_size=64)
+    arch = backbones.vit.VitArch(24, 3, 4, plain=2, conv_stem=True, adjust=0.5, img_size=64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ARCHS, 'small', arch)
         return DeepVitClassifier('small', num_classes=5, **kwargs)

@@ -75,13 +75,14 @@ CHECKPOINTS = {
 
 
 @pytest.mark.parametrize('origin', CHECKPOINTS)
-def test_every_origin_loads(origin, logged):
+def test_every_origin_loads(origin, caplog):
     backbone = DeepViT('16', out_indices=(0, 1, 2), out_strides=(8, 16, 32))
-    backbone.load_state_dict(CHECKPOINTS[origin]())
+    with caplog.at_level('INFO'):
+        backbone.load_state_dict(CHECKPOINTS[origin]())
     state = backbone.state_dict()
     taken = [name for name in state if name in OFFICIAL and name != 'norm.weight']
     assert len(taken) == 4 + 3 * 19 and all(torch.equal(state[name], OFFICIAL[name]) for name in taken)
-    assert logged[-1].startswith('DeepViT backbone: 61 of 61 tensors loaded; new: norm0.weight')
+    assert caplog.messages[-1].startswith('DeepViT backbone: 61 of 61 tensors loaded; new: norm0.weight')
 
 
 def test_own_checkpoint_round_trips_with_norms_and_pyramid():

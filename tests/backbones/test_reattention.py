@@ -6,8 +6,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pit_downstream.backbones.reattention import ReAttention
-from pit_downstream.backbones.streaming import Streaming
+from pit_downstream.backbones.deepvit import ReAttention
+from pit_downstream.backbones.deepvit import Streaming
 from tests.tolerances import assert_near
 
 pytestmark = pytest.mark.numeric
@@ -127,7 +127,7 @@ def test_forward_is_projections_around_it():
 def test_dropout_is_the_formulas_under_the_same_mask(norm_train, monkeypatch):
     """The rows of a dropped-out softmax do not sum to 1, and the batch mean feels it."""
     full = torch.empty(2, 4, 23, 23, dtype=torch.float64).bernoulli_(0.7).div_(0.7)
-    monkeypatch.setattr(Streaming, 'mask', lambda self, images, rows, like: full[images, :, rows])
+    monkeypatch.setattr(Streaming, 'draw_mask', lambda self, images, rows, like: full[images, :, rows])
     module, twin = (built(4, 8, train=True, attn_drop=0.3, budget=5 * 4 * 23 * 8 * 9) for _ in range(2))
     module.var_norm.train(norm_train), twin.var_norm.train(norm_train)
     qkv = tokens(4, 8)
@@ -152,12 +152,12 @@ def test_no_images(train, dropout):
 def test_dropout_masks():
     """Shares and scale as nn.Dropout's; new for every chunk, the same for the same chunk."""
     like = torch.empty(2, 4, 50, 197)
-    how = Streaming(1, dropout=0.25, seed=3)
-    first, again = (how.mask(slice(0, 2), slice(0, 50), like) for _ in range(2))
+    streaming = Streaming(1, dropout=0.25, seed=3)
+    first, again = (streaming.draw_mask(slice(0, 2), slice(0, 50), like) for _ in range(2))
     assert torch.equal(first, again) and first.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert abs(first.mean().item() - 1) < 0.01  # 78,800 values: five standard deviations
-    assert not torch.equal(first, how.mask(slice(0, 2), slice(50, 100), like))
-    assert not torch.equal(first, how.mask(slice(2, 4), slice(0, 50), like))
+    assert not torch.equal(first, streaming.draw_mask(slice(0, 2), slice(50, 100), like))
+    assert not torch.equal(first, streaming.draw_mask(slice(2, 4), slice(0, 50), like))
 
 
 def test_dropout_follows_the_global_seed_and_the_backward_pass_sees_the_same_masks():

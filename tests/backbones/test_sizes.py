@@ -1,4 +1,4 @@
-"""No feature of an image depends on what else is in its batch, nor on what pads it there."""
+"""Features of an image do not depend on other images of its batch, nor on its padding there."""
 
 import itertools
 from functools import partial
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pit_downstream.backbones import DeepViT, PiT, pit
-from pit_downstream.backbones.sizes import forward_per_size, sizes_of, set_image_sizes
+from pit_downstream.backbones.multi_scale import forward_per_size
 from tests.tolerances import assert_near
 
 SIZES = [(64, 96), (89, 47), (64, 96), (51, 70)]  # no side is shared by all, and most are multiples of no stride
@@ -24,16 +24,10 @@ BACKBONES = {
 
 
 def padded(images):
-    """Images (3, h, w) in one batch, with zeros as mmdet pads them, which knows their sizes."""
+    """Images (3, h, w) in one batch, padded with zeros as by mmdet."""
     batch = torch.zeros(len(images), 3, *FULL)
-    for place, image in zip(batch, images):
-        place[:, :image.shape[1], :image.shape[2]] = image
-    return batch
-
-
-def told(images):
-    batch = padded(images)
-    set_image_sizes(batch, [image.shape[-2:] for image in images])
+    for padded_image, image in zip(batch, images):
+        padded_image[:, :image.shape[1], :image.shape[2]] = image
     return batch
 
 
@@ -46,10 +40,10 @@ def images():
 @pytest.mark.numeric
 @pytest.mark.parametrize('name', BACKBONES)
 @torch.no_grad()
-def test_alone_is_padded(name, images):
+def test_padded_features_equal_those_of_an_image_alone(name, images):
     torch.manual_seed(0)
     backbone = BACKBONES[name]().eval()
-    batch, leaking = backbone(told(images)), backbone(padded(images))
+    batch, leaking = backbone(padded(images), SIZES), backbone(padded(images))
     assert [one.shape for one in batch] == [one.shape for one in leaking]
     worst = 0.0
     for place, image in enumerate(images):
@@ -61,20 +55,19 @@ def test_alone_is_padded(name, images):
     assert worst > 1e-2  # what is fixed
 
 
-def test_one_size_is_the_same_to_the_bit():
+def test_one_size_is_bit_identical():
     backbone = PiT('ti').eval()
     images = torch.randn(2, 3, 64, 80)
-    plain = backbone(images)
-    set_image_sizes(images, [(64, 80)] * 2)
-    assert all(torch.equal(one, other) for one, other in zip(backbone(images), plain))
+    sizes = [(64, 80)] * 2
+    assert all(torch.equal(one, other) for one, other in zip(backbone(images, sizes), backbone(images)))
     seen = []
-    forward_per_size(lambda one: seen.append(one) or (one,), images, sizes_of(images))
+    forward_per_size(lambda one: seen.append(one) or (one,), images, sizes)
     assert seen[0] is images
 
 
 def test_no_gradient_flows_to_mates_or_padding(images):
-    batch = told(images).requires_grad_()
-    PiT('ti', out_indices=(2,))(batch)[0][3].square().sum().backward()
+    batch = padded(images).requires_grad_()
+    PiT('ti', out_indices=(2,))(batch, SIZES)[0][3].square().sum().backward()
     height, width = SIZES[3]
     assert batch.grad[3, :, :height - 6, :width - 6].abs().sum() > 0
     batch.grad[3, :, :height, :width] = 0
@@ -89,15 +82,16 @@ def test_order_is_kept():
 
 
 @pytest.mark.parametrize('sizes', [[(4, 4)], [(4, 4), (5, 4)], [(4, 4), (0, 4)]])
-def test_sizes_that_cannot_be(sizes):
+def test_impossible_sizes_are_refused(sizes):
     with pytest.raises(ValueError, match=r'expected a size up to \(4, 4\) for each of 2 images'):
-        set_image_sizes(torch.zeros(2, 3, 4, 4), sizes)
+        forward_per_size(lambda images: (images,), torch.zeros(2, 3, 4, 4), sizes)
 
 
-def test_norms_over_ranks_are_refused(images, monkeypatch):
-    """A rank with fewer sizes would leave the others waiting for ever."""
+def test_sync_batch_norm_is_refused_with_several_ranks(images, monkeypatch):
+    """The ranks would deadlock where one has fewer sizes."""
     backbone = nn.SyncBatchNorm.convert_sync_batchnorm(DeepViT('16', out_indices=(0,), out_strides=(16,)))
-    monkeypatch.setattr('mmengine.dist.get_world_size', lambda: 2)
+    monkeypatch.setattr('torch.distributed.is_initialized', lambda: True)
+    monkeypatch.setattr('torch.distributed.get_world_size', lambda: 2)
     with pytest.raises(ValueError, match='SyncBatchNorm; set norm_eval=True'):
-        backbone(told(images))
-    assert len(backbone.eval()(told(images))) == 1
+        backbone(padded(images), SIZES)
+    assert len(backbone.eval()(padded(images), SIZES)) == 1

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from pit_downstream.backbones import DeepViT, PiT, deepvit, deepvit_classifier, pit, pit_classifier
+from pit_downstream.backbones import DeepViT, PiT, deepvit, pit
 from tests.tolerances import assert_near
 
 SIZES = [(224, 224), (800, 1333), (513, 769), (64, 48), (32, 32)]
@@ -84,7 +84,7 @@ def without_weights(build):
     return model.to_empty(device='cpu')
 
 
-@pytest.mark.parametrize('name', [*pit_classifier.default_cfgs, *deepvit_classifier.default_cfgs])
+@pytest.mark.parametrize('name', [*pit.default_cfgs, *deepvit.default_cfgs])
 def test_classifiers_take_no_images(name):
     model = without_weights(partial(timm.create_model, name, num_classes=5))
     side = model.default_cfg['input_size'][-1]

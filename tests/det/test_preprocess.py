@@ -11,7 +11,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from pit_downstream.backbones import PiT
-from pit_downstream.backbones.sizes import sizes_of
+from pit_downstream.det.preprocess import get_image_sizes
 from tests.det import tiny
 from tests.tolerances import assert_near
 
@@ -35,11 +35,11 @@ def batch(sizes=SIZES):
 def test_sizes_are_those_of_each_image_alone(divisor, sizes, full):
     preprocess, stock = build(pad_size_divisor=divisor), build('DetDataPreprocessor', pad_size_divisor=divisor)
     images = preprocess(batch())['inputs']
-    assert images.shape[-2:] == full and list(sizes_of(images)) == sizes
+    assert images.shape[-2:] == full and list(get_image_sizes(images)) == sizes
     assert torch.equal(images, stock(batch())['inputs'])
     alone = preprocess({key: value[:1] for key, value in batch().items()})['inputs']
-    assert alone.shape[-2:] == sizes[0] and list(sizes_of(alone)) == sizes[:1]
-    assert list(sizes_of(preprocess(dict(inputs=batch()['inputs'], data_samples=None))['inputs'])) == sizes
+    assert alone.shape[-2:] == sizes[0] and list(get_image_sizes(alone)) == sizes[:1]
+    assert list(get_image_sizes(preprocess(dict(inputs=batch()['inputs'], data_samples=None))['inputs'])) == sizes
 
 
 def test_sizes_follow_what_resizes_the_whole_batch():
@@ -50,7 +50,7 @@ def test_sizes_follow_what_resizes_the_whole_batch():
     MessageHub.get_current_instance().update_info('iter', 0)  # as a training loop does
     images = preprocess(batch(), training=True)['inputs']
     assert images.shape[-2:] == (64, 64)
-    assert list(sizes_of(images)) == [(int(60 * 64 / 97), 64), (64, int(33 * 64 / 90))]
+    assert list(get_image_sizes(images)) == [(int(60 * 64 / 97), 64), (64, int(33 * 64 / 90))]
 
 
 def test_they_reach_the_backbone_of_a_detector():

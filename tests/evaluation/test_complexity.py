@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import get_model, get_model_weights
 
 import pit_downstream.backbones  # noqa: F401
-from pit_downstream.backbones.reattention import ReAttention
+from pit_downstream.backbones.deepvit import ReAttention
 from pit_downstream.evaluation.complexity import REST, Part, classifier_complexity, complexity
 from pit_downstream.evaluation.model_cost import Facts, groups, together
 

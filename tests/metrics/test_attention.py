@@ -10,7 +10,7 @@ import pit_downstream.backbones as backbones
 from pit_downstream.attention import collapse
 from pit_downstream.attention.trace import Trace, trace_attention
 from pit_downstream.backbones.deepvit import ARCHS
-from pit_downstream.backbones.deepvit_classifier import DeepVitClassifier
+from pit_downstream.backbones.deepvit import DeepVitClassifier
 from pit_downstream.metrics.attention import AttentionCollapse, matrices
 
 pytestmark = pytest.mark.numeric
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.numeric
 
 def deepvit():
     """Two plain and two Re-attention blocks."""
-    arch = backbones.deepvit.DeepVitArch(24, 3, 4, plain=2, img_size=48)
+    arch = backbones.vit.VitArch(24, 3, 4, plain=2, img_size=48)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ARCHS, 'small', arch)
         torch.manual_seed(0)

@@ -15,7 +15,6 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from pit_downstream import cli
-from pit_downstream.backbones import PiT
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.training import runs
@@ -114,7 +113,10 @@ def test_the_measuring_tools_take_the_file(recipe, few_shapes):
 @pytest.mark.parametrize('file', ['weights.pth', 'epoch_2.pth'])
 def test_a_detector_begins_with_the_file(recipe, file):
     """Each tensor of the backbone is the trained one, the position embedding resampled from 3 x 3 to 27 x 27."""
-    backbone = PiT(arch='ti', init_cfg=dict(type='Pretrained', checkpoint=f'{recipe.work_dir}/{file}'))
+    import pit_downstream.det  # noqa: F401  registers the backbones
+    from mmdet.registry import MODELS
+    pretrained = dict(type='Pretrained', checkpoint=f'{recipe.work_dir}/{file}')
+    backbone = MODELS.build(dict(type='PiT', arch='ti', init_cfg=pretrained))
     backbone.init_weights()
     kept = torch.load(f'{recipe.work_dir}/weights.pth')
     assert all(torch.equal(value, kept[name]) for name, value in backbone.state_dict().items()
