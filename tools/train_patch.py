@@ -32,13 +32,14 @@ def main():
     require_folder_to_write(args.out, '--out')
     cli.require_one_process('train_patch.py')
     predictor, samples, _ = cli.detector(args)
-    from pit_downstream.det import patch
+    from pit_downstream.attacks import dpatch
+    from pit_downstream.evaluation.data_loading import draw_batches
     from tqdm import tqdm
-    batches = patch.drawn(predictor, samples, count=args.steps, size=args.batch_size, seed=args.seed,
-                          allow_missing=args.allow_missing)
-    steps = patch.train_patch(predictor, tqdm(batches, total=args.steps, disable=None), share=args.share,
-                              place=args.place, step=args.step / 255, kind=args.loss, seed=args.seed)
-    print(patch.save_patch(deque(steps, maxlen=1).pop(), args.out))
+    batches = draw_batches(predictor, samples, count=args.steps, size=args.batch_size, seed=args.seed,
+                           allow_missing=args.allow_missing)
+    steps = dpatch.train_patch(predictor, tqdm(batches, total=args.steps, disable=None), share=args.share,
+                               place=args.place, step=args.step / 255, loss_type=args.loss, seed=args.seed)
+    print(dpatch.save_patch(deque(steps, maxlen=1).pop(), args.out))
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ from dataclasses import Field, dataclass, fields, replace
 from fractions import Fraction
 from itertools import chain
 from types import NoneType
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.attacks.threat_model import NORMS, Patches, ThreatModel
 
 if TYPE_CHECKING:
-    from pit_downstream.utils.protocols import Batch, Predictor, Streams
+    from pit_downstream.utils.protocols import Batch, Detector, Predictor, Streams
 
 Predictors = Callable[[str], 'Predictor']  # returns the predictor of a name such as 'pit_s'
 ARGUMENTS = {**dict.fromkeys(NORMS, ('norm', 'epsilon')), 'patch': ('count', 'side')}  # of the threat model, by norm
@@ -104,6 +104,13 @@ def _argument(field: Field, value: Value, name: str) -> Value:
         expected = ' or '.join('None' if kind is NoneType else kind.__name__ for kind in kinds)
         raise ValueError(f'expected {expected} as {field.name} of {name}, got {value!r}')
     return value
+
+
+def check_detector(predictor: 'Predictor', attack: str) -> 'Detector':
+    """Return `predictor` as a detector. Raises ValueError for a classifier."""
+    if not hasattr(predictor, 'detect'):
+        raise ValueError(f'expected a detector for {attack}, got {predictor.name}; give --config and a checkpoint')
+    return cast('Detector', predictor)
 
 
 def without_inference_tensors(batch: 'Batch') -> 'Batch':

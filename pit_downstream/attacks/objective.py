@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Batch, Classifier, Predictor
 
 # logits (n, K), labels (n,), goals: classes (n,) or probabilities (n, K) -> (n,), maximized
-KINDS = ('all', 'cls', 'box', 'rpn', 'roi')  # loss types of a detector: det.losses
+LOSS_TYPES = ('all', 'cls', 'box', 'rpn', 'roi')  # loss types of a detector: det.losses
 Loss = Callable[[Tensor, Tensor, Any], Tensor]
 
 
@@ -166,13 +166,13 @@ class LossObjective:
 def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective:
     """Return the named logit loss for a classifier, or the predictor's own loss for any other predictor.
 
-    If the predictor has several `kinds`, the name is one of them. The name of a classifier loss selects the first.
+    If the predictor has several `loss_types`, the name is one of them. The name of a classifier loss selects the first.
     """
     if not hasattr(predictor, 'logits'):
-        kinds = getattr(predictor, 'kinds', ())
-        if kinds and loss not in (*kinds, *LOSSES):
-            raise ValueError(f'loss is one of {", ".join(kinds)} for a detector, got {loss!r}')
-        return LossObjective(predictor, batch, *([loss if loss in kinds else kinds[0]] if kinds else []))
+        loss_types = getattr(predictor, 'loss_types', ())
+        if loss_types and loss not in (*loss_types, *LOSSES):
+            raise ValueError(f'loss is one of {", ".join(loss_types)} for a detector, got {loss!r}')
+        return LossObjective(predictor, batch, *([loss if loss in loss_types else loss_types[0]] if loss_types else []))
     if loss not in LOSSES:
         raise ValueError(f'loss is one of {", ".join(LOSSES)}, got {loss!r}')
     return ClassifierObjective(cast('Classifier', predictor), batch, LOSSES[loss])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.attacks.base import Attack
-from pit_downstream.attacks.objective import KINDS, Objective, objective_of
+from pit_downstream.attacks.objective import LOSS_TYPES, Objective, objective_of
 
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Batch, Predictor, Rng, Streams
@@ -46,9 +46,9 @@ class Search(Attack):
         super().__post_init__()
         if self.steps < 1:
             raise ValueError(f'steps is 1 or more, got {self.steps}')
-        kinds = () if self.needs_logits else KINDS
-        if self.loss not in (*self.losses, *kinds):
-            others = f', for a detector of {", ".join(kinds)}' if kinds else ''
+        loss_types = () if self.needs_logits else LOSS_TYPES
+        if self.loss not in (*self.losses, *loss_types):
+            others = f', for a detector of {", ".join(loss_types)}' if loss_types else ''
             raise ValueError(f'loss is one of {", ".join(self.losses)} for {type(self).__name__}{others}, got '
                              f'{self.loss!r}')
 

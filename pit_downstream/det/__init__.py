@@ -25,14 +25,11 @@ def _bring_up() -> None:
     from pit_downstream.det import (  # noqa: F401  registers modules, most with mmdet, which now imports
         backbones,
         classes,
-        dag,
         finite,
         hooks,
         optim,
-        patch,
         precision,
         preprocess,
-        tog,
         transforms,
         visualization,
     )

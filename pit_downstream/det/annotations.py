@@ -1,8 +1,5 @@
 """Objects of an image, converted from raw-image pixels to network pixels for mmdet's losses."""
 
-from collections.abc import Iterable
-from typing import Any
-
 import numpy as np
 import torch
 from mmdet.datasets.transforms import LoadAnnotations
@@ -11,31 +8,20 @@ from mmdet.structures.mask import encode_mask_results
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-
-class Instances(tuple):
-    """Objects of one image in mmdet's format.
-
-    Each is a dict with bbox (left, top, right, bottom) in pixels of the raw image, bbox_label, ignore_flag and, if
-    available, mask (polygons or RLE).
-    """
-
-    def __new__(cls, every: Iterable[dict[str, Any]] = ()):
-        return super().__new__(cls, every)
-
-    def __deepcopy__(self, memo: dict) -> 'Instances':
-        return self  # mmengine copies data samples many times
+from pit_downstream.utils.protocols import Instances
 
 
-def instances_of(found: InstanceData, *, least: float) -> Instances:
-    """Convert detections with a score of `least` or more to objects, in pixels of the raw image."""
-    found = found[found.scores >= least].cpu()
-    every = [{'bbox': box, 'bbox_label': label, 'ignore_flag': 0}
-             for box, label in zip(found.bboxes.tolist(), found.labels.tolist(), strict=True)]
-    if 'masks' in found:
-        masks = found.masks.numpy() if isinstance(found.masks, Tensor) else np.asarray(found.masks)
-        for one, lengths in zip(every, encode_mask_results(masks), strict=True):
-            one['mask'] = {**lengths, 'counts': lengths['counts'].decode()}
-    return Instances(every)
+def to_instances(predictions: InstanceData, *, min_score: float) -> Instances:
+    """Convert detections with a score of `min_score` or more to objects, in pixels of the raw image."""
+    predictions = predictions[predictions.scores >= min_score].cpu()
+    instances = [{'bbox': box, 'bbox_label': label, 'ignore_flag': 0}
+                 for box, label in zip(predictions.bboxes.tolist(), predictions.labels.tolist(), strict=True)]
+    if 'masks' in predictions:
+        masks = predictions.masks
+        masks = masks.numpy() if isinstance(masks, Tensor) else np.asarray(masks)
+        for instance, rle in zip(instances, encode_mask_results(masks), strict=True):
+            instance['mask'] = {**rle, 'counts': rle['counts'].decode()}
+    return Instances(instances)
 
 
 def image_region(data_sample: DetDataSample, height: int, width: int) -> tuple[slice, slice]:

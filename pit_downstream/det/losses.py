@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
@@ -30,7 +29,7 @@ from mmdet.models.roi_heads.base_roi_head import BaseRoIHead
 from mmdet.utils import dist_utils
 from torch import Tensor, nn
 
-from pit_downstream.attacks.objective import KINDS
+from pit_downstream.attacks.objective import LOSS_TYPES
 
 CLS = {'cls', 'obj', 'conf', 'centerness', 'heatmap', 'det', 'qfl'}  # components of the score of a detection
 BOX = {'bbox', 'box', 'iou', 'xy', 'wh', 'dfl', 'offset', 'off', 'shape', 'loc', 'reg', 'pts', 'l1'}
@@ -38,68 +37,69 @@ MASK = {'mask', 'masks', 'semantic', 'segm', 'dice'}
 PROPOSING = {'rpn', 'enc'}
 TRAINING_ONLY = re.compile(r'd\d+|dn|aux')  # decoder layers before the last; denoising; auxiliary heads
 
-# These return the inputs of their losses if `training` is set. Randomness and statistics are in modules inside them.
-ASKING = (BaseDetector, BaseDenseHead, BaseRoIHead, DDQTransformerDecoder)
+# They return the inputs of their losses if `training` is set. Randomness and statistics are in modules inside them.
+LOSS_MODULES = (BaseDetector, BaseDenseHead, BaseRoIHead, DDQTransformerDecoder)
 
 
-def compute_loss(model: nn.Module, data: Mapping[str, Any], kind: str, *, seed: int) -> Tensor:
-    """Compute the sum of the losses of `kind` (KINDS) of the one image in `data`, a scalar.
+def compute_loss(model: nn.Module, data: Mapping[str, Any], loss_type: str, *, seed: int) -> Tensor:
+    """Compute the sum of the losses of `loss_type` (LOSS_TYPES) of the one image in `data`, a scalar.
 
     data: model inputs {'inputs', 'data_samples'}, with gt_instances. seed: of the samplers that pick anchors and
     proposals, so that the loss is a deterministic function of the pixels. Raises ValueError if the detector has no such
     loss.
     """
-    with _without_masks(model, wanted=needs_masks(model, kind)):
-        losses = detector_losses(model, data, seed=seed)
-    chosen = [value for key, value in losses.items() if counts(key, kind, losses)]
+    with _disable_mask_head(model, wanted=needs_masks(model, loss_type)):
+        losses = compute_losses(model, data, seed=seed)
+    chosen = [value for key, value in losses.items() if is_loss_of_type(key, loss_type, losses)]
     if not chosen:
-        raise ValueError(f'expected losses of kind {kind} from the detector, got {", ".join(losses)}; take another of '
-                         f'{", ".join(KINDS)}')
+        raise ValueError(f'expected losses of type {loss_type} from the detector, got {", ".join(losses)}; take '
+                         f'another of {", ".join(LOSS_TYPES)}')
     return torch.stack(chosen).sum()
 
 
-def detector_losses(model: nn.Module, data: Mapping[str, Any], *, seed: int) -> dict[str, Tensor]:
+def compute_losses(model: nn.Module, data: Mapping[str, Any], *, seed: int) -> dict[str, Tensor]:
     """Return the mean of every value of the model's loss() by name. Values per pyramid level are summed."""
-    with loss_mode(model), _drawn_from(seed, data['inputs'].device), _alone(), restore_buffers(model):
+    with loss_mode(model), _seed_samplers(seed, data['inputs'].device), _disable_distributed(), restore_buffers(model):
         found = model(**data, mode='loss')
     return {key: sum(one.mean() for one in value) if isinstance(value, (list, tuple)) else value.mean()
             for key, value in found.items()}
 
 
-def counts(key: str, kind: str, keys: Mapping[str, Any]) -> bool:
-    """Return whether the loss called `key` is one of `kind`, for a detector with the losses `keys`."""
+def is_loss_of_type(key: str, loss_type: str, keys: Mapping[str, Any]) -> bool:
+    """Return whether the loss called `key` is one of `loss_type`, for a detector with the losses `keys`."""
     words = set(re.split(r'[._]', key))
     if 'loss' not in words or any(TRAINING_ONLY.fullmatch(word) for word in words):
         return False
-    if kind in ('rpn', 'roi'):
+    if loss_type in ('rpn', 'roi'):
         staged = any(PROPOSING & set(re.split(r'[._]', other)) for other in keys)
-        return staged and bool(words & PROPOSING) == (kind == 'rpn')
-    if kind in ('cls', 'box'):
-        return bool(words & (CLS if kind == 'cls' else BOX)) and not words & MASK
+        return staged and bool(words & PROPOSING) == (loss_type == 'rpn')
+    if loss_type in ('cls', 'box'):
+        return bool(words & (CLS if loss_type == 'cls' else BOX)) and not words & MASK
     return True
 
 
-def learns_masks(model: nn.Module) -> bool:
+def has_mask_losses(model: nn.Module) -> bool:
     """Return whether a detector's losses need masks."""
     return bool(getattr(model, 'with_mask', False) or hasattr(model, 'panoptic_head')
                 or hasattr(getattr(model, 'bbox_head', None), 'mask_head'))
 
 
-def needs_masks(model: nn.Module, kind: str) -> bool:
-    """Return whether the losses of `kind` need masks. RoI mask heads without a loss of this kind are disabled."""
-    return learns_masks(model) and (kind in ('all', 'roi') or not hasattr(model, 'roi_head'))
+def needs_masks(model: nn.Module, loss_type: str) -> bool:
+    """Return whether the losses of `loss_type` need masks. RoI mask heads without a loss of this type
+    are disabled."""
+    return has_mask_losses(model) and (loss_type in ('all', 'roi') or not hasattr(model, 'roi_head'))
 
 
 @contextmanager
 def loss_mode(model: nn.Module) -> Iterator[None]:
     """Make heads return the inputs of their losses, as in training. Everything else stays in evaluation mode."""
-    asking = [module for module in model.modules() if isinstance(module, ASKING) and not module.training]
-    for module in asking:
+    heads = [module for module in model.modules() if isinstance(module, LOSS_MODULES) and not module.training]
+    for module in heads:
         module.training = True  # not train(), which would include the modules inside
     try:
         yield
     finally:
-        for module in asking:
+        for module in heads:
             module.training = False
 
 
@@ -120,7 +120,7 @@ def _contiguous_gradient(module: nn.Module, inputs: Any, out: Tensor) -> None:
 
 
 @contextmanager
-def _without_masks(model: nn.Module, *, wanted: bool) -> Iterator[None]:
+def _disable_mask_head(model: nn.Module, *, wanted: bool) -> Iterator[None]:
     """Disable the mask head of a two-stage detector unless `wanted`. It costs more than all the rest."""
     parts = getattr(getattr(model, 'roi_head', None), '_modules', {})
     head = parts.get('mask_head')
@@ -135,7 +135,7 @@ def _without_masks(model: nn.Module, *, wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _drawn_from(seed: int, device: torch.device) -> Iterator[None]:
+def _seed_samplers(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generator, the only one that mmdet's samplers use, and restore the caller's state."""
     with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
         torch.manual_seed(seed)
@@ -143,13 +143,17 @@ def _drawn_from(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _disable_distributed() -> Iterator[None]:
     """Disable torch.distributed in mmdet's losses, which are divided by counts over all ranks.
 
     The loss of an image is then independent of other ranks, and ranks do not wait for each other.
     """
-    with patch.object(dist_utils, 'dist', SimpleNamespace(is_available=lambda: False)):
+    before = dist_utils.dist
+    dist_utils.dist = SimpleNamespace(is_available=lambda: False)
+    try:
         yield
+    finally:
+        dist_utils.dist = before
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from pit_downstream.utils.checkpoints import digest_tensors, unwrap
-from pit_downstream.utils.protocols import Batch, NonFiniteOutputs, Outputs, Sample
+from pit_downstream.utils.protocols import Batch, Detections, Instances, NonFiniteOutputs, Outputs, Sample
 from pit_downstream.utils.digests import digest_text
 from pit_downstream.utils.spec import Spec
 from pit_downstream.utils.rng import compute_seed
@@ -24,8 +24,10 @@ from pit_downstream.det.checkpoint_classes import check_class_names
 from pit_downstream.det.classes import data_classes
 from pit_downstream.det.data_checks import dicts_in
 from pit_downstream.det.finite import NanWatch, require_finite_weights
-from pit_downstream.det.annotations import Instances, image_region, set_ground_truth
-from pit_downstream.det.losses import KINDS, compute_loss, fix_batch_norm_backward, needs_masks
+from pit_downstream.attacks.objective import LOSS_TYPES
+from pit_downstream.det.annotations import image_region, set_ground_truth, to_instances
+from pit_downstream.det.candidates import count_classes, disable_score_thresholds, make_target_logits
+from pit_downstream.det.losses import compute_loss, fix_batch_norm_backward, needs_masks
 from pit_downstream.det.pipeline import TestPipeline
 from pit_downstream.det.logging_utils import silence_output
 from pit_downstream.det.samples import counting, test_pipeline
@@ -34,7 +36,7 @@ RANDOM = 'random'
 
 
 class DetectorPredictor:
-    """Any detector of mmdet in evaluation mode, with the test pipeline of its config.
+    """Any detector of mmdet in evaluation mode, with the test pipeline of its config. Implements `Detector`.
 
     A raw sample is an image at full size with its information from the dataset (`DetectionSamples`). In a batch it is
     the image at network size, RGB in [0, 1], and its target is the DetDataSample that the pipeline packed: img_id,
@@ -48,7 +50,7 @@ class DetectorPredictor:
     name: Spec text of records. seed: of the samplers in the losses. The device is the model's.
     """
 
-    kinds = KINDS  # of losses
+    loss_types = LOSS_TYPES
 
     def __init__(self, model: nn.Module, pipeline: TestPipeline, *, name: str, seed: int = 0):
         self.model, self.pipeline, self.name = model.eval().requires_grad_(False), pipeline, name
@@ -74,16 +76,38 @@ class DetectorPredictor:
         taken = tuple(replace(sample, target=target) for sample, (_, target) in zip(samples, packed, strict=True))
         return Batch(levels.to(self.device).float() / self._white, valid.to(self.device), taken)
 
-    def loss(self, images: Tensor, batch: Batch, kind: str = 'all', truth: Sequence[Instances] | None = None) -> Tensor:
-        """Compute the losses of `kind` (det.losses.KINDS) of each image, (B,), for its objects or those in `truth`."""
-        return torch.stack([self._loss_of(images[row:row + 1], batch.part([row]), kind, truth and truth[row])
-                            for row in range(len(images))])
+    @property
+    def num_classes(self) -> int:
+        return count_classes(self.model)
 
-    def _loss_of(self, image: Tensor, part: Batch, kind: str, truth: Instances | None) -> Tensor:
-        known = part.samples[0].target.instances if truth is None else truth
-        (_, data), = self.model_inputs(image, part)
-        set_ground_truth(data['data_samples'][0], known, self.device, masks=needs_masks(self.model, kind))
-        return compute_loss(self.model, data, kind, seed=compute_seed(self.seed, part.samples[0].id, 'loss'))
+    def loss(self, images: Tensor, batch: Batch, loss_type: str = 'all',
+             ground_truth: Sequence[Instances] | None = None) -> Tensor:
+        losses = []
+        for row, sample in enumerate(batch.samples):
+            instances = sample.target.instances if ground_truth is None else ground_truth[row]
+            (_, data), = self.model_inputs(images[row:row + 1], batch.part([row]))
+            set_ground_truth(data['data_samples'][0], instances, self.device,
+                             masks=needs_masks(self.model, loss_type))
+            losses.append(compute_loss(self.model, data, loss_type, seed=compute_seed(self.seed, sample.id, 'loss')))
+        return torch.stack(losses)
+
+    def detect(self, images: Tensor, batch: Batch, *, min_score: float) -> list[Instances]:
+        return [to_instances(sample.pred_instances, min_score=min_score)
+                for sample in self.predict(images, batch).predictions]
+
+    def detect_candidates(self, images: Tensor, batch: Batch) -> list[Detections]:
+        with disable_score_thresholds(self.model):
+            predictions = [sample.pred_instances.cpu() for sample in self.predict(images, batch).predictions]
+        return [Detections(one.bboxes, one.labels, one.scores) for one in predictions]
+
+    def make_target_logits(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        (_, clean), = self.model_inputs(batch.images, batch)
+        compute_logits = make_target_logits(self.model, clean)
+
+        def logits_of_images(images: Tensor) -> Tensor:
+            (_, data), = self.model_inputs(images, batch)
+            return compute_logits(data)
+        return logits_of_images
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:

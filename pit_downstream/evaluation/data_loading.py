@@ -1,5 +1,6 @@
 """Load raw image batches with workers, in one stream over many passes without a gap between passes."""
 
+import logging
 import math
 import pickle
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pit_downstream.utils.protocols import Sample
 from pit_downstream.datasets.base import Samples, UnreadableImage
+from pit_downstream.utils.protocols import Batch, Predictor, Sample
+from pit_downstream.utils.rng import BatchRng
+
+_log = logging.getLogger(__name__)
 
 AHEAD = 2  # prefetched batches per worker
 _NOTHING = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
@@ -132,3 +136,30 @@ def _pack(items: list[Sample | UnreadableImage]) -> _Packed:
 def _stacked(samples: list[Sample]) -> RawBatch:
     images = torch.stack([sample.image for sample in samples])
     return RawBatch(images, tuple(sample.id for sample in samples), tuple(sample.target for sample in samples))
+
+
+def draw_batches(predictor: Predictor, samples: Sequence[Sample], *, count: int, size: int, seed: int = 0,
+                 allow_missing: int = 0) -> Iterator[Batch]:
+    """Yield `count` batches of `size` samples drawn at random, for the training of a patch.
+
+    Up to `allow_missing` unreadable images are replaced by the next readable ones; one more raises ValueError.
+    """
+    if count < 1 or not isinstance(size, int):
+        raise ValueError(f'expected 1 step or more and a number as batch size, got {count} and {size}')
+    unreadable: dict[int, UnreadableImage] = {}
+
+    def read_sample(start: int) -> Sample:
+        for index in (*range(start, len(samples)), *range(start)):
+            try:
+                if index not in unreadable:
+                    return samples[index]
+            except UnreadableImage as error:
+                unreadable[index] = error
+                if len(unreadable) > allow_missing:
+                    break
+                _log.warning('left out: %s', error)
+        raise ValueError(f'Unreadable images: {len(unreadable)} of {len(samples)}, among them '
+                         f'{next(reversed(unreadable.values()))}. Replace them, or give --allow-missing N.')
+    for step in range(count):
+        chosen = BatchRng(seed, [('dpatch', step)]).integers(0, len(samples), (1, size))[0].tolist()
+        yield predictor.collate([read_sample(index) for index in chosen])

@@ -3,7 +3,7 @@
 Core does not import torch, so `Tensor` is Any. Shapes and dtypes are in the docstrings.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -125,6 +125,69 @@ class Classifier(Predictor, Protocol):
 
     def labels(self, batch: Batch) -> Tensor:
         """Return the ground-truth classes (B,), int64, on the model's device."""
+
+
+class Instances(tuple):
+    """Objects of one image, annotated or detected.
+
+    Each is a dict with bbox (left, top, right, bottom) in pixels of the raw image, bbox_label (class index),
+    ignore_flag and, if available, mask (polygons or RLE).
+    """
+
+    def __new__(cls, instances: Iterable[dict[str, Any]] = ()):
+        return super().__new__(cls, instances)
+
+    def __deepcopy__(self, memo: dict) -> 'Instances':
+        return self  # mmengine copies data samples many times
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Predictions of a detector for one image, on the CPU.
+
+    `boxes` is float (N, 4), left, top, right, bottom in pixels of the raw image. `labels` is int64 (N,), `scores` float
+    (N,) in [0, 1].
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+
+
+class Detector(Predictor, Protocol):
+    """A predictor of boxes. Attacks on detectors use only this protocol, and no detection library.
+
+    `device` is the model's torch.device. `loss_types` are the names that loss() accepts: 'all' losses, those of classes
+    ('cls') and of boxes ('box'), and in detectors with proposals those of the first stage ('rpn') and the rest ('roi').
+    """
+
+    device: Any
+    loss_types: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of object classes, without the background. Raises ValueError if the model does not define it."""
+
+    def loss(self, images: Tensor, batch: Batch, loss_type: str = 'all',
+             ground_truth: Sequence[Instances] | None = None) -> Tensor:
+        """Return the loss of one type per image (B,), differentiable in images (B, 3, H, W) in [0, 1].
+
+        ground_truth: objects of each image, by default those of its annotations.
+        """
+
+    def detect(self, images: Tensor, batch: Batch, *, min_score: float) -> list[Instances]:
+        """Return the detections of each image with a score of at least `min_score`, as ground truth for loss()."""
+
+    def detect_candidates(self, images: Tensor, batch: Batch) -> list[Detections]:
+        """Return the detections of each image without the model's score thresholds, in its order."""
+
+    def make_target_logits(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """Return a function from images (1, 3, H, W) to the logits (N, K) of all candidates for detections.
+
+        batch: of one image. Proposals are computed once, from batch.images, so that row i is the same candidate in
+        every call. K is the number of classes, or one more with a last column for the background. The function is
+        differentiable. Raises ValueError for a detector without such candidates.
+        """
 
 
 class Traceable(Classifier, Protocol):

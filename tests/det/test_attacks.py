@@ -7,28 +7,30 @@ import pytest
 import torch
 
 import pit_downstream.det  # noqa: F401
-from mmengine.structures import InstanceData
+from pit_downstream.attacks import dpatch
 from pit_downstream.attacks.base import build_attack
+from pit_downstream.attacks.dag import MIN_SCORE
+from pit_downstream.attacks.tog import MODES, change_labels
 from pit_downstream.benchmarks import detection_attacks
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import ResultStore
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.spec import Spec
-from pit_downstream.det import patch
-from pit_downstream.det.dag import SURE, target_logits
-from pit_downstream.det.annotations import Instances, instances_of
+from pit_downstream.det.annotations import to_instances
+from pit_downstream.det.candidates import disable_score_thresholds
 from pit_downstream.det.metric import config_metrics
 from pit_downstream.det.full_resolution import OriginalSizePredictor
 from pit_downstream.det.visualization import heading, panels
 from pit_downstream.det.robustness import keep_robustness
-from pit_downstream.det.tog import AIMS, renamed, unthresholded
+from pit_downstream.evaluation.data_loading import draw_batches
+from pit_downstream.utils.protocols import Detections, Instances
 from pit_downstream.utils.rng import BatchRng
 from tests.det import tiny
 
 EPSILON = 8 / 255
 SPECS = ["pgd(epsilon=8/255, loss='cls', steps=2)", "pgd(epsilon=1, loss='box', norm='L2', steps=2)",
          'dag(epsilon=8/255, steps=2)',
-         *(f"tog(confidence=0.0, epsilon=8/255, mode='{mode}', steps=2)" for mode in AIMS)]
+         *(f"tog(confidence=0.0, epsilon=8/255, mode='{mode}', steps=2)" for mode in MODES)]
 
 
 def batch_of(predictor, samples, *places):
@@ -93,10 +95,10 @@ def test_tog_aims_at_what_the_detector_says_itself(detectors, mode, sign):
     seen = [one.pred_instances for one in predictor.predict(batch.images, batch).predictions]
     least = min(one.scores[:3].min().item() for one in seen)
     attack = build_attack(Spec.parse(f"tog(confidence={least!r}, epsilon=8/255, mode='{mode}', steps=3)"))
-    truth = [instances_of(one, least=least) for one in seen]
+    truth = [to_instances(one, min_score=least) for one in seen]
     if sign < 0:  # two classes: the likeliest other class is the least likely, too
         truth = [Instances({**one, 'bbox_label': 1 - one['bbox_label']} for one in image) for image in truth]
-    assert attack._truth(predictor, batch) == truth and all(truth)
+    assert attack._get_ground_truth(predictor, batch) == truth and all(truth)
     noise, found = moved(predictor, batch, str(Spec.of('tog', confidence=least, epsilon=EPSILON, mode=mode, steps=3)),
                          'all', truth)
     assert (sign * found > noise.abs()).all()
@@ -107,18 +109,17 @@ def test_other_labels_by_hand():
     elsewhere, class 1 is its own."""
     seen = Instances([{'bbox': [0., 0., 10., 10.], 'bbox_label': 1, 'ignore_flag': 0}])
     boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 10, 8], [1, 0, 10, 10], [5, 5, 15, 15], [0, 0, 10, 9]])
-    every = InstanceData(bboxes=boxes, labels=torch.tensor([1, 2, 0, 3, 2]),
-                         scores=torch.tensor([.9, .3, .1, .8, .2]))
-    assert [one['bbox_label'] for one in renamed(seen, every, 4, likeliest=True)] == [2]
-    assert [one['bbox_label'] for one in renamed(seen, every, 4, likeliest=False)] == [3]
+    every = Detections(boxes, labels=torch.tensor([1, 2, 0, 3, 2]), scores=torch.tensor([.9, .3, .1, .8, .2]))
+    assert [one['bbox_label'] for one in change_labels(seen, every, 4, likeliest=True)] == [2]
+    assert [one['bbox_label'] for one in change_labels(seen, every, 4, likeliest=False)] == [3]
     with pytest.raises(ValueError, match='expected two classes or more for mislabeling, got a detector of one'):
-        renamed(seen, every, 1, likeliest=True)
+        change_labels(seen, every, 1, likeliest=True)
 
 
 def test_thresholds_come_back(folder):
     predictor, _ = tiny.detector(folder, 'mask_rcnn', **{'model.test_cfg.rcnn.score_thr': .7})
     settings = predictor.model.roi_head.test_cfg
-    with unthresholded(predictor.model):
+    with disable_score_thresholds(predictor.model):
         assert settings.score_thr == 0
     assert settings.score_thr == .7
 
@@ -127,18 +128,14 @@ def test_thresholds_come_back(folder):
 def test_dag_leads_targets_away_from_their_labels(detectors, family):
     predictor, samples = detectors(family)
     batch = batch_of(predictor, samples, 1)
-    (_, clean), = predictor.model_inputs(batch.images, batch)
-    logits_of = target_logits(predictor.model, clean)
     with torch.no_grad():
-        before = logits_of(clean)
-        found = attacked('dag(epsilon=8/255, steps=10)', predictor, batch)
-        (_, data), = predictor.model_inputs(found, batch)
-        after = logits_of(data)
-        (_, data), = predictor.model_inputs(attacked('noise(epsilon=8/255)', predictor, batch), batch)
-        noise = logits_of(data)
+        compute_logits = predictor.make_target_logits(batch)
+        before, after, noise = map(compute_logits, (
+            batch.images, attacked('dag(epsilon=8/255, steps=10)', predictor, batch),
+            attacked('noise(epsilon=8/255)', predictor, batch)))
     scores = before.softmax(1)[:, :2] if before.shape[1] == 3 else before.sigmoid()
     best, labels = scores.max(1)
-    targets = best > SURE
+    targets = best > MIN_SCORE
     if before.shape[1] == 3:
         targets &= before.argmax(1) < 2
     assert targets.any()
@@ -221,12 +218,12 @@ def test_a_patch_trained_in_inference_mode_is_the_same(detectors):
     predictor, samples = detectors('retinanet')
 
     def train():
-        batches = patch.drawn(predictor, [samples[1], samples[4]], count=2, size=2)
-        return list(patch.train_patch(predictor, batches, step=.1))[-1]
+        batches = draw_batches(predictor, [samples[1], samples[4]], count=2, size=2)
+        return list(dpatch.train_patch(predictor, batches, step=.1))[-1]
     wanted = train()
     with torch.inference_mode():
         assert torch.equal(train(), wanted)
-    assert not torch.equal(wanted, patch.random_patch(0))
+    assert not torch.equal(wanted, dpatch.draw_patch(0))
 
 
 NOISE = np.random.default_rng(0).random((3, 8, 8), np.float32)
@@ -255,7 +252,7 @@ def test_where_a_patch_is_pasted(detectors, place, top, left):
     predictor, samples = detectors('retinanet')
     batch = batch_of(predictor, samples, 1, 4)
     batch = replace(batch, images=batch.images * .5)
-    found = patch.paste(batch, torch.ones(3, 120, 120), share=40 / 72, place=place)
+    found = dpatch.paste(batch, torch.ones(3, 120, 120), share=40 / 72, place=place)
     size = batch.samples[0].target.network_shape
     assert size == (72, 96)
     changed = (found[0] != batch.images[0]).any(0)
@@ -268,16 +265,16 @@ def test_a_patch_is_trained_kept_and_pasted(detectors, tmp_path):
     """On two images it climbs further than noise of its size does."""
     predictor, samples = detectors('retinanet')
     batch = batch_of(predictor, samples, 1, 4)
-    batches = list(patch.drawn(predictor, [samples[1], samples[4]], count=6, size=2))
-    *_, found = patch.train_patch(predictor, batches, step=.1)
-    path = patch.save_patch(found, tmp_path)
-    assert patch.save_patch(found, tmp_path) == path and found.shape == (3, 120, 120)
+    batches = list(draw_batches(predictor, [samples[1], samples[4]], count=6, size=2))
+    *_, found = dpatch.train_patch(predictor, batches, step=.1)
+    path = dpatch.save_patch(found, tmp_path)
+    assert dpatch.save_patch(found, tmp_path) == path and found.shape == (3, 120, 120)
     assert 0 <= found.min() <= found.max() <= 1
     clean, noise, trained = (predictor.loss(images, batch).sum() for images in (
         batch.images, attacked('dpatch(epsilon=1)', predictor, batch),
         attacked(f"dpatch(epsilon=1, file='{path}')", predictor, batch)))
     assert trained > noise and trained > clean
-    assert torch.equal(attacked(f"dpatch(epsilon=1, file='{path}')", predictor, batch), patch.paste(batch, found))
+    assert torch.equal(attacked(f"dpatch(epsilon=1, file='{path}')", predictor, batch), dpatch.paste(batch, found))
     with pytest.raises(ValueError, match='expected a patch in nowhere.npy, found no such file; make one with'):
         build_attack(Spec.parse("dpatch(epsilon=1, file='nowhere.npy')"))
     with pytest.raises(ValueError, match='expected place as one of corner, center and share in 0..1, got .side.'):

@@ -12,10 +12,11 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import dist_utils
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
-from pit_downstream.attacks.objective import LossObjective, objective_of
-from pit_downstream.det.annotations import Instances, instances_of, set_ground_truth
-from pit_downstream.det.losses import KINDS, counts, detector_losses, needs_masks
+from pit_downstream.attacks.objective import LOSS_TYPES, LossObjective, objective_of
+from pit_downstream.det.annotations import set_ground_truth, to_instances
+from pit_downstream.det.losses import compute_losses, is_loss_of_type, needs_masks
 from pit_downstream.det.full_resolution import OriginalSizePredictor
+from pit_downstream.utils.protocols import Instances
 from pit_downstream.utils.rng import compute_seed
 from tests.det import scenes, tiny
 from tests.tolerances import assert_near
@@ -58,11 +59,11 @@ def test_which_losses_count(detectors, family):
     (_, data), = predictor.model_inputs(batch.images, batch)
     set_ground_truth(data['data_samples'][0], batch.samples[0].target.instances, predictor.device,
                      masks=family == 'mask_rcnn')
-    found = detector_losses(predictor.model, data, seed=compute_seed(0, batch.samples[0].id, 'loss'))
+    found = compute_losses(predictor.model, data, seed=compute_seed(0, batch.samples[0].id, 'loss'))
     expected = {'all': KEYS[family]['cls'] | KEYS[family]['box'], 'rpn': set(), 'roi': set()} | KEYS[family]
     assert set(found) == expected['all'] | NEVER.get(family, set())
-    for kind in KINDS:
-        assert {key for key in found if counts(key, kind, found)} == expected[kind], kind
+    for kind in LOSS_TYPES:
+        assert {key for key in found if is_loss_of_type(key, kind, found)} == expected[kind], kind
         if expected[kind]:
             total = predictor.loss(batch.images, batch, kind)
             assert_near(total, sum(found[key] for key in expected[kind])[None], 'network')
@@ -73,7 +74,7 @@ def test_which_losses_count(detectors, family):
     ('loss_xy', 'box'), ('off_loss', 'box'), ('s2.loss_bbox', 'box'), ('loss_mask_iou', ''), ('pull_loss', ''),
     ('d4.loss_cls', None), ('dn_loss_bbox', None), ('aux_loss_cls', None), ('s0.acc', None)])
 def test_words_of_losses(key, kinds):
-    found = [kind for kind in ('all', 'cls', 'box', 'rpn') if counts(key, kind, [key])]
+    found = [kind for kind in ('all', 'cls', 'box', 'rpn') if is_loss_of_type(key, kind, [key])]
     assert found == ([] if kinds is None else ['all', *kinds.split()])
 
 
@@ -146,11 +147,11 @@ def test_an_images_loss_is_its_own_and_the_same_every_time(detectors, family):
 
 
 @pytest.mark.parametrize('parts, kinds', [
-    (dict(with_mask=True), KINDS),  # CondInst, SOLO: one loss() asks for all that there is
+    (dict(with_mask=True), LOSS_TYPES),  # CondInst, SOLO: one loss() asks for all that there is
     (dict(with_mask=True, roi_head=None), ('all', 'roi')), (dict(with_mask=False), ())])
 def test_masks_are_asked_for_where_losses_need_them(parts, kinds):
     model = SimpleNamespace(**parts)
-    assert tuple(kind for kind in KINDS if needs_masks(model, kind)) == kinds
+    assert tuple(kind for kind in LOSS_TYPES if needs_masks(model, kind)) == kinds
 
 
 def test_samplers_follow_the_seed(detectors):
@@ -176,7 +177,7 @@ def test_other_ranks_are_not_waited_for(detectors, monkeypatch):
 def test_a_kind_that_a_detector_lacks(detectors):
     predictor, samples = detectors('retinanet')
     batch = batch_of(predictor, samples, 1)
-    with pytest.raises(ValueError, match='expected losses of kind rpn from the detector, got loss_cls, loss_bbox;'):
+    with pytest.raises(ValueError, match='expected losses of type rpn from the detector, got loss_cls, loss_bbox;'):
         predictor.loss(batch.images, batch, 'rpn')
     with pytest.raises(ValueError, match="loss is one of all, cls, box, rpn, roi for a detector, got 'everything'"):
         objective_of(predictor, batch, 'everything')
@@ -210,7 +211,7 @@ def test_what_is_found_can_be_the_truth(detectors):
     batch = batch_of(predictor, samples, 1)
     found = predictor.predict(batch.images, batch).predictions[0].pred_instances
     least = found.scores.sort().values[len(found) // 2].item()
-    seen = instances_of(found, least=least)
+    seen = to_instances(found, min_score=least)
     assert 0 < len(seen) == (found.scores >= least).sum() < len(found)
     assert np.allclose(seen[0]['bbox'], found.bboxes[0].tolist()) and 'counts' in seen[0]['mask']
     assert predictor.loss(batch.images, batch, 'all', [seen]).isfinite().all()

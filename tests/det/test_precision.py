@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS
 from pit_downstream.det import config_utils
 from pit_downstream.det.annotations import set_ground_truth
-from pit_downstream.det.losses import detector_losses, learns_masks
+from pit_downstream.det.losses import compute_losses, has_mask_losses
 from pit_downstream.det.precision import set_bf16, use_bf16
 from tests.det import scenes, tiny
 
@@ -31,8 +31,8 @@ def compute_loss(predictor, batch, *, kind=''):
     """As training sums it up; kind: of those losses alone that have this word in their name."""
     (_, data), = predictor.model_inputs(batch.images, batch)
     set_ground_truth(data['data_samples'][0], batch.samples[0].target.instances, predictor.device,
-              masks=learns_masks(predictor.model))
-    losses = detector_losses(predictor.model, data, seed=0)
+              masks=has_mask_losses(predictor.model))
+    losses = compute_losses(predictor.model, data, seed=0)
     return predictor.model.parse_losses({name: value for name, value in losses.items() if kind in name})[0]
 
 

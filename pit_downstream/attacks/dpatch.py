@@ -2,8 +2,7 @@
 
 import hashlib
 import io
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -13,19 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pit_downstream.attacks.base import Attack, without_inference_tensors
-from pit_downstream.utils.protocols import Batch, Sample
+from pit_downstream.attacks.base import Attack, check_detector, without_inference_tensors
 from pit_downstream.utils.path_checks import write_atomic
 from pit_downstream.utils.registry import ATTACKS
-from pit_downstream.datasets.base import UnreadableImage
 from pit_downstream.utils.rng import BatchRng
-from pit_downstream.det.tog import require_detector
 
 if TYPE_CHECKING:
-    from pit_downstream.utils.protocols import Streams
-    from pit_downstream.det.predictor import DetectorPredictor
-
-_log = logging.getLogger(__name__)
+    from pit_downstream.utils.protocols import Batch, Detector, Predictor, Streams
 
 SIDE, SHARE = 120, 120 / 416  # pixels; fraction of the shorter side of the image: veralauee/DPatch, cfgs/config.py
 PLACES = ('corner', 'center')
@@ -51,56 +44,56 @@ class DPatch(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        _check(self.place, self.share)
+        _check_arguments(self.place, self.share)
         if self.file:
             load_patch(self.file)
 
-    def run(self, predictor: 'DetectorPredictor', batch: Batch, rng: 'Streams') -> Tensor:
-        require_detector(predictor, 'dpatch')
-        patch = load_patch(self.file) if self.file else random_patch(getattr(rng, 'seed', 0))
+    def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
+        check_detector(predictor, 'dpatch')
+        patch = load_patch(self.file) if self.file else draw_patch(getattr(rng, 'seed', 0))
         return paste(batch, patch.to(batch.images), share=self.share, place=self.place)
 
 
-def train_patch(predictor: 'DetectorPredictor', batches: Iterable[Batch], *, share: float = SHARE,
-                place: str = 'corner', step: float = 5 / 255, kind: str = 'all', seed: int = 0) -> Iterator[Tensor]:
-    """Yield the patch (3, SIDE, SIDE) in [0, 1] after each batch, trained to increase the losses of `kind`.
+def train_patch(detector: 'Detector', batches: Iterable['Batch'], *, share: float = SHARE, place: str = 'corner',
+                step: float = 5 / 255, loss_type: str = 'all', seed: int = 0) -> Iterator[Tensor]:
+    """Yield the patch (3, SIDE, SIDE) in [0, 1] after each batch, trained to increase the losses of `loss_type`.
 
     The step along the sign of the gradient, 5 levels, is that of ART's DPatch, which takes 500 batches of 16 images.
     """
-    _check(place, share)
+    _check_arguments(place, share)
     if not step > 0:
         raise ValueError(f'expected a step of more than 0, got {step}')
-    patch = random_patch(seed).to(predictor.device)
+    patch = draw_patch(seed).to(detector.device)
     for batch in batches:
         with torch.inference_mode(False), torch.enable_grad():
             patch = patch.clone() if patch.is_inference() else patch
             batch = without_inference_tensors(batch)
-            asked = patch.detach().requires_grad_()
-            loss = predictor.loss(paste(batch, asked, share=share, place=place), batch, kind).sum()
-            slope, = torch.autograd.grad(loss, asked)
-            if not (loss.isfinite() & slope.isfinite().all()):
+            trained = patch.detach().requires_grad_()
+            loss = detector.loss(paste(batch, trained, share=share, place=place), batch, loss_type).sum()
+            gradient, = torch.autograd.grad(loss, trained)
+            if not (loss.isfinite() & gradient.isfinite().all()):
                 raise ValueError('Loss of the detector or its gradient is not finite: NaN or infinity among the images '
                                  f'{", ".join(sample.id for sample in batch.samples)}. Check the weights.')
-            patch = (patch + step * slope.sign()).clamp(0, 1).detach()
+            patch = (patch + step * gradient.sign()).clamp(0, 1).detach()
         yield patch
 
 
-def _check(place: str, share: float) -> None:
+def _check_arguments(place: str, share: float) -> None:
     if place not in PLACES or not 0 < share <= 1:
         raise ValueError(f'expected place as one of {", ".join(PLACES)} and share in 0..1, got {place!r} and {share}')
 
 
-def random_patch(seed: int) -> Tensor:
+def draw_patch(seed: int) -> Tensor:
     return BatchRng(seed, ['dpatch']).uniform((1, 3, SIDE, SIDE))[0]
 
 
-def paste(batch: Batch, patch: Tensor, *, share: float = SHARE, place: str = 'corner') -> Tensor:
+def paste(batch: 'Batch', patch: Tensor, *, share: float = SHARE, place: str = 'corner') -> Tensor:
     """Paste the resized patch into every image of a batch. Differentiable in the patch."""
-    return torch.stack([_pasted(image, valid[0], patch, share, place)
+    return torch.stack([_paste_into_image(image, valid[0], patch, share, place)
                         for image, valid in zip(batch.images, batch.valid, strict=True)])
 
 
-def _pasted(image: Tensor, valid: Tensor, patch: Tensor, share: float, place: str) -> Tensor:
+def _paste_into_image(image: Tensor, valid: Tensor, patch: Tensor, share: float, place: str) -> Tensor:
     rows, columns = valid.any(1).nonzero().flatten(), valid.any(0).nonzero().flatten()
     side = max(1, round(share * min(len(rows), len(columns))))
     top, left = int(rows[0]), int(columns[0])
@@ -140,30 +133,3 @@ def load_patch(path: str | Path) -> Tensor:
         raise ValueError(f'expected a patch of finite values in 0..1 in {path}, got {values.min():g} to '
                          f'{values.max():g}. Divide levels by 255')
     return torch.from_numpy(values.astype(np.float32))
-
-
-def drawn(predictor: 'DetectorPredictor', samples: Sequence[Sample], *, count: int, size: int, seed: int = 0,
-          allow_missing: int = 0) -> Iterator[Batch]:
-    """Yield `count` batches of `size` samples drawn at random.
-
-    Up to `allow_missing` unreadable images are replaced by the next readable ones; one more raises ValueError.
-    """
-    if count < 1 or not isinstance(size, int):
-        raise ValueError(f'expected 1 step or more and a number as batch size, got {count} and {size}')
-    unreadable: dict[int, UnreadableImage] = {}
-
-    def read(index: int) -> Sample:
-        for place in (*range(index, len(samples)), *range(index)):
-            try:
-                if place not in unreadable:
-                    return samples[place]
-            except UnreadableImage as error:
-                unreadable[place] = error
-                if len(unreadable) > allow_missing:
-                    break
-                _log.warning('left out: %s', error)
-        raise ValueError(f'Unreadable images: {len(unreadable)} of {len(samples)}, among them '
-                         f'{next(reversed(unreadable.values()))}. Replace them, or give --allow-missing N.')
-    for step in range(count):
-        chosen = BatchRng(seed, [('dpatch', step)]).integers(0, len(samples), (1, size))[0].tolist()
-        yield predictor.collate([read(index) for index in chosen])
