@@ -68,7 +68,7 @@ def test_a_detector_that_is_not_ours_is_attacked(run, config, at):
 @pytest.mark.parametrize('flags, words', [
     (('--attacks', 'tig'), 'no attack named .tig.; did you mean tog'),
     (('--attacks', "pgd(loss='none')"), "loss is one of .*for a detector of all, cls, box, rpn, roi, got 'none'"),
-    (('--attacks', "pgd(loss='rpn', steps=1)"), 'expected losses of kind rpn from the detector'),
+    (('--attacks', "pgd(loss='rpn', steps=1)"), 'expected losses of type rpn from the detector'),
     (('--attacks', 'noise', 'fab'), 'expected a classifier for FAB, got fcos_tiny'),
     (('--attacks', 'noise', '--save', 'images'), 'expected --save with a classifier, got it with a detector')])
 def test_what_cannot_be_is_one_sentence_before_anything_is_measured(run, config, flags, words):
