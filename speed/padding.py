@@ -60,7 +60,8 @@ def compare(shape: tuple[int, int], smaller: tuple[int, int], repeat: int, backw
                     total.backward()
         return work
     times = {side: Spread.of(*found) for side, found in time_sides({
-        'padded': run(lambda: backbone(images)), 'alone': run(lambda: forward_per_size(backbone.compute_maps, images, sizes)),
+        'padded': run(lambda: backbone(images)),
+        'alone': run(lambda: forward_per_size(backbone.compute_maps, images, sizes)),
         'masked': run(lambda: backbone(images), masked=True)}, repeat, clock=clock).items()}
     setting = ' and '.join(f'{height} x {width}' for height, width in sizes)
     return [Comparison('PiT-S, padding that does not leak', f'{setting}, forward{" and backward" * backward}', metric,
