@@ -44,5 +44,5 @@ def main():
 
 
 if __name__ == '__main__':
-    with cli.one_sentence():
+    with cli.report_errors():
         main()

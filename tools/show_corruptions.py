@@ -47,5 +47,5 @@ def sheet(args: argparse.Namespace):
 
 
 if __name__ == '__main__':
-    with cli.one_sentence():
+    with cli.report_errors():
         main()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.losses import say
 from pit_downstream.attacks.objective import ClassifierObjective, LossEvaluation, Objective
@@ -40,7 +41,7 @@ class APGD(Search):
     def __post_init__(self):
         super().__post_init__()
         if self.restarts < 1 or self.eot < 1:
-            raise ValueError(f'restarts and eot are 1 or more, got {self.restarts} and {self.eot}')
+            raise InputError(f'restarts and eot are 1 or more, got {self.restarts} and {self.eot}')
 
     @property
     def variants(self) -> int:

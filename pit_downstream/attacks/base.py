@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.attacks.threat_model import NORMS, Patches, ThreatModel
@@ -36,7 +37,7 @@ class Attack(ABC):
 
     def __post_init__(self):
         if self.threat.norm not in self.norms:
-            raise ValueError(f'norm is one of {", ".join(self.norms)} for {type(self).__name__}, got '
+            raise InputError(f'norm is one of {", ".join(self.norms)} for {type(self).__name__}, got '
                              f'{self.threat.norm!r}')
 
     def __call__(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
@@ -66,7 +67,7 @@ class Attack(ABC):
         known = {field.name: field for field in fields(cls) if field.init and field.name != 'threat'}
         for key in given:
             if key not in known:
-                raise ValueError(f'expected {", ".join([*ARGUMENTS[threat.norm], *known])} as arguments of '
+                raise InputError(f'expected {", ".join([*ARGUMENTS[threat.norm], *known])} as arguments of '
                                  f'{spec.name}, got {key}; leave it out')
         return cls(threat, **{key: _argument(known[key], value, spec.name) for key, value in given.items()})
 
@@ -75,7 +76,7 @@ def build_attack(spec: Spec, *, predictors: Predictors | None = None) -> Attack:
     """Build the attack given by a spec such as 'pgd(epsilon=8/255, norm='Linf', steps=20)'. The default norm is Linf.
 
     predictors: builds a predictor from its name, for attacks made on another model ('transfer').
-    Raises LookupError for an unknown name, ValueError for an unknown, missing or invalid argument.
+    Raises InputError for an unknown name, or for an unknown, missing or invalid argument.
     """
     return ATTACKS[spec.name].from_spec(spec, predictors)
 
@@ -84,13 +85,13 @@ def threat_of(given: dict[str, Value], norms: Sequence[str], name: str) -> Threa
     """Build the threat model from the arguments of an attack and remove them from `given`."""
     norm = given.pop('norm', norms[0])
     if norm not in norms:
-        raise ValueError(f'norm is one of {", ".join(norms)} for {name}, got {norm!r}')
+        raise InputError(f'norm is one of {", ".join(norms)} for {name}, got {norm!r}')
     if norm == 'patch':
         counts: dict[str, Any] = {key: given.pop(key) for key in ARGUMENTS['patch'] if key in given}
         return Patches(**counts)
     epsilon = given.pop('epsilon', None)
     if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float, Fraction)):
-        raise ValueError(f'expected a number as epsilon of {name}, got {"none" if epsilon is None else repr(epsilon)}; '
+        raise InputError(f'expected a number as epsilon of {name}, got {"none" if epsilon is None else repr(epsilon)}; '
                          f'write {name}(epsilon=8/255)')
     return ThreatModel(str(norm), float(epsilon))
 
@@ -102,14 +103,14 @@ def _argument(field: Field, value: Value, name: str) -> Value:
         value = float(value)
     if set(kinds) <= {int, float, str, bool, NoneType} and type(value) not in kinds:
         expected = ' or '.join('None' if kind is NoneType else kind.__name__ for kind in kinds)
-        raise ValueError(f'expected {expected} as {field.name} of {name}, got {value!r}')
+        raise InputError(f'expected {expected} as {field.name} of {name}, got {value!r}')
     return value
 
 
 def check_detector(predictor: 'Predictor', attack: str) -> 'Detector':
-    """Return `predictor` as a detector. Raises ValueError for a classifier."""
+    """Return `predictor` as a detector. Raises InputError for a classifier."""
     if not hasattr(predictor, 'detect'):
-        raise ValueError(f'expected a detector for {attack}, got {predictor.name}; give --config and a checkpoint')
+        raise InputError(f'expected a detector for {attack}, got {predictor.name}; give --config and a checkpoint')
     return cast('Detector', predictor)
 
 
@@ -123,7 +124,7 @@ def without_inference_tensors(batch: 'Batch') -> 'Batch':
 def eval_mode(predictor: 'Predictor') -> Iterator[None]:
     """Put the model in evaluation mode without weight gradients, and restore its state on exit.
 
-    Raises ValueError for weights that were created in inference mode, because autograd does not support them.
+    Raises InputError for weights that were created in inference mode, because autograd does not support them.
     """
     model = getattr(predictor, 'model', None)
     if not isinstance(model, torch.nn.Module):
@@ -131,7 +132,7 @@ def eval_mode(predictor: 'Predictor') -> Iterator[None]:
         return
     frozen = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if tensor.is_inference()]
     if frozen:
-        raise ValueError(f'expected weights with gradients, got {len(frozen)} made in torch.inference_mode(), the '
+        raise InputError(f'expected weights with gradients, got {len(frozen)} made in torch.inference_mode(), the '
                          f'first of which is {frozen[0]}; build the model outside of that mode')
     training = [module for module in model.modules() if module.training]
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]

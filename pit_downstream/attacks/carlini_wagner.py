@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.adam import adam, at_start
 from pit_downstream.attacks.objective import Objective
@@ -48,7 +49,7 @@ class CarliniWagner(Search):
                                   ('constant', self.constant > 0, 'above 0'),
                                   ('confidence', self.confidence >= 0, '0 or more')):
             if not good:
-                raise ValueError(f'{name} is {words}, got {getattr(self, name)}')
+                raise InputError(f'{name} is {words}, got {getattr(self, name)}')
 
     @property
     def moves(self) -> int:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.attacks.base import Attack, check_detector
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class DAG(Attack):
     def __post_init__(self):
         super().__post_init__()
         if self.steps < 1 or self.step <= 0:
-            raise ValueError(f'steps is 1 or more and step more than 0, got {self.steps} and {self.step}')
+            raise InputError(f'steps is 1 or more and step more than 0, got {self.steps} and {self.step}')
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         detector = check_detector(predictor, 'dag')

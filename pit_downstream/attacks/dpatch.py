@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pit_downstream.attacks.base import Attack, check_detector, without_inference_tensors
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import write_atomic
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.rng import BatchRng
@@ -62,7 +63,7 @@ def train_patch(detector: 'Detector', batches: Iterable['Batch'], *, share: floa
     """
     _check_arguments(place, share)
     if not step > 0:
-        raise ValueError(f'expected a step of more than 0, got {step}')
+        raise InputError(f'expected a step of more than 0, got {step}')
     patch = draw_patch(seed).to(detector.device)
     for batch in batches:
         with torch.inference_mode(False), torch.enable_grad():
@@ -72,7 +73,7 @@ def train_patch(detector: 'Detector', batches: Iterable['Batch'], *, share: floa
             loss = detector.loss(paste(batch, trained, share=share, place=place), batch, loss_type).sum()
             gradient, = torch.autograd.grad(loss, trained)
             if not (loss.isfinite() & gradient.isfinite().all()):
-                raise ValueError('Loss of the detector or its gradient is not finite: NaN or infinity among the images '
+                raise InputError('Loss of the detector or its gradient is not finite: NaN or infinity among the images '
                                  f'{", ".join(sample.id for sample in batch.samples)}. Check the weights.')
             patch = (patch + step * gradient.sign()).clamp(0, 1).detach()
         yield patch
@@ -80,7 +81,7 @@ def train_patch(detector: 'Detector', batches: Iterable['Batch'], *, share: floa
 
 def _check_arguments(place: str, share: float) -> None:
     if place not in PLACES or not 0 < share <= 1:
-        raise ValueError(f'expected place as one of {", ".join(PLACES)} and share in 0..1, got {place!r} and {share}')
+        raise InputError(f'expected place as one of {", ".join(PLACES)} and share in 0..1, got {place!r} and {share}')
 
 
 def draw_patch(seed: int) -> Tensor:
@@ -115,21 +116,21 @@ def save_patch(patch: Tensor, folder: str | Path) -> Path:
 
 
 def load_patch(path: str | Path) -> Tensor:
-    """Load a patch of `save_patch`: (3, S, S), float32, in [0, 1]. Raises ValueError for anything else."""
+    """Load a patch of `save_patch`: (3, S, S), float32, in [0, 1]. Raises InputError for anything else."""
     if not Path(path).is_file():
-        raise ValueError(f'expected a patch in {path}, found no such file; make one with tools/train_patch.py')
+        raise InputError(f'expected a patch in {path}, found no such file; make one with tools/train_patch.py')
     try:
         values = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f'expected a patch in {path}, got no NumPy array: {str(error)[:200]}. Make one with '
+        raise InputError(f'expected a patch in {path}, got no NumPy array: {str(error)[:200]}. Make one with '
                          'tools/train_patch.py') from error
     if not isinstance(values, np.ndarray) or values.dtype.kind != 'f':
         got = f'dtype {values.dtype}' if isinstance(values, np.ndarray) else 'several arrays'
-        raise ValueError(f'expected a patch of floats in {path}, got {got}. Make one with tools/train_patch.py')
+        raise InputError(f'expected a patch of floats in {path}, got {got}. Make one with tools/train_patch.py')
     if values.ndim != 3 or values.shape[0] != 3 or values.shape[1] != values.shape[2] or not values.size:
-        raise ValueError(f'expected a patch of shape (3, side, side) in {path}, got {values.shape}. Make one with '
+        raise InputError(f'expected a patch of shape (3, side, side) in {path}, got {values.shape}. Make one with '
                          'tools/train_patch.py')
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-        raise ValueError(f'expected a patch of finite values in 0..1 in {path}, got {values.min():g} to '
+        raise InputError(f'expected a patch of finite values in 0..1 in {path}, got {values.min():g} to '
                          f'{values.max():g}. Divide levels by 255')
     return torch.from_numpy(values.astype(np.float32))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Outputs, Sample
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.rng import BatchRng
@@ -51,9 +52,9 @@ class AutoAttack(Attack):
     def __post_init__(self):
         super().__post_init__()
         if self.version not in VERSIONS:
-            raise ValueError(f'version is one of {", ".join(VERSIONS)}, got {self.version!r}')
+            raise InputError(f'version is one of {", ".join(VERSIONS)}, got {self.version!r}')
         if not 0 < self.effort <= 1:
-            raise ValueError(f'effort is a share in (0, 1] of the official steps, got {self.effort}')
+            raise InputError(f'effort is a share in (0, 1] of the official steps, got {self.effort}')
 
     def members(self) -> tuple[Search, ...]:
         """Return the attacks in the order in which they run."""
@@ -74,7 +75,7 @@ class AutoAttack(Attack):
 
     def run(self, predictor: 'Predictor', batch: Batch, rng: 'Streams') -> Tensor:
         if not hasattr(predictor, 'logits'):
-            raise ValueError('expected a classifier for autoattack, got a predictor without logits; choose pgd')
+            raise InputError('expected a classifier for autoattack, got a predictor without logits; choose pgd')
         if self.effort < 1:
             say(f'autoattack with an effort of {self.effort:g} is weaker than AutoAttack: report it by another name')
         rough = getattr(predictor, 'rough', False)
@@ -119,15 +120,15 @@ def autoattack(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
     [0, 1], on the model's device. labels: (N,). norm: 'Linf', 'L2' or 'L1'. epsilon: in the scale of the images.
     seed: the random draws of image i depend only on seed and i. batch_size: images per forward pass.
 
-    Raises ValueError for images outside [0, 1] and for mismatched shapes.
+    Raises InputError for images outside [0, 1] and for mismatched shapes.
     """
     if images.ndim != 4 or labels.shape != images.shape[:1]:
-        raise ValueError(f'expected images (N, 3, H, W) and labels (N,), got {tuple(images.shape)} and '
+        raise InputError(f'expected images (N, 3, H, W) and labels (N,), got {tuple(images.shape)} and '
                          f'{tuple(labels.shape)}')
     if not len(images):
         return images.clone()
     if not (0 <= images.min() and images.max() <= 1):
-        raise ValueError(f'expected images in [0, 1], got {images.min():g} to {images.max():g}; '
+        raise InputError(f'expected images in [0, 1], got {images.min():g} to {images.max():g}; '
                          'put the normalization into the model')
     with torch.inference_mode(False):
         labels = labels.to(images.device, torch.long, copy=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.apgd import goals_of, targets_of
 from pit_downstream.attacks.projections import TINY, to_plane
@@ -48,7 +49,7 @@ class FAB(Search):
     def __post_init__(self):
         super().__post_init__()
         if self.restarts < 1:
-            raise ValueError(f'restarts is 1 or more, got {self.restarts}')
+            raise InputError(f'restarts is 1 or more, got {self.restarts}')
 
     @property
     def variants(self) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.adam import adam, at_start
 from pit_downstream.attacks.objective import Objective
@@ -38,13 +39,13 @@ class PGD(Search):
     def __post_init__(self):
         super().__post_init__()
         if self.start not in self.starts:
-            raise ValueError(f'start is {" or ".join(map(repr, self.starts))}, got {self.start!r}')
+            raise InputError(f'start is {" or ".join(map(repr, self.starts))}, got {self.start!r}')
         if self.restarts < 1 or (self.restarts > 1 and self.start == 'clean'):
-            raise ValueError(f"restarts is 1 or more, and 1 where start is 'clean', got {self.restarts}")
+            raise InputError(f"restarts is 1 or more, and 1 where start is 'clean', got {self.restarts}")
         if self.optimizer not in ('steepest', 'adam'):
-            raise ValueError(f"optimizer is 'steepest' or 'adam', got {self.optimizer!r}")
+            raise InputError(f"optimizer is 'steepest' or 'adam', got {self.optimizer!r}")
         if self.step is not None and self.step < 0:
-            raise ValueError(f'step is 0 or more on the scale of pixels in [0, 1], such as 2/255, got {self.step}')
+            raise InputError(f'step is 0 or more on the scale of pixels in [0, 1], such as 2/255, got {self.step}')
 
     @property
     def variants(self) -> int:

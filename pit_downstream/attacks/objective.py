@@ -18,6 +18,7 @@ from pit_downstream.attacks.losses import (
     margin,
     margin_to_goal,
 )
+from pit_downstream.utils.errors import InputError
 
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Batch, Classifier, Predictor
@@ -171,10 +172,10 @@ def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective
     if not hasattr(predictor, 'logits'):
         loss_types = getattr(predictor, 'loss_types', ())
         if loss_types and loss not in (*loss_types, *LOSSES):
-            raise ValueError(f'loss is one of {", ".join(loss_types)} for a detector, got {loss!r}')
+            raise InputError(f'loss is one of {", ".join(loss_types)} for a detector, got {loss!r}')
         return LossObjective(predictor, batch, *([loss if loss in loss_types else loss_types[0]] if loss_types else []))
     if loss not in LOSSES:
-        raise ValueError(f'loss is one of {", ".join(LOSSES)}, got {loss!r}')
+        raise InputError(f'loss is one of {", ".join(LOSSES)}, got {loss!r}')
     return ClassifierObjective(cast('Classifier', predictor), batch, LOSSES[loss])
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.adam import adam, at_start
 from pit_downstream.attacks.objective import ClassifierObjective, Objective
@@ -39,9 +40,9 @@ class Patch(Search):
     def __post_init__(self):
         super().__post_init__()
         if self.place not in self.places:
-            raise ValueError(f'place is one of {", ".join(self.places)}, got {self.place!r}')
+            raise InputError(f'place is one of {", ".join(self.places)}, got {self.place!r}')
         if self.rate <= 0:
-            raise ValueError(f'rate is above 0, got {self.rate}')
+            raise InputError(f'rate is above 0, got {self.rate}')
 
     def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
         clean = state['clean']
@@ -100,11 +101,11 @@ class PatchFool(Patch):
     def __post_init__(self):
         super().__post_init__()
         if self.attention < 0 or self.layer < 0:
-            raise ValueError(f'attention and layer are 0 or more, got {self.attention} and {self.layer}')
+            raise InputError(f'attention and layer are 0 or more, got {self.attention} and {self.layer}')
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         if (self.attention or self.place == 'attention') and not hasattr(predictor, 'tracing'):
-            raise ValueError(f'expected a classifier that can be traced, got {predictor.name}; take patch, or '
+            raise InputError(f'expected a classifier that can be traced, got {predictor.name}; take patch, or '
                              "patch_fool(attention=0, place='salient')")
         return super().run(predictor, batch, rng)
 
@@ -116,7 +117,7 @@ class PatchFool(Patch):
             predictor.logits(state['clean'])
         maps = trace.maps['softmax']
         if self.layer >= len(maps):
-            raise ValueError(f'layer is 0..{len(maps) - 1} in this model, got {self.layer}')
+            raise InputError(f'layer is 0..{len(maps) - 1} in this model, got {self.layer}')
         place, attention = list(maps.items())[self.layer]
         received = attention.mean((1, 2))[:, trace.prefix(place):].unflatten(1, trace.grids[place])
         rows, columns = chance.shape[1:]

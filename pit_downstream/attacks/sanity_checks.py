@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec
 from pit_downstream.attacks.base import eval_mode, without_inference_tensors
 from pit_downstream.attacks.objective import ClassifierObjective, LossEvaluation, cross_entropy, margin
@@ -31,12 +32,12 @@ STEPS = ('pgd', 'bim', 'mim', 'apgd', 'apgd_t')  # follow the gradient in steps
 def check_before(predictor: 'Classifier', batch: 'Batch') -> tuple[str, ...]:
     """Return warnings about a classifier that make attacks on it appear weaker than they are.
 
-    Costs four forward and two backward passes over the batch. Raises ValueError if images are not in [0, 1] or logits
+    Costs four forward and two backward passes over the batch. Raises InputError if images are not in [0, 1] or logits
     are not finite numbers (B, K).
     """
     images = batch.images
     if not (images.isfinite().all() and images.min() >= 0 and images.max() <= 1):
-        raise ValueError(f'expected images in [0, 1], got {images.min():.3g} .. {images.max():.3g}; normalize inside '
+        raise InputError(f'expected images in [0, 1], got {images.min():.3g} .. {images.max():.3g}; normalize inside '
                          'the model, so that epsilon is in pixels')
     found = list(_mode(predictor))
     with torch.inference_mode(False), eval_mode(predictor), torch.no_grad():
@@ -45,7 +46,7 @@ def check_before(predictor: 'Classifier', batch: 'Batch') -> tuple[str, ...]:
         logits = predictor.logits(images)
         if logits.ndim != 2 or len(logits) != len(images) or not logits.isfinite().all():
             values = '' if logits.isfinite().all() else ' with NaN or infinity among them'
-            raise ValueError(f'expected finite logits ({len(images)}, classes), got {tuple(logits.shape)}{values}; '
+            raise InputError(f'expected finite logits ({len(images)}, classes), got {tuple(logits.shape)}{values}; '
                              'attack a classifier')
         close = max(CLOSE, ROUNDING * torch.finfo(getattr(predictor, 'precision', torch.float32)).eps)
         found += [*_outputs(logits, close), *_same(predictor, images, logits, close),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pit_downstream.attacks.base import Attack
 from pit_downstream.attacks.objective import LOSS_TYPES, Objective, objective_of
+from pit_downstream.utils.errors import InputError
 
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Batch, Predictor, Rng, Streams
@@ -45,11 +46,11 @@ class Search(Attack):
     def __post_init__(self):
         super().__post_init__()
         if self.steps < 1:
-            raise ValueError(f'steps is 1 or more, got {self.steps}')
+            raise InputError(f'steps is 1 or more, got {self.steps}')
         loss_types = () if self.needs_logits else LOSS_TYPES
         if self.loss not in (*self.losses, *loss_types):
             others = f', for a detector of {", ".join(loss_types)}' if loss_types else ''
-            raise ValueError(f'loss is one of {", ".join(self.losses)} for {type(self).__name__}{others}, got '
+            raise InputError(f'loss is one of {", ".join(self.losses)} for {type(self).__name__}{others}, got '
                              f'{self.loss!r}')
 
     @property
@@ -83,7 +84,7 @@ class Search(Attack):
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         if self.needs_logits and not hasattr(predictor, 'logits'):
-            raise ValueError(f'expected a classifier for {type(self).__name__}, got {predictor.name}, which gives no '
+            raise InputError(f'expected a classifier for {type(self).__name__}, got {predictor.name}, which gives no '
                              'logits; take an attack that climbs the loss, such as pgd')
         rough = getattr(predictor, 'rough', False)
         return self.run_search(objective_of(predictor, batch, self.loss), batch.images, rng, rough=rough)[0]

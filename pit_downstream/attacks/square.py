@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.objective import LossEvaluation, Objective
 from pit_downstream.attacks.search_engine import Search, State
@@ -39,7 +40,7 @@ class Square(Search):
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.p_init <= 1 or self.restarts < 1:
-            raise ValueError(f'p_init is a share in (0, 1] and restarts 1 or more, got {self.p_init} '
+            raise InputError(f'p_init is a share in (0, 1] and restarts 1 or more, got {self.p_init} '
                              f'and {self.restarts}')
 
     @property

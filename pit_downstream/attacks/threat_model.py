@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
+
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Rng
 
@@ -31,12 +33,12 @@ class ThreatModel:
 
     def __post_init__(self):
         if self.norm not in NORMS:
-            raise ValueError(f'norm is one of {", ".join(NORMS)}, got {self.norm!r}')
+            raise InputError(f'norm is one of {", ".join(NORMS)}, got {self.norm!r}')
         if not 0 <= self.epsilon < float('inf'):
-            raise ValueError('epsilon is 0 or more on the scale of pixels in [0, 1], such as 8/255, got '
+            raise InputError('epsilon is 0 or more on the scale of pixels in [0, 1], such as 8/255, got '
                              f'{self.epsilon}')
         if self.norm == 'Linf' and self.epsilon > 1:
-            raise ValueError(f'epsilon is 0..1 under Linf, got {self.epsilon}; it is on the scale of pixels in [0, 1]: '
+            raise InputError(f'epsilon is 0..1 under Linf, got {self.epsilon}; it is on the scale of pixels in [0, 1]: '
                              f'write {self.epsilon:g}/255')
 
     def size(self, delta: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ class Patches(ThreatModel):
     def __post_init__(self):
         for name, value in (('count', self.count), ('side', self.side)):
             if type(value) is not int or value < 1:
-                raise ValueError(f'{name} of a patch is a whole number from 1, got {value!r}')
+                raise InputError(f'{name} of a patch is a whole number from 1, got {value!r}')
         object.__setattr__(self, 'epsilon', float(self.count))
 
     def size(self, delta: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torchvision.ops import box_iou
 from pit_downstream.attacks.base import check_detector
 from pit_downstream.attacks.gradient import PGD
 from pit_downstream.attacks.objective import LossEvaluation, LossObjective
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Detections, Instances
 from pit_downstream.utils.registry import ATTACKS
 
@@ -43,9 +44,9 @@ class TOG(PGD):
     def __post_init__(self):
         super().__post_init__()
         if self.mode not in MODES:
-            raise ValueError(f'mode is one of {", ".join(MODES)}, got {self.mode!r}')
+            raise InputError(f'mode is one of {", ".join(MODES)}, got {self.mode!r}')
         if not 0 <= self.confidence <= 1:
-            raise ValueError(f'confidence is 0..1, got {self.confidence}')
+            raise InputError(f'confidence is 0..1, got {self.confidence}')
 
     @property
     def length(self) -> float:
@@ -88,7 +89,7 @@ class TargetedLoss(LossObjective):
 def change_labels(detections: Instances, candidates: Detections, num_classes: int, *, likeliest: bool) -> Instances:
     """Return the detections with other labels, chosen by the scores of overlapping candidates."""
     if num_classes < 2:
-        raise ValueError('expected two classes or more for mislabeling, got a detector of one; take another mode')
+        raise InputError('expected two classes or more for mislabeling, got a detector of one; take another mode')
     changed = []
     for instance in detections:
         overlaps = box_iou(torch.tensor([instance['bbox']]), candidates.boxes)[0] >= MIN_IOU

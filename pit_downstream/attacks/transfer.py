@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.attacks.base import Attack, Predictors, build_attack
@@ -37,10 +38,10 @@ class Transfer(Attack):
         """
         source, name = spec.get('source'), spec.get('attack', 'mim')
         if not isinstance(source, str) or not isinstance(name, str) or name == spec.name:
-            raise ValueError(f'expected a model and another attack as texts, got {spec}; write '
+            raise InputError(f'expected a model and another attack as texts, got {spec}; write '
                              "transfer(source='pit_s', attack='mim', epsilon=8/255)")
         if predictors is None:
-            raise ValueError(f'expected a way to build {source} for {spec}, got none; give build_attack(predictors=)')
+            raise InputError(f'expected a way to build {source} for {spec}, got none; give build_attack(predictors=)')
         inner = dict(spec.without('source', 'attack').kwargs)
         if 'run_to_end' in getattr(ATTACKS[name], '__dataclass_fields__', {}):
             inner.setdefault('run_to_end', True)
@@ -50,6 +51,6 @@ class Transfer(Attack):
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         mine, theirs = (getattr(getattr(one, 'view', None), 'size', None) for one in (predictor, self.source))
         if mine != theirs:
-            raise ValueError(f'expected a source for images of {mine} pixels as {predictor.name}, got {theirs} of '
+            raise InputError(f'expected a source for images of {mine} pixels as {predictor.name}, got {theirs} of '
                              f'{self.source.name}; take a model of the same size')
         return self.attack(self.source, batch, rng)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
+
 
 def column_similarity(first: Tensor, second: Tensor) -> Tensor:
     """Compute the cosine between the columns of two blocks' maps per head and token: M_ht = cos(A_h:t, A'_h:t).
@@ -50,7 +52,7 @@ def similar_ratio(matrix: Tensor, *, threshold: float = 0.9) -> float:
 
 def require_cosine(threshold: float) -> None:
     if not -1 <= threshold <= 1:
-        raise ValueError(f'threshold is a cosine in [-1, 1], got {threshold}')
+        raise InputError(f'threshold is a cosine in [-1, 1], got {threshold}')
 
 
 def head_similarity(maps: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ def head_similarity(maps: Tensor) -> Tensor:
     """
     heads, count = maps.shape[1:3]
     if heads < 2:
-        raise ValueError(f'heads are compared with each other: expected two or more, got {heads}')
+        raise InputError(f'heads are compared with each other: expected two or more, got {heads}')
     columns = _unit_columns(maps).flatten(2)
     return _mean_off_diagonal(columns @ columns.mT / count)
 
@@ -83,7 +85,7 @@ def attention_distance(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     patches = math.prod(grid)
     if patches > maps.shape[-1]:
-        raise ValueError(f'expected maps of at least {grid[0]}x{grid[1]} tokens, got {maps.shape[-1]}')
+        raise InputError(f'expected maps of at least {grid[0]}x{grid[1]} tokens, got {maps.shape[-1]}')
     among = _real(maps)[..., -patches:, -patches:]
     weighted = (among * _distances(grid, among)).sum(-1)
     return (weighted / among.sum(-1).clamp_min(torch.finfo(among.dtype).tiny)).mean((1, 2))
@@ -92,7 +94,7 @@ def attention_distance(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 def token_similarity(tokens: Tensor) -> Tensor:
     """Compute the mean cosine between two tokens of an image. tokens: (B, N, D), N >= 2. Returns (B,) in [-1, 1]."""
     if tokens.shape[1] < 2:
-        raise ValueError(f'tokens are compared with each other: expected two or more, got {tokens.shape[1]}')
+        raise InputError(f'tokens are compared with each other: expected two or more, got {tokens.shape[1]}')
     unit = _unit(tokens, dim=-1)
     return _mean_off_diagonal(unit @ unit.mT)
 
@@ -125,7 +127,7 @@ def _unit(vectors: Tensor, dim: int) -> Tensor:
 def _require_same_shapes(maps: Sequence[Tensor]) -> None:
     shapes = {tuple(one.shape) for one in maps}
     if len(shapes) != 1:
-        raise ValueError(f'blocks are compared that have the same number of heads and tokens, got {sorted(shapes)}; '
+        raise InputError(f'blocks are compared that have the same number of heads and tokens, got {sorted(shapes)}; '
                          'compare the blocks of one stage')
 
 

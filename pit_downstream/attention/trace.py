@@ -8,6 +8,8 @@ import torch
 from timm.models.vision_transformer import Attention as TimmAttention
 from torch import Tensor, nn
 
+from pit_downstream.utils.errors import InputError
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -34,7 +36,7 @@ class Trace:
         height, width = self.grids[place]
         count = self.tokens[place].shape[1] - height * width
         if count < 0:
-            raise ValueError(f'expected a token for each of the {height}x{width} patches at {place}, got '
+            raise InputError(f'expected a token for each of the {height}x{width} patches at {place}, got '
                              f'{self.tokens[place].shape[1]} tokens; trace the model without patch dropout')
         return count
 
@@ -46,7 +48,7 @@ def trace_attention(model: nn.Module) -> Iterator[Trace]:
     The maps are computed in addition to the fused kernel, so outputs are bit-identical. All hooks are removed on exit.
     Supported models: this package's PiT and DeepViT (backbones and classifiers), and timm models whose blocks use
     `timm.layers.Attention` (ViT, DeiT, PiT), also inside a wrapper or a detector.
-    Raises ValueError for any other model.
+    Raises InputError for any other model.
     """
     trunk = _find_trunk(model)
     blocks = list(_blocks(trunk))
@@ -67,7 +69,7 @@ def _find_trunk(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if hasattr(module, 'patch_embed') and (hasattr(module, 'transformers') or hasattr(module, 'blocks')):
             return module
-    raise ValueError(f"expected PiT, DeepViT or one of timm's ViT and DeiT, got {type(model).__name__}, which has no "
+    raise InputError(f"expected PiT, DeepViT or one of timm's ViT and DeiT, got {type(model).__name__}, which has no "
                      'patches and transformer blocks')
 
 
@@ -84,10 +86,10 @@ def _require_tap(block: nn.Module, place: str) -> None:
     attention = getattr(block, 'attn', None)
     cls = type(attention)
     if not hasattr(attention, 'tap') and cls is not TimmAttention:
-        raise ValueError(f'expected the attention of PiT, DeepViT or timm.layers.Attention, got {cls.__module__}.'
+        raise InputError(f'expected the attention of PiT, DeepViT or timm.layers.Attention, got {cls.__module__}.'
                          f'{cls.__name__} at {place}; such a model cannot be traced')
     if getattr(attention, 'tap', None) is not None:
-        raise ValueError('expected a model that is not being traced, got one that is; leave the first trace first')
+        raise InputError('expected a model that is not being traced, got one that is; leave the first trace first')
 
 
 @contextmanager
@@ -127,7 +129,7 @@ def _timm_map(attention: TimmAttention, tokens: Tensor, attn_mask: Tensor | None
     Returns (B, heads, N, N) in float32 or float64.
     """
     if attn_mask is not None or is_causal:
-        raise ValueError('expected attention over all tokens, got a mask; such a model cannot be traced')
+        raise InputError('expected attention over all tokens, got a mask; such a model cannot be traced')
     q, k, _ = attention.qkv(tokens).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     q, k = attention.q_norm(q), attention.k_norm(k)
     dtype = torch.promote_types(q.dtype, torch.float32)

@@ -26,6 +26,7 @@ from pit_downstream.backbones.multi_scale import EMBEDDINGS, DetectionBackbone, 
 from pit_downstream.backbones.vit import PATCH, STRIDES, SimpleFeaturePyramid, StagePyramid, VitArch, VitTrunk
 from pit_downstream.backbones.weights import DEEPVIT, fit_position_embedding, strip_prefix
 from pit_downstream.utils.checkpoints import unwrap
+from pit_downstream.utils.errors import InputError
 
 MIB = 2 ** 20
 
@@ -44,9 +45,9 @@ ARCHS = {  # dvit_repo, models/deep_vision_transformer.py
 
 
 def find_arch(name: str) -> VitArch:
-    """Return the architecture called `name`. Raises ValueError for an unknown one."""
+    """Return the architecture called `name`. Raises InputError for an unknown one."""
     if name not in ARCHS:
-        raise ValueError(f'arch is one of {", ".join(ARCHS)}, got {name!r}')
+        raise InputError(f'arch is one of {", ".join(ARCHS)}, got {name!r}')
     return ARCHS[name]
 
 
@@ -78,9 +79,9 @@ class Streaming:
 
     def __post_init__(self):
         if self.budget < 1:
-            raise ValueError(f'the budget is a positive number of bytes, got {self.budget}')
+            raise InputError(f'the budget is a positive number of bytes, got {self.budget}')
         if not 0 <= self.dropout < 1:
-            raise ValueError(f'dropout is a probability in [0, 1), got {self.dropout}')
+            raise InputError(f'dropout is a probability in [0, 1), got {self.dropout}')
 
     def split_chunks(self, q: Tensor, buffers: int) -> Iterator[tuple[slice, slice]]:
         """Yield slices (images, rows) of q (B, H, N, d): whole images if several fit, else some rows of one."""
@@ -370,7 +371,7 @@ class DeepViT(DetectionBackbone, DeepVitTrunk):
     norm_eval: batch norms of Re-attention and stem use their running statistics in training.
     consistent: keep the magnitude of features at every resolution (see ReAttention); False is the paper's formula.
     Other arguments are those of DeepVitTrunk. Loading converts any checkpoint of these sizes (DeepViT, ViT, DeiT; see
-    weights.py), logs a report, and raises ValueError on a mismatch.
+    weights.py), logs a report, and raises InputError on a mismatch.
     """
 
     family = DEEPVIT
@@ -386,11 +387,11 @@ class DeepViT(DetectionBackbone, DeepVitTrunk):
             out_indices = (depth * (i + 1) // maps - 1 for i in range(maps))
         out_indices = tuple(out_indices)
         if pyramid not in ('stages', 'simple'):
-            raise ValueError(f"pyramid is 'stages' or 'simple', got {pyramid!r}")
+            raise InputError(f"pyramid is 'stages' or 'simple', got {pyramid!r}")
         if not out_strides or list(out_strides) != sorted(set(out_strides) & set(STRIDES)):
-            raise ValueError(f'out_strides are some of {STRIDES} in rising order, got {out_strides}')
+            raise InputError(f'out_strides are some of {STRIDES} in rising order, got {out_strides}')
         if len(out_indices) != maps:
-            raise ValueError(f'pyramid {pyramid!r} with {len(out_strides)} out_strides takes {maps} out_indices, '
+            raise InputError(f'pyramid {pyramid!r} with {len(out_strides)} out_strides takes {maps} out_indices, '
                              f'got {out_indices}')
         check_out_indices(out_indices, depth)
         check_frozen_stages(frozen_stages, depth)
@@ -432,7 +433,7 @@ class DeepVitClassifier(DeepVitTrunk):
     def __init__(self, arch: str, *, num_classes: int = 1000, global_pool: str = 'token', **kwargs):
         super().__init__(arch, **kwargs)
         if global_pool != 'token':
-            raise ValueError(f"DeepViT pools by its class token: global_pool is 'token', got {global_pool!r}")
+            raise InputError(f"DeepViT pools by its class token: global_pool is 'token', got {global_pool!r}")
         self.num_features = self.head_hidden_size = self.arch.width
         self.norm = nn.LayerNorm(self.num_features, eps=1e-6)
         self.reset_classifier(num_classes)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pit_downstream.backbones.deepvit import ReAttention
 from pit_downstream.backbones.multi_scale import DetectionBackbone
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.extras import require_extra
 from pit_downstream.utils.path_checks import atomic_path
 
@@ -28,7 +29,7 @@ def export_onnx(backbone: DetectionBackbone, path: str | Path, *, opset: int = O
     B, H and W are dynamic, H and W multiples of 32. Re-attention is exported by its formula, whose maps take
     B x heads x N x N numbers at run time. A position embedding that shrinks is not antialiased, so for sides smaller
     than the training images the results differ slightly from the module's.
-    Raises ImportError without the package onnxscript, ValueError for an opset that torch does not write.
+    Raises MissingExtraError without the package onnxscript, InputError for an opset that torch does not write.
     """
     require_export(opset)
     names = [f'map{i}' for i in range(len(backbone.out_channels))]
@@ -107,4 +108,4 @@ def require_export(opset: int) -> None:
     """Raise the errors of `export_onnx` before any work."""
     require_extra('export')
     if opset not in OPSETS:
-        raise ValueError(f'expected an opset in {OPSETS[0]}..{OPSETS[-1]}, got {opset}; {OPSET} is the usual one')
+        raise InputError(f'expected an opset in {OPSETS[0]}..{OPSETS[-1]}, got {opset}; {OPSET} is the usual one')

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
+from pit_downstream.utils.errors import InputError
+
 
 class Attention(nn.Module):
     """Multi-head self-attention with PyTorch's fused kernel, which never stores the N x N map.
@@ -20,7 +22,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0):
         super().__init__()
         if width % heads:
-            raise ValueError(f'width must be a multiple of the {heads} heads, got {width}')
+            raise InputError(f'width must be a multiple of the {heads} heads, got {width}')
         self.heads = heads
         self.attn_drop = attn_drop
         self.qkv = nn.Linear(width, 3 * width)

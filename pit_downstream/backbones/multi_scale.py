@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pit_downstream.backbones.weights import Family
+from pit_downstream.utils.errors import InputError
 
 EMBEDDINGS = ('patch_embed', 'pos_embed', 'cls_token')  # layer 0 of every backbone
 Size = tuple[int, int]  # height and width in pixels
@@ -83,11 +84,11 @@ class DetectionBackbone(nn.Module):
         _log.info(text)
 
     def _check_no_sync_batch_norm(self) -> None:
-        """Raise ValueError for SyncBatchNorm: ranks with different numbers of sizes would deadlock."""
+        """Raise InputError for SyncBatchNorm: ranks with different numbers of sizes would deadlock."""
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return
         if any(isinstance(module, nn.SyncBatchNorm) and module.training for module in self.modules()):
-            raise ValueError('expected batch norms of one process where each size of image runs alone, got '
+            raise InputError('expected batch norms of one process where each size of image runs alone, got '
                              "SyncBatchNorm; set norm_eval=True, or data_preprocessor.type='DetDataPreprocessor'")
 
 
@@ -120,12 +121,12 @@ def forward_per_size(forward: Callable[[Tensor], Maps], images: Tensor, sizes: S
         unchanged.
 
     Raises:
-        ValueError: There is not one size for each image, or one exceeds the images.
+        InputError: There is not one size for each image, or one exceeds the images.
     """
     full = tuple(images.shape[-2:])
     sizes = [(int(height), int(width)) for height, width in sizes]
     if len(sizes) != len(images) or any(not 1 <= side <= limit for size in sizes for side, limit in zip(size, full)):
-        raise ValueError(f'expected a size up to {full} for each of {len(images)} images, got {tuple(sizes)}')
+        raise InputError(f'expected a size up to {full} for each of {len(images)} images, got {tuple(sizes)}')
     indices: dict[Size, list[int]] = defaultdict(list)
     for index, size in enumerate(sizes):
         indices[size].append(index)
@@ -144,13 +145,13 @@ def _concatenate_maps(maps: Sequence[Tensor], order: list[int]) -> Tensor:
 
 
 def check_out_indices(out_indices: tuple[int, ...], stages: int) -> None:
-    """Raise ValueError unless `out_indices` are some of range(stages) in rising order."""
+    """Raise InputError unless `out_indices` are some of range(stages) in rising order."""
     if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(stages))):
         known = str(tuple(range(stages))) if stages < 5 else f'0..{stages - 1}'
-        raise ValueError(f'out_indices are some of {known} in rising order, got {out_indices}')
+        raise InputError(f'out_indices are some of {known} in rising order, got {out_indices}')
 
 
 def check_frozen_stages(frozen_stages: int, stages: int) -> None:
-    """Raise ValueError unless `frozen_stages` is -1..stages."""
+    """Raise InputError unless `frozen_stages` is -1..stages."""
     if frozen_stages not in range(-1, stages + 1):
-        raise ValueError(f'frozen_stages is -1..{stages}, got {frozen_stages}')
+        raise InputError(f'frozen_stages is -1..{stages}, got {frozen_stages}')

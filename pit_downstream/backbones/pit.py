@@ -18,6 +18,7 @@ from pit_downstream.backbones.layers import Block, GridCache, clear_grids
 from pit_downstream.backbones.multi_scale import EMBEDDINGS, DetectionBackbone, check_frozen_stages, check_out_indices
 from pit_downstream.backbones.weights import PIT, fit_position_embedding, rename_timm_pools, strip_prefix
 from pit_downstream.utils.checkpoints import unwrap
+from pit_downstream.utils.errors import InputError
 
 StemPadding = Literal['valid', 'same']
 
@@ -125,9 +126,9 @@ class PitTrunk(nn.Module):
                  drop_path_rate: float = 0.0, with_cp: bool = False):
         super().__init__()
         if arch not in ARCHS:
-            raise ValueError(f'arch is one of {", ".join(ARCHS)}, got {arch!r}')
+            raise InputError(f'arch is one of {", ".join(ARCHS)}, got {arch!r}')
         if stem_padding not in ('valid', 'same'):
-            raise ValueError(f"stem_padding is 'valid' or 'same', got {stem_padding!r}")
+            raise InputError(f"stem_padding is 'valid' or 'same', got {stem_padding!r}")
         self.arch = ARCHS[arch]
         widths = self.arch.widths
         side = (img_size - self.arch.patch_size) // self.arch.stride + 1
@@ -153,7 +154,7 @@ class PitTrunk(nn.Module):
         """Return per stage the grid (B, C, h, w) and class tokens (B, T, C). images: (B, 3, H, W), normalized."""
         smallest = self.arch.patch_size
         if self.patch_embed.padding == 'valid' and any(side < smallest for side in images.shape[-2:]):
-            raise ValueError(f'expected images of at least {smallest}x{smallest} pixels, got '
+            raise InputError(f'expected images of at least {smallest}x{smallest} pixels, got '
                              f'{images.shape[-2]}x{images.shape[-1]}; enlarge them or use stem_padding="same"')
         grid = self.patch_embed(images)
         grid = self.pos_drop(grid + self._grids.get(self.pos_embed, tuple(grid.shape[-2:])))
@@ -178,7 +179,7 @@ class PiT(DetectionBackbone, PitTrunk):
     with_cp: recompute the blocks in the backward pass instead of storing them.
     distilled: use two class tokens, as the distilled models. Checkpoints of both types load into either if possible.
     img_size: side of the images that `pos_embed` is stored for. It is resampled for any other size.
-    Loading converts any PiT checkpoint (see weights.py), logs a report, and raises ValueError on a mismatch.
+    Loading converts any PiT checkpoint (see weights.py), logs a report, and raises InputError on a mismatch.
     """
 
     family = PIT
@@ -232,7 +233,7 @@ class PitClassifier(PitTrunk):
                  **kwargs):
         super().__init__(arch, 3, distilled=distilled, **kwargs)
         if global_pool != 'token':
-            raise ValueError(f"PiT pools by its class token: global_pool is 'token', got {global_pool!r}")
+            raise InputError(f"PiT pools by its class token: global_pool is 'token', got {global_pool!r}")
         self.num_features = self.head_hidden_size = self.arch.widths[-1]
         self.distilled = distilled
         self.norm = nn.LayerNorm(self.num_features, eps=1e-6)

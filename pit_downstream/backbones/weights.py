@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pit_downstream.utils.checkpoints import unwrap
 from pit_downstream.backbones.layers import resize_grid
+from pit_downstream.utils.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -96,23 +97,23 @@ class Family:
         """Convert any checkpoint (official, timm, DDP, EMA, detector) to the names and shapes of `target`.
 
         depth: number of `blocks` of the full architecture. `target` may have only the first ones.
-        Raises ValueError if a tensor of `target` that is not `optional` is missing, if the file has more blocks than
+        Raises InputError if a tensor of `target` that is not `optional` is missing, if the file has more blocks than
         `depth`, or if its blocks have tensors that those of the target do not have. This prevents training from random
         weights or from a different architecture unnoticed.
         """
         named = unwrap(checkpoint)
         state = self.rename(strip_prefix(named, self.anchor))
         if not state:
-            raise ValueError(f'expected a checkpoint with {self.name} weights (a tensor named {self.anchor}), '
+            raise InputError(f'expected a checkpoint with {self.name} weights (a tensor named {self.anchor}), '
                              f'got {_listed(tuple(named)) or "no tensors"}; give a checkpoint of the same architecture')
         fitted, report = fit(state, target, optional=optional)
         if report.missing:
             lacking = [_mismatch(name, state, target) for name in report.missing]
-            raise ValueError(f'expected all {len(report.loaded) + len(lacking)} tensors, got {len(report.loaded)}; '
+            raise InputError(f'expected all {len(report.loaded) + len(lacking)} tensors, got {len(report.loaded)}; '
                              f'missing: {_listed(lacking)}; check that {self.settings} with the file')
         foreign = [name for name in report.left if _is_foreign(name, target, depth)]
         if foreign:
-            raise ValueError(f'expected the blocks of this architecture, got also {_listed(foreign)}; check that '
+            raise InputError(f'expected the blocks of this architecture, got also {_listed(foreign)}; check that '
                              f'{self.settings} with the file')
         return fitted, report
 
@@ -124,14 +125,14 @@ DEEPVIT = Family('DeepViT or ViT', 'patch_embed.proj.weight', 'arch agrees')  # 
 def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Average state dicts of one module in float64. For integer counters the last value is used.
 
-    Raises ValueError if the names or shapes of their tensors differ.
+    Raises InputError if the names or shapes of their tensors differ.
     """
     first, *others = states
     for other in others:
         unknown = [name for name in {**first, **other} if name not in first or name not in other
                    or first[name].shape != other[name].shape]
         if unknown:
-            raise ValueError(f'expected checkpoints of one model, got some that differ in {_listed(unknown)}; average '
+            raise InputError(f'expected checkpoints of one model, got some that differ in {_listed(unknown)}; average '
                              'those of one run')
     return {name: _mean([state[name] for state in states]) for name in first}
 

@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import Record, Table
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.utils.spec import Spec, Value, spelled
 from pit_downstream.benchmarks.base import Benchmark, compute_wilson_interval
@@ -96,7 +97,7 @@ def group_curves(table: Table, argument: str = 'epsilon') -> dict[str, list[tupl
 def compute_worst_cases(verdicts: Mapping[Condition, CorrectById]) -> dict[Condition, Rate]:
     """Return the fraction of images that withstand every attack of one norm and epsilon, if there are several.
 
-    The attack of a key is named worst_case, with that norm and epsilon. Raises ValueError if the attacks were not made
+    The attack of a key is named worst_case, with that norm and epsilon. Raises InputError if the attacks were not made
     on the same images.
     """
     groups: dict[Condition, list[CorrectById]] = {}
@@ -110,7 +111,7 @@ def compute_worst_cases(verdicts: Mapping[Condition, CorrectById]) -> dict[Condi
 def _worst(condition: Condition, several: Sequence[CorrectById]) -> Rate:
     ids = several[0].keys()
     if any(one.keys() != ids for one in several):
-        raise ValueError(f'expected verdicts on the same images for {condition}, got {len(ids)} and others; run the '
+        raise InputError(f'expected verdicts on the same images for {condition}, got {len(ids)} and others; run the '
                          'attacks to their end')
     return Rate.of(sum(all(one[id] for one in several) for id in ids) / len(ids), len(ids))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.records import Table, weights_label
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec
 
 Z = 1.959963984540054  # 97.5 % quantile of the standard normal: 95 % are within +-Z
@@ -28,10 +29,10 @@ class Benchmark:
 
 
 def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None:
-    """Raise ValueError for a record of fewer than images - allow_missing images."""
+    """Raise InputError for a record of fewer than images - allow_missing images."""
     for record in table.records:
         if record.count < images - allow_missing:
-            raise ValueError(f'expected {images} images behind every number of {table.model} on {table.dataset}, got '
+            raise InputError(f'expected {images} images behind every number of {table.model} on {table.dataset}, got '
                              f'{record.count} under {record.condition}; {images - record.count} could not be read when '
                              'it was measured: fix them and remove these records, or accept the gap with '
                              f'--allow-missing {images - record.count}')
@@ -48,7 +49,7 @@ def format_model_flag(model: str) -> str:
 def compute_wilson_interval(rate: float, count: int) -> tuple[float, float]:
     """Compute the 95 % interval of a probability observed as `rate` in `count` independent trials (Wilson 1927)."""
     if count < 1 or not 0 <= rate <= 1:
-        raise ValueError(f'expected a rate in [0, 1] and a count of at least 1, got {rate} and {count}')
+        raise InputError(f'expected a rate in [0, 1] and a count of at least 1, got {rate} and {count}')
     spread = Z * math.sqrt(rate * (1 - rate) / count + (Z / (2 * count)) ** 2)
     middle, scale = rate + Z * Z / (2 * count), 1 + Z * Z / count
     return max(0., (middle - spread) / scale), min(1., (middle + spread) / scale)

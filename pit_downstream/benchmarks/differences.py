@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pit_downstream.benchmarks.base import Z
+from pit_downstream.utils.errors import InputError
 
 Interval = tuple[float, float]
 
@@ -26,10 +27,10 @@ class Difference:
 def compare_paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> Difference:
     """Compute the fraction that `second` has right minus the fraction that `first` has, on the same images by id.
 
-    Raises ValueError if the images differ.
+    Raises InputError if the images differ.
     """
     if first.keys() != second.keys() or not first:
-        raise ValueError(f'expected verdicts on the same images, got {len(first)} and {len(second)}, of which '
+        raise InputError(f'expected verdicts on the same images, got {len(first)} and {len(second)}, of which '
                          f'{len(first.keys() & second.keys())} are in both; measure both models to the end')
     gained = sum(second[id] and not right for id, right in first.items())
     lost = sum(right and not second[id] for id, right in first.items())
@@ -45,7 +46,7 @@ def compute_paired_interval(gained: int, lost: int, count: int) -> Interval:
     Lydersen & Laake 2014 (Statistics in Medicine 33, 2850-2875) recommend it, among others.
     """
     if min(gained, lost) < 0 or count < max(1, gained + lost):
-        raise ValueError(f'expected parts of at least one image, got {gained} gained and {lost} lost of {count}')
+        raise InputError(f'expected parts of at least one image, got {gained} gained and {lost} lost of {count}')
     up, down = (gained + 1) / (count + 2), (lost + 1) / (count + 2)
     spread = Z * math.sqrt((up + down - (up - down) ** 2) / (count + 2))
     return max(-1., up - down - spread), min(1., up - down + spread)

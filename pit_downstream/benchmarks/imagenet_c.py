@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import CONTENT, Key, MissingMeasurement, Table
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.benchmarks.base import Benchmark, compute_weighted_interval, format_model_flag
@@ -193,8 +194,8 @@ def _sum_alexnet_errors(corruption: str) -> float:
         return math.fsum(ALEXNET[corruption])
     if corruption in ALEXNET_HOLD_OUT:
         return len(SEVERITIES) * ALEXNET_HOLD_OUT[corruption]
-    raise LookupError(f'no error of AlexNet is published for {corruption!r}, so it has no CE; its errors are in the '
-                      'table')
+    raise InputError(f'no error of AlexNet is published for {corruption!r}, so it has no CE; its errors are in the '
+                     'table')
 
 
 def format_table(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
@@ -207,7 +208,7 @@ def format_table(table: Table, corruptions: Sequence[str], severities: Sequence[
         errors = [table[key] if key in table else None for key in keys]
         try:
             ce = compute_ce(table, name, **variant)
-        except LookupError:  # a severity is missing, or AlexNet's error is unknown
+        except InputError:  # a severity is missing, or AlexNet's error is unknown
             ce = None
         rows.append([name, *map(format_number, [*errors, average_or_none(errors), ce])])
     return align_columns(rows if has_alexnet(table.dataset) else [row[:-1] for row in rows])

@@ -43,7 +43,8 @@ from pit_downstream.cli.detectors import (
 from pit_downstream.cli.export import backbone, export_parser
 from pit_downstream.cli.model_cost import facts, facts_parser
 from pit_downstream.cli.errors import (
-    one_sentence,
+    add_debug_flag,
+    report_errors,
     require_folder,
     require_image_to_write,
     require_name,
@@ -55,12 +56,13 @@ from pit_downstream.cli.argument_types import Once, batch_size, int_in_range
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')  # mmengine imports it; setup.py pins it
 
 __all__ = [
-    'Once', 'add_attack_flags', 'add_corruption_flags', 'add_corruption_names', 'add_detection_corruption_flags',
+    'Once', 'add_attack_flags', 'add_corruption_flags', 'add_corruption_names', 'add_debug_flag',
+    'add_detection_corruption_flags',
     'add_preprocess_flags', 'add_shift_flags', 'attack_conditions', 'attack_parser', 'attacked', 'attacked_classifier',
     'attacked_preprocessing', 'backbone', 'batch_size', 'chosen_corruptions', 'chosen_image', 'classifier',
     'classifier_parser', 'command_without_corruptions', 'corruption_conditions', 'corruption_names',
     'corruption_variant',
     'detection_conditions', 'detector', 'detector_parser', 'export_parser', 'facts', 'facts_parser', 'measure_options',
-    'measured_detector_parser', 'one_sentence', 'pictures', 'preprocess_options', 'preprocessing',
+    'measured_detector_parser', 'report_errors', 'pictures', 'preprocess_options', 'preprocessing',
     'published_images', 'require_folder', 'require_image_to_write', 'require_name', 'require_one_process',
     'require_places', 'save_corrupted', 'shift_places', 'shifts', 'shown_conditions', 'int_in_range']

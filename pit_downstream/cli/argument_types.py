@@ -4,6 +4,7 @@ import argparse
 import math
 from collections.abc import Callable
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import quote
 
 
@@ -34,7 +35,7 @@ def parse_number(text: str):
     from pit_downstream.utils.spec import Spec
     value = Spec.parse(f'size(epsilon={text})').get('epsilon')
     if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)):
-        raise ValueError(f'expected a number like 8/255 or 0.5 as epsilon, got {quote(text)}')
+        raise InputError(f'expected a number like 8/255 or 0.5 as epsilon, got {quote(text)}')
     return value
 
 

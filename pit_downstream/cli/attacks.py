@@ -9,6 +9,7 @@ from pit_downstream.cli.detectors import detector, measured_detector_parser
 from pit_downstream.cli.plugins import import_plugin, add_cwd_to_path
 from pit_downstream.cli.errors import require_folder
 from pit_downstream.cli.argument_types import parse_number
+from pit_downstream.utils.errors import InputError
 
 
 def attack_parser(description: str) -> argparse.ArgumentParser:
@@ -49,7 +50,7 @@ def add_attack_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def attack_conditions(args: argparse.Namespace) -> tuple:
-    """Return the conditions that the flags select. Raises LookupError or ValueError for invalid ones."""
+    """Return the conditions that the flags select. Raises InputError for invalid ones."""
     from pit_downstream.benchmarks import adversarial
     from pit_downstream.utils.spec import Spec
     for module in args.imports:
@@ -59,10 +60,10 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
     from pit_downstream.evaluation.attacking import check_attack
     from pit_downstream.evaluation.corrupting import check_corruption
     if args.epsilons is None and args.norm != 'Linf':
-        raise ValueError(f'expected --epsilons with --norm {args.norm}, got none; write --epsilons 0.5')
+        raise InputError(f'expected --epsilons with --norm {args.norm}, got none; write --epsilons 0.5')
     epsilons = adversarial.EPSILONS if args.epsilons is None else [parse_number(text) for text in args.epsilons]
     if args.detector and args.source:
-        raise ValueError('expected --source with a classifier, got it with a detector; leave it out')
+        raise InputError('expected --source with a classifier, got it with a detector; leave it out')
     if not args.detector:
         require_folder(args.data, '--data')  # before weights of a source are downloaded
     args.predictors = None if args.detector else _sources(args)
@@ -79,7 +80,7 @@ def attack_conditions(args: argparse.Namespace) -> tuple:
 def shown_conditions(texts: Sequence[str]) -> list:
     """Parse 'clean', and corruptions or attacks with their arguments.
 
-    Raises LookupError or ValueError for one that does not exist.
+    Raises InputError for one that does not exist.
     """
     from pit_downstream import corruptions, det  # noqa: F401  register corruptions and attacks
     from pit_downstream.results.condition import CLEAN, Condition
@@ -129,7 +130,7 @@ def _sources(args: argparse.Namespace):
 def attacked_classifier(args: argparse.Namespace):
     """Build the classifier as in `classifier`. --amp applies only to the search of attacks; results are in float32."""
     if args.amp == 'fp16':
-        raise ValueError('expected --amp bf16 for attacks, got fp16, which loses small gradients; results are in '
+        raise InputError('expected --amp bf16 for attacks, got fp16, which loses small gradients; results are in '
                          'float32 anyway')
     return predictor_of(args, search=args.amp)
 
@@ -157,7 +158,7 @@ def attacked(args: argparse.Namespace) -> tuple:
             require_classes(samples, args.predictors(source))
             names = args.predictors(source).class_names
             if names and predictor.class_names and names != predictor.class_names:
-                raise ValueError(f'the classes of --source differ from those of --model: {", ".join(names[:4])} and '
+                raise InputError(f'the classes of --source differ from those of --model: {", ".join(names[:4])} and '
                                  f'{", ".join(predictor.class_names[:4])}. Use a source of the same classes and order.')
         return keep_robustness, predictor, samples
     predictor, samples, cfg = detector(args)

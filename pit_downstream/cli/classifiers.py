@@ -8,6 +8,7 @@ from pathlib import Path
 from pit_downstream.cli.plugins import add_cwd_to_path
 from pit_downstream.cli.errors import require_folder, require_places
 from pit_downstream.cli.argument_types import batch_size, decimal, int_in_range
+from pit_downstream.utils.errors import InputError
 
 VALIDATION = 'data/imagenet/val'  # path of ImageNet's images in data/README.md
 
@@ -73,7 +74,7 @@ def predictor_of(args: argparse.Namespace, **precision: str | None):
     predictor = build_classifier(args.model, weights=args.weights, **preprocess_options(args), seed=args.seed,
                                  device=init_distributed(args.device), compiled=args.compile, **precision)
     if names and len(names) != predictor.classes():
-        raise ValueError(f'{args.classes} has {len(names)} class names, the model has {predictor.classes()} outputs: '
+        raise InputError(f'{args.classes} has {len(names)} class names, the model has {predictor.classes()} outputs: '
                          f'{predictor.name}. List every class once.')
     predictor.class_names = names or predictor.class_names
     return predictor
@@ -96,7 +97,7 @@ def preprocessing(predictor, *, published: bool = False) -> str:
 
 
 def pictures(args: argparse.Namespace, predictor):
-    """Return the samples of --data as `predictor` views them. Raises ValueError for classes missing from the model."""
+    """Return the samples of --data as `predictor` views them. Raises InputError for classes missing from the model."""
     from pit_downstream.datasets.cache import CachedSamples
     from pit_downstream.datasets.imagenet import class_folders, flat_folder
     options = {'view': predictor.view, 'classes': model_classes(predictor)}
@@ -108,14 +109,14 @@ def pictures(args: argparse.Namespace, predictor):
 
 
 def require_classes(samples, predictor) -> None:
-    """Raise ValueError unless `predictor` has every class, with the same index."""
+    """Raise InputError unless `predictor` has every class, with the same index."""
     from pit_downstream.datasets.imagenet import of_imagenet
     classes = predictor.classes()
     if classes > 1000 and model_classes(predictor).names is None and of_imagenet(samples):
-        raise ValueError(f"{samples.root} has ImageNet's classes, numbered in 0..999, got a model of {classes} "
+        raise InputError(f"{samples.root} has ImageNet's classes, numbered in 0..999, got a model of {classes} "
                          f'outputs: {predictor.name}. Use a model with a head of 1000 classes.')
     if (largest := max(samples.targets)) >= classes:
-        raise ValueError(f'expected data of the {classes} classes that {predictor.name} knows, got class '
+        raise InputError(f'expected data of the {classes} classes that {predictor.name} knows, got class '
                          f'{largest}; give another model or other --data')
 
 
@@ -148,7 +149,7 @@ def clean_images(args: argparse.Namespace, predictor, *, of_imagenet: bool):
 
 
 def _require_named(args: argparse.Namespace) -> None:
-    """Raise FileNotFoundError if a folder named with --data is missing."""
+    """Raise InputError if a folder named with --data is missing."""
     if args.data != VALIDATION:
         require_folder(args.data, '--data')
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pit_downstream.cli.plugins import import_plugin
 from pit_downstream.cli.argument_types import Once
+from pit_downstream.utils.errors import InputError
 
 CHOOSING = ('--corruptions', '--severities')
 
@@ -35,26 +36,26 @@ def add_corruption_names(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_corruptions(args: argparse.Namespace) -> list[str]:
-    """Return the names that --corruptions selects. Raises LookupError for one that does not exist."""
+    """Return the names that --corruptions selects. Raises InputError for one that does not exist."""
     other = {'--as-published': args.as_published, '--variant': args.variant, '--cache': args.cache}
     unfit = [flag for flag, given in other.items() if given]
     if args.published and unfit:
-        raise ValueError(f'expected --published without {unfit[0]}, got both; published files are taken as they are, '
+        raise InputError(f'expected --published without {unfit[0]}, got both; published files are taken as they are, '
                          'each read once')
     if args.set and not args.published:
-        raise ValueError(f'expected --published DIR with --set {args.set}, got none; name the folder of the set')
+        raise InputError(f'expected --published DIR with --set {args.set}, got none; name the folder of the set')
     return corruption_names(args, registered=not args.published)
 
 
 def corruption_names(args: argparse.Namespace, *, registered: bool = True) -> list[str]:
-    """Return the names that --corruptions selects. Raises LookupError for an unknown one if `registered`."""
+    """Return the names that --corruptions selects. Raises InputError for an unknown one if `registered`."""
     from pit_downstream.benchmarks import imagenet_c
     from pit_downstream.utils.registry import CORRUPTIONS
     for module in args.imports:
         import_plugin(module)
     wrong = [severity for severity in args.severities if severity not in imagenet_c.SEVERITIES]
     if wrong:
-        raise ValueError(f'severity must be in 1..5, got {wrong[0]}. Clean images are always measured.')
+        raise InputError(f'severity must be in 1..5, got {wrong[0]}. Clean images are always measured.')
     groups = {'benchmark': imagenet_c.CORRUPTIONS, 'extra': imagenet_c.HOLD_OUT,
               'all': imagenet_c.CORRUPTIONS + imagenet_c.HOLD_OUT}
     names = dict.fromkeys(name for given in args.corruptions for name in groups.get(given, (given,)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from pit_downstream.cli.corruptions import add_corruption_names, corruption_names
 from pit_downstream.cli.errors import require_places
 from pit_downstream.cli.argument_types import batch_size, int_in_range
+from pit_downstream.utils.errors import InputError
 
 
 MMDET = "config file; mmdet's own are mmdet::FOLDER/FILE.py"
@@ -55,7 +56,7 @@ def config_parser(description: str, *, config: str = MMDET) -> argparse.Argument
 
 def chosen_image(samples, index: int):
     if not 0 <= index < len(samples):
-        raise ValueError(f'expected an image of 0..{len(samples) - 1}, got {index}; give another --image N')
+        raise InputError(f'expected an image of 0..{len(samples) - 1}, got {index}; give another --image N')
     return samples[index]
 
 
@@ -88,7 +89,7 @@ def detector(args: argparse.Namespace):
     from pit_downstream.det.predictor import build_detector
     from pit_downstream.det.samples import detection_samples
     if bool(args.ann) != bool(args.images):
-        raise ValueError('expected --ann FILE and --images DIR together, got one of them')
+        raise InputError('expected --ann FILE and --images DIR together, got one of them')
     cfg = config_utils.read_config(args, loaders=('test_dataloader',))
     checkpoint = args.checkpoint if args.checkpoint == 'random' else config_utils.checkpoint_file(args.checkpoint)
     samples = detection_samples(cfg, limit=args.limit)

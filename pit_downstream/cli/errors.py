@@ -11,41 +11,58 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import quote
 from pit_downstream.utils.slurm import env_rank, env_world_size, step_env
 
-PACKAGE = Path(__file__).parents[1]
 SIGNALS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
-PLACES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
-          errno.ENAMETOOLONG}  # a path that cannot be written or read, raised by any library
-LONGEST = 2000  # maximum characters of a sentence
-TOGETHER = 60.  # maximum seconds between ranks that end for one reason
+RESOURCE_ERRNOS = {  # a path that cannot be written or read, raised by any library
+    errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.ENAMETOOLONG}
+MAX_LENGTH = 2000  # characters of a message
+RANK_SECONDS = 60.  # maximum seconds between ranks that end for one reason
 
-_FRAME = re.compile(r'^  File "(.+)", line \d+, in .+\n    (.+)$', re.MULTILINE)
+
+class DebugAction(argparse.Action):
+    """`--debug`: show the traceback of every error."""
+
+    enabled = False
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        DebugAction.enabled = namespace.debug = True
+
+
+def add_debug_flag(parser: Any) -> None:
+    """Add `--debug` to a parser or an argument group."""
+    parser.add_argument('--debug', action=DebugAction, nargs=0, default=False,
+                        help='show the traceback of every error (default: the message alone)')
 
 
 @contextlib.contextmanager
-def one_sentence() -> Iterator[None]:
-    """End the tool with exit code 2 and one sentence if a `raise` in this package rejects an input.
+def report_errors() -> Iterator[None]:
+    """End the tool with the message of an InputError and exit code 2.
 
     A full disk, missing permissions and a killed worker end it the same way. SIGINT and SIGTERM end it with one line
     and exit code 130 or 143; a second signal ends it at once. Any other error is a bug, here or in a library, and shows
-    its traceback. Of several ranks on one machine only the first to end prints. The others have the same error, or one
-    that follows from it, such as a closed connection.
+    its traceback; with --debug every error does. Of several ranks on one machine only the first to end prints. The
+    others have the same error, or one that follows from it, such as a closed connection.
     """
+    DebugAction.enabled = False
     with _raised_signals() as received:
         try:
             yield
         except (ValueError, LookupError, OSError, ImportError, RuntimeError, KeyboardInterrupt) as error:
+            if DebugAction.enabled:
+                raise
             if not received:  # a worker ended by the signal raises another error here
-                sentence = _sentence(error)
-                if sentence is None and not (isinstance(error, RuntimeError) and _other_rank_ended()):
+                message = _message(error)
+                if message is None and not (isinstance(error, RuntimeError) and _other_rank_ended()):
                     raise
-                _end(sentence or '', 2)
+                _end(message or '', 2)
         if received:
             _end(SIGNALS[received[0]], 128 + received[0])
 
@@ -96,10 +113,10 @@ os.register_at_fork(before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [sig
                     after_in_child=_reset_signals)
 
 
-def _end(sentence: str, code: int) -> None:
-    """Exit with `code`; print the sentence unless another rank has already ended."""
+def _end(message: str, code: int) -> None:
+    """Exit with `code`; print the message unless another rank has already ended."""
     if not _other_rank_ended():
-        print(_shorten(sentence), file=sys.stderr, flush=True)
+        print(_shorten(message), file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 
@@ -117,7 +134,7 @@ def _other_rank_ended() -> bool:
         'MASTER_ADDR', 'MASTER_PORT', 'TORCHELASTIC_RUN_ID', 'TORCHELASTIC_RESTART_COUNT')))
     mark = Path(tempfile.gettempdir(), f'pit_downstream-{run}')
     try:
-        if mark.exists() and time.time() - mark.stat().st_mtime > TOGETHER:
+        if mark.exists() and time.time() - mark.stat().st_mtime > RANK_SECONDS:
             mark.unlink()
         mark.touch(exist_ok=False)
     except FileExistsError:
@@ -127,39 +144,31 @@ def _other_rank_ended() -> bool:
     return False
 
 
-def _shorten(sentence: str) -> str:
+def _shorten(message: str) -> str:
     """Cut long quotes to their first 200 characters, other long words, such as paths, to the first and last 100."""
-    sentence = re.sub(r"""(['"])((?:(?!\1).){200})(?:(?!\1).)+\1""", r'\1\2\1...', sentence, flags=re.DOTALL)
-    sentence = re.sub(r"""([^\s'"]{100})[^\s'"]{10,}([^\s'"]{100})""", r'\1...\2', sentence)
-    return sentence if len(sentence) <= LONGEST else f'{sentence[:LONGEST]}...'
+    message = re.sub(r"""(['"])((?:(?!\1).){200})(?:(?!\1).)+\1""", r'\1\2\1...', message, flags=re.DOTALL)
+    message = re.sub(r"""([^\s'"]{100})[^\s'"]{10,}([^\s'"]{100})""", r'\1...\2', message)
+    return message if len(message) <= MAX_LENGTH else f'{message[:MAX_LENGTH]}...'
 
 
-def _sentence(error: BaseException) -> str | None:
-    """Return the sentence for the user, None for a bug."""
-    innermost = traceback.extract_tb(error.__traceback__)[-1]
-    is_refusal = _is_refusal(innermost.filename, innermost.line or '')
-    place: BaseException | None = None if is_refusal and getattr(error, 'errno', None) is None else error
-    while place is not None:  # torch.save raises a RuntimeError while it handles the OSError
-        if isinstance(place, OSError) and (place.errno in PLACES or is_refusal):
-            what = f'cannot use {place.filename}: {place.strerror}' if place.filename else place.strerror
+def _message(error: BaseException) -> str | None:
+    """Return the message for the user, None for a bug."""
+    if isinstance(error, InputError):
+        return str(error)
+    cause: BaseException | None = error
+    while cause is not None:  # torch.save raises a RuntimeError while it handles the OSError
+        if isinstance(cause, OSError) and cause.errno in RESOURCE_ERRNOS:
+            what = f'cannot use {cause.filename}: {cause.strerror}' if cause.filename else cause.strerror
             return f'{what}. Free space, change permissions or name another place.'
-        place = place.__context__
-    text = str(error.args[0]) if error.args else str(error)
-    if text.startswith('DataLoader worker'):
+        cause = cause.__context__
+    if str(error).startswith('DataLoader worker'):
         return ('a worker process that loads data was killed, usually because memory or /dev/shm is too small. Use '
-                f'fewer workers or smaller batches. ({text[:200]})')
-    if found := list(_FRAME.finditer(text)):  # a worker's error, whose text is its traceback
-        message = re.search(r'^[\w.]+: (.*)', text[found[-1].end():], re.MULTILINE | re.DOTALL)
-        return message[1].strip() if message and _is_refusal(*found[-1].groups()) else None
-    return text if is_refusal else None
-
-
-def _is_refusal(filename: str, line: str) -> bool:
-    return PACKAGE in Path(filename).parents and line.startswith('raise ')
+                f'fewer workers or smaller batches. ({str(error)[:200]})')
+    return None
 
 
 def require_places(args: argparse.Namespace) -> None:
-    """Raise ValueError, before any work, if results, images or records cannot be written."""
+    """Raise InputError, before any work, if results, images or records cannot be written."""
     from pit_downstream.utils.path_checks import require_file_to_write, require_folder_to_write
     for names, require in ((('store', 'cache', 'save', 'save_images'), require_folder_to_write),
                            (('csv', 'json'), require_file_to_write)):
@@ -168,28 +177,28 @@ def require_places(args: argparse.Namespace) -> None:
                 require(place, f'--{name.replace("_", "-")}')
     results = Path(args.store) / 'results.jsonl'
     if results.exists() and not results.is_file():
-        raise ValueError(f'expected a file of records, got {results}, which is none; name another --store')
+        raise InputError(f'expected a file of records, got {results}, which is none; name another --store')
 
 
 def require_image_to_write(path: str | Path, flag: str) -> None:
-    """Raise ValueError unless an image file can be written to `path`, in a folder that exists or can be created."""
+    """Raise InputError unless an image file can be written to `path`, in a folder that exists or can be created."""
     from PIL import Image
 
     from pit_downstream.utils.path_checks import require_folder_to_write
     path, suffixes = Path(path), Image.registered_extensions()
     if suffixes.get(path.suffix.lower()) not in Image.SAVE or path.is_dir():
-        raise ValueError(f'expected an image file to write for {flag}, got {path}; name one like detections.png')
+        raise InputError(f'expected an image file to write for {flag}, got {path}; name one like detections.png')
     require_folder_to_write(path.parent, flag)
 
 
 def require_name(name: str, names: Sequence[str], noun: str) -> None:
-    """Raise LookupError with the nearest names unless `name` is one of `names`."""
+    """Raise InputError with the nearest names unless `name` is one of `names`."""
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
-        raise LookupError(f'no {noun} named {quote(name)}; did you mean {", ".join(near)}?')
+        raise InputError(f'no {noun} named {quote(name)}; did you mean {", ".join(near)}?')
 
 
 def require_folder(folder: str, flag: str) -> None:
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f'expected images in {folder}, found no such folder; name another with {flag} DIR '
-                                '(data/README.md describes the layout)')
+        raise InputError(f'expected images in {folder}, found no such folder; name another with {flag} DIR '
+                         '(data/README.md describes the layout)')

@@ -6,6 +6,7 @@ from pathlib import Path
 from pit_downstream.cli.detectors import config_parser
 from pit_downstream.cli.errors import require_name
 from pit_downstream.cli.argument_types import int_in_range
+from pit_downstream.utils.errors import InputError
 
 
 def export_parser(description: str) -> argparse.ArgumentParser:
@@ -21,7 +22,7 @@ def export_parser(description: str) -> argparse.ArgumentParser:
 
 
 def backbone(args: argparse.Namespace):
-    """Build the backbone that the flags select, with its weights. Raises ValueError or LookupError if there is none."""
+    """Build the backbone that the flags select, with its weights. Raises InputError if there is none."""
     from pit_downstream.utils.path_checks import require_file_to_write
     require_file_to_write(args.out, '--out')
     from pit_downstream.backbones.export import require_export
@@ -37,7 +38,7 @@ def _of_detector(args: argparse.Namespace):
     checkpoint = args.checkpoint if args.checkpoint == 'random' else config_utils.checkpoint_file(args.checkpoint)
     found = build_detector(cfg, checkpoint, config=Path(args.config).stem).model.backbone
     if not isinstance(found, DetectionBackbone):
-        raise ValueError(f'expected a detector on PiT or DeepViT, got one on {type(found).__name__}; export that with '
+        raise InputError(f'expected a detector on PiT or DeepViT, got one on {type(found).__name__}; export that with '
                          'its own tools')
     return found
 
@@ -52,11 +53,11 @@ def _by_name(args: argparse.Namespace):
     require_name(spec.name, list(known), 'backbone')
     given = [flag for flag in ('bundled', 'data', 'cfg_options') if getattr(args, flag)]
     if given:
-        raise ValueError(f'expected --{given[0].replace("_", "-")} with the config of a detector, got it with the '
+        raise InputError(f'expected --{given[0].replace("_", "-")} with the config of a detector, got it with the '
                          f"backbone {args.config}; write its arguments in brackets: 'pit_s(out_indices=(2,))'")
     if args.checkpoint not in WEIGHTS and not Path(args.checkpoint).is_file():
-        raise FileNotFoundError(f'expected weights in {args.checkpoint}, found no such file; give a file, or one of '
-                                f'{", ".join(WEIGHTS)}')
+        raise InputError(f'expected weights in {args.checkpoint}, found no such file; give a file, or one of '
+                         f'{", ".join(WEIGHTS)}')
     kind, arch = known[spec.name]
     found = made(spec, lambda: kind(arch, **dict(spec.kwargs)))
     if args.checkpoint in WEIGHTS:  # the same as in every other tool, including random ones

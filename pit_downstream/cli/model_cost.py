@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from pit_downstream.cli.plugins import add_cwd_to_path
 from pit_downstream.cli.argument_types import int_in_range
+from pit_downstream.utils.errors import InputError
 
 COCO = (800, 1333)  # image size of mmdet's COCO configs, in pixels
 
@@ -30,7 +31,7 @@ def facts_parser(description: str) -> argparse.ArgumentParser:
 
 
 def facts(args: argparse.Namespace):
-    """Compute the cost that the flags select. Raises LookupError or ValueError for invalid names and shapes."""
+    """Compute the cost that the flags select. Raises InputError for invalid names and shapes."""
     from pit_downstream.utils.path_checks import require_file_to_write
     if args.json:
         require_file_to_write(args.json, '--json')
@@ -40,7 +41,7 @@ def facts(args: argparse.Namespace):
     device, shape = init_distributed(args.device), args.shape and tuple(args.shape)
     if not args.name.endswith('.py') and '::' not in args.name:
         if args.cfg_options:
-            raise ValueError(f'expected --cfg-options with a config, got them with the model {args.name}; write '
+            raise InputError(f'expected --cfg-options with a config, got them with the model {args.name}; write '
                              "arguments of a model in brackets: 'pit_s(num_classes=10)'")
         from pit_downstream.evaluation.model_cost import classifier_facts
         from pit_downstream.evaluation.models import build_classifier, is_function

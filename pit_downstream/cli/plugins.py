@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import quote
 
 
@@ -19,5 +20,5 @@ def import_plugin(module: str) -> None:
     except ModuleNotFoundError as error:
         if not module.startswith(error.name):
             raise
-        raise LookupError(f'no module {quote(module)} for --import; run where Python finds it, or set '
-                          'PYTHONPATH') from error
+        raise InputError(f'no module {quote(module)} for --import; run where Python finds it, or set '
+                         'PYTHONPATH') from error

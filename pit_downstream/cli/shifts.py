@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from pit_downstream.cli.classifiers import clean_images, model_classes
+from pit_downstream.utils.errors import InputError
 
 
 def add_shift_flags(parser: argparse.ArgumentParser) -> None:
@@ -18,12 +19,12 @@ def shift_places(args: argparse.Namespace) -> dict:
     from pit_downstream.datasets.shifts import check_folders, is_custom, select_shifts
     places = select_shifts(args.shifts, args.data)
     if not places:
-        raise FileNotFoundError('expected a shifted dataset in data/, found none; put one where data/README.md '
-                                'describes, or name it: --shifts imagenet_a=DIR')
+        raise InputError('expected a shifted dataset in data/, found none; put one where data/README.md '
+                         'describes, or name it: --shifts imagenet_a=DIR')
     check_folders(places)
     own = [name for name in places if is_custom(name)]
     if own and args.labels:
-        raise ValueError(f'expected clean images in class folders beside {own[0]}, got --labels; leave it out and '
+        raise InputError(f'expected clean images in class folders beside {own[0]}, got --labels; leave it out and '
                          'give their folder with --data DIR')
     return places
 

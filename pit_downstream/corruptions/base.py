@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import CORRUPTIONS, Entry, Registry
 from pit_downstream.utils.rng import BatchRng
 
@@ -54,7 +55,7 @@ def corrupt_severities(images: Tensor, name: str, severities: Sequence[int], rng
     strengths = find_entry(name, variant).about['strengths']
     wrong = [severity for severity in severities if severity not in range(1, len(strengths) + 1)]
     if wrong:
-        raise ValueError(f'severity must be in 1..{len(strengths)}, got {wrong[0]!r}. For clean images omit the '
+        raise InputError(f'severity must be in 1..{len(strengths)}, got {wrong[0]!r}. For clean images omit the '
                          'corruption.')
     return corrupt_strengths(images, name, [strengths[severity - 1] for severity in severities], rng, variant=variant)
 
@@ -65,7 +66,7 @@ def corrupt_strengths(images: Tensor, name: str, strengths: Sequence[Any], rng: 
     entry = find_entry(name, variant)
     check_images(images)
     if isinstance(rng, BatchRng) and len(rng) != len(images):
-        raise ValueError(f'rng must have one id per image, {len(images)}, got {len(rng)}. Pass one id per image.')
+        raise InputError(f'rng must have one id per image, {len(images)}, got {len(rng)}. Pass one id per image.')
     out = torch.empty((len(strengths), *images.shape), dtype=torch.uint8, device=images.device)
     for part in split_into_tiles(images) if isinstance(rng, BatchRng) else (slice(None),):
         part_rng = rng.part(part, name, images.device) if isinstance(rng, BatchRng) else rng
@@ -85,7 +86,7 @@ def corrupt_images(images: Tensor, name: str, severity: int, *, seed: int = 0,
 
 
 def find_entry(name: str, variant: str | None) -> Entry[Callable]:
-    """Return a registered corruption or its variant. Raises LookupError that lists similar names."""
+    """Return a registered corruption or its variant. Raises InputError that lists similar names."""
     entry = CORRUPTIONS.entry(name)
     return entry if variant is None else VARIANTS.entry(f'{name}:{variant}')
 
@@ -132,8 +133,8 @@ def split_into_tiles(batch: Tensor) -> Iterator[slice]:
 
 def check_images(images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-        raise ValueError(f'images must be uint8 (B, 3, H, W) in RGB, got {images.dtype} {tuple(images.shape)}. '
+        raise InputError(f'images must be uint8 (B, 3, H, W) in RGB, got {images.dtype} {tuple(images.shape)}. '
                          'Scale, convert or unsqueeze them first.')
     if min(images.shape[-2:]) < MIN_SIDE:
-        raise ValueError(f'Images must have at least {MIN_SIDE} pixels per side, got {images.shape[-2]} x '
+        raise InputError(f'Images must have at least {MIN_SIDE} pixels per side, got {images.shape[-2]} x '
                          f'{images.shape[-1]}. Enlarge them first.')

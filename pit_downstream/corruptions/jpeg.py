@@ -18,6 +18,8 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
+
 LUMA = (16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
         14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
         49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99)  # T.81 table K.1
@@ -75,7 +77,7 @@ def apply_jpeg(images: Tensor, qualities: Sequence[int]) -> Iterator[Tensor]:
     """
     for quality in qualities:
         if quality not in range(1, 101):
-            raise ValueError(f'JPEG quality must be in 1..100, got {quality}. Choose another one.')
+            raise InputError(f'JPEG quality must be in 1..100, got {quality}. Choose another one.')
     if images.device.type == 'cpu':
         yield from apply_pillow_jpeg(images, qualities)
         return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions.base import batched_severities
 
@@ -31,11 +32,11 @@ class OcclusionStrength:
 
     def __post_init__(self):
         if self.shape not in SHAPES:
-            raise ValueError(f'shape must be one of {", ".join(SHAPES)}, got {self.shape!r}.')
+            raise InputError(f'shape must be one of {", ".join(SHAPES)}, got {self.shape!r}.')
         if not isinstance(self.share, (int, float)) or not 0 < self.share <= 1:
-            raise ValueError(f'share must be above 0 and at most 1, got {self.share!r}. For clean images omit it.')
+            raise InputError(f'share must be above 0 and at most 1, got {self.share!r}. For clean images omit it.')
         if not isinstance(self.cells, int) or not 1 <= self.cells <= 32:
-            raise ValueError(f'cells must be in 1..32, got {self.cells!r}. Choose another number.')
+            raise InputError(f'cells must be in 1..32, got {self.cells!r}. Choose another number.')
 
 
 @CORRUPTIONS.register('occlusion', group='occlusion', source='ours, see above', given=OcclusionStrength, raw=True,

@@ -14,6 +14,7 @@ from pit_downstream.corruptions.base import VARIANTS
 from pit_downstream.corruptions.digital import average_rows, make_sampling_grid, sample_bilinear
 from pit_downstream.corruptions.kernels import filter_gaussian, get_size
 from pit_downstream.corruptions.weather import FROST_FILES, crop_randomly, load_frost_texture
+from pit_downstream.utils.errors import InputError
 
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Rng
@@ -85,6 +86,6 @@ def apply_frost(images: Tensor, weights: tuple[float, float], rng: 'Rng') -> Ten
     textures = [load_frost_texture(index).to(images.device)
                 for index in rng.integers(0, len(FROST_FILES), (len(images),)).tolist()]
     if any(length <= side for texture in textures for length, side in zip(texture.shape[1:], size, strict=True)):
-        raise ValueError('Images for frost:hendrycks must be below 315 x 527, as its textures are not resized, got '
+        raise InputError('Images for frost:hendrycks must be below 315 x 527, as its textures are not resized, got '
                          f'{size[0]} x {size[1]}. Make them smaller or omit the variant.')
     return torch.add(images.float() * weights[0], crop_randomly(textures, size, rng).float(), alpha=weights[1])

@@ -15,6 +15,7 @@ from torch import Tensor
 from pit_downstream.corruptions.base import REFERENCE, batched_severities
 from pit_downstream.corruptions.kernels import PaddedSpectrum, get_size, make_motion_kernels
 from pit_downstream.corruptions.zoom import compute_zoom_extent, resize_center
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import CORRUPTIONS
 
 if TYPE_CHECKING:
@@ -167,12 +168,12 @@ def _refine(corners: Tensor, wobble: Tensor) -> Tensor:
 
 @lru_cache(maxsize=len(FROST_FILES))
 def load_frost_texture(index: int) -> Tensor:
-    """Load a texture, uint8 (3, H, W), RGB. Raises LookupError if it is not installed."""
+    """Load a texture, uint8 (3, H, W), RGB. Raises InputError if it is not installed."""
     spec = find_spec('imagecorruptions')  # locates the folder; importing the package requires pkg_resources
     path = Path(spec.origin).parent / 'frost' / FROST_FILES[index] if spec and spec.origin else None
     if path is None or not path.is_file():
-        raise LookupError(f'No texture {FROST_FILES[index]} of the package imagecorruptions, which frost needs. Run '
-                          'pip install --no-deps imagecorruptions, or omit frost.')
+        raise InputError(f'No texture {FROST_FILES[index]} of the package imagecorruptions, which frost needs. Run '
+                         'pip install --no-deps imagecorruptions, or omit frost.')
     return torch.from_numpy(np.array(Image.open(path).convert('RGB'))).permute(2, 0, 1).contiguous()
 
 

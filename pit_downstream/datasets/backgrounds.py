@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.utils.digests import digest_files, digest_text
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import DATASETS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import ImageFolderSamples, View
@@ -64,7 +65,7 @@ for _name in IN9_VARIATIONS:
 
 
 def find_variation(root: Path, name: str) -> Path:
-    """Return root/<name>/val. Raises ValueError if it does not exist."""
+    """Return root/<name>/val. Raises InputError if it does not exist."""
     require_layout(root, name in folders_in(root), f'the Backgrounds Challenge with a folder {name}')
     require_layout(root / name, 'val' in folders_in(root / name), 'the folder val of a variation')
     return root / name / 'val'
@@ -73,14 +74,14 @@ def find_variation(root: Path, name: str) -> Path:
 def list_class_folders(folder: Path) -> list[str]:
     """Return the nine class folders, sorted by name ('00_dog', '01_bird' ...), in the order of the classes.
 
-    Raises ValueError for another number of folders, or if the names indicate another order.
+    Raises InputError for another number of folders, or if the names indicate another order.
     """
     names = folders_in(folder)
     require_layout(folder, len(names) == len(IN9), 'nine class folders, from dog to fish,')
     for name, expected in zip(names, IN9, strict=True):
         mentioned = [label for label in IN9 if label in name.lower()]
         if mentioned and expected not in mentioned:
-            raise ValueError(f'The nine class folders of {folder} must be in the order {", ".join(IN9)}, got {name} '
+            raise InputError(f'The nine class folders of {folder} must be in the order {", ".join(IN9)}, got {name} '
                              f'instead of {expected}. Restore their published names.')
     return names
 
@@ -97,7 +98,7 @@ class Challenge(Shift):
         path = self.masks / Path(self.samples.ids[index]).with_suffix('.npy')
         mask = np.load(path)
         if mask.ndim != 2 or not np.isin(mask, (0, 1)).all():
-            raise ValueError(f'A mask must be an array (height, width) of zeros and ones, got shape {mask.shape} with '
+            raise InputError(f'A mask must be an array (height, width) of zeros and ones, got shape {mask.shape} with '
                              f'values up to {mask.max()} in {path}. Unpack it again.')
         return torch.from_numpy(mask.astype(bool))
 
@@ -112,7 +113,7 @@ def load_challenge(root: str | Path, *, view: View) -> Challenge:
                for mask in sorted((masks / folder).glob('*.npy'))]
     missing = [id for id, _ in labeled if not (images / id).is_file()]
     if missing or not labeled:
-        raise ValueError(f'{len(missing)} of {len(labeled)} masks in {masks} have no image in {images}: '
+        raise InputError(f'{len(missing)} of {len(labeled)} masks in {masks} have no image in {images}: '
                          f'{", ".join(missing[:3])}. Unpack both again.')
     folder = find_variation(root, 'only_bg_t')
     backgrounds = load_labeled_folders(folder, dict(zip(list_class_folders(folder), IN9.values(), strict=True)),

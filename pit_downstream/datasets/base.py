@@ -16,6 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
 from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.digests import digest_files, digest_text
 from pit_downstream.utils.spec import Spec
@@ -31,7 +32,7 @@ _TURNS = {  # by EXIF orientation: Exif 2.3, section 4.6.4 A, as in PIL.ImageOps
     8: Image.Transpose.ROTATE_90}
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(InputError):
     """Error for an image that cannot be decoded. id: of the sample. reason: message of the decoder."""
 
     def __init__(self, id: str, reason: str):
@@ -73,7 +74,7 @@ class View:
     def __post_init__(self):
         modes = [mode.value for mode in InterpolationMode]
         if self.interpolation not in modes or self.mode not in ('center', 'squash'):
-            raise ValueError(f"expected an interpolation of {', '.join(modes)} and the mode 'center' or 'squash', got "
+            raise InputError(f"expected an interpolation of {', '.join(modes)} and the mode 'center' or 'squash', got "
                              f'{self.interpolation!r} and {self.mode!r}; --preprocess imagenet fits models of 224 px')
 
     def __call__(self, picture: Image.Image) -> Tensor:
@@ -87,7 +88,7 @@ class View:
             picture = resize(picture, side, InterpolationMode(self.interpolation))
         if self.size is not None:
             if min(picture.size) < self.size:
-                raise ValueError(f'expected {self.size} x {self.size} pixels at least, got '
+                raise InputError(f'expected {self.size} x {self.size} pixels at least, got '
                                  f'{picture.width} x {picture.height}')
             picture = center_crop(picture, self.size)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
@@ -166,7 +167,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith('I;16'):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ('I', 'F'):
-        raise ValueError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {picture.mode}), whose white '
+        raise InputError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {picture.mode}), whose white '
                          'level is unknown. Convert the image')
     return picture.convert('RGB')
 
@@ -181,7 +182,7 @@ class ImageFolderSamples:
     def __init__(self, root: str | Path, ids: Sequence[str], targets: Sequence[int | tuple[int, ...]], *, view: View,
                  name: str):
         if not ids:
-            raise ValueError(f'expected images ({", ".join(SUFFIXES)}) under {root}, found none; check --data')
+            raise InputError(f'expected images ({", ".join(SUFFIXES)}) under {root}, found none; check --data')
         self.root, self.ids, self.targets, self.view = Path(root), list(ids), list(targets), view
         given = Spec.parse(name)
         self.spec = Spec.of(given.name, **{**dict(given.kwargs), 'images': len(ids), **view.words})
@@ -218,7 +219,7 @@ class ImageFolderSamples:
     def limited(self, limit: int) -> 'ImageFolderSamples':
         """Return a subset of `limit` images, evenly spaced over the dataset and thus over its classes."""
         if not 1 <= limit <= len(self):
-            raise ValueError(f'expected a limit in 1..{len(self)}, the number of images, got {limit}')
+            raise InputError(f'expected a limit in 1..{len(self)}, the number of images, got {limit}')
         chosen = [index * len(self) // limit for index in range(limit)]
         few = ImageFolderSamples(self.root, [self.ids[i] for i in chosen], [self.targets[i] for i in chosen],
                              view=self.view, name=str(self.spec))
@@ -240,7 +241,7 @@ class ImageNetCFolders:
         sizes = {str(condition): len(samples) for condition, samples in folders.items()}
         if len(set(sizes.values())) != 1:
             few = min(sizes, key=sizes.get)
-            raise ValueError(f'expected equally many images under every condition, got {sizes[few]} under {few} and '
+            raise InputError(f'expected equally many images under every condition, got {sizes[few]} under {few} and '
                              f'{max(sizes.values())} elsewhere; complete the folder')
         any_folder = next(iter(folders.values()))
         self._folders = folders | ({CLEAN: clean} if clean is not None else {})
@@ -256,7 +257,7 @@ class ImageNetCFolders:
         return self._length
 
     def __getitem__(self, index: int) -> Sample:
-        raise LookupError(f'{self.name} has images only under a condition; call at(condition) to get them')
+        raise InputError(f'{self.name} has images only under a condition; call at(condition) to get them')
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -266,12 +267,12 @@ class ImageNetCFolders:
         """Return the folder of `condition`. Only the attack remains to be applied."""
         here = Condition(condition.corruption)
         if here not in self._folders:
-            raise LookupError(f'{self.name} has no images under {here}; it has {len(self._folders)} other conditions')
+            raise InputError(f'{self.name} has no images under {here}; it has {len(self._folders)} other conditions')
         return self._folders[here], Condition(None, condition.attack)
 
 
 def _same_pictures(folders: Iterable[ImageFolderSamples]) -> list[str]:
-    """Return name and target of every image, sorted. Raises ValueError if a folder differs from the first.
+    """Return name and target of every image, sorted. Raises InputError if a folder differs from the first.
 
     Suffixes and parent folders of the images may differ.
     """
@@ -280,7 +281,7 @@ def _same_pictures(folders: Iterable[ImageFolderSamples]) -> list[str]:
     for other in others:
         unknown = set(names) ^ set(_pictures(other))
         if unknown or len(other) != len(first):
-            raise ValueError(f'expected the same images in {other.root} as in {first.root}, got {len(other)} and '
+            raise InputError(f'expected the same images in {other.root} as in {first.root}, got {len(other)} and '
                              f'{len(first)}, and {min(unknown, default="one")} not in both; give the clean images of '
                              'this set with --data, or complete the folder')
     return names

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.digests import digest_text
 from pit_downstream.datasets.base import ImageFolderSamples, Samples
@@ -20,12 +21,12 @@ class CachedSamples:
 
     The cache needs 3 * size^2 bytes per image (7.5 GB for 50,000 at 224), and 4 for a checksum. Images that do not
     match their checksum are decoded again. Files are named by the content of the images and the view, so a changed
-    image starts a new cache. All disk space is allocated at once. Raises ValueError if there is too little.
+    image starts a new cache. All disk space is allocated at once. Raises InputError if there is too little.
     """
 
     def __init__(self, samples: ImageFolderSamples, folder: str | Path):
         if samples.view.size is None:
-            raise ValueError('expected images of one size to cache, got the native ones; leave out --cache')
+            raise InputError('expected images of one size to cache, got the native ones; leave out --cache')
         self._samples, self.name = samples, samples.name
         self.ids, self.targets = samples.ids, samples.targets
         self._shape = (len(samples), 3, samples.view.size, samples.view.size)
@@ -77,7 +78,7 @@ def _allocate(path: Path, size: int) -> None:
         if created:
             path.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free
-        raise ValueError(f'the cache in {path.parent} needs {size / 1e9:.3g} GB, {free / 1e9:.3g} GB are free '
+        raise InputError(f'the cache in {path.parent} needs {size / 1e9:.3g} GB, {free / 1e9:.3g} GB are free '
                          f'({failure}). Free some space, or pass another folder with --cache DIR.')
 
 

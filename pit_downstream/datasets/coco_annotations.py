@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pit_downstream.utils.digests import cache_path
+from pit_downstream.utils.errors import InputError
 
 LARGEST_ID = 2 ** 53  # pycocotools keeps the ids of matches in float64
 
@@ -42,7 +43,7 @@ def read_annotations(data: bytes, path: str | Path, *, masks: bool = False, labe
         labeled: Whether annotations are required, as for training and for AP.
 
     Raises:
-        ValueError: An entry is invalid or ambiguous. The message contains file, entry, field and value.
+        InputError: An entry is invalid or ambiguous. The message contains file, entry, field and value.
     """
     file = AnnotationFile({})
     file.content = _parse(data, path, file)
@@ -73,26 +74,26 @@ def write_repaired(file: AnnotationFile, path: str | Path, digest: str, *, masks
 
 def _parse(data: bytes, path: str | Path, file: AnnotationFile) -> dict[str, Any]:
     if data.startswith(b'version https://git-lfs'):
-        raise ValueError(f'Annotation file is a Git LFS pointer, not the file itself: {path}. Run git lfs pull.')
+        raise InputError(f'Annotation file is a Git LFS pointer, not the file itself: {path}. Run git lfs pull.')
     if not data.strip():
-        raise ValueError(f'Annotation file is empty: {path}. Replace it.')
+        raise InputError(f'Annotation file is empty: {path}. Replace it.')
     encoding, collecting = json.detect_encoding(data), gc.isenabled()
     gc.disable()  # parsing millions of objects takes a third of the time, and none of them is garbage
     try:
         content = json.loads(data.decode(encoding))
     except UnicodeDecodeError as error:
-        raise ValueError(f'Annotation file is not UTF-8: {path}, byte 0x{data[error.start]:02x} at offset '
+        raise InputError(f'Annotation file is not UTF-8: {path}, byte 0x{data[error.start]:02x} at offset '
                          f'{error.start}. Convert it to UTF-8.') from error
     except RecursionError as error:
-        raise ValueError(f'Annotation file is nested too deeply for JSON in COCO format: {path}.') from error
+        raise InputError(f'Annotation file is nested too deeply for JSON in COCO format: {path}.') from error
     except ValueError as error:
-        raise ValueError(f'Annotation file is not valid JSON: {path}, {error}. It may be truncated; replace '
+        raise InputError(f'Annotation file is not valid JSON: {path}, {error}. It may be truncated; replace '
                          'it.') from error
     finally:
         if collecting:
             gc.enable()
     if not isinstance(content, dict):
-        raise ValueError(f'Annotation file must be an object with images, annotations and categories, got '
+        raise InputError(f'Annotation file must be an object with images, annotations and categories, got '
                          f'{_quote(content)}: {path}. Name another file.')
     if encoding != 'utf-8':
         file.repairs[f'encoding {encoding} replaced by utf-8'] += 1
@@ -212,7 +213,7 @@ def _check_reference(file: AnnotationFile, path: str | Path, where: str, entry: 
 
 
 def _check_segmentation(file: AnnotationFile, path: str | Path, where: str, entry: dict, size: Size) -> None:
-    """Remove polygons of fewer than three points. Raises ValueError if the segmentation has no mask."""
+    """Remove polygons of fewer than three points. Raises InputError if the segmentation has no mask."""
     segmentation = entry.get('segmentation')
     if isinstance(segmentation, dict):
         counts = segmentation.get('counts')
@@ -268,14 +269,14 @@ def _is_left_out(entry: dict, size: Size) -> bool:
 
 
 def _entries(file: AnnotationFile, path: str | Path, key: str) -> list[dict[str, Any]]:
-    """Return a list of the file. Raises ValueError if it is missing or empty."""
+    """Return a list of the file. Raises InputError if it is missing or empty."""
     entries = file.content.get(key)
     if not isinstance(entries, list) or not entries:
-        raise ValueError(f'Annotation file must have a list of {key}, got {_quote(entries)}: {path}. Name another '
+        raise InputError(f'Annotation file must have a list of {key}, got {_quote(entries)}: {path}. Name another '
                          'file, or fix this one.')
     for index, entry in enumerate(entries):
         if type(entry) is not dict:
-            raise ValueError(f'Annotation file must have an object at {key}[{index}], got {_quote(entry)}: {path}. '
+            raise InputError(f'Annotation file must have an object at {key}[{index}], got {_quote(entry)}: {path}. '
                              'Fix the file.')
     return entries
 
@@ -307,4 +308,4 @@ def _quote(value: object) -> str:
 
 
 def _refuse(path: str | Path, where: str, key: str, expected: str, value: object) -> NoReturn:
-    raise ValueError(f'Annotation file {path}: {key} of {where} must be {expected}, got {_quote(value)}. Fix the file.')
+    raise InputError(f'Annotation file {path}: {key} of {where} must be {expected}, got {_quote(value)}. Fix the file.')

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from pit_downstream.utils.errors import InputError
+
 SUFFIXES = ('.jpeg', '.jpg', '.jpe', '.jfif', '.png', '.bmp', '.webp', '.avif', '.jp2', '.gif', '.ppm', '.pgm', '.pbm',
             '.pnm', '.tif', '.tiff')
 
@@ -24,9 +26,9 @@ class Listing:
 
 
 def list_folder(folder: str | Path) -> Listing:
-    """List the entries of `folder`. Raises FileNotFoundError if it does not exist."""
+    """List the entries of `folder`. Raises InputError if it does not exist."""
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f'expected a folder at {folder}, found none; check --data')
+        raise InputError(f'expected a folder at {folder}, found none; check --data')
     found = Listing()
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -54,7 +56,7 @@ def images_by_class(root: Path, folders: Iterable[str]) -> dict[str, list[str]]:
     """Return the image names in each of the class folders `folders` below `root`.
 
     Hidden files, other files, folders without images and images in deeper folders are ignored. One warning counts and
-    names them. Raises ValueError if a class folder has images in deeper folders only.
+    names them. Raises InputError if a class folder has images in deeper folders only.
     """
     listings = {folder: list_folder(root / folder) for folder in folders}
     deeper = {f'{folder}/{inner}': len(list_folder(root / folder / inner).images)
@@ -63,7 +65,7 @@ def images_by_class(root: Path, folders: Iterable[str]) -> dict[str, list[str]]:
     nested = [folder for folder, listing in listings.items()
               if not listing.images and any(inner.startswith(f'{folder}/') for inner in deeper)]
     if nested:
-        raise ValueError(f'{len(nested)} of {len(listings)} class folders in {root} have their images one level '
+        raise InputError(f'{len(nested)} of {len(listings)} class folders in {root} have their images one level '
                          f'deeper: {shown([inner for inner in deeper if inner.split("/")[0] in nested])}. Move the '
                          'images up, or give the folder that has the class folders.')
     top = list_folder(root)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.datasets.base import ImageNetCFolders, ImageFolderSamples, View
 from pit_downstream.datasets.folders import (
@@ -29,7 +30,7 @@ def class_folders(root: str | Path, *, view: View, name: str | None = None, clas
     root = Path(root)
     folders = folders_in(root)
     if not folders and images_in(root):
-        raise ValueError(f'expected class folders in {root}, found {len(images_in(root))} images; for a flat '
+        raise InputError(f'expected class folders in {root}, found {len(images_in(root))} images; for a flat '
                          'folder give their classes with --labels FILE')
     pictures = images_by_class(root, folders)
     indices = (classes or Classes()).indices(folders, [folder for folder in folders if pictures[folder]])
@@ -49,7 +50,7 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
     """
     root, labels = Path(root), Path(labels)
     if not labels.is_file():
-        raise FileNotFoundError(f'expected the labels of {root} in {labels}, found no such file; check --labels')
+        raise InputError(f'expected the labels of {root} in {labels}, found no such file; check --labels')
     listing = list_folder(root)
     pictures = listing.images
     warn_ignored(root, {'hidden': listing.hidden, 'no image': [
@@ -57,7 +58,7 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
     targets = _read_labels(labels, pictures, classes or Classes())
     unnamed = [picture for picture in pictures if picture not in targets]
     if unnamed:
-        raise ValueError(f'expected a label for each of the {len(pictures)} images in {root}, got none for '
+        raise InputError(f'expected a label for each of the {len(pictures)} images in {root}, got none for '
                          f'{len(unnamed)} of them, {", ".join(unnamed[:3])} ...; complete {labels}')
     return ImageFolderSamples(root, pictures, [targets[picture] for picture in pictures], view=view,
                           name=name or _name(root, len(set(targets.values())) == 1000))
@@ -76,7 +77,7 @@ def published_corruptions(root: str | Path, corruptions: Iterable[str], severiti
 
     Layouts: root/<corruption>/<severity>/<class>/* and root/<group>/<corruption>/<severity>/<class>/*. The name is
     'imagenet_c' for all 1000 classes, else 'folder' with the end of the path.
-    Raises FileNotFoundError that lists the missing folders, before any folder is read.
+    Raises InputError that lists the missing folders, before any folder is read.
     """
     root, severities = Path(root), tuple(severities)
     places = {Condition(Spec.of(corruption, severity=severity)): _published(root, corruption) / str(severity)
@@ -84,8 +85,8 @@ def published_corruptions(root: str | Path, corruptions: Iterable[str], severiti
     missing = [str(place.relative_to(root)) for place in places.values() if not place.is_dir()]
     if missing:
         shown = ', '.join(missing[:8]) + (f' and {len(missing) - 8} more' if len(missing) > 8 else '')
-        raise FileNotFoundError(f'expected the folders {shown} in {root}, found none of these; complete the dataset, '
-                                'or choose with --corruptions and --severities')
+        raise InputError(f'expected the folders {shown} in {root}, found none of these; complete the dataset, '
+                         'or choose with --corruptions and --severities')
     folders = {condition: class_folders(place, view=view, name='published', classes=classes)
                for condition, place in places.items()}
     if limit is not None:
@@ -120,16 +121,16 @@ def _read_labels(path: Path, pictures: list[str], classes: Classes) -> dict[str,
     rows = [row for row in rows if row[0] not in ('ImageId', 'filename', 'image')]
     if all(len(row) == 1 for row in rows):
         if len(rows) != len(pictures):
-            raise ValueError(f'expected {len(pictures)} labels in {path}, one for each image, got {len(rows)}')
+            raise InputError(f'expected {len(pictures)} labels in {path}, one for each image, got {len(rows)}')
         rows = [[picture, *row] for picture, row in zip(pictures, rows, strict=True)]
     stems = {picture.rsplit('.', 1)[0]: picture for picture in pictures}
     targets: dict[str, int] = {}
     for picture, label in ((stems.get(row[0], row[0]), classes.label(row[1])) for row in rows if len(row) > 1):
         if targets.setdefault(picture, label) != label:
-            raise ValueError(f'expected one class for each image in {path}, got {targets[picture]} and {label} for '
+            raise InputError(f'expected one class for each image in {path}, got {targets[picture]} and {label} for '
                              f'{picture}. Remove one of its lines')
     if max(targets.values(), default=0) > 999 and min(targets.values()) > 0:
-        raise ValueError(f'expected class indices 0..999 in {path}, got {min(targets.values())}..'
+        raise InputError(f'expected class indices 0..999 in {path}, got {min(targets.values())}..'
                          f'{max(targets.values())}; {_DEVKIT}')
     return targets
 

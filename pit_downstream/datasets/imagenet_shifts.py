@@ -22,6 +22,7 @@ from pit_downstream.datasets.shifts import (
     load_labeled_folders,
     require_layout,
 )
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.registry import DATASETS
 
@@ -87,7 +88,7 @@ def load_imagenet_real(root: None = None, *, view: View | None = None) -> Shift:
     def get_real_labels(sample: Sample) -> tuple[int, ...]:
         match = VALIDATION_NAME.search(sample.id)
         if not match or not 1 <= int(match[1]) <= 50_000:
-            raise ValueError('ReaL has labels of images named ILSVRC2012_val_00000001 to ILSVRC2012_val_00050000, got '
+            raise InputError('ReaL has labels of images named ILSVRC2012_val_00000001 to ILSVRC2012_val_00050000, got '
                              f"{sample.id}. Pass ImageNet's validation images with --data, or omit imagenet_real.")
         return labels[int(match[1]) - 1]
 
@@ -138,11 +139,11 @@ def read_objectnet_classes(mappings: Path) -> dict[str, tuple[int, ...]]:
                  'objectnet_to_imagenet_1k.json'):
         path = mappings / name
         if not path.is_file():
-            raise FileNotFoundError(f"No file {path}. Unpack it from ObjectNet's archive, where it is in mappings/.")
+            raise InputError(f"No file {path}. Unpack it from ObjectNet's archive, where it is in mappings/.")
         try:
             contents[name] = json.loads(path.read_text()) if path.suffix == '.json' else path.read_text().splitlines()
         except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON: {error}. Unpack it again from ObjectNet's archive.") from error
+            raise InputError(f"{path} is not valid JSON: {error}. Unpack it again from ObjectNet's archive.") from error
     names, lines, folders, labels = contents.values()
     try:
         index = {names[line].strip(): int(text) for text, line in lines.items()}
@@ -150,7 +151,7 @@ def read_objectnet_classes(mappings: Path) -> dict[str, tuple[int, ...]]:
         return {folder[label]: tuple(sorted(index[name] for name in text.split('; ')))
                 for label, text in labels.items()}
     except (LookupError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"The four files of ObjectNet's archive in {mappings} do not match each other: {error}. "
+        raise InputError(f"The four files of ObjectNet's archive in {mappings} do not match each other: {error}. "
                          'Unpack them again.') from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pit_downstream.datasets.folders import shown, warn_once
+from pit_downstream.utils.errors import InputError
 
 _NAMES = "Pass --classes FILE: one class name a line, in the order of the model's outputs."
 _WNID = re.compile(r'n\d{8}')
@@ -56,7 +57,7 @@ class Classes:
         """Return the class index of each folder.
 
         filled: Folders that contain images (default: all). Empty folders need not be a class of the model.
-        Raises ValueError if a folder has no class.
+        Raises InputError if a folder has no class.
         """
         used = [name for name in folders if filled is None or name in filled]
         if self.names is not None and (set(used) <= set(self.names) or not self._are_imagenet(used)):
@@ -67,11 +68,11 @@ class Classes:
         if wnids and self.count in (None, 1000):
             unknown = [name for name in used if name not in wnid_indices()]
             if unknown:
-                raise ValueError(f'expected the folders of ImageNet-1k, one for each WordNet id, got {len(wnids)} of '
+                raise InputError(f'expected the folders of ImageNet-1k, one for each WordNet id, got {len(wnids)} of '
                                  f'them beside {shown(unknown)}, which are none of the 1000; move these elsewhere')
             return {name: wnid_indices()[name] for name in used}
         if self.count is not None and len(folders) != self.count:
-            raise ValueError(f'the model has {self.count} outputs of unknown classes, got {len(folders)} class '
+            raise InputError(f'the model has {self.count} outputs of unknown classes, got {len(folders)} class '
                              f'folders: {shown(folders)}. {_NAMES}')
         if self.count is not None:
             warn_once(f'the names of the {self.count} classes are unknown: the folders are numbered in sorted order '
@@ -86,9 +87,9 @@ class Classes:
         if text.isdecimal():
             return int(text)
         if self.names is not None and not self._are_imagenet([text]):
-            raise ValueError(f'the label {text!r} is no class of the model ({shown(self.names)}). {_NAMES}')
+            raise InputError(f'the label {text!r} is no class of the model ({shown(self.names)}). {_NAMES}')
         if text not in wnid_indices():
-            raise ValueError(f'expected a class index or one of the 1000 WordNet ids as label, got {text!r}')
+            raise InputError(f'expected a class index or one of the 1000 WordNet ids as label, got {text!r}')
         return wnid_indices()[text]
 
     def _are_imagenet(self, folders: Sequence[str]) -> bool:
@@ -100,7 +101,7 @@ class Classes:
         known = {name: index for index, name in enumerate(self.names or ())}
         unknown = [name for name in folders if name not in known]
         if unknown:
-            raise ValueError(f'{len(unknown)} of {len(folders)} folders are no class of the model: {shown(unknown)}. '
+            raise InputError(f'{len(unknown)} of {len(folders)} folders are no class of the model: {shown(unknown)}. '
                              f'Its classes are {shown(list(known))}. {_NAMES}')
         return {name: known[name] for name in folders}
 
@@ -109,10 +110,10 @@ class Classes:
         indices = {name: int(name) for name in folders}
         unknown = [name for name, index in indices.items() if index >= count]
         if unknown:
-            raise ValueError(f'folder names that are numbers must be class indices below {count}, got '
+            raise InputError(f'folder names that are numbers must be class indices below {count}, got '
                              f'{shown(unknown)}. {_NAMES}')
         if len(set(indices.values())) < len(indices):
-            raise ValueError(f'folder names must be different class indices, got {shown(folders)}. Rename one of them.')
+            raise InputError(f'folder names must be different class indices, got {shown(folders)}. Rename one of them.')
         return indices
 
 
@@ -128,11 +129,11 @@ def read_classes(path: str | Path) -> tuple[str, ...]:
     try:
         names = tuple(Path(path).read_text('utf-8', 'surrogateescape').splitlines())
     except OSError as error:
-        raise FileNotFoundError(f'cannot read class names from {path}: {error.strerror}. Check --classes.') from error
+        raise InputError(f'cannot read class names from {path}: {error.strerror}. Check --classes.') from error
     bad = [name for name in names if not name.strip() or names.count(name) > 1] if len(set(names)) < len(names) \
         or '' in map(str.strip, names) else []
     if bad or not names:
-        raise ValueError(f'{path} must have one class name a line, each once, got '
+        raise InputError(f'{path} must have one class name a line, each once, got '
                          f'{repr(bad[0]) if bad else "no line"}. Fix the file.')
     return names
 

@@ -9,6 +9,7 @@ import numpy as np
 from pit_downstream.datasets.drawing import (
     OUTLINES, REACH, TEXTURES, Array, Color, away_from, blend, direction, distance, grid, near, noise, tilt, turned,
     uniform)
+from pit_downstream.utils.errors import InputError
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 STREAMS = {'train': 0, 'val': 1}
@@ -53,7 +54,7 @@ def draw_scene(seed: int, split: str, index: int, *, size: int = 128, contrast: 
     The same arguments give the same bits in any order, process or machine.
     """
     if size < 96:
-        raise ValueError(f'a scene is at least 96 pixels wide, got {size}; raise size')
+        raise InputError(f'a scene is at least 96 pixels wide, got {size}; raise size')
     check_contrast(contrast)
     rng = _stream(seed, split, index, first=0)
     canvas, ground = _ground(size, rng, two_textures=rng.random() < 0.4)
@@ -89,7 +90,7 @@ def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: 
     label is `index` modulo the number of classes, so any range of indices is balanced.
     """
     if size < 32:
-        raise ValueError(f'an object image is at least 32 pixels wide, got {size}; raise size')
+        raise InputError(f'an object image is at least 32 pixels wide, got {size}; raise size')
     check_contrast(contrast)
     rng = _stream(seed, split, index, first=2)
     canvas, ground = _ground(size, rng, two_textures=True)
@@ -104,15 +105,15 @@ def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: 
 
 def check_contrast(contrast: float) -> None:
     if not 0 < contrast <= 1:
-        raise ValueError(f'contrast is in (0, 1], got {contrast}; 1 is the images as they are drawn')
+        raise InputError(f'contrast is in (0, 1], got {contrast}; 1 is the images as they are drawn')
 
 
 def _stream(seed: int, split: str, index: int, *, first: int) -> np.random.Generator:
     """Return a separate generator per image. first: separates the streams of scenes and object images."""
     if split not in STREAMS:
-        raise LookupError(f'split is one of {", ".join(STREAMS)}, got {split!r}')
+        raise InputError(f'split is one of {", ".join(STREAMS)}, got {split!r}')
     if seed < 0 or index < 0:
-        raise ValueError(f'seed and index are 0 or more, got {seed} and {index}')
+        raise InputError(f'seed and index are 0 or more, got {seed} and {index}')
     return np.random.default_rng([seed, first + STREAMS[split], index])
 
 

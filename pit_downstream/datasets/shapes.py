@@ -21,6 +21,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from pit_downstream.datasets.scenes import CLASSES, Scene, check_contrast, draw_object, draw_scene
+from pit_downstream.utils.errors import InputError
 
 __all__ = ['CLASSES', 'Scene', 'draw_object', 'draw_scene', 'write_shapes']
 
@@ -39,7 +40,7 @@ def write_shapes(root: str | Path, *, train: int = 800, val: int = 150, size: in
     """Draw the dataset into `root` and return `root`. If the same set exists there, nothing is drawn.
 
     Creation is atomic: the set is drawn into a sibling folder, which is then renamed. An older bundled set in `root`
-    is replaced file by file, and other files are kept. Raises ValueError if `root` contains anything else.
+    is replaced file by file, and other files are kept. Raises InputError if `root` contains anything else.
     contrast: in (0, 1], of all images, see `draw_scene`.
     """
     root = Path(root)
@@ -67,7 +68,7 @@ def write_shapes(root: str | Path, *, train: int = 800, val: int = 150, size: in
 def _check(parameters: Parameters) -> None:
     for name, least in LEAST.items():
         if parameters[name] < least:
-            raise ValueError(f'{name} is at least {least}, got {parameters[name]}; raise it')
+            raise InputError(f'{name} is at least {least}, got {parameters[name]}; raise it')
     check_contrast(parameters['contrast'])
 
 
@@ -80,7 +81,7 @@ def _read_stamp(root: Path) -> Parameters | None:
     except (OSError, json.JSONDecodeError):
         stamp = {}
     if not set(LEAST) <= set(stamp):
-        raise ValueError(f'expected no folder, an empty one or one with our {STAMP} at {root}, got something that was '
+        raise InputError(f'expected no folder, an empty one or one with our {STAMP} at {root}, got something that was '
                          f'not drawn here; choose another root or move it away')
     return {'contrast': 1.0} | stamp  # sets drawn before the option existed have none
 

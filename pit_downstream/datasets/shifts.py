@@ -15,6 +15,7 @@ from pit_downstream.datasets.base import ImageFolderSamples, View
 from pit_downstream.datasets.folders import folders_in, images_by_class, images_in
 from pit_downstream.datasets.labelsets import Classes, subset_indices, wnid_indices
 from pit_downstream.utils.digests import digest_text
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import LabelFunction
 from pit_downstream.utils.registry import DATASETS, Registry
 from pit_downstream.utils.spec import Spec, Value
@@ -72,7 +73,7 @@ def select_shifts(names: Sequence[str], imagenet: str | Path) -> dict[str, str |
 
     names: texts NAME or NAME=DIR. 'in9' selects all variations in its folder. A name with the prefix 'shift_' is a
     custom dataset. Empty for all available datasets, ImageNet variants first and IN-9 last.
-    imagenet: folder of the validation images, for ReaL. Raises LookupError for an unknown name.
+    imagenet: folder of the validation images, for ReaL. Raises InputError for an unknown name.
     """
     registry = load_registry()
     if not names:
@@ -84,13 +85,13 @@ def select_shifts(names: Sequence[str], imagenet: str | Path) -> dict[str, str |
         name, _, folder = text.partition('=')
         if is_custom(name):
             if not folder or selected.get(name, folder) != folder:
-                raise ValueError(f'{name} must be given once with a folder, got {"two" if folder else "no"} folders. '
+                raise InputError(f'{name} must be given once with a folder, got {"two" if folder else "no"} folders. '
                                  f'Pass --shifts {name}=DIR once.')
             selected[name] = folder
             continue
         default = registry.entry(IN9 if name == 'in9' else name).about['folder']
         if folder and default is None:
-            raise ValueError(f'{name} has no folder, because it is measured on the images of --data, got {text}. Pass '
+            raise InputError(f'{name} has no folder, because it is measured on the images of --data, got {text}. Pass '
                              f'--shifts {name}.')
         folder = folder or default
         if name == 'in9':
@@ -114,24 +115,24 @@ def _is_available(name: str, folder: str | None, imagenet: Path) -> bool:
 
 
 def check_folders(folders: Mapping[str, str | None]) -> None:
-    """Raise FileNotFoundError for the first missing folder. The check is cheap and runs before any download."""
+    """Raise InputError for the first missing folder. The check is cheap and runs before any download."""
     for name, folder in folders.items():
         if folder and not Path(folder).is_dir():
-            raise FileNotFoundError(f'No folder at {folder}. Check --shifts {name}=DIR (data/README.md describes the '
-                                    'layout).')
+            raise InputError(f'No folder at {folder}. Check --shifts {name}=DIR (data/README.md describes the '
+                             'layout).')
 
 
 def load_shifts(folders: Mapping[str, str | None], *, view: View, clean: CleanReference | None = None,
                 limit: int | None = None) -> dict[str, Shift]:
     """Load the shifts of select_shifts(). limit: maximum number of images of each, evenly spaced.
 
-    clean: clean images, required for custom datasets. Raises ValueError for more images than published. Fewer images
+    clean: clean images, required for custom datasets. Raises InputError for more images than published. Fewer images
     log a warning.
     """
     registry = load_registry()
     custom = [name for name in folders if is_custom(name)]
     if custom and clean is None:
-        raise ValueError(f'{custom[0]} needs clean images, got none. Pass their folder with --data DIR.')
+        raise InputError(f'{custom[0]} needs clean images, got none. Pass their folder with --data DIR.')
     shifts = {name: load_custom_shift(name, folder, clean, view=view) if is_custom(name)
               else registry[name](folder, view=view) for name, folder in folders.items()}
     for name, shift in shifts.items():
@@ -140,7 +141,7 @@ def load_shifts(folders: Mapping[str, str | None], *, view: View, clean: CleanRe
         if not is_custom(name):
             published, title = (registry.entry(name).about[key] for key in ('images', 'title'))
             if published is not None and len(shift.samples) > published:
-                raise ValueError(f'{title} has {published} images, got {len(shift.samples)} in {shift.samples.root}. '
+                raise InputError(f'{title} has {published} images, got {len(shift.samples)} in {shift.samples.root}. '
                                  'Pass the folder of this dataset alone.')
             if published is not None and len(shift.samples) < published:
                 _log.warning('%s has %d of its %d images in %s', title, len(shift.samples), published,
@@ -158,17 +159,17 @@ def load_custom_shift(name: str, root: str | Path, clean: CleanReference, *, vie
     """
     root = Path(root)
     if not re.fullmatch(f'{CUSTOM_PREFIX}[a-z0-9_]+', name):
-        raise ValueError(f'The name of a custom shift must be like {CUSTOM_PREFIX}fog, of lower-case letters, digits '
+        raise InputError(f'The name of a custom shift must be like {CUSTOM_PREFIX}fog, of lower-case letters, digits '
                          f'and _, got {name!r}. Rename it in --shifts.')
     if root.resolve() == clean.root.resolve():
-        raise ValueError(f'{name} must be other images than the clean ones, got {root} for both. Change --shifts or '
+        raise InputError(f'{name} must be other images than the clean ones, got {root} for both. Change --shifts or '
                          '--data.')
     filled, clean_filled = ([folder for folder in folders_in(parent) if images_in(parent / folder)]
                             for parent in (root, clean.root))
     indices = clean.classes.indices(folders_in(clean.root), clean_filled)
     unknown = [folder for folder in filled if folder not in clean_filled]
     if unknown:
-        raise ValueError(f'Folders in {root} must be named by classes that have images in {clean.root}, got '
+        raise InputError(f'Folders in {root} must be named by classes that have images in {clean.root}, got '
                          f'{", ".join(unknown[:3])}{" ..." * (len(unknown) > 3)}. Rename or remove them.')
     folders = {folder: (indices[folder],) for folder in filled}
     arguments: dict[str, Value] = {'root': '/'.join(root.resolve().parts[-2:]),
@@ -190,7 +191,7 @@ def load_labeled_folders(root: Path, folders: Mapping[str, Iterable[int]], name:
     labeled = [(f'{folder}/{image}', tuple(folders[folder]))
                for folder, images in images_by_class(root, folders).items() for image in images]
     if not labeled:
-        raise ValueError(f'No images in the {len(folders)} class folders of {root}. Check the folder.')
+        raise InputError(f'No images in the {len(folders)} class folders of {root}. Check the folder.')
     ids, targets = zip(*labeled, strict=True)
     return ImageFolderSamples(root, ids, targets, view=view, name=str(Spec.of(name, **arguments)))
 
@@ -207,14 +208,14 @@ def drop_resize(view: View) -> View:
 
 
 def require_layout(root: Path, fits: bool, expected: str) -> None:
-    """Raise ValueError with a description of `root` unless `fits`."""
+    """Raise InputError with a description of `root` unless `fits`."""
     if not fits:
-        raise ValueError(f'Expected {expected} in {root}, which looks like {describe_folder(root)}. Pass another '
+        raise InputError(f'Expected {expected} in {root}, which looks like {describe_folder(root)}. Pass another '
                          'folder.')
 
 
 def require_imagenet(root: Path) -> None:
-    """Raise ValueError unless `root` has ImageNet's class folders. The gap of ImageNet-A to itself would be 0."""
+    """Raise InputError unless `root` has ImageNet's class folders. The gap of ImageNet-A to itself would be 0."""
     require_layout(root, is_imagenet_1k(folders_in(root)),
                    "ImageNet's validation images in folders of the 1000 classes")
 

@@ -18,6 +18,7 @@ from pit_downstream.utils.digests import cache_path, digest_bytes
 from pit_downstream.datasets.coco_annotations import read_annotations, write_repaired
 from pit_downstream.evaluation.distributed import broadcast, rank, raise_on_all_ranks
 from pit_downstream.det.data_checks import class_of, dicts_in
+from pit_downstream.utils.errors import InputError
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def check_annotations(cfg: Config, loaders: Sequence[str]) -> dict[str, CheckedF
     `cfg`, a copy in the cache replaces a repaired file, and `cfg.repaired_annotations` maps it to the original. Correct
     files are used as they are. Under torch.distributed all ranks must call this function; rank 0 does the work.
     Returns the files by `annotation_path` of the original.
-    Raises ValueError, on all ranks, for a file that cannot be repaired.
+    Raises InputError, on all ranks, for a file that cannot be repaired.
     """
     parts, refusal, files = list(_annotated_parts(cfg, loaders)), None, {}
     if rank() == 0:
@@ -112,7 +113,7 @@ def _check_files(parts: Iterable[_AnnotatedPart], *, level: int) -> dict[str, Ch
         try:
             data = get(path, backend_args=entries[0].part.get('backend_args'))
         except OSError as error:
-            raise ValueError(f'Annotation file is unreadable: {path} ({error.strerror or error}).') from error
+            raise InputError(f'Annotation file is unreadable: {path} ({error.strerror or error}).') from error
         masks = any(entry.masks for entry in entries)
         file = read_annotations(data, path, masks=masks, labeled=all(entry.labeled for entry in entries))
         for what, count in (*file.repairs.items(), *file.notes.items()):
@@ -122,7 +123,7 @@ def _check_files(parts: Iterable[_AnnotatedPart], *, level: int) -> dict[str, Ch
             try:
                 copy = str(write_repaired(file, path, digest_bytes(data), masks=masks))
             except OSError as error:
-                raise ValueError(f'Repaired annotation file is not writable: {cache_path().parent} '
+                raise InputError(f'Repaired annotation file is not writable: {cache_path().parent} '
                                  f'({error.strerror}). Set XDG_CACHE_HOME to another folder.') from error
         names = {category['id']: category['name'] for category in file.content['categories']}
         objects = Counter(one['category_id'] for one in file.content.get('annotations') or ())

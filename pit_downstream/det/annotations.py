@@ -8,6 +8,7 @@ from mmdet.structures.mask import encode_mask_results
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Instances
 
 
@@ -42,7 +43,7 @@ def set_ground_truth(data_sample: DetDataSample, instances: Instances, device: t
     """
     loaded = {'instances': [dict(one) for one in instances], 'ori_shape': data_sample.ori_shape[:2]}
     if masks and any('mask' not in one for one in instances):
-        raise ValueError('expected masks in the annotations for the losses of a detector with masks, got boxes alone; '
+        raise InputError('expected masks in the annotations for the losses of a detector with masks, got boxes alone; '
                          'give another dataset, or the config of a detector without masks')
     LoadAnnotations(with_bbox=True, with_mask=masks, box_type=None).transform(loaded)
     rows, columns = image_region(data_sample, *data_sample.network_shape)

@@ -10,16 +10,18 @@ from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.structures.bbox import bbox2roi
 from torch import Tensor, nn
 
+from pit_downstream.utils.errors import InputError
+
 Inputs = dict[str, Any]  # model inputs: 'inputs' (1, 3, H, W) and 'data_samples'
 
 
 def count_classes(model: nn.Module) -> int:
-    """Return the number of object classes of a detector. Raises ValueError if the model does not define it."""
+    """Return the number of object classes of a detector. Raises InputError if the model does not define it."""
     inner = getattr(model, 'roi_head', model)
     head = getattr(inner, 'bbox_head', None) or getattr(inner, 'mask_head', None)
     num_classes = getattr(head[-1] if isinstance(head, nn.ModuleList) else head, 'num_classes', None)
     if num_classes is None:
-        raise ValueError(f'expected a detector with a number of classes, got {type(model).__name__}; choose another '
+        raise InputError(f'expected a detector with a number of classes, got {type(model).__name__}; choose another '
                          'attack or mode')
     return num_classes
 
@@ -51,7 +53,7 @@ def _find_thresholds(cfg: object) -> Iterator[dict]:
 def make_target_logits(model: nn.Module, clean: Inputs) -> Callable[[Inputs], Tensor]:
     """Return a function from inputs to logits (targets, classes), with a last column for the background if it has one.
 
-    Raises ValueError for unsupported detectors.
+    Raises InputError for unsupported detectors.
     """
     if isinstance(getattr(model, 'roi_head', None), StandardRoIHead) and model.with_rpn:
         proposals = model.rpn_head.predict(model.extract_feat(clean['inputs']), clean['data_samples'], rescale=False)
@@ -61,7 +63,7 @@ def make_target_logits(model: nn.Module, clean: Inputs) -> Callable[[Inputs], Te
         return lambda data: model(**data, mode='tensor')[0][-1][0]
     width = getattr(getattr(model, 'bbox_head', None), 'cls_out_channels', None)
     if width is None or hasattr(model, 'roi_head'):
-        raise ValueError(f'expected a detector in one or two stages or a DETR for dag, got {type(model).__name__}; '
+        raise InputError(f'expected a detector in one or two stages or a DETR for dag, got {type(model).__name__}; '
                          'choose another attack')
     return lambda data: torch.cat([_flatten_scores(level, width) for level in model(**data, mode='tensor')[0]])
 
@@ -69,6 +71,6 @@ def make_target_logits(model: nn.Module, clean: Inputs) -> Callable[[Inputs], Te
 def _flatten_scores(level: Tensor, width: int) -> Tensor:
     """Reshape the scores (1, A * width, H, W) of a pyramid level to (targets, width)."""
     if level.shape[1] % width:
-        raise ValueError(f'expected scores apart from boxes for dag, got {level.shape[1]} channels for {width} '
+        raise InputError(f'expected scores apart from boxes for dag, got {level.shape[1]} channels for {width} '
                          'classes; choose another attack')
     return level[0].permute(1, 2, 0).reshape(-1, width)

@@ -7,6 +7,7 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 
 from pit_downstream.det.classes import shown
+from pit_downstream.utils.errors import InputError
 
 
 @HOOKS.register_module()
@@ -19,7 +20,7 @@ class CheckpointClassesHook(Hook):
 
 
 def check_class_names(checkpoint: Mapping[str, Any], classes: Sequence[str], file: str) -> None:
-    """Raise ValueError unless the class names in a checkpoint, if it has any, equal `classes` in the same order.
+    """Raise InputError unless the class names in a checkpoint, if it has any, equal `classes` in the same order.
 
     mmengine saves them as meta.dataset_meta.classes; mmdet 2 saved meta.CLASSES. file: name for the error.
     """
@@ -28,5 +29,5 @@ def check_class_names(checkpoint: Mapping[str, Any], classes: Sequence[str], fil
     if not known or not classes or isinstance(known, str) or tuple(known) == tuple(classes):
         return
     order = 'in another order than' if sorted(map(str, known)) == sorted(map(str, classes)) else 'other than'
-    raise ValueError(f'{file} was trained on the classes {shown(known)}, {order} those of the data: {shown(classes)}. '
+    raise InputError(f'{file} was trained on the classes {shown(known)}, {order} those of the data: {shown(classes)}. '
                      'Set metainfo.classes of the dataset to the names of the checkpoint, in their order.')

@@ -18,6 +18,7 @@ from mmengine.fileio import list_from_file
 from pit_downstream.evaluation.distributed import rank
 from pit_downstream.det.annotation_files import CheckedFile, annotation_path, original_annotations
 from pit_downstream.det.data_checks import LOADERS, class_of, dicts_in
+from pit_downstream.utils.errors import InputError
 
 _log = logging.getLogger(__name__)
 
@@ -36,13 +37,13 @@ def category_ids(categories: Sequence[Mapping], classes: Sequence[str], file: st
         file: Name for the error.
 
     Raises:
-        ValueError: No category or two categories have the name of a class.
+        InputError: No category or two categories have the name of a class.
     """
     names = [category['name'] for category in categories]
     for wrong, found in (('no category', [name for name in classes if name not in names]),
                          ('two categories', [name for name in classes if names.count(name) > 1])):
         if found:
-            raise ValueError(f'{file} has {wrong} named {shown(found)} (categories: {shown(names)}). Set '
+            raise InputError(f'{file} has {wrong} named {shown(found)} (categories: {shown(names)}). Set '
                              'metainfo.classes to names of the file, or correct the file.')
     return [categories[names.index(name)]['id'] for name in classes]
 
@@ -95,7 +96,7 @@ def match_classes(cfg: Config, loaders: Sequence[str], files: Mapping[str, Check
     warning.
 
     Raises:
-        ValueError: An annotation file does not have a class, datasets have different classes, or a head of the
+        InputError: An annotation file does not have a class, datasets have different classes, or a head of the
             model has another number of classes.
     """
     evaluators = {loader: loader.replace('dataloader', 'evaluator') for loader in LOADERS}
@@ -120,11 +121,11 @@ def match_classes(cfg: Config, loaders: Sequence[str], files: Mapping[str, Check
 
 
 def data_classes(cfg: Config, loaders: Sequence[str]) -> tuple[str, ...]:
-    """Return the class names of the datasets in `loaders`. Raises ValueError if they differ."""
+    """Return the class names of the datasets in `loaders`. Raises InputError if they differ."""
     classes = {path: _class_names(path, part) for loader in loaders for path, part in _datasets(cfg, loader)}
     if len(set(classes.values())) > 1:
         lists = '; '.join(f'{path}: {shown(names)}' for path, names in classes.items())
-        raise ValueError(f'Datasets have different metainfo.classes: {lists}. Set the same in all of them.')
+        raise InputError(f'Datasets have different metainfo.classes: {lists}. Set the same in all of them.')
     return next(iter(classes.values()), ())
 
 
@@ -148,7 +149,7 @@ def heads(model: Mapping) -> Iterator[tuple[str, int]]:
 def _require_heads(cfg: Config, count: int) -> None:
     unfit = {path: number for path, number in heads(cfg.model) if number != count}
     if unfit:
-        raise ValueError(
+        raise InputError(
             f'The model is for another number of classes than the {count} of the data: '
             f'{", ".join(f"{path} is {number}" for path, number in unfit.items())}. Set them in the config, or pass '
             f'--cfg-options {" ".join(f"{path}={count}" for path in unfit)}')
@@ -168,11 +169,11 @@ def _check_coco_files(parts: Sequence[Mapping], files: Mapping[str, CheckedFile]
         names = files[path].names
         if not set(classes) <= set(names.values()):
             missing = [name for name in classes if name not in names.values()]
-            raise ValueError(f'{path} has no category named {shown(missing)} (categories: '
+            raise InputError(f'{path} has no category named {shown(missing)} (categories: '
                              f'{shown(names.values())}). {advice(tuple(names.values()))}')
         in_file = tuple(name for name in names.values() if name in classes)
         if cls is not CocoDatasetByName and in_file != tuple(classes):
-            raise ValueError(f'{part["type"]} numbers labels by the order of the categories in {path}, which is '
+            raise InputError(f'{part["type"]} numbers labels by the order of the categories in {path}, which is '
                              f'{shown(in_file)}, but metainfo.classes is {shown(classes)}. List them in one order.')
         _warn_of_others(path, Counter({names[id]: count for id, count in files[path].objects.items()}), classes)
 
@@ -194,10 +195,10 @@ def _check_xml_files(parts: Sequence[Mapping], classes: Sequence[str]) -> None:
                 names.update(name.text for name in ElementTree.parse(file).iterfind('object/name'))
             except (OSError, ElementTree.ParseError) as error:
                 reason = getattr(error, 'strerror', None) or error
-                raise ValueError(f'Annotation file is unreadable: {file} ({reason}). Replace it, or remove {image} '
+                raise InputError(f'Annotation file is unreadable: {file} ({reason}). Replace it, or remove {image} '
                                  f'from {path}.') from error
         if names and not set(names) & set(classes):
-            raise ValueError(f'{path} has no object of metainfo.classes, {shown(classes)} (names: {shown(names)}). '
+            raise InputError(f'{path} has no object of metainfo.classes, {shown(classes)} (names: {shown(names)}). '
                              'Set metainfo.classes to these names.')
         _warn_of_others(path, names, classes)
 
@@ -247,11 +248,11 @@ def _datasets(cfg: Config, loader: str) -> Iterator[tuple[str, Mapping]]:
 def _class_names(path: str, part: Mapping) -> tuple[str, ...]:
     names = class_of(part, DATASETS)._load_metainfo(part.get('metainfo')).get('classes') or ()
     if isinstance(names, str):
-        raise ValueError(f'{path}.metainfo.classes must be a list of names, got {names[:SHOWN]!r}. A tuple of one name '
+        raise InputError(f'{path}.metainfo.classes must be a list of names, got {names[:SHOWN]!r}. A tuple of one name '
                          f"has a comma: ('{names[:SHOWN]}',)")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f'{path}.metainfo.classes has {shown(twice)} twice. Give every class another name.')
+        raise InputError(f'{path}.metainfo.classes has {shown(twice)} twice. Give every class another name.')
     return tuple(names)
 
 

@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from pit_downstream.utils.config_paths import config_folder
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import require_file_to_write, require_folder_to_write
 from pit_downstream.datasets.shapes import ROOT, write_shapes
 from pit_downstream.training.launch import (
@@ -45,15 +46,15 @@ BUNDLED_SETTINGS = {  # detector: name of its settings in configs/_base_/bundled
 def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config:
     """Load `args.config`, apply the shared flags and check that the data of `loaders` exist.
 
-    Raises a one-sentence FileNotFoundError or ValueError before any work is done.
+    Raises InputError before any work.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args.config)
     if not cfg.get('model'):
-        raise ValueError(f'expected the config of a detector, found no model in {args.config}; name a whole config')
+        raise InputError(f'expected the config of a detector, found no model in {args.config}; name a whole config')
     if cfg.model.get('type') == 'ImageClassifier':
-        raise ValueError(f'expected the config of a detector, got {args.config}; train classifiers with '
+        raise InputError(f'expected the config of a detector, got {args.config}; train classifiers with '
                          'tools/train_classifier.py')
     cfg.launcher = args.launcher
     if args.bundled:
@@ -135,11 +136,11 @@ def set_training(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _set_annotations(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply --ann and --images to `cfg`, in place. Raise ValueError unless the test_evaluator is one CocoMetric."""
+    """Apply --ann and --images to `cfg`, in place. Raise InputError unless the test_evaluator is one CocoMetric."""
     evaluator = cfg.get('test_evaluator')
     metrics = [part.get('type') for part in dicts_in(evaluator) if 'type' in part]
     if not isinstance(evaluator, dict) or not issubclass(METRICS.get(metrics[0]) or object, CocoMetric):
-        raise ValueError(f'expected --ann with a config whose test_evaluator is one CocoMetric, got '
+        raise InputError(f'expected --ann with a config whose test_evaluator is one CocoMetric, got '
                          f'{", ".join(map(str, metrics)) or "none"}; name the dataset in the config instead')
     cfg.merge_from_dict({
         'test_dataloader.dataset.data_root': '', 'test_dataloader.dataset.ann_file': args.ann,
@@ -150,7 +151,7 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/test.py to `cfg`, in place."""
     require_folder_to_write(cfg.work_dir, '--work-dir')
     if not 0 <= args.score_thr <= 1:
-        raise ValueError(f'--score-thr must be in 0..1, got {args.score_thr}. Choose another one.')
+        raise InputError(f'--score-thr must be in 0..1, got {args.score_thr}. Choose another one.')
     cfg.load_from = str(checkpoint_file(args.checkpoint))
     report_broken_images(cfg)
     add_hooks(cfg, 'CheckpointClassesHook', 'FiniteDetectorHook')
@@ -167,7 +168,7 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
             backend_args=loader.get('backend_args'))]
     if args.out:
         if not args.out.endswith(('.pkl', '.pickle')):
-            raise ValueError(f'--out is a .pkl file, got {args.out}')
+            raise InputError(f'--out is a .pkl file, got {args.out}')
         require_file_to_write(args.out, '--out')
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=args.out)]
@@ -178,11 +179,11 @@ def training_summary(runner: Runner) -> str:
 
 
 def _require_weights(cfg: Config) -> None:
-    """Raise FileNotFoundError if a local file with pretrained weights of the model is missing."""
+    """Raise InputError if a local file with pretrained weights of the model is missing."""
     for part in dicts_in(cfg.model):
         path = part.get('checkpoint') if part.get('type') == 'Pretrained' else None
         if path and '://' not in path and not Path(path).is_file():
             norms = ' model.backbone.norm_eval=False' if cfg.model.get('backbone', {}).get('norm_eval') else ''
-            raise FileNotFoundError(
+            raise InputError(
                 f'expected pretrained weights, found none at {path}; put them there as data/README.md describes, or '
                 f'train from scratch with --cfg-options model.backbone.init_cfg=None{norms}')

@@ -24,6 +24,7 @@ from PIL import Image, ImageFile, ImageOps
 from pit_downstream.datasets.base import BROKEN, reason_of
 from pit_downstream.datasets.folders import printable, shown
 from pit_downstream.evaluation.distributed import all_gather
+from pit_downstream.utils.errors import InputError
 
 UPRIGHT = ('color', 'grayscale')  # color types for which mmcv applies the EXIF orientation
 CHECKED = ('cv2', 'pillow', 'turbojpeg')  # decoders of formats that PIL also reads
@@ -32,7 +33,7 @@ GRAY_SIDE = 64  # pixels, side of a gray image of unknown size
 MOST_SKIPPED = 1000  # consecutive images: max_refetch of mmengine's BaseDataset, which then raises an Exception
 
 
-class ImageSizeError(ValueError):
+class ImageSizeError(InputError):
     """Mismatch between the size of an image and that in its annotation."""
 
 
@@ -41,9 +42,9 @@ class LoadImageOrSkip(LoadImageFromFile):
     """Image loader of mmcv that reports a broken file instead of training on half of it.
 
     A file is broken if it is missing, unreadable, truncated, damaged, or larger than 179 megapixels (Pillow's limit).
-    on_broken: 'skip' returns None, so that mmengine's dataset draws another training image, and raises ValueError after
+    on_broken: 'skip' returns None, so that mmengine's dataset draws another training image, and raises InputError after
     1000 broken images in succession. 'keep' returns the part that decodes with gray elsewhere, or a gray image if
-    nothing decodes, and stores the reason as 'fault' in the result. 'raise' raises ValueError.
+    nothing decodes, and stores the reason as 'fault' in the result. 'raise' raises InputError.
     """
 
     def __init__(self, *args, on_broken: str = 'skip', **kwargs):
@@ -59,12 +60,12 @@ class LoadImageOrSkip(LoadImageFromFile):
             image, fault = self._decode(content)
         if fault is not None:
             if self.on_broken == 'raise':
-                raise ValueError(fault)
+                raise InputError(fault)
             self._warn(results['img_path'], fault)
             if self.on_broken == 'skip':
                 self._skipped += 1
                 if self._skipped == MOST_SKIPPED:
-                    raise ValueError(f'No readable image among {MOST_SKIPPED} that were drawn for training: '
+                    raise InputError(f'No readable image among {MOST_SKIPPED} that were drawn for training: '
                                      f'{printable(results["img_path"])} ({fault}) is the last of {len(self._warned)} '
                                      'broken files. Replace them, or check data_prefix and data_root.')
                 return None
@@ -212,7 +213,7 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def require_data(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Raise FileNotFoundError, with instructions, if annotation files or image folders of `loaders` are missing.
+    """Raise InputError, with instructions, if annotation files or image folders of `loaders` are missing.
 
     The files of their evaluators are included. Loaders that the config does not have and remote data are not checked.
     """
@@ -221,7 +222,7 @@ def require_data(cfg: Config, loaders: tuple[str, ...]) -> None:
     missing = sorted({str(path) for dataset in datasets for path in _paths(dataset) if not path.exists()})
     if missing:
         root = datasets[0].get('data_root') or '.'
-        raise FileNotFoundError(
+        raise InputError(
             f'expected the dataset under {root}, did not find {", ".join(missing)}; put it there as data/README.md '
             'describes, name another folder with --data DIR, or run with --bundled, which needs no dataset')
 

@@ -9,17 +9,18 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import NonFiniteOutputs
 from pit_downstream.evaluation.distributed import raise_on_all_ranks, is_distributed
 
 
 def require_finite_weights(model: nn.Module, source: object) -> None:
-    """Raise ValueError unless all parameters and BatchNorm statistics are finite. source: name of the weights."""
+    """Raise InputError unless all parameters and BatchNorm statistics are finite. source: name of the weights."""
     norms = [(f'{name}.{key}', buffer) for name, module in model.named_modules()
              if isinstance(module, nn.modules.batchnorm._NormBase) for key, buffer in module.named_buffers()]
     bad = [name for name, value in (*model.named_parameters(), *norms) if not value.isfinite().all()]
     if bad:
-        raise ValueError(f'Weights are not finite: {len(bad)} tensors of {source}, among them {bad[0]}. Take another '
+        raise InputError(f'Weights are not finite: {len(bad)} tensors of {source}, among them {bad[0]}. Take another '
                          'checkpoint.')
 
 

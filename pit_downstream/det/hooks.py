@@ -11,6 +11,7 @@ from pit_downstream.training import image_data as data  # noqa: F401  registers 
 from pit_downstream.training.safe_loading import set_state_dict
 from pit_downstream.training.hooks import EpochSeedHook
 from pit_downstream.training.launch import add_hooks
+from pit_downstream.utils.errors import InputError
 
 
 @HOOKS.register_module()
@@ -26,7 +27,7 @@ class BackboneLoadFromHook(Hook):
         set_state_dict(checkpoint)
         state = checkpoint['state_dict']
         if not state:
-            raise ValueError(f'the checkpoint has no tensors: {runner.cfg.get("load_from")}. Set load_from to a file '
+            raise InputError(f'the checkpoint has no tensors: {runner.cfg.get("load_from")}. Set load_from to a file '
                              'with a state dict.')
         if not any('backbone.' in name for name in state):
             checkpoint['state_dict'] = {f'backbone.{name}': value for name, value in state.items()}

@@ -30,6 +30,7 @@ from mmdet.utils import dist_utils
 from torch import Tensor, nn
 
 from pit_downstream.attacks.objective import LOSS_TYPES
+from pit_downstream.utils.errors import InputError
 
 CLS = {'cls', 'obj', 'conf', 'centerness', 'heatmap', 'det', 'qfl'}  # components of the score of a detection
 BOX = {'bbox', 'box', 'iou', 'xy', 'wh', 'dfl', 'offset', 'off', 'shape', 'loc', 'reg', 'pts', 'l1'}
@@ -45,14 +46,14 @@ def compute_loss(model: nn.Module, data: Mapping[str, Any], loss_type: str, *, s
     """Compute the sum of the losses of `loss_type` (LOSS_TYPES) of the one image in `data`, a scalar.
 
     data: model inputs {'inputs', 'data_samples'}, with gt_instances. seed: of the samplers that pick anchors and
-    proposals, so that the loss is a deterministic function of the pixels. Raises ValueError if the detector has no such
+    proposals, so that the loss is a deterministic function of the pixels. Raises InputError if the detector has no such
     loss.
     """
     with _disable_mask_head(model, wanted=needs_masks(model, loss_type)):
         losses = compute_losses(model, data, seed=seed)
     chosen = [value for key, value in losses.items() if is_loss_of_type(key, loss_type, losses)]
     if not chosen:
-        raise ValueError(f'expected losses of type {loss_type} from the detector, got {", ".join(losses)}; take '
+        raise InputError(f'expected losses of type {loss_type} from the detector, got {", ".join(losses)}; take '
                          f'another of {", ".join(LOSS_TYPES)}')
     return torch.stack(chosen).sum()
 

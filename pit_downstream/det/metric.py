@@ -11,6 +11,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
 from mmengine.config import Config
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Outputs
 from pit_downstream.evaluation.distributed import all_gather
 from pit_downstream.det.annotation_files import original_annotations
@@ -48,16 +49,16 @@ class GatheredMetric:
         for one in outputs.predictions:
             scores = one.pred_instances.scores
             if not scores.isfinite().all():
-                raise ValueError(f'expected finite scores, got NaN or infinity in image {one.img_id}; check the '
+                raise InputError(f'expected finite scores, got NaN or infinity in image {one.img_id}; check the '
                                  'weights')
             self._found[one.img_id] = self.kept(one)
 
     def compute(self) -> dict[str, float]:
-        """Compute the values by name, over the images of all ranks. Raises ValueError without an image."""
+        """Compute the values by name, over the images of all ranks. Raises InputError without an image."""
         found = dict(all_gather(list(self._found.items())))
         self.count = len(found)
         if not found:
-            raise ValueError('expected at least one image, got none; check the data and --limit')
+            raise InputError('expected at least one image, got none; check the data and --limit')
         return self.values({id: found[id] for id in sorted(found)})
 
     def kept(self, one: DetDataSample) -> Any:
@@ -88,12 +89,12 @@ class CocoAP(GatheredMetric):
         found, classes = one.pred_instances, len(self.truth.category_ids)
         kept = {'labels': found.labels.cpu().numpy(), 'scores': found.scores.cpu().numpy()}
         if (kept['labels'] >= classes).any():
-            raise ValueError(f'expected labels of the {classes} classes of the dataset, got {kept["labels"].max()}; '
+            raise InputError(f'expected labels of the {classes} classes of the dataset, got {kept["labels"].max()}; '
                              'set metainfo.classes of test_dataloader.dataset, or take another checkpoint')
         if self.kind == BOXES:
             return kept | {'boxes': found.bboxes.cpu().numpy()}
         if 'masks' not in found:
-            raise ValueError('expected masks from the detector for mask AP, got boxes alone; leave segm out of '
+            raise InputError('expected masks from the detector for mask AP, got boxes alone; leave segm out of '
                              'test_evaluator.metric')
         masks = found.masks
         lengths = encode_mask_results(masks.cpu().numpy()) if isinstance(masks, torch.Tensor) else masks
@@ -104,7 +105,7 @@ class CocoAP(GatheredMetric):
     def values(self, found: Mapping[Any, dict[str, Any]]) -> dict[str, float]:
         numbers = self._evaluated(found)
         if numbers[PLACES['AP']] < 0:
-            raise ValueError(f'expected objects in the {len(found)} images, found none; check the annotation file')
+            raise InputError(f'expected objects in the {len(found)} images, found none; check the annotation file')
         return {f'{self._prefix}{name}': float(numbers[place]) for name, place in PLACES.items() if numbers[place] >= 0}
 
     def _evaluated(self, found: Mapping[Any, dict[str, Any]]) -> np.ndarray:
@@ -156,7 +157,7 @@ class VocAP(GatheredMetric):
         with silence_output():
             value = self._metric.compute_metrics(list(found.values()))['mAP']  # its only unrounded number
         if math.isnan(value):
-            raise ValueError(f'expected objects in the {len(found)} images, found none; check the annotations')
+            raise InputError(f'expected objects in the {len(found)} images, found none; check the annotations')
         return {self.name: float(value)}
 
 
@@ -171,7 +172,7 @@ def config_metrics(cfg: Config, samples: DetectionSamples) -> list[GatheredMetri
     kinds = chosen.get('metric', BOXES)
     wanted = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind in (BOXES, MASKS)]
     if not wanted:
-        raise ValueError(f'expected {BOXES} or {MASKS} in test_evaluator.metric, got {kinds}; add one of them')
+        raise InputError(f'expected {BOXES} or {MASKS} in test_evaluator.metric, got {kinds}; add one of them')
     options = {'most': chosen.get('proposal_nums', MOST), 'thresholds': chosen.get('iou_thrs')}
     truth = config_truth(cfg, samples)
     return [CocoAP(truth, kind, **options) for kind in wanted]
@@ -192,7 +193,7 @@ def _evaluator(cfg: Config) -> dict:
     known = [one for one in every if one.type in ('CocoMetric', 'CocoMetricByName', 'VOCMetric')]
     if not known:
         got = ', '.join(one.type for one in every) or 'none'
-        raise ValueError(f'expected CocoMetric or VOCMetric as test_evaluator, got {got}; to measure '
+        raise InputError(f'expected CocoMetric or VOCMetric as test_evaluator, got {got}; to measure '
                          "COCO's AP, give --cfg-options test_evaluator.type=CocoMetric")
     return known[0].to_dict()
 

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from pit_downstream.evaluation.complexity import complexity
 from pit_downstream.evaluation.model_cost import Facts, device_name, measured
 from pit_downstream.det.predictor import RANDOM, build_detector
+from pit_downstream.utils.errors import InputError
 
 NOTE = 'second stages see what random weights propose; post-processing is timed, not counted'
 
@@ -19,7 +20,7 @@ def detector_facts(cfg: Config, shape: tuple[int, int], *, config: str, device: 
     """Measure the detector of `cfg` with random weights, for images of shape (height, width) before padding.
 
     config: its name in the result. Operations are counted in a real pass over noise, since the number of proposals of a
-    two-stage detector depends on data. Raises ValueError for image sizes that the detector does not support.
+    two-stage detector depends on data. Raises InputError for image sizes that the detector does not support.
     """
     predictor = build_detector(cfg, RANDOM, config=Path(config).stem, device=device)
     model = predictor.model
@@ -27,7 +28,7 @@ def detector_facts(cfg: Config, shape: tuple[int, int], *, config: str, device: 
     try:
         cost = complexity(model, lambda: model(**data, mode='tensor'), split=('backbone',))
     except (RuntimeError, ValueError, IndexError) as error:
-        raise ValueError(f'expected images that {config} takes, got {shape[0]} x {shape[1]}: '
+        raise InputError(f'expected images that {config} takes, got {shape[0]} x {shape[1]}: '
                          f'{(str(error) or type(error).__name__).splitlines()[0]}; give another --shape') from error
     height, width = data['inputs'].shape[-2:]
 

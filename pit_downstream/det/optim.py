@@ -10,6 +10,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
+from pit_downstream.utils.errors import InputError
+
 NO_DECAY = ('pos_embed', 'cls_token')
 BACKBONE = 'backbone.'  # prefix of its parameter names in every detector of mmdet
 
@@ -21,7 +23,7 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float, *, lr_mul
     lr_mult: part of a name -> factor; every part that a parameter's name contains applies.
     layer_decay: additional factor in (0, 1] for each backbone layer between a parameter and the neck (`layer_of`).
     Parameters with fewer than two axes (norms, biases) and those whose name contains a `no_decay` part have no decay.
-    Raises ValueError for a layer_decay outside (0, 1], or below 1 with a backbone without get_layer_depth.
+    Raises InputError for a layer_decay outside (0, 1], or below 1 with a backbone without get_layer_depth.
     """
     _require_layers(model, layer_decay)
     groups = defaultdict(list)
@@ -69,10 +71,10 @@ def _place(model: nn.Module, name: str) -> str:
 
 def _require_layers(model: nn.Module, layer_decay: float) -> None:
     if not 0 < layer_decay <= 1:
-        raise ValueError(f'layer_decay is a factor in (0, 1], got {layer_decay}')
+        raise InputError(f'layer_decay is a factor in (0, 1], got {layer_decay}')
     backbone = getattr(model, 'backbone', None)
     if layer_decay < 1 and not hasattr(backbone, 'get_layer_depth'):
-        raise ValueError('layer_decay needs a backbone with get_layer_depth(name, prefix), got '
+        raise InputError('layer_decay needs a backbone with get_layer_depth(name, prefix), got '
                          f'{type(backbone).__name__}; take PiT or DeepViT, or leave it out')
 
 

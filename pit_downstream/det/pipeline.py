@@ -11,6 +11,7 @@ from mmengine.dataset import Compose
 from torch import Tensor
 
 from pit_downstream.det.data_checks import LoadImageOrSkip, class_of, require_size
+from pit_downstream.utils.errors import InputError
 
 ORDERS = ('bgr', 'rgb')
 
@@ -41,9 +42,9 @@ class TestPipeline:
         places = [place for place, transform in enumerate(built) if isinstance(transform, LoadImageFromFile)]
         if len(places) != 1:
             names = ', '.join(type(transform).__name__ for transform in built)
-            raise ValueError(f'expected one LoadImageFromFile, or a class below it, in the test pipeline, got {names}')
+            raise InputError(f'expected one LoadImageFromFile, or a class below it, in the test pipeline, got {names}')
         if any(isinstance(transform, Normalize) for transform in built):
-            raise ValueError('expected images to be normalized by model.data_preprocessor, got Normalize in the test '
+            raise InputError('expected images to be normalized by model.data_preprocessor, got Normalize in the test '
                              'pipeline; move its numbers there')
         cut = places[0] + 1
         if isinstance(built[places[0]], LoadImageOrSkip):

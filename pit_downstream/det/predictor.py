@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from pit_downstream.utils.checkpoints import digest_tensors, unwrap
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Detections, Instances, NonFiniteOutputs, Outputs, Sample
 from pit_downstream.utils.digests import digest_text
 from pit_downstream.utils.spec import Spec
@@ -151,7 +152,7 @@ class DetectorPredictor:
     def _traced(self, images: Tensor, batch: Batch) -> Outputs:
         from pit_downstream.attention.trace import trace_attention
         if len({sample.target.network_shape for sample in batch.samples}) > 1:
-            raise ValueError('expected network images of one size to trace attention, got several; use batches of one')
+            raise InputError('expected network images of one size to trace attention, got several; use batches of one')
         with trace_attention(self.model.backbone) as seen:
             return Outputs(self.predict(images, batch).predictions, seen)
 
@@ -163,7 +164,7 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
     config: name of the config in records. Records also hold a digest of the loaded tensors, and one of the settings
     that change numbers: the model with its training settings, on which losses depend, its test pipeline, classes and
     evaluator.
-    Raises ValueError if the weights are of another model. Nothing in the file is executed.
+    Raises InputError if the weights are of another model. Nothing in the file is executed.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg, pipeline = cfg.model.to_dict(), test_pipeline(cfg)
@@ -200,7 +201,7 @@ def _load_weights(model: nn.Module, path: Path, classes: Sequence[str]) -> None:
     checkpoint = load(path)
     state = unwrap(checkpoint)
     if not state:
-        raise ValueError(f'the checkpoint has no tensors: {path}. Pass a file with a state dict.')
+        raise InputError(f'the checkpoint has no tensors: {path}. Pass a file with a state dict.')
     require_weights(model, state, path)
     check_class_names(checkpoint, classes, str(path))
     for name in [name for name in state if name.startswith('module.')]:  # saved by DistributedDataParallel
@@ -208,10 +209,10 @@ def _load_weights(model: nn.Module, path: Path, classes: Sequence[str]) -> None:
     try:
         missing = model.load_state_dict(state, strict=False).missing_keys
     except RuntimeError as error:
-        raise ValueError(f'expected weights of the config in {path}, got other ones: '
+        raise InputError(f'expected weights of the config in {path}, got other ones: '
                          f'{" ".join(str(error).split())[:300]}') from error
     if missing:
-        raise ValueError(f'expected weights of the config in {path}, in which {len(missing)} are missing of '
+        raise InputError(f'expected weights of the config in {path}, in which {len(missing)} are missing of '
                          f'{len(model.state_dict())}: {", ".join(missing[:4])} ...; check config and checkpoint')
 
 

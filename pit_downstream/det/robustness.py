@@ -8,6 +8,7 @@ from typing import Any
 from pit_downstream.attacks.base import build_attack
 from pit_downstream.benchmarks import adversarial, detection_attacks
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Metric
 from pit_downstream.results.records import ResultStore, Table
 from pit_downstream.datasets.base import Samples
@@ -43,7 +44,7 @@ def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: S
     The attacked image of one epsilon is not reused for larger ones, because AP is not defined per image.
     """
     if save:
-        raise ValueError('expected --save with a classifier, got it with a detector; tools/show_detections.py makes '
+        raise InputError('expected --save with a classifier, got it with a detector; tools/show_detections.py makes '
                          'images of attacked images')
     done = broadcast(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
     _try(predictor, samples, [one for one in conditions if any(

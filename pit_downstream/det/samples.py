@@ -13,6 +13,7 @@ from mmengine.fileio import LocalBackend, get, get_file_backend
 from mmengine.registry import init_default_scope
 
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.digests import DIGITS, digest_file, digest_files, digest_text
 from pit_downstream.utils.spec import Spec
@@ -36,7 +37,7 @@ class DetectionSamples:
 
     def __init__(self, dataset: BaseDataset, pipeline: TestPipeline, *, spec: Spec, limit: int | None = None):
         if limit is not None and not 1 <= limit <= len(dataset):
-            raise ValueError(f'expected a limit in 1..{len(dataset)}, the number of images, got {limit}')
+            raise InputError(f'expected a limit in 1..{len(dataset)}, the number of images, got {limit}')
         self.dataset, self.pipeline = dataset, pipeline
         words = {'images': len(dataset)} | ({'limit': limit} if limit is not None else {})
         self._spec = Spec.of(spec.name, **{**dict(spec.kwargs), **words})
@@ -109,11 +110,11 @@ def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamp
 def test_pipeline(cfg: Config) -> list[dict]:
     """Return the one test pipeline of `cfg`, as plain dicts."""
     if not cfg.get('test_dataloader'):
-        raise ValueError('expected test_dataloader in the config, got none; name a config with its data')
+        raise InputError('expected test_dataloader in the config, got none; name a config with its data')
     dataset = cfg.test_dataloader.dataset.to_dict()
     found = [part['pipeline'] for part in dicts_in(dataset) if part.get('pipeline')]
     if not found or any(other != found[0] for other in found):
-        raise ValueError(f'expected one pipeline in test_dataloader.dataset, got {len(found)}; give all parts the same')
+        raise InputError(f'expected one pipeline in test_dataloader.dataset, got {len(found)}; give all parts the same')
     return found[0]
 
 
@@ -151,5 +152,5 @@ def _require_different(ids) -> None:
     seen: set[str] = set()
     for id in ids:
         if id in seen:
-            raise ValueError(f'expected image ids that differ, got {id!r} twice; number the images of the parts apart')
+            raise InputError(f'expected image ids that differ, got {id!r} twice; number the images of the parts apart')
         seen.add(id)

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import atomic_path, path_inside, write_atomic
 from pit_downstream.evaluation.corrupting import apply_corruption
 from pit_downstream.evaluation.data_loading import RawBatch, passes
@@ -28,7 +29,7 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
     writes its share. Files are written atomically.
     """
     if format not in FORMATS:
-        raise ValueError(f'format is one of {", ".join(FORMATS)}, got {format!r}')
+        raise InputError(f'format is one of {", ".join(FORMATS)}, got {format!r}')
     folder, plan = Path(folder), [one for one in plan_passes(samples, conditions) if one.work[0][1].corruption]
     ids = [samples.info(index)['img_id'] for index in range(len(samples))]
     names = _names(truth, set(ids), format)
@@ -59,7 +60,7 @@ def _names(truth: GroundTruth, ids: set, format: str) -> dict[Any, str]:
 
 def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, str], seed: int) -> None:
     if batch.unreadable:
-        raise ValueError(f'expected readable images, got one that is not: {batch.unreadable[0]}; fix it')
+        raise InputError(f'expected readable images, got one that is not: {batch.unreadable[0]}; fix it')
     files = [_paths(folder, one, names[target['img_id']]) for target in batch.targets]
     for place, images in enumerate(apply_corruption(batch, [rest for _, rest in one.work], seed)):
         for image, paths in zip(images, files, strict=True):
@@ -73,12 +74,12 @@ def _paths(folder: Path, one: Pass, name: str) -> list[Path]:
 
 
 def _require_same_source(folder: Path, source: Mapping[str, Any]) -> None:
-    """Write FOLDER/source.json. Raise ValueError if it describes other images, which would be mixed with these."""
+    """Write FOLDER/source.json. Raise InputError if it describes other images, which would be mixed with these."""
     path = folder / 'source.json'
     if not path.exists() and rank() == 0:
         write_atomic(path, json.dumps(source, indent=1) + '\n')
     if path.exists() and json.loads(path.read_text()) != source:
-        raise ValueError(f'The folder of --save-images has corrupted images of another dataset, limit or seed: '
+        raise InputError(f'The folder of --save-images has corrupted images of another dataset, limit or seed: '
                          f'{folder}. Name another folder.')
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec
 from pit_downstream.corruptions import corrupt_images
 from pit_downstream.evaluation.corrupting import check_corruption
@@ -16,7 +17,7 @@ class PitCorrupt(BaseTransform):
 
     `dict(type='PitCorrupt', corruption='fog', severity=3)`. The result depends on (seed, img_id, corruption, severity)
     alone and equals that of the measuring tool. severity: 1..5. variant: 'hendrycks' where a corruption has it. order:
-    color order of the pipeline; mmcv loads 'bgr'. Raises LookupError or ValueError for an unknown corruption or
+    color order of the pipeline; mmcv loads 'bgr'. Raises InputError for an unknown corruption or
     severity.
     """
 
@@ -24,7 +25,7 @@ class PitCorrupt(BaseTransform):
                  order: str = 'bgr'):
         check_corruption(Spec.of(corruption, severity=severity, variant=variant))
         if order not in ORDERS:
-            raise ValueError(f'order is one of {", ".join(ORDERS)}, got {order!r}')
+            raise InputError(f'order is one of {", ".join(ORDERS)}, got {order!r}')
         self.corruption, self.severity, self.seed, self.variant = corruption, severity, seed, variant
         self.order = order
 

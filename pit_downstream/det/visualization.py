@@ -51,7 +51,7 @@ class DrawDetectionsHook(Hook):
         self._load = LoadImageOrSkip(on_broken='keep', color_type=color_type, backend_args=backend_args)
 
     def before_test(self, runner) -> None:
-        """Collect image information and output paths. Raises ValueError for a path outside `out_dir`."""
+        """Collect image information and output paths. Raises InputError for a path outside `out_dir`."""
         dataset = runner.test_dataloader.dataset
         self._infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         self._index = {_key(info): index for index, info in enumerate(self._infos)}

@@ -12,6 +12,7 @@ from torch import Tensor
 from pit_downstream import attacks  # noqa: F401  registers them
 from pit_downstream.attacks.base import Attack, Predictors, build_attack
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Classifier, NonFiniteOutputs, Outputs, Predictor
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.spec import Spec
@@ -47,7 +48,7 @@ class KnownOutcomes:
 
 
 def check_attack(spec: Spec | None, predictors: Predictors | None = None) -> None:
-    """Raise LookupError or ValueError unless `spec` has a known attack, its size and no unknown arguments."""
+    """Raise InputError unless `spec` has a known attack, its size and no unknown arguments."""
     if spec is not None:
         build_attack(spec, predictors=predictors)
 
@@ -149,11 +150,11 @@ def _attacked(predictor: Predictor, batch: Batch, attack: Attack, seed: int) -> 
 def _wrong(predictor: Classifier, outputs: Outputs, batch: Batch) -> Tensor:
     """Return misclassified images, bool (B,).
 
-    Raises ValueError for logits that are not finite, since they would count as a success of the attack.
+    Raises InputError for logits that are not finite, since they would count as a success of the attack.
     """
     bad = int((~outputs.predictions.isfinite().all(1)).sum())
     if bad:
-        raise ValueError(f'expected finite logits, got NaN or infinity for {bad} of {len(batch.samples)} images, the '
+        raise InputError(f'expected finite logits, got NaN or infinity for {bad} of {len(batch.samples)} images, the '
                          f'first of which is {batch.samples[0].id}; check the weights')
     return outputs.predictions.argmax(1) != predictor.labels(batch)
 

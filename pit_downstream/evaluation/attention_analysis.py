@@ -15,6 +15,7 @@ from pit_downstream.attention import figures
 from pit_downstream.attention.trace import Trace, trace_attention
 from pit_downstream.backbones.weights import fit, strip_prefix, rename_timm_pools
 from pit_downstream.results.condition import CLEAN
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.digests import digest_files, digest_text
 from pit_downstream.results.records import Record, ResultStore, model_key, to_records
@@ -72,9 +73,9 @@ def list_images(folder: str | Path, *, limit: int | None = None, apart_from: Pat
     paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in SUFFIXES
                    and (apart_from is None or apart_from.resolve() not in path.resolve().parents))
     if not paths:
-        raise ValueError(f'expected images under {folder}, found none; name a folder that holds some')
+        raise InputError(f'expected images under {folder}, found none; name a folder that holds some')
     if limit is not None and limit < 1:
-        raise ValueError(f'limit is a positive number of images, got {limit}')
+        raise InputError(f'limit is a positive number of images, got {limit}')
     if limit is None or limit >= len(paths):
         return paths
     return [paths[i * len(paths) // limit] for i in range(limit)]
@@ -103,7 +104,7 @@ def analyse(predictor: ClassifierPredictor, paths: Sequence[Path], *, batch_size
     Raises UnreadableImage for a missing or damaged file.
     """
     if batch_size < 1 or samples < 1:
-        raise ValueError(f'batch size and samples are positive, got {batch_size} and {samples}')
+        raise InputError(f'batch size and samples are positive, got {batch_size} and {samples}')
     metric, shown = AttentionCollapse(threshold=threshold), []
     batches = [paths[start:start + batch_size] for start in range(0, len(paths), batch_size)]
     for batch in tqdm(batches, desc=predictor.name, unit='batch', disable=None):  # no bar outside a terminal
@@ -127,7 +128,7 @@ def analyze_models(chosen: Sequence[tuple[str, str | None]], paths: Sequence[Pat
     for name, weights in chosen:
         predictor = build_model(name, weights, **options)
         if model_key(predictor.name) in map(model_key, models):
-            raise ValueError(f'expected different models to compare, got {predictor.name} twice; give other weights')
+            raise InputError(f'expected different models to compare, got {predictor.name} twice; give other weights')
         with trace_attention(predictor.model):
             models[predictor.name] = predictor  # fail before any work if a model cannot be built or traced
     return {name: analyse(predictor, paths, batch_size=batch_size, threshold=threshold, samples=samples)
@@ -138,7 +139,7 @@ def chosen_models(model: str, weights: str | None, compare: str | None, compare_
                   ) -> list[tuple[str, str | None]]:
     """Return the (name, weights) pairs of one or two models."""
     if compare_weights and not compare:
-        raise ValueError('expected --compare MODEL with --compare-weights, got no second model; name it')
+        raise InputError('expected --compare MODEL with --compare-weights, got no second model; name it')
     return [(model, weights), (compare, compare_weights)] if compare else [(model, weights)]
 
 
@@ -168,7 +169,7 @@ def write_analyses(analyses: Mapping[str, Analysis], out: Path, *, dataset: str,
         known = store.table(model, viewed, seed=seed)
         before = {record.count for record in known.records} - {analysis.count}
         if before:
-            raise ValueError(f'{store.path} holds {model} on {before.pop()} images of {viewed}, got {analysis.count}; '
+            raise InputError(f'{store.path} holds {model} on {before.pop()} images of {viewed}, got {analysis.count}; '
                              'choose another folder for the results')
         store.add(*(record for record in records(analysis, model=model, dataset=viewed, seed=seed)
                     if record.key not in known))
@@ -197,7 +198,7 @@ def _build_headless(spec: Spec, state: Mapping[str, Tensor], path: str, *, seed:
     """Build a model without a head from backbone weights. `seed` draws tensors that the backbone lacks, all unused."""
     kwargs = {**dict(spec.kwargs), 'num_classes': 0, **({'img_size': img_size} if img_size else {})}
     if spec.name.partition('.')[0] not in timm.list_models():
-        raise LookupError(f'no model named {spec.name!r}. Choose a PiT, DeepViT or ViT for the weights in {path}.')
+        raise InputError(f'no model named {spec.name!r}. Choose a PiT, DeepViT or ViT for the weights in {path}.')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = made(spec, lambda: timm.create_model(spec.name, **kwargs))
@@ -206,7 +207,7 @@ def _build_headless(spec: Spec, state: Mapping[str, Tensor], path: str, *, seed:
     target = model.state_dict()
     fitted, report = fit(state, target, optional=[key for key in target if key.startswith(HEADS)])
     if report.missing or any(key.startswith(TRUNK) for key in report.left):
-        raise ValueError(f'expected the weights of {spec.name} in {path}, got others: {report}')
+        raise InputError(f'expected the weights of {spec.name} in {path}, got others: {report}')
     model.load_state_dict(fitted, strict=False)
     spec = Spec.of(spec.name, **kwargs)
     named = LoadedModel(model, config_preparation(model.pretrained_cfg, spec, img_size), spec, Path(path).name)
@@ -220,7 +221,7 @@ def _read_transformer(path: str) -> dict[str, Tensor]:
         named = strip_prefix(state, stem)
         if 'pos_embed' in named:
             return named
-    raise ValueError(f'expected the weights of a transformer with patches in {path}, found no {STEMS[0]}')
+    raise InputError(f'expected the weights of a transformer with patches in {path}, found no {STEMS[0]}')
 
 
 def _looked_at(trace: Trace) -> dict[str, dict[str, Tensor]]:

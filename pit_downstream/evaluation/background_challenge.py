@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pit_downstream.results.condition import CLEAN
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Predictor, Sample
 from pit_downstream.results.records import Record, ResultStore, Table
 from pit_downstream.datasets.backgrounds import IN9, Challenge
@@ -84,7 +85,7 @@ def _wrong(predictor: Predictor, foregrounds: Tensor, masks: Tensor, backgrounds
     batch = predictor.collate([Sample('', image, answers) for image in pasted])
     logits = predictor.predict(batch.images, batch).predictions
     if not logits.isfinite().all():
-        raise ValueError('expected finite logits, got NaN or infinity; check the weights, or measure without --amp')
+        raise InputError('expected finite logits, got NaN or infinity; check the weights, or measure without --amp')
     errors = answer_errors(logits, [answers] * len(pasted))
     return errors.view(len(foregrounds), -1).any(1).cpu()
 
@@ -119,7 +120,7 @@ class _Run:
         device = backgrounds.device
         for index, mask in zip(chosen, masks, strict=True):
             if mask.shape != images.shape[-2:]:
-                raise ValueError(f'expected a mask of {_size(images)} for {self.challenge.samples.ids[index]}, as its '
+                raise InputError(f'expected a mask of {_size(images)} for {self.challenge.samples.ids[index]}, as its '
                                  f'image, got {_size(mask)}; give a model of 224 pixels, for which they were made')
         answers = self.challenge.samples.targets[chosen[0]]
         return fooled_by_any(self.predictor, images.to(device), torch.stack(masks)[:, None].to(device), backgrounds,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Outputs, Sample
 from pit_downstream.datasets.base import View
 
@@ -23,7 +24,7 @@ AMP = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 class Preparation:
     """Preprocessing of a model: the view of an image, then (image - mean) / std per channel, image in [0, 1].
 
-    Use mean 0 and std 1 for a model that normalizes its inputs itself. Raises ValueError for values that are not valid
+    Use mean 0 and std 1 for a model that normalizes its inputs itself. Raises InputError for values that are not valid
     for images in [0, 1].
     """
 
@@ -34,11 +35,11 @@ class Preparation:
     def __post_init__(self) -> None:
         for name, values in (('mean', self.mean), ('std', self.std)):
             if len(values) != 3 or not all(math.isfinite(value) for value in values):
-                raise ValueError(f'{name} must be three finite numbers, got {tuple(values)}. Pass one per channel.')
+                raise InputError(f'{name} must be three finite numbers, got {tuple(values)}. Pass one per channel.')
         if max(self.mean) > 1:
-            raise ValueError(f'mean is for images in [0, 1], got {tuple(self.mean)}. Divide mean and std by 255.')
+            raise InputError(f'mean is for images in [0, 1], got {tuple(self.mean)}. Divide mean and std by 255.')
         if min(self.std) <= 0:
-            raise ValueError(f'std must be positive, got {tuple(self.std)}. For no normalization use mean 0 and std 1.')
+            raise InputError(f'std must be positive, got {tuple(self.std)}. For no normalization use mean 0 and std 1.')
 
     def __str__(self) -> str:
         return (f'preprocessing: {self.view}, {self.normalization} (change it with --preprocess, --img-size, --mean, '
@@ -79,7 +80,7 @@ class ClassifierPredictor:
                  search: str | None = None, compiled: bool = False, class_names: tuple[str, ...] | None = None):
         wrong = [kind for kind in (amp, search) if kind not in (None, *AMP)]
         if wrong:
-            raise ValueError(f'amp is one of {", ".join(AMP)}, got {wrong[0]!r}')
+            raise InputError(f'amp is one of {", ".join(AMP)}, got {wrong[0]!r}')
         self.model, self.preparation, self.name = model.eval(), preparation, name
         self.class_names = class_names
         self.device = next((tensor.device for tensor in model.parameters()), torch.device('cpu'))
@@ -125,17 +126,17 @@ class ClassifierPredictor:
             with torch.autocast(self.device.type, amp, enabled=amp is not None):
                 logits = (forward or self._forward)((images - self._mean) / self._std)
         except AssertionError as error:  # raised by timm's fixed-size models for other sizes
-            raise ValueError(f'expected images that {self.name} takes, got {images.shape[-2]} x {images.shape[-1]}: '
+            raise InputError(f'expected images that {self.name} takes, got {images.shape[-2]} x {images.shape[-1]}: '
                              f'{error}; set --img-size, or another --preprocess than none') from error
         return logits.float()
 
     def classes(self) -> int:
         """Return the number of classes, from one black image of the model's size (96 pixels for a native view).
 
-        Raises ValueError if the model does not accept such images, or returns features in place of logits.
+        Raises InputError if the model does not accept such images, or returns features in place of logits.
         """
         if getattr(self.model, 'num_classes', None) == 0:  # timm's convention for a network without a head
-            raise ValueError(f'expected a classifier, got the features of {self.name}: num_classes=0. Give the '
+            raise InputError(f'expected a classifier, got the features of {self.name}: num_classes=0. Give the '
                              'number of classes, or leave it out')
         side = self.view.size or 96
         normalized = (torch.zeros(1, 3, side, side, device=self.device) - self._mean) / self._std
@@ -143,18 +144,18 @@ class ClassifierPredictor:
             with torch.no_grad():
                 logits = self.model(normalized)
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise ValueError(f'expected a classifier of {side} x {side} images, got an error of {self.name}: '
+            raise InputError(f'expected a classifier of {side} x {side} images, got an error of {self.name}: '
                              f'{str(error).splitlines()[0]}; check --model, --img-size and --preprocess') from error
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             got = f'shape {tuple(logits.shape)}' if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f'expected logits (B, classes) from {self.name}, got {got}; give a classifier')
+            raise InputError(f'expected logits (B, classes) from {self.name}, got {got}; give a classifier')
         return logits.shape[1]
 
     @contextmanager
     def tracing(self) -> Iterator['Trace']:
         """Trace the attention of every pass in the block, differentiable if the pass is.
 
-        A compiled model runs uncompiled in the block. Raises ValueError for a model that cannot be traced.
+        A compiled model runs uncompiled in the block. Raises InputError for a model that cannot be traced.
         """
         from pit_downstream.attention.trace import trace_attention
         forward, self._forward = self._forward, self.model

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from pit_downstream.utils.errors import InputError
+
 ATEN = torch.ops.aten
 FUSED_ON_CPU = ATEN._scaled_dot_product_flash_attention_for_cpu  # missing from torch's table, which would count 0
 FUSED = {FUSED_ON_CPU, ATEN._scaled_dot_product_flash_attention, ATEN._scaled_dot_product_efficient_attention,
@@ -68,7 +70,7 @@ def classifier_complexity(model: nn.Module, height: int, width: int) -> Complexi
     """Compute the cost of a model for images (1, 3, height, width).
 
     A copy runs on the meta device, without memory or arithmetic. If it needs tensor values, which that device lacks, it
-    runs on the CPU. Raises ValueError if the model does not accept this size.
+    runs on the CPU. Raises InputError if the model does not accept this size.
     """
     for device in ('meta', 'cpu'):
         copied = deepcopy(model).eval().requires_grad_(False).to(device)
@@ -79,7 +81,7 @@ def classifier_complexity(model: nn.Module, height: int, width: int) -> Complexi
             refused = error
         else:
             return complexity(copied, partial(copied, images))
-    raise ValueError(f'expected a size that the model takes, got {height} x {width}: '
+    raise InputError(f'expected a size that the model takes, got {height} x {width}: '
                      f'{(str(refused) or type(refused).__name__).splitlines()[0]}; give another --shape') from refused
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec
 from pit_downstream.corruptions.base import MIN_SIDE, corrupt_strengths, find_entry
 from pit_downstream.corruptions.jpeg import apply_jpeg
@@ -24,16 +25,16 @@ def arguments(spec: Spec) -> tuple[str, ...]:
 
 
 def check_corruption(spec: Spec | None) -> None:
-    """Raise LookupError or ValueError unless `spec` has a known corruption, its strength and no unknown arguments."""
+    """Raise InputError unless `spec` has a known corruption, its strength and no unknown arguments."""
     if spec is None:
         return
     own = arguments(spec)
     unknown = [key for key, _ in spec.kwargs if key not in (*ARGUMENTS, *own)]
     if unknown:
-        raise ValueError(f'expected {", ".join((*ARGUMENTS, *own))} as arguments of a corruption, got {unknown[0]} in '
+        raise InputError(f'expected {", ".join((*ARGUMENTS, *own))} as arguments of a corruption, got {unknown[0]} in '
                          f'{spec}')
     if spec.get('order') not in (None, 'bgr'):
-        raise ValueError(f"expected order='bgr' or none in a corruption, got {spec}")
+        raise InputError(f"expected order='bgr' or none in a corruption, got {spec}")
     _strength(spec)
 
 
@@ -42,13 +43,13 @@ def _strength(spec: Spec) -> Any:
     entry = find_entry(spec.name, spec.get('variant'))
     own = {key: value for key, value in spec.kwargs if key in arguments(spec)}
     if own and spec.get('severity') is not None:
-        raise ValueError(f'expected a severity or {", ".join(own)}, got both in {spec}; leave one out')
+        raise InputError(f'expected a severity or {", ".join(own)}, got both in {spec}; leave one out')
     if own:
         return entry.about['given'](**{key: float(value) if isinstance(value, Fraction) else value
                                        for key, value in own.items()})
     strengths = entry.about['strengths']
     if spec.get('severity') not in range(1, len(strengths) + 1):
-        raise ValueError(f'severity must be in 1..{len(strengths)}, got {spec.get("severity")} in {spec}. For clean '
+        raise InputError(f'severity must be in 1..{len(strengths)}, got {spec.get("severity")} in {spec}. For clean '
                          'images omit the corruption.')
     return strengths[spec.get('severity') - 1]
 
@@ -65,7 +66,7 @@ def apply_corruption(batch: RawBatch, conditions: Sequence[Condition], seed: int
         return
     if len(batch) and min(batch.images.shape[-2:]) < MIN_SIDE:
         height, width = batch.images.shape[-2:]
-        raise ValueError(f'expected images of {MIN_SIDE} pixels a side or more under a corruption, got {height} x '
+        raise InputError(f'expected images of {MIN_SIDE} pixels a side or more under a corruption, got {height} x '
                          f'{width} in {batch.ids[0]}; take it out of the dataset, or measure without corruptions')
     backwards = specs[0].get('order') == 'bgr'
     seen = batch.images.flip(1) if backwards else batch.images

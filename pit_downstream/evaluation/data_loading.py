@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pit_downstream.datasets.base import Samples, UnreadableImage
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Predictor, Sample
 from pit_downstream.utils.rng import BatchRng
 
@@ -65,7 +66,7 @@ def passes(sources: Sequence[Samples], *, indices: Sequence[Sequence[int]], batc
 
 
 def _unpacked(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
-    """Yield the batches. If a worker was killed, raise ValueError with the flags to change.
+    """Yield the batches. If a worker was killed, raise InputError with the flags to change.
 
     torch reports an exception in a worker as 'in DataLoader worker process', a killed worker as 'DataLoader worker (pid
     ...)'.
@@ -76,7 +77,7 @@ def _unpacked(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
     except RuntimeError as error:
         if 'DataLoader worker (pid' not in str(error):
             raise
-        raise ValueError('A worker process was killed, usually because memory is too small (/dev/shm in a container). '
+        raise InputError('A worker process was killed, usually because memory is too small (/dev/shm in a container). '
                          'Run with fewer --workers or a smaller --batch-size.') from error
 
 
@@ -142,10 +143,10 @@ def draw_batches(predictor: Predictor, samples: Sequence[Sample], *, count: int,
                  allow_missing: int = 0) -> Iterator[Batch]:
     """Yield `count` batches of `size` samples drawn at random, for the training of a patch.
 
-    Up to `allow_missing` unreadable images are replaced by the next readable ones; one more raises ValueError.
+    Up to `allow_missing` unreadable images are replaced by the next readable ones; one more raises InputError.
     """
     if count < 1 or not isinstance(size, int):
-        raise ValueError(f'expected 1 step or more and a number as batch size, got {count} and {size}')
+        raise InputError(f'expected 1 step or more and a number as batch size, got {count} and {size}')
     unreadable: dict[int, UnreadableImage] = {}
 
     def read_sample(start: int) -> Sample:
@@ -158,7 +159,7 @@ def draw_batches(predictor: Predictor, samples: Sequence[Sample], *, count: int,
                 if len(unreadable) > allow_missing:
                     break
                 _log.warning('left out: %s', error)
-        raise ValueError(f'Unreadable images: {len(unreadable)} of {len(samples)}, among them '
+        raise InputError(f'Unreadable images: {len(unreadable)} of {len(samples)}, among them '
                          f'{next(reversed(unreadable.values()))}. Replace them, or give --allow-missing N.')
     for step in range(count):
         chosen = BatchRng(seed, [('dpatch', step)]).integers(0, len(samples), (1, size))[0].tolist()

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.slurm import env_world_size, step_env
 
 T = TypeVar('T')
@@ -25,12 +26,12 @@ def init_distributed(device: str) -> torch.device:
     With several processes on GPUs, each has a separate GPU. See `device_of` and `rank_env`.
 
     Raises:
-        ValueError: There are more processes than GPUs, or `device` is one GPU for several processes.
+        InputError: There are more processes than GPUs, or `device` is one GPU for several processes.
     """
     chosen = device_of(device)
     if env_world_size() > 1 or is_distributed():
         if chosen.index is not None:
-            raise ValueError(f'expected --device {chosen.type} for several processes, got {device}; each takes the GPU '
+            raise InputError(f'expected --device {chosen.type} for several processes, got {device}; each takes the GPU '
                              'of its rank')
         if not is_distributed():
             rank_env(gpus=chosen.type == 'cuda')
@@ -49,14 +50,14 @@ def rank_env(*, gpus: bool) -> None:
     from 0.
 
     Raises:
-        ValueError: On every rank, if variables are missing, two processes would share a GPU, or the tasks of a Slurm
+        InputError: On every rank, if variables are missing, two processes would share a GPU, or the tasks of a Slurm
             step run different commands.
     """
     by_slurm = step_env()
     os.environ.update(by_slurm)
     missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
     if missing:
-        raise ValueError(f'expected {", ".join(missing)} in the environment of several processes; start them with '
+        raise InputError(f'expected {", ".join(missing)} in the environment of several processes; start them with '
                          'torchrun or srun, or unset WORLD_SIZE for one')
     place = 'cpu'
     if gpus:
@@ -66,10 +67,10 @@ def rank_env(*, gpus: bool) -> None:
     places, commands = zip(*_exchange((place, ' '.join(sys.argv) if by_slurm else '')), strict=True)
     shared = [one for one in dict.fromkeys(places) if gpus and places.count(one) > 1]
     if shared:
-        raise ValueError(f'expected a GPU for each process, got {places.count(shared[0])} processes on {shared[0]}; '
+        raise InputError(f'expected a GPU for each process, got {places.count(shared[0])} processes on {shared[0]}; '
                          'start fewer, or run with --device cpu')
     if len(set(commands)) > 1:
-        raise ValueError(f'expected one command in all {len(commands)} tasks of the Slurm step, which share its work, '
+        raise InputError(f'expected one command in all {len(commands)} tasks of the Slurm step, which share its work, '
                          'got several; for separate runs unset SLURM_STEP_NUM_TASKS in each task')
 
 
@@ -88,18 +89,18 @@ def _exchange(item: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 def device_of(device: str) -> torch.device:
-    """Return the device. 'auto' is a GPU if available. Raises ValueError for an unavailable device."""
+    """Return the device. 'auto' is a GPU if available. Raises InputError for an unavailable device."""
     kind = ('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device
     try:
         chosen = torch.device(kind)
     except RuntimeError as error:
-        raise ValueError(f"expected a device like cpu, cuda or cuda:1, got {device!r}") from error
+        raise InputError(f"expected a device like cpu, cuda or cuda:1, got {device!r}") from error
     if chosen.type not in ('cpu', 'cuda'):
-        raise ValueError(f'expected a device like cpu, cuda or cuda:1, got {device!r}, on which nothing here was tried')
+        raise InputError(f'expected a device like cpu, cuda or cuda:1, got {device!r}, on which nothing here was tried')
     if chosen.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'expected a GPU for {device}, torch finds none here; run with --device cpu')
+        raise InputError(f'expected a GPU for {device}, torch finds none here; run with --device cpu')
     if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f'expected one of the {torch.cuda.device_count()} GPUs here, got {device!r}; the first is '
+        raise InputError(f'expected one of the {torch.cuda.device_count()} GPUs here, got {device!r}; the first is '
                          'cuda:0')
     return chosen
 
@@ -136,7 +137,7 @@ def all_gather(items: list[T]) -> list[T]:
     return [item for part in parts for item in part]
 
 
-def raise_on_all_ranks(refusal: ValueError | None) -> None:
+def raise_on_all_ranks(refusal: InputError | None) -> None:
     """Raise on every rank if any rank has an error. Collective. Ranks without an error raise the first one."""
     refusals = all_gather([] if refusal is None else [refusal])
     if refusals:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from pit_downstream.attacks.base import Predictors
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Metric, Outputs, Predictor
 from pit_downstream.results.records import Record, to_records
 from pit_downstream.utils.spec import Spec
@@ -87,7 +88,7 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
         counter: Builds the counter of a pass from (predictor, pass, metrics, seed), `MetricAccumulators` by default.
 
     Raises:
-        ValueError: A pass has more than `allow_missing` unreadable images. The message has their names. Records cover
+        InputError: A pass has more than `allow_missing` unreadable images. The message has their names. Records cover
             the readable images, whose number is their count.
     """
     done = frozenset(done)
@@ -98,7 +99,7 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
     device = torch.device(getattr(predictor, 'device', 'cpu'))
     size = START.get(device.type, START['cpu']) if batch_size == 'auto' else int(batch_size)
     if workers < 0 or size < 1:
-        raise ValueError(f'expected workers from 0 up and a batch size from 1 up, got {workers} and {size}')
+        raise InputError(f'expected workers from 0 up and a batch size from 1 up, got {workers} and {size}')
     walker = PassRunner(device, size, halve=batch_size == 'auto')
     said: dict[int, set[str]] = {}
     counter = counter or partial(MetricAccumulators, predictors=predictors)
@@ -127,7 +128,7 @@ def plan_passes(samples: Samples, conditions: Iterable[Condition], predictors: P
     """Group conditions into passes.
 
     Conditions that differ only in severity share a pass, and so do those that differ only in the attack's epsilon, in
-    rising order. Corrupted images stored on disk have one pass each. Raises LookupError or ValueError for a corruption,
+    rising order. Corrupted images stored on disk have one pass each. Raises InputError for a corruption,
     severity or attack that does not exist.
     """
     groups: dict[tuple, Pass] = {}
@@ -160,12 +161,12 @@ class PassRunner:
         self.device, self.size, self.halve = device, size, halve
 
     def walk(self, one: Pass, batches: Iterable[RawBatch], counter: Counter, bar: tqdm
-             ) -> tuple[list[UnreadableImage], ValueError | None]:
+             ) -> tuple[list[UnreadableImage], InputError | None]:
         """Return unreadable images, and the error that ended the pass, which must be shared with other ranks first."""
         unreadable: list[UnreadableImage] = []
         try:
             self._walk(one, batches, counter, bar, unreadable)
-        except ValueError as refusal:
+        except InputError as refusal:
             return unreadable, refusal
         return unreadable, None
 
@@ -265,7 +266,7 @@ def _require_readable(unreadable: list[UnreadableImage], allowed: int) -> None:
     if len(unreadable) > allowed:
         shown = ', '.join(f'{one.id} ({one.reason})' for one in unreadable[:8])
         more = f' and {len(unreadable) - 8} more' if len(unreadable) > 8 else ''
-        raise ValueError(f'expected readable images, got {len(unreadable)} that are not: {shown}{more}; fix them, or '
+        raise InputError(f'expected readable images, got {len(unreadable)} that are not: {shown}{more}; fix them, or '
                          f'leave them out with --allow-missing {len(unreadable)}')
 
 

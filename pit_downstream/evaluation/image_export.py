@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import atomic_path, path_inside, write_atomic
 from pit_downstream.results.records import model_key
 
@@ -25,29 +26,29 @@ class Gallery:
     """A folder with one subfolder per condition and one NumPy file per image, float32 (3, H, W) in [0, 1].
 
     It includes the images without the attack. The folder belongs to one model, dataset and seed, recorded in
-    about.json. Raises ValueError if the folder belongs to others.
+    about.json. Raises InputError if the folder belongs to others.
     """
 
     def __init__(self, folder: str | Path, *, model: str, dataset: str, seed: int):
         self.folder = Path(folder)
         about, path = {'model': model_key(model), 'dataset': dataset, 'seed': seed}, self.folder / 'about.json'
         if path.exists() and json.loads(path.read_text()) != about:
-            raise ValueError(f'expected a folder for the images of {model} on {dataset} with seed {seed}, got '
+            raise InputError(f'expected a folder for the images of {model} on {dataset} with seed {seed}, got '
                              f'{self.folder}, which holds those of others; name another with --save DIR')
         write_atomic(path, json.dumps(about) + '\n')  # atomic, as other ranks may read it
 
     def path(self, condition: Condition, id: str) -> Path:
-        """Return the path of a saved image. Raises ValueError for an id that leaves the folder of the condition."""
+        """Return the path of a saved image. Raises InputError for an id that leaves the folder of the condition."""
         folder = self._place(condition)
         path_inside(self.folder, folder.name)
         return path_inside(folder, f'{id}.npy')
 
     def require(self, done: Mapping[Condition, Sequence[str]]) -> None:
-        """Raise ValueError unless the images with these ids, which are not attacked again, are saved."""
+        """Raise InputError unless the images with these ids, which are not attacked again, are saved."""
         for condition, ids in done.items():
             missing = sum(not self.path(condition, id).exists() for id in ids)
             if missing:
-                raise ValueError(f'expected in {self.folder} the images that were attacked before, found {missing} '
+                raise InputError(f'expected in {self.folder} the images that were attacked before, found {missing} '
                                  f'missing of {condition}; to attack and save them again, begin another --store DIR')
 
     def keep(self, condition: Condition, images: Tensor, ids: Sequence[str], *, only: Sequence[bool] | None = None
@@ -74,7 +75,7 @@ class Gallery:
         """
         shown = [id for id in ids if self.path(condition, id).exists()][:SHOWN]
         if not shown:
-            raise ValueError(f'expected saved images of {condition} in {self.folder}, found none')
+            raise InputError(f'expected saved images of {condition} in {self.folder}, found none')
         pairs = [(self.read(Condition(condition.corruption), id), self.read(condition, id)) for id in shown]
         rows = [torch.cat([before, after, (.5 + CONTRAST * (after - before)).clamp(0, 1)], 2)
                 for before, after in pairs]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Metric, Predictor
 from pit_downstream.utils.provenance import provenance, write_provenance
 from pit_downstream.results.records import CONTENT, Record, ResultStore, Table
@@ -19,7 +20,7 @@ def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, m
 
     Results already in `store` under these names and this seed are not measured again. Rank 0 appends the records after
     each pass and a description of each run to runs.jsonl beside them. For a condition with images on disk, a record
-    stores the digest of their content. `options` are those of `measure_passes`. Raises ValueError if that content
+    stores the digest of their content. `options` are those of `measure_passes`. Raises InputError if that content
     differs from the images measured before.
     """
     conditions = list(conditions)
@@ -50,7 +51,7 @@ def _contents(store: ResultStore, predictor: Predictor, samples: Samples, condit
         contents[condition] = Record(predictor.name, samples.name, condition, CONTENT, 1., len(source), seed,
                                      source.files)
         if before.get(condition, source.files) != source.files:
-            refusal = refusal or ValueError(
+            refusal = refusal or InputError(
                 f'the images of {condition} in {source.root} are not those that were measured: their content has the '
                 f'digest {source.files}, recorded is {before[condition]}. Use another --store, or name the set anew '
                 'with --set NAME.')

@@ -107,7 +107,7 @@ def classifier_facts(predictor: ClassifierPredictor, shape: tuple[int, int] | No
                      repeats: int = 10) -> Facts:
     """Compute and measure the cost of a classifier on its device.
 
-    `shape` is (height, width), by default the model's input size. With repeats=0 nothing is measured. Raises ValueError
+    `shape` is (height, width), by default the model's input size. With repeats=0 nothing is measured. Raises InputError
     for a shape that the model does not accept.
     """
     side = predictor.view.size or 224

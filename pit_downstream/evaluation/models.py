@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pit_downstream.utils.checkpoints import WRAPPERS, digest_tensors, unwrap
 from pit_downstream.results.records import model_key
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.datasets.base import View
 from pit_downstream.evaluation.class_names import class_names
@@ -62,19 +63,19 @@ def build_classifier(text: str, *, weights: str | Path | None = None, seed: int 
         options: preprocess, mean, std, device, amp, search, compiled of `as_predictor`.
 
     Raises:
-        ValueError, LookupError, FileNotFoundError: The model, its weights or an option is not available.
+        InputError: The model, its weights or an option is not available.
     """
     spec = Spec.parse(text)
     if spec.get('weights') is not None:
         if weights is not None:
-            raise ValueError(f'weights are given twice: {weights} and {spec}. Leave one of them out.')
+            raise InputError(f'weights are given twice: {weights} and {spec}. Leave one of them out.')
         weights, spec = str(spec.get('weights')), spec.without('weights')
     taken = [key for key, _ in spec.kwargs if key in _ADDED]
     if taken:
-        raise ValueError(f'the argument {taken[0]!r} of {spec} is reserved for names in records. Rename it, or use '
+        raise InputError(f'the argument {taken[0]!r} of {spec} is reserved for names in records. Rename it, or use '
                          'the flag of that name.')
     if img_size is not None and img_size < 1:
-        raise ValueError(f'img_size must be positive, got {img_size}. Pass the side of the images in pixels.')
+        raise InputError(f'img_size must be positive, got {img_size}. Pass the side of the images in pixels.')
     with torch.random.fork_rng(devices=[]):  # random weights are drawn only here
         named = _build(spec, None if weights is None else str(weights), img_size, seed)
     return as_predictor(named, img_size=img_size, class_names=class_names(named.model, weights), **options)
@@ -94,9 +95,9 @@ def as_predictor(named: LoadedModel, *, preprocess: str = 'model', img_size: int
         amp, search, compiled, class_names: See ClassifierPredictor.
     """
     if preprocess not in PREPROCESS:
-        raise ValueError(f'preprocess must be one of {", ".join(PREPROCESS)}, got {preprocess!r}. Choose one of them.')
+        raise InputError(f'preprocess must be one of {", ".join(PREPROCESS)}, got {preprocess!r}. Choose one of them.')
     if preprocess == 'none' and img_size is not None:
-        raise ValueError(f'img_size {img_size} contradicts preprocess none, which keeps the size of images. Leave one '
+        raise InputError(f'img_size {img_size} contradicts preprocess none, which keeps the size of images. Leave one '
                          'of them out.')
     preparation = named.preparation
     if preprocess == 'none':
@@ -149,12 +150,12 @@ def _build(spec: Spec, weights: str | None, img_size: int | None, seed: int) -> 
 
 
 def _timm_spec(spec: Spec, img_size: int | None) -> Spec:
-    """Add `img_size` to the arguments of a fixed-size model. Raises LookupError for an unknown name."""
+    """Add `img_size` to the arguments of a fixed-size model. Raises InputError for an unknown name."""
     from pit_downstream import backbones  # noqa: F401  registers our models with timm
     known = timm.list_models() + timm.list_pretrained()
     if not spec.name.startswith(_REMOTE) and spec.name.split('.')[0] not in known:
         near = get_close_matches(spec.name, known, n=3) or ['pit_s', 'resnet50', 'torchvision:resnet50']
-        raise LookupError(f'no model named {spec.name!r}; did you mean {", ".join(near)}?')
+        raise InputError(f'no model named {spec.name!r}; did you mean {", ".join(near)}?')
     if img_size is None:
         return spec
     sized = Spec.of(spec.name, **{**dict(spec.kwargs), 'img_size': img_size})
@@ -196,11 +197,11 @@ def _torchvision(name: str, spec: Spec, weights: str, img_size: int | None) -> L
     from torchvision.models import get_model, get_model_weights, list_models
     if name not in list_models():
         near = get_close_matches(name, list_models(), n=3) or ['resnet50']
-        raise LookupError(f'no model named {name!r} in torchvision; did you mean {", ".join(near)}?')
+        raise InputError(f'no model named {name!r} in torchvision; did you mean {", ".join(near)}?')
     published = get_model_weights(name).DEFAULT
     preset = published.transforms()
     if not hasattr(preset, 'crop_size'):
-        raise ValueError(f'expected a classifier of images, got torchvision:{name}, which is none')
+        raise InputError(f'expected a classifier of images, got torchvision:{name}, which is none')
     kwargs, label = dict(spec.kwargs), weights
     if weights == 'pretrained':
         label, classes = str(published), len(published.meta['categories'])
@@ -219,18 +220,18 @@ def _torchvision(name: str, spec: Spec, weights: str, img_size: int | None) -> L
 def _function(module: str, function: str, spec: Spec, weights: str | None, img_size: int | None) -> LoadedModel:
     """Build a model by a custom function, with preprocessing from its `pretrained_cfg` or ImageNet's by default."""
     if weights == 'random':
-        raise ValueError(f'weights of {spec.name} cannot be drawn: the function returns them. Leave --weights out, or '
+        raise InputError(f'weights of {spec.name} cannot be drawn: the function returns them. Leave --weights out, or '
                          'pass a checkpoint file.')
     try:
         make = getattr(importlib.import_module(module), function)
     except (ModuleNotFoundError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name):
             raise  # the module exists, an import inside it failed
-        raise LookupError(f'no function {function!r} in the module {module!r}: {error}; run where Python finds it, or '
-                          'set PYTHONPATH') from error
+        raise InputError(f'no function {function!r} in the module {module!r}: {error}; run where Python finds it, or '
+                         'set PYTHONPATH') from error
     model, label = make(**dict(spec.kwargs)), CUSTOM
     if not isinstance(model, nn.Module):
-        raise ValueError(f'expected {spec.name} to return a torch module, got {type(model).__name__}')
+        raise InputError(f'expected {spec.name} to return a torch module, got {type(model).__name__}')
     if weights not in (None, 'pretrained'):
         state, label = read_weights(weights), Path(weights).name
         _loaded(spec, weights, lambda: model.load_state_dict(state))
@@ -245,22 +246,22 @@ def _function(module: str, function: str, spec: Spec, weights: str | None, img_s
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Return the state dict of a .pth or .safetensors checkpoint: EMA weights first, without DDP's prefix.
 
-    Entries without tensors are skipped. Nothing in the file is executed. Raises ValueError for a file without tensors.
+    Entries without tensors are skipped. Nothing in the file is executed. Raises InputError for a file without tensors.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'expected weights in {path}, found no such file; give a file, or one of '
-                                f'{", ".join(WEIGHTS)}')
+        raise InputError(f'expected weights in {path}, found no such file; give a file, or one of '
+                         f'{", ".join(WEIGHTS)}')
     try:
         checkpoint = safetensors.torch.load_file(path) if path.suffix == '.safetensors' else torch.load(
             path, map_location='cpu', weights_only=True)
         state = clean_state_dict(unwrap(checkpoint))
     except _UNLOADABLE as error:
-        raise ValueError(f'expected a checkpoint that loads without running code, got {path}: '
+        raise InputError(f'expected a checkpoint that loads without running code, got {path}: '
                          f'{_first_line(error)}; save a plain state dict') from error
     if not state:
         entries = ', '.join(map(str, checkpoint))[:200]
-        raise ValueError(f'the checkpoint has no tensors: {path} (entries: {entries or "none"}). Pass a file with a '
+        raise InputError(f'the checkpoint has no tensors: {path} (entries: {entries or "none"}). Pass a file with a '
                          f'state dict, alone or under one of {", ".join(WRAPPERS)}.')
     return state
 
@@ -289,24 +290,24 @@ def config_preparation(config: dict, spec: Spec, img_size: int | None) -> Prepar
     data = resolve_data_config(pretrained_cfg=dict(config), args={'img_size': side})
     _, height, width = data['input_size']
     if height != width:
-        raise ValueError(f'expected a model of square images, got {spec.name} with {height} x {width}')
+        raise InputError(f'expected a model of square images, got {spec.name} with {height} x {width}')
     view = View(width, math.floor(width / data['crop_pct']), data['interpolation'], data['crop_mode'])
     return Preparation(view, tuple(data['mean']), tuple(data['std']))
 
 
 def made(spec: Spec, make: Callable[[], nn.Module]) -> nn.Module:
-    """Return the model built by `make`. Raises ValueError if it rejects the arguments of `spec`."""
+    """Return the model built by `make`. Raises InputError if it rejects the arguments of `spec`."""
     try:
         return make()
     except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
-        raise ValueError(f'expected a name and arguments that can be built, got {spec}: {_first_line(error)}; check '
+        raise InputError(f'expected a name and arguments that can be built, got {spec}: {_first_line(error)}; check '
                          '--model') from error
 
 
 def _require_published_head(spec: Spec, classes: int, published: int) -> None:
     """Check the number of classes, since timm silently replaces a head that does not fit by a random one."""
     if classes != published:
-        raise ValueError(f'expected {published} classes, as the published weights of {spec.name} have, got {classes} '
+        raise InputError(f'expected {published} classes, as the published weights of {spec.name} have, got {classes} '
                          f'in {spec}; give your own weights with --weights FILE')
 
 
@@ -315,7 +316,7 @@ def _loaded(spec: Spec, path: str, load: Callable[[], Any]) -> Any:
         return load()
     except (RuntimeError, KeyError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ValueError(f'expected weights of {spec} in {path}, got other ones: {" ".join(lines[:2])[:300]}; check '
+        raise InputError(f'expected weights of {spec} in {path}, got other ones: {" ".join(lines[:2])[:300]}; check '
                          '--model and its arguments') from error
 
 
@@ -323,8 +324,8 @@ def download(name: str, make: Callable[[], nn.Module]) -> nn.Module:
     try:
         return make()
     except (OSError, RuntimeError) as error:
-        raise LookupError(f'no published weights available for {name} ({_first_line(error)}); give a file with '
-                          '--weights FILE, or --weights random') from error
+        raise InputError(f'no published weights available for {name} ({_first_line(error)}); give a file with '
+                         '--weights FILE, or --weights random') from error
 
 
 def _first_line(error: BaseException) -> str:

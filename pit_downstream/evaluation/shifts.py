@@ -5,6 +5,7 @@ from typing import Any
 
 from pit_downstream.benchmarks.base import require_counts
 from pit_downstream.results.condition import CLEAN
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Metric, Predictor, Sample
 from pit_downstream.results.records import ResultStore, Table
 from pit_downstream.datasets.backgrounds import Challenge
@@ -24,16 +25,16 @@ def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str
     pass over the clean images serves all shifts. `options` are those of `keep_measuring`.
 
     Raises:
-        ValueError: A published shift is requested for a classifier without ImageNet's 1000 classes, or ReaL without
+        InputError: A published shift is requested for a classifier without ImageNet's 1000 classes, or ReaL without
             ImageNet's images.
     """
     own = [name for name in shifts if is_custom(name)]
     if predictor.classes() != 1000 and len(own) < len(shifts):
-        raise ValueError(f'expected a classifier of the 1000 classes of ImageNet, got {predictor.classes()} classes of '
+        raise InputError(f'expected a classifier of the 1000 classes of ImageNet, got {predictor.classes()} classes of '
                          f'{predictor.name}; give another --model, or images of its classes: --shifts shift_NAME=DIR')
     unmatched = [name for name, shift in shifts.items() if shift.samples is None]
     if unmatched and clean is None:
-        raise ValueError(f'expected the validation images of ImageNet for {", ".join(unmatched)}, got none; say where '
+        raise InputError(f'expected the validation images of ImageNet for {", ".join(unmatched)}, got none; say where '
                          'they lie with --data')
     measured = {}
     if clean is not None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from pit_downstream.utils.errors import InputError
+
 WARM_UP = 3  # passes before the timed ones
 STATUS, RESET = Path('/proc/self/status'), Path('/proc/self/clear_refs')
 
@@ -50,10 +52,10 @@ class Memory:
 def timing(run: Callable[[], Any], batch: int, *, device: torch.device, repeats: int = 10) -> Timing:
     """Time `run`, a pass over `batch` images, `repeats` times after WARM_UP passes, synchronized on a GPU.
 
-    Raises ValueError for fewer than one repeat.
+    Raises InputError for fewer than one repeat.
     """
     if repeats < 1:
-        raise ValueError(f'expected one repeat or more to time, got {repeats}')
+        raise InputError(f'expected one repeat or more to time, got {repeats}')
     for _ in range(WARM_UP):
         run()
     return Timing(batch, tuple(_seconds(run, device) for _ in range(repeats)))

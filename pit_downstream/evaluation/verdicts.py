@@ -10,6 +10,7 @@ import torch
 
 from pit_downstream.attacks.base import Predictors
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Classifier, Metric
 from pit_downstream.utils.jsonl import JsonLines
 from pit_downstream.results.records import ResultStore, Table, model_key
@@ -68,7 +69,7 @@ class Verdicts:
     def values(self) -> dict[str, float]:
         count = len(self.right)
         if not count:
-            raise ValueError('expected at least one image, got none; check the data and --limit')
+            raise InputError('expected at least one image, got none; check the data and --limit')
         return {'top1_error': (count - sum(self.right.values())) / count, 'forwards': self.forwards / count,
                 'backwards': self.backwards / count}
 
@@ -98,7 +99,7 @@ def _parsed(path: Path, number: int, line: bytes) -> Chunk:
     try:
         return Chunk(**json.loads(line))
     except (ValueError, TypeError) as error:
-        raise ValueError(f'expected the verdicts of some images in line {number} of {path}, got '
+        raise InputError(f'expected the verdicts of some images in line {number} of {path}, got '
                          f'{quote(line)}; remove or fix that line') from error
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pit_downstream.attention import collapse
 from pit_downstream.attention.trace import Trace
+from pit_downstream.utils.errors import InputError
 
 Measured = tuple[str, tuple[str, ...]]  # a metric and the place of its block, or the places of the compared blocks
 
@@ -44,14 +45,14 @@ class AttentionCollapse:
         """Add the images of one traced batch."""
         measured = {**dict(block_measures(outputs.trace)), **dict(matrices(outputs.trace))}
         if self.count and measured.keys() != self._sums.keys():
-            raise ValueError('expected a trace of the same blocks as before, got other ones; reset between two models')
+            raise InputError('expected a trace of the same blocks as before, got other ones; reset between two models')
         for name, values in measured.items():
             self._sums[name] = self._sums.get(name, 0) + values.detach().double().sum(0)
         self.count += len(next(iter(outputs.trace.tokens.values())))
 
     def compute(self) -> dict[str, float]:
         if not self.count:
-            raise ValueError('expected at least one image, got none; update the metric before computing it')
+            raise InputError('expected at least one image, got none; update the metric before computing it')
         numbers: dict[str, float] = {}
         for (metric, places), total in self._sums.items():
             mean = (total / self.count).cpu()

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Outputs
 from pit_downstream.utils.registry import METRICS
 
@@ -77,12 +78,12 @@ class ClassificationMetric:
         self._total = self._total.to(added.device) + added
 
     def compute(self) -> dict[str, float]:
-        """Return the value by name. Raises ValueError for no images, and for non-finite logits."""
+        """Return the value by name. Raises InputError for no images, and for non-finite logits."""
         *sums, bad, self.count = _over_ranks(self._total).tolist()
         if not self.count:
-            raise ValueError('expected at least one image, got none; check the data and --limit')
+            raise InputError('expected at least one image, got none; check the data and --limit')
         if bad:
-            raise ValueError(f'expected finite logits, got NaN or infinity for {bad} of {self.count} images; check '
+            raise InputError(f'expected finite logits, got NaN or infinity for {bad} of {self.count} images; check '
                              'the weights, or measure without --amp')
         return {self.name: self.value(torch.tensor(sums).view(self.shape))}
 
@@ -161,7 +162,7 @@ def _labels(batch: Batch, logits: Tensor) -> Tensor:
     """Return the class indices (B,) on the device of the logits."""
     targets = [sample.target for sample in batch.samples]
     if targets and not 0 <= min(targets) <= max(targets) < logits.shape[1]:
-        raise ValueError(f'expected labels in 0..{logits.shape[1] - 1}, the classes of the model, got labels in '
+        raise InputError(f'expected labels in 0..{logits.shape[1] - 1}, the classes of the model, got labels in '
                          f'{min(targets)}..{max(targets)}; give a model with as many classes as the data has')
     return torch.tensor(targets, device=logits.device)
 

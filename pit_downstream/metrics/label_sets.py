@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Outputs, Sample
 from pit_downstream.utils.registry import METRICS
 from pit_downstream.metrics.classification import ClassificationMetric
@@ -72,5 +73,5 @@ class AnswerError(ClassificationMetric):
     def _require_classes(self, logits: Tensor, answers: Sequence[tuple[int, ...]]) -> None:
         highest = max(max(map(max, answers)), -1 if self._classes is None else int(self._classes[-1]))
         if highest >= logits.shape[1]:
-            raise ValueError(f'expected logits of {highest + 1} classes at least, got {logits.shape[1]}; give a model '
+            raise InputError(f'expected logits of {highest + 1} classes at least, got {logits.shape[1]}; give a model '
                              'of the 1000 classes of ImageNet')

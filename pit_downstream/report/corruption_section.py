@@ -8,6 +8,7 @@ from pit_downstream.benchmarks.base import compute_wilson_interval
 from pit_downstream.benchmarks.imagenet_c import ERROR, SEVERITIES
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import MissingMeasurement
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import SECTIONS
 from pit_downstream.report import plots as charts
 from pit_downstream.report.commands import classifier_command
@@ -113,7 +114,7 @@ def _ratio(one: ModelResults, base: ModelResults | None, name: str, variant: Var
         if base is None:
             return ce, *imagenet_c.compute_ce_interval(one.table, name, **variant)
         return ce / imagenet_c.compute_ce(base.table, name, **variant), None, None
-    except (LookupError, ZeroDivisionError):  # missing severity, unknown AlexNet error, or perfect reference
+    except (InputError, ZeroDivisionError):  # missing severity, unknown AlexNet error, or perfect reference
         return None
 
 

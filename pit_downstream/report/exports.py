@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import path_inside, require_file_to_write, require_folder_to_write, write_atomic
 from pit_downstream.report import plot_style as drawing
 from pit_downstream.report.page import interval
@@ -19,9 +20,9 @@ _LATEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'
 
 
 def require_places(out: str | Path, *, figures: str | None = None, tables: str | None = None) -> None:
-    """Raise ValueError, before any work, if the page or its exports cannot be written."""
+    """Raise InputError, before any work, if the page or its exports cannot be written."""
     if Path(out).suffix.lower() not in ('.html', '.htm'):
-        raise ValueError(f'expected an HTML file for --out, got {out}; name one like report.html')
+        raise InputError(f'expected an HTML file for --out, got {out}; name one like report.html')
     for suffix in (Path(out).suffix, '.json', '.csv'):
         require_file_to_write(Path(out).with_suffix(suffix), '--out')
     for flag, folder in (('--figures', figures), ('--tables', tables)):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pit_downstream.benchmarks.adversarial import CorrectById
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.jsonl import JsonLines
 from pit_downstream.results.records import Record, ResultStore, Table, checked, first_values, model_key
 from pit_downstream.utils.spec import quote
@@ -57,14 +58,14 @@ class Kept:
 def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) -> Kept:
     """Read files and folders, except for the folders `apart_from`.
 
-    Raises FileNotFoundError for a missing path, and ValueError if there is nothing to report, a line cannot be read, or
+    Raises InputError for a missing path, and if there is nothing to report, a line cannot be read, or
     a number has two values.
     """
     paths = list(map(Path, paths))
     absent = [path for path in paths if not path.exists()]
     if absent:
-        raise FileNotFoundError(f'expected results, logs or folders of them, found nothing at {absent[0]}; name what '
-                                'is there')
+        raise InputError(f'expected results, logs or folders of them, found nothing at {absent[0]}; name what '
+                         'is there')
     own = [Path(folder).resolve() for folder in apart_from]
     files = [path for path in find(paths) if not set(own) & set(path.resolve().parents)]
     summaries = {}
@@ -83,7 +84,7 @@ def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) 
         [path for path in files if path.suffix == '.json' and path.parent.name == 'vis_data'], up=2), speeds,
         _grouped([path for path in files if path.suffix.lower() in PICTURES]))
     if not (kept.tables or kept.logs or kept.speeds or kept.pictures):
-        raise ValueError('expected records, logs, benchmarks or images in '
+        raise InputError('expected records, logs, benchmarks or images in '
                          f'{", ".join(map(str, paths)) or "no path"}, found none; name results.jsonl files, folders '
                          'that hold them, or work dirs')
     return kept
@@ -120,7 +121,7 @@ def _read_json(path: Path, *, named: bool) -> Any:
         return json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         if named:
-            raise ValueError(f'expected JSON in {path}, got none: {error}; leave it out or fix it') from error
+            raise InputError(f'expected JSON in {path}, got none: {error}; leave it out or fix it') from error
         return None
 
 
@@ -140,7 +141,7 @@ def _summary_rows(path: Path, content: Any) -> list[Record]:
     try:
         return list(_record_rows(content))
     except (TypeError, ValueError) as error:
-        raise ValueError(f'expected records of numbers in {path}: {error}; leave it out or fix it') from error
+        raise InputError(f'expected records of numbers in {path}: {error}; leave it out or fix it') from error
 
 
 def _record_rows(content: Any) -> Iterator[Record]:
@@ -188,7 +189,7 @@ def _verdicts(folders: Iterable[Path], models: Iterable[str]) -> dict[Key, dict[
                 right = dict(zip(chunk['ids'], (letter == '1' for letter in chunk['right']), strict=True))
                 condition = chunk['condition']
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f'expected the verdicts of some images in line {number} of {path}, got '
+                raise InputError(f'expected the verdicts of some images in line {number} of {path}, got '
                                  f'{quote(line)}; remove or fix that line') from error
             here = found.setdefault(key, {}).setdefault(condition, {})
             here |= {id: stood for id, stood in right.items() if id not in here}

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import SECTIONS
 from pit_downstream.report import attack_section as attack  # noqa: F401  register sections
 from pit_downstream.report import attention_section as collapse  # noqa: F401  register sections
@@ -34,7 +35,7 @@ def make_report(paths: Iterable[str | Path], *, reference: str = ALEXNET, title:
 
     apart_from: output folders, whose images are figures of an earlier report.
 
-    Raises ValueError if there is nothing to report, LookupError for a reference that was not measured.
+    Raises InputError if there is nothing to report, or for a reference without results.
     """
     return report_of(read(paths, apart_from=apart_from), reference=reference, title=title)
 
@@ -62,6 +63,6 @@ def _chosen(measured: Measured, reference: str) -> str:
     if len(found) != 1:
         labels = [ALEXNET, *dict.fromkeys(one.label for one in measured.ones)]
         near = sorted(found) or difflib.get_close_matches(reference, labels, cutoff=.4) or labels
-        raise LookupError(f'no one model named {reference!r} in these records; did you mean '
-                          f'{", ".join(map(repr, near))}?')
+        raise InputError(f'no one model named {reference!r} in these records; did you mean '
+                         f'{", ".join(map(repr, near))}?')
     return found.pop()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import total_ordering
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec, quote, split_outside_quotes
 
 _CLEAN, _AND = 'clean', '+'
@@ -24,7 +25,7 @@ class Condition:
     def parse(cls, text: str) -> 'Condition':
         before, *against = split_outside_quotes(text, _AND)
         if len(against) > 1:
-            raise ValueError(f'a condition holds one corruption and one attack at most, got {quote(text)}')
+            raise InputError(f'a condition holds one corruption and one attack at most, got {quote(text)}')
         return cls(None if before == _CLEAN else Spec.parse(before), Spec.parse(against[0]) if against else None)
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pit_downstream.results.condition import Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.jsonl import JsonLines
 from pit_downstream.utils.spec import Spec, quote
 
@@ -86,7 +87,7 @@ def _weights_digest(model: str) -> str:
     return found[0] if found else ''
 
 
-class MissingMeasurement(LookupError):
+class MissingMeasurement(InputError):
     """Error for requested values that were not measured, with their `keys`."""
 
     def __init__(self, table: 'Table', keys: Iterable[Key], command: str = ''):
@@ -186,7 +187,7 @@ class ResultStore:
                    if (model_key(record.model), record.dataset) == wanted and seed in (None, record.seed)]
         seeds = sorted({record.seed for _, record in located})
         if len(seeds) > 1:
-            raise ValueError(f'{self.path} holds {model} on {dataset} with the seeds {seeds}; choose one of them')
+            raise InputError(f'{self.path} holds {model} on {dataset} with the seeds {seeds}; choose one of them')
         return Table(model, dataset, first_values(located))
 
     def _parse(self, number: int, line: bytes) -> Record:
@@ -194,7 +195,7 @@ class ResultStore:
             return checked(Record(**json.loads(line)))
         except (ValueError, TypeError) as error:
             names = ', '.join(field.name for field in fields(Record))
-            raise ValueError(f'expected a JSON object with {names} in line {number} of {self.path}, '
+            raise InputError(f'expected a JSON object with {names} in line {number} of {self.path}, '
                              f'got {quote(line)}; remove or fix that line') from error
 
 
@@ -206,7 +207,7 @@ def first_values(located: Iterable[tuple[str, Record]], *,
     (location, record) as from ResultStore.located. `key` returns the identity of a record.
 
     Raises:
-        ValueError: Two values of one identity differ by more, or have different sample counts.
+        InputError: Two values of one identity differ by more, or have different sample counts.
     """
     first: dict[tuple, tuple[str, Record]] = {}
     rounded = []
@@ -215,7 +216,7 @@ def first_values(located: Iterable[tuple[str, Record]], *,
         if (kept.value, kept.count) == (record.value, record.count):
             continue
         if kept.count != record.count or not math.isclose(kept.value, record.value, rel_tol=TOLERANCE):
-            raise ValueError(f'expected one value of {record.metric} of {record.model} on {record.dataset} under '
+            raise InputError(f'expected one value of {record.metric} of {record.model} on {record.dataset} under '
                              f'{record.condition}, got {kept.value} ({kept.count} samples{before and f", {before}"}) '
                              f'and {record.value} ({record.count} samples{place and f", {place}"}); remove one of the '
                              'lines')
@@ -231,7 +232,7 @@ def checked(record: Record) -> Record:
 
     Raises:
         TypeError: A field has the wrong type.
-        ValueError: The value is not finite.
+        InputError: The value is not finite.
     """
     for field in fields(Record):
         value = getattr(record, field.name)
@@ -239,7 +240,7 @@ def checked(record: Record) -> Record:
         if not isinstance(value, kind):
             raise TypeError(f'expected {field.type} as {field.name}, got {quote(value)}')
     if not math.isfinite(record.value):
-        raise ValueError(f'expected a finite number, got {record.value} as {record.metric} of {record.model} under '
+        raise InputError(f'expected a finite number, got {record.value} as {record.metric} of {record.model} under '
                          f'{record.condition}')
     return record
 

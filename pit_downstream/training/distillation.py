@@ -6,6 +6,7 @@ from mmengine.device import get_device
 from torch import Tensor
 
 from pit_downstream.evaluation.models import build_classifier
+from pit_downstream.utils.errors import InputError
 
 KINDS = ('hard', 'soft')
 
@@ -37,9 +38,9 @@ class Distillation:
 
     def __init__(self, *, teacher: str, kind: str, weights: str | None = None, alpha: float = 0.5, tau: float = 1.0):
         if kind not in KINDS:
-            raise ValueError(f'distillation.kind is one of {", ".join(KINDS)}, got {kind!r}')
+            raise InputError(f'distillation.kind is one of {", ".join(KINDS)}, got {kind!r}')
         if not 0 <= alpha <= 1 or tau <= 0:
-            raise ValueError(f'distillation has alpha in [0, 1] and tau above 0, got {alpha} and {tau}')
+            raise InputError(f'distillation has alpha in [0, 1] and tau above 0, got {alpha} and {tau}')
         self.kind, self.alpha, self.tau = kind, alpha, tau
         self.teacher = build_classifier(teacher, weights=weights, device=get_device())
 
@@ -56,7 +57,7 @@ class Distillation:
         with torch.no_grad():
             taught = self.teacher.logits(images)
         if taught.shape != distilled.shape:
-            raise ValueError(f'expected a teacher of {distilled.shape[1]} classes, got {self.teacher.name} with '
+            raise InputError(f'expected a teacher of {distilled.shape[1]} classes, got {self.teacher.name} with '
                              f'{taught.shape[1]}; give another --cfg-options model.distillation.teacher')
         loss = distillation_loss(distilled.float(), taught, kind=self.kind, tau=self.tau)
         return {'loss_class': (1 - self.alpha) * F.cross_entropy(own, targets), 'loss_distilled': self.alpha * loss}

@@ -12,6 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import set_random_seed
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import write_atomic
 from pit_downstream.evaluation.class_names import ATTRIBUTE
 from pit_downstream.evaluation.distributed import broadcast
@@ -55,7 +56,7 @@ class RequireCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         if self.resume and 'epoch' not in (checkpoint.get('meta') or {}):
-            raise ValueError(f'expected a checkpoint of a training run in {self.path}, got weights without an epoch; '
+            raise InputError(f'expected a checkpoint of a training run in {self.path}, got weights without an epoch; '
                              'give epoch_N.pth of a work dir to --resume')
         set_state_dict(checkpoint)
         require_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model,
@@ -116,7 +117,7 @@ class FiniteLossHook(Hook):
         state = checkpoint['state_dict']
         bad = [name for name, _ in model.named_parameters() if name in state and not state[name].isfinite().all()]
         if bad:
-            raise ValueError(f'Weights are not finite after {runner.iter} iterations: {len(bad)} tensors, among them '
+            raise InputError(f'Weights are not finite after {runner.iter} iterations: {len(bad)} tensors, among them '
                              f'{bad[0]}. {_ADVICE}')
 
     def _check(self) -> None:
@@ -124,7 +125,7 @@ class FiniteLossHook(Hook):
             return
         dist.all_reduce(self._first, 'min')
         if self._first < _NEVER:
-            raise ValueError(f'Loss is not finite: NaN or infinity at iteration {int(self._first) + 1}. {_ADVICE}')
+            raise InputError(f'Loss is not finite: NaN or infinity at iteration {int(self._first) + 1}. {_ADVICE}')
 
 
 _NEVER = 2 ** 62

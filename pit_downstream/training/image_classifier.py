@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pit_downstream import backbones  # noqa: F401  registers our networks with timm
 from pit_downstream.attention.trace import Trace, trace_attention
 from pit_downstream.training.distillation import Distillation
+from pit_downstream.utils.errors import InputError
 
 
 def cosine_penalty(maps: Sequence[Tensor]) -> Tensor:
@@ -44,7 +45,7 @@ class ImageClassifier(BaseModel):
         self.network = timm.create_model(name, **options)
         two_heads = getattr(self.network, 'distilled', False)
         if two_heads != bool(distillation):
-            raise ValueError(f'expected model.distillation for a network with a head for it and for no other, got '
+            raise InputError(f'expected model.distillation for a network with a head for it and for no other, got '
                              f'{distillation} and {name}; {ADVICE[two_heads]}')
         self.distillation = Distillation(**distillation) if distillation else None
         self.regulariser = regulariser
@@ -83,14 +84,14 @@ class ImageClassifier(BaseModel):
 
 
 def _require_regulariser(regulariser: dict, network: nn.Module, name: str) -> None:
-    """Raise ValueError unless `regulariser` has pairs and weight, and the first stage has enough attention maps."""
+    """Raise InputError unless `regulariser` has pairs and weight, and the first stage has enough attention maps."""
     if set(regulariser) != {'pairs', 'weight'}:
-        raise ValueError(f'expected model.regulariser with pairs and weight, got {", ".join(sorted(regulariser))}')
+        raise InputError(f'expected model.regulariser with pairs and weight, got {", ".join(sorted(regulariser))}')
     with trace_attention(network):
         pass  # raises for a network without attention
     stage = network.transformers[0] if hasattr(network, 'transformers') else network
     if not 1 <= regulariser['pairs'] < len(stage.blocks):
-        raise ValueError(f'expected model.regulariser.pairs in 1..{len(stage.blocks) - 1}, for the blocks of the first '
+        raise InputError(f'expected model.regulariser.pairs in 1..{len(stage.blocks) - 1}, for the blocks of the first '
                          f'size in {name}, got {regulariser["pairs"]}')
 
 

@@ -18,6 +18,7 @@ from pit_downstream.datasets.folders import folders_in
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.datasets.labelsets import Classes, training_classes
 from pit_downstream.training.metric import UNREADABLE
+from pit_downstream.utils.errors import InputError
 
 
 class FolderImages(Dataset):
@@ -82,7 +83,7 @@ class TrainingImages(FolderImages):
                 self._report(error, 'another image is trained on in its place')
                 continue
             return {'images': torch.as_tensor(self.transform(picture)), 'labels': self.samples.targets[place]}
-        raise ValueError(f'expected images in {self.samples.root}, got {len(self)} files of which none decodes')
+        raise InputError(f'expected images in {self.samples.root}, got {len(self)} files of which none decodes')
 
 
 def training_transform(**options) -> Callable:

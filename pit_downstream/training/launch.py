@@ -15,6 +15,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from pit_downstream.evaluation.distributed import rank_env
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.slurm import env_world_size, require_one_process
 from pit_downstream.training import hooks  # noqa: F401  registers them
 
@@ -27,14 +28,14 @@ def config_file(text: str) -> Path:
     installed = importlib.util.find_spec(package) if colons and package.isidentifier() else None
     path = Path(installed.origin).parent / '.mim' / 'configs' / name if installed else Path(text)
     if not path.is_file():
-        raise FileNotFoundError(f'expected a config file, found none at {text}; configs/ holds ours')
+        raise InputError(f'expected a config file, found none at {text}; configs/ holds ours')
     return path
 
 
 def load_config(text: str) -> Config:
     """Read a config file (see config_file) and its base configs.
 
-    Raises ValueError for a setting that cannot be merged with its base, FileNotFoundError for a missing base.
+    Raises InputError for a setting that cannot be merged with its base, or for a missing base.
     """
     path = config_file(text)
     try:
@@ -42,12 +43,12 @@ def load_config(text: str) -> Config:
     except TypeError as error:
         if 'cannot inherit from base' not in str(error):  # raised by the code of a config
             raise
-        raise ValueError(f'{text} does not fit its _base_: {str(error).partition(". You may")[0]}. Write a list in '
+        raise InputError(f'{text} does not fit its _base_: {str(error).partition(". You may")[0]}. Write a list in '
                          'full, or set its entries with --cfg-options, such as '
                          'model.roi_head.bbox_head.0.num_classes=2') from error
     except FileNotFoundError as error:
-        raise FileNotFoundError(f'{text} needs a file that is missing: {error.filename or error}. Correct its '
-                                '_base_.') from error
+        raise InputError(f'{text} needs a file that is missing: {error.filename or error}. Correct its '
+                         '_base_.') from error
 
 
 def checkpoint_file(path: str) -> Path:
@@ -56,9 +57,9 @@ def checkpoint_file(path: str) -> Path:
     if Path(path).is_dir():
         found = latest_checkpoint(path)
         if found is None:
-            raise FileNotFoundError(f'expected a checkpoint, found no finished one in {path}; train there first')
+            raise InputError(f'expected a checkpoint, found no finished one in {path}; train there first')
     if not found.is_file():
-        raise FileNotFoundError(f'expected a checkpoint, found none at {found}; train first or check the path')
+        raise InputError(f'expected a checkpoint, found none at {found}; train first or check the path')
     return found
 
 
@@ -70,7 +71,7 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     the largest N.
 
     Raises:
-        ValueError: All checkpoints are truncated.
+        InputError: All checkpoints are truncated.
     """
     folder, pointer = Path(work_dir), Path(work_dir, 'last_checkpoint')
     text = pointer.read_text(errors='replace').strip('\0 \n') if pointer.is_file() else ''
@@ -81,7 +82,7 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
                           if path.is_file())
     whole = next((path for path in files if zipfile.is_zipfile(path)), None)  # torch.save finished
     if files and whole is None:
-        raise ValueError(f'expected a checkpoint in {folder}, got only files that are cut short: '
+        raise InputError(f'expected a checkpoint in {folder}, got only files that are cut short: '
                          f'{", ".join(path.name for path in files)}; remove them to start from the beginning')
     cut = [path.name for path in takewhile(lambda path: path != whole, files)]
     if cut:
@@ -92,19 +93,19 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 def set_flags(cfg: Config, args: argparse.Namespace) -> None:
     """Apply --amp fp16, --auto-scale-lr and --resume to `cfg`, in place, and add FiniteLossHook.
 
-    bf16 is left to the caller. Raises ValueError for an invalid seed.
+    bf16 is left to the caller. Raises InputError for an invalid seed.
     """
     seed = cfg.get('randomness', {}).get('seed')
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2 ** 32):
-        raise ValueError(f'randomness.seed must be an integer in 0..4294967295, got {seed!r}. Choose another one')
+        raise InputError(f'randomness.seed must be an integer in 0..4294967295, got {seed!r}. Choose another one')
     if args.amp and args.amp != 'bf16':
         if not torch.cuda.is_available():
-            raise ValueError('--amp fp16 needs a GPU, and there is none; leave it out, or take bf16 for a detector')
+            raise InputError('--amp fp16 needs a GPU, and there is none; leave it out, or take bf16 for a detector')
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     add_hooks(cfg, 'FiniteLossHook')
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise ValueError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config, which has none')
+            raise InputError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config, which has none')
         cfg.auto_scale_lr.enable = True
     if args.resume:
         cfg.resume = True
@@ -135,7 +136,7 @@ def join_processes(cfg: Config) -> None:
         return
     if cfg.launcher == 'slurm' and env_world_size() == 1:
         if 'SLURM_PROCID' not in os.environ:
-            raise ValueError('expected a task of srun for --launcher slurm, got a process without SLURM_PROCID; start '
+            raise InputError('expected a task of srun for --launcher slurm, got a process without SLURM_PROCID; start '
                              'it with srun, or leave --launcher out')
         cfg.launcher = 'none'
     if cfg.launcher == 'none':
@@ -143,10 +144,10 @@ def join_processes(cfg: Config) -> None:
         return
     on_gpu = torch.cuda.is_available()
     if cfg.launcher == 'pytorch' and 'RANK' not in os.environ:
-        raise ValueError('expected a process of torchrun for --launcher pytorch, got one without RANK; start it with '
+        raise InputError('expected a process of torchrun for --launcher pytorch, got one without RANK; start it with '
                          'torchrun, or leave --launcher out')
     if cfg.launcher == 'mpi' and not on_gpu:
-        raise ValueError('expected --launcher pytorch or slurm without a GPU, got mpi')
+        raise InputError('expected --launcher pytorch or slurm without a GPU, got mpi')
     options = dict(cfg.get('env_cfg', {}).get('dist_cfg') or {'backend': 'nccl'})
     if port := options.pop('port', None):  # mmengine's port setting under Slurm
         os.environ.setdefault('MASTER_PORT', str(port))

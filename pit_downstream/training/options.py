@@ -11,6 +11,8 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from pit_downstream.utils.errors import InputError
+
 # Keys that mmengine 0.10 reads besides the arguments of Runner, DataLoader and the classes in `type`
 TOP_LEVEL = {'auto_scale_lr', 'custom_imports', 'find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'tta_model',
              'tta_pipeline'}
@@ -27,7 +29,7 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         options: Value by key, e.g. 'model.bbox_head.num_classes'.
 
     Raises:
-        ValueError: A key is neither in `cfg` nor an argument of the class in `type` beside it, or a part of it is
+        InputError: A key is neither in `cfg` nor an argument of the class in `type` beside it, or a part of it is
             neither a dict nor a list.
     """
     for key in options:
@@ -41,11 +43,11 @@ def _check_key(cfg: Config, key: str, options: Mapping[str, Any]) -> None:
         path = '.'.join(parts[:depth])
         if isinstance(node, list):
             if not name.isdigit() or int(name) >= len(node):
-                raise ValueError(f'--cfg-options {key}: {path} is a list of {len(node)}, got {name} as its index. '
+                raise InputError(f'--cfg-options {key}: {path} is a list of {len(node)}, got {name} as its index. '
                                  f'{_did_you_mean(cfg, key)}')
             node = node[int(name)]
         elif not isinstance(node, (Mapping, Config)):
-            raise ValueError(f'--cfg-options {key}: {path} is {str(node)[:200]}, which has no {name}. Set {path} as a '
+            raise InputError(f'--cfg-options {key}: {path} is {str(node)[:200]}, which has no {name}. Set {path} as a '
                              'whole in a config.')
         elif name in node:
             node = node[name]
@@ -53,7 +55,7 @@ def _check_key(cfg: Config, key: str, options: Mapping[str, Any]) -> None:
             known = _known_keys(cfg, node, path, options)
             if known is not None and name not in known:
                 near = difflib.get_close_matches(name, sorted({*known, *node}), n=3)
-                raise ValueError(f'--cfg-options {key}: {path or "the config"} has no {name}. '
+                raise InputError(f'--cfg-options {key}: {path or "the config"} has no {name}. '
                                  f'{_did_you_mean(cfg, key, [".".join(filter(None, [path, one])) for one in near])}')
             return
 

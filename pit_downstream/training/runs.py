@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from pit_downstream.utils.config_paths import config_folder
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import require_folder_to_write
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.folders import folders_in, images_by_class, shown
@@ -27,13 +28,13 @@ from pit_downstream.training.options import merge_options
 def read_config(args: argparse.Namespace) -> Config:
     """Read `args.config`, apply the flags, and set values that follow from the dataset and the network.
 
-    Raises FileNotFoundError, LookupError or ValueError, with a one-sentence message, before any work.
+    Raises InputError, with a one-sentence message, before any work.
     """
     checkpoint.register()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config)
     if cfg.get('model', {}).get('type') != 'ImageClassifier':
-        raise ValueError(f'expected the config of a classifier, got {args.config}; train detectors with tools/train.py')
+        raise InputError(f'expected the config of a classifier, got {args.config}; train detectors with tools/train.py')
     cfg.launcher = args.launcher
     if args.bundled:
         use_bundled(cfg, args.data or ROOT)
@@ -72,11 +73,11 @@ def use_bundled(cfg: Config, root: str = ROOT) -> None:
 
 
 def require_schedule(cfg: Config) -> None:
-    """Raise ValueError if a part of the schedule begins after the last epoch."""
+    """Raise InputError if a part of the schedule begins after the last epoch."""
     epochs = cfg.train_cfg.max_epochs
     late = [part.type for part in cfg.param_scheduler if part.get('by_epoch', True) and part.get('begin', 0) >= epochs]
     if late:
-        raise ValueError(f'expected a schedule for {epochs} epochs, got a {late[0]} that begins later; give '
+        raise InputError(f'expected a schedule for {epochs} epochs, got a {late[0]} that begins later; give '
                          'param_scheduler.0.end and param_scheduler.1.begin with --cfg-options, too')
 
 
@@ -94,24 +95,24 @@ def set_classes(cfg: Config) -> None:
     ImageNet's.
 
     Raises:
-        FileNotFoundError: There are no class folders.
-        ValueError: A training folder has no images, an evaluation folder has an unknown class, or the config has
+        InputError: There are no class folders.
+        InputError: A training folder has no images, an evaluation folder has an unknown class, or the config has
             another number of classes.
     """
     train, val = (cfg[f'{part}_dataloader'].dataset.root for part in ('train', 'val'))
     folders, asked = (_class_folders(root) for root in (train, val))
     empty = [name for name, pictures in images_by_class(Path(train), folders).items() if not pictures]
     if empty:
-        raise ValueError(f'{len(empty)} of {len(folders)} class folders in {train} have no images: {shown(empty)}. Add '
+        raise InputError(f'{len(empty)} of {len(folders)} class folders in {train} have no images: {shown(empty)}. Add '
                          'images, or remove the folders.')
     network, names = cfg.model.network, training_classes(folders)
     if network.get('num_classes') == len(wnid_indices()) and set(names) <= wnid_indices().keys():
         names = tuple(wnid_indices())
     unknown = [name for name, pictures in images_by_class(Path(val), asked).items() if pictures and name not in names]
     if unknown:
-        raise ValueError(f'expected the classes of {train} in {val}, got {shown(unknown)}; both need the same folders')
+        raise InputError(f'expected the classes of {train} in {val}, got {shown(unknown)}; both need the same folders')
     if network.setdefault('num_classes', len(names)) != len(names):
-        raise ValueError(f'expected a network of {len(names)} classes for {train}, got model.network.num_classes='
+        raise InputError(f'expected a network of {len(names)} classes for {train}, got model.network.num_classes='
                          f'{network.num_classes}; leave it out')
     for part in ('train', 'val', 'test'):
         cfg[f'{part}_dataloader'].dataset.classes = list(names)
@@ -127,7 +128,7 @@ def set_preparation(cfg: Config) -> None:
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.setdefault('pin_memory', torch.cuda.is_available())
     if preprocessor.get('mixing') and cfg.train_dataloader.batch_size % 2:
-        raise ValueError(f'mixup and cutmix mix images in pairs: expected an even batch, got '
+        raise InputError(f'mixup and cutmix mix images in pairs: expected an even batch, got '
                          f'{cfg.train_dataloader.batch_size}; change train_dataloader.batch_size, or leave them out '
                          'with model.data_preprocessor.mixing=None')
 
@@ -143,10 +144,10 @@ def network_preparation(network: dict) -> Preparation:
 
 
 def require_batches(runner: Runner) -> None:
-    """Raise ValueError if an epoch would have no batch."""
+    """Raise InputError if an epoch would have no batch."""
     loader = runner.train_dataloader
     if not len(loader):
-        raise ValueError(f'expected images for one batch at least on each of {runner.world_size} processes, got '
+        raise InputError(f'expected images for one batch at least on each of {runner.world_size} processes, got '
                          f'{len(loader.dataset)} in all for batches of {loader.batch_size}; lower '
                          'train_dataloader.batch_size')
 
@@ -157,7 +158,7 @@ def training_summary(runner: Runner) -> str:
 
 def _class_folders(root: str) -> list[str]:
     if not Path(root).is_dir() or not folders_in(root):
-        raise FileNotFoundError(
+        raise InputError(
             f'expected a folder of images for each class in {root}, found none; put them there as data/README.md '
             'describes, name another folder with --data DIR, or run with --bundled, which needs no dataset')
     return folders_in(root)

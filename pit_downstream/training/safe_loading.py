@@ -27,6 +27,7 @@ from torch import nn
 
 from pit_downstream.backbones.multi_scale import DetectionBackbone
 from pit_downstream.utils.checkpoints import unwrap
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import write_atomic
 from pit_downstream.utils.spec import quote
 
@@ -134,30 +135,30 @@ def load(path: str | Path, map_location: Any = 'cpu') -> Any:
     """Load a file written by torch.save, with tensors on `map_location`, without running code from it.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not a complete checkpoint, has no dictionary, or requires code.
+        InputError: There is no such file.
+        InputError: The file is not a complete checkpoint, has no dictionary, or requires code.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'no checkpoint at {path}; give the path of an existing file')
+        raise InputError(f'no checkpoint at {path}; give the path of an existing file')
     _refuse_other_files(path)
     _allow_stand_ins()
     try:
         found = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as refusal:
-        raise ValueError(_refusal(path, str(refusal))) from refusal
+        raise InputError(_refusal(path, str(refusal))) from refusal
     except (EOFError, LookupError, struct.error) as error:
-        raise ValueError(_broken(path)) from error
+        raise InputError(_broken(path)) from error
     except RuntimeError as error:
         if any(words in str(error) for words in DAMAGE):
-            raise ValueError(_broken(path)) from error
+            raise InputError(_broken(path)) from error
         raise  # a CUDA checkpoint without map_location, out of memory ...: keep torch's message
     _require_names(found, path)
     return found
 
 
 def require_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
-    """Raise ValueError unless `state` has a tensor of the right size for each tensor of `model`.
+    """Raise InputError unless `state` has a tensor of the right size for each tensor of `model`.
 
     `path` is for the message. Backbones of this project may have tensors of other names and sizes, which they convert.
     """
@@ -169,7 +170,7 @@ def require_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path
     unfit = [name for name, value in wanted.items() if not name.startswith(convert)
              and getattr(names.get(name), 'shape', None) != value.shape]
     if unfit:
-        raise ValueError(f'expected the weights of the config in {path}, got other ones: {len(unfit)} of {len(wanted)} '
+        raise InputError(f'expected the weights of the config in {path}, got other ones: {len(unfit)} of {len(wanted)} '
                          f'tensors are missing or of another size, among them {", ".join(unfit[-4:])}; check config '
                          'and checkpoint')
 
@@ -184,36 +185,36 @@ def set_state_dict(checkpoint: dict[str, Any]) -> None:
 
 def _require_names(content: Any, path: str | Path) -> None:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise ValueError(f'expected a dictionary of tensors by name in the checkpoint {path}, got '
+        raise InputError(f'expected a dictionary of tensors by name in the checkpoint {path}, got '
                          f'{type(content).__name__}: {quote(content)}; give another file')
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Load a plain path for mmengine, which logs the part of this function's name after `load_from_`.
 
-    Raises ValueError for a checkpoint without tensors, with which a model would silently keep its random weights.
+    Raises InputError for a checkpoint without tensors, with which a model would silently keep its random weights.
     """
     checkpoint = _without_config(load(filename, map_location))
     if not unwrap(checkpoint):
-        raise ValueError(f'the checkpoint has no tensors: {filename}. Pass a file with a state dict.')
+        raise InputError(f'the checkpoint has no tensors: {filename}. Pass a file with a state dict.')
     return checkpoint
 
 
 def load_from_timm(filename: str, map_location: Any = None) -> dict[str, torch.Tensor]:
     """Return the state dict of timm's pretrained model for `timm://NAME`, always on the CPU.
 
-    Raises LookupError if timm has no weights with this name, RuntimeError if the download fails.
+    Raises InputError if timm has no weights with this name or the download fails.
     """
     name = filename.removeprefix('timm://')
     if not timm.list_pretrained(name if '.' in name else f'{name}.*'):
         near = timm.list_pretrained(f"*{name.partition('.')[0]}*")[:5]
-        raise LookupError(f'timm has no weights named {name!r}; '
-                          f"did you mean {', '.join(near) or 'one of timm.list_pretrained()'}?")
+        raise InputError(f'timm has no weights named {name!r}; '
+                         f"did you mean {', '.join(near) or 'one of timm.list_pretrained()'}?")
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except OSError as error:  # base class of huggingface_hub's network and cache errors
-        raise RuntimeError(f'the weights {filename} could not be downloaded ({type(error).__name__}); '
-                           'give a local file with --cfg-options model.backbone.init_cfg.checkpoint=FILE') from error
+        raise InputError(f'the weights {filename} could not be downloaded ({type(error).__name__}); '
+                         'give a local file with --cfg-options model.backbone.init_cfg.checkpoint=FILE') from error
 
 
 def _without_config(checkpoint: Any) -> Any:
@@ -231,7 +232,7 @@ def _weights_only(loader: Callable) -> Callable:
             try:
                 return _without_config(loader(filename, map_location, **options))
             except pickle.UnpicklingError as refusal:
-                raise ValueError(_refusal(filename, str(refusal))) from refusal
+                raise InputError(_refusal(filename, str(refusal))) from refusal
     return guarded
 
 
@@ -260,20 +261,20 @@ def _full_name(entry: Any) -> str:
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Raise ValueError if the first bytes show that `path` is not a complete checkpoint."""
+    """Raise InputError if the first bytes show that `path` is not a complete checkpoint."""
     with path.open('rb') as file:
         head = file.read(64)
     if head.startswith(b'PK'):
         if not zipfile.is_zipfile(path):
-            raise ValueError(_broken(path))
+            raise InputError(_broken(path))
     elif head.startswith(b'version https://git-lfs'):
-        raise ValueError(f'{path} is a Git LFS pointer, not the weights themselves; run `git lfs pull` in its folder')
+        raise InputError(f'{path} is a Git LFS pointer, not the weights themselves; run `git lfs pull` in its folder')
     elif head.lstrip().startswith(b'<'):
-        raise ValueError(f'{path} is a web page, not a checkpoint; the download went to a login or error page')
+        raise InputError(f'{path} is a web page, not a checkpoint; the download went to a login or error page')
     elif not head:
-        raise ValueError(f'{path} is empty; download or copy it again')
+        raise InputError(f'{path} is empty; download or copy it again')
     elif not head.startswith(b'\x80'):  # the older format, a bare pickle
-        raise ValueError(f'{path} is not a file that torch.save wrote (it begins with {head[:8]!r})')
+        raise InputError(f'{path} is not a file that torch.save wrote (it begins with {head[:8]!r})')
 
 
 def _broken(path: Path | str) -> str:

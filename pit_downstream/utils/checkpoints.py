@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
+
 WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')  # timm, DeiT, mmengine and DDP training scripts
 
 
@@ -23,10 +25,10 @@ def digest_tensors(state: Mapping[str, Tensor]) -> str:
 def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
     """Return the parameters of a training checkpoint: averaged (EMA) weights first, tensors only.
 
-    An entry without tensors is skipped in favor of the next one. Raises ValueError unless `checkpoint` is a dict.
+    An entry without tensors is skipped in favor of the next one. Raises InputError unless `checkpoint` is a dict.
     """
     if not isinstance(checkpoint, Mapping):
-        raise ValueError(f'expected a checkpoint with named tensors, got {type(checkpoint).__name__}; save a state '
+        raise InputError(f'expected a checkpoint with named tensors, got {type(checkpoint).__name__}; save a state '
                          'dict')
     for wrapper in WRAPPERS:
         if isinstance(checkpoint.get(wrapper), Mapping) and (state := unwrap(checkpoint[wrapper])):

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pit_downstream.utils.errors import InputError
+
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -17,10 +19,10 @@ def find_config(name: str | Path) -> Path:
     The suffix '.py' may be left out: 'retinanet_pit_ti' is found from any folder.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        InputError: There is no such file.
     """
     for path in (Path(name), config_folder() / name, config_folder() / f'{name}.py'):
         if path.is_file():
             return path
-    raise FileNotFoundError(f'No config file {name}. Pass the path of a file, or the name of a file in '
-                            f'{config_folder()}.')
+    raise InputError(f'No config file {name}. Pass the path of a file, or the name of a file in '
+                     f'{config_folder()}.')

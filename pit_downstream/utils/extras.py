@@ -2,6 +2,8 @@
 
 import importlib.util
 
+from pit_downstream.utils.errors import InputError
+
 EXTRAS = {
     'det': ('mmengine', 'mmcv', 'mmdet', 'pycocotools'),
     'train': ('mmengine',),
@@ -11,7 +13,7 @@ EXTRAS = {
 }
 
 
-class MissingExtraError(ImportError):
+class MissingExtraError(InputError, ImportError):
     """Modules of an extra are not installed."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import name_failures
 from pit_downstream.utils.spec import quote
 
@@ -56,14 +57,14 @@ class JsonLines:
     def locked(self) -> Iterator[None]:
         """Lock the file against other writers. append() may be called inside."""
         if self.path.exists() and not self.path.is_file():
-            raise ValueError(f'expected a file of JSON lines, got {self.path}, which is none; name another one')
+            raise InputError(f'expected a file of JSON lines, got {self.path}, which is none; name another one')
         with name_failures(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 lock = self._lock.acquire(timeout=PATIENCE)
             except Timeout as error:
-                raise TimeoutError(f'another process has held {self.path}.lock for {PATIENCE:.0f} seconds. End that '
-                                   'process, or name another folder') from error
+                raise InputError(f'another process has held {self.path}.lock for {PATIENCE:.0f} seconds. End that '
+                                 'process, or name another folder') from error
         with lock:
             yield
 

@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import quote
 
 
 def require_folder_to_write(folder: str | Path, flag: str) -> None:
-    """Raise ValueError unless files can be created in `folder`, which may not exist yet.
+    """Raise InputError unless files can be created in `folder`, which may not exist yet.
 
     `flag` is the command-line flag for the message. The check leaves no files behind.
     """
@@ -22,21 +23,21 @@ def require_folder_to_write(folder: str | Path, flag: str) -> None:
         with tempfile.TemporaryDirectory(dir=there):
             pass
     except OSError as error:
-        raise ValueError(f'expected a folder to write to for {flag}, got {folder}: {error.strerror} in {there}; name '
+        raise InputError(f'expected a folder to write to for {flag}, got {folder}: {error.strerror} in {there}; name '
                          'another one') from error
 
 
 def require_file_to_write(path: str | Path, flag: str) -> None:
-    """Raise ValueError unless the file `path` can be written. Its folder must exist."""
+    """Raise InputError unless the file `path` can be written. Its folder must exist."""
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f'expected a file to write for {flag}, got the folder {path}; name a file')
+        raise InputError(f'expected a file to write for {flag}, got the folder {path}; name a file')
     if not path.parent.is_dir():
-        raise ValueError(f'expected a file to write for {flag} in a folder that is there, got {path}; make the folder '
+        raise InputError(f'expected a file to write for {flag} in a folder that is there, got {path}; make the folder '
                          f'{path.parent} or name another one')
     target = path.resolve()
     if path.exists() and not os.access(path, os.W_OK):
-        raise ValueError(f'expected a file to write for {flag}, got {path}, which is read-only; name another one')
+        raise InputError(f'expected a file to write for {flag}, got {path}, which is read-only; name another one')
     if target.is_file() or not path.exists():  # a device or a pipe is written in place
         require_folder_to_write(target.parent, flag)
 
@@ -45,12 +46,12 @@ def path_inside(folder: str | Path, name: str) -> Path:
     """Return the path of the output file `name`, which comes from data, inside `folder`.
 
     Raises:
-        ValueError: The file would be outside `folder`: `name` is absolute, contains '..' or passes a symbolic link.
+        InputError: The file would be outside `folder`: `name` is absolute, contains '..' or passes a symbolic link.
     """
     path = Path(folder, name)
     root = Path(os.path.realpath(folder))
     if '\0' in name or root not in Path(os.path.realpath(path)).parents:
-        raise ValueError(f'A file name in the data leaves the output folder {folder}: {quote(name)}. Rename the file, '
+        raise InputError(f'A file name in the data leaves the output folder {folder}: {quote(name)}. Rename the file, '
                          'or remove symbolic links from the folder.')
     return path
 

@@ -5,6 +5,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
+
 BITS = 31  # torch's random_() fills 31 bits in an int32
 BUCKET_BITS = 11  # a rate's table has 2^11 buckets, of which at most 80 contain a step of the distribution
 FINE_BITS = BITS - BUCKET_BITS
@@ -21,7 +23,7 @@ class PoissonTable:
 
     def __init__(self, rates: Tensor):
         if rates.amax() > HIGHEST_RATE:
-            raise ValueError(f'expected rates up to {HIGHEST_RATE}, got {rates.amax():g}; '
+            raise InputError(f'expected rates up to {HIGHEST_RATE}, got {rates.amax():g}; '
                              'call poisson(rate) without index')
         count = torch.arange(COUNTS, dtype=torch.float64, device=rates.device)
         below = torch.special.gammaincc(count + 1, rates[:, None].double())  # P(X <= count)

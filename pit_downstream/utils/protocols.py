@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pit_downstream.utils.errors import InputError
+
 Tensor = Any  # torch.Tensor
 
 
@@ -56,7 +58,7 @@ class Outputs:
     trace: Any = None
 
 
-class NonFiniteOutputs(ValueError):
+class NonFiniteOutputs(InputError):
     """Error for NaN outputs of a model. `id` is the sample's, `condition` the measurement condition if known."""
 
     def __init__(self, id: str, condition: str = ''):
@@ -166,7 +168,7 @@ class Detector(Predictor, Protocol):
 
     @property
     def num_classes(self) -> int:
-        """Number of object classes, without the background. Raises ValueError if the model does not define it."""
+        """Number of object classes, without the background. Raises InputError if the model does not define it."""
 
     def loss(self, images: Tensor, batch: Batch, loss_type: str = 'all',
              ground_truth: Sequence[Instances] | None = None) -> Tensor:
@@ -186,7 +188,7 @@ class Detector(Predictor, Protocol):
 
         batch: of one image. Proposals are computed once, from batch.images, so that row i is the same candidate in
         every call. K is the number of classes, or one more with a last column for the background. The function is
-        differentiable. Raises ValueError for a detector without such candidates.
+        differentiable. Raises InputError for a detector without such candidates.
         """
 
 

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import quote
 
 T = TypeVar('T')
@@ -31,7 +32,7 @@ class Registry(Generic[T]):
         """Return a decorator that registers an object under `name` and returns it unchanged."""
         def keep(thing: Given) -> Given:
             if name in self._entries:
-                raise ValueError(f'there is a {self.noun} named {quote(name)} already; choose another name')
+                raise InputError(f'there is a {self.noun} named {quote(name)} already; choose another name')
             self._entries[name] = Entry(cast(T, thing), MappingProxyType(about))
             return thing
         return keep
@@ -40,7 +41,7 @@ class Registry(Generic[T]):
         if name not in self._entries:
             near = get_close_matches(name, self._entries)
             hint = f'did you mean {", ".join(near)}?' if near else f'there are {", ".join(self._entries)}'
-            raise LookupError(f'no {self.noun} named {quote(name)}; {hint}')
+            raise InputError(f'no {self.noun} named {quote(name)}; {hint}')
         return self._entries[name]
 
     def __getitem__(self, name: str) -> T:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.poisson import make_poisson_table
 
 
@@ -21,7 +22,7 @@ def compute_seed(*parts: Hashable) -> int:
 def normalize_id(value: Any) -> Hashable:
     """Return the canonical form of an image id: text for a string or an integer of Python, NumPy or torch.
 
-    Tuples such as (id, restart) are for internal use and returned unchanged. Raises ValueError for any other type.
+    Tuples such as (id, restart) are for internal use and returned unchanged. Raises InputError for any other type.
     """
     if isinstance(value, tuple):
         return value
@@ -32,7 +33,7 @@ def normalize_id(value: Any) -> Hashable:
             raise TypeError('a bool is not an id')
         return str(index(value))
     except TypeError as error:
-        raise ValueError(f'expected a string or an integer as image id, got {str(value)[:200]!r} of type '
+        raise InputError(f'expected a string or an integer as image id, got {str(value)[:200]!r} of type '
                          f'{type(value).__name__}. Give each image a name or a number') from error
 
 
@@ -126,7 +127,7 @@ class BatchRng:
     def _fill_per_image(self, shape: Sequence[int], dtype: torch.dtype,
                         fill: Callable[[Tensor, torch.Generator, int], object]) -> Tensor:
         if shape[0] != len(self):
-            raise ValueError(f'expected a shape that begins with {len(self)}, the number of ids, got {tuple(shape)}; '
+            raise InputError(f'expected a shape that begins with {len(self)}, the number of ids, got {tuple(shape)}; '
                              'give one id per image')
         drawn = torch.empty(tuple(shape), dtype=dtype, device=self.device)
         generator = torch.Generator(self.device)

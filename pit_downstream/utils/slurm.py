@@ -4,6 +4,8 @@ import os
 import re
 from collections.abc import Mapping
 
+from pit_downstream.utils.errors import InputError
+
 PORTS = range(12000, 32000)  # below Linux's ephemeral ports (32768 and up)
 
 
@@ -18,9 +20,9 @@ def env_world_size() -> int:
 
 
 def require_one_process(work: str) -> None:
-    """Raise ValueError if torchrun or srun started several processes for work that cannot be shared."""
+    """Raise InputError if torchrun or srun started several processes for work that cannot be shared."""
     if env_world_size() > 1:
-        raise ValueError(f'{work} runs in one process, got {env_world_size()}; start it without torchrun or srun')
+        raise InputError(f'{work} runs in one process, got {env_world_size()}; start it without torchrun or srun')
 
 
 def step_env(env: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -46,5 +48,5 @@ def first_node(nodes: str) -> str:
     """Return the first host of a Slurm node list: 'gpu[003-005,7],login1' -> 'gpu003'."""
     found = re.match(r'(?:[^,\[]|\[[^\]]*\])+', nodes)
     if found is None:
-        raise ValueError(f'expected a list of nodes in SLURM_STEP_NODELIST, got {nodes!r}; set MASTER_ADDR')
+        raise InputError(f'expected a list of nodes in SLURM_STEP_NODELIST, got {nodes!r}; set MASTER_ADDR')
     return re.sub(r'\[([^\],-]+)[^\]]*\]', r'\1', found[0])

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import total_ordering
 
+from pit_downstream.utils.errors import InputError
+
 Value = bool | int | float | Fraction | str | tuple['Value', ...] | None
 
 _NAME = re.compile(r'[A-Za-z_][\w.:/@-]*')  # 'fog', 'pit_s_224.in1k', 'torchvision:resnet50', 'package.module:function'
@@ -27,11 +29,11 @@ class Spec:
 
     def __post_init__(self):
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f'expected {_EXPECTED}, got the name {quote(self.name)}')
+            raise InputError(f'expected {_EXPECTED}, got the name {quote(self.name)}')
         keys = [key for key, _ in self.kwargs]
         wrong = [key for key in keys if not key.isidentifier() or keys.count(key) > 1]
         if wrong:
-            raise ValueError(f'expected {_EXPECTED}, got the argument {quote(wrong[0])} in '
+            raise InputError(f'expected {_EXPECTED}, got the argument {quote(wrong[0])} in '
                              f'{quote(self.name)}, repeated or no name')
         object.__setattr__(self, 'kwargs', tuple(sorted((key, _canonical(value)) for key, value in self.kwargs)))
 
@@ -51,13 +53,13 @@ class Spec:
         try:
             tree = ast.parse(f'_({inner}', mode='eval').body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise ValueError(f'expected {_EXPECTED}, got {quote(text)}') from error
+            raise InputError(f'expected {_EXPECTED}, got {quote(text)}') from error
         # text after the closing bracket gives another node type, or a call of something other than '_'
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
-            raise ValueError(f'expected {_EXPECTED}, got {quote(text)}')
+            raise InputError(f'expected {_EXPECTED}, got {quote(text)}')
         words = [(word.arg, word.value) for word in tree.keywords if word.arg is not None]
         if len(words) < len(tree.keywords):
-            raise ValueError(f'expected {_EXPECTED}, got ** in {quote(text)}')
+            raise InputError(f'expected {_EXPECTED}, got ** in {quote(text)}')
         return cls(name, tuple((key, _literal(value, text)) for key, value in words))
 
     def get(self, key: str, default: Value = None) -> Value:
@@ -129,19 +131,19 @@ def _literal(node: ast.expr, text: str) -> Value:
                      if isinstance(part, (int, float)) and not isinstance(part, bool) and math.isfinite(part)]
             if len(parts) == 2 and parts[1]:
                 return parts[0] / parts[1]
-    raise ValueError(f'expected literals and fractions n/m as arguments, got {ast.unparse(node)[:200]} in '
+    raise InputError(f'expected literals and fractions n/m as arguments, got {ast.unparse(node)[:200]} in '
                      f'{quote(text)}')
 
 
 def _canonical(value: Value) -> Value:
-    """Normalize a value: whole numbers to int, sequences to tuple. Raises ValueError for any other type."""
+    """Normalize a value: whole numbers to int, sequences to tuple. Raises InputError for any other type."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (list, tuple)):
         return tuple(map(_canonical, value))
     if isinstance(value, (int, float, Fraction)) and math.isfinite(value):
         return int(value) if value == int(value) else value
-    raise ValueError(f'expected None, a bool, a finite number, a text or a tuple of these as argument, got '
+    raise InputError(f'expected None, a bool, a finite number, a text or a tuple of these as argument, got '
                      f'{quote(value)}')
 
 

@@ -9,6 +9,7 @@ from pit_downstream.benchmarks.base import compute_wilson_interval
 from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS, ERROR, make_condition
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import MissingMeasurement, Record, Table
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.corruptions.base import VARIANTS
 
@@ -66,7 +67,7 @@ def test_hold_out_corruptions_have_a_ce_and_no_part_in_mce():
     table = table_of({**ALEXNET, 'spatter': [.7175] * 5}, ALEXNET_CLEAN)
     assert imagenet_c.compute_ce(table, 'spatter') == pytest.approx(1)
     assert imagenet_c.summarize(table)['mCE'] == 1
-    with pytest.raises(LookupError, match="no error of AlexNet is published for 'mine'"):
+    with pytest.raises(InputError, match="no error of AlexNet is published for 'mine'"):
         imagenet_c.compute_ce(table_of({'mine': [.5] * 5}, .2), 'mine')
 
 

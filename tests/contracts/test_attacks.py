@@ -9,6 +9,7 @@ import torch
 import pit_downstream.attacks  # noqa: F401  registers them
 from pit_downstream.attacks.base import Attack, build_attack
 from pit_downstream.attacks.threat_model import ThreatModel
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.spec import Spec
 from tests.attacks.toys import (
@@ -246,7 +247,7 @@ def test_wrong_specs_get_one_sentence(text, words):
 
 
 def test_unknown_names_are_corrected():
-    with pytest.raises(LookupError, match="no attack named 'pdg'; did you mean pgd"):
+    with pytest.raises(InputError, match="no attack named 'pdg'; did you mean pgd"):
         build_attack(Spec.parse('pdg(epsilon=8/255)'))
 
 

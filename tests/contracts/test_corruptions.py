@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.corruptions import BatchRng, corrupt, corrupt_images, corrupt_severities
 from pit_downstream.corruptions.base import VARIANTS
@@ -141,9 +142,9 @@ def test_images_are_checked(images, words):
 
 
 def test_error_for_unknown_name_suggests_similar_ones():
-    with pytest.raises(LookupError, match="no corruption named 'motion'; did you mean"):
+    with pytest.raises(InputError, match="no corruption named 'motion'; did you mean"):
         corrupt_images(random_images(1), 'motion', 1)
-    with pytest.raises(LookupError, match="no variant named 'fog:hendrycks'"):
+    with pytest.raises(InputError, match="no variant named 'fog:hendrycks'"):
         corrupt_images(random_images(1), 'fog', 1, variant='hendrycks')
 
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from pit_downstream.results.condition import CLEAN
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import DATASETS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets import backgrounds, imagenet_shifts  # noqa: F401  registers them
@@ -47,7 +48,7 @@ def test_error_describes_another_folder(tmp_path, name):
         message = caught.value.args[0]
         assert message.startswith('Expected ') and str(root) in message and words in message and '\n' not in message
         assert title in message or title == 'IN-9' and 'Backgrounds Challenge' in message
-    with pytest.raises(FileNotFoundError, match='expected a folder at .*nowhere, found none'):
+    with pytest.raises(InputError, match='expected a folder at .*nowhere, found none'):
         DATASETS[name](tmp_path / 'nowhere', view=VIEW)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pit_downstream.corruptions import corrupt_images, weather
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS, CORRUPTIONS
 from tests.readme import ROOT, steps
 
@@ -29,7 +30,7 @@ def test_missing_frost_textures_raise(monkeypatch):
     monkeypatch.setattr(weather, 'find_spec', lambda name: None)
     weather.load_frost_texture.cache_clear()
     weather.fit_frost_texture.cache_clear()
-    with pytest.raises(LookupError, match='No texture .* of the package imagecorruptions, which frost needs'):
+    with pytest.raises(InputError, match='No texture .* of the package imagecorruptions, which frost needs'):
         corrupt_images(torch.zeros(1, 3, 40, 40, dtype=torch.uint8), 'frost', 1)
 
 

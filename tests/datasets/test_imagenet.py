@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets import labelsets
 from pit_downstream.datasets.base import ImageFolderSamples, UnreadableImage, View
@@ -196,14 +197,14 @@ def test_an_image_may_be_listed_twice_with_one_class(tmp_path):
 
 
 def test_missing_folders_get_one_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match='expected a folder at .*nowhere, found none; check --data'):
+    with pytest.raises(InputError, match='expected a folder at .*nowhere, found none; check --data'):
         class_folders(tmp_path / 'nowhere', view=SMALL)
     with pytest.raises(ValueError, match='expected images .* found none'):
         class_folders(tmp_path, view=SMALL)
     picture(tmp_path / 'a.png')
     with pytest.raises(ValueError, match='found 1 images; for a flat folder give their classes with --labels FILE'):
         class_folders(tmp_path, view=SMALL)
-    with pytest.raises(FileNotFoundError, match='found no such file; check --labels'):
+    with pytest.raises(InputError, match='found no such file; check --labels'):
         flat_folder(tmp_path, tmp_path / 'labels.txt', view=SMALL)
 
 
@@ -256,9 +257,9 @@ def test_published_folders_in_both_layouts(tmp_path, layout):
     assert rest == CLEAN and here.targets == [0, 1, 281, 999]
     with Image.open(tmp_path / layout.format(corruption='fog') / '2' / WNIDS[0] / 'x.JPEG') as whole:
         assert torch.equal(here[0].image, torch.from_numpy(np.array(whole)).permute(2, 0, 1))
-    with pytest.raises(LookupError, match='has no images under clean; it has 4 other conditions'):
+    with pytest.raises(InputError, match='has no images under clean; it has 4 other conditions'):
         samples.at(CLEAN)
-    with pytest.raises(FileNotFoundError, match='expected the folders .*snow/3, fog/3|fog/3, .*snow/3'):
+    with pytest.raises(InputError, match='expected the folders .*snow/3, fog/3|fog/3, .*snow/3'):
         published_corruptions(tmp_path, ['fog', 'snow'], [1, 2, 3], view=view)
     assert 'limit=2' in published_corruptions(tmp_path, ['fog'], [1, 2], view=view, limit=2).name
 

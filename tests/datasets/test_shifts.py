@@ -5,6 +5,7 @@ from importlib.resources import files
 
 import pytest
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.registry import DATASETS
 from pit_downstream.datasets.backgrounds import IN9
@@ -104,7 +105,7 @@ def test_invalid_objectnet_mappings_raise(tmp_path):
     with pytest.raises(ValueError, match='objectnet_to_imagenet_1k.json is not valid JSON'):
         read_objectnet_classes(mappings)
     (mappings / 'objectnet_to_imagenet_1k.json').unlink()
-    with pytest.raises(FileNotFoundError, match="No file .*objectnet_to_imagenet_1k.json. Unpack"):
+    with pytest.raises(InputError, match="No file .*objectnet_to_imagenet_1k.json. Unpack"):
         read_objectnet_classes(mappings)
 
 
@@ -166,7 +167,7 @@ def test_select_shifts(tmp_path, monkeypatch):
         'in9_mixed_same': 'data/bg_challenge', 'objectnet': 'elsewhere', 'imagenet_a': 'data/imagenet-a'}
     write_image(tmp_path / 'flat' / 'ILSVRC2012_val_00000007.JPEG')
     assert 'imagenet_real' in select_shifts([], 'flat') and 'imagenet_real' not in select_shifts([], 'data')
-    with pytest.raises(LookupError, match="no dataset named 'imagenet_p'; did you mean imagenet_"):
+    with pytest.raises(InputError, match="no dataset named 'imagenet_p'; did you mean imagenet_"):
         select_shifts(['imagenet_p=x'], 'val')
     with pytest.raises(ValueError, match='imagenet_real has no folder, .* got imagenet_real=real.json'):
         select_shifts(['imagenet_real=real.json'], 'val')

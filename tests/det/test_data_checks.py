@@ -15,6 +15,7 @@ from PIL import Image
 
 import pit_downstream.det  # noqa: F401
 from pit_downstream.det import data_checks as data
+from pit_downstream.utils.errors import InputError
 from tests.det import scenes
 
 
@@ -141,7 +142,7 @@ def config(root):
 
 
 def test_absent_data_are_named_with_the_way_out():
-    with pytest.raises(FileNotFoundError) as error:
+    with pytest.raises(InputError) as error:
         data.require_data(config('data/nowhere/'), ('train_dataloader',))
     assert str(error.value) == (
         'expected the dataset under data/nowhere/, did not find data/nowhere/annotations/train.json, '
@@ -159,7 +160,7 @@ def test_data_root_moves_everything(tmp_path):
         (tmp_path / 'annotations' / f'{name}.json').write_text('{}')
     data.require_data(cfg, data.LOADERS)
     cfg.test_evaluator.ann_file = 'nowhere/val.json'
-    with pytest.raises(FileNotFoundError, match='did not find nowhere/val.json; put it there'):
+    with pytest.raises(InputError, match='did not find nowhere/val.json; put it there'):
         data.require_data(cfg, ('test_dataloader',))
 
 

@@ -18,6 +18,7 @@ from pit_downstream.det.metric import config_truth
 from pit_downstream.det.samples import detection_samples
 from pit_downstream.det.saving import save_images
 from pit_downstream.det.ground_truth import GroundTruth
+from pit_downstream.utils.errors import InputError
 from tests.det import scenes
 
 
@@ -68,7 +69,7 @@ def test_the_type_of_the_pixels_stays():
     (dict(corruption='fog', severity=1, order='gbr'), "order is one of bgr, rgb, got 'gbr'"),
 ])
 def test_what_does_not_exist_is_refused_when_it_is_built(options, words):
-    with pytest.raises((ValueError, LookupError), match=words):
+    with pytest.raises(InputError, match=words):
         TRANSFORMS.build(dict(type='PitCorrupt', **options))
 
 

@@ -19,6 +19,7 @@ from pit_downstream.datasets.base import UnreadableImage, View
 from pit_downstream.evaluation import attention_analysis as attention
 from pit_downstream.evaluation.classifier import Preparation
 from pit_downstream.metrics.attention import AttentionCollapse
+from pit_downstream.utils.errors import InputError
 
 
 @pytest.fixture(scope='module')
@@ -170,7 +171,7 @@ def test_bad_weights_get_one_sentence(content, words, tmp_path):
         (tmp_path / 'w.pth').write_bytes(content)
     elif content is not None:
         torch.save(content() if callable(content) else content, tmp_path / 'w.pth')
-    with pytest.raises((ValueError, FileNotFoundError)) as error:
+    with pytest.raises(InputError) as error:
         attention.build_model('vit_16', str(tmp_path / 'w.pth'))
     assert words in str(error.value)
 
@@ -178,9 +179,9 @@ def test_bad_weights_get_one_sentence(content, words, tmp_path):
 def test_other_bad_input_gets_one_sentence(folder, tmp_path):
     with pytest.raises(ValueError, match='expected --compare MODEL with --compare-weights'):
         attention.chosen_models('vit_16', None, None, 'w.pth')
-    with pytest.raises(LookupError, match='no published weights available for vit_16'):
+    with pytest.raises(InputError, match='no published weights available for vit_16'):
         attention.build_model('vit_16')
-    with pytest.raises(LookupError, match="no model named 'deepvit_x'; did you mean deepvit_"):
+    with pytest.raises(InputError, match="no model named 'deepvit_x'; did you mean deepvit_"):
         attention.build_model('deepvit_x')
     with pytest.raises(ValueError, match=r'got vit_16\(.* twice; give other weights'):
         attention.analyze_models([('vit_16', 'random')] * 2, [])

@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from pit_downstream.benchmarks.imagenet_c import list_conditions
-from pit_downstream.cli import one_sentence
+from pit_downstream.cli import report_errors
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import ResultStore
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.corruptions import BatchRng
@@ -259,7 +260,7 @@ def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, f
 ])
 def test_impossible_conditions_are_refused_before_any_work(predictor, samples, condition, words, monkeypatch):
     monkeypatch.setattr(loop, 'passes', None)
-    with pytest.raises((ValueError, LookupError), match=words):
+    with pytest.raises(InputError, match=words):
         next(measure(predictor, samples, classification_metrics(), [CLEAN, condition]))
 
 
@@ -347,7 +348,7 @@ def two_ranks():
 def spoken(folder, store, environment, said):
     torch.set_num_threads(1)
     os.environ.update(environment)
-    with said.open('w', buffering=1) as sys.stderr, one_sentence():
+    with said.open('w', buffering=1) as sys.stderr, report_errors():
         fill(folder, store)
 
 

@@ -12,6 +12,7 @@ from pit_downstream.report.commands import as_source, attention_command, classif
 from pit_downstream.report.measured import Measured
 from pit_downstream.report.names import dataset_label, same_pictures
 from pit_downstream.report.training_section import read_log
+from pit_downstream.utils.errors import InputError
 from tests.report import stores
 from tests.report.stores import ALEX, DATA, DETECTOR, HALF
 
@@ -40,7 +41,7 @@ def test_nothing_to_report(tmp_path):
     for paths in ([tmp_path], [tmp_path / 'results.jsonl'], []):
         with pytest.raises(ValueError, match='expected records, logs, benchmarks or images in .*, found none; name'):
             inputs.read(paths)
-    with pytest.raises(FileNotFoundError, match=r'found nothing at .*results\*.jsonl; name what is there'):
+    with pytest.raises(InputError, match=r'found nothing at .*results\*.jsonl; name what is there'):
         inputs.read([tmp_path / 'results*.jsonl'])
 
 

@@ -9,6 +9,7 @@ from pit_downstream.benchmarks.base import compute_wilson_interval
 from pit_downstream.benchmarks.differences import compute_mcnemar_p, compute_paired_interval
 from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, CORRUPTIONS
 from pit_downstream.results.records import Record
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import SECTIONS
 from pit_downstream.report import exports, page, sections
 from pit_downstream.report.names import dataset_label
@@ -230,7 +231,7 @@ def test_any_model_may_be_the_reference(kept):
     assert told.rows('ce')['fog',]['alex'].text == '200.0' and told.rows('ce')['fog',]['half'].text == '100.0'
     assert told.rows('ce')['mCE of the fifteen',]['alex'].value == pytest.approx(2)
     assert told.rows('difference_1')['clean', 'no']['difference, points'].value == pytest.approx(-ALEXNET_CLEAN / 2)
-    with pytest.raises(LookupError, match="no one model named 'hal' in these records; did you mean 'half'?"):
+    with pytest.raises(InputError, match="no one model named 'hal' in these records; did you mean 'half'?"):
         sections.make_report([kept / 'imagenet_c'], reference='hal')
 
 

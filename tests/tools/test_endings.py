@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import pit_downstream.backbones  # noqa: F401  registers them with timm
-from pit_downstream.cli import one_sentence
+from pit_downstream.cli import report_errors
 from pit_downstream.utils.path_checks import atomic_path, require_file_to_write, write_atomic
 from pit_downstream.training import safe_loading as checkpoint
 from tests.evaluation import toy
@@ -71,7 +71,7 @@ def started(tmp_path, *command, ready):
 
 def test_forked_workers_end_at_sigterm_at_once():
     """A Python handler may run too late: a worker about to wait for a lock would wait forever (mmdet's VOC metric)."""
-    with one_sentence():
+    with report_errors():
         worker = multiprocessing.get_context('fork').Process(target=_has_default_signals)
         worker.start()
         worker.join()

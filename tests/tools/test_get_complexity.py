@@ -22,7 +22,7 @@ def main(monkeypatch, capsys):
         monkeypatch.setattr(sys, 'argv', ['get_complexity.py', *map(str, args)])
         code = 0
         try:
-            with cli.one_sentence():
+            with cli.report_errors():
                 module.main()
         except SystemExit as end:
             code = end.code

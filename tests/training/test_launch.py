@@ -8,11 +8,12 @@ import torch
 from mmengine.config import Config
 
 from pit_downstream.training.launch import checkpoint_file, config_file, latest_checkpoint, set_flags
+from pit_downstream.utils.errors import InputError
 
 
 @pytest.mark.parametrize('text', ['nowhere.py', 'nowhere::x.py', 'no.where::x.py', '::x.py'])
 def test_a_config_that_is_not_there(text):
-    with pytest.raises(FileNotFoundError, match='expected a config file, found none at'):
+    with pytest.raises(InputError, match='expected a config file, found none at'):
         config_file(text)
 
 
@@ -41,7 +42,7 @@ def test_the_latest_checkpoint_is_one_of_the_work_dir(tmp_path, names, pointer, 
     if latest:
         assert checkpoint_file(str(folder)) == folder / latest
     else:
-        with pytest.raises(FileNotFoundError, match=str(folder)):
+        with pytest.raises(InputError, match=str(folder)):
             checkpoint_file(str(folder))
 
 

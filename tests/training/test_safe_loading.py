@@ -18,6 +18,7 @@ from mmengine.runner.checkpoint import CheckpointLoader, save_checkpoint
 
 import pit_downstream.det  # noqa: F401  registers the loaders
 from pit_downstream.training import safe_loading as checkpoint
+from pit_downstream.utils.errors import InputError
 
 
 class Toy(BaseModel):
@@ -273,9 +274,9 @@ def test_downloads_run_no_code_either(tmp_path, monkeypatch, switch):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'no checkpoint at \S*nowhere\.pth; give the path of an existing'):
+    with pytest.raises(InputError, match=r'no checkpoint at \S*nowhere\.pth; give the path of an existing'):
         checkpoint.load(tmp_path / 'nowhere.pth')
-    with pytest.raises(FileNotFoundError, match='no checkpoint at'):
+    with pytest.raises(InputError, match='no checkpoint at'):
         checkpoint.load(tmp_path)
 
 
@@ -326,7 +327,7 @@ def test_timm_scheme_offline(monkeypatch):
         raise ConnectionError('no route')
 
     monkeypatch.setattr('timm.create_model', create_model)
-    with pytest.raises(RuntimeError, match=r'the weights timm://pit_s_224\.in1k could not be downloaded '
+    with pytest.raises(InputError, match=r'the weights timm://pit_s_224\.in1k could not be downloaded '
                                            r'\(ConnectionError\); give a local file with --cfg-options '
                                            r'model\.backbone\.init_cfg\.checkpoint=FILE'):
         CheckpointLoader.load_checkpoint('timm://pit_s_224.in1k', 'cpu', logger='silent')
@@ -334,5 +335,5 @@ def test_timm_scheme_offline(monkeypatch):
 
 @pytest.mark.parametrize('name', ['pit_s_2', 'pit_s_224.in22k'])
 def test_timm_scheme_unknown_name(name):
-    with pytest.raises(LookupError, match=rf"timm has no weights named '{name}'; did you mean .*pit_s_224\.in1k"):
+    with pytest.raises(InputError, match=rf"timm has no weights named '{name}'; did you mean .*pit_s_224\.in1k"):
         CheckpointLoader.load_checkpoint(f'timm://{name}', 'cpu', logger='silent')

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pit_downstream.utils.config_paths import find_config
+from pit_downstream.utils.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -22,5 +23,5 @@ def test_prefers_existing_file(tmp_path, monkeypatch):
 
 
 def test_refuses_unknown_name():
-    with pytest.raises(FileNotFoundError, match='retinanet_pit_xl'):
+    with pytest.raises(InputError, match='retinanet_pit_xl'):
         find_config('retinanet_pit_xl')

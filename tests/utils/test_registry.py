@@ -1,5 +1,6 @@
 import pytest
 
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import Registry
 
 
@@ -15,9 +16,9 @@ def test_an_unknown_name_is_answered_with_near_ones():
     fruits = Registry('fruit')
     fruits.register('pear')(1)
     fruits.register('fig')(2)
-    with pytest.raises(LookupError, match="no fruit named 'paer'; did you mean pear?"):
+    with pytest.raises(InputError, match="no fruit named 'paer'; did you mean pear?"):
         fruits['paer']
-    with pytest.raises(LookupError, match='there are pear, fig'):
+    with pytest.raises(InputError, match='there are pear, fig'):
         fruits['zzz']
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.det.mmcv_ops.kernel import kernel, widen
+from pit_downstream.utils.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _fit(tensor: Tensor, size: torch.Size) -> Tensor:
         return tensor.contiguous()
     wanted = tensor.shape[1] * size[0] * size[1]
     if tensor.shape[1:].numel() < wanted:
-        raise ValueError(f'offset and mask of a deformable convolution are at least as large as its output '
+        raise InputError(f'offset and mask of a deformable convolution are at least as large as its output '
                          f'{tuple(size)}, got {tuple(tensor.shape[-2:])}; check the stride and padding')
     return tensor.flatten(1)[:, :wanted].reshape(len(tensor), -1, *size).contiguous()
 

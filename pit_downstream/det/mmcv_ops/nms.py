@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pit_downstream.det.mmcv_ops.kernel import kernel, widen
 from pit_downstream.det.mmcv_ops.overlaps import ious
+from pit_downstream.utils.errors import InputError
 
 NAIVE, LINEAR, GAUSSIAN = 0, 1, 2  # method codes of mmcv/ops/nms.py
 
@@ -55,7 +56,7 @@ def _decay(overlap: Tensor, iou_threshold: float, sigma: float, method: int) -> 
     if method == GAUSSIAN:
         return torch.exp(-overlap**2 / sigma)
     if method not in (NAIVE, LINEAR):
-        raise ValueError(f'method is 0 (naive), 1 (linear) or 2 (gaussian), got {method}')
+        raise InputError(f'method is 0 (naive), 1 (linear) or 2 (gaussian), got {method}')
     lowered = torch.zeros_like(overlap) if method == NAIVE else 1 - overlap
     return torch.where(overlap >= iou_threshold, lowered, torch.ones_like(overlap))
 
