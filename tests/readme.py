@@ -27,8 +27,8 @@ class Step(NamedTuple):
         return self.comment.partition('needs ')[2]
 
     def is_run(self) -> bool:
-        """Return whether `make test-slow` runs the step: not `make`, minutes of work, or other machines."""
-        return not self.text.startswith(('make ', 'source ')) and 'takes ' not in self.comment and not any(
+        """Return whether `make test-slow` runs the step: not `make` or `pip`, minutes of work, or other machines."""
+        return not self.text.startswith(('make ', 'pip ', 'source ')) and 'takes ' not in self.comment and not any(
             word in self.needs for word in MACHINES)
 
 
