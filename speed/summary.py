@@ -36,7 +36,8 @@ def tables(entries: Iterable[Entry]) -> str:
     single = [entry for entry in costs if entry.benchmark == 'corruption_speed' and ' ' not in entry.result.case]
     compared = [entry for entry in costs if entry.result.theirs and entry not in single]
     compared.sort(key=lambda entry: ORDER.index(entry.benchmark))
-    lines = markdown(('case', 'setting', 'metric', 'ours', 'peer', 'value of the peer', 'ratio', 'device, threads', 'commit'), [
+    columns = ('case', 'setting', 'metric', 'ours', 'peer', 'value of the peer', 'ratio', 'device, threads', 'commit')
+    lines = markdown(columns, [
         (one.case, one.setting, one.metric, spread(one.ours, one.unit), one.peer, spread(one.theirs, one.unit),
          ratio(one), device(entry), entry.run.commit) for entry in compared for one in [entry.result]])
     if single:
