@@ -4,10 +4,10 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 DEMO := work_dirs/demo
-DETECTOR := configs/retinanet_pit_ti.py $(DEMO)/retinanet
+DETECTOR := --model retinanet_pit_ti --weights $(DEMO)/retinanet
 SMALL := 'pit_ti(img_size=64,num_classes=4)'
 CLASSIFIER := --model $(SMALL) --weights $(DEMO)/classifier/weights.pth --data data/shapes/classification/val
-KEPT := --store $(DEMO)/records
+KEPT := --output-dir $(DEMO)/records
 WORKERS ?= 2
 
 .PHONY: help install lint test test-slow test-numeric demo bench clean
@@ -63,20 +63,20 @@ test-numeric: $(STAMP)
 demo: $(STAMP)
 	$(PY) -m pit_downstream.datasets.shapes data/shapes
 	$(PY) -m pit_downstream.datasets.shapes data/shapes_faint --contrast 0.3
-	$(PY) tools/train.py configs/retinanet_pit_ti.py --bundled --work-dir $(DEMO)/retinanet --resume \
+	$(PY) tools/train.py retinanet_pit_ti --bundled --work-dir $(DEMO)/retinanet --resume \
 	    --cfg-options train_cfg.max_epochs=12
-	$(PY) tools/test.py $(DETECTOR) --bundled --work-dir $(DEMO)/test --show-dir $(DEMO)/pictures
+	$(PY) tools/test.py retinanet_pit_ti $(DEMO)/retinanet --bundled --work-dir $(DEMO)/test --show-dir $(DEMO)/pictures
 	$(PY) tools/eval_coco_c.py $(DETECTOR) --bundled --limit 30 --corruptions gaussian_noise fog --severities 1 3 5 $(KEPT)
-	$(PY) tools/eval_adversarial.py --config $(DETECTOR) --bundled --limit 10 --attacks noise 'pgd(steps=10)' \
+	$(PY) tools/eval_adversarial.py $(DETECTOR) --bundled --limit 10 --attacks noise 'pgd(steps=10)' \
 	    --epsilons 4/255 8/255 16/255 $(KEPT)
-	$(PY) tools/show_detections.py $(DETECTOR) --bundled --image 4 --out $(DEMO)/pictures/robust_detections.png
-	$(PY) tools/train_classifier.py configs/cifar10_pit_ti.py --bundled --work-dir $(DEMO)/classifier --resume
+	$(PY) tools/show_detections.py $(DETECTOR) --bundled --image 4 --output $(DEMO)/pictures/robust_detections.png
+	$(PY) tools/train_classifier.py cifar10_pit_ti --bundled --work-dir $(DEMO)/classifier --resume
 	$(PY) tools/eval_imagenet_c.py $(CLASSIFIER) --corruptions gaussian_noise fog contrast $(KEPT)
 	$(PY) tools/eval_shifts.py $(CLASSIFIER) --shifts shift_faint=data/shapes_faint/classification/val $(KEPT)
 	$(PY) tools/eval_adversarial.py $(CLASSIFIER) --limit 40 --attacks noise fgsm 'pgd(steps=20)' apgd $(KEPT)
 	$(PY) tools/analyze_attention.py --model $(SMALL) --weights $(DEMO)/classifier/weights.pth --bundled --limit 32 \
-	    --out $(DEMO)/attention
-	$(PY) tools/make_report.py $(DEMO) --title 'Two PiTs trained on drawn images' --out $(DEMO)/report.html
+	    --output-dir $(DEMO)/attention
+	$(PY) tools/make_report.py $(DEMO) --title 'Two PiTs trained on drawn images' --output $(DEMO)/report.html
 
 # Every speed claim against its peer, and speed/README.md. QUICK=1: minutes, to see that it runs; nothing is written
 # beside the scripts. BENCH='--imagenet DIR --coco-c CONFIG CHECKPOINT DIR': on real images and trained weights.

@@ -76,4 +76,5 @@ setup(
     install_requires=CORE,
     extras_require={'det': DET, 'train': TRAIN, 'report': REPORT, 'hf': HF, 'export': EXPORT, 'docs': DOCS,
                     'test': TEST},
+    entry_points={'console_scripts': ['pit-downstream = pit_downstream.cli.main:main']},
 )

@@ -61,8 +61,8 @@ def require_measured(table: Table, keys: Iterable[Key]) -> None:
         severities = sorted({str(spec.get('severity')) for spec in specs})
         flags = f' --corruptions {" ".join(names)} --severities {" ".join(severities)}'
         flags += ' --bgr' * any(spec.get('order') == 'bgr' for spec in specs)
-    table.require(keys, command=f'python tools/eval_coco_c.py CONFIG CHECKPOINT{flags} and the other flags of the '
-                                'first run')
+    table.require(keys, command=f'python tools/eval_coco_c.py --model CONFIG --weights CHECKPOINT{flags} and the other '
+                                'flags of the first run')
 
 
 def format_table(table: Table, metric: str, corruptions: Sequence[str], severities: Sequence[int],

@@ -176,7 +176,8 @@ def build_command(table: Table, keys: Iterable[Key], *, run: str | None = None) 
     specs = [spec for spec in (Condition.parse(str(key[0])).corruption for key in keys) if spec is not None]
     if run is None:
         run = f'python tools/eval_imagenet_c.py {format_model_flag(table.model)}'
-        run += ' --as-published' * any(spec.get('jpeg') is not None for spec in specs)
+        qualities = {spec.get('jpeg') for spec in specs} - {None}
+        run += f' --jpeg-quality {min(qualities)}' if qualities else ''
         run += ' --variant hendrycks' * any(spec.get('variant') is not None for spec in specs)
     names = dict.fromkeys(spec.name for spec in specs)
     severities = sorted({str(spec.get('severity')) for spec in specs})

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import difflib
 import errno
 import os
 import re
@@ -11,12 +10,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.spec import quote
 from pit_downstream.utils.slurm import env_rank, env_world_size, step_env
 
 SIGNALS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
@@ -165,40 +163,3 @@ def _message(error: BaseException) -> str | None:
         return ('a worker process that loads data was killed, usually because memory or /dev/shm is too small. Use '
                 f'fewer workers or smaller batches. ({str(error)[:200]})')
     return None
-
-
-def require_places(args: argparse.Namespace) -> None:
-    """Raise InputError, before any work, if results, images or records cannot be written."""
-    from pit_downstream.utils.path_checks import require_file_to_write, require_folder_to_write
-    for names, require in ((('store', 'cache', 'save', 'save_images'), require_folder_to_write),
-                           (('csv', 'json'), require_file_to_write)):
-        for name in names:
-            if place := getattr(args, name, None):
-                require(place, f'--{name.replace("_", "-")}')
-    results = Path(args.store) / 'results.jsonl'
-    if results.exists() and not results.is_file():
-        raise InputError(f'expected a file of records, got {results}, which is none; name another --store')
-
-
-def require_image_to_write(path: str | Path, flag: str) -> None:
-    """Raise InputError unless an image file can be written to `path`, in a folder that exists or can be created."""
-    from PIL import Image
-
-    from pit_downstream.utils.path_checks import require_folder_to_write
-    path, suffixes = Path(path), Image.registered_extensions()
-    if suffixes.get(path.suffix.lower()) not in Image.SAVE or path.is_dir():
-        raise InputError(f'expected an image file to write for {flag}, got {path}; name one like detections.png')
-    require_folder_to_write(path.parent, flag)
-
-
-def require_name(name: str, names: Sequence[str], noun: str) -> None:
-    """Raise InputError with the nearest names unless `name` is one of `names`."""
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
-        raise InputError(f'no {noun} named {quote(name)}; did you mean {", ".join(near)}?')
-
-
-def require_folder(folder: str, flag: str) -> None:
-    if not Path(folder).is_dir():
-        raise InputError(f'expected images in {folder}, found no such folder; name another with {flag} DIR '
-                         '(data/README.md describes the layout)')

@@ -1,68 +1,94 @@
-"""Flags of the tool that exports backbones, and the backbone built from them."""
+"""Write the backbone of a detector, or a backbone by its name, as an ONNX file with dynamic height and width.
+
+pit-downstream export --model retinanet_pit_ti --weights work_dirs/demo --output pit_ti.onnx
+pit-downstream export --model pit_s --weights pit_s.pth --output pit_s.onnx
+If onnxruntime is installed, the file is compared with the backbone at two sizes.
+"""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from pit_downstream.cli.detectors import config_parser
-from pit_downstream.cli.errors import require_name
+from pit_downstream.cli import flags, models
 from pit_downstream.cli.argument_types import int_in_range
+from pit_downstream.cli.errors import report_errors
 from pit_downstream.utils.errors import InputError
+from pit_downstream.utils.spec import Spec
+
+SIZES = [(256, 320), (224, 416)]
 
 
-def export_parser(description: str) -> argparse.ArgumentParser:
-    parser = config_parser(description, config="config file of a detector; or a backbone, such as pit_s, deepvit_s, "
-                           "vit_s or 'pit_s(out_indices=(2,))'")
-    parser.set_defaults(launcher='none', local_rank=0, work_dir=None)
-    add = parser.add_argument
-    add('checkpoint', help="a detector's: file, or a work dir for its latest; a backbone's: any classifier's or "
-        "detector's, or pretrained; or random")
-    add('--out', default='backbone.onnx', metavar='FILE', help='the file to write (default: %(default)s)')
-    add('--opset', type=int_in_range(1), default=20, help='of ONNX (default: %(default)s)')
+def make_parser() -> flags.ToolParser:
+    parser = flags.ToolParser(__doc__)
+    add = parser.groups['model'].add_argument
+    add('--model', required=True, metavar='NAME', help="a backbone, such as pit_s, deepvit_s, vit_s or "
+        f"'pit_s(out_indices=(2,))'; or {flags.DETECTOR}")
+    add('--weights', help="of a backbone: a checkpoint file of a classifier or a detector, pretrained or random "
+        f'(default: pretrained); of a detector: {flags.DETECTOR_WEIGHTS}')
+    flags.add_config_options(parser)
+    parser.groups['data'].add_argument('--bundled', action='store_true', help='use the dataset that comes with the '
+                                       'project for the classes of a detector (default: off)')
+    parser.groups['data'].add_argument('--data', metavar='DIR', help="folder of a detector's dataset (default: the "
+                                       "config's)")
+    parser.groups['output'].add_argument('--output', default='backbone.onnx', metavar='FILE', help='the file to write '
+                                         '(default: %(default)s)')
+    parser.groups['output'].add_argument('--opset', type=int_in_range(1), default=20, metavar='N', help='of ONNX '
+                                         '(default: %(default)s)')
     return parser
 
 
-def backbone(args: argparse.Namespace):
+def main(argv: Sequence[str] | None = None) -> None:
+    with report_errors():
+        parser = make_parser()
+        args = parser.parse_args(argv)
+        backbone = load_backbone(parser, args)
+        from pit_downstream.backbones.export import differences, export_onnx
+        export_onnx(backbone, args.output, opset=args.opset)
+        maps = ', '.join(f'{channels} channels at stride {stride}'
+                         for channels, stride in zip(backbone.out_channels, backbone.out_strides, strict=True))
+        print(f'{args.output}: opset {args.opset}, images (B, 3, H, W) -> {maps}; H and W are multiples of 32')
+        for (height, width), worst in differences(backbone, args.output, SIZES).items():
+            print(f'at {height}x{width} onnxruntime differs from the backbone by {worst:.1e} of the largest value')
+
+
+def load_backbone(parser: argparse.ArgumentParser, args: argparse.Namespace):
     """Build the backbone that the flags select, with its weights. Raises InputError if there is none."""
-    from pit_downstream.utils.path_checks import require_file_to_write
-    require_file_to_write(args.out, '--out')
     from pit_downstream.backbones.export import require_export
+    from pit_downstream.utils.path_checks import require_file_to_write
+    require_file_to_write(args.output, '--output')
     require_export(args.opset)
-    return _of_detector(args) if args.config.endswith('.py') else _by_name(args)
-
-
-def _of_detector(args: argparse.Namespace):
+    choice = models.choose_model(args.model, args.weights, 'classifier', 'detector')
+    if choice.task == 'classifier':
+        flags.reject_flags(parser, args, ('--bundled', '--data', '--cfg-options'), 'applies to the config of a '
+                           f"detector, got the backbone {args.model}, whose arguments are in brackets: "
+                           "'pit_s(out_indices=(2,))'")
+        return _load_by_name(choice)
     from pit_downstream.backbones.multi_scale import DetectionBackbone
-    from pit_downstream.det import config_utils
     from pit_downstream.det.predictor import build_detector
-    cfg = config_utils.read_config(args, loaders=())
-    checkpoint = args.checkpoint if args.checkpoint == 'random' else config_utils.checkpoint_file(args.checkpoint)
-    found = build_detector(cfg, checkpoint, config=Path(args.config).stem).model.backbone
-    if not isinstance(found, DetectionBackbone):
-        raise InputError(f'expected a detector on PiT or DeepViT, got one on {type(found).__name__}; export that with '
-                         'its own tools')
-    return found
+    cfg = models.read_detector_config(args, choice)
+    detector = build_detector(cfg, models.find_weights(choice), config=Path(choice.name).stem)
+    backbone = detector.model.backbone
+    if not isinstance(backbone, DetectionBackbone):
+        raise InputError(f'the backbone must be a PiT or a DeepViT, got {type(backbone).__name__}. Export it with its '
+                         'own tools.')
+    return backbone
 
 
-def _by_name(args: argparse.Namespace):
+def _load_by_name(choice: models.ModelChoice):
     from pit_downstream.backbones import DeepViT, PiT, deepvit, pit
-    from pit_downstream.utils.spec import Spec
     from pit_downstream.evaluation.models import WEIGHTS, build_classifier, made, read_weights
-    spec = Spec.parse(args.config)
-    known = {f'pit_{arch}': (PiT, arch) for arch in pit.ARCHS} | {
+    spec, weights = Spec.parse(choice.name), choice.weights or 'pretrained'
+    classes = {f'pit_{arch}': (PiT, arch) for arch in pit.ARCHS} | {
         arch if arch.startswith('vit_') else f'deepvit_{arch}': (DeepViT, arch) for arch in deepvit.ARCHS}
-    require_name(spec.name, list(known), 'backbone')
-    given = [flag for flag in ('bundled', 'data', 'cfg_options') if getattr(args, flag)]
-    if given:
-        raise InputError(f'expected --{given[0].replace("_", "-")} with the config of a detector, got it with the '
-                         f"backbone {args.config}; write its arguments in brackets: 'pit_s(out_indices=(2,))'")
-    if args.checkpoint not in WEIGHTS and not Path(args.checkpoint).is_file():
-        raise InputError(f'expected weights in {args.checkpoint}, found no such file; give a file, or one of '
-                         f'{", ".join(WEIGHTS)}')
-    kind, arch = known[spec.name]
-    found = made(spec, lambda: kind(arch, **dict(spec.kwargs)))
-    if args.checkpoint in WEIGHTS:  # the same as in every other tool, including random ones
+    models.require_name(spec.name, list(classes), 'backbone')
+    if weights not in WEIGHTS and not Path(weights).is_file():
+        raise InputError(f'no file with weights: {weights}. Pass a file, or one of {", ".join(WEIGHTS)}.')
+    backbone_class, arch = classes[spec.name]
+    backbone = made(spec, lambda: backbone_class(arch, **dict(spec.kwargs)))
+    if weights in WEIGHTS:  # the same as in every other tool, including random ones
         name = f'{spec.name}_distilled' if spec.get('distilled') else spec.name
-        found.load_state_dict(build_classifier(name, weights=args.checkpoint).model.state_dict())
+        state = build_classifier(name, weights=weights).model.state_dict()
     else:
-        found.load_state_dict(read_weights(args.checkpoint))
-    return found
+        state = read_weights(weights)
+    backbone.load_state_dict(state)
+    return backbone

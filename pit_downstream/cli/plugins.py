@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Iterable
 
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import quote
@@ -13,12 +14,14 @@ def add_cwd_to_path() -> None:
         sys.path.insert(0, '')
 
 
-def import_plugin(module: str) -> None:
-    add_cwd_to_path()
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if not module.startswith(error.name):
-            raise
-        raise InputError(f'no module {quote(module)} for --import; run where Python finds it, or set '
-                         'PYTHONPATH') from error
+def import_plugins(modules: Iterable[str]) -> None:
+    """Import the modules of --import. Raises InputError for one that does not exist."""
+    for module in modules:
+        add_cwd_to_path()
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if not module.startswith(error.name or ' '):
+                raise
+            raise InputError(f'no module {quote(module)} for --import. Run where Python finds it, or set '
+                             'PYTHONPATH.') from error

@@ -4,6 +4,7 @@ Configs name it: `custom_imports = dict(imports=['pit_downstream.det'], allow_fa
 `python -m pit_downstream.check` reports the result.
 """
 from pit_downstream.utils.extras import MissingExtraError, install_command, require_extra
+from pit_downstream.utils.imports import pause_garbage_collection
 
 
 def require_stack() -> None:
@@ -37,4 +38,5 @@ def _bring_up() -> None:
     from pit_downstream.det import data_checks as data  # noqa: F401  registers modules, most with mmdet, which now imports
 
 
-_bring_up()
+with pause_garbage_collection():
+    _bring_up()

@@ -62,11 +62,11 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
     elif args.data:
         set_data_root(cfg, args.data)
     merge_options(cfg, args.cfg_options)
-    if getattr(args, 'ann', None):
+    if getattr(args, 'annotations', None):
         _set_annotations(cfg, args)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     join_processes(cfg)
-    if args.bundled and not args.data:
+    if args.bundled and not args.data and not getattr(args, 'annotations', None):
         if dist.is_main_process():
             write_shapes(ROOT)
         dist.barrier()
@@ -136,15 +136,19 @@ def set_training(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _set_annotations(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply --ann and --images to `cfg`, in place. Raise InputError unless the test_evaluator is one CocoMetric."""
+    """Apply an annotation file --data and --images to `cfg`, in place.
+
+    Raises:
+        InputError: The test_evaluator is not one CocoMetric.
+    """
     evaluator = cfg.get('test_evaluator')
     metrics = [part.get('type') for part in dicts_in(evaluator) if 'type' in part]
     if not isinstance(evaluator, dict) or not issubclass(METRICS.get(metrics[0]) or object, CocoMetric):
-        raise InputError(f'expected --ann with a config whose test_evaluator is one CocoMetric, got '
-                         f'{", ".join(map(str, metrics)) or "none"}; name the dataset in the config instead')
+        raise InputError(f'an annotation file as --data needs a config whose test_evaluator is one CocoMetric, got '
+                         f'{", ".join(map(str, metrics)) or "none"}. Name the dataset in the config instead.')
     cfg.merge_from_dict({
-        'test_dataloader.dataset.data_root': '', 'test_dataloader.dataset.ann_file': args.ann,
-        'test_dataloader.dataset.data_prefix.img': args.images, 'test_evaluator.ann_file': args.ann})
+        'test_dataloader.dataset.data_root': '', 'test_dataloader.dataset.ann_file': args.annotations,
+        'test_dataloader.dataset.data_prefix.img': args.images, 'test_evaluator.ann_file': args.annotations})
 
 
 def set_testing(cfg: Config, args: argparse.Namespace) -> None:

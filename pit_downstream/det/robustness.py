@@ -44,8 +44,8 @@ def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: S
     The attacked image of one epsilon is not reused for larger ones, because AP is not defined per image.
     """
     if save:
-        raise InputError('expected --save with a classifier, got it with a detector; tools/show_detections.py makes '
-                         'images of attacked images')
+        raise InputError('--save-images applies to a classifier, got a detector. tools/show_detections.py draws '
+                         'attacked images.')
     done = broadcast(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
     _try(predictor, samples, [one for one in conditions if any(
         (str(one), metric.name) not in done for metric in metrics)], seed)

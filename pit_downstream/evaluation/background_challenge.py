@@ -85,7 +85,7 @@ def _wrong(predictor: Predictor, foregrounds: Tensor, masks: Tensor, backgrounds
     batch = predictor.collate([Sample('', image, answers) for image in pasted])
     logits = predictor.predict(batch.images, batch).predictions
     if not logits.isfinite().all():
-        raise InputError('expected finite logits, got NaN or infinity; check the weights, or measure without --amp')
+        raise InputError('the logits have NaN or infinity. Check the weights, or pass --precision float32.')
     errors = answer_errors(logits, [answers] * len(pasted))
     return errors.view(len(foregrounds), -1).any(1).cpu()
 

@@ -82,7 +82,7 @@ class ClassifierPredictor:
         if wrong:
             raise InputError(f'amp is one of {", ".join(AMP)}, got {wrong[0]!r}')
         self.model, self.preparation, self.name = model.eval(), preparation, name
-        self.class_names = class_names
+        self.class_names, self._num_classes = class_names, None
         self.device = next((tensor.device for tensor in model.parameters()), torch.device('cpu'))
         self._forward = torch.compile(model) if compiled else model
         self._amp, self._search, self.rough = AMP.get(amp), AMP.get(search or amp), search is not None
@@ -133,8 +133,11 @@ class ClassifierPredictor:
     def classes(self) -> int:
         """Return the number of classes, from one black image of the model's size (96 pixels for a native view).
 
-        Raises InputError if the model does not accept such images, or returns features in place of logits.
+        The model runs once. Raises InputError if it does not accept such images, or returns features in place of
+        logits.
         """
+        if self._num_classes is not None:
+            return self._num_classes
         if getattr(self.model, 'num_classes', None) == 0:  # timm's convention for a network without a head
             raise InputError(f'expected a classifier, got the features of {self.name}: num_classes=0. Give the '
                              'number of classes, or leave it out')
@@ -149,7 +152,8 @@ class ClassifierPredictor:
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             got = f'shape {tuple(logits.shape)}' if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(f'expected logits (B, classes) from {self.name}, got {got}; give a classifier')
-        return logits.shape[1]
+        self._num_classes = logits.shape[1]
+        return self._num_classes
 
     @contextmanager
     def tracing(self) -> Iterator['Trace']:

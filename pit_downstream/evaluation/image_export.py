@@ -34,7 +34,7 @@ class Gallery:
         about, path = {'model': model_key(model), 'dataset': dataset, 'seed': seed}, self.folder / 'about.json'
         if path.exists() and json.loads(path.read_text()) != about:
             raise InputError(f'expected a folder for the images of {model} on {dataset} with seed {seed}, got '
-                             f'{self.folder}, which holds those of others; name another with --save DIR')
+                             f'{self.folder}, which holds those of others; name another with --save-images DIR')
         write_atomic(path, json.dumps(about) + '\n')  # atomic, as other ranks may read it
 
     def path(self, condition: Condition, id: str) -> Path:
@@ -49,7 +49,7 @@ class Gallery:
             missing = sum(not self.path(condition, id).exists() for id in ids)
             if missing:
                 raise InputError(f'expected in {self.folder} the images that were attacked before, found {missing} '
-                                 f'missing of {condition}; to attack and save them again, begin another --store DIR')
+                                 f'missing of {condition}; to attack and save them again, use another --output-dir')
 
     def keep(self, condition: Condition, images: Tensor, ids: Sequence[str], *, only: Sequence[bool] | None = None
              ) -> None:

@@ -53,8 +53,8 @@ def _contents(store: ResultStore, predictor: Predictor, samples: Samples, condit
         if before.get(condition, source.files) != source.files:
             refusal = refusal or InputError(
                 f'the images of {condition} in {source.root} are not those that were measured: their content has the '
-                f'digest {source.files}, recorded is {before[condition]}. Use another --store, or name the set anew '
-                'with --set NAME.')
+                f'digest {source.files}, recorded is {before[condition]}. Use another --output-dir, or another '
+                '--corrupted-name NAME.')
     raise_on_all_ranks(refusal)
     return {condition: record for condition, record in contents.items() if condition not in before}
 

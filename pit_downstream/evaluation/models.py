@@ -152,8 +152,8 @@ def _build(spec: Spec, weights: str | None, img_size: int | None, seed: int) -> 
 def _timm_spec(spec: Spec, img_size: int | None) -> Spec:
     """Add `img_size` to the arguments of a fixed-size model. Raises InputError for an unknown name."""
     from pit_downstream import backbones  # noqa: F401  registers our models with timm
-    known = timm.list_models() + timm.list_pretrained()
-    if not spec.name.startswith(_REMOTE) and spec.name.split('.')[0] not in known:
+    if not spec.name.startswith(_REMOTE) and not timm.is_model(spec.name):
+        known = timm.list_models() + timm.list_pretrained()
         near = get_close_matches(spec.name, known, n=3) or ['pit_s', 'resnet50', 'torchvision:resnet50']
         raise InputError(f'no model named {spec.name!r}; did you mean {", ".join(near)}?')
     if img_size is None:

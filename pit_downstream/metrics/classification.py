@@ -84,7 +84,7 @@ class ClassificationMetric:
             raise InputError('expected at least one image, got none; check the data and --limit')
         if bad:
             raise InputError(f'expected finite logits, got NaN or infinity for {bad} of {self.count} images; check '
-                             'the weights, or measure without --amp')
+                             'the weights, or measure with --precision float32')
         return {self.name: self.value(torch.tensor(sums).view(self.shape))}
 
     def sums(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -10,27 +10,25 @@ from pit_downstream.utils.spec import Spec
 from pit_downstream.report.inputs import Kept, Run
 
 PREPROCESS = ('--preprocess', '--img-size', '--mean', '--std')
-SWITCHES = ('--bundled', '--compile', '--bgr', '--as-published')  # flags that take no value
-CLASSIFIER = ('--model', '--weights', *PREPROCESS, '--data', '--labels', '--limit', '--allow-missing', '--batch-size',
-              '--workers', '--device', '--seed', '--store', '--import')
-DETECTOR = ('--bundled', '--data', '--ann', '--images', '--limit', '--allow-missing', '--batch-size', '--workers',
-            '--device', '--seed', '--store', '--cfg-options', '--import')
-CORRUPTED = ('--as-published', '--variant', '--published', '--set', '--bgr', '--amp')  # reused for the same tool only
+# Flags with one meaning in every tool: they apply to another tool on the same model and images, too.
+SHARED = ('--model', '--weights', '--cfg-options', *PREPROCESS, '--data', '--images', '--bundled', '--labels',
+          '--classes', '--limit', '--allow-missing', '--batch-size', '--workers', '--device', '--seed', '--output-dir')
+# Flags that apply to another run of the same tool
+CONDITIONS = ('--jpeg-quality', '--variant', '--corrupted-data', '--corrupted-name', '--bgr', '--precision', '--import')
 
 Flags = dict[str, list[str]]
 
 
 def flags(argv: Sequence[str]) -> Flags:
-    """Return the words of a command by flag; '' holds the positional words and those after a flag without a value."""
-    found: Flags = {'': []}
-    here = ''
+    """Return the values of a command by flag."""
+    found: Flags = {}
+    values: list[str] = []
     for word in argv:
         if word.startswith('--'):
-            here, equals, value = word.partition('=')
-            found[here] = [value] if equals else []
-            here = '' if here in SWITCHES or equals else here
+            flag, equals, value = word.partition('=')
+            values = found[flag] = [value] if equals else []
         else:
-            found[here].append(word)
+            values.append(word)
     return found
 
 
@@ -39,17 +37,14 @@ def classifier_command(kept: Kept, tool: str, model: str, *more: str) -> str:
     run = _last(kept, tool, lambda given: _is_classifier(given, model))
     if run is None:
         return f'python tools/{tool} {format_model_flag(model)} {shlex.join([*_weights(model, {}), *more])}'.strip()
-    given = flags(run.argv[1:])
-    return shlex.join(['python', f'tools/{tool}', *_kept(given, run, tool, CLASSIFIER, more), *more])
+    return shlex.join(['python', f'tools/{tool}', *_kept(run, tool, more), *more])
 
 
 def detector_command(kept: Kept, tool: str, model: str, *more: str) -> str:
     """Return the command for `tool` on a detector, as in classifier_command."""
     run = _last(kept, tool, lambda given: _is_detector(given, model))
-    given = flags(run.argv[1:]) if run else {}
-    places = _places(given)[:2] if run else [f'configs/{Spec.parse(model).name}.py', 'CHECKPOINT']
-    words = ['python', f'tools/{tool}', *['--config'] * (tool == 'eval_adversarial.py'), *places]
-    return shlex.join([*words, *(_kept(given, run, tool, DETECTOR, more) if run else ()), *more])
+    named = ['--model', f'configs/{Spec.parse(model).name}.py', '--weights', 'CHECKPOINT']
+    return shlex.join(['python', f'tools/{tool}', *(_kept(run, tool, more) if run else named), *more])
 
 
 def attention_command(kept: Kept, model: str) -> str:
@@ -58,7 +53,8 @@ def attention_command(kept: Kept, model: str) -> str:
     given = flags(run.argv[1:]) if run else {}
     size = [] if spec.get('img_size') is None or '--img-size' in given else ['--img-size', str(spec.get('img_size'))]
     seen = [word for flag in PREPROCESS if flag in given for word in (flag, *given[flag])]
-    words = [*_weights(model, given), '--images', *(given.get('--data') or ['DIR'])[:1], *size, *seen, '--out', 'DIR']
+    images = ['--bundled'] if '--bundled' in given else ['--data', *(given.get('--data') or ['DIR'])[:1]]
+    words = [*_weights(model, given), *images, *size, *seen, '--output-dir', 'DIR']
     return (f'python tools/analyze_attention.py {format_model_flag(str(spec.without("img_size", "num_classes")))} '
             f'{shlex.join(words)}')
 
@@ -92,14 +88,15 @@ def _last(kept: Kept, tool: str, fits: Callable[[Flags], bool]) -> Run | None:
     return max([run for run in runs if _is(run, tool)] or runs, key=lambda run: run.started, default=None)
 
 
-def _kept(given: Flags, run: Run, tool: str, kind: Sequence[str], more: Sequence[str]) -> list[str]:
+def _kept(run: Run, tool: str, more: Sequence[str]) -> list[str]:
     """Return the flags of a run that also apply to `tool` and are not in `more`."""
-    holding = (*kind, *CORRUPTED) if _is(run, tool) else kind
-    return [word for flag, values in given.items() if flag in holding and flag not in more for word in (flag, *values)]
+    wanted = (*SHARED, *CONDITIONS) if _is(run, tool) else SHARED
+    return [word for flag, values in flags(run.argv[1:]).items() if flag in wanted and flag not in more
+            for word in (flag, *values)]
 
 
 def _is(run: Run, tool: str) -> bool:
-    return Path(run.argv[0]).name == tool
+    return tool_name(run.argv[0]) == Path(tool).stem
 
 
 def _is_classifier(given: Flags, model: str) -> bool:
@@ -116,10 +113,9 @@ def _is_classifier(given: Flags, model: str) -> bool:
 
 
 def _is_detector(given: Flags, model: str) -> bool:
-    config = (_places(given) or [''])[0]
-    return '--model' not in given and config.endswith('.py') and Path(config).stem == Spec.parse(model).name
+    return Path((given.get('--model') or [''])[-1]).stem == Spec.parse(model).name
 
 
-def _places(given: Flags) -> list[str]:
-    """Return config and checkpoint, given after --config or as positional words."""
-    return [*given.get('--config', []), *given.get('', [])]
+def tool_name(program: str) -> str:
+    """Return the name of a tool from argv[0], such as 'tools/eval_coco_c.py' or 'pit-downstream eval-coco-c'."""
+    return Path(program.rpartition(' ')[2]).stem.replace('-', '_')

@@ -22,9 +22,9 @@ _LATEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'
 def require_places(out: str | Path, *, figures: str | None = None, tables: str | None = None) -> None:
     """Raise InputError, before any work, if the page or its exports cannot be written."""
     if Path(out).suffix.lower() not in ('.html', '.htm'):
-        raise InputError(f'expected an HTML file for --out, got {out}; name one like report.html')
+        raise InputError(f'expected an HTML file for --output, got {out}; name one like report.html')
     for suffix in (Path(out).suffix, '.json', '.csv'):
-        require_file_to_write(Path(out).with_suffix(suffix), '--out')
+        require_file_to_write(Path(out).with_suffix(suffix), '--output')
     for flag, folder in (('--figures', figures), ('--tables', tables)):
         if folder:
             require_folder_to_write(folder, flag)

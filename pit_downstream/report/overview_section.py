@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from pit_downstream.benchmarks import adversarial, coco_c, imagenet_c
 from pit_downstream.benchmarks.adversarial import Rate
@@ -13,6 +12,7 @@ from pit_downstream.results.records import MissingMeasurement
 from pit_downstream.utils.registry import SECTIONS
 from pit_downstream.utils.spec import spelled
 from pit_downstream.report.attack_section import rate_cell, single_attacks, worst_cases
+from pit_downstream.report.commands import tool_name
 from pit_downstream.report.detection_section import kept_share
 from pit_downstream.report.grids import variants
 from pit_downstream.report.measured import Measured, ModelResults, sources
@@ -70,7 +70,7 @@ def summary_line(measured: Measured) -> str:
 
 def _command(argv: Sequence[str]) -> str:
     tool, *rest = argv
-    return shlex.join(['python', f'tools/{Path(tool).name}', *rest])
+    return shlex.join(['python', f'tools/{tool_name(tool)}.py', *rest])
 
 
 def _classifiers(measured: Measured, ones: Iterable[ModelResults]) -> Sheet:

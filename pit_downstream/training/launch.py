@@ -1,7 +1,6 @@
 """Launch mmengine's Runner for detectors and classifiers: config file, processes, flags and summary."""
 
 import argparse
-import importlib.util
 import logging
 import os
 import re
@@ -15,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from pit_downstream.evaluation.distributed import rank_env
+from pit_downstream.utils.config_paths import find_config
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.slurm import env_world_size, require_one_process
 from pit_downstream.training import hooks  # noqa: F401  registers them
@@ -22,22 +22,12 @@ from pit_downstream.training import hooks  # noqa: F401  registers them
 _log = logging.getLogger(__name__)
 
 
-def config_file(text: str) -> Path:
-    """Return the path of a config file. 'mmdet::fcos/x.py' is a config of mmdet, as in `_base_`."""
-    package, colons, name = text.partition('::')
-    installed = importlib.util.find_spec(package) if colons and package.isidentifier() else None
-    path = Path(installed.origin).parent / '.mim' / 'configs' / name if installed else Path(text)
-    if not path.is_file():
-        raise InputError(f'expected a config file, found none at {text}; configs/ holds ours')
-    return path
-
-
 def load_config(text: str) -> Config:
-    """Read a config file (see config_file) and its base configs.
+    """Read a config file (see find_config) and its base configs.
 
     Raises InputError for a setting that cannot be merged with its base, or for a missing base.
     """
-    path = config_file(text)
+    path = find_config(text)
     try:
         return Config.fromfile(path)
     except TypeError as error:

@@ -42,6 +42,15 @@ def require_file_to_write(path: str | Path, flag: str) -> None:
         require_folder_to_write(target.parent, flag)
 
 
+def require_image_to_write(path: str | Path, flag: str) -> None:
+    """Raise InputError unless an image file can be written to `path`, in a folder that exists or can be created."""
+    from PIL import Image
+    path, suffixes = Path(path), Image.registered_extensions()
+    if suffixes.get(path.suffix.lower()) not in Image.SAVE or path.is_dir():
+        raise InputError(f'{flag} must be an image file, got {path}. Pass a name like detections.png.')
+    require_folder_to_write(path.parent, flag)
+
+
 def path_inside(folder: str | Path, name: str) -> Path:
     """Return the path of the output file `name`, which comes from data, inside `folder`.
 

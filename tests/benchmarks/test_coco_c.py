@@ -63,7 +63,8 @@ def test_a_missing_measurement_raises_and_says_how_to_mend_it(lacking):
     with pytest.raises(MissingMeasurement) as raised:
         summarize(less)
     text = str(raised.value.args[0])
-    assert f'no AP of m on d under {lacking}' in text and 'python tools/eval_coco_c.py CONFIG CHECKPOINT' in text
+    assert f'no AP of m on d under {lacking}' in text
+    assert 'python tools/eval_coco_c.py --model CONFIG --weights CHECKPOINT' in text
     if lacking != 'clean':
         name, severity = lacking.split('(')[0], lacking[-2]
         assert f'--corruptions {name} --severities {severity}' in text

@@ -71,7 +71,7 @@ def place(tmp_path, monkeypatch):
     return make
 
 
-MEASURE = ('eval_coco_c.py', 'perfect.py', 'w.pth', '--corruptions', 'none', '--device', 'cpu')
+MEASURE = ('eval_coco_c.py', '--model', 'perfect.py', '--weights', 'w.pth', '--corruptions', 'none', '--device', 'cpu')
 
 
 def from_zero(content):
@@ -142,9 +142,10 @@ def test_every_reader_gets_the_same_content(place):
 
 @pytest.mark.parametrize('tool', [
     ('train.py', 'perfect.py'), ('test.py', 'perfect.py', 'w.pth'), MEASURE,
-    ('eval_adversarial.py', '--config', 'perfect.py', 'w.pth'), ('show_detections.py', 'perfect.py', 'w.pth'),
-    ('train_patch.py', 'perfect.py', 'w.pth'),
-    (*MEASURE, '--ann', 'data/annotations.json', '--images', 'data/images')], ids=lambda tool: tool[0])
+    ('eval_adversarial.py', '--model', 'perfect.py', '--weights', 'w.pth'),
+    ('show_detections.py', '--model', 'perfect.py', '--weights', 'w.pth'),
+    ('train_patch.py', '--model', 'perfect.py', '--weights', 'w.pth'),
+    (*MEASURE, '--data', 'data/annotations.json', '--images', 'data/images')], ids=lambda tool: tool[0])
 def test_malformed_files_are_refused_before_any_work(run_tool, place, tmp_path, tool):
     def spoil(content):
         content['annotations'][3]['bbox'] = [1, 2, None, 4]
@@ -260,9 +261,9 @@ SIZED = [
     ('train.py', 'perfect.py', '--work-dir', 'work', '--cfg-options', 'train_dataloader.num_workers=1'),
     ('train.py', 'perfect.py', '--work-dir', 'work'), ('test.py', 'perfect.py', 'w.pth', '--work-dir', 'work'),
     (*MEASURE, '--allow-missing', '5'), (*MEASURE, '--workers', '1'),
-    ('eval_adversarial.py', '--config', 'perfect.py', 'w.pth', '--device', 'cpu'),
-    ('show_detections.py', 'perfect.py', 'w.pth', '--conditions', 'clean', '--image', '1'),
-    ('train_patch.py', 'perfect.py', 'w.pth', '--steps', '2', '--device', 'cpu')]
+    ('eval_adversarial.py', '--model', 'perfect.py', '--weights', 'w.pth', '--device', 'cpu'),
+    ('show_detections.py', '--model', 'perfect.py', '--weights', 'w.pth', '--corruptions', '--attacks', '--image', '1'),
+    ('train_patch.py', '--model', 'perfect.py', '--weights', 'w.pth', '--steps', '2', '--device', 'cpu')]
 
 
 @pytest.mark.parametrize('tool', SIZED, ids=lambda tool: tool[0])

@@ -19,7 +19,7 @@ from mmengine.registry import init_default_scope
 import pit_downstream.det  # noqa: F401
 from pit_downstream.det import classes
 from pit_downstream.det.annotation_files import check_annotations
-from pit_downstream.training.launch import config_file
+from pit_downstream.utils.config_paths import find_config
 from tests.det import scenes, tiny
 
 LOADER = dict(num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
@@ -111,15 +111,16 @@ def test_tools_give_one_ap_for_any_order(run_tool, written, trained, tmp_path, o
     config = written(categories=CATEGORIES[::order])
     done = run_tool('test.py', config, trained, '--work-dir', tmp_path / 'work')
     assert done.code == 0 and 'coco/bbox_mAP 1.000' in done.out, done.err
-    done = run_tool('eval_coco_c.py', config, trained, '--corruptions', 'none', '--store', tmp_path / 'store',
-                    '--json', tmp_path / 'out.json')
+    done = run_tool('eval_coco_c.py', '--model', config, '--weights', trained, '--corruptions', 'none',
+                    '--output-dir', tmp_path / 'store', '--json', tmp_path / 'out.json')
     assert done.code == 0 and re.search(r'clean +1.0000', done.out), done.err
 
 
+MODEL = ('--model', 'CONFIG', '--weights', 'WEIGHTS')
 TOOLS = {
-    'train.py': (), 'test.py': ('WEIGHTS',), 'eval_coco_c.py': ('WEIGHTS', '--corruptions', 'none'),
-    'eval_adversarial.py': ('WEIGHTS', '--attacks', 'fgsm'), 'show_detections.py': ('WEIGHTS', '--out', 'a.png'),
-    'train_patch.py': ('WEIGHTS', '--out', 'patch')}
+    'train.py': ('CONFIG',), 'test.py': ('CONFIG', 'WEIGHTS'), 'eval_coco_c.py': (*MODEL, '--corruptions', 'none'),
+    'eval_adversarial.py': (*MODEL, '--attacks', 'fgsm'), 'show_detections.py': (*MODEL, '--output', 'a.png'),
+    'train_patch.py': (*MODEL, '--output-dir', 'patch')}
 
 
 @pytest.mark.parametrize('tool', TOOLS)
@@ -127,9 +128,8 @@ TOOLS = {
     (dict(categories=[{'id': 7, 'name': 'cup'}, {'id': 3, 'name': 'bowll'}]), ('bowl (', 'bowll', 'annotations.json')),
     (dict(model=dict(type='Oracle', num_classes=3)), ('model.num_classes is 3', 'model.num_classes=2'))])
 def test_tools_refuse_misspelled_classes_and_unfit_heads(run_tool, written, trained, tmp_path, tool, changes, words):
-    flags = ['--config'] * (tool == 'eval_adversarial.py') + [written(**changes)] + [
-        trained if flag == 'WEIGHTS' else flag for flag in TOOLS[tool]]
-    done = run_tool(tool, *flags)
+    paths = {'CONFIG': written(**changes), 'WEIGHTS': trained}
+    done = run_tool(tool, *(paths.get(flag, flag) for flag in TOOLS[tool]))
     assert done.code == 2 and not done.out
     assert all(word in done.err for word in words), done.err
     assert not (tmp_path / 'work_dirs').exists()
@@ -157,8 +157,8 @@ def test_tools_refuse_checkpoints_that_do_not_fit(run_tool, written, tmp_path, t
     path = tmp_path / 'other.pth'
     torch.save({'meta': {'dataset_meta': {'classes': names}}, 'state_dict': {
         name: torch.zeros(shape) for name, shape in state.items()}}, path)
-    flags = ('--corruptions', 'none') if tool == 'eval_coco_c.py' else ('--work-dir', tmp_path / 'work')
-    done = run_tool(tool, written(), path, *flags)
+    done = run_tool(tool, *(('--model', written(), '--weights', path, '--corruptions', 'none')
+                            if tool == 'eval_coco_c.py' else (written(), path, '--work-dir', tmp_path / 'work')))
     assert done.code == 2 and 'bbox_mAP' not in done.out
     assert all(word in done.err for word in (*words, 'other.pth')), done.err
 
@@ -210,7 +210,7 @@ def test_advice_for_custom_classes_works_as_printed(written):
     ('mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco', {'panoptic_head', 'panoptic_fusion_head'}),
     ('mmdet::grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco', set())])
 def test_heads_are_all_found_and_no_others(name, expected):
-    model = Config.fromfile(config_file(name + '.py' if '::' in name else f'configs/{name}.py')).model
+    model = Config.fromfile(find_config(name + '.py' if '::' in name else f'configs/{name}.py')).model
     assert {path.rpartition('.')[0].removeprefix('model.') for path, _ in classes.heads(model)} == expected
     assert {number for _, number in classes.heads(model)} <= {80}
 
@@ -287,7 +287,7 @@ def test_an_evaluator_of_other_images_is_named_in_a_warning(written, tmp_path, c
     ("_base_ = 'BASE'\nmodel = dict(roi_head=dict(bbox_head=dict(num_classes=2)))", 'bbox_head.0.num_classes=2'),
     ("_base_ = './missing.py'", 'missing.py')])
 def test_a_config_that_does_not_fit_its_base_is_refused(run_tool, tmp_path, text, words):
-    base = config_file('mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py')
+    base = find_config('mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py')
     (tmp_path / 'custom.py').write_text(text.replace('BASE', str(base)))
     done = run_tool('train.py', 'custom.py')
     assert done.code == 2 and words in done.err.splitlines()[-1] and 'custom.py' in done.err

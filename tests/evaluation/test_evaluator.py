@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from pit_downstream.benchmarks.imagenet_c import list_conditions
-from pit_downstream.cli import report_errors
+from pit_downstream.cli.errors import report_errors
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import ResultStore
 from pit_downstream.utils.errors import InputError

@@ -47,8 +47,8 @@ def test_a_folder_is_identified_by_its_weights(tmp_path):
 
 def test_other_weights_in_a_folder_are_measured(tmp_path, run_tool):
     toy.pictures(tmp_path / 'val', 12)
-    flags = ('--model', 'local-dir:m', '--data', 'val', '--store', 'store', '--corruptions', 'contrast', '--severities',
-             '1', '--json')
+    flags = ('--model', 'local-dir:m', '--data', 'val', '--output-dir', 'store', '--corruptions', 'contrast',
+             '--severities', '1', '--json')
     errors = []
     for seed in (0, 1, 0):
         local_dir(tmp_path / 'm', seed=seed)
@@ -117,12 +117,12 @@ def test_a_store_finds_numbers_under_another_file_name(tmp_path):
 
 def test_a_copy_of_the_weights_is_not_measured_again(tmp_path, run_tool):
     toy.pictures(tmp_path / 'val', 12)
-    flags = ('--model', toy.FOUR, '--data', 'val', '--store', 'store', '--attacks', 'fgsm', '--epsilons', '1/255')
+    flags = ('--model', toy.FOUR, '--data', 'val', '--output-dir', 'store', '--attacks', 'fgsm', '--epsilons', '1/255')
     for file in ('a.pth', 'b.pth'):
         torch.save(toy.classifier(4).state_dict(), tmp_path / file)
-    assert run_tool('eval_adversarial.py', *flags, '--weights', 'a.pth', '--save', 'images').code == 0
+    assert run_tool('eval_adversarial.py', *flags, '--weights', 'a.pth', '--save-images', 'images').code == 0
     before = {path: path.read_bytes() for path in (tmp_path / 'store').iterdir()}
-    done = run_tool('eval_adversarial.py', *flags, '--weights', 'b.pth', '--save', 'images')
+    done = run_tool('eval_adversarial.py', *flags, '--weights', 'b.pth', '--save-images', 'images')
     assert done.code == 0 and "weights='b.pth@" in done.out, done.err
     assert {path: path.read_bytes() for path in (tmp_path / 'store').iterdir()} == before
 
@@ -134,7 +134,7 @@ def test_the_report_shows_one_model_per_set_of_tensors_and_marks_random_ones(tmp
     for number, name in enumerate(names):
         store.add(Record(name, "folder(images=8, root='v')", ('clean', 'fog(severity=1)')[number % 2], 'top1_error',
                          .25, 8, 0))
-    done = run_tool('make_report.py', 'results.jsonl', '--out', 'r.html', '--tables', 'tables')
+    done = run_tool('make_report.py', 'results.jsonl', '--output', 'r.html', '--tables', 'tables')
     assert done.code == 0, done.err
     page = (tmp_path / 'r.html').read_text()
     assert 'b, random weights' in page and page.count('random weights') >= 1 and '3 models' in done.out + page
@@ -186,12 +186,12 @@ def test_entries_without_tensors_are_skipped(name, wrap, tmp_path, offline):
 LOADING = [
     ('eval_imagenet_c.py', ['--model', 'pit_ti', '--weights', 'w.pth', '--data', 'val']),
     ('eval_adversarial.py', ['--model', 'pit_ti', '--weights', 'w.pth', '--data', 'val', '--attacks', 'noise']),
-    ('analyze_attention.py', ['--model', 'pit_ti', '--weights', 'w.pth', '--images', 'val', '--out', 'out']),
-    ('export.py', ['pit_ti', 'w.pth', '--out', 'x.onnx'])]
+    ('analyze_attention.py', ['--model', 'pit_ti', '--weights', 'w.pth', '--data', 'val', '--output-dir', 'out']),
+    ('export.py', ['--model', 'pit_ti', '--weights', 'w.pth', '--output', 'x.onnx'])]
 
 
 @pytest.mark.parametrize('tool, flags, content', [(*tool, content) for tool in LOADING for content in EMPTY[:3]] + [
-    ('convert_weights.py', ['w.pth', 'o.pth', '--model', 'pit_ti'], EMPTY[2])], ids=str)
+    ('convert_weights.py', ['w.pth', '--output', 'o.pth', '--model', 'pit_ti'], EMPTY[2])], ids=str)
 def test_tools_refuse_files_without_tensors(tool, flags, content, tmp_path, run_tool, offline):
     toy.pictures(tmp_path / 'val', 4)
     torch.save(content, tmp_path / 'w.pth')

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pit_downstream import cli
+from pit_downstream.cli.models import require_classes
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import ResultStore
 from pit_downstream.datasets.base import View
@@ -51,7 +51,7 @@ def test_cifar_network_has_its_published_error(model, flags, line, cifar, run_to
     images, weights = cifar
     file = [] if '{}' in model else ['--weights', weights]
     done = run_tool('eval_imagenet_c.py', '--model', f'{HERE}:{model.format(weights)}', *file, '--data', images,
-                    '--corruptions', 'fog', '--severities', '1', '--store', 'store', *flags)
+                    '--corruptions', 'fog', '--severities', '1', '--output-dir', 'store', *flags)
     assert done.code == 0, done.err
     assert re.search(r'^clean +0\.0750$', done.out, re.MULTILINE), done.out
     assert line in done.out
@@ -76,7 +76,7 @@ def test_imagenet_network_of_a_folder_has_its_accuracy(tmp_path):
 def test_every_tool_prints_the_preprocessing_and_its_flags(tool, more, tmp_path, run_tool):
     toy.pictures(tmp_path / 'val', 8)
     toy.pictures(tmp_path / 'other', 8)
-    done = run_tool(tool, '--model', TOY, '--data', 'val', '--store', 'store', '--limit', '8', *more)
+    done = run_tool(tool, '--model', TOY, '--data', 'val', '--output-dir', 'store', '--limit', '8', *more)
     assert done.code == 0, done.err
     lines = [line for line in done.out.splitlines() if 'preprocessing: ' in line]
     assert len(lines) == 1
@@ -128,7 +128,7 @@ def test_normalization_is_part_of_the_identity():
 ])
 def test_impossible_values_are_refused_before_any_work(flags, words, tmp_path, run_tool):
     toy.pictures(tmp_path / 'val', 4)
-    done = run_tool('eval_imagenet_c.py', '--model', TOY, '--data', 'val', '--store', 'store', *flags)
+    done = run_tool('eval_imagenet_c.py', '--model', TOY, '--data', 'val', '--output-dir', 'store', *flags)
     assert done.code == 2 and words in done.err and 'Traceback' not in done.err
     assert not (tmp_path / 'store').exists()
 
@@ -143,7 +143,8 @@ def test_impossible_configurations_are_refused(config, words, monkeypatch):
 
 @pytest.mark.parametrize('classes', [1001, 21843])
 @pytest.mark.parametrize('tool, more', [
-    ('eval_imagenet_c.py', []), ('eval_imagenet_c.py', ['--published', 'c', '--corruptions', 'fog', '--severities', 1]),
+    ('eval_imagenet_c.py', []), ('eval_imagenet_c.py', ['--corrupted-data', 'c', '--corruptions', 'fog',
+                                                    '--severities', 1]),
     ('eval_adversarial.py', ['--attacks', 'noise']), ('eval_shifts.py', ['--shifts', 'shift_own=val']),
     ('eval_adversarial.py', ['--model', toy.FOUR, '--attacks', 'fgsm', '--source', '{}'])])
 def test_heads_that_are_not_imagenets_are_refused_on_its_classes(classes, tool, more, tmp_path, run_tool):
@@ -151,7 +152,7 @@ def test_heads_that_are_not_imagenets_are_refused_on_its_classes(classes, tool, 
     toy.pictures(tmp_path / 'c/fog/1', 4)
     model = f'{TOY}(classes={classes})'
     more = [str(one).format(model) for one in more]
-    done = run_tool(tool, '--model', model, '--data', 'val', '--store', 'store', *more)
+    done = run_tool(tool, '--model', model, '--data', 'val', '--output-dir', 'store', *more)
     assert (done.code, done.out) == (2, '') and f'{classes} outputs' in done.err and 'Traceback' not in done.err
 
 
@@ -159,12 +160,12 @@ def test_other_folders_take_any_head(tmp_path):
     toy.pictures(tmp_path / 'val', 4)
     for number, folder in enumerate(sorted((tmp_path / 'val').iterdir())):
         folder.rename(tmp_path / 'val' / str(number))
-    cli.classifiers.require_classes(class_folders(tmp_path / 'val', view=View(32, 40)),
-                                    build_classifier(f'{TOY}(classes=1200)'))
+    require_classes(class_folders(tmp_path / 'val', view=View(32, 40)), build_classifier(f'{TOY}(classes=1200)'))
 
 
 @pytest.mark.parametrize('tool', ['eval_imagenet_c.py', 'eval_adversarial.py'])
 def test_features_are_refused(tool, tmp_path, run_tool):
     toy.pictures(tmp_path / 'val', 4)
-    done = run_tool(tool, '--model', 'resnet10t(num_classes=0)', '--weights', 'random', '--data', 'val', '--store', 's')
+    done = run_tool(tool, '--model', 'resnet10t(num_classes=0)', '--weights', 'random', '--data', 'val',
+                    '--output-dir', 's')
     assert (done.code, done.out) == (2, '') and 'num_classes=0' in done.err and not (tmp_path / 's').exists()

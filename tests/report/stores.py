@@ -109,14 +109,15 @@ def png(side: int = 8) -> bytes:
 
 def write_everything(folder: Path) -> Path:
     """One of each kind: every section of a report has something to show."""
-    data = ('--data', 'data/val', '--store', str(folder / 'imagenet_c'))
+    data = ('--data', 'data/val', '--output-dir', str(folder / 'imagenet_c'))
     write_store(folder / 'imagenet_c', [*corrupted(ALEX), *corrupted(HALF, .5)], 'tools/eval_imagenet_c.py', '--model',
                 'half', '--weights', 'weights/half.pth', *data)
     write_store(folder / 'attacks', [*attacked(ALEX), *attacked(HALF)])
     write_store(folder / 'shifts', shifted())
     write_store(folder / 'attention', [*traced(ALEX), *traced(HALF, 2)])
-    write_store(folder / 'detection', detected(), 'tools/eval_coco_c.py', 'configs/retina.py', 'work_dirs/retina',
-                '--bundled', '--store', str(folder / 'detection'), '--corruptions', 'fog')
+    write_store(folder / 'detection', detected(), 'tools/eval_coco_c.py', '--model', 'configs/retina.py',
+                '--weights', 'work_dirs/retina',
+                '--bundled', '--output-dir', str(folder / 'detection'), '--corruptions', 'fog')
     occluded = [Record(HALF, DATA, f'occlusion(share={share})', ERROR, .3 + share, 1000, 0) for share in (.25, .5)]
     write_store(folder / 'occlusion', occluded)
     write_log(folder / 'work_dirs' / 'retina', range(1, 7))

@@ -12,7 +12,7 @@ import sys
 
 
 def main():
-    import pit_downstream.cli.classifiers
+    import pit_downstream.cli.models
     import pit_downstream.evaluation.keep
     import pit_downstream.evaluation.models  # noqa: F401
     tasks, *command = sys.argv[1:]

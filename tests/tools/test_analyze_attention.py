@@ -9,8 +9,8 @@ import pytest
 
 
 def test_two_models_on_the_bundled_images(tool, few_shapes, tmp_path):
-    done = tool('analyze_attention.py', '--model', 'vit_16', '--compare', 'deepvit_16', '--images',
-                few_shapes / 'classification/val', '--img-size', '32', '--limit', '3', '--out', 'out',
+    done = tool('analyze_attention.py', '--model', 'vit_16', '--compare', 'deepvit_16', '--data',
+                few_shapes / 'classification/val', '--img-size', '32', '--limit', '3', '--output-dir', 'out',
                 '--weights', 'random', '--compare-weights', 'random')
     assert done.returncode == 0, done.stderr
     assert done.stderr == ''  # no progress bar: this is no terminal
@@ -28,7 +28,7 @@ def test_two_models_on_the_bundled_images(tool, few_shapes, tmp_path):
 
 
 def test_bad_input_gets_one_sentence(tool, few_shapes):
-    done = tool('analyze_attention.py', '--model', 'resnet18', '--images', few_shapes / 'val', '--out', 'out',
+    done = tool('analyze_attention.py', '--model', 'resnet18', '--data', few_shapes / 'val', '--output-dir', 'out',
                 '--weights', 'random')
     assert (done.returncode, done.stdout) == (2, '')
     assert done.stderr == ("expected PiT, DeepViT or one of timm's ViT and DeiT, got ResNet, which has no patches and "
@@ -39,8 +39,8 @@ def test_real_images(tool):
     real = os.environ.get('PIT_DOWNSTREAM_REAL_DATA')
     if not real:
         pytest.skip('PIT_DOWNSTREAM_REAL_DATA is not set')
-    done = tool('analyze_attention.py', '--model', 'pit_ti', '--images', Path(real).resolve() / 'imagenet_sample',
-                '--limit', '3', '--out', 'out', '--weights', 'random')
+    done = tool('analyze_attention.py', '--model', 'pit_ti', '--data', Path(real).resolve() / 'imagenet_sample',
+                '--limit', '3', '--output-dir', 'out', '--weights', 'random')
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("pit_ti(weights='random@")
     assert ', 3 images: similar blocks (threshold=0.9): softmax stage1 ' in done.stdout

@@ -1,4 +1,4 @@
-"""tools/eval_adversarial.py --config, show_detections.py and train_patch.py on a few bundled images."""
+"""eval_adversarial, show_detections.py and train_patch.py on a few bundled images."""
 
 import json
 import re
@@ -45,13 +45,15 @@ def config(tmp_path_factory):
     return folder / 'fcos_tiny.py'
 
 
-FEW = ('--workers', '0', '--limit', '2', '--device', 'cpu')
+SAMPLES = ('--limit', '2', '--device', 'cpu')
+FEW = (*SAMPLES, '--workers', '0')
 
 
 @pytest.mark.parametrize('at', ['network', 'original'])
 def test_a_detector_that_is_not_ours_is_attacked(run, config, at):
     attacks = ('noise', "pgd(loss='cls', steps=1)", "tog(confidence=0.0, mode='vanishing', steps=1)")
-    flags = ('--config', config, 'random', *FEW, '--attacks', *attacks, '--epsilons', '2/255', '8/255', '--at', at)
+    flags = ('--model', config, '--weights', 'random', *FEW, '--attacks', *attacks, '--epsilons', '2/255', '8/255',
+             '--resolution', at)
     code, out, said = run('eval_adversarial.py', *flags, '--json', 'out.json', '--csv', 'out.csv')
     assert code == 0, said
     lines = out.splitlines()
@@ -70,38 +72,42 @@ def test_a_detector_that_is_not_ours_is_attacked(run, config, at):
     (('--attacks', "pgd(loss='none')"), "loss is one of .*for a detector of all, cls, box, rpn, roi, got 'none'"),
     (('--attacks', "pgd(loss='rpn', steps=1)"), 'expected losses of type rpn from the detector'),
     (('--attacks', 'noise', 'fab'), 'expected a classifier for FAB, got fcos_tiny'),
-    (('--attacks', 'noise', '--save', 'images'), 'expected --save with a classifier, got it with a detector')])
+    (('--attacks', 'noise', '--save-images', 'images'), '--save-images applies to a classifier, got a detector')])
 def test_what_cannot_be_is_one_sentence_before_anything_is_measured(run, config, flags, words):
-    code, _, said = run('eval_adversarial.py', '--config', config, 'random', *FEW, *flags)
+    code, _, said = run('eval_adversarial.py', '--model', config, '--weights', 'random', *FEW, *flags)
     assert code == 2 and len(said.strip().splitlines()) == 1
     assert re.search(words, said) and not Path('work_dirs/records').exists()
 
 
 def test_help_knows_both(run):
-    assert '--config CONFIG CHECKPOINT' in ' '.join(run('eval_adversarial.py', '--help')[1].split())
-    assert '--at {network,original}' in run('eval_adversarial.py', '--config', '--help')[1]
+    text = ' '.join(run('eval_adversarial.py', '--help')[1].split())
+    assert '--source MODEL' in text and '--resolution {network,original}' in text
 
 
 def test_a_picture(run, config):
-    code, out, said = run('show_detections.py', config, 'random', *FEW, '--image', '1', '--score-thr', '1',
-                          '--conditions', 'clean', 'fog(severity=3)', 'pgd(epsilon=8/255, steps=1)')
+    code, out, said = run('show_detections.py', '--model', config, '--weights', 'random', *SAMPLES, '--image', '1',
+                          '--score-thr', '1',
+                          '--corruptions', 'fog(severity=3)', '--attacks', 'pgd(epsilon=8/255, steps=1)')
     assert code == 0, said
     assert out.startswith('detections.png: image ') and Image.open('detections.png').size[0] > 3 * 384
-    code, _, said = run('show_detections.py', config, 'random', *FEW, '--image', '2')
-    assert (code, said) == (2, 'expected an image of 0..1, got 2; give another --image N\n')
+    code, _, said = run('show_detections.py', '--model', config, '--weights', 'random', *SAMPLES, '--image', '2')
+    assert (code, said) == (2, '--image must be in 0..1, got 2.\n')
 
 
 def test_a_patch(run, config):
-    code, out, said = run('train_patch.py', config, 'random', *FEW, '--steps', '2', '--batch-size', '2')
+    code, out, said = run('train_patch.py', '--model', config, '--weights', 'random', *SAMPLES, '--steps', '2',
+                          '--batch-size', '2')
     assert code == 0, said
     path = out.strip()
     assert path.startswith('patches/dpatch_')
-    code, out, said = run('eval_adversarial.py', '--config', config, 'random', *FEW, '--epsilons', '2/255', '--attacks',
-                          'noise', 'dpatch', f"dpatch(file='{path}')")
+    code, out, said = run('eval_adversarial.py', '--model', config, '--weights', 'random', *FEW, '--epsilons', '2/255',
+                          '--attacks', 'noise', 'dpatch', f"dpatch(file='{path}')")
     assert code == 0, said
     lines = out.splitlines()[2:]
     assert lines[0].split() == ['AP', 'no', 'attack', '2/255', '1'] and path in lines[4]  # patches are not faded
-    for flags, words in ((('--batch-size', 'auto'), 'a number as batch size'), (('--share', '2'), 'share in 0..1'),
-                         (('--step', '0'), 'expected a step of more than 0'), (('--steps', '0'), 'expected 1 step')):
-        code, _, said = run('train_patch.py', config, 'random', *FEW, *flags)
+    for flags, words in ((('--batch-size', 'auto'), 'expected an integer, 1 or more'), (('--share', '2'),
+                                                                                        'share in 0..1'),
+                         (('--step-size', '0'), 'expected a step of more than 0'), (('--steps', '0'),
+                                                                                    'expected 1 step')):
+        code, _, said = run('train_patch.py', '--model', config, '--weights', 'random', *SAMPLES, *flags)
         assert code == 2 and words in said

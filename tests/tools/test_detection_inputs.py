@@ -36,8 +36,8 @@ def test_other_images_are_another_dataset(run_tool, config, tmp_path):
         Image.new('RGB', Image.open(path).size).save(black / path.name)
 
     def measure(images, *flags):
-        done = run_tool('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'none', '--ann',
-                        data / 'annotations.json', '--images', images, *flags)
+        done = run_tool('eval_coco_c.py', '--model', config, '--weights', 'random', *FEW, '--corruptions', 'none',
+                        '--data', data / 'annotations.json', '--images', images, *flags)
         assert done.code == 0, done.err
         return done.out
     first = measure(data / 'images')
@@ -53,20 +53,20 @@ def test_other_images_are_another_dataset(run_tool, config, tmp_path):
 
 def test_attacks_on_other_images_are_made_anew(run_tool, config, tmp_path):
     """The images that --save-images wrote share one annotation file; so do fog 1 and fog 5."""
-    done = run_tool('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'fog', '--severities', '1', '5',
-                    '--save-images', 'saved')
+    done = run_tool('eval_coco_c.py', '--model', config, '--weights', 'random', *FEW, '--corruptions', 'fog',
+                    '--severities', '1', '5', '--save-images', 'saved')
     assert done.code == 0, done.err
     for severity in ('1', '5'):
-        done = run_tool('eval_adversarial.py', '--config', config, 'random', *FEW, '--limit', '1', '--ann',
-                        'saved/annotations.json', '--images', f'saved/fog/{severity}', '--attacks', 'noise')
+        done = run_tool('eval_adversarial.py', '--model', config, '--weights', 'random', *FEW, '--limit', '1',
+                        '--data', 'saved/annotations.json', '--images', f'saved/fog/{severity}', '--attacks', 'noise')
         assert done.code == 0, done.err
     lines = map(json.loads, (tmp_path / 'work_dirs/records/results.jsonl').read_text().splitlines())
     assert len({line['dataset'] for line in lines if 'noise' in line['condition']}) == 2
 
 
 def test_saved_images_of_another_dataset_or_seed_are_not_taken_for_these(run_tool, config, tmp_path):
-    flags = ('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'fog', '--severities', '1', '--limit', '1',
-             '--save-images', 'saved')
+    flags = ('eval_coco_c.py', '--model', config, '--weights', 'random', *FEW, '--corruptions', 'fog',
+             '--severities', '1', '--limit', '1', '--save-images', 'saved')
     assert run_tool(*flags).code == 0
     saved = next((tmp_path / 'saved').glob('fog/1/*.png')).read_bytes()
     done = run_tool(*flags, '--seed', '1')
@@ -85,8 +85,8 @@ def test_no_name_in_an_annotation_file_leaves_the_folder_of_save_images(run_tool
     content['annotations'] = [one | {'image_id': id} for one in content['annotations'] if one['image_id'] == 10]
     path.write_text(json.dumps(content))
     before = set(tmp_path.rglob('*'))
-    done = run_tool('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'fog', '--severities', '1',
-                    '--save-images', 'out/saved')
+    done = run_tool('eval_coco_c.py', '--model', config, '--weights', 'random', *FEW, '--corruptions', 'fog',
+                    '--severities', '1', '--save-images', 'out/saved')
     new = {path.relative_to(tmp_path).parts[:2] for path in set(tmp_path.rglob('*')) - before}
     assert new <= {('configs',), ('out',), ('out', 'saved'), ('work_dirs',), ('work_dirs', 'records')}
     if id == 10:
@@ -99,8 +99,8 @@ def test_a_link_in_the_folder_of_save_images_is_refused(run_tool, config, tmp_pa
     (tmp_path / 'saved').mkdir()
     (tmp_path / 'elsewhere').mkdir()
     (tmp_path / 'saved/fog').symlink_to(tmp_path / 'elsewhere')
-    done = run_tool('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'fog', '--severities', '1',
-                    '--save-images', 'saved')
+    done = run_tool('eval_coco_c.py', '--model', config, '--weights', 'random', *FEW, '--corruptions', 'fog',
+                    '--severities', '1', '--save-images', 'saved')
     assert done.code == 2 and 'saved' in done.err and 'Traceback' not in done.err
     assert not list((tmp_path / 'elsewhere').iterdir())
 
@@ -118,11 +118,12 @@ def test_broken_files_are_counted_as_unreadable(run_tool, config, tmp_path):
     (images / 'b.png').unlink()
     (images / 'c.png').unlink()
     (images / 'c.png').symlink_to('nowhere')
-    flags = ('eval_coco_c.py', config, 'random', *FEW, '--corruptions', 'none')
+    flags = ('eval_coco_c.py', '--model', config, '--weights', 'random', *FEW, '--corruptions', 'none')
     done = run_tool(*flags, '--allow-missing', '2')
     assert done.code == 2 and all(name in done.err for name in ('a.png', 'b.png', 'c.png')), done.err
     assert run_tool(*flags, '--allow-missing', '3').code == 0
-    train = ('train_patch.py', config, 'random', *FEW, '--steps', '2', '--batch-size', '4')
+    train = ('train_patch.py', '--model', config, '--weights', 'random', '--device', 'cpu', '--steps', '2',
+             '--batch-size', '4')
     done = run_tool(*train)
     assert done.code == 2 and '--allow-missing' in done.err and 'Traceback' not in done.err
     assert run_tool(*train, '--allow-missing', '3').code == 0

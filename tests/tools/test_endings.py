@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import pit_downstream.backbones  # noqa: F401  registers them with timm
-from pit_downstream.cli import report_errors
+from pit_downstream.cli.errors import report_errors
 from pit_downstream.utils.path_checks import atomic_path, require_file_to_write, write_atomic
 from pit_downstream.training import safe_loading as checkpoint
 from tests.evaluation import toy
@@ -90,25 +90,28 @@ def test_a_signal_to_the_group_ends_a_measurement_with_one_line(tmp_path, folder
         'import time\nfrom tests.evaluation import toy\n\ndef build():\n    model = toy.classifier(4)\n'
         "    model.register_forward_pre_hook(lambda *_: (open('ready', 'w').close(), time.sleep(0.2)))\n"
         '    return model\n')
-    process = started(tmp_path, *MEASURE, '--model', 'slow:build', '--data', folder, '--store', 'records', '--workers',
-                      2, ready=tmp_path / 'ready')
+    process = started(tmp_path, *MEASURE, '--model', 'slow:build', '--data', folder, '--output-dir', 'records',
+                      '--workers', 2, ready=tmp_path / 'ready')
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (128 + number, f'{line}\n')
 
 
 @pytest.mark.parametrize('tool, flags, place', [
-    ('show_corruptions.py', ['cat.png', '--out', '/proc/x.png'], '/proc'),
-    ('analyze_attention.py', ['--model', 'vit_16', '--images', '.', '--out', '/proc/x'], '/proc/x'),
-    ('train_patch.py', ['configs/retinanet_pit_ti.py', 'random', '--bundled', '--out', '/proc/x'], '/proc/x'),
-    ('show_detections.py', ['configs/retinanet_pit_ti.py', 'random', '--bundled', '--out', '/proc/x.png'], '/proc'),
-    ('show_detections.py', ['configs/retinanet_pit_ti.py', 'random', '--bundled', '--out', 'x.txt'], 'x.txt'),
-    ('export.py', ['pit_ti', 'random', '--out', '/proc/x.onnx'], '/proc'),
-    ('convert_weights.py', ['none.pth', '/proc/x.pth'], '/proc'),
-    ('make_report.py', ['cat.png', '--out', '/proc/x.html'], '/proc'),
-    ('get_complexity.py', ['pit_ti', '--json', '/proc/x.json'], '/proc'),
+    ('show_corruptions.py', ['cat.png', '--output', '/proc/x.png'], '/proc'),
+    ('analyze_attention.py', ['--model', 'vit_16', '--data', '.', '--output-dir', '/proc/x'], '/proc/x'),
+    ('train_patch.py', ['--model', 'retinanet_pit_ti', '--weights', 'random', '--bundled', '--output-dir', '/proc/x'],
+     '/proc/x'),
+    ('show_detections.py', ['--model', 'retinanet_pit_ti', '--weights', 'random', '--bundled', '--output',
+                            '/proc/x.png'], '/proc'),
+    ('show_detections.py', ['--model', 'retinanet_pit_ti', '--weights', 'random', '--bundled', '--output', 'x.txt'],
+     'x.txt'),
+    ('export.py', ['--model', 'pit_ti', '--weights', 'random', '--output', '/proc/x.onnx'], '/proc'),
+    ('convert_weights.py', ['none.pth', '--output', '/proc/x.pth'], '/proc'),
+    ('make_report.py', ['cat.png', '--output', '/proc/x.html'], '/proc'),
+    ('get_complexity.py', ['--model', 'pit_ti', '--json', '/proc/x.json'], '/proc'),
     ('eval_imagenet_c.py', ['--model', toy.FOUR, '--data', '.', '--csv', '/proc/x.csv'], '/proc'),
-    ('eval_imagenet_c.py', ['--model', toy.FOUR, '--data', '.', '--store', '/proc/x'], '/proc/x')], ids=str)
+    ('eval_imagenet_c.py', ['--model', toy.FOUR, '--data', '.', '--output-dir', '/proc/x'], '/proc/x')], ids=str)
 def test_places_are_checked_before_the_work(run_tool, picture, tool, flags, place):
     """No file appears, and nothing is read or drawn before."""
     before = set(picture.parent.rglob('*'))
@@ -135,7 +138,7 @@ def test_a_full_disk_keeps_the_old_summary(run_tool, folder, tmp_path, full_disk
     """The measurement itself is in the store, so running it again writes the summary."""
     old = tmp_path / 'old'
     old.write_text('old')
-    command = [*MEASURE, '--data', folder, '--store', tmp_path / 'records', '--workers', 0]
+    command = [*MEASURE, '--data', folder, '--output-dir', tmp_path / 'records', '--workers', 0]
     assert run_tool(*command).code == 0
     full_disk()
     done = run_tool(*command, *(flag.format(old) for flag in flags))
@@ -145,7 +148,7 @@ def test_a_full_disk_keeps_the_old_summary(run_tool, folder, tmp_path, full_disk
 
 def test_a_full_disk_during_a_measurement(run_tool, folder, tmp_path, limited_files):
     """What was appended stays; the rest is measured when there is space again."""
-    command = [*MEASURE, '--data', folder, '--store', tmp_path / 'records', '--workers', 0]
+    command = [*MEASURE, '--data', folder, '--output-dir', tmp_path / 'records', '--workers', 0]
     limited_files(1000)
     done = run_tool(*command)
     limited_files(resource.RLIM_INFINITY)
@@ -155,9 +158,9 @@ def test_a_full_disk_during_a_measurement(run_tool, folder, tmp_path, limited_fi
 
 
 @pytest.mark.parametrize('command', [
-    ('show_corruptions.py', 'cat.png', '--out', 'old', '--size', '32', '--corruptions', 'contrast'),
-    ('convert_weights.py', 'w.pth', 'old', '--model', 'pit_ti'),
-    ('get_complexity.py', 'pit_ti', '--repeats', '0', '--json', 'old')], ids=lambda command: command[0])
+    ('show_corruptions.py', 'cat.png', '--output', 'old', '--img-size', '32', '--corruptions', 'contrast'),
+    ('convert_weights.py', 'w.pth', '--output', 'old', '--model', 'pit_ti'),
+    ('get_complexity.py', '--model', 'pit_ti', '--repeats', '0', '--json', 'old')], ids=lambda command: command[0])
 def test_a_full_disk_leaves_an_old_file_whole(run_tool, picture, full_disk, command):
     if 'w.pth' in command:
         torch.save(timm.create_model('pit_ti').state_dict(), picture.with_name('w.pth'))
@@ -174,13 +177,14 @@ def test_a_full_disk_leaves_an_old_file_whole(run_tool, picture, full_disk, comm
 def test_a_refusal_because_of_a_failure_prints_its_own_sentence(run_tool, monkeypatch, number):
     """require_file_to_write raises it from the failure of the operating system."""
     monkeypatch.setattr('tempfile.TemporaryDirectory', lambda **_: raised(OSError(number, os.strerror(number))))
-    done = run_tool('get_complexity.py', 'pit_ti', '--json', 'x.json')
+    done = run_tool('get_complexity.py', '--model', 'pit_ti', '--json', 'x.json')
     assert done.code == 2 and '--json' in done.err and done.err.count('\n') == 1, done.err
 
 
 def test_a_failure_of_the_system_is_named_with_its_file(run_tool, picture, monkeypatch):
     monkeypatch.setattr('os.replace', lambda *_: raised(OSError(errno.ENOENT, os.strerror(errno.ENOENT))))
-    done = run_tool('show_corruptions.py', picture, '--out', 'x.png', '--size', '32', '--corruptions', 'contrast')
+    done = run_tool('show_corruptions.py', picture, '--output', 'x.png', '--img-size', '32', '--corruptions',
+                    'contrast')
     assert done.code == 2 and 'x.png: No such file' in done.err and done.err.count('\n') == 1, done.err
 
 
@@ -243,12 +247,12 @@ def test_a_resumed_checkpoint_executes_no_config(tmp_path):
 def test_a_pipe_in_a_report_folder_is_named_and_left_out(run_tool, tmp_path, folder):
     for name in ('results.jsonl', 'x.json', 'y.png', 'verdicts.jsonl', 'runs.jsonl'):
         os.mkfifo(tmp_path / name)
-    assert run_tool(*MEASURE, '--data', folder, '--store', tmp_path / 'records', '--workers', 0).code == 0
-    done = run_tool('make_report.py', tmp_path, '--out', 'report.html')
+    assert run_tool(*MEASURE, '--data', folder, '--output-dir', tmp_path / 'records', '--workers', 0).code == 0
+    done = run_tool('make_report.py', tmp_path, '--output', 'report.html')
     assert done.code == 0 and (tmp_path / 'report.html').exists()
-    done = run_tool('make_report.py', tmp_path / 'x.json', '--out', 'report.html')
+    done = run_tool('make_report.py', tmp_path / 'x.json', '--output', 'report.html')
     assert done.code == 2 and 'x.json' in done.err and done.err.count('\n') == 1
-    assert run_tool(*MEASURE, '--data', folder, '--store', tmp_path).code == 2
+    assert run_tool(*MEASURE, '--data', folder, '--output-dir', tmp_path).code == 2
 
 
 SMALL = ('--cfg-options', 'train_dataloader.batch_size=2', 'train_dataloader.num_workers=0',
@@ -262,12 +266,13 @@ def is_refused(done, *facts):
 
 
 @pytest.mark.parametrize('tool, flags', [
-    ('test.py', ['w.pth']), ('train.py', ['--resume', 'w.pth']), ('eval_coco_c.py', ['w.pth'])], ids=lambda tool: tool)
+    ('test.py', ['retinanet_pit_ti', 'w.pth']), ('train.py', ['retinanet_pit_ti', '--resume', 'w.pth']),
+    ('eval_coco_c.py', ['--model', 'retinanet_pit_ti', '--weights', 'w.pth'])], ids=lambda tool: tool)
 def test_a_file_of_a_classifier_for_a_detector(run_tool, few_shapes, tmp_path, tool, flags):
     torch.save({'meta': {'epoch': 1, 'iter': 4}, 'state_dict': timm.create_model('pit_ti').state_dict()},
                tmp_path / 'w.pth')
     options = [*SMALL] if tool != 'eval_coco_c.py' else []
-    done = run_tool(tool, 'configs/retinanet_pit_ti.py', *flags, '--bundled', '--data', few_shapes, *options)
+    done = run_tool(tool, *flags, '--bundled', '--data', few_shapes, *options)
     assert is_refused(done, 'w.pth', 'bbox_head'), done.err[-2000:]
 
 
@@ -294,9 +299,9 @@ LONG = 'fog' * 3000
     ('eval_imagenet_c.py', ['--model', toy.FOUR, '--data', 'val', '--corruptions', LONG]),
     ('eval_imagenet_c.py', ['--model', toy.FOUR, '--data', 'val', '--device', LONG]),
     ('eval_adversarial.py', ['--model', toy.FOUR, '--data', 'val', '--attacks', f'pgd(x={LONG!r})']),
-    ('eval_imagenet_c.py', ['--model', toy.FOUR, '--data', 'val', '--store', 'long']),
+    ('eval_imagenet_c.py', ['--model', toy.FOUR, '--data', 'val', '--output-dir', 'long']),
     ('make_report.py', ['long']), ('train.py', [LONG]), ('show_corruptions.py', [LONG]),
-    ('convert_weights.py', ['w.pth', 'out.pth', '--model', LONG])],
+    ('convert_weights.py', ['w.pth', '--output', 'out.pth', '--model', LONG])],
     ids=lambda tool: tool if isinstance(tool, str) else '')
 def test_messages_quote_at_most_200_characters(run_tool, folder, tmp_path, tool, flags):
     (tmp_path / 'val').symlink_to(folder)

@@ -16,7 +16,7 @@ from pit_downstream.evaluation.models import build_classifier
 from tests.evaluation import toy
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'eval_adversarial.py'
-FLAGS = ('--model', toy.FOUR, '--data', 'val', '--store', 'store', '--workers', '0')
+FLAGS = ('--model', toy.FOUR, '--data', 'val', '--output-dir', 'store', '--workers', '0')
 FEW = ('--attacks', 'noise', 'pgd(steps=3)', '--epsilons', '1/255', '4/255')
 
 
@@ -40,7 +40,7 @@ def names(out):
 
 
 def test_a_table_its_files_and_pictures(measured, tmp_path):
-    code, out, said = measured(*FEW, '--save', 'images', '--csv', 'out.csv', '--json', 'out.json')
+    code, out, said = measured(*FEW, '--save-images', 'images', '--csv', 'out.csv', '--json', 'out.json')
     assert (code, said) == (0, ''), said
     assert 'warning' not in out
     lines = out.splitlines()
@@ -62,7 +62,7 @@ def test_a_table_its_files_and_pictures(measured, tmp_path):
     assert folders[:2] == ['about.json', 'clean'] and sum(name.endswith('.png') for name in folders) == 4
     assert np.load(next((tmp_path / 'images' / 'clean').rglob('*.npy'))).dtype == np.float32
     before = {path: path.read_bytes() for path in (tmp_path / 'store').iterdir()}
-    assert measured(*FEW, '--save', 'images') == (0, out, '')  # the second run adds nothing and prints the table
+    assert measured(*FEW, '--save-images', 'images') == (0, out, '')  # the second run adds nothing and prints the table
     assert {path: path.read_bytes() for path in (tmp_path / 'store').iterdir()} == before
 
 
@@ -82,7 +82,7 @@ def test_an_image_with_two_classes_is_refused(run_tool, tmp_path):
     for path in sorted(tmp_path.glob('data/*/*')):
         path.rename(tmp_path / 'data' / path.name)
     (tmp_path / 'labels.txt').write_text('00.JPEG 0\n01.JPEG 1\n00.JPEG 2\n')
-    done = run_tool(TOOL.name, '--model', toy.FOUR, '--data', 'data', '--labels', 'labels.txt', '--store', 'store')
+    done = run_tool(TOOL.name, '--model', toy.FOUR, '--data', 'data', '--labels', 'labels.txt', '--output-dir', 'store')
     assert done.code == 2 and 'labels.txt' in done.err and '00.JPEG' in done.err and '0 and 2' in done.err
     assert not (tmp_path / 'store').exists()
 
@@ -92,17 +92,18 @@ def test_features_are_no_classifier(run_tool, tmp_path, tool):
     """pit_ti(num_classes=0) gives 256 features, which would pass for logits of 256 classes."""
     toy.pictures(tmp_path / 'data', count=2)
     done = run_tool(tool, '--model', 'pit_ti(img_size=32, num_classes=0)', '--weights', 'random', '--data', 'data',
-                    '--store', 'store', *(['--shifts', 'shift_x=data'] if 'shifts' in tool else []))
+                    '--output-dir', 'store', *(['--shifts', 'shift_x=data'] if 'shifts' in tool else []))
     assert done.code == 2 and 'num_classes=0' in done.err and not list(tmp_path.glob('store/*'))
 
 
 @pytest.mark.parametrize('tool, flags', [
     ('eval_adversarial.py', ['--model', toy.FOUR]), ('eval_imagenet_c.py', ['--model', toy.FOUR]),
-    ('eval_shifts.py', ['--model', toy.FOUR]), ('eval_coco_c.py', ['configs/retinanet_pit_ti.py', 'random']),
-    ('eval_adversarial.py', ['--config', 'configs/retinanet_pit_ti.py', 'random']),
-    ('show_detections.py', ['configs/retinanet_pit_ti.py', 'random']),
-    ('train_patch.py', ['configs/retinanet_pit_ti.py', 'random']),
-    ('analyze_attention.py', ['--model', 'pit_ti', '--bundled', '--out', 'out'])])
+    ('eval_shifts.py', ['--model', toy.FOUR]), ('eval_coco_c.py', ['--model', 'configs/retinanet_pit_ti.py',
+                                                                   '--weights', 'random']),
+    ('eval_adversarial.py', ['--model', 'configs/retinanet_pit_ti.py', '--weights', 'random']),
+    ('show_detections.py', ['--model', 'configs/retinanet_pit_ti.py', '--weights', 'random']),
+    ('train_patch.py', ['--model', 'configs/retinanet_pit_ti.py', '--weights', 'random']),
+    ('analyze_attention.py', ['--model', 'pit_ti', '--bundled', '--output-dir', 'out'])])
 def test_negative_seeds_are_refused(run_tool, tmp_path, tool, flags):
     before = sorted(tmp_path.iterdir())
     done = run_tool(tool, *flags, '--seed', '-1')
@@ -166,25 +167,26 @@ def test_masked_gradients_are_said(measured, tmp_path):
 
 
 def test_search_in_half_precision_is_said(measured):
-    code, out, said = measured('--attacks', 'noise', '--epsilons', '4/255', '--amp', 'bf16')
+    code, out, said = measured('--attacks', 'noise', '--epsilons', '4/255', '--precision', 'bf16')
     assert (code, said) == (0, ''), said
     assert out.startswith("tests.evaluation.toy:classifier(classes=4, mean=(0.5, 0.4, 0.3), search='bf16', std=0.2, ")
 
 
 @pytest.mark.parametrize('flags, words', [
     (('--attacks', 'pdg'), "no attack named 'pdg'; did you mean pgd"),
-    (('--attacks', 'pgd(steps=1)', '--source', f'{toy.NAME}(classes=2)'), 'expected data of the 2 classes that'),
-    (('--attacks', f"transfer(attack='pgd', source='{toy.NAME}(classes=2)', steps=1)"), 'expected data of the 2 cl'),
-    (('--attacks', 'pgd(steps=1)', '--source', 'resnet50', '--data', 'nowhere'), 'expected images in nowhere, found'),
+    (('--attacks', 'pgd(steps=1)', '--source', f'{toy.NAME}(classes=2)'), 'has 2 classes, got data of class '),
+    (('--attacks', f"transfer(attack='pgd', source='{toy.NAME}(classes=2)', steps=1)"),
+     'has 2 classes, got data of class '),
+    (('--attacks', 'pgd(steps=1)', '--source', 'resnet50', '--data', 'nowhere'), 'no folder of images: nowhere.'),
     (('--attacks', 'pgd(mood=3)'), 'as arguments of pgd, got mood'),
     (('--attacks', 'pgd', '--norm', 'L7', '--epsilons', '1'), "norm is one of Linf, L2, L1"),
-    (('--attacks', 'pgd', '--norm', 'L2'), 'expected --epsilons with --norm L2, got none; write --epsilons 0.5'),
+    (('--attacks', 'pgd', '--norm', 'L2'), '--norm L2 has no default sizes. Pass --epsilons'),
     (('--attacks', 'pgd', '--epsilons', '8'), 'write 8/255'),
     (('--attacks', 'pgd', '--epsilons', 'eight'), 'expected literals and fractions n/m as arguments, got eight'),
-    (('--attacks', 'pgd', '--epsilons', '"8"'), "expected a number like 8/255 or 0.5 as epsilon"),
+    (('--attacks', 'pgd', '--epsilons', '"8"'), "epsilon must be a number like 8/255 or 0.5"),
     (('--attacks', 'pgd', '--corruptions', 'fogg(severity=1)'), "no corruption named 'fogg'; did you mean fog"),
-    (('--attacks', 'noise', '--amp', 'fp16'), 'expected --amp bf16 for attacks, got fp16'),
-    (('--attacks', 'noise', '--data', 'nowhere'), 'expected images in nowhere, found no such folder'),
+    (('--attacks', 'noise', '--precision', 'fp16'), '--precision fp16 loses small gradients'),
+    (('--attacks', 'noise', '--data', 'nowhere'), 'no folder of images: nowhere.'),
 ])
 def test_bad_input_ends_with_one_sentence(measured, tmp_path, flags, words):
     code, _, said = measured(*flags)

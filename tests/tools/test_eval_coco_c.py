@@ -67,7 +67,8 @@ def test_p_is_what_tools_test_finds(measured, weights, few_shapes):
     data = ('--bundled', '--data', few_shapes, '--cfg-options', LOW)
     code, out, said = measured('test.py', CONFIG, weights, *data, '--out', 'kept.pkl')
     assert code == 0, said
-    code, out, said = measured('eval_coco_c.py', CONFIG, weights, *data, '--corruptions', 'none')
+    code, out, said = measured('eval_coco_c.py', '--model', CONFIG, '--weights', weights, *data, '--corruptions',
+                               'none')
     assert code == 0, said
     stats = ap_of(Path('kept.pkl'), few_shapes / 'annotations/instances_val.json')
     kept = {record['metric']: record['value'] for record in records()}
@@ -83,7 +84,8 @@ def test_p_is_what_tools_test_finds(measured, weights, few_shapes):
 def test_a_part_is_measured_saved_and_measured_again(measured, weights, few_shapes, tmp_path):
     """The saved set, read as an ordinary one, gives the AP that the loop gives."""
     few = ('--bundled', '--data', few_shapes, '--cfg-options', LOW)
-    flags = ('eval_coco_c.py', CONFIG, weights, *few, '--corruptions', 'fog', 'spatter', '--severities', '1', '5',
+    flags = ('eval_coco_c.py', '--model', CONFIG, '--weights', weights, *few, '--corruptions', 'fog', 'spatter',
+             '--severities', '1', '5',
              '--save-images', 'saved', '--csv', 'out.csv', '--json', 'out.json', '--seed', '2', '--workers', '1')
     code, out, said = measured(*flags)
     assert code == 0, said
@@ -97,8 +99,8 @@ def test_a_part_is_measured_saved_and_measured_again(measured, weights, few_shap
     wanted = {row['condition']: float(row['value']) for row in rows if row['metric'] == 'AP'}
     before = Path('work_dirs/records/results.jsonl').read_bytes()
     assert measured(*flags)[:2] == (0, out) and Path('work_dirs/records/results.jsonl').read_bytes() == before
-    code, _, said = measured('eval_coco_c.py', CONFIG, weights, *few, '--corruptions', 'none', '--ann',
-                             'saved/annotations.json', '--images', 'saved/fog/5', '--store', 'again')
+    code, _, said = measured('eval_coco_c.py', '--model', CONFIG, '--weights', weights, *few, '--corruptions', 'none',
+                             '--data', 'saved/annotations.json', '--images', 'saved/fog/5', '--output-dir', 'again')
     assert code == 0, said
     again = {record['metric']: record['value'] for record in records('again')}
     assert again['AP'] == pytest.approx(wanted['fog(severity=5)'], abs=1e-12)
@@ -106,8 +108,8 @@ def test_a_part_is_measured_saved_and_measured_again(measured, weights, few_shap
 
 
 def test_mmdets_color_order_is_another_condition(measured, weights, few_shapes):
-    flags = ('eval_coco_c.py', CONFIG, weights, '--bundled', '--data', few_shapes, '--cfg-options', LOW,
-             '--corruptions', 'frost', '--severities', '5', '--limit', '3')
+    flags = ('eval_coco_c.py', '--model', CONFIG, '--weights', weights, '--bundled', '--data', few_shapes,
+             '--cfg-options', LOW, '--corruptions', 'frost', '--severities', '5', '--limit', '3')
     for more in ((), ('--bgr',)):
         code, out, said = measured(*flags, *more)
         assert code == 0, said
@@ -122,7 +124,8 @@ def test_mmdets_color_order_is_another_condition(measured, weights, few_shapes):
                                                            'model.neck.in_channels=64,128,256,512')),
     ('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py', ())])
 def test_a_detector_that_is_not_ours(measured, few_shapes, config, smaller):
-    code, out, said = measured('eval_coco_c.py', config, 'random', '--bundled', '--data', few_shapes,
+    code, out, said = measured('eval_coco_c.py', '--model', config, '--weights', 'random', '--bundled', '--data',
+                               few_shapes,
                                '--corruptions', 'fog', '--severities', '3', '--limit', '2', '--batch-size', '2',
                                *(('--cfg-options', *smaller) if smaller else ()))
     assert code == 0, said
@@ -132,20 +135,23 @@ def test_a_detector_that_is_not_ours(measured, few_shapes, config, smaller):
 
 
 def test_bad_input_ends_with_one_sentence(measured, weights, few_shapes, tmp_path):
-    few = (CONFIG, weights, '--bundled', '--data', few_shapes)
+    own, few = ('--model', CONFIG, '--weights', weights), ('--bundled', '--data', few_shapes)
     for flags, words in (
-            (('none.py', weights), 'expected a config file, found none at none.py'),
-            (('mmdet::fcos/none.py', weights), 'expected a config file, found none at mmdet::fcos/none.py'),
-            ((CONFIG, 'none.pth', *few[2:]), 'expected a checkpoint, found none at none.pth'),
-            ((*few, '--cfg-options', 'model.bbox_head.stacked_convs=3'), 'weights of the config in'),
-            ((CONFIG, weights), 'expected the dataset under data/coco/, did not find'),
-            ((*few, '--corruptions', 'fogg'), "no corruption named 'fogg'; did you mean fog"),
-            ((*few, '--severities', '6'), 'severity must be in 1..5, got 6'),
-            ((*few, '--limit', '9'), 'expected a limit in 1..4, the number of images, got 9'),
-            ((*few, '--ann', 'x.json'), 'expected --ann FILE and --images DIR together, got one of them'),
-            (('mmdet::pascal_voc/retinanet_r50_fpn_1x_voc0712.py', 'random', '--ann', 'x.json', '--images', '.'),
-             'expected --ann with a config whose test_evaluator is one CocoMetric, got VOCMetric; name the dataset'),
-            ((*few, '--device', 'gpu'), 'expected a device like cpu')):
+            (('--model', 'none.py', '--weights', weights), "config file not found: 'none.py'"),
+            (('--model', 'pit_s', '--weights', weights), "must be the config of a detector, got 'pit_s'"),
+            (('--model', 'imagenet_pit_s', '--weights', weights), 'got the config of a classifier: imagenet_pit_s'),
+            (('--model', 'mmdet::fcos/none.py', '--weights', weights), "config file not found: 'mmdet::fcos/none.py'"),
+            (('--model', CONFIG, '--weights', 'none.pth', *few), 'expected a checkpoint, found none at none.pth'),
+            ((*own, *few, '--cfg-options', 'model.bbox_head.stacked_convs=3'), 'weights of the config in'),
+            (own, 'expected the dataset under data/coco/, did not find'),
+            ((*own, *few, '--corruptions', 'fogg'), "no corruption named 'fogg'; did you mean fog"),
+            ((*own, *few, '--severities', '6'), 'severity must be in 1..5, got 6'),
+            ((*own, *few, '--limit', '9'), 'expected a limit in 1..4, the number of images, got 9'),
+            ((*own, '--data', 'x.json'), '--data FILE.json --images DIR'),
+            ((*own, *few, '--images', '.'), '--data FILE.json --images DIR'),
+            (('--model', 'mmdet::pascal_voc/retinanet_r50_fpn_1x_voc0712.py', '--weights', 'random', '--data', 'x.json',
+              '--images', '.'), 'whose test_evaluator is one CocoMetric, got VOCMetric. Name the dataset'),
+            ((*own, *few, '--device', 'gpu'), 'expected a device like cpu')):
         code, _, said = measured('eval_coco_c.py', *flags)
         assert code == 2 and words in said.strip().splitlines()[-1], said
         assert not (tmp_path / 'work_dirs' / 'records').exists()

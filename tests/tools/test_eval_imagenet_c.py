@@ -15,7 +15,7 @@ from pit_downstream.benchmarks import imagenet_c
 from pit_downstream.utils.registry import CORRUPTIONS
 from tests.evaluation import toy
 
-FLAGS = ('--model', toy.NAME, '--data', 'val', '--store', 'store')
+FLAGS = ('--model', toy.NAME, '--data', 'val', '--output-dir', 'store')
 BLOCK = """import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -76,12 +76,12 @@ def test_the_whole_benchmark_without_detection_libraries(tool, measured, tmp_pat
 
 def test_a_part_is_measured_and_the_rest_is_named(measured, tmp_path):
     code, out, said = measured('--corruptions', 'gaussian_noise', 'spatter', '--severities', '1', '3', '1', '--limit',
-                               '12', '--as-published', '--workers', '2', '--cache', 'cache', '--batch-size', '5')
+                               '12', '--jpeg-quality', '85', '--workers', '2', '--cache', 'cache', '--batch-size', '5')
     assert code == 0, said
     lines = out.splitlines()
     assert 'limit=12' in lines[0] and lines.pop(1).startswith('preprocessing: ')
     assert [line.split()[0] for line in lines[3:6]] == ['clean', 'gaussian_noise', 'spatter']
-    assert lines[7].startswith('no mean accuracy of all 75: no top1_error of ') and '--as-published' in lines[7]
+    assert lines[7].startswith('no mean accuracy of all 75: no top1_error of ') and '--jpeg-quality 85' in lines[7]
     assert lines[8].startswith('mean accuracy of the 4 above  ')
     stored = [json.loads(line) for line in (tmp_path / 'store' / 'results.jsonl').read_text().splitlines()]
     assert {record['condition'] for record in stored} == {
@@ -94,7 +94,7 @@ def test_the_command_that_is_named_fills_the_gap(measured, tmp_path):
     code, out, said = measured(*few, '--corruptions', 'contrast')
     assert code == 0, said
     command = shlex.split(out.partition('to fill the gap: ')[2].splitlines()[0])
-    assert command[:2] == ['python', str(TOOL)] and command.count('--severities') == 1
+    assert command[:2] == ['python', 'tools/eval_imagenet_c.py'] and command.count('--severities') == 1
     code, out, said = measured(*command[2:])
     assert code == 0 and '\nmean accuracy ' in out and 'limit=8' in out, said
 
@@ -112,9 +112,9 @@ def test_published_folders_and_ones_own_corruption(measured, tmp_path):
             dark.parent.mkdir(parents=True, exist_ok=True)
             with Image.open(path) as picture:
                 picture.point(lambda level: level // 2).save(dark)
-    few = ('--published', 'set', '--set', 'mine', '--corruptions', 'half', '--severities', '1')
+    few = ('--corrupted-data', 'set', '--corrupted-name', 'mine', '--corruptions', 'half', '--severities', '1')
     code, _, said = measured(*few, '--data', 'typo')
-    assert code == 2 and said.startswith('expected images in typo, found no such folder')
+    assert code == 2 and said.startswith('no folder of images: typo.')
     code, published, said = measured(*few)
     assert code == 0, said
     assert ' on mine(clean_files=' in published and 'mean accuracy of the 1 above' in published
@@ -123,11 +123,11 @@ def test_published_folders_and_ones_own_corruption(measured, tmp_path):
 
 def test_bad_input_ends_with_one_sentence(measured, tmp_path):
     torch.save({'head.weight': torch.zeros(3)}, tmp_path / 'wrong.pth')
-    for flags, words in ((('--data', 'nowhere'), 'expected images in nowhere, found no such folder'),
+    for flags, words in ((('--data', 'nowhere'), 'no folder of images: nowhere.'),
                          (('--corruptions', 'fogg'), "no corruption named 'fogg'; did you mean fog"),
                          (('--severities', '0'), 'severity must be in 1..5, got 0'),
                          (('--weights', 'wrong.pth'), 'expected weights of tests.evaluation.toy:classifier'),
-                         (('--model', toy.NAME, '--published', 'val', '--corruptions', 'fog'),
+                         (('--model', toy.NAME, '--corrupted-data', 'val', '--corruptions', 'fog'),
                           'expected the folders fog/1, fog/2, fog/3, fog/4, fog/5 in val, found none of these'),
                          (('--device', 'cuda:77' if torch.cuda.is_available() else 'cuda'), 'expected a GPU')):
         code, _, said = measured(*flags)
@@ -140,16 +140,17 @@ def test_places_and_numbers_are_checked_before_any_work(measured, tmp_path, monk
     (tmp_path / 'odd' / 'results.jsonl').mkdir(parents=True)
     for flags, words in ((('--csv', 'nowhere/x.csv'), 'expected a file to write for --csv in a folder that is there'),
                          (('--json', '.'), 'expected a file to write for --json, got the folder .'),
-                         (('--store', '/proc/x'), 'expected a folder to write to for --store, got /proc/x'),
-                         (('--store', 'file'), 'expected a folder to write to for --store, got file'),
-                         (('--store', 'odd'), 'got odd/results.jsonl'),
+                         (('--output-dir', '/proc/x'), 'expected a folder to write to for --output-dir, got /proc/x'),
+                         (('--output-dir', 'file'), 'expected a folder to write to for --output-dir, got file'),
+                         (('--output-dir', 'odd'), 'no file: odd/results.jsonl'),
                          (('--cache', '/proc/x'), 'expected a folder to write to for --cache'),
-                         (('--allow-missing', '-1'), 'expected a whole number from 0 up'),
-                         (('--set', 'mine'), 'expected --published DIR with --set mine, got none'),
-                         (('--published', 'val', '--cache', 'c'), 'expected --published without --cache, got both'),
-                         (('--published', 'val', '--variant', 'hendrycks'), 'expected --published without --variant'),
-                         (('--workers', '-1'), 'expected a whole number from 0 up'),
-                         (('--seed', str(2 ** 70)), 'expected a whole number from 0 up'),
+                         (('--allow-missing', '-1'), 'expected an integer, 0 or more'),
+                         (('--corrupted-name', 'mine'), '--corrupted-name mine needs the folder'),
+                         (('--corrupted-data', 'val', '--cache', 'c'), '--cache does not apply to the files of'),
+                         (('--corrupted-data', 'val', '--variant', 'hendrycks'),
+                          '--variant does not apply to the files of'),
+                         (('--workers', '-1'), 'expected an integer, 0 or more'),
+                         (('--seed', str(2 ** 70)), 'expected an integer, 0 or more'),
                          (('--device', 'meta'), "expected a device like cpu, cuda or cuda:1, got 'meta'")):
         code, _, said = measured(*flags)
         assert code == 2 and words in said and 'Traceback' not in said and not (tmp_path / 'store').exists()

@@ -50,7 +50,7 @@ def measured(data, tmp_path, monkeypatch, in_process):
     monkeypatch.setattr('sys.path', sys.path.copy())
 
     def run(*flags, model=MODEL):
-        return in_process(TOOL.name, '--model', model, '--store', 'store', '--workers', '0', *flags)
+        return in_process(TOOL.name, '--model', model, '--output-dir', 'store', '--workers', '0', *flags)
     return run
 
 
@@ -205,8 +205,8 @@ def test_a_set_of_ones_own_with_a_part_of_the_classes(measured, tmp_path, pictur
     (('shift_none=none',), 'No images in the 0 class folders of none'),
     (('shift_same=clean',), 'shift_same must be other images than the clean ones, got clean for both'),
     (('shift_gone=gone',), 'No folder at gone. Check --shifts shift_gone=DIR'),
-    (('shift_fog=same', '--labels', 'labels.txt'), 'expected clean images in class folders beside shift_fog, got '
-     '--labels')])
+    (('shift_fog=same', '--labels', 'labels.txt'), '--labels does not apply to shift_fog, whose clean images are '
+     'in class folders')])
 def test_a_set_of_ones_own_that_does_not_fit(measured, tmp_path, pictures_of, flags, words):
     for root, classes in (('clean', ('ant', 'bee')), ('same', ('ant', 'bee')), ('fog', ('bee', 'cow', 'emu'))):
         pictures_of(tmp_path / root, classes, 1)
@@ -225,7 +225,7 @@ def test_two_ranks_keep_what_one_keeps(measured, tool, tmp_path, monkeypatch):
     assert code == 0, said
     assert out.splitlines()[9].split()[:2] == ['in9_challenge', '18']
     monkeypatch.setenv('PYTHONPATH', str(TOOL.parents[1]))
-    done = tool('eval_shifts.py', '--model', MODEL, '--store', 'two', '--workers', '0', '--device', 'cpu', *flags,
+    done = tool('eval_shifts.py', '--model', MODEL, '--output-dir', 'two', '--workers', '0', '--device', 'cpu', *flags,
                 start=(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'))
     assert done.returncode == 0, done.stderr
     assert done.stdout == out
@@ -242,7 +242,7 @@ def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
                          (('--data', 'wrong'), "Expected ImageNet's validation images in folders of the 1000 classes "
                           'in wrong, which looks like ImageNet-R: 200'),
                          (('--shifts', 'imagenet_a', '--data', 'nowhere'),
-                          'expected images in nowhere, found no such folder; name another with --data DIR')):
+                          'no folder of images: nowhere. Pass another --data DIR')):
         code, _, said = measured(*flags)
         assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()
     no_imagenet(data, tmp_path)
@@ -252,7 +252,7 @@ def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
     assert code == 2 and 'expected a classifier of the 1000 classes of ImageNet, got 8 classes of' in said
     (tmp_path / 'data').rename(tmp_path / 'elsewhere')
     code, _, said = measured()
-    assert code == 2 and said.startswith('expected a shifted dataset in data/, found none; put one where')
+    assert code == 2 and said.startswith('no shifted dataset in data/. Put one where')
 
 
 def test_places_are_looked_for_before_a_model_is_built(measured):

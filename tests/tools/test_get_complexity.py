@@ -1,29 +1,21 @@
 """tools/get_complexity.py: classifiers and detectors by name, and one sentence for bad input."""
 
-import importlib.util
 import json
-import sys
 
 import pytest
 
-from pit_downstream import cli
+from pit_downstream.cli import get_complexity
 
 from tests.tools.conftest import REPO
 
 
 @pytest.fixture
-def main(monkeypatch, capsys):
-    """main('pit_s', ...) -> (exit code, standard output, standard error), in this process."""
-    spec = importlib.util.spec_from_file_location('get_complexity', REPO / 'tools/get_complexity.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
+def main(capsys):
+    """main('--model', 'pit_s', ...) -> (exit code, standard output, standard error), in this process."""
     def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['get_complexity.py', *map(str, args)])
         code = 0
         try:
-            with cli.report_errors():
-                module.main()
+            get_complexity.main([*map(str, args)])
         except SystemExit as end:
             code = end.code
         return code, *capsys.readouterr()
@@ -31,8 +23,8 @@ def main(monkeypatch, capsys):
 
 
 def test_a_classifier_with_time_and_memory(main, tmp_path):
-    code, out, _ = main('pit_ti(num_classes=10)', '--shape', 48, 65, '--repeats', 1, '--batch-size', 2, '--json',
-                        tmp_path / 'facts.json')
+    code, out, _ = main('--model', 'pit_ti(num_classes=10)', '--shape', 48, 65, '--repeats', 1, '--batch-size', 2,
+                        '--json', tmp_path / 'facts.json')
     assert code == 0 and 'one image of 48 x 65' in out and 'transformers.0' in out
     found = json.loads((tmp_path / 'facts.json').read_text())
     assert found['flops'] == 2 * found['macs'] and [one['batch'] for one in found['timings']] == [1, 2]
@@ -43,7 +35,7 @@ def test_a_classifier_with_time_and_memory(main, tmp_path):
 @pytest.mark.parametrize('config, heads', [('retinanet_pit_ti.py', {'neck', 'bbox_head'}),
                                            ('mask_rcnn_pit_s.py', {'neck', 'rpn_head', 'roi_head'})])
 def test_a_detector(main, tmp_path, config, heads):
-    code, out, _ = main(REPO / 'configs' / config, '--shape', 96, 130, '--repeats', 0, '--json',
+    code, out, _ = main('--model', REPO / 'configs' / config, '--shape', 96, 130, '--repeats', 0, '--json',
                         tmp_path / 'facts.json')
     assert code == 0 and 'backbone.transformers.0' in out
     found = json.loads((tmp_path / 'facts.json').read_text())
@@ -54,12 +46,12 @@ def test_a_detector(main, tmp_path, config, heads):
 
 
 @pytest.mark.parametrize('args, words', [
-    (['pit_xxl'], "no model named 'pit_xxl'"),
-    (['configs/none.py'], 'expected a config file, found none at configs/none.py'),
-    (['pit_ti', '--cfg-options', 'a=1'], 'expected --cfg-options with a config'),
-    (['vit_tiny_patch16_224', '--shape', '48', '65'], 'expected a size that the model takes, got 48 x 65'),
-    (['pit_ti', '--json', 'none/facts.json'], 'in a folder that is there'),
-    (['pit_ti', '--device', 'abacus'], 'expected a device like cpu'),
+    (['--model', 'pit_xxl'], "no model named 'pit_xxl'"),
+    (['--model', 'configs/none.py'], "config file not found: 'configs/none.py'"),
+    (['--model', 'pit_ti', '--cfg-options', 'a=1'], '--cfg-options applies to a detector'),
+    (['--model', 'vit_tiny_patch16_224', '--shape', '48', '65'], 'expected a size that the model takes, got 48 x 65'),
+    (['--model', 'pit_ti', '--json', 'none/facts.json'], 'in a folder that is there'),
+    (['--model', 'pit_ti', '--device', 'abacus'], 'expected a device like cpu'),
 ])
 def test_bad_input_gets_one_sentence(main, args, words):
     code, out, error = main(*args)

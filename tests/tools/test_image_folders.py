@@ -11,8 +11,8 @@ from PIL import Image
 from pit_downstream.datasets.labelsets import Classes, training_classes, wnid_indices
 from tests.evaluation import toy
 
-FLAGS = ('--model', toy.NAME, '--data', 'val', '--store', 'store', '--corruptions', 'brightness', '--severities', '1',
-         '--device', 'cpu')
+FLAGS = ('--model', toy.NAME, '--data', 'val', '--output-dir', 'store', '--corruptions', 'brightness', '--severities',
+         '1', '--device', 'cpu')
 ANIMALS = ('ant', 'bee', 'cow', 'dog', 'emu', 'fox', 'gnu', 'hen')
 
 
@@ -76,17 +76,17 @@ def test_changed_published_images_are_refused(tmp_path, run_tool):
     for severity in (1, 2):
         for index, wnid in enumerate(toy.WNIDS):
             draw(tmp_path / 'set' / 'brightness' / str(severity) / wnid / 'x.bmp', seed=10 * severity + index)
-    flags = ('--model', toy.NAME, '--published', 'set', '--corruptions', 'brightness', '--store', 'store', '--csv',
-             'out.csv', '--severities')
+    flags = ('--model', toy.NAME, '--corrupted-data', 'set', '--corruptions', 'brightness', '--output-dir', 'store',
+             '--csv', 'out.csv', '--severities')
     both = run_tool('eval_imagenet_c.py', *flags, '1', '2')
     assert both.code == 0 and 'content' not in (tmp_path / 'out.csv').read_text()
     before = (tmp_path / 'store' / 'results.jsonl').read_bytes()
     draw(tmp_path / 'set' / 'brightness' / '2' / toy.WNIDS[0] / 'x.bmp', seed=99)
     assert run_tool('eval_imagenet_c.py', *flags, '1').code == 0  # the other condition is as it was
     changed = run_tool('eval_imagenet_c.py', *flags, '1', '2')
-    assert changed.code == 2 and 'brightness(severity=2)' in changed.err and '--set NAME' in changed.err
+    assert changed.code == 2 and 'brightness(severity=2)' in changed.err and '--corrupted-name NAME' in changed.err
     assert (tmp_path / 'store' / 'results.jsonl').read_bytes() == before
-    assert run_tool('eval_imagenet_c.py', *flags, '1', '2', '--set', 'new').code == 0
+    assert run_tool('eval_imagenet_c.py', *flags, '1', '2', '--corrupted-name', 'new').code == 0
 
 
 def damaged_png(path, seed=0):

@@ -27,7 +27,7 @@ def test_a_report_without_torch(tmp_path):
     stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
     script = ('import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__"); '
               'print(sorted({"torch", "mmengine", "mmdet", "PIL.ImageTk"} & set(sys.modules)))')
-    done = subprocess.run([sys.executable, '-c', script, str(TOOL), 'store', '--out', 'page.html'], cwd=tmp_path,
+    done = subprocess.run([sys.executable, '-c', script, str(TOOL), 'store', '--output', 'page.html'], cwd=tmp_path,
                           capture_output=True, text=True, timeout=280, check=True,
                           env={'PYTHONPATH': str(TOOL.parents[1]), 'PATH': '/usr/bin:/bin', 'HOME': str(tmp_path)})
     assert done.stdout.splitlines()[-4:] == ['page.html', 'page.json', 'page.csv', '[]']
@@ -55,8 +55,9 @@ def test_figures_and_tables_alone(run, tmp_path):
     (['absent'], 'expected results, logs or folders of them, found nothing at absent; name what is there'),
     (['.'], 'expected records, logs, benchmarks or images in ., found none; name results.jsonl files, folders that '
             'hold them, or work dirs'),
-    (['.', '--out', 'report.json'], 'expected an HTML file for --out, got report.json; name one like report.html'),
-    (['.', '--out', 'no/report.html'], 'expected a file to write for --out in a folder that is there, got '
+    (['.', '--output', 'report.json'],
+     'expected an HTML file for --output, got report.json; name one like report.html'),
+    (['.', '--output', 'no/report.html'], 'expected a file to write for --output in a folder that is there, got '
                                        'no/report.html; make the folder no or name another one'),
 ])
 def test_one_sentence_for_bad_input(run, flags, sentence):

@@ -11,7 +11,7 @@ from pit_downstream.evaluation.evaluator import measure
 from tests.det import scenes, tiny
 
 TOOLS = {'eval_coco_c.py': ('--corruptions', 'none'), 'eval_adversarial.py': ('--attacks', 'noise'),
-         'train_patch.py': ('--steps', '1', '--batch-size', '2'), 'show_detections.py': ('--conditions', 'clean'),
+         'train_patch.py': ('--steps', '1', '--batch-size', '2'), 'show_detections.py': ('--corruptions', '--attacks'),
          'test.py': ()}
 
 
@@ -36,10 +36,9 @@ def test_no_tool_takes_nan_for_an_image_without_objects(run_tool, tmp_path, data
     cfg = tiny.training(data, 'fcos')
     cfg.dump(tmp_path / 'tiny.py')
     write_weights(cfg, tmp_path / 'bad.pth', name, value)
-    flags = ['tiny.py', 'bad.pth', *TOOLS[tool]]
-    if tool != 'test.py':
-        flags += ['--workers', '0', '--device', 'cpu', '--limit', '2']
-    done = run_tool(tool, *(['--config', *flags] if tool == 'eval_adversarial.py' else flags))
+    flags = ['tiny.py', 'bad.pth'] if tool == 'test.py' else [
+        '--model', 'tiny.py', '--weights', 'bad.pth', *TOOLS[tool], '--device', 'cpu', '--limit', '2']
+    done = run_tool(tool, *flags, *(['--workers', '0'] if tool.startswith('eval') else []))
     assert done.code == 2 and words in done.err and 'Traceback' not in done.err, done.err
     assert 'bad.pth' in done.err if words == 'not finite' else any(one in done.err for one in ('13', '10', 'a.png'))
     records = tmp_path / 'work_dirs/records/results.jsonl'

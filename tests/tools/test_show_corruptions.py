@@ -10,7 +10,7 @@ def test_contact_sheet(tool, tmp_path):
     import torch
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'cat.png')
-    done = tool('show_corruptions.py', 'cat.png', '--size', 40, '--corruptions', 'contrast', 'fog')
+    done = tool('show_corruptions.py', 'cat.png', '--img-size', 40, '--corruptions', 'contrast', 'fog')
     assert done.returncode == 0, done.stderr
     sheet = np.array(Image.open(tmp_path / 'cat_corrupted.png'))
     assert sheet.shape == (2 * (40 + 16), 6 * 40, 3)
@@ -26,8 +26,8 @@ def test_bad_input_gets_one_sentence(tool, tmp_path):
     Image.new('RGB', (40, 40)).save(tmp_path / 'cat.png')
     (tmp_path / 'dog.png').write_text('no image')
     for flags, words in ((['dog.png'], 'dog.png could not be read: cannot identify'),
-                         (['cat.png', '--out', 'nowhere/x.png'], 'in a folder that is there, got nowhere/x.png'),
-                         (['cat.png', '--size', '8'], 'expected a whole number from 32 up')):
+                         (['cat.png', '--output', 'nowhere/x.png'], 'in a folder that is there, got nowhere/x.png'),
+                         (['cat.png', '--img-size', '8'], 'expected an integer, 32 or more')):
         done = tool('show_corruptions.py', *flags)
         assert (done.returncode, 'Traceback' in done.stderr) == (2, False) and words in done.stderr
     done = tool('show_corruptions.py', 'cat.png', '--corruptions', 'fogg')

@@ -24,7 +24,7 @@ BATCH = {'SLURM_JOB_ID': '71', 'SLURM_PROCID': '0', 'SLURM_NTASKS': '8', 'SLURM_
 
 
 def measure(run_tool, folder, store, *flags, **how):
-    return run_tool('eval_imagenet_c.py', '--model', toy.FOUR, '--data', folder, '--store', store, '--corruptions',
+    return run_tool('eval_imagenet_c.py', '--model', toy.FOUR, '--data', folder, '--output-dir', store, '--corruptions',
                     'brightness', '--severities', 1, '--batch-size', 4, '--workers', 0, '--device', 'cpu', *flags,
                     env={'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1', 'TMPDIR': str(store.parent)}, **how)
 

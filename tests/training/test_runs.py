@@ -14,7 +14,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from PIL import Image
 
-from pit_downstream import cli
+from pit_downstream.cli.train_classifier import make_parser
 from pit_downstream.datasets.imagenet import class_folders
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.training import runs
@@ -31,10 +31,7 @@ MODEL = 'pit_ti(img_size=32,num_classes=4)'
 
 
 def arguments(config, *flags, options=TINY):
-    parser = cli.detector_parser('')
-    parser.set_defaults(amp=False, auto_scale_lr=False)
-    parser.add_argument('--resume', nargs='?', const='auto')
-    return parser.parse_args([f'configs/{config}', *map(str, flags), '--cfg-options', *options])
+    return make_parser().parse_args([f'configs/{config}', *map(str, flags), '--cfg-options', *options])
 
 
 def read(*args, **kwargs):
@@ -231,8 +228,8 @@ def test_class_names_go_with_the_weights(recipe, few_shapes, tmp_path, run_tool)
     shutil.rmtree(data / 'circle')
     wrong = [predictor.predict(predictor.view(Image.open(path).convert('RGB'))[None].float() / 255, None)
              .predictions.argmax().item() != names.index(path.parent.name) for path in sorted(data.rglob('*.png'))]
-    flags = ('--model', MODEL, '--weights', weights, '--data', data, '--store', 'store', '--corruptions', 'brightness',
-             '--severities', '1')
+    flags = ('--model', MODEL, '--weights', weights, '--data', data, '--output-dir', 'store', '--corruptions',
+             'brightness', '--severities', '1')
     done = run_tool('eval_imagenet_c.py', *flags)
     assert done.code == 0 and f'{sum(wrong) / len(wrong):.4f}' in done.out.partition('clean')[2].splitlines()[0], done
     (data / 'ring').rename(data / 'disk')

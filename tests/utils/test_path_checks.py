@@ -11,7 +11,7 @@ def test_good_places_stay_as_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'old.csv').write_text('text')
     for folder in ('.', 'new/and/deep', tmp_path):
-        require_folder_to_write(folder, '--store')
+        require_folder_to_write(folder, '--output-dir')
     for path in ('new.csv', 'old.csv', os.devnull):
         require_file_to_write(path, '--csv')
     assert [path.name for path in tmp_path.iterdir()] == ['old.csv'] and (tmp_path / 'old.csv').read_text() == 'text'
@@ -22,7 +22,7 @@ def test_bad_places_get_one_sentence(tmp_path):
     for folder, words in ((tmp_path / 'file', 'Not a directory'), (tmp_path / 'file' / 'x', 'Not a directory'),
                           ('/proc/x', 'in /proc')):
         with pytest.raises(ValueError, match=f'expected a folder to write to for --store, got {folder}: .*{words}'):
-            require_folder_to_write(folder, '--store')
+            require_folder_to_write(folder, '--output-dir')
     for path, words in ((tmp_path, 'got the folder'), (tmp_path / 'no' / 'x', 'make the folder')):
         with pytest.raises(ValueError, match=f'expected a file to write for --csv.* {words}'):
             require_file_to_write(path, '--csv')

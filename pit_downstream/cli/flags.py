@@ -1,0 +1,211 @@
+"""Flags with one meaning in every tool, in the groups of `--help`."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pit_downstream.cli.argument_types import (
+    StoreConfigOptions,
+    StoreUnique,
+    int_in_range,
+    parse_batch_size,
+    parse_decimal,
+)
+from pit_downstream.cli.errors import add_debug_flag
+from pit_downstream.utils.errors import InputError
+
+GROUPS = ('model', 'data', 'preprocessing', 'conditions', 'output', 'run')
+IMAGENET_VAL = 'data/imagenet/val'  # path of ImageNet's images in data/README.md
+RECORDS = 'work_dirs/records'
+
+CLASSIFIER = ("a classifier: a name of ours or timm's, torchvision:NAME, hf-hub:NAME, local-dir:FOLDER or "
+              "module:function, with arguments in brackets: 'pit_s(num_classes=10)'")
+CLASSIFIER_CONFIG = '; or the config of one: a path that ends in .py, or a name in configs/'
+DETECTOR = ("the config of a detector: a path that ends in .py, a name in configs/ such as retinanet_pit_ti, or "
+            'mmdet::FOLDER/FILE.py')
+CLASSIFIER_WEIGHTS = ('pretrained (published weights, or those that a function returns), random (drawn from --seed), '
+                      'or a checkpoint file (default: pretrained; a config needs this flag)')
+DETECTOR_WEIGHTS = 'a checkpoint file, a work dir for its latest checkpoint, or random (drawn from --seed)'
+
+
+class ToolParser(argparse.ArgumentParser):
+    """Parser with the flags of a tool in GROUPS. Flags cannot be abbreviated."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                         allow_abbrev=False)
+        self.groups = {title: self.add_argument_group(title) for title in GROUPS}
+        add_debug_flag(self.groups['run'])
+
+
+def add_model_flags(parser: ToolParser, *tasks: str) -> None:
+    """Add --model and --weights. tasks: 'classifier', 'detector' or both."""
+    add = parser.groups['model'].add_argument
+    if 'classifier' not in tasks:
+        add('--model', required=True, metavar='CONFIG', help=DETECTOR)
+        add('--weights', required=True, help=DETECTOR_WEIGHTS)
+    elif 'detector' not in tasks:
+        add('--model', required=True, metavar='NAME', help=CLASSIFIER + CLASSIFIER_CONFIG)
+        add('--weights', help=CLASSIFIER_WEIGHTS)
+    else:
+        add('--model', required=True, metavar='NAME', help=f'{CLASSIFIER}{CLASSIFIER_CONFIG}; or {DETECTOR}')
+        add('--weights', help=f'of a classifier: {CLASSIFIER_WEIGHTS}; of a detector: {DETECTOR_WEIGHTS}')
+    if 'detector' in tasks:
+        add_config_options(parser)
+
+
+def add_config_options(parser: ToolParser) -> None:
+    parser.groups['model'].add_argument(
+        '--cfg-options', nargs='+', action=StoreConfigOptions, default={}, metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_dataloader.batch_size=4 (default: none)')
+
+
+def add_data_flags(parser: ToolParser, *tasks: str) -> None:
+    """Add the flags that select the images to measure. tasks: as in add_model_flags."""
+    add = parser.groups['data'].add_argument
+    texts = {'classifier': f'a folder of class folders, or of images with --labels (default: {IMAGENET_VAL})',
+             'detector': "the folder of the dataset, or a COCO annotation file with --images (default: the config's "
+             'dataset)'}
+    add('--data', metavar='PATH', help='; of a detector: '.join(texts[task] for task in tasks))
+    if 'detector' in tasks:
+        add('--images', metavar='DIR', help='folder of the images in the annotation file --data (default: none)')
+    add('--bundled', action='store_true', help='use the dataset that comes with the project, drawn on first use in '
+        'data/shapes; with --data in that folder (default: off)')
+    if 'classifier' in tasks:
+        add('--labels', metavar='FILE', help="lines 'image class' for a folder without class folders (default: none)")
+        add('--classes', metavar='FILE', help="class names, one a line in the order of the model's outputs, to which "
+            'class folders are matched (default: the names in the checkpoint; of a model with 1000 outputs the WordNet '
+            "ids of ImageNet-1k; else as many folders as outputs in sorted order, as torchvision's ImageFolder)")
+        add('--cache', metavar='DIR', help='keep decoded images in a memory map here, for this and later runs '
+            '(default: none)')
+    add('--limit', type=int, metavar='N', help='use this many of the images, evenly spread; recorded with the results '
+        '(default: all)')
+
+
+def add_allow_missing_flag(parser: ToolParser) -> None:
+    parser.groups['data'].add_argument('--allow-missing', type=int_in_range(0), default=0, metavar='N', help='continue '
+                                       'with up to N unreadable images (default: %(default)s)')
+
+
+def add_preprocess_flags(parser: ToolParser) -> None:
+    """Add the flags that choose how images are prepared for a classifier."""
+    add = parser.groups['preprocessing'].add_argument
+    add('--preprocess', choices=['model', 'imagenet', 'none'], default='model', help="model (its configuration: a "
+        "model's pretrained_cfg), imagenet (resize 256, crop 224, ImageNet's mean and std), none (neither resize nor "
+        "crop; the model's mean and std) (default: %(default)s)")
+    add('--img-size', type=int_in_range(1), metavar='N', help="side of the network's images (default: the model's)")
+    for flag, neutral in (('--mean', 0), ('--std', 1)):
+        add(flag, nargs='+', type=parse_decimal, metavar='X', help='for images in [0, 1], three numbers or one '
+            f"(default: the model's); {neutral} for a model that normalizes them itself")
+
+
+def add_corruption_flags(parser: ToolParser) -> None:
+    """Add --corruptions, --severities and --import of the tools that measure corruptions on a grid."""
+    add = parser.groups['conditions'].add_argument
+    add('--corruptions', nargs='+', default=['benchmark'], metavar='NAME', help='names; or benchmark (the 15), extra '
+        '(the 4 hold-outs), all (default: benchmark)')
+    add('--severities', nargs='+', type=int, action=StoreUnique, default=[1, 2, 3, 4, 5], metavar='1..5',
+        help='(default: 1 2 3 4 5)')
+    add_import_flag(parser, 'custom corruptions')
+
+
+def add_import_flag(parser: ToolParser, what: str) -> None:
+    parser.groups['run'].add_argument('--import', dest='imports', nargs='+', default=[], metavar='MODULE',
+                                      help=f'modules that register {what} (default: none)')
+
+
+def add_result_flags(parser: ToolParser) -> None:
+    """Add --output-dir, --csv and --json."""
+    add = parser.groups['output'].add_argument
+    add('--output-dir', default=RECORDS, metavar='DIR', help='folder of the records; a stopped run resumes from it '
+        '(default: %(default)s)')
+    add('--csv', metavar='FILE', help='write every number with its interval and count (default: none)')
+    add('--json', metavar='FILE', help='write the summary and every number (default: none)')
+
+
+def add_run_flags(parser: ToolParser, *tasks: str) -> None:
+    """Add the flags that choose how a model is run. tasks: as in add_model_flags."""
+    add_allow_missing_flag(parser)
+    add = parser.groups['run'].add_argument
+    defaults = {'classifier': 'auto', 'detector': "the config's"}
+    add('--batch-size', type=parse_batch_size, metavar='N', help='a number; or auto, which begins large and halves '
+        f'when memory runs out (default: {", of a detector ".join(defaults[task] for task in tasks)})')
+    add('--workers', type=int_in_range(0), metavar='N', help='processes that decode (default: 1 on a CPU, up to 16 for '
+        'a GPU)')
+    add_device_flag(parser)
+    if 'classifier' in tasks:
+        add('--precision', choices=['float32', 'bf16', 'fp16'], default='float32', help='of the model; recorded with '
+            'the results (default: %(default)s)')
+        add('--compile', action='store_true', help='run the model through torch.compile (default: off)')
+    add_seed_flag(parser)
+
+
+def add_device_flag(parser: ToolParser) -> None:
+    parser.groups['run'].add_argument('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: auto, a GPU if '
+                                      'there is one)')
+
+
+def add_seed_flag(parser: ToolParser) -> None:
+    parser.groups['run'].add_argument('--seed', type=int_in_range(0), default=0, metavar='N', help='of random weights, '
+                                      'corruptions and attacks (default: %(default)s)')
+
+
+def make_training_parser(description: str, *, config: str = DETECTOR) -> ToolParser:
+    """Build the parser of training and testing, with mmdet's flags. config: help for the config file."""
+    parser = ToolParser(description)
+    parser.groups['model'].add_argument('config', metavar='CONFIG', help=config)
+    add_config_options(parser)
+    parser.groups['data'].add_argument('--data', metavar='DIR', help='folder of the dataset (default: that of the '
+                                       'config)')
+    parser.groups['data'].add_argument('--bundled', action='store_true', help='use the dataset that comes with the '
+                                       'project (default: off)')
+    parser.groups['output'].add_argument('--work-dir', metavar='DIR', help='where logs and checkpoints go (default: '
+                                         'work_dirs/CONFIG)')
+    parser.groups['run'].add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                                      help='(default: %(default)s)')
+    parser.groups['run'].add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def add_training_flags(parser: ToolParser) -> None:
+    add = parser.groups['run'].add_argument
+    add('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size (default: off)')
+    add('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help='continue from a checkpoint; without a value, '
+        'from the latest of the work dir (default: start anew)')
+
+
+def reject_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, flags: Sequence[str], reason: str) -> None:
+    """Raise InputError if one of `flags` is given. reason: why it does not apply, as in 'applies to a detector'."""
+    for flag in flags:
+        name = flag.removeprefix('--').replace('-', '_')
+        if getattr(args, name) != parser.get_default(name):
+            raise InputError(f'{flag} {reason}. Leave it out.')
+
+
+def make_command(parser: argparse.ArgumentParser, tool: str, args: argparse.Namespace, *,
+                 omit: Iterable[str] = ()) -> list[str]:
+    """Return the words of the command that gives `args`: every flag that is not at its default, except `omit`."""
+    words = ['python', f'tools/{tool}.py']
+    for action in parser._actions:
+        value = getattr(args, action.dest, action.default)
+        if value == action.default or not action.option_strings or action.option_strings[-1] in omit:
+            continue
+        words.append(action.option_strings[-1])
+        if isinstance(value, dict):
+            words += [f'{key}={item}' for key, item in value.items()]
+        elif value is not True:
+            words += map(str, value if isinstance(value, list) else [value])
+    return words
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raise InputError, before any work, if results, images or records cannot be written."""
+    from pit_downstream.utils.path_checks import require_file_to_write, require_folder_to_write
+    for names, require in ((('output_dir', 'cache', 'save_images'), require_folder_to_write),
+                           (('csv', 'json'), require_file_to_write)):
+        for name in names:
+            if path := getattr(args, name, None):
+                require(path, f'--{name.replace("_", "-")}')
+    results = Path(getattr(args, 'output_dir', '.'), 'results.jsonl')
+    if results.exists() and not results.is_file():
+        raise InputError(f'the records are no file: {results}. Pass another --output-dir.')
