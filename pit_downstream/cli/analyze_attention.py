@@ -1,4 +1,4 @@
-"""Measure attention collapse in a classifier and draw it: similarity of its blocks, profiles by depth, maps on images.
+"""Measure and draw the attention collapse of a classifier: similarity of blocks, profiles by depth, maps on images.
 
 pit-downstream analyze-attention --model deepvit_s --weights W.pth --data DIR --output-dir DIR
 pit-downstream analyze-attention --model vit_32 --compare deepvit_32 --bundled --limit 32 --output-dir DIR \\
@@ -19,20 +19,20 @@ def make_parser() -> flags.ToolParser:
     parser = flags.ToolParser(__doc__)
     flags.add_model_flags(parser, 'classifier')
     add = parser.groups['model'].add_argument
-    add('--compare', metavar='NAME', help='a second model for the same figures, as --model (default: none)')
-    add('--compare-weights', metavar='WEIGHTS', help='its weights, as --weights (default: pretrained)')
+    add('--compare', metavar='NAME', help='second model in the same figures, as --model (default: none)')
+    add('--compare-weights', metavar='WEIGHTS', help='weights of the second model, as --weights (default: pretrained)')
     add = parser.groups['data'].add_argument
-    add('--data', type=Path, metavar='DIR', help='images, in folders or not (--data or --bundled is required)')
-    add('--bundled', action='store_true', help='use the dataset that comes with the project, drawn on first use in '
-        'data/shapes (default: off)')
-    add('--limit', type=int, metavar='N', help='use this many of the images, evenly spread (default: all)')
+    add('--data', type=Path, metavar='DIR', help='folder of images, at any depth (--data or --bundled is required)')
+    add('--bundled', action='store_true', help='use the bundled dataset, generated in data/shapes on first use '
+        '(default: off)')
+    add('--limit', type=int, metavar='N', help='number of evenly spaced images to use (default: all)')
     flags.add_preprocess_flags(parser)
-    parser.groups['output'].add_argument('--output-dir', type=Path, required=True, metavar='DIR', help='folder of '
+    parser.groups['output'].add_argument('--output-dir', type=Path, required=True, metavar='DIR', help='folder for '
                                          'results and figures')
-    parser.groups['conditions'].add_argument('--threshold', type=float, default=0.9, metavar='X', help='cosine above '
-                                             'which a block is similar (default: %(default)s)')
+    parser.groups['conditions'].add_argument('--threshold', type=float, default=0.9, metavar='X', help='cosine '
+                                             'above which blocks are similar (default: %(default)s)')
     parser.groups['run'].add_argument('--batch-size', type=int_in_range(1), default=8, metavar='N',
-                                      help='(default: %(default)s)')
+                                      help='images per batch (default: %(default)s)')
     flags.add_device_flag(parser)
     flags.add_seed_flag(parser)
     return parser

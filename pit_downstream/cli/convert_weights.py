@@ -1,9 +1,9 @@
-"""Write the weights of a PiT, DeepViT or ViT in any checkpoint (official, timm, DDP, EMA, detector) to a plain file.
+"""Convert a checkpoint of a PiT, DeepViT or ViT (official, timm, DDP, EMA, detector) to a plain state dict.
 
 pit-downstream convert-weights SOURCE.pth --model pit_s --output OUT.pth
 pit-downstream convert-weights epoch_3.pth --model 'pit_ti(num_classes=10)' --average epoch_2.pth epoch_1.pth \\
     --output OUT.pth
-The source may also be timm://NAME, e.g. timm://pit_s_224.in1k, which downloads. Prints the loaded and skipped weights.
+SOURCE may be timm://NAME, such as timm://pit_s_224.in1k, which is downloaded. Prints the loaded and skipped weights.
 """
 
 import io
@@ -18,9 +18,9 @@ def make_parser() -> flags.ToolParser:
     add = parser.groups['model'].add_argument
     add('source', metavar='SOURCE', help='checkpoint file or timm://NAME')
     add('--model', default='pit_s', metavar='NAME', help='pit_{ti,xs,s,b}[_distilled], deepvit_{16,24,32,s,l,l_384} or '
-        'vit_{16,24,32,s}, arguments in brackets (default: %(default)s)')
-    add('--average', nargs='+', default=[], metavar='FILE', help='write the mean of SOURCE and these (default: none)')
-    parser.groups['output'].add_argument('--output', required=True, metavar='FILE', help='file to write: a plain state '
+        'vit_{16,24,32,s}, with optional arguments in parentheses (default: %(default)s)')
+    add('--average', nargs='+', default=[], metavar='FILE', help='checkpoints to average with SOURCE (default: none)')
+    parser.groups['output'].add_argument('--output', required=True, metavar='FILE', help='file for the state '
                                          'dict')
     return parser
 

@@ -1,12 +1,12 @@
-"""Measure a classifier or a detector under adversarial attacks; print its accuracy or AP on all images, by attack.
+"""Evaluate a classifier or a detector under adversarial attacks: print its accuracy or AP by attack and epsilon.
 
 pit-downstream eval-adversarial --model pit_s --limit 1000 --attacks fgsm 'pgd(steps=20)' autoattack
 pit-downstream eval-adversarial --model pit_s --attacks 'pgd(steps=20)' --norm L2 --epsilons 0.5 1 2 --save-images DIR
 pit-downstream eval-adversarial --model pit_s --attacks mim --source resnet50 --epsilons 16/255
-torchrun --nproc-per-node 8 tools/eval_adversarial.py --model pit_s --epsilons 4/255 --precision bf16
+torchrun --nproc-per-node 8 --no-python pit-downstream eval-adversarial --model pit_s --epsilons 4/255 --precision bf16
 pit-downstream eval-adversarial --model retinanet_pit_ti --weights work_dirs/retinanet_pit_ti --bundled \\
     --attacks noise "pgd(steps=10, loss='cls')" "tog(mode='vanishing')" dag
-A stopped run resumes from its records. --precision applies to the search only: success is decided in float32.
+An interrupted run resumes from its records. --precision applies to the search. Results are computed in float32.
 """
 
 import argparse
@@ -31,24 +31,24 @@ def make_parser() -> flags.ToolParser:
     flags.add_data_flags(parser, 'classifier', 'detector')
     flags.add_preprocess_flags(parser)
     parser.groups['preprocessing'].add_argument(
-        '--resolution', choices=['network', 'original'], default='network', help='size of the image of a detector that '
-        'is attacked (default: %(default)s)')
+        '--resolution', choices=['network', 'original'], default='network', help='attack the input of a detector '
+        '(network) or the image before its resize (original) (default: %(default)s)')
     add = parser.groups['conditions'].add_argument
     add('--attacks', nargs='*', metavar='ATTACK', help="names with arguments: 'pgd(steps=20, restarts=5)'; an attack "
         f'with an explicit norm or epsilon keeps it (default: {" ".join(ATTACKS["classifier"])}; of a detector '
         f'{" ".join(ATTACKS["detector"])})')
     add('--norm', default='Linf', help='Linf, L2 or L1 (default: %(default)s)')
-    add('--epsilons', nargs='+', metavar='N/255', help='sizes on the scale of pixels in [0, 1] (default for Linf: '
-        '1/255 2/255 4/255 8/255)')
-    add('--source', metavar='MODEL', help='transfer: make the images on this classifier and measure --model on them; '
-        "with other weights \"pit_s(weights='FILE')\" (default: --model)")
-    add('--corruptions', nargs='+', default=[], metavar='CORRUPTION', help="attack images under these, too: "
-        "'fog(severity=3)' 'occlusion(share=0.5)'; an empty --attacks measures the corruptions alone (default: none)")
+    add('--epsilons', nargs='+', metavar='N/255', help='perturbation sizes for pixels in [0, 1] (default for '
+        'Linf: 1/255 2/255 4/255 8/255)')
+    add('--source', metavar='MODEL', help='transfer attack: compute the adversarial images on this classifier, '
+        "such as resnet50 or \"pit_s(weights='FILE')\" (default: --model)")
+    add('--corruptions', nargs='+', default=[], metavar='CORRUPTION', help="also attack images under these "
+        "corruptions, such as 'fog(severity=3)'; an empty --attacks evaluates only these (default: none)")
     flags.add_result_flags(parser)
     parser.groups['output'].add_argument(
-        '--save-images', metavar='DIR', help='write every attacked image, and the one before the attack, to '
-        'DIR/CONDITION/ID.npy (NumPy, float32, 3 x H x W in [0, 1], exactly the input of the model), and a sheet to '
-        'DIR/CONDITION.png (default: none)')
+        '--save-images', metavar='DIR', help='folder for every attacked and clean image, '
+        'DIR/CONDITION/ID.npy (the input of the model, float32, 3 x H x W in [0, 1]), and a sheet DIR/CONDITION.png '
+        '(default: none)')
     flags.add_run_flags(parser, 'classifier', 'detector')
     flags.add_import_flag(parser, 'attacks or custom corruptions')
     return parser

@@ -1,9 +1,9 @@
-"""Measure any mmdet detector on COCO-C: AP under 15 corruptions x 5 severities, made on the fly; print P, mPC and rPC.
+"""Evaluate any mmdet detector on COCO-C: AP under 15 corruptions at 5 severities, and P, mPC and rPC.
 
 pit-downstream eval-coco-c --model retinanet_pit_ti_bccd --weights work_dirs/retinanet_pit_ti_bccd --data data/bccd
 pit-downstream eval-coco-c --model mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py --weights fcos.pth
-torchrun --nproc-per-node 8 tools/eval_coco_c.py --model detr_pit_s --weights work_dirs/detr_pit_s
-A stopped run resumes from its records. A complete run prints its table at once.
+torchrun --nproc-per-node 8 --no-python pit-downstream eval-coco-c --model detr_pit_s --weights work_dirs/detr_pit_s
+An interrupted run resumes from its records. A complete run prints its table at once.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ def make_parser() -> flags.ToolParser:
     flags.add_data_flags(parser, 'detector')
     flags.add_corruption_flags(parser)
     parser.groups['conditions'].add_argument(
-        '--bgr', action='store_true', help="corrupt with red and blue exchanged, as mmdet's robustness tool does; "
+        '--bgr', action='store_true', help="corrupt images in BGR order, as mmdet's robustness script does; "
         'recorded with the results (default: off)')
     flags.add_result_flags(parser)
-    parser.groups['output'].add_argument('--save-images', metavar='DIR', help='write the corrupted images here, with '
-                                         'one annotation file for all (default: none)')
+    parser.groups['output'].add_argument('--save-images', metavar='DIR', help='folder for the corrupted images, '
+                                         'with one annotation file (default: none)')
     parser.groups['output'].add_argument('--image-format', choices=['png', 'jpg'], default='png',
-                                         help='of --save-images (default: %(default)s)')
+                                         help='file format of --save-images (default: %(default)s)')
     flags.add_run_flags(parser, 'detector')
     return parser
 

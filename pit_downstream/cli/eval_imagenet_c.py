@@ -1,8 +1,8 @@
-"""Measure a classifier on ImageNet-C, the corruptions computed on the fly; print errors, CE and mCE.
+"""Evaluate a classifier on ImageNet-C: print its errors, CE and mCE. Corruptions are computed on the fly.
 
 pit-downstream eval-imagenet-c --model pit_s --data data/imagenet/val --output-dir work_dirs/imagenet_c
-torchrun --nproc-per-node 8 tools/eval_imagenet_c.py --model pit_s --precision bf16
-A stopped run resumes from its records. A complete run prints its table at once.
+torchrun --nproc-per-node 8 --no-python pit-downstream eval-imagenet-c --model pit_s --precision bf16
+An interrupted run resumes from its records. A complete run prints its table at once.
 """
 
 import argparse
@@ -22,18 +22,18 @@ def make_parser() -> flags.ToolParser:
     flags.add_model_flags(parser, 'classifier')
     flags.add_data_flags(parser, 'classifier')
     parser.groups['data'].add_argument(
-        '--corrupted-data', metavar='DIR', help='measure on corrupted images from here, DIR/[GROUP/]CORRUPTION/'
-        'SEVERITY/CLASS (ImageNet-C, -C-bar, 3DCC); --data has the clean images (default: none)')
+        '--corrupted-data', metavar='DIR', help='folder of corrupted images, DIR/[GROUP/]CORRUPTION/SEVERITY/CLASS '
+        '(ImageNet-C, -C-bar, 3DCC); --data has the clean images (default: none)')
     parser.groups['data'].add_argument(
         '--corrupted-name', metavar='NAME', help='name of --corrupted-data in records (default: imagenet_c for all '
         '1000 classes, else the folder)')
     flags.add_preprocess_flags(parser)
     flags.add_corruption_flags(parser)
     add = parser.groups['conditions'].add_argument
-    add('--variant', choices=['hendrycks'], help="take ImageNet-C's elastic_transform, pixelate and frost where "
-        'imagecorruptions differs; recorded with the results (default: imagecorruptions)')
-    add('--jpeg-quality', type=int_in_range(1, 100), metavar='Q', help='save every corrupted image as JPEG and read it '
-        'back, as the published files of quality 85 were; recorded with the results (default: no JPEG)')
+    add('--variant', choices=['hendrycks'], help="use ImageNet-C's elastic_transform, pixelate and frost, which differ "
+        'from those of imagecorruptions; recorded with the results (default: imagecorruptions)')
+    add('--jpeg-quality', type=int_in_range(1, 100), metavar='Q', help='JPEG quality at which every corrupted image is '
+        'saved and read back; the published files have 85; recorded with the results (default: no JPEG)')
     flags.add_result_flags(parser)
     flags.add_run_flags(parser, 'classifier')
     return parser

@@ -1,10 +1,10 @@
-"""Measure a classifier on ImageNet-A, -R, -Sketch, -V2, ReaL, ObjectNet, IN-9; print errors and gaps to clean ones.
+"""Evaluate a classifier on shifted datasets (ImageNet-A, -R, -Sketch, -V2, ReaL, ObjectNet, IN-9): errors and gaps.
 
 pit-downstream eval-shifts --model pit_s --shifts imagenet_a=DIR imagenet_r=DIR in9=DIR imagenet_real
 pit-downstream eval-shifts --model pit_s              # every dataset in data/ (data/README.md)
 pit-downstream eval-shifts --model MODEL --weights FILE --data DIR --shifts shift_fog=DIR     # a custom dataset
---data has ImageNet's validation images, for ReaL and for the clean error of the same classes. A stopped run resumes
-from its records. A complete run prints its table at once.
+--data has ImageNet's validation images, for ReaL and for the clean error of the same classes. An interrupted run
+resumes from its records. A complete run prints its table at once.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Write the backbone of a detector, or a backbone by its name, as an ONNX file with dynamic height and width.
+"""Export the backbone of a detector, or a backbone by name, to ONNX with dynamic batch size, height and width.
 
 pit-downstream export --model retinanet_pit_ti --weights work_dirs/demo --output pit_ti.onnx
 pit-downstream export --model pit_s --weights pit_s.pth --output pit_s.onnx
@@ -26,13 +26,13 @@ def make_parser() -> flags.ToolParser:
     add('--weights', help="of a backbone: a checkpoint file of a classifier or a detector, pretrained or random "
         f'(default: pretrained); of a detector: {flags.DETECTOR_WEIGHTS}')
     flags.add_config_options(parser)
-    parser.groups['data'].add_argument('--bundled', action='store_true', help='use the dataset that comes with the '
-                                       'project for the classes of a detector (default: off)')
+    parser.groups['data'].add_argument('--bundled', action='store_true', help='use the bundled dataset for the '
+                                       'classes of a detector (default: off)')
     parser.groups['data'].add_argument('--data', metavar='DIR', help="folder of a detector's dataset (default: the "
                                        "config's)")
-    parser.groups['output'].add_argument('--output', default='backbone.onnx', metavar='FILE', help='the file to write '
+    parser.groups['output'].add_argument('--output', default='backbone.onnx', metavar='FILE', help='ONNX file to write '
                                          '(default: %(default)s)')
-    parser.groups['output'].add_argument('--opset', type=int_in_range(1), default=20, metavar='N', help='of ONNX '
+    parser.groups['output'].add_argument('--opset', type=int_in_range(1), default=20, metavar='N', help='ONNX opset '
                                          '(default: %(default)s)')
     return parser
 

@@ -18,13 +18,13 @@ GROUPS = ('model', 'data', 'preprocessing', 'conditions', 'output', 'run')
 IMAGENET_VAL = 'data/imagenet/val'  # path of ImageNet's images in data/README.md
 RECORDS = 'work_dirs/records'
 
-CLASSIFIER = ("a classifier: a name of ours or timm's, torchvision:NAME, hf-hub:NAME, local-dir:FOLDER or "
-              "module:function, with arguments in brackets: 'pit_s(num_classes=10)'")
-CLASSIFIER_CONFIG = '; or the config of one: a path that ends in .py, or a name in configs/'
-DETECTOR = ("the config of a detector: a path that ends in .py, a name in configs/ such as retinanet_pit_ti, or "
-            'mmdet::FOLDER/FILE.py')
+CLASSIFIER = ("a classifier of this project or of timm, torchvision:NAME, hf-hub:NAME, local-dir:FOLDER or "
+              "module:function, with optional arguments, such as 'pit_s(num_classes=10)'")
+CLASSIFIER_CONFIG = '; or the config of a classifier: a path that ends in .py, or the name of a bundled config'
+DETECTOR = ('the config of a detector: a path that ends in .py, the name of a bundled config such as retinanet_pit_ti, '
+            'or mmdet::FOLDER/FILE.py')
 CLASSIFIER_WEIGHTS = ('pretrained (published weights, or those that a function returns), random (drawn from --seed), '
-                      'or a checkpoint file (default: pretrained; a config needs this flag)')
+                      'or a checkpoint file (default: pretrained; required for a config)')
 DETECTOR_WEIGHTS = 'a checkpoint file, a work dir for its latest checkpoint, or random (drawn from --seed)'
 
 
@@ -57,7 +57,7 @@ def add_model_flags(parser: ToolParser, *tasks: str) -> None:
 def add_config_options(parser: ToolParser) -> None:
     parser.groups['model'].add_argument(
         '--cfg-options', nargs='+', action=StoreConfigOptions, default={}, metavar='KEY=VALUE',
-        help='override settings of the config, e.g. train_dataloader.batch_size=4 (default: none)')
+        help='override settings of the config, such as train_dataloader.batch_size=4 (default: none)')
 
 
 def add_data_flags(parser: ToolParser, *tasks: str) -> None:
@@ -69,43 +69,44 @@ def add_data_flags(parser: ToolParser, *tasks: str) -> None:
     add('--data', metavar='PATH', help='; of a detector: '.join(texts[task] for task in tasks))
     if 'detector' in tasks:
         add('--images', metavar='DIR', help='folder of the images in the annotation file --data (default: none)')
-    add('--bundled', action='store_true', help='use the dataset that comes with the project, drawn on first use in '
-        'data/shapes; with --data in that folder (default: off)')
+    add('--bundled', action='store_true', help='use the bundled dataset, generated in data/shapes on first use; with '
+        '--data in that folder (default: off)')
     if 'classifier' in tasks:
-        add('--labels', metavar='FILE', help="lines 'image class' for a folder without class folders (default: none)")
-        add('--classes', metavar='FILE', help="class names, one a line in the order of the model's outputs, to which "
-            'class folders are matched (default: the names in the checkpoint; of a model with 1000 outputs the WordNet '
-            "ids of ImageNet-1k; else as many folders as outputs in sorted order, as torchvision's ImageFolder)")
-        add('--cache', metavar='DIR', help='keep decoded images in a memory map here, for this and later runs '
+        add('--labels', metavar='FILE', help="file with lines 'IMAGE CLASS', for a folder without class folders "
             '(default: none)')
-    add('--limit', type=int, metavar='N', help='use this many of the images, evenly spread; recorded with the results '
+        add('--classes', metavar='FILE', help="file with one class name per line in the order of the model's outputs, "
+            'to which class folders are matched (default: the names in the checkpoint; for a model with 1000 outputs '
+            'the WordNet ids of ImageNet-1k; else the sorted folders, as in torchvision ImageFolder)')
+        add('--cache', metavar='DIR', help='folder for a memory map of decoded images, which later runs reuse '
+            '(default: none)')
+    add('--limit', type=int, metavar='N', help='number of evenly spaced images to use; recorded with the results '
         '(default: all)')
 
 
 def add_allow_missing_flag(parser: ToolParser) -> None:
-    parser.groups['data'].add_argument('--allow-missing', type=int_in_range(0), default=0, metavar='N', help='continue '
-                                       'with up to N unreadable images (default: %(default)s)')
+    parser.groups['data'].add_argument('--allow-missing', type=int_in_range(0), default=0, metavar='N', help='maximum '
+                                       'number of unreadable images (default: %(default)s)')
 
 
 def add_preprocess_flags(parser: ToolParser) -> None:
     """Add the flags that choose how images are prepared for a classifier."""
     add = parser.groups['preprocessing'].add_argument
-    add('--preprocess', choices=['model', 'imagenet', 'none'], default='model', help="model (its configuration: a "
-        "model's pretrained_cfg), imagenet (resize 256, crop 224, ImageNet's mean and std), none (neither resize nor "
-        "crop; the model's mean and std) (default: %(default)s)")
-    add('--img-size', type=int_in_range(1), metavar='N', help="side of the network's images (default: the model's)")
+    add('--preprocess', choices=['model', 'imagenet', 'none'], default='model', help="model (the model's "
+        "pretrained_cfg), imagenet (resize 256, crop 224, ImageNet's mean and std), none (no resize and no crop; the "
+        "model's mean and std) (default: %(default)s)")
+    add('--img-size', type=int_in_range(1), metavar='N', help="input size of the network (default: the model's)")
     for flag, neutral in (('--mean', 0), ('--std', 1)):
-        add(flag, nargs='+', type=parse_decimal, metavar='X', help='for images in [0, 1], three numbers or one '
-            f"(default: the model's); {neutral} for a model that normalizes them itself")
+        add(flag, nargs='+', type=parse_decimal, metavar='X', help=f'{flag[2:]} for images in [0, 1], one number or '
+            f"three; {neutral} for a model that normalizes its input (default: the model's)")
 
 
 def add_corruption_flags(parser: ToolParser) -> None:
     """Add --corruptions, --severities and --import of the tools that measure corruptions on a grid."""
     add = parser.groups['conditions'].add_argument
-    add('--corruptions', nargs='+', default=['benchmark'], metavar='NAME', help='names; or benchmark (the 15), extra '
-        '(the 4 hold-outs), all (default: benchmark)')
+    add('--corruptions', nargs='+', default=['benchmark'], metavar='NAME', help='names of corruptions, benchmark '
+        '(the 15), extra (the 4 hold-out corruptions) or all (default: benchmark)')
     add('--severities', nargs='+', type=int, action=StoreUnique, default=[1, 2, 3, 4, 5], metavar='1..5',
-        help='(default: 1 2 3 4 5)')
+        help='severities (default: 1 2 3 4 5)')
     add_import_flag(parser, 'custom corruptions')
 
 
@@ -117,10 +118,10 @@ def add_import_flag(parser: ToolParser, what: str) -> None:
 def add_result_flags(parser: ToolParser) -> None:
     """Add --output-dir, --csv and --json."""
     add = parser.groups['output'].add_argument
-    add('--output-dir', default=RECORDS, metavar='DIR', help='folder of the records; a stopped run resumes from it '
-        '(default: %(default)s)')
-    add('--csv', metavar='FILE', help='write every number with its interval and count (default: none)')
-    add('--json', metavar='FILE', help='write the summary and every number (default: none)')
+    add('--output-dir', default=RECORDS, metavar='DIR', help='folder of the records; an interrupted run resumes from '
+        'it (default: %(default)s)')
+    add('--csv', metavar='FILE', help='file for every number with its interval and count (default: none)')
+    add('--json', metavar='FILE', help='file for the summary and every number (default: none)')
 
 
 def add_run_flags(parser: ToolParser, *tasks: str) -> None:
@@ -128,26 +129,26 @@ def add_run_flags(parser: ToolParser, *tasks: str) -> None:
     add_allow_missing_flag(parser)
     add = parser.groups['run'].add_argument
     defaults = {'classifier': 'auto', 'detector': "the config's"}
-    add('--batch-size', type=parse_batch_size, metavar='N', help='a number; or auto, which begins large and halves '
+    add('--batch-size', type=parse_batch_size, metavar='N', help='images per batch; auto starts large and halves '
         f'when memory runs out (default: {", of a detector ".join(defaults[task] for task in tasks)})')
-    add('--workers', type=int_in_range(0), metavar='N', help='processes that decode (default: 1 on a CPU, up to 16 for '
-        'a GPU)')
+    add('--workers', type=int_in_range(0), metavar='N', help='data-loading processes (default: 1 on a CPU, up to 16 '
+        'for a GPU)')
     add_device_flag(parser)
     if 'classifier' in tasks:
-        add('--precision', choices=['float32', 'bf16', 'fp16'], default='float32', help='of the model; recorded with '
-            'the results (default: %(default)s)')
+        add('--precision', choices=['float32', 'bf16', 'fp16'], default='float32', help='precision of the model; '
+            'recorded with the results (default: %(default)s)')
         add('--compile', action='store_true', help='run the model through torch.compile (default: off)')
     add_seed_flag(parser)
 
 
 def add_device_flag(parser: ToolParser) -> None:
     parser.groups['run'].add_argument('--device', default='auto', help='cpu, cuda, cuda:1 ... (default: auto, a GPU if '
-                                      'there is one)')
+                                      'available)')
 
 
 def add_seed_flag(parser: ToolParser) -> None:
-    parser.groups['run'].add_argument('--seed', type=int_in_range(0), default=0, metavar='N', help='of random weights, '
-                                      'corruptions and attacks (default: %(default)s)')
+    parser.groups['run'].add_argument('--seed', type=int_in_range(0), default=0, metavar='N', help='seed of random '
+                                      'weights, corruptions and attacks (default: %(default)s)')
 
 
 def make_training_parser(description: str, *, config: str = DETECTOR) -> ToolParser:
@@ -157,12 +158,12 @@ def make_training_parser(description: str, *, config: str = DETECTOR) -> ToolPar
     add_config_options(parser)
     parser.groups['data'].add_argument('--data', metavar='DIR', help='folder of the dataset (default: that of the '
                                        'config)')
-    parser.groups['data'].add_argument('--bundled', action='store_true', help='use the dataset that comes with the '
-                                       'project (default: off)')
-    parser.groups['output'].add_argument('--work-dir', metavar='DIR', help='where logs and checkpoints go (default: '
+    parser.groups['data'].add_argument('--bundled', action='store_true', help='use the bundled dataset, generated '
+                                       'in data/shapes on first use (default: off)')
+    parser.groups['output'].add_argument('--work-dir', metavar='DIR', help='folder for logs and checkpoints (default: '
                                          'work_dirs/CONFIG)')
     parser.groups['run'].add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                                      help='(default: %(default)s)')
+                                      help='launcher of the processes (default: %(default)s)')
     parser.groups['run'].add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser
 
@@ -171,7 +172,7 @@ def add_training_flags(parser: ToolParser) -> None:
     add = parser.groups['run'].add_argument
     add('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size (default: off)')
     add('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help='continue from a checkpoint; without a value, '
-        'from the latest of the work dir (default: start anew)')
+        'from the latest in the work dir (default: start from scratch)')
 
 
 def reject_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, flags: Sequence[str], reason: str) -> None:
@@ -208,4 +209,4 @@ def check_outputs(args: argparse.Namespace) -> None:
                 require(path, f'--{name.replace("_", "-")}')
     results = Path(getattr(args, 'output_dir', '.'), 'results.jsonl')
     if results.exists() and not results.is_file():
-        raise InputError(f'the records are no file: {results}. Pass another --output-dir.')
+        raise InputError(f'not a file of records: {results}. Pass another --output-dir.')

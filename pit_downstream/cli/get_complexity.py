@@ -1,8 +1,8 @@
-"""Print the cost of a model: parameters, MACs, FLOPs, activations, the share of each part, measured memory and time.
+"""Print the cost of a model: parameters, MACs, FLOPs, activations, the share of each part, memory and time.
 
 pit-downstream get-complexity --model pit_s --shape 224 224
 pit-downstream get-complexity --model retinanet_pit_s --shape 800 1333 --repeats 0
-Weights are random: the costs do not depend on them. A classifier is counted without memory, on torch's meta device.
+Weights are random, because the costs do not depend on them. Operations of a classifier are counted on the meta device.
 Not counted: pooling, interpolation, the sampling of deformable attention, and steps after a detector's heads.
 """
 
@@ -24,11 +24,11 @@ def make_parser() -> flags.ToolParser:
                                         f'{flags.CLASSIFIER_CONFIG}; or {flags.DETECTOR}')
     flags.add_config_options(parser)
     parser.groups['preprocessing'].add_argument(
-        '--shape', nargs=2, type=int_in_range(1), metavar=('H', 'W'), help='pixels of an image (default: the size of a '
-        f'classifier; {COCO[0]} {COCO[1]} for a detector)')
-    parser.groups['output'].add_argument('--json', metavar='FILE', help='write every number (default: none)')
+        '--shape', nargs=2, type=int_in_range(1), metavar=('H', 'W'), help='image size in pixels (default: the input '
+        f'size of a classifier; {COCO[0]} {COCO[1]} for a detector)')
+    parser.groups['output'].add_argument('--json', metavar='FILE', help='file for every number (default: none)')
     add = parser.groups['run'].add_argument
-    add('--batch-size', type=int_in_range(1), metavar='N', help='images of the second timing (default: 8 for a '
+    add('--batch-size', type=int_in_range(1), metavar='N', help='batch size of the second timing (default: 8 for a '
         'classifier, 1 for a detector)')
     add('--repeats', type=int_in_range(0), default=10, metavar='N', help='timed passes; 0 omits time and memory '
         '(default: %(default)s)')

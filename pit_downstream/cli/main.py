@@ -11,16 +11,16 @@ TOOLS = {
     'train': 'Train a detector.',
     'test': 'Test a detector.',
     'train_classifier': 'Train a classifier.',
-    'eval_imagenet_c': 'Measure a classifier on ImageNet-C.',
-    'eval_coco_c': 'Measure a detector on COCO-C.',
-    'eval_adversarial': 'Measure a classifier or a detector under adversarial attacks.',
-    'eval_shifts': 'Measure a classifier on shifted datasets.',
+    'eval_imagenet_c': 'Evaluate a classifier on ImageNet-C.',
+    'eval_coco_c': 'Evaluate a detector on COCO-C.',
+    'eval_adversarial': 'Evaluate a classifier or a detector under adversarial attacks.',
+    'eval_shifts': 'Evaluate a classifier on shifted datasets.',
     'analyze_attention': 'Measure and draw the attention of a classifier.',
     'train_patch': 'Train an adversarial patch against a detector.',
-    'show_corruptions': 'Draw the corruptions of an image.',
+    'show_corruptions': 'Draw an image under all corruptions.',
     'show_detections': 'Draw the detections in an image.',
     'get_complexity': 'Print the cost of a model.',
-    'convert_weights': 'Convert a checkpoint to plain weights.',
+    'convert_weights': 'Convert a checkpoint to a plain state dict.',
     'export': 'Export a backbone to ONNX.',
     'make_report': 'Create an HTML report of all results.',
 }
@@ -28,7 +28,7 @@ TOOLS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the tool that the first argument names, with dashes or underscores. Only that tool is imported."""
-    tool, *rest = sys.argv[1:] if argv is None else argv or ['']
+    tool, *rest = (sys.argv[1:] if argv is None else argv) or ['']
     name = tool.replace('-', '_')
     if name not in TOOLS:
         _make_parser().parse_args([tool, *rest] if tool else ['--help'])
@@ -42,10 +42,10 @@ def _make_parser() -> argparse.ArgumentParser:
     tools = '\n'.join(f'  {name.replace("_", "-"):{width}}{text}' for name, text in TOOLS.items())
     parser = argparse.ArgumentParser(
         'pit-downstream', formatter_class=argparse.RawDescriptionHelpFormatter, epilog=f'tools:\n{tools}',
-        description='Backbones for detection and evaluation of robustness. `pit-downstream TOOL --help` lists the '
-        'flags of a tool.')
+        description='PiT and DeepViT backbones for mmdet, and robustness evaluation. `pit-downstream TOOL --help` '
+        'lists the flags of a tool.')
     parser.add_argument('tool', choices=[name.replace('_', '-') for name in TOOLS], metavar='TOOL')
-    parser.add_argument('flags', nargs=argparse.REMAINDER, help='flags of the tool')
+    parser.add_argument('flags', nargs=argparse.REMAINDER, help='arguments of the tool')
     parser.add_argument('--version', action='version', version=__version__)
     return parser
 

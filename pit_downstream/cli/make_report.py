@@ -2,8 +2,8 @@
 
 pit-downstream make-report work_dirs/records/results.jsonl work_dirs/* --output report.html
 pit-downstream make-report work_dirs speed --reference pit_s --figures figures --tables tables
-It reads records (results.jsonl, with verdicts and runs beside them; summaries that tools wrote with --json), mmengine's
-logs, speed/results.csv, and images, from files and folders. It writes report.json and report.csv beside the page.
+Input: records (results.jsonl with the files next to it), summaries of --json, mmengine's logs, speed/results.csv and
+images. Output: the page, report.json and report.csv.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from pit_downstream.utils.extras import require_extra
 def make_parser() -> flags.ToolParser:
     parser = flags.ToolParser(__doc__)
     parser.groups['data'].add_argument('paths', nargs='+', metavar='PATH', help='files, or folders of files')
-    parser.groups['data'].add_argument('--reference', default='AlexNet', metavar='NAME', help='the model that CE and '
-                                       'differences compare with (default: AlexNet as published, for CE; the first '
-                                       'model, for differences)')
+    parser.groups['data'].add_argument('--reference', default='AlexNet', metavar='NAME', help='reference model of CE '
+                                       'and differences (default: published AlexNet for CE, the first model for '
+                                       'differences)')
     add = parser.groups['output'].add_argument
-    add('--output', default='report.html', metavar='FILE', help='the page (default: %(default)s)')
-    add('--title', default='Robustness report', help='(default: %(default)s)')
-    add('--figures', metavar='DIR', help='also write every figure as SVG and PNG (default: none)')
-    add('--tables', metavar='DIR', help='also write every table as LaTeX (booktabs) and Markdown (default: none)')
+    add('--output', default='report.html', metavar='FILE', help='HTML file to write (default: %(default)s)')
+    add('--title', default='Robustness report', help='title of the page (default: %(default)s)')
+    add('--figures', metavar='DIR', help='folder for every figure as SVG and PNG (default: none)')
+    add('--tables', metavar='DIR', help='folder for every table as LaTeX (booktabs) and Markdown (default: none)')
     flags.add_import_flag(parser, 'sections')
     return parser
 

@@ -1,4 +1,4 @@
-"""Draw every corruption at every severity on a sheet.
+"""Draw every corruption of an image at every severity on one sheet.
 
 pit-downstream show-corruptions photo.jpg --corruptions fog frost
 """
@@ -17,10 +17,11 @@ MARGIN = 16  # pixels for a row's name
 
 def make_parser() -> flags.ToolParser:
     parser = flags.ToolParser(__doc__)
-    parser.groups['data'].add_argument('image', type=Path, metavar='IMAGE', help='an image file')
+    parser.groups['data'].add_argument('image', type=Path, metavar='IMAGE', help='image file')
     parser.groups['preprocessing'].add_argument('--img-size', type=int_in_range(32), default=224, metavar='N', help=
-                                                'the image is cut to a square of this side (default: %(default)s)')
-    parser.groups['conditions'].add_argument('--corruptions', nargs='+', metavar='NAME', help='(default: all)')
+                                                'side of the square center crop (default: %(default)s)')
+    parser.groups['conditions'].add_argument('--corruptions', nargs='+', metavar='NAME',
+                                             help='names of corruptions (default: all)')
     parser.groups['output'].add_argument('--output', type=Path, metavar='FILE', help='PNG to write (default: '
                                          'IMAGE_corrupted.png in the current folder)')
     return parser

@@ -1,4 +1,4 @@
-"""Draw the detections in one image, clean, corrupted and attacked, side by side.
+"""Draw the detections in one image side by side: clean, corrupted and attacked.
 
 pit-downstream show-detections --model retinanet_pit_ti_bccd --weights work_dirs/retinanet_pit_ti_bccd --data data/bccd
 pit-downstream show-detections --model detr_pit_s --weights work_dirs/detr_pit_s --bundled --image 3 \\
@@ -21,11 +21,11 @@ def make_parser() -> flags.ToolParser:
                                        'image in the dataset (default: %(default)s)')
     add = parser.groups['conditions'].add_argument
     add('--corruptions', nargs='*', default=['fog(severity=3)'], metavar='CORRUPTION', help='corruptions with their '
-        'arguments (default: %(default)s)')
+        'arguments (default: fog(severity=3))')
     add('--attacks', nargs='*', default=['pgd(epsilon=8/255, steps=10)'], metavar='ATTACK', help='attacks with their '
-        'arguments (default: %(default)s)')
+        'arguments (default: pgd(epsilon=8/255, steps=10))')
     add = parser.groups['output'].add_argument
-    add('--output', default='detections.png', metavar='FILE', help='the image (default: %(default)s)')
+    add('--output', default='detections.png', metavar='FILE', help='image file to write (default: %(default)s)')
     add('--score-thr', type=float, default=0.5, metavar='SCORE', help='minimum score of a box (default: %(default)s)')
     flags.add_device_flag(parser)
     flags.add_seed_flag(parser)

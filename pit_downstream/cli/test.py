@@ -1,4 +1,4 @@
-"""Test a detector: print its AP, and draw ground truth and predictions side by side.
+"""Test a detector: print its AP. With --show-dir, draw ground truth and predictions side by side.
 
 pit-downstream test detr_pit_s work_dirs/detr_pit_s/epoch_150.pth
 pit-downstream test retinanet_pit_ti work_dirs/demo --bundled --show-dir work_dirs/demo/images
@@ -14,9 +14,9 @@ from pit_downstream.cli.errors import report_errors
 def make_parser() -> flags.ToolParser:
     parser = flags.make_training_parser(__doc__)
     parser.groups['model'].add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint file, or a work dir for '
-                                        'its latest')
+                                        'its latest checkpoint')
     add = parser.groups['output'].add_argument
-    add('--show-dir', metavar='DIR', help='write each image with ground truth (left) and predictions (right) here '
+    add('--show-dir', metavar='DIR', help='folder for each image with its ground truth (left) and predictions (right) '
         '(default: none)')
     add('--score-thr', type=float, default=0.5, metavar='SCORE', help='minimum score of a prediction in the images of '
         '--show-dir (default: %(default)s)')

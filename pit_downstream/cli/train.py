@@ -1,8 +1,8 @@
 """Train a detector.
 
 pit-downstream train detr_pit_s             on COCO (data/README.md)
-pit-downstream train detr_pit_s --bundled   on the bundled dataset, which is drawn first
-torchrun --nproc-per-node 8 tools/train.py configs/detr_pit_s.py --launcher pytorch
+pit-downstream train detr_pit_s --bundled   on the bundled dataset, which is generated first
+torchrun --nproc-per-node 8 --no-python pit-downstream train detr_pit_s --launcher pytorch
 """
 
 from collections.abc import Sequence

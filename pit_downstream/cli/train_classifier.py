@@ -1,9 +1,9 @@
-"""Train a classifier with the recipe of its paper. The weights fit detector backbones and --weights of the other tools.
+"""Train a classifier with the recipe of its paper. Its weights load into detector backbones and into the other tools.
 
 pit-downstream train-classifier imagenet_pit_s             on ImageNet (data/README.md)
 pit-downstream train-classifier cifar10_pit_ti --data DIR  on DIR/train and DIR/val (or test): class folders
-pit-downstream train-classifier imagenet_pit_s --bundled   on the bundled images, which are drawn first
-torchrun --nproc-per-node 8 tools/train_classifier.py configs/imagenet_pit_s.py --launcher pytorch
+pit-downstream train-classifier imagenet_pit_s --bundled   on the bundled images, which are generated first
+torchrun --nproc-per-node 8 --no-python pit-downstream train-classifier imagenet_pit_s --launcher pytorch
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Train a universal adversarial patch against a detector (DPatch). eval_adversarial evaluates it.
+"""Train a universal adversarial patch against a detector (DPatch). Evaluate it with eval-adversarial.
 
 pit-downstream train-patch --model retinanet_pit_ti --weights work_dirs/retinanet_pit_ti \\
     --data data/coco/annotations/instances_train2017.json --images data/coco/train2017
@@ -21,19 +21,20 @@ def make_parser() -> flags.ToolParser:
     flags.add_data_flags(parser, 'detector')
     flags.add_allow_missing_flag(parser)
     add = parser.groups['conditions'].add_argument
-    add('--steps', type=int, default=500, metavar='N', help='batches, drawn at random (default: %(default)s)')
-    add('--step-size', type=float, default=5., metavar='X', help='length of a step in levels of 255 (default: '
+    add('--steps', type=int, default=500, metavar='N', help='training steps, one random batch each (default: '
         '%(default)s)')
-    add('--share', type=float, default=120 / 416, metavar='X', help='side of the patch, of the shorter side of an '
-        'image (default: 120/416)')
-    add('--position', choices=['corner', 'center'], default='corner', help='of the patch in an image (default: '
+    add('--step-size', type=float, default=5., metavar='X', help='step size in gray levels of 255 (default: '
         '%(default)s)')
-    add('--loss', choices=['all', 'cls', 'box', 'rpn', 'roi'], default='all', help='the loss that is maximized '
+    add('--share', type=float, default=120 / 416, metavar='X', help='side of the patch as a fraction of the '
+        'shorter side of the image (default: 120/416)')
+    add('--position', choices=['corner', 'center'], default='corner', help='position of the patch (default: '
+        '%(default)s)')
+    add('--loss', choices=['all', 'cls', 'box', 'rpn', 'roi'], default='all', help='loss to maximize '
         '(default: %(default)s)')
     parser.groups['output'].add_argument('--output-dir', default='patches', metavar='DIR', help='folder of the patch '
                                          '(default: %(default)s)')
-    parser.groups['run'].add_argument('--batch-size', type=int_in_range(1), default=16, metavar='N', help='(default: '
-                                      '%(default)s)')
+    parser.groups['run'].add_argument('--batch-size', type=int_in_range(1), default=16, metavar='N', help='images '
+                                      'per batch (default: %(default)s)')
     flags.add_device_flag(parser)
     flags.add_seed_flag(parser)
     return parser

@@ -52,10 +52,10 @@ class Facts:
         cost = self.complexity
         yield f'parameters   {millions(cost.parameters)}'
         yield f'MACs         {billions(cost.macs)}  multiply-adds of convolutions, linear layers and attention'
-        yield f'FLOPs        {billions(cost.flops)}  two for each; what many papers print as FLOPs are the MACs'
+        yield f'FLOPs        {billions(cost.flops)}  two per MAC; many papers report MACs as FLOPs'
         yield (f'elementwise  {billions(cost.elementwise)}  biases, sums, norms, activation functions, softmax; with '
                f'them the MACs are {(cost.macs + cost.elementwise) / 1e9:.3f} G')
-        yield f'activations  {millions(cost.activations)}  values put out by what MACs count, attention maps too'
+        yield f'activations  {millions(cost.activations)}  output values of the counted layers, with attention maps'
         if self.note:
             yield f'             {self.note}'
         if self.timings:

@@ -42,7 +42,8 @@ def test_console_script_accepts_dashes_and_underscores(name, monkeypatch, capsys
 
 @pytest.mark.parametrize('argv, code, text', [
     ([], 0, 'eval-coco-c'), (['--help'], 0, 'eval-coco-c'), (['--version'], 0, '0.'), (['eval-coco'], 2, 'eval-coco')])
-def test_console_script_without_a_tool(argv, code, text, capsys):
+def test_console_script_without_a_tool(argv, code, text, capsys, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['pit-downstream', *argv])
     with pytest.raises(SystemExit) as end:
-        main(argv)
+        main()
     assert end.value.code == code and text in ''.join(capsys.readouterr())
