@@ -18,6 +18,11 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 NOT_SOURCE = shutil.ignore_patterns('.*', 'build', 'data', 'dist', 'work_dirs', '*.egg-info', '__pycache__')
+CLASSIFIER = ('--model', 'test_vit(num_classes=4)', '--weights', 'random', '--bundled', '--limit', '8')
+ONE_EPOCH = ('train_cfg.max_epochs=1', 'train_dataloader.batch_size=2', 'train_dataloader.dataset.indices=4',
+             'val_dataloader.dataset.indices=4', 'train_dataloader.num_workers=0',
+             'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',
+             'val_dataloader.persistent_workers=False')
 
 
 def run(*command, cwd):
@@ -95,6 +100,18 @@ def test_metadata(distributions):
 def test_package_is_imported_from_the_wheel(bin_folder, tmp_path):
     file = run(bin_folder / 'python', '-c', 'import pit_downstream; print(pit_downstream.__file__)', cwd=tmp_path)
     assert Path(file.strip()).is_relative_to(bin_folder.parent)
+
+
+def test_classifier_is_evaluated(bin_folder, tmp_path):
+    out = run(bin_folder / 'pit-downstream', 'eval-imagenet-c', *CLASSIFIER, '--corruptions', 'fog', '--severities', 1,
+              '--json', 'summary.json', cwd=tmp_path)
+    assert 'fog' in out and (tmp_path / 'summary.json').is_file()
+
+
+def test_config_is_trained_by_name(bin_folder, tmp_path):
+    out = run(bin_folder / 'pit-downstream', 'train', 'retinanet_pit_ti', '--bundled', '--work-dir', 'work',
+              '--cfg-options', *ONE_EPOCH, cwd=tmp_path)
+    assert '2 iterations, loss' in out and (tmp_path / 'work' / 'epoch_1.pth').is_file()
 
 
 def test_config_inherits_from_the_package(bin_folder, tmp_path):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from pit_downstream.cli import flags, models
 from pit_downstream.cli.errors import report_errors
+from pit_downstream.utils.extras import require_extra
 
 
 def make_parser() -> flags.ToolParser:
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = make_parser().parse_args(argv)
         from pit_downstream.utils.path_checks import require_file_to_write, write_atomic
         require_file_to_write(args.output, '--output')
+        require_extra('train')
         import timm
         import torch
         from mmengine.runner import CheckpointLoader

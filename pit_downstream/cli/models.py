@@ -12,6 +12,7 @@ from pit_downstream.cli.flags import IMAGENET_VAL, check_outputs
 from pit_downstream.cli.plugins import add_cwd_to_path
 from pit_downstream.utils.config_paths import bundled_configs, is_config
 from pit_downstream.utils.errors import InputError
+from pit_downstream.utils.extras import require_extra
 from pit_downstream.utils.imports import pause_garbage_collection
 from pit_downstream.utils.spec import Spec, quote
 
@@ -49,6 +50,7 @@ def choose_model(model: str, weights: str | None, *tasks: str) -> ModelChoice:
         near = difflib.get_close_matches(model, [path.stem for path in bundled_configs()], n=3)
         raise InputError(f'--model must be the config of a detector, got {quote(model)}. '
                          f'{"Did you mean " + ", ".join(near) + "?" if near else "Pass a path or a name in configs/."}')
+    require_extra('train' if 'classifier' in tasks else 'det')
     from pit_downstream.training.launch import load_config
     network = load_config(model).get('model') or {}
     task = 'classifier' if network.get('type') == 'ImageClassifier' else 'detector'
