@@ -142,7 +142,7 @@ def test_places_and_numbers_are_checked_before_any_work(measured, tmp_path, monk
                          (('--json', '.'), 'expected a file to write for --json, got the folder .'),
                          (('--output-dir', '/proc/x'), 'expected a folder to write to for --output-dir, got /proc/x'),
                          (('--output-dir', 'file'), 'expected a folder to write to for --output-dir, got file'),
-                         (('--output-dir', 'odd'), 'no file: odd/results.jsonl'),
+                         (('--output-dir', 'odd'), 'not a file of records: odd/results.jsonl'),
                          (('--cache', '/proc/x'), 'expected a folder to write to for --cache'),
                          (('--allow-missing', '-1'), 'expected an integer, 0 or more'),
                          (('--corrupted-name', 'mine'), '--corrupted-name mine needs the folder'),
