@@ -19,7 +19,7 @@ BACKBONES = {
 }
 
 
-@pytest.fixture(params=BACKBONES)
+@pytest.fixture(params=['PiT', pytest.param('DeepViT', marks=pytest.mark.slow)])
 def backbone(request, monkeypatch):
     monkeypatch.setitem(pit.ARCHS, 'tiny', replace(pit.ARCHS['ti'], depths=(1, 1, 1)))
     monkeypatch.setitem(deepvit.ARCHS, 'tiny', VitArch(48, 4, 2, plain=1, conv_stem=True))

@@ -17,6 +17,8 @@ from pit_downstream.training.launch import load_config
 from tests.det.zoo import BUNDLED, CONFIGS, fresh
 from tests.det.zoo import ROOT as FOLDER
 
+ONE_OF_EACH = ('retinanet_pit_ti.py', 'mask_rcnn_pit_s.py', 'detr_pit_s.py')  # one stage, two stages, a transformer
+
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_nothing_of_coco_is_left(name):
@@ -105,7 +107,8 @@ def test_what_all_places_share_does_not_reach_detr(name):
     torch.testing.assert_close(plain.mean((0, 2, 3)), torch.zeros(256), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', BUNDLED)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=() if name in ONE_OF_EACH else pytest.mark.slow) for name in BUNDLED])
 def test_learns_a_step_and_predicts(name, few_shapes, tmp_path):
     """Four images through mmengine's Runner: data, step, schedule, checkpoint, validation."""
     cfg = fresh(name)
