@@ -118,7 +118,7 @@ def _worst(condition: Condition, several: Sequence[CorrectById]) -> Rate:
 
 def summarize(table: Table) -> dict[str, float]:
     """Return accuracies by condition, 'accuracy(clean)' first. Raises MissingMeasurement without the clean accuracy."""
-    table.require([(CLEAN, ERROR)], command='python tools/eval_adversarial.py with the flags of the first run')
+    table.require([(CLEAN, ERROR)], command='pit-downstream eval-adversarial with the flags of the first run')
     return {f'accuracy({condition})': get_accuracy(table, condition).value
             for condition in (CLEAN, *list_attacked_conditions(table))}
 

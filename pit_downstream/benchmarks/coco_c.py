@@ -61,7 +61,7 @@ def require_measured(table: Table, keys: Iterable[Key]) -> None:
         severities = sorted({str(spec.get('severity')) for spec in specs})
         flags = f' --corruptions {" ".join(names)} --severities {" ".join(severities)}'
         flags += ' --bgr' * any(spec.get('order') == 'bgr' for spec in specs)
-    table.require(keys, command=f'python tools/eval_coco_c.py --model CONFIG --weights CHECKPOINT{flags} and the other '
+    table.require(keys, command=f'pit-downstream eval-coco-c --model CONFIG --weights CHECKPOINT{flags} and the other '
                                 'flags of the first run')
 
 

@@ -175,7 +175,7 @@ def build_command(table: Table, keys: Iterable[Key], *, run: str | None = None) 
     """Return the command that measures `keys`. run: command of the run that omitted them; by default only --model."""
     specs = [spec for spec in (Condition.parse(str(key[0])).corruption for key in keys) if spec is not None]
     if run is None:
-        run = f'python tools/eval_imagenet_c.py {format_model_flag(table.model)}'
+        run = f'pit-downstream eval-imagenet-c {format_model_flag(table.model)}'
         qualities = {spec.get('jpeg') for spec in specs} - {None}
         run += f' --jpeg-quality {min(qualities)}' if qualities else ''
         run += ' --variant hendrycks' * any(spec.get('variant') is not None for spec in specs)

@@ -110,7 +110,7 @@ def get_record(tables: Tables, key: MetricKey) -> Record:
     clean = key.dataset in (IMAGENET, CUSTOM_CLEAN)
     what = '--data DIR with the clean images' if clean else f'--shifts {key.dataset}=DIR'
     table.require([(CLEAN, key.metric)],
-                  command=f'python tools/eval_shifts.py {format_model_flag(model)} {what} and the '
+                  command=f'pit-downstream eval-shifts {format_model_flag(model)} {what} and the '
                                                    'other flags of the first run')
     return table.record((CLEAN, key.metric))
 

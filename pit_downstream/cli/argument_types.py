@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from pit_downstream.utils.errors import InputError
+from pit_downstream.utils.extras import require_extra
 from pit_downstream.utils.spec import Spec, quote
 
 
@@ -57,5 +58,6 @@ class StoreConfigOptions(argparse.Action):
     """Action that parses KEY=VALUE as mmengine does, which is imported only when the flag is given."""
 
     def __call__(self, parser, namespace, values, option_string=None):
+        require_extra('train')
         from mmengine.config import DictAction
         DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)

@@ -186,7 +186,7 @@ def reject_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, flag
 def make_command(parser: argparse.ArgumentParser, tool: str, args: argparse.Namespace, *,
                  omit: Iterable[str] = ()) -> list[str]:
     """Return the words of the command that gives `args`: every flag that is not at its default, except `omit`."""
-    words = ['python', f'tools/{tool}.py']
+    words = ['pit-downstream', tool.replace('_', '-')]
     for action in parser._actions:
         value = getattr(args, action.dest, action.default)
         if value == action.default or not action.option_strings or action.option_strings[-1] in omit:

@@ -36,15 +36,15 @@ def classifier_command(kept: Kept, tool: str, model: str, *more: str) -> str:
     """Return the command for `tool` on a classifier, based on the last known run on it. more: further words."""
     run = _last(kept, tool, lambda given: _is_classifier(given, model))
     if run is None:
-        return f'python tools/{tool} {format_model_flag(model)} {shlex.join([*_weights(model, {}), *more])}'.strip()
-    return shlex.join(['python', f'tools/{tool}', *_kept(run, tool, more), *more])
+        return f'{_program(tool)} {format_model_flag(model)} {shlex.join([*_weights(model, {}), *more])}'.strip()
+    return f'{_program(tool)} {shlex.join([*_kept(run, tool, more), *more])}'
 
 
 def detector_command(kept: Kept, tool: str, model: str, *more: str) -> str:
     """Return the command for `tool` on a detector, as in classifier_command."""
     run = _last(kept, tool, lambda given: _is_detector(given, model))
     named = ['--model', f'configs/{Spec.parse(model).name}.py', '--weights', 'CHECKPOINT']
-    return shlex.join(['python', f'tools/{tool}', *(_kept(run, tool, more) if run else named), *more])
+    return f'{_program(tool)} {shlex.join([*(_kept(run, tool, more) if run else named), *more])}'
 
 
 def attention_command(kept: Kept, model: str) -> str:
@@ -55,7 +55,7 @@ def attention_command(kept: Kept, model: str) -> str:
     seen = [word for flag in PREPROCESS if flag in given for word in (flag, *given[flag])]
     images = ['--bundled'] if '--bundled' in given else ['--data', *(given.get('--data') or ['DIR'])[:1]]
     words = [*_weights(model, given), *images, *size, *seen, '--output-dir', 'DIR']
-    return (f'python tools/analyze_attention.py {format_model_flag(str(spec.without("img_size", "num_classes")))} '
+    return (f'pit-downstream analyze-attention {format_model_flag(str(spec.without("img_size", "num_classes")))} '
             f'{shlex.join(words)}')
 
 
@@ -114,6 +114,10 @@ def _is_classifier(given: Flags, model: str) -> bool:
 
 def _is_detector(given: Flags, model: str) -> bool:
     return Path((given.get('--model') or [''])[-1]).stem == Spec.parse(model).name
+
+
+def _program(tool: str) -> str:
+    return f'pit-downstream {Path(tool).stem.replace("_", "-")}'
 
 
 def tool_name(program: str) -> str:

@@ -10,8 +10,8 @@ from pit_downstream.report.parts import Gap, Picture, Section
 
 SHOWN = 6  # images per folder
 LARGEST = 3 << 20  # bytes of an image; the page embeds all of them
-COMMANDS = (('corrupted images', 'python tools/show_corruptions.py PHOTO.jpg --output DIR/corruptions.png'),
-            ('found boxes', 'python tools/show_detections.py --model CONFIG --weights CHECKPOINT --output '
+COMMANDS = (('corrupted images', 'pit-downstream show-corruptions PHOTO.jpg --output DIR/corruptions.png'),
+            ('found boxes', 'pit-downstream show-detections --model CONFIG --weights CHECKPOINT --output '
                             'DIR/detections.png'))
 
 

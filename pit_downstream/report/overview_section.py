@@ -70,7 +70,7 @@ def summary_line(measured: Measured) -> str:
 
 def _command(argv: Sequence[str]) -> str:
     tool, *rest = argv
-    return shlex.join(['python', f'tools/{tool_name(tool)}.py', *rest])
+    return shlex.join(['pit-downstream', tool_name(tool).replace('_', '-'), *rest])
 
 
 def _classifiers(measured: Measured, ones: Iterable[ModelResults]) -> Sheet:

@@ -29,7 +29,7 @@ def shifts_section(measured: Measured) -> Section:
                      classifier_command(measured.kept, 'eval_shifts.py', one.model)) for one in _of_imagenet(measured)]
         gaps = gaps or [Gap('no shifted datasets (ImageNet-A, -R, -V2, -Sketch, ReaL, ObjectNet, IN-9), which need a '
                             "classifier of ImageNet's 1000 classes; nor one of your own (--shifts shift_NAME=DIR)",
-                            'python tools/eval_shifts.py --model pit_s')]
+                            'pit-downstream eval-shifts --model pit_s')]
     parts: list[Part] = [figure for one, tables, files in models for figure in _dots(one, tables, files)]
     lead = ('Top-1 error in per cent on other images of the same classes, beside the error on the matching clean '
             'ones; the gap is how much higher it is. Its interval holds however the two are correlated.')

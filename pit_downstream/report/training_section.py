@@ -38,7 +38,7 @@ def training_section(measured: Measured) -> Section:
     runs = [run for folder, files in measured.kept.logs.items() if (run := read_log(folder, files))]
     numbers = {run.name: index for index, run in enumerate(runs)}
     parts: list[Part] = [figure for run in runs for figure in _figures(run)]
-    gaps = [] if runs else [Gap('no training log', 'python tools/train.py configs/retinanet_pit_ti.py --bundled')]
+    gaps = [] if runs else [Gap('no training log', 'pit-downstream train retinanet_pit_ti --bundled')]
     lead = 'What mmengine logged during training, as logged: fractions, and losses as they were summed.'
     return Section('training', 'Training', lead, (*parts, *([_sheet(runs, numbers)] if runs else [])), tuple(gaps))
 

@@ -64,7 +64,7 @@ def test_a_missing_measurement_raises_and_says_how_to_mend_it(lacking):
         summarize(less)
     text = str(raised.value.args[0])
     assert f'no AP of m on d under {lacking}' in text
-    assert 'python tools/eval_coco_c.py --model CONFIG --weights CHECKPOINT' in text
+    assert 'pit-downstream eval-coco-c --model CONFIG --weights CHECKPOINT' in text
     if lacking != 'clean':
         name, severity = lacking.split('(')[0], lacking[-2]
         assert f'--corruptions {name} --severities {severity}' in text
@@ -104,7 +104,7 @@ def test_gaps_are_dashes_and_never_averaged():
     assert lines[-3].split() == ['fog', '0.3270', '0.3130', '-', '0.2990', '0.2800', '-']
     assert lines[-1].split() == ['mean', '0.2940', '0.2445', '-', '0.2165', '0.2015', '-']
     assert coco_c.format_summary(less, CORRUPTIONS, SEVERITIES).startswith(
-        'no mPC: no AP of m on d under fog(severity=3); to fill the gap: python tools/eval_coco_c.py')
+        'no mPC: no AP of m on d under fog(severity=3); to fill the gap: pit-downstream eval-coco-c')
 
 
 def test_the_summary_text():

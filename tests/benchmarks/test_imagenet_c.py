@@ -93,7 +93,7 @@ def test_gaps_are_named_and_never_averaged():
                        ) as caught:
         imagenet_c.summarize(table_of(errors, .4))
     assert len(caught.value.keys) == 6
-    command = 'python tools/eval_imagenet_c.py --model m'
+    command = 'pit-downstream eval-imagenet-c --model m'
     assert f'{command} --corruptions snow fog --severities 1 2 3 4 5' in str(caught.value)
 
 
@@ -113,7 +113,7 @@ def test_the_command_keeps_the_arguments_of_the_model():
     with pytest.raises(MissingMeasurement) as caught:
         imagenet_c.summarize(Table(model, 'imagenet'))
     command = str(caught.value).partition('to fill the gap: ')[2]
-    assert shlex.split(command)[:4] == ['python', 'tools/eval_imagenet_c.py', '--model', 'pit_ti(num_classes=10)']
+    assert shlex.split(command)[:4] == ['pit-downstream', 'eval-imagenet-c', '--model', 'pit_ti(num_classes=10)']
     assert command.endswith('--severities 1 2 3 4 5')
 
 

@@ -79,7 +79,7 @@ def test_a_gap_without_its_clean_error_is_refused():
     tables = pit_s()
     only_top1 = Table(PIT_S, 'imagenet', [tables['imagenet'].record((CLEAN, 'top1_error'))])
     with pytest.raises(MissingMeasurement, match='no imagenet_a_clean_error of .* on imagenet under clean; to fill '
-                       'the gap: python tools/eval_shifts.py --model pit_s --data DIR with the clean images'):
+                       'the gap: pit-downstream eval-shifts --model pit_s --data DIR with the clean images'):
         shifts.compute_gap(tables | {'imagenet': only_top1}, 'imagenet_a')
     del tables['imagenet']
     with pytest.raises(MissingMeasurement, match='no top1_error of .* on imagenet under clean'):

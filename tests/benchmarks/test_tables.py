@@ -28,7 +28,7 @@ def test_gaps_are_dashes_and_never_averaged():
     line = imagenet_c.format_table(less, ['fog'], SEVERITIES).splitlines()[-1]
     assert line.split() == ['fog', '0.6747', '0.7605', '-', '0.8726', '0.9450', '-', '-']
     assert imagenet_c.format_summary(less, CORRUPTIONS, SEVERITIES).startswith(
-        'no mCE: no top1_error of m on imagenet under fog(severity=3); to fill the gap: python tools/eval_imagenet_')
+        'no mCE: no top1_error of m on imagenet under fog(severity=3); to fill the gap: pit-downstream eval-imagenet-')
 
 
 def test_the_summary_names_value_and_interval():

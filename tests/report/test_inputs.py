@@ -109,18 +109,18 @@ def test_commands_are_those_of_the_last_run(tmp_path):
     assert flags(argv[1:]) == {'--weights': ['w/half.pth'], '--model': ['half'], '--data': ['a b'],
                                '--precision': ['bf16'], '--jpeg-quality': ['85'], '--csv': ['x.csv']}
     assert classifier_command(kept, 'eval_imagenet_c.py', HALF) == (
-        "python tools/eval_imagenet_c.py --weights w/half.pth --model half --data 'a b' --precision bf16 "
+        "pit-downstream eval-imagenet-c --weights w/half.pth --model half --data 'a b' --precision bf16 "
         '--jpeg-quality 85')
     assert classifier_command(kept, 'eval_adversarial.py', HALF, '--limit', '5') == (
-        "python tools/eval_adversarial.py --weights w/half.pth --model half --data 'a b' --limit 5")
+        "pit-downstream eval-adversarial --weights w/half.pth --model half --data 'a b' --limit 5")
     assert attention_command(kept, HALF) == (
-        "python tools/analyze_attention.py --model half --weights w/half.pth --data 'a b' --output-dir DIR")
+        "pit-downstream analyze-attention --model half --weights w/half.pth --data 'a b' --output-dir DIR")
     assert as_source(kept, HALF) == "half(weights='w/half.pth')"
     other = HALF.replace('half.pth', 'other.pth')  # of other weights than the run had
     assert classifier_command(kept, 'eval_shifts.py', other) == (
-        'python tools/eval_shifts.py --model half --weights FILE')
+        'pit-downstream eval-shifts --model half --weights FILE')
     assert detector_command(kept, 'eval_adversarial.py', DETECTOR) == (
-        'python tools/eval_adversarial.py --model configs/retina.py --weights CHECKPOINT')
+        'pit-downstream eval-adversarial --model configs/retina.py --weights CHECKPOINT')
 
 
 def test_a_detectors_command(tmp_path):
@@ -128,9 +128,9 @@ def test_a_detectors_command(tmp_path):
             '--attacks', 'fgsm', '--precision', 'bf16')
     kept = inputs.read([stores.write_store(tmp_path, stores.detected(), *argv)])
     assert detector_command(kept, 'eval_coco_c.py', DETECTOR) == (
-        'python tools/eval_coco_c.py --bundled --model configs/retina.py --weights w.pth')
+        'pit-downstream eval-coco-c --bundled --model configs/retina.py --weights w.pth')
     assert detector_command(kept, 'eval_adversarial.py', DETECTOR) == (
-        'python tools/eval_adversarial.py --bundled --model configs/retina.py --weights w.pth --precision bf16')
+        'pit-downstream eval-adversarial --bundled --model configs/retina.py --weights w.pth --precision bf16')
 
 
 def test_names():

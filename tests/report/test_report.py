@@ -167,7 +167,7 @@ def test_detectors_and_what_they_lack(told, report):
     what = next(what for what in gaps if what.startswith('retina on coco val, 8 images: no AP under 70 conditions'))
     assert what.endswith('hence no mPC and rPC')
     assert gaps[what].startswith(
-        'python tools/eval_coco_c.py --model configs/retina.py --weights work_dirs/retina --bundled --output-dir ')
+        'pit-downstream eval-coco-c --model configs/retina.py --weights work_dirs/retina --bundled --output-dir ')
     assert gaps[what].endswith('contrast elastic_transform pixelate jpeg_compression --severities 1 2 3 4 5')
     assert ' fog ' not in gaps[what]
 
@@ -220,9 +220,9 @@ def test_a_gap_is_a_dash_with_its_command(tmp_path):
     row = told.rows('classifiers')['alex', 'imagenet_c, 1000 images']
     assert row['mCE'].text == row['accuracy, corrupted'].text == row['relative mCE'].text == '–'
     assert gaps_of(found)['alex on imagenet_c, 1000 images: no errors under 1 condition (fog), hence no mCE'] == (
-        "python tools/eval_imagenet_c.py --model alex --data 'my data' --limit 9 --corruptions fog --severities 3")
+        "pit-downstream eval-imagenet-c --model alex --data 'my data' --limit 9 --corruptions fog --severities 3")
     assert gaps_of(found)['alex: no accuracy under attack'] == (
-        "python tools/eval_adversarial.py --model alex --data 'my data' --limit 9")
+        "pit-downstream eval-adversarial --model alex --data 'my data' --limit 9")
     assert {'no training log', 'no speed', 'no found boxes'} <= set(gaps_of(found))
 
 

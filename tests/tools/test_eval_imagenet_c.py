@@ -94,7 +94,7 @@ def test_the_command_that_is_named_fills_the_gap(measured, tmp_path):
     code, out, said = measured(*few, '--corruptions', 'contrast')
     assert code == 0, said
     command = shlex.split(out.partition('to fill the gap: ')[2].splitlines()[0])
-    assert command[:2] == ['python', 'tools/eval_imagenet_c.py'] and command.count('--severities') == 1
+    assert command[:2] == ['pit-downstream', 'eval-imagenet-c'] and command.count('--severities') == 1
     code, out, said = measured(*command[2:])
     assert code == 0 and '\nmean accuracy ' in out and 'limit=8' in out, said
 

@@ -31,7 +31,7 @@ def test_a_report_without_torch(tmp_path):
                           capture_output=True, text=True, timeout=280, check=True,
                           env={'PYTHONPATH': str(TOOL.parents[1]), 'PATH': '/usr/bin:/bin', 'HOME': str(tmp_path)})
     assert done.stdout.splitlines()[-4:] == ['page.html', 'page.json', 'page.csv', '[]']
-    assert done.stdout.startswith('missing: alex: no errors under the corruptions of ImageNet-C\n    python')
+    assert done.stdout.startswith('missing: alex: no errors under the corruptions of ImageNet-C\n    pit-downstream')
 
 
 def test_figures_and_tables_alone(run, tmp_path):
