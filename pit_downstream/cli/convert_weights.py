@@ -8,6 +8,7 @@ SOURCE may be timm://NAME, such as timm://pit_s_224.in1k, which is downloaded. P
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from pit_downstream.cli import flags, models
 from pit_downstream.cli.errors import report_errors
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         safe_loading.register()  # loads without running code, and supports timm://
         spec = Spec.parse(args.model)
         models.require_name(spec.name, [name for name in backbones.__all__ if name[0].islower()], 'model')
-        model = made(spec, lambda: timm.create_model(spec.name, **dict(spec.kwargs)))
+        arguments: dict[str, Any] = dict(spec.kwargs)
+        model = made(spec, lambda: timm.create_model(spec.name, **arguments))
         target, depth = model.state_dict(), len(getattr(model, 'blocks', [])) or None
         heads = [name for name in target if name.startswith(('norm.', 'head'))]
         family = PIT if spec.name.startswith('pit_') else DEEPVIT

@@ -97,7 +97,8 @@ def _prepare_classifier(args: argparse.Namespace, choice: models.ModelChoice) ->
     predictor = models.load_classifier(args, choice, is_attacked=True)
     samples = models.open_images(args, predictor)
     lines = [models.describe_preprocessing(predictor)]
-    for name in sorted({one.attack.get('source') for one in wanted if one.attack and one.attack.name == 'transfer'}):
+    transfers = [one.attack for one in wanted if one.attack and one.attack.name == 'transfer']
+    for name in sorted({str(attack.get('source')) for attack in transfers}):
         source = sources(name)
         models.require_classes(samples, source)
         classes = source.class_names

@@ -80,7 +80,7 @@ def _open_shifts(args: argparse.Namespace, folders: dict, predictor) -> tuple:
     clean = models.open_clean_images(args, predictor, of_imagenet=not all(map(is_custom, folders)))
     reference = clean and CleanReference(Path(models.image_folder(args)), clean.name, models.model_classes(predictor))
     shifts = load_shifts(folders, view=predictor.view, limit=args.limit, clean=reference)
-    if args.cache:
-        shifts = {name: replace(shift, samples=shift.samples and CachedSamples(shift.samples, args.cache))
-                  for name, shift in shifts.items()}
+    for name, shift in shifts.items() if args.cache else ():
+        if shift.samples is not None:  # the cache has the methods of the samples
+            shifts[name] = replace(shift, samples=CachedSamples(shift.samples, args.cache))  # type: ignore[arg-type]
     return shifts, clean

