@@ -10,6 +10,7 @@ import torch
 import pit_downstream.det  # noqa: F401  before anything of mmdet's
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
@@ -68,6 +69,17 @@ def test_is_short_and_says_what_it_is(name):
     lines = (ROOT / name).read_text().splitlines()
     assert len(lines) <= 30
     assert f'python tools/train.py configs/{name}' in '\n'.join(lines[:6])
+
+
+@pytest.mark.parametrize('base', [
+    "'./configs/retinanet_pit_ti.py'", "[__import__('pit_downstream').__path__[0] + '/configs/retinanet_pit_ti.py']"])
+def test_config_in_another_folder_inherits(base, tmp_path):
+    """As docs/detection.md describes: by a relative path, or from the installed package."""
+    (tmp_path / 'configs').symlink_to(ROOT)
+    (tmp_path / 'mine.py').write_text(f'_base_ = {base}\ntrain_cfg = dict(max_epochs=24)\n')
+    config, expected = Config.fromfile(tmp_path / 'mine.py'), read('retinanet_pit_ti.py').to_dict()
+    expected['train_cfg']['max_epochs'] = 24
+    assert config.to_dict() == expected
 
 
 def test_names_our_package_and_scales_its_rate(config):
