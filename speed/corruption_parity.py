@@ -21,7 +21,7 @@ from pit_downstream.corruptions.base import REFERENCE
 from speed.table import HERE
 from tests.reference.imagecorruptions_patched import Replay, reference
 
-REFERENCED = [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['source'] == REFERENCE]
+REFERENCED = [name for name in CORRUPTIONS if CORRUPTIONS.get_entry(name).metadata['source'] == REFERENCE]
 OUT = HERE.parent / 'docs' / 'results' / 'corruption_parity.csv'
 SUFFIXES = {'.jpeg', '.jpg', '.png'}
 

@@ -24,7 +24,7 @@ from speed.table import SECONDS, Comparison, Spread
 from tests.corruptions.photographs import NAMES, photograph
 from tests.reference.imagecorruptions_patched import reference
 
-REFERENCED = [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['source'] == REFERENCE]
+REFERENCED = [name for name in CORRUPTIONS if CORRUPTIONS.get_entry(name).metadata['source'] == REFERENCE]
 SEVERITIES = (1, 2, 3, 4, 5)
 PEER, SUM = 'imagecorruptions', 'the 15 corruptions, an image and severity'
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pit_downstream.utils.provenance import commit, versions
+from pit_downstream.utils.provenance import get_commit, get_versions
 from speed.table import HERE, QUICK, Comparison, Entry, Run, add_to_table
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -35,8 +35,9 @@ def current_run() -> Run:
     """Return date, commit, load, machine and libraries of this process."""
     machine = {
         'device': torch.cuda.get_device_name() if DEVICE == 'cuda' else platform.machine(), 'cpu': processor(),
-        'cores': os.cpu_count(), 'python': platform.python_version(), 'torch': torch.__version__, **versions(LIBRARIES)}
-    return Run(datetime.now(timezone.utc).date().isoformat(), commit(), torch.get_num_threads(),
+        'cores': os.cpu_count(), 'python': platform.python_version(), 'torch': torch.__version__,
+        **get_versions(LIBRARIES)}
+    return Run(datetime.now(timezone.utc).date().isoformat(), get_commit(), torch.get_num_threads(),
                round(os.getloadavg()[0], 2), machine)
 
 

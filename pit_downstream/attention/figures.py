@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pit_downstream.utils.extras import require_extra
-from pit_downstream.utils.path_checks import atomic_path
+from pit_downstream.utils.path_checks import replace_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +75,7 @@ def draw_similarity(models: Mapping[str, Values], path: Path, *, caption: str = 
         panel.set_title(title, fontsize=10)
         _label_blocks(panel, places)
     figure.colorbar(image, ax=list(panels), shrink=0.8, label='cross-layer similarity')
-    with atomic_path(path) as new:
+    with replace_atomically(path) as new:
         figure.savefig(new, dpi=110)
 
 
@@ -90,7 +90,7 @@ def draw_profile(models: Mapping[str, Values], path: Path, *, caption: str = '')
         panel.set_title(label, fontsize=9)
         panel.set_xlabel('block', fontsize=8)
     _draw_legend(panels[len(PROFILE)], list(models))
-    with atomic_path(path) as new:
+    with replace_atomically(path) as new:
         figure.savefig(new, dpi=110)
 
 
@@ -111,7 +111,7 @@ def draw_overlays(images: Tensor, attention: Mapping[str, Tensor], path: Path, *
                          interpolation='bilinear')
             if row == 0:
                 panel.set_title(place, fontsize=9)
-    with atomic_path(path) as new:
+    with replace_atomically(path) as new:
         figure.savefig(new, dpi=110)
 
 

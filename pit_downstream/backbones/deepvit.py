@@ -25,7 +25,7 @@ from pit_downstream.backbones.layers import Attention, compute_softmax_map
 from pit_downstream.backbones.multi_scale import EMBEDDINGS, DetectionBackbone, check_frozen_stages, check_out_indices
 from pit_downstream.backbones.vit import PATCH, STRIDES, SimpleFeaturePyramid, StagePyramid, VitArch, VitTrunk
 from pit_downstream.backbones.weights import DEEPVIT, fit_position_embedding, strip_prefix
-from pit_downstream.utils.checkpoints import unwrap
+from pit_downstream.utils.checkpoints import extract_parameters
 from pit_downstream.utils.errors import InputError
 
 MIB = 2 ** 20
@@ -486,7 +486,8 @@ default_cfgs = generate_default_cfgs({name: _make_cfg(arch) for name, arch in _A
 
 
 def _convert_checkpoint(checkpoint: dict, model: DeepVitClassifier) -> dict[str, Tensor]:
-    return fit_position_embedding(strip_prefix(unwrap(checkpoint), 'patch_embed.proj.weight'), model.pos_embed)
+    return fit_position_embedding(strip_prefix(extract_parameters(checkpoint), 'patch_embed.proj.weight'),
+                                  model.pos_embed)
 
 
 def _register(name: str) -> Callable[..., DeepVitClassifier]:

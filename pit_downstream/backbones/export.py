@@ -16,7 +16,7 @@ from pit_downstream.backbones.deepvit import ReAttention
 from pit_downstream.backbones.multi_scale import DetectionBackbone
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.extras import require_extra
-from pit_downstream.utils.path_checks import atomic_path
+from pit_downstream.utils.path_checks import replace_atomically
 
 OPSETS = range(18, 24)  # supported by torch 2.14's exporter and onnxruntime
 OPSET = 20  # has Gelu, and Resize and LayerNormalization with torch's semantics
@@ -36,7 +36,7 @@ def export_onnx(backbone: DetectionBackbone, path: str | Path, *, opset: int = O
     rows, columns = (MULTIPLE * torch.export.Dim(name, min=1, max=256) for name in ('rows', 'columns'))
     sides = {0: torch.export.Dim('batch', min=1, max=4096), 2: rows, 3: columns}
     images = torch.zeros(2, 3, 3 * MULTIPLE, 4 * MULTIPLE)
-    with atomic_path(path) as new, _quiet(), torch.no_grad():
+    with replace_atomically(path) as new, _quiet(), torch.no_grad():
         torch.onnx.export(_Maps(exportable(backbone)), (images,), str(new), input_names=['images'], output_names=names,
                           dynamic_shapes=(sides,), opset_version=opset, dynamo=True, external_data=False, verbose=False)
 

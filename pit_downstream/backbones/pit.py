@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from pit_downstream.backbones.layers import Block, GridCache, clear_grids
 from pit_downstream.backbones.multi_scale import EMBEDDINGS, DetectionBackbone, check_frozen_stages, check_out_indices
 from pit_downstream.backbones.weights import PIT, fit_position_embedding, rename_timm_pools, strip_prefix
-from pit_downstream.utils.checkpoints import unwrap
+from pit_downstream.utils.checkpoints import extract_parameters
 from pit_downstream.utils.errors import InputError
 
 StemPadding = Literal['valid', 'same']
@@ -290,7 +290,7 @@ default_cfgs = generate_default_cfgs({
 
 
 def _convert_checkpoint(checkpoint: dict, model: PitClassifier) -> dict[str, Tensor]:
-    state = rename_timm_pools(strip_prefix(unwrap(checkpoint), 'patch_embed.conv.weight'))
+    state = rename_timm_pools(strip_prefix(extract_parameters(checkpoint), 'patch_embed.conv.weight'))
     return fit_position_embedding(state, model.pos_embed)
 
 

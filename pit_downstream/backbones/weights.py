@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pit_downstream.utils.checkpoints import unwrap
+from pit_downstream.utils.checkpoints import extract_parameters
 from pit_downstream.backbones.layers import resize_grid
 from pit_downstream.utils.errors import InputError
 
@@ -101,7 +101,7 @@ class Family:
         `depth`, or if its blocks have tensors that those of the target do not have. This prevents training from random
         weights or from a different architecture unnoticed.
         """
-        named = unwrap(checkpoint)
+        named = extract_parameters(checkpoint)
         state = self.rename(strip_prefix(named, self.anchor))
         if not state:
             raise InputError(f'expected a checkpoint with {self.name} weights (a tensor named {self.anchor}), '

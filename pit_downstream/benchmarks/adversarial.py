@@ -14,7 +14,7 @@ from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import Record, Table
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import BENCHMARKS
-from pit_downstream.utils.spec import Spec, Value, spelled
+from pit_downstream.utils.spec import Spec, Value, format_value
 from pit_downstream.benchmarks.base import Benchmark, compute_wilson_interval
 from pit_downstream.benchmarks.tables import align_columns, format_number
 
@@ -170,7 +170,7 @@ def describe_condition(condition: Condition) -> list[str]:
 
 
 def _format_epsilon(attack: Spec) -> str:
-    return spelled(attack.get('epsilon')) if attack.get('epsilon') is not None else ''
+    return format_value(attack.get('epsilon')) if attack.get('epsilon') is not None else ''
 
 
 def _cells(rate: Rate) -> list[str]:

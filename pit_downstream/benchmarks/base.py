@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pit_downstream.results.condition import Condition
-from pit_downstream.results.records import Table, weights_label
+from pit_downstream.results.records import Table, get_weights_label
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec
 
@@ -41,7 +41,7 @@ def require_counts(table: Table, images: int, *, allow_missing: int = 0) -> None
 def format_model_flag(model: str) -> str:
     """Return --model as a shell argument from a recorded model name, whose weights are named without their folder."""
     kwargs = ('weights', 'amp', 'search', 'mean', 'std')  # added by build_classifier
-    spec, label = Spec.parse(model).without(*kwargs), weights_label(model)
+    spec, label = Spec.parse(model).without(*kwargs), get_weights_label(model)
     foreign = label.startswith(('local-dir:', 'hf-hub:', 'hf_hub:'))  # the weights name the model
     return f'--model {shlex.quote(label if foreign else str(spec))}'
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.records import Table
-from pit_downstream.utils.spec import Spec, Value, spelled
+from pit_downstream.utils.spec import Spec, Value, format_value
 from pit_downstream.benchmarks import coco_c
 from pit_downstream.benchmarks.tables import align_columns, format_number
 
@@ -82,4 +82,4 @@ def _size(epsilon: Value) -> float:
 
 
 def _spelled(epsilon: Value) -> str:
-    return '' if epsilon is None else spelled(epsilon)
+    return '' if epsilon is None else format_value(epsilon)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from pit_downstream.results.condition import CLEAN
-from pit_downstream.results.records import MissingMeasurement, Record, Table, weights_label
+from pit_downstream.results.records import MissingMeasurement, Record, Table, get_weights_label
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.benchmarks.base import (
@@ -97,7 +97,7 @@ def get_timm_errors(model: str) -> Mapping[str, float]:
 
     model: recorded Spec text, which includes the weights: "pit_s(weights='timm/pit_s_224.in1k')".
     """
-    label = weights_label(model)
+    label = get_weights_label(model)
     accuracies = dict(zip(_COLUMNS, _TIMM.get(label.removeprefix('timm/'), ()) if label.startswith('timm/') else (),
                           strict=False))
     return MappingProxyType({name: 1 - value / 100 for name, value in accuracies.items() if value is not None})

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from pit_downstream.results.condition import Condition
-from pit_downstream.results.records import CONTENT, Record, Table
+from pit_downstream.results.records import Record, Table, is_content
 from pit_downstream.benchmarks.base import compute_wilson_interval
 
 _COLUMNS = ('model', 'dataset', 'condition', 'corruption', 'severity', 'metric', 'value', 'low', 'high', 'count',
@@ -38,7 +38,7 @@ def format_records_csv(records: Iterable[Record]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator='\n')
     writer.writeheader()
-    writer.writerows(make_row(record) for record in records if record.metric != CONTENT)
+    writer.writerows(make_row(record) for record in records if not is_content(record))
     return out.getvalue()
 
 

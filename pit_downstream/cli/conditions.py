@@ -28,7 +28,7 @@ def choose_corruptions(args: argparse.Namespace, *, registered: bool = True) -> 
         with pause_garbage_collection():
             from pit_downstream import corruptions  # noqa: F401  registers them
         for name in names:
-            CORRUPTIONS.entry(name)
+            CORRUPTIONS.get_entry(name)
     return names
 
 
@@ -74,11 +74,11 @@ def _parse_attack(text: str, source: str | None) -> Spec:
 
 def _name_source(spec: Spec, predictors) -> Spec:
     """Return a transfer with the key of its source, which identifies the weights: records must not mix two."""
-    from pit_downstream.results.records import model_key
+    from pit_downstream.results.records import get_model_key
     source = spec.get('source')
     if predictors is None or spec.name != 'transfer' or not isinstance(source, str):
         return spec
-    return Spec.of(spec.name, **{**dict(spec.kwargs), 'source': model_key(predictors(source).name)})
+    return Spec.of(spec.name, **{**dict(spec.kwargs), 'source': get_model_key(predictors(source).name)})
 
 
 def make_sources(args: argparse.Namespace):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.slurm import env_rank, env_world_size, step_env
+from pit_downstream.utils.slurm import get_env_rank, get_env_world_size, get_step_env
 
 SIGNALS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
 RESOURCE_ERRNOS = {  # a path that cannot be written or read, raised by any library
@@ -124,11 +124,11 @@ def _other_rank_ended() -> bool:
     Ranks have one parent, an agent of torchrun or Slurm. The mark is an empty file in the temporary folder, because
     there may be no connection between the ranks yet or any more.
     """
-    if env_world_size() < 2:
+    if get_env_world_size() < 2:
         return False
-    from pit_downstream.utils.digests import digest_text
-    env = {**os.environ, **step_env()}
-    run = digest_text(str(os.getppid()), *(env.get(name, '') for name in (
+    from pit_downstream.utils.digests import hash_text
+    env = {**os.environ, **get_step_env()}
+    run = hash_text(str(os.getppid()), *(env.get(name, '') for name in (
         'MASTER_ADDR', 'MASTER_PORT', 'TORCHELASTIC_RUN_ID', 'TORCHELASTIC_RESTART_COUNT')))
     mark = Path(tempfile.gettempdir(), f'pit_downstream-{run}')
     try:
@@ -138,7 +138,7 @@ def _other_rank_ended() -> bool:
     except FileExistsError:
         return True
     except OSError:  # a full or read-only disk
-        return env_rank() != 0
+        return get_env_rank() != 0
     return False
 
 

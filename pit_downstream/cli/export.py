@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def load_backbone(parser: argparse.ArgumentParser, args: argparse.Namespace):
     """Build the backbone that the flags select, with its weights. Raises InputError if there is none."""
     from pit_downstream.backbones.export import require_export
-    from pit_downstream.utils.path_checks import require_file_to_write
-    require_file_to_write(args.output, '--output')
+    from pit_downstream.utils.path_checks import require_writable_file
+    require_writable_file(args.output, '--output')
     require_export(args.opset)
     choice = models.choose_model(args.model, args.weights, 'classifier', 'detector')
     if choice.task == 'classifier':

@@ -201,9 +201,9 @@ def make_command(parser: argparse.ArgumentParser, tool: str, args: argparse.Name
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Raise InputError, before any work, if results, images or records cannot be written."""
-    from pit_downstream.utils.path_checks import require_file_to_write, require_folder_to_write
-    for names, require in ((('output_dir', 'cache', 'save_images'), require_folder_to_write),
-                           (('csv', 'json'), require_file_to_write)):
+    from pit_downstream.utils.path_checks import require_writable_file, require_writable_folder
+    for names, require in ((('output_dir', 'cache', 'save_images'), require_writable_folder),
+                           (('csv', 'json'), require_writable_file)):
         for name in names:
             if path := getattr(args, name, None):
                 require(path, f'--{name.replace("_", "-")}')

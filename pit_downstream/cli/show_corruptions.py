@@ -30,10 +30,10 @@ def make_parser() -> flags.ToolParser:
 def main(argv: Sequence[str] | None = None) -> None:
     with report_errors():
         args = make_parser().parse_args(argv)
-        from pit_downstream.utils.path_checks import atomic_path, require_file_to_write
-        require_file_to_write(path := args.output or Path(f'{args.image.stem}_corrupted.png'), '--output')
+        from pit_downstream.utils.path_checks import replace_atomically, require_writable_file
+        require_writable_file(path := args.output or Path(f'{args.image.stem}_corrupted.png'), '--output')
         sheet = _draw_sheet(args)
-        with atomic_path(path) as new:
+        with replace_atomically(path) as new:
             sheet.save(new, 'PNG')
 
 

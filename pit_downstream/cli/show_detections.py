@@ -35,7 +35,7 @@ def make_parser() -> flags.ToolParser:
 def main(argv: Sequence[str] | None = None) -> None:
     with report_errors():
         args = make_parser().parse_args(argv)
-        from pit_downstream.utils.path_checks import atomic_path, require_image_to_write
+        from pit_downstream.utils.path_checks import replace_atomically, require_image_to_write
         from pit_downstream.utils.slurm import require_one_process
         require_image_to_write(args.output, '--output')
         require_one_process('show_detections.py')
@@ -47,6 +47,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         sample = samples[args.image]
         from pit_downstream.det.visualization import panels
         sheet = panels(predictor, sample, wanted, samples.classes, score_thr=args.score_thr, seed=args.seed)
-        with atomic_path(args.output) as new:
+        with replace_atomically(args.output) as new:
             sheet.save(new)
         print(f'{args.output}: image {sample.id} of {samples.name}')

@@ -87,8 +87,8 @@ def corrupt_images(images: Tensor, name: str, severity: int, *, seed: int = 0,
 
 def find_entry(name: str, variant: str | None) -> Entry[Callable]:
     """Return a registered corruption or its variant. Raises InputError that lists similar names."""
-    entry = CORRUPTIONS.entry(name)
-    return entry if variant is None else VARIANTS.entry(f'{name}:{variant}')
+    entry = CORRUPTIONS.get_entry(name)
+    return entry if variant is None else VARIANTS.get_entry(f'{name}:{variant}')
 
 
 def truncate_levels(levels: Tensor, *, scale: float = 1) -> Tensor:

@@ -136,7 +136,7 @@ def center_kernel(kernel: Tensor, reach: int) -> Tensor:
 
 def make_motion_kernels(angles: Tensor, radius: int, sigma: float, *, size: tuple[int, int],
                         margin: tuple[int, int, int, int]) -> Tensor:
-    """Return one-sided Gaussian streaks of 2 radius + 1 pixels, one per angle, for `Padded` with this margin.
+    """Return one-sided Gaussian streaks of 2 radius + 1 pixels, one per angle, for `PaddedSpectrum` with this margin.
 
     angles: (B,) degrees. size: (H, W) of the images. Returns float32 (B, 1, top + bottom + 1, left + right + 1). As in
     the reference, taps outside a small image are dropped without rescaling the others.

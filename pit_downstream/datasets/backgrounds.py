@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pit_downstream.utils.digests import digest_files, digest_text
+from pit_downstream.utils.digests import hash_files, hash_text
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import DATASETS
 from pit_downstream.utils.spec import Spec
@@ -120,7 +120,7 @@ def load_challenge(root: str | Path, *, view: View) -> Challenge:
                                        'backgrounds', view)
     ids, targets = zip(*labeled, strict=True)
     name = str(Spec.of('in9_challenge', classes=len(IN9), backgrounds=len(backgrounds),
-                       background_files=backgrounds.files, mask_files=digest_text(*digest_files(
+                       background_files=backgrounds.files, mask_files=hash_text(*hash_files(
                            [masks / Path(id).with_suffix('.npy') for id in ids], unreadable='unreadable'))))
     samples = ImageFolderSamples(images, ids, targets, view=view, name=name)
     return Challenge(samples, masks=masks, backgrounds=backgrounds)

@@ -18,7 +18,7 @@ from torchvision.transforms.functional import center_crop, resize
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
-from pit_downstream.utils.digests import digest_files, digest_text
+from pit_downstream.utils.digests import hash_files, hash_text
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.folders import SUFFIXES, printable
 
@@ -197,9 +197,9 @@ class ImageFolderSamples:
 
         Unreadable files are marked as such, so the digest changes when they are fixed.
         """
-        digests = digest_files([self.root / id for id in self.ids], unreadable='unreadable')
-        return digest_text(*(f'{id} {digest} {target}'
-                             for id, digest, target in zip(self.ids, digests, self.targets, strict=True)))
+        digests = hash_files([self.root / id for id in self.ids], unreadable='unreadable')
+        return hash_text(*(f'{id} {digest} {target}'
+                           for id, digest, target in zip(self.ids, digests, self.targets, strict=True)))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -245,7 +245,7 @@ class ImageNetCFolders:
                              f'{max(sizes.values())} elsewhere; complete the folder')
         any_folder = next(iter(folders.values()))
         self._folders = folders | ({CLEAN: clean} if clean is not None else {})
-        words = dict(any_folder.spec.kwargs) | {'pictures': digest_text(*_same_pictures(self._folders.values()))}
+        words = dict(any_folder.spec.kwargs) | {'pictures': hash_text(*_same_pictures(self._folders.values()))}
         if clean is not None:
             other = clean.view.words | {'files': clean.files}
             words |= {f'clean_{key}': value for key, value in other.items() if words.get(key) != value}

@@ -12,7 +12,7 @@ import torch
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
-from pit_downstream.utils.digests import digest_text
+from pit_downstream.utils.digests import hash_text
 from pit_downstream.datasets.base import ImageFolderSamples, Samples
 
 
@@ -30,7 +30,7 @@ class CachedSamples:
         self._samples, self.name = samples, samples.name
         self.ids, self.targets = samples.ids, samples.targets
         self._shape = (len(samples), 3, samples.view.size, samples.view.size)
-        self._path = Path(folder) / f'{digest_text(samples.name)}.images'
+        self._path = Path(folder) / f'{hash_text(samples.name)}.images'
         self._images = self._sums = None
         _allocate(self._path, int(np.prod(self._shape)))
         _allocate(self._path.with_suffix('.crc32'), 4 * len(samples))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pit_downstream.utils.digests import cache_path
+from pit_downstream.utils.digests import get_cache_path
 from pit_downstream.utils.errors import InputError
 
 LARGEST_ID = 2 ** 53  # pycocotools keeps the ids of matches in float64
@@ -60,7 +60,7 @@ def write_repaired(file: AnnotationFile, path: str | Path, digest: str, *, masks
     digest: of the content of the original file, `path`. Several processes may write the same file at once.
     Raises OSError if the cache is not writable.
     """
-    folder = cache_path().parent / 'annotations' / f'{digest}{"-masks" if masks else ""}'
+    folder = get_cache_path().parent / 'annotations' / f'{digest}{"-masks" if masks else ""}'
     folder.mkdir(parents=True, exist_ok=True)
     repaired = folder / Path(path).name
     part = repaired.with_name(f'{repaired.name}.{os.getpid()}.part')

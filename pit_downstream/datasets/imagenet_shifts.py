@@ -158,7 +158,7 @@ def read_objectnet_classes(mappings: Path) -> dict[str, tuple[int, ...]]:
 def _load_200_classes(name: str, root: Path, view: View) -> Shift:
     indices, names = subset_indices(name), folders_in(root)
     fits = bool(names) and set(names) <= indices.keys()
-    require_layout(root, fits, f'{DATASETS.entry(name).about["title"]}, folders named by its 200 WordNet ids,')
+    require_layout(root, fits, f'{DATASETS.get_entry(name).metadata["title"]}, folders named by its 200 WordNet ids,')
     classes = tuple(sorted(indices.values()))
     samples = load_labeled_folders(root, {folder: (indices[folder],) for folder in names}, name, view,
                                    classes=len(classes))
@@ -166,6 +166,6 @@ def _load_200_classes(name: str, root: Path, view: View) -> Shift:
 
 
 def _load_1000_classes(name: str, root: Path, view: View, fits: bool) -> Shift:
-    require_layout(root, fits, f'{DATASETS.entry(name).about["title"]}, folders named by the 1000 classes,')
+    require_layout(root, fits, f'{DATASETS.get_entry(name).metadata["title"]}, folders named by the 1000 classes,')
     indices = Classes(1000).indices(folders_in(root))
     return Shift(load_labeled_folders(root, {folder: (index,) for folder, index in indices.items()}, name, view))

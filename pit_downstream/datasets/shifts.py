@@ -14,7 +14,7 @@ from pathlib import Path
 from pit_downstream.datasets.base import ImageFolderSamples, View
 from pit_downstream.datasets.folders import folders_in, images_by_class, images_in
 from pit_downstream.datasets.labelsets import Classes, subset_indices, wnid_indices
-from pit_downstream.utils.digests import digest_text
+from pit_downstream.utils.digests import hash_text
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import LabelFunction
 from pit_downstream.utils.registry import DATASETS, Registry
@@ -78,7 +78,7 @@ def select_shifts(names: Sequence[str], imagenet: str | Path) -> dict[str, str |
     registry = load_registry()
     if not names:
         order = sorted(registry, key=lambda name: (not name.startswith('imagenet_'), name.startswith('in9_')))
-        defaults = {name: registry.entry(name).about['folder'] for name in order}
+        defaults = {name: registry.get_entry(name).metadata['folder'] for name in order}
         return {name: folder for name, folder in defaults.items() if _is_available(name, folder, Path(imagenet))}
     selected: dict[str, str | None] = {}
     for text in names:
@@ -89,7 +89,7 @@ def select_shifts(names: Sequence[str], imagenet: str | Path) -> dict[str, str |
                                  f'Pass --shifts {name}=DIR once.')
             selected[name] = folder
             continue
-        default = registry.entry(IN9 if name == 'in9' else name).about['folder']
+        default = registry.get_entry(IN9 if name == 'in9' else name).metadata['folder']
         if folder and default is None:
             raise InputError(f'{name} has no folder, because it is measured on the images of --data, got {text}. Pass '
                              f'--shifts {name}.')
@@ -139,7 +139,7 @@ def load_shifts(folders: Mapping[str, str | None], *, view: View, clean: CleanRe
         if shift.samples is None:
             continue
         if not is_custom(name):
-            published, title = (registry.entry(name).about[key] for key in ('images', 'title'))
+            published, title = (registry.get_entry(name).metadata[key] for key in ('images', 'title'))
             if published is not None and len(shift.samples) > published:
                 raise InputError(f'{title} has {published} images, got {len(shift.samples)} in {shift.samples.root}. '
                                  'Pass the folder of this dataset alone.')
@@ -177,7 +177,7 @@ def load_custom_shift(name: str, root: str | Path, clean: CleanReference, *, vie
     clean_labels = {}
     if len(filled) < len(clean_filled):
         classes = sorted(index for (index,) in folders.values())
-        arguments['classes'] = digest_text(repr(classes))
+        arguments['classes'] = hash_text(repr(classes))
         clean_labels = {f'top1_error_of_{arguments["classes"]}': filter_targets(classes)}
     return Shift(load_labeled_folders(root, folders, name, view, **arguments), clean_labels=clean_labels)
 

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.fileio import get
 from mmengine.registry import Registry
 
-from pit_downstream.utils.digests import cache_path, digest_bytes
+from pit_downstream.utils.digests import get_cache_path, hash_bytes
 from pit_downstream.datasets.coco_annotations import read_annotations, write_repaired
 from pit_downstream.evaluation.distributed import broadcast, rank, raise_on_all_ranks
 from pit_downstream.det.data_checks import class_of, dicts_in
@@ -121,9 +121,9 @@ def _check_files(parts: Iterable[_AnnotatedPart], *, level: int) -> dict[str, Ch
         copy = None
         if file.repairs:
             try:
-                copy = str(write_repaired(file, path, digest_bytes(data), masks=masks))
+                copy = str(write_repaired(file, path, hash_bytes(data), masks=masks))
             except OSError as error:
-                raise InputError(f'Repaired annotation file is not writable: {cache_path().parent} '
+                raise InputError(f'Repaired annotation file is not writable: {get_cache_path().parent} '
                                  f'({error.strerror}). Set XDG_CACHE_HOME to another folder.') from error
         names = {category['id']: category['name'] for category in file.content['categories']}
         objects = Counter(one['category_id'] for one in file.content.get('annotations') or ())

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from pit_downstream.utils.config_paths import config_folder
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.path_checks import require_file_to_write, require_folder_to_write
+from pit_downstream.utils.path_checks import require_writable_file, require_writable_folder
 from pit_downstream.datasets.shapes import ROOT, write_shapes
 from pit_downstream.training.launch import (
     add_hooks,
@@ -124,7 +124,7 @@ def _train_from_scratch(model: ConfigDict) -> None:
 
 def set_training(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/train.py to `cfg`, in place, and check that its pretrained weights exist."""
-    require_folder_to_write(cfg.work_dir, '--work-dir')
+    require_writable_folder(cfg.work_dir, '--work-dir')
     _require_weights(cfg)
     report_broken_images(cfg)
     if args.amp == 'bf16':
@@ -153,7 +153,7 @@ def _set_annotations(cfg: Config, args: argparse.Namespace) -> None:
 
 def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the flags of tools/test.py to `cfg`, in place."""
-    require_folder_to_write(cfg.work_dir, '--work-dir')
+    require_writable_folder(cfg.work_dir, '--work-dir')
     if not 0 <= args.score_thr <= 1:
         raise InputError(f'--score-thr must be in 0..1, got {args.score_thr}. Choose another one.')
     cfg.load_from = str(checkpoint_file(args.checkpoint))
@@ -163,7 +163,7 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp:
         set_bf16(cfg)
     if args.show_dir:
-        require_folder_to_write(args.show_dir, '--show-dir')
+        require_writable_folder(args.show_dir, '--show-dir')
         loader = next((step for step in dicts_in(cfg.test_dataloader)
                        if str(step.get('type')).startswith('LoadImage')), {})
         turn = '_ignore_orientation' if str(loader.get('color_type')).endswith('_ignore_orientation') else ''
@@ -173,7 +173,7 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     if args.out:
         if not args.out.endswith(('.pkl', '.pickle')):
             raise InputError(f'--out is a .pkl file, got {args.out}')
-        require_file_to_write(args.out, '--out')
+        require_writable_file(args.out, '--out')
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         cfg.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=args.out)]
 

@@ -14,10 +14,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from pit_downstream.utils.checkpoints import digest_tensors, unwrap
+from pit_downstream.utils.checkpoints import hash_tensors, extract_parameters
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Detections, Instances, NonFiniteOutputs, Outputs, Sample
-from pit_downstream.utils.digests import digest_text
+from pit_downstream.utils.digests import hash_text
 from pit_downstream.utils.spec import Spec
 from pit_downstream.utils.rng import compute_seed
 from pit_downstream.training.safe_loading import load, require_weights
@@ -177,7 +177,7 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
             _load_weights(model, Path(checkpoint), data_classes(cfg, ('test_dataloader',)))
     require_finite_weights(model, checkpoint)
     content = json.dumps([_without(model_cfg, 'init_cfg'), pipeline, counting(cfg)], sort_keys=True, default=str)
-    name = Spec.of(config, weights=f'{label}@{digest_tensors(model.state_dict())}', config=digest_text(content))
+    name = Spec.of(config, weights=f'{label}@{hash_tensors(model.state_dict())}', config=hash_text(content))
     return DetectorPredictor(model.to(device), TestPipeline(pipeline), name=str(name), seed=seed)
 
 
@@ -199,7 +199,7 @@ def _load_weights(model: nn.Module, path: Path, classes: Sequence[str]) -> None:
     classes: of the data, which those in the checkpoint must equal.
     """
     checkpoint = load(path)
-    state = unwrap(checkpoint)
+    state = extract_parameters(checkpoint)
     if not state:
         raise InputError(f'the checkpoint has no tensors: {path}. Pass a file with a state dict.')
     require_weights(model, state, path)

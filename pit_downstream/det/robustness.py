@@ -46,7 +46,7 @@ def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: S
     if save:
         raise InputError('--save-images applies to a classifier, got a detector. tools/show_detections.py draws '
                          'attacked images.')
-    done = broadcast(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
+    done = broadcast(store.list_measured(predictor.name, samples.name, seed) if rank() == 0 else None)
     _try(predictor, samples, [one for one in conditions if any(
         (str(one), metric.name) not in done for metric in metrics)], seed)
     return DetectorRobustness(keep_measuring(store, predictor, samples, metrics, conditions, seed=seed, **options))

@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
-from pit_downstream.utils.digests import DIGITS, digest_file, digest_files, digest_text
+from pit_downstream.utils.digests import DIGITS, hash_file, hash_files, hash_text
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import UnreadableImage
 from pit_downstream.det.annotation_files import annotation_path, original_annotations
@@ -60,7 +60,7 @@ class DetectionSamples:
         digests = iter(digest_images(list(chain.from_iterable(paths)), self.pipeline.backend_args))
         lines = [' '.join([str(info['img_id']), *(next(digests) for _ in part)])
                  for info, part in zip(infos, paths, strict=True)]
-        return str(Spec.of(self._spec.name, **{**dict(self._spec.kwargs), 'files': digest_text(*lines)}))
+        return str(Spec.of(self._spec.name, **{**dict(self._spec.kwargs), 'files': hash_text(*lines)}))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ def counting(cfg: Config) -> list:
 
 def file_label(path: str | Path) -> str:
     """Return the label of a file in records: its name and the first 16 hex digits of its SHA-256."""
-    return f'{Path(path).name}@{digest_file(path) if Path(path).is_file() else _digest_remote(str(path), None)}'
+    return f'{Path(path).name}@{hash_file(path) if Path(path).is_file() else _digest_remote(str(path), None)}'
 
 
 def digest_images(paths: Sequence[str], backend_args: dict | None = None) -> list[str]:
@@ -137,7 +137,7 @@ def digest_images(paths: Sequence[str], backend_args: dict | None = None) -> lis
     backend_args: of mmengine.fileio. Files of its local backend are hashed by core.digests, others are downloaded.
     """
     if not paths or isinstance(get_file_backend(paths[0], backend_args=backend_args), LocalBackend):
-        return digest_files(paths, unreadable=UNREADABLE)
+        return hash_files(paths, unreadable=UNREADABLE)
     return [_digest_remote(path, backend_args) for path in paths]
 
 

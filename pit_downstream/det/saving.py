@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.path_checks import atomic_path, path_inside, write_atomic
+from pit_downstream.utils.path_checks import replace_atomically, resolve_inside, write_atomic
 from pit_downstream.evaluation.corrupting import apply_corruption
 from pit_downstream.evaluation.data_loading import RawBatch, passes
 from pit_downstream.evaluation.evaluator import Pass, plan_passes
@@ -70,7 +70,7 @@ def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, st
 def _paths(folder: Path, one: Pass, name: str) -> list[Path]:
     """Return the paths of an image under each condition of a pass."""
     specs = [rest.corruption for _, rest in one.work]
-    return [path_inside(folder, f'{_heading(spec)}/{spec.get("severity")}/{name}') for spec in specs]
+    return [resolve_inside(folder, f'{_heading(spec)}/{spec.get("severity")}/{name}') for spec in specs]
 
 
 def _require_same_source(folder: Path, source: Mapping[str, Any]) -> None:
@@ -90,7 +90,7 @@ def _heading(spec) -> str:
 
 
 def _write(image: Tensor, path: Path) -> None:
-    with atomic_path(path, sync=False) as new:
+    with replace_atomically(path, sync=False) as new:
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(new, **FORMATS[path.suffix[1:]])
 
 

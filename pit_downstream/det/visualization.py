@@ -19,8 +19,8 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.protocols import Sample
-from pit_downstream.utils.path_checks import atomic_path, path_inside
-from pit_downstream.utils.spec import spelled
+from pit_downstream.utils.path_checks import replace_atomically, resolve_inside
+from pit_downstream.utils.spec import format_value
 from pit_downstream.det.annotations import image_region
 from pit_downstream.det.data_checks import LoadImageOrSkip
 from pit_downstream.det.predictor import DetectorPredictor
@@ -55,7 +55,7 @@ class DrawDetectionsHook(Hook):
         dataset = runner.test_dataloader.dataset
         self._infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         self._index = {_key(info): index for index, info in enumerate(self._infos)}
-        self._paths = [path_inside(self.out_dir, name) for name in _file_names(self._infos)]
+        self._paths = [resolve_inside(self.out_dir, name) for name in _file_names(self._infos)]
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs: Sequence[DetDataSample] | None = None):
         classes = runner.visualizer.dataset_meta['classes']
@@ -69,7 +69,7 @@ class DrawDetectionsHook(Hook):
             truth = _ground_truth(info, pixels.shape[:2], masks='masks' in found)
             halves = [paint(image, instances, classes, scale=scale)
                       for instances in (truth, found[found.scores >= self.score_thr])]
-            with atomic_path(path, sync=False) as new:
+            with replace_atomically(path, sync=False) as new:
                 side_by_side(halves, TITLES).save(new)
 
 
@@ -195,5 +195,5 @@ def heading(condition: Condition) -> str:
     if condition.corruption is not None:
         words.append(f'{condition.corruption.name} {condition.corruption.get("severity", "")}'.strip())
     if condition.attack is not None:
-        words.append(f'{condition.attack.name} {spelled(condition.attack.get("epsilon"))}')
+        words.append(f'{condition.attack.name} {format_value(condition.attack.get("epsilon"))}')
     return ' + '.join(words) or 'clean'

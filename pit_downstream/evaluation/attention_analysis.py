@@ -17,8 +17,8 @@ from pit_downstream.backbones.weights import fit, strip_prefix, rename_timm_pool
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
-from pit_downstream.utils.digests import digest_files, digest_text
-from pit_downstream.results.records import Record, ResultStore, model_key, to_records
+from pit_downstream.utils.digests import hash_files, hash_text
+from pit_downstream.results.records import Record, ResultStore, get_model_key, make_records
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import load_image
 from pit_downstream.datasets.imagenet import folder_text
@@ -127,7 +127,7 @@ def analyze_models(chosen: Sequence[tuple[str, str | None]], paths: Sequence[Pat
     models: dict[str, ClassifierPredictor] = {}
     for name, weights in chosen:
         predictor = build_model(name, weights, **options)
-        if model_key(predictor.name) in map(model_key, models):
+        if get_model_key(predictor.name) in map(get_model_key, models):
             raise InputError(f'expected different models to compare, got {predictor.name} twice; give other weights')
         with trace_attention(predictor.model):
             models[predictor.name] = predictor  # fail before any work if a model cannot be built or traced
@@ -145,14 +145,14 @@ def chosen_models(model: str, weights: str | None, compare: str | None, compare_
 
 def dataset_text(folder: Path, paths: Sequence[Path], *, limit: int | None = None) -> str:
     """Return the dataset name in records for the images of `list_images`, with a digest of names and content."""
-    digests = zip(paths, digest_files(paths, unreadable='unreadable'), strict=True)
-    files = digest_text(*(f'{path.relative_to(folder).as_posix()} {digest}' for path, digest in digests))
+    digests = zip(paths, hash_files(paths, unreadable='unreadable'), strict=True)
+    files = hash_text(*(f'{path.relative_to(folder).as_posix()} {digest}' for path, digest in digests))
     return folder_text(folder, files=files, **({'limit': limit} if limit else {}))
 
 
 def records(analysis: Analysis, *, model: str, dataset: str, seed: int = 0) -> list[Record]:
     """Return one record per value."""
-    return to_records(analysis.values, model=model, dataset=dataset, condition=CLEAN, count=analysis.count, seed=seed)
+    return make_records(analysis.values, model=model, dataset=dataset, condition=CLEAN, count=analysis.count, seed=seed)
 
 
 def write_analyses(analyses: Mapping[str, Analysis], out: Path, *, dataset: str, seed: int = 0) -> list[Path]:

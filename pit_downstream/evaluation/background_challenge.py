@@ -12,6 +12,7 @@ from tqdm import tqdm
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Predictor, Sample
+from pit_downstream.utils.spec import Spec
 from pit_downstream.results.records import Record, ResultStore, Table
 from pit_downstream.datasets.backgrounds import IN9, Challenge
 from pit_downstream.datasets.base import Samples
@@ -23,9 +24,14 @@ from pit_downstream.evaluation.distributed import broadcast, all_gather, rank, r
 ERROR = 'top1_error'
 
 
+def class_error(name: str) -> str:
+    """Return the metric of the error of one class: "top1_error(class='dog')"."""
+    return str(Spec(ERROR, (('class', name),)))
+
+
 def keep_challenge(store: ResultStore, predictor: Predictor, challenge: Challenge, *, seed: int = 0,
                    batch_size: int | str = 'auto', show: bool = False, **_: Any) -> Table:
-    """Measure the share of foregrounds that at least one background fools, overall and per class (as place).
+    """Measure the share of foregrounds that at least one background fools, overall and per class.
 
     Each class is one record and is stored when it is complete, so an interrupted run resumes with the next class. Ranks
     share the foregrounds of a class. Other options of `measure_passes` are ignored: an unreadable image ends the run.
@@ -33,16 +39,16 @@ def keep_challenge(store: ResultStore, predictor: Predictor, challenge: Challeng
     run = _Run(store, predictor, challenge, seed)
     size = START.get(torch.device(predictor.device).type, 32) if batch_size == 'auto' else int(batch_size)
     table = run.table()
-    missing = [name for name in IN9 if (CLEAN, ERROR, name) not in table and run.of_class(name)]
+    missing = [name for name in IN9 if (CLEAN, class_error(name)) not in table and run.of_class(name)]
     if missing:
         log_run(store, predictor, seed)
         grounds = _images(challenge.backgrounds, range(len(challenge.backgrounds))).to(predictor.device)
     for name in tqdm(missing, unit='class', disable=None if show and rank() == 0 else True):
         fooled = _of_all_ranks(partial(run.fooled, run.of_class(name)[rank()::world()], grounds, size))
-        run.keep(name, sum(fooled), len(fooled))
+        run.keep(class_error(name), sum(fooled), len(fooled))
     if (CLEAN, ERROR) not in table:
-        classes = [record for record in run.table().records if record.place]
-        run.keep('', sum(round(one.value * one.count) for one in classes), sum(one.count for one in classes))
+        classes = [record for record in run.table().records if record.metric != ERROR]
+        run.keep(ERROR, sum(round(one.value * one.count) for one in classes), sum(one.count for one in classes))
     return run.table()
 
 
@@ -103,10 +109,10 @@ class _Run:
         dataset = self.challenge.samples.name
         return broadcast(self.store.table(self.predictor.name, dataset, seed=self.seed) if rank() == 0 else None)
 
-    def keep(self, place: str, fooled: int, count: int) -> None:
+    def keep(self, metric: str, fooled: int, count: int) -> None:
         if rank() == 0:
-            self.store.add(Record(self.predictor.name, self.challenge.samples.name, str(CLEAN), ERROR,
-                                  fooled / count, count, self.seed, place))
+            self.store.add(Record(self.predictor.name, self.challenge.samples.name, str(CLEAN), metric,
+                                  fooled / count, count, self.seed))
 
     def of_class(self, name: str) -> list[int]:
         """Return the indices of the foregrounds of a class."""

@@ -20,7 +20,7 @@ ARGUMENTS = ('severity', 'variant', 'jpeg', 'order')
 
 def arguments(spec: Spec) -> tuple[str, ...]:
     """Return the arguments that can set the strength of this corruption in place of a severity."""
-    given = find_entry(spec.name, spec.get('variant')).about.get('given')
+    given = find_entry(spec.name, spec.get('variant')).metadata.get('given')
     return tuple(field.name for field in fields(given)) if given else ()
 
 
@@ -45,9 +45,9 @@ def _strength(spec: Spec) -> Any:
     if own and spec.get('severity') is not None:
         raise InputError(f'expected a severity or {", ".join(own)}, got both in {spec}; leave one out')
     if own:
-        return entry.about['given'](**{key: float(value) if isinstance(value, Fraction) else value
-                                       for key, value in own.items()})
-    strengths = entry.about['strengths']
+        return entry.metadata['given'](**{key: float(value) if isinstance(value, Fraction) else value
+                                          for key, value in own.items()})
+    strengths = entry.metadata['strengths']
     if spec.get('severity') not in range(1, len(strengths) + 1):
         raise InputError(f'severity must be in 1..{len(strengths)}, got {spec.get("severity")} in {spec}. For clean '
                          'images omit the corruption.')

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.slurm import env_world_size, step_env
+from pit_downstream.utils.slurm import get_env_world_size, get_step_env
 
 T = TypeVar('T')
 
@@ -29,7 +29,7 @@ def init_distributed(device: str) -> torch.device:
         InputError: There are more processes than GPUs, or `device` is one GPU for several processes.
     """
     chosen = device_of(device)
-    if env_world_size() > 1 or is_distributed():
+    if get_env_world_size() > 1 or is_distributed():
         if chosen.index is not None:
             raise InputError(f'expected --device {chosen.type} for several processes, got {device}; each takes the GPU '
                              'of its rank')
@@ -53,7 +53,7 @@ def rank_env(*, gpus: bool) -> None:
         InputError: On every rank, if variables are missing, two processes would share a GPU, or the tasks of a Slurm
             step run different commands.
     """
-    by_slurm = step_env()
+    by_slurm = get_step_env()
     os.environ.update(by_slurm)
     missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
     if missing:

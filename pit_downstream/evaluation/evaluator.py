@@ -14,7 +14,7 @@ from pit_downstream.attacks.base import Predictors
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Metric, Outputs, Predictor
-from pit_downstream.results.records import Record, to_records
+from pit_downstream.results.records import Record, make_records
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import Samples, UnreadableImage
 from pit_downstream.evaluation.attacking import attack_curve, check_attack, name_condition, radius
@@ -119,7 +119,7 @@ def measure_passes(predictor: Predictor, samples: Samples, metrics: Sequence[Met
             _require_readable(missing, allow_missing)
             if rank() == 0:
                 _name_left_out(missing, said.setdefault(id(one.samples), set()))
-            yield [record for condition, values, images in count.values() for record in to_records(
+            yield [record for condition, values, images in count.values() for record in make_records(
                 values, model=predictor.name, dataset=samples.name, condition=condition, count=images, seed=seed)
                 if (record.condition, record.metric) not in done]
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.path_checks import atomic_path, path_inside, write_atomic
-from pit_downstream.results.records import model_key
+from pit_downstream.utils.path_checks import replace_atomically, resolve_inside, write_atomic
+from pit_downstream.results.records import get_model_key
 
 SHOWN = 8  # rows of a contact sheet
 MARGIN = 16  # pixels for the heading
@@ -31,7 +31,7 @@ class Gallery:
 
     def __init__(self, folder: str | Path, *, model: str, dataset: str, seed: int):
         self.folder = Path(folder)
-        about, path = {'model': model_key(model), 'dataset': dataset, 'seed': seed}, self.folder / 'about.json'
+        about, path = {'model': get_model_key(model), 'dataset': dataset, 'seed': seed}, self.folder / 'about.json'
         if path.exists() and json.loads(path.read_text()) != about:
             raise InputError(f'expected a folder for the images of {model} on {dataset} with seed {seed}, got '
                              f'{self.folder}, which holds those of others; name another with --save-images DIR')
@@ -40,8 +40,8 @@ class Gallery:
     def path(self, condition: Condition, id: str) -> Path:
         """Return the path of a saved image. Raises InputError for an id that leaves the folder of the condition."""
         folder = self._place(condition)
-        path_inside(self.folder, folder.name)
-        return path_inside(folder, f'{id}.npy')
+        resolve_inside(self.folder, folder.name)
+        return resolve_inside(folder, f'{id}.npy')
 
     def require(self, done: Mapping[Condition, Sequence[str]]) -> None:
         """Raise InputError unless the images with these ids, which are not attacked again, are saved."""
@@ -86,8 +86,8 @@ class Gallery:
         for column, word in enumerate(('clean' if condition.corruption is None else condition.corruption.name,
                                        condition.attack.name, f'difference x{CONTRAST}')):
             ImageDraw.Draw(paper).text((column * pixels.shape[1] // 3 + 2, 2), word, fill='black')
-        path = path_inside(self.folder, f'{self._place(condition).name}.png')
-        with atomic_path(path) as new:
+        path = resolve_inside(self.folder, f'{self._place(condition).name}.png')
+        with replace_atomically(path) as new:
             paper.save(new)
         return path
 

@@ -7,8 +7,9 @@ from typing import Any
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Metric, Predictor
-from pit_downstream.utils.provenance import provenance, write_provenance
-from pit_downstream.results.records import CONTENT, Record, ResultStore, Table
+from pit_downstream.utils.provenance import collect_provenance, write_provenance
+from pit_downstream.results.records import CONTENT, Record, ResultStore, Table, is_content
+from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import Samples
 from pit_downstream.evaluation.evaluator import measure_passes
 from pit_downstream.evaluation.distributed import broadcast, rank, raise_on_all_ranks
@@ -24,7 +25,7 @@ def keep_measuring(store: ResultStore, predictor: Predictor, samples: Samples, m
     differs from the images measured before.
     """
     conditions = list(conditions)
-    done = broadcast(store.done(predictor.name, samples.name, seed) if rank() == 0 else None)
+    done = broadcast(store.list_measured(predictor.name, samples.name, seed) if rank() == 0 else None)
     contents = _contents(store, predictor, samples, conditions, seed)
     wanted = {(str(condition), metric.name) for condition in conditions for metric in metrics}
     if not wanted <= done:
@@ -41,15 +42,16 @@ def _contents(store: ResultStore, predictor: Predictor, samples: Samples, condit
               ) -> dict[str, Record]:
     """Return a record of the content digest of each condition with separate image files."""
     sources = {str(condition): samples.at(condition)[0] for condition in conditions}
-    own = {condition: source for condition, source in sources.items() if source is not samples}
-    if not own:
+    separate = {condition: source for condition, source in sources.items() if source is not samples}
+    if not separate:
         return {}
     table = broadcast(store.table(predictor.name, samples.name, seed=seed) if rank() == 0 else None)
-    before = {record.condition: record.place for record in table.records if record.metric == CONTENT}
+    before = {record.condition: str(Spec.parse(record.metric).get('digest')) for record in table.records
+              if is_content(record)}
     contents, refusal = {}, None
-    for condition, source in own.items():
-        contents[condition] = Record(predictor.name, samples.name, condition, CONTENT, 1., len(source), seed,
-                                     source.files)
+    for condition, source in separate.items():
+        metric = str(Spec.of(CONTENT, digest=source.files))
+        contents[condition] = Record(predictor.name, samples.name, condition, metric, 1., len(source), seed)
         if before.get(condition, source.files) != source.files:
             refusal = refusal or InputError(
                 f'the images of {condition} in {source.root} are not those that were measured: their content has the '
@@ -62,5 +64,5 @@ def _contents(store: ResultStore, predictor: Predictor, samples: Samples, condit
 def log_run(store: ResultStore, predictor: Predictor, seed: int) -> None:
     """Append the provenance of this run to runs.jsonl beside the store, on rank 0."""
     if rank() == 0:
-        write_provenance(store.path.with_name('runs.jsonl'), provenance(
+        write_provenance(store.path.with_name('runs.jsonl'), collect_provenance(
             device=str(getattr(predictor, 'device', 'cpu')), seed=seed, argv=sys.argv))

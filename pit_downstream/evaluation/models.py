@@ -17,8 +17,8 @@ from timm.data import resolve_data_config
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
-from pit_downstream.utils.checkpoints import WRAPPERS, digest_tensors, unwrap
-from pit_downstream.results.records import model_key
+from pit_downstream.utils.checkpoints import WRAPPERS, hash_tensors, extract_parameters
+from pit_downstream.results.records import get_model_key
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec, Value
 from pit_downstream.datasets.base import View
@@ -122,10 +122,10 @@ def classifiers(**options: Any) -> Callable[[str], ClassifierPredictor]:
     built: dict[str, ClassifierPredictor] = {}
 
     def build(text: str) -> ClassifierPredictor:
-        key = model_key(text)
+        key = get_model_key(text)
         if key not in built:
             predictor = build_classifier(text, **options)
-            built[key] = built.setdefault(model_key(predictor.name), predictor)
+            built[key] = built.setdefault(get_model_key(predictor.name), predictor)
         return built[key]
     return build
 
@@ -255,7 +255,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         checkpoint = safetensors.torch.load_file(path) if path.suffix == '.safetensors' else torch.load(
             path, map_location='cpu', weights_only=True)
-        state = clean_state_dict(unwrap(checkpoint))
+        state = clean_state_dict(extract_parameters(checkpoint))
     except _UNLOADABLE as error:
         raise InputError(f'expected a checkpoint that loads without running code, got {path}: '
                          f'{_first_line(error)}; save a plain state dict') from error
@@ -271,7 +271,7 @@ def _weights_name(named: LoadedModel) -> str:
     tensors = {**named.model.state_dict(), **dict(named.model.named_buffers())}
     if any(tensor.is_meta for tensor in tensors.values()):  # built only for its shapes
         return named.label
-    return f'{named.label}@{digest_tensors(tensors)}'
+    return f'{named.label}@{hash_tensors(tensors)}'
 
 
 def _spec_value(value: Any) -> Value:

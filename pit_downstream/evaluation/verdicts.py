@@ -13,7 +13,7 @@ from pit_downstream.results.condition import Condition
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Classifier, Metric
 from pit_downstream.utils.jsonl import JsonLines
-from pit_downstream.results.records import ResultStore, Table, model_key
+from pit_downstream.results.records import ResultStore, Table, get_model_key
 from pit_downstream.utils.spec import quote
 from pit_downstream.datasets.base import Samples
 from pit_downstream.evaluation.attacking import (
@@ -90,7 +90,7 @@ class VerdictStore:
         for path in sorted(self.folder.glob('verdicts*.jsonl')):
             for number, line in enumerate(JsonLines(path).read(), 1):
                 chunk = _parsed(path, number, line)
-                if (model_key(chunk.model), chunk.dataset, chunk.seed) == (model_key(model), dataset, seed):
+                if (get_model_key(chunk.model), chunk.dataset, chunk.seed) == (get_model_key(model), dataset, seed):
                     found.setdefault(chunk.condition, Verdicts()).add(chunk)
         return found
 

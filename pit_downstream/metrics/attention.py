@@ -10,16 +10,16 @@ from pit_downstream.attention import collapse
 from pit_downstream.attention.trace import Trace
 from pit_downstream.utils.errors import InputError
 
-Measured = tuple[str, tuple[str, ...]]  # a metric and the place of its block, or the places of the compared blocks
+Measured = tuple[str, tuple[str, ...]]  # a metric and the layer of its block, or the layers of the compared blocks
 
 
 class AttentionCollapse:
     """Collapse measures averaged over images. `outputs.trace` is the Trace of one batch.
 
     threshold: a block is similar if its similarity to the previous block is above this (collapse.similar_blocks).
-    `compute` returns values named 'metric@place'. The kind is 'softmax', or 'reattention' for Re-attention blocks:
+    `compute` returns values named 'metric@layer'. The kind is 'softmax', or 'reattention' for Re-attention blocks:
       {kind}_similarity@block1:block2             cross-layer similarity of two blocks (of the same stage)
-      {kind}_similar_blocks(threshold=0.9)@       number of similar blocks of the model or of one stage (the place)
+      {kind}_similar_blocks(threshold=0.9)@       number of similar blocks of the model or of one stage (the layer)
       {kind}_similar_ratio(threshold=0.9)@        the number of similar blocks divided by the number of blocks
       {kind}_head_similarity@block1               similarity among the heads of a block with two or more heads
       {kind}_rank@block1                          effective rank of a map, mean over heads
@@ -54,45 +54,45 @@ class AttentionCollapse:
         if not self.count:
             raise InputError('expected at least one image, got none; update the metric before computing it')
         numbers: dict[str, float] = {}
-        for (metric, places), total in self._sums.items():
+        for (metric, layers), total in self._sums.items():
             mean = (total / self.count).cpu()
-            numbers |= self._of_matrix(metric, places, mean) if mean.ndim else {f'{metric}@{places[0]}': mean.item()}
+            numbers |= self._of_matrix(metric, layers, mean) if mean.ndim else {f'{metric}@{layers[0]}': mean.item()}
         return numbers
 
-    def _of_matrix(self, metric: str, places: tuple[str, ...], matrix: Tensor) -> dict[str, float]:
+    def _of_matrix(self, metric: str, layers: tuple[str, ...], matrix: Tensor) -> dict[str, float]:
         """Return the pairwise values of one mean similarity matrix (L, L), and number and ratio of similar blocks."""
-        kind, stage, said = metric.removesuffix('_similarity'), stage_of(places[0]), f'threshold={self.threshold}'
-        pairs = {f'{metric}@{places[i]}:{places[j]}': matrix[i, j].item()
-                 for i, j in combinations(range(len(places)), 2)}
+        kind, stage, said = metric.removesuffix('_similarity'), stage_of(layers[0]), f'threshold={self.threshold}'
+        pairs = {f'{metric}@{layers[i]}:{layers[j]}': matrix[i, j].item()
+                 for i, j in combinations(range(len(layers)), 2)}
         blocks = collapse.similar_blocks(matrix, threshold=self.threshold)
         return {**pairs, f'{kind}_similar_blocks({said})@{stage}': float(blocks),
-                f'{kind}_similar_ratio({said})@{stage}': blocks / len(places)}
+                f'{kind}_similar_ratio({said})@{stage}': blocks / len(layers)}
 
 
 def block_measures(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
-    """Yield ((metric, (place,)), values (B,)) for every measure of a single block."""
+    """Yield ((metric, (layer,)), values (B,)) for every measure of a single block."""
     for kind, maps in trace.maps.items():
-        for place, one in maps.items():
+        for layer, one in maps.items():
             if one.shape[1] > 1:
-                yield (f'{kind}_head_similarity', (place,)), collapse.head_similarity(one)
-            yield (f'{kind}_rank', (place,)), collapse.effective_rank(one).mean(1)
-    for place, tokens in trace.tokens.items():
-        softmax, patches = trace.maps['softmax'][place], tokens[:, trace.prefix(place):]
-        yield ('softmax_entropy', (place,)), collapse.attention_entropy(softmax)
-        yield ('softmax_distance', (place,)), collapse.attention_distance(softmax, trace.grids[place])
+                yield (f'{kind}_head_similarity', (layer,)), collapse.head_similarity(one)
+            yield (f'{kind}_rank', (layer,)), collapse.effective_rank(one).mean(1)
+    for layer, tokens in trace.tokens.items():
+        softmax, patches = trace.maps['softmax'][layer], tokens[:, trace.prefix(layer):]
+        yield ('softmax_entropy', (layer,)), collapse.attention_entropy(softmax)
+        yield ('softmax_distance', (layer,)), collapse.attention_distance(softmax, trace.grids[layer])
         if patches.shape[1] > 1:
-            yield ('token_similarity', (place,)), collapse.token_similarity(patches)
-        yield ('token_rank', (place,)), collapse.effective_rank(patches)
+            yield ('token_similarity', (layer,)), collapse.token_similarity(patches)
+        yield ('token_rank', (layer,)), collapse.effective_rank(patches)
 
 
 def matrices(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
-    """Yield ((metric, places), (B, L, L)): cross-layer similarity per stage, or of all blocks without stages."""
+    """Yield ((metric, layers), (B, L, L)): cross-layer similarity per stage, or of all blocks without stages."""
     for kind, maps in trace.maps.items():
         for _, group in groupby(maps, key=stage_of):
-            places = tuple(group)
-            yield (f'{kind}_similarity', places), collapse.similarity_matrix([maps[place] for place in places])
+            layers = tuple(group)
+            yield (f'{kind}_similarity', layers), collapse.similarity_matrix([maps[layer] for layer in layers])
 
 
-def stage_of(place: str) -> str:
+def stage_of(layer: str) -> str:
     """Return 'stage2' for 'stage2.block4', '' for 'block4'."""
-    return place.rpartition('.')[0]
+    return layer.rpartition('.')[0]

@@ -45,14 +45,14 @@ def _traced(one: ModelResults) -> bool:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Layer:
     """Position of a block: 'stage2.block4' in a PiT, 'block4' in other models. `order` sorts by depth."""
 
     stage: int
     block: int
 
     @classmethod
-    def of(cls, text: str) -> '_Place':
+    def of(cls, text: str) -> '_Layer':
         stage, _, block = text.rpartition('.')
         return cls(int(stage.removeprefix('stage') or 0), int(block.removeprefix('block')))
 
@@ -67,32 +67,32 @@ class _Place:
 
 def _values(one: ModelResults, metric: str) -> dict[str, float]:
     """Return the values of one metric by position."""
-    return {record.place: record.value for record in one.table.records
+    return {record.layer: record.value for record in one.table.records
             if (record.metric, record.condition) == (metric, str(CLEAN))}
 
 
-def _pairs(one: ModelResults, kind: str) -> dict[tuple[_Place, _Place], float]:
-    return {tuple(map(_Place.of, place.split(':'))): value for place, value in
-            _values(one, f'{kind}_similarity').items() if ':' in place}
+def _pairs(one: ModelResults, kind: str) -> dict[tuple[_Layer, _Layer], float]:
+    return {tuple(map(_Layer.of, layer.split(':'))): value for layer, value in
+            _values(one, f'{kind}_similarity').items() if ':' in layer}
 
 
 def _similarities(one: ModelResults, short: str) -> Iterable[Figure]:
     """Yield a heat map per map type. Blocks of different stages have maps of different size, and no similarity."""
     for kind, said in KINDS.items():
         pairs = _pairs(one, kind)
-        places = sorted({place for pair in pairs for place in pair}, key=lambda place: place.order)
-        index = {place: at for at, place in enumerate(places)}
+        layers = sorted({layer for pair in pairs for layer in pair}, key=lambda layer: layer.order)
+        index = {layer: at for at, layer in enumerate(layers)}
         cells = {(at, at): 1. for at in index.values()}
         for (first, second), value in pairs.items():
             cells[index[first], index[second]] = cells[index[second], index[first]] = value
         if pairs:
-            names = [place.short for place in places]
+            names = [layer.short for layer in layers]
             drawing = charts.heat_map(f'{one.label}, {said}', names, names, cells, shown=False, xlabel='block',
                                       ylabel='block')
             points = tuple({'model': one.label, 'maps': kind, 'block': first.short, 'other': second.short,
                             'value': value} for (first, second), value in pairs.items())
             negative = '; orange is below zero' if min(pairs.values()) < 0 else ''
-            apart = '; no color: blocks of different stages' if any(place.stage for place in places) else ''
+            apart = '; no color: blocks of different stages' if any(layer.stage for layer in layers) else ''
             yield Figure(f'similarity{short}_{slug(one.label)}_{kind}', f'{one.label}: similarity of the {said} maps '
                          'of each two blocks, the deeper the color the nearer to 1'
                          f'{negative}{apart}. {sources([one])}', drawing, points)
@@ -100,13 +100,13 @@ def _similarities(one: ModelResults, short: str) -> Iterable[Figure]:
 
 def _by_depth(one: ModelResults, metric: str, kind: str) -> dict[int, float]:
     """Return the values by block number, counted through all stages from 1."""
-    places = sorted(map(_Place.of, _values(one, 'softmax_entropy')), key=lambda place: place.order)
-    depth = {place: at for at, place in enumerate(places, 1)}
+    layers = sorted(map(_Layer.of, _values(one, 'softmax_entropy')), key=lambda layer: layer.order)
+    depth = {layer: at for at, layer in enumerate(layers, 1)}
     if metric == '{kind}_similarity':
         return {depth[second]: value for (first, second), value in _pairs(one, kind).items()
                 if (first.stage, first.block + 1) == second.order and second in depth}
-    found = {_Place.of(place): value for place, value in _values(one, metric.format(kind=kind)).items()}
-    return {depth[place]: value for place, value in found.items() if place in depth}
+    found = {_Layer.of(layer): value for layer, value in _values(one, metric.format(kind=kind)).items()}
+    return {depth[layer]: value for layer, value in found.items() if layer in depth}
 
 
 def _profiles(measured: Measured, group: Group) -> Iterable[Figure]:
@@ -129,8 +129,8 @@ def _profiles(measured: Measured, group: Group) -> Iterable[Figure]:
 
 def _line(one: ModelResults, depths: Mapping[int, float]) -> list[tuple[float, float, None, None]]:
     """Return the points of a line, with a break between stages."""
-    places = sorted(map(_Place.of, _values(one, 'softmax_entropy')), key=lambda place: place.order)
-    first = [at for at, place in enumerate(places, 1) if at > 1 and place.stage != places[at - 2].stage]
+    layers = sorted(map(_Layer.of, _values(one, 'softmax_entropy')), key=lambda layer: layer.order)
+    first = [at for at, layer in enumerate(layers, 1) if at > 1 and layer.stage != layers[at - 2].stage]
     broken = {at - .5: math.nan for at in first}
     return [(at, value, None, None) for at, value in sorted((broken | dict(depths)).items())]
 
@@ -142,8 +142,8 @@ def _counts(group: Group) -> Sheet:
         for record in one.table.records:
             kind, mark, rest = record.metric.partition('_similar_blocks')
             if mark:
-                ratio = record.condition, f'{kind}_similar_ratio{rest}', record.place
-                rows.append((one.cell, words(KINDS.get(kind, kind)), words(record.place or 'all'),
+                ratio = record.condition, f'{kind}_similar_ratio{rest}', record.layer
+                rows.append((one.cell, words(KINDS.get(kind, kind)), words(record.layer or 'all'),
                              words(rest.strip('()').partition('=')[2]), number(record.value),
                              percent(one.table[ratio] if ratio in one.table else None)))
     caption = (f'Blocks whose maps are more similar to those of the block before than the threshold, on {group.name}. '

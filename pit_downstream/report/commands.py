@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pit_downstream.benchmarks.base import format_model_flag
-from pit_downstream.results.records import weights_label
+from pit_downstream.results.records import get_weights_label
 from pit_downstream.utils.spec import Spec
 from pit_downstream.report.inputs import Kept, Run
 
@@ -73,7 +73,7 @@ def _weights(model: str, given: Flags) -> list[str]:
     """Return --weights with its value, from the flags of a run or else from the model's name."""
     if given.get('--weights'):
         return ['--weights', given['--weights'][-1]]
-    label = weights_label(model)
+    label = get_weights_label(model)
     return [] if not label or _is_published(label) else ['--weights', 'random' if label == 'random' else 'FILE']
 
 
@@ -106,7 +106,8 @@ def _is_classifier(given: Flags, model: str) -> bool:
         known = Spec.parse(asked)
     except ValueError:
         return False
-    label, weights = weights_label(model), str((given.get('--weights') or [known.get('weights') or 'pretrained'])[-1])
+    label, weights = get_weights_label(model), str((given.get('--weights')
+                                                    or [known.get('weights') or 'pretrained'])[-1])
     fits = _is_published(label) or not label if weights == 'pretrained' else Path(weights).name == label
     return (known.name in (spec.name, label) and fits
             and all(spec.get(key) == value for key, value in known.kwargs if key != 'weights'))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.path_checks import path_inside, require_file_to_write, require_folder_to_write, write_atomic
+from pit_downstream.utils.path_checks import resolve_inside, require_writable_file, require_writable_folder, write_atomic
 from pit_downstream.report import plot_style as drawing
 from pit_downstream.report.page import interval
 from pit_downstream.report.parts import MISSING, Cell, Figure, Report, Section, Sheet
@@ -24,10 +24,10 @@ def require_places(out: str | Path, *, figures: str | None = None, tables: str |
     if Path(out).suffix.lower() not in ('.html', '.htm'):
         raise InputError(f'expected an HTML file for --output, got {out}; name one like report.html')
     for suffix in (Path(out).suffix, '.json', '.csv'):
-        require_file_to_write(Path(out).with_suffix(suffix), '--output')
+        require_writable_file(Path(out).with_suffix(suffix), '--output')
     for flag, folder in (('--figures', figures), ('--tables', tables)):
         if folder:
-            require_folder_to_write(folder, flag)
+            require_writable_folder(folder, flag)
 
 
 def as_json(report: Report) -> str:
@@ -93,7 +93,7 @@ def write_figures(report: Report, folder: str | Path | None) -> list[Path]:
     files = []
     Path(folder).mkdir(parents=True, exist_ok=True)
     for figure in report.parts(Figure):
-        path = path_inside(folder, f'{figure.name}.svg')
+        path = resolve_inside(folder, f'{figure.name}.svg')
         write_atomic(path, drawing.svg(figure.drawing, figure.name))
         write_atomic(path.with_suffix('.png'), drawing.png(figure.drawing))
         files += [path, path.with_suffix('.png')]
@@ -108,7 +108,7 @@ def write_tables(report: Report, folder: str | Path | None) -> list[Path]:
     Path(folder).mkdir(parents=True, exist_ok=True)
     for sheet in report.parts(Sheet):
         for suffix, write in (('.tex', as_latex), ('.md', as_markdown)):
-            files.append(path_inside(folder, sheet.name + suffix))
+            files.append(resolve_inside(folder, sheet.name + suffix))
             write_atomic(files[-1], write(sheet))
     return files
 

@@ -8,7 +8,7 @@ from pit_downstream.benchmarks import imagenet_c
 from pit_downstream.benchmarks.imagenet_c import SEVERITIES
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import Key
-from pit_downstream.utils.spec import Value, spelled
+from pit_downstream.utils.spec import Value, format_value
 from pit_downstream.report import plots as charts
 from pit_downstream.report.measured import Measured, ModelResults, sources
 from pit_downstream.report.names import dataset_label
@@ -29,7 +29,7 @@ class Grid:
     @property
     def said(self) -> str:
         """Return ' (jpeg=85)' for captions, or '' without a variant."""
-        words = ', '.join(f'{key}={spelled(value)}' for key, value in self.variant.items())
+        words = ', '.join(f'{key}={format_value(value)}' for key, value in self.variant.items())
         return f' ({words})' if words else ''
 
     @cached_property

@@ -12,7 +12,7 @@ from typing import Any
 from pit_downstream.benchmarks.adversarial import CorrectById
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.jsonl import JsonLines
-from pit_downstream.results.records import Record, ResultStore, Table, checked, first_values, model_key
+from pit_downstream.results.records import Record, ResultStore, Table, get_model_key, merge_records, validate_record
 from pit_downstream.utils.spec import quote
 
 LARGEST_JSON = 8 << 20  # bytes; a larger file in a folder is an annotation file or a dump, not a summary
@@ -76,7 +76,7 @@ def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) 
                 summaries[path] = rows
     speeds = {path: rows for path in files if path.suffix == '.csv' and (rows := _speed_rows(path))}
     stores = [path for path in files if path.suffix == '.jsonl' and not path.name.startswith(('verdicts', 'runs'))]
-    tables, sources = _tables({path: ResultStore(path).located() for path in stores} | {
+    tables, sources = _tables({path: ResultStore(path).locate_records() for path in stores} | {
         path: [(f'record {number} of {path}', record) for number, record in enumerate(rows, 1)]
         for path, rows in summaries.items()})
     beside = list(dict.fromkeys(path.parent for path in stores))
@@ -101,10 +101,10 @@ def find(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(('.', '__pycache__')))
         for name in sorted(names):
-            path = Path(place, name)
+            path = Path(parent, name)
             log = path.parent.name == 'vis_data'
             if not path.is_file():  # a pipe, which would block the reader, or a dangling link
                 _log.warning('%s ignored: no regular file', path)
@@ -151,7 +151,7 @@ def _record_rows(content: Any) -> Iterator[Record]:
         for row in content['records']:
             row = {**about, **row} if isinstance(row, dict) else {}
             if all(name in row for name in _FIELDS):
-                yield checked(Record(*(row[name] for name in _FIELDS), place=row.get('place', '')))
+                yield validate_record(Record(*(row[name] for name in _FIELDS), layer=row.get('layer', '')))
     elif isinstance(content, (dict, list)):
         for inner in content.values() if isinstance(content, dict) else content:
             if isinstance(inner, (dict, list)):
@@ -166,11 +166,11 @@ def _tables(found: Mapping[Path, Sequence[tuple[str, Record]]]
     names: dict[str, str] = {}  # models with equal tensors share the first name
 
     def key(record: Record) -> Key:
-        return names.setdefault(model_key(record.model), record.model), record.dataset, record.seed
+        return names.setdefault(get_model_key(record.model), record.model), record.dataset, record.seed
     for path, located in found.items():
         for _, record in located:
             sources.setdefault(key(record), {})[path] = None
-    for record in first_values(one for located in found.values() for one in located):
+    for record in merge_records(one for located in found.values() for one in located):
         grouped.setdefault(key(record), []).append(record)
     return ({key: Table(key[0], key[1], records) for key, records in grouped.items()},
             {key: tuple(paths) for key, paths in sources.items()})
@@ -179,12 +179,12 @@ def _tables(found: Mapping[Path, Sequence[tuple[str, Record]]]
 def _verdicts(folders: Iterable[Path], models: Iterable[str]) -> dict[Key, dict[str, dict[str, bool]]]:
     """Read verdicts*.jsonl. For repeated images the first verdict counts, as in the records. models: their names."""
     found: dict[Key, dict[str, dict[str, bool]]] = {}
-    names = {model_key(model): model for model in models}
+    names = {get_model_key(model): model for model in models}
     for path in (path for folder in folders for path in sorted(folder.glob('verdicts*.jsonl'))):
         for number, line in enumerate(JsonLines(path).read(), 1):
             try:
                 chunk = json.loads(line)
-                model = names.setdefault(model_key(chunk['model']), chunk['model'])
+                model = names.setdefault(get_model_key(chunk['model']), chunk['model'])
                 key = model, chunk['dataset'], chunk['seed']
                 right = dict(zip(chunk['ids'], (letter == '1' for letter in chunk['right']), strict=True))
                 condition = chunk['condition']

@@ -8,7 +8,7 @@ from pathlib import Path
 from pit_downstream.benchmarks import coco_c
 from pit_downstream.benchmarks.imagenet_c import ERROR
 from pit_downstream.results.condition import Condition
-from pit_downstream.results.records import Table, model_key
+from pit_downstream.results.records import Table, get_model_key
 from pit_downstream.utils.spec import Spec
 from pit_downstream.report.inputs import Kept, Key
 from pit_downstream.report.names import VIEW, dataset_label, model_labels, same_pictures
@@ -77,14 +77,15 @@ class Measured:
     def ones(self) -> tuple[ModelResults, ...]:
         """Return one entry per model, dataset and seed."""
         labels = model_labels(model for model, _, _ in self.kept.tables)
-        order = list(dict.fromkeys(model_key(model) for model, _, _ in self.kept.tables))
-        seeds = {model_key(model): {key[2] for key in self.kept.tables if model_key(key[0]) == model_key(model)}
+        order = list(dict.fromkeys(get_model_key(model) for model, _, _ in self.kept.tables))
+        seeds = {get_model_key(model): {key[2] for key in self.kept.tables
+                                        if get_model_key(key[0]) == get_model_key(model)}
                  for model, _, _ in self.kept.tables}
         found = []
         for key, table in self.kept.tables.items():
             model, _, seed = key
-            said = f', seed {seed}' if len(seeds[model_key(model)]) > 1 else ''
-            found.append(ModelResults(key, table, labels[model] + said, order.index(model_key(model)),
+            said = f', seed {seed}' if len(seeds[get_model_key(model)]) > 1 else ''
+            found.append(ModelResults(key, table, labels[model] + said, order.index(get_model_key(model)),
                                       self.kept.sources[key]))
         return tuple(_disambiguate(one, found) for one in found)
 
@@ -108,8 +109,8 @@ class Measured:
 
     def label_of(self, model: str) -> str:
         """Return the label of a model named in a condition, or its name if it was not measured itself."""
-        wanted = model_key(model)
-        return next((one.label for one in self.ones if model_key(one.model) == wanted),
+        wanted = get_model_key(model)
+        return next((one.label for one in self.ones if get_model_key(one.model) == wanted),
                     model_labels([model])[model])
 
     def baseline(self, ones: Sequence[ModelResults]) -> ModelResults:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from pit_downstream.results.records import model_key, weights_label
-from pit_downstream.utils.spec import Spec, spelled
+from pit_downstream.results.records import get_model_key, get_weights_label
+from pit_downstream.utils.spec import Spec, format_value
 
 VIEW = ('size', 'resize', 'interpolation', 'mode', 'border', 'view')  # arguments of a view (datasets.base)
 
@@ -16,7 +16,7 @@ def same_pictures(dataset: str) -> str:
 def model_labels(models: Iterable[str]) -> dict[str, str]:
     """Return a short label by Spec text: the name if it is unique, otherwise with the arguments that differ."""
     models = list(dict.fromkeys(models))
-    keys = {model: Spec.parse(model_key(model)) for model in models}
+    keys = {model: Spec.parse(get_model_key(model)) for model in models}
     labels = {}
     for model, spec in keys.items():
         rivals = {other for other in keys.values() if other.name == spec.name and other != spec}
@@ -24,7 +24,7 @@ def model_labels(models: Iterable[str]) -> dict[str, str]:
         if 'weights' in shown:
             shown['weights'] = Spec.parse(model).get('weights')  # with its readable part
         short = _short(spec, list(shown.items())) if rivals else spec.name
-        random = weights_label(model) == 'random'
+        random = get_weights_label(model) == 'random'
         labels[model] = f'{short}, random weights' if random else short
     return labels
 
@@ -49,5 +49,5 @@ def _short(spec: Spec, differing: list[tuple]) -> str:
     for key, value in differing:
         file, at, digest = str(value).rpartition('@')
         words.append(f'{Path(file).stem}@{digest[:4]}' if at else value if isinstance(value, str)
-                     else f'{key}={spelled(value)}')
+                     else f'{key}={format_value(value)}')
     return f'{spec.name} ({", ".join(map(str, words))})' if words else f'{spec.name} (plain)'

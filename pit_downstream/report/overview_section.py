@@ -10,7 +10,7 @@ from pit_downstream.benchmarks.shifts import is_shift
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import MissingMeasurement
 from pit_downstream.utils.registry import SECTIONS
-from pit_downstream.utils.spec import spelled
+from pit_downstream.utils.spec import format_value
 from pit_downstream.report.attack_section import rate_cell, single_attacks, worst_cases
 from pit_downstream.report.commands import tool_name
 from pit_downstream.report.detection_section import kept_share
@@ -124,7 +124,7 @@ def _quoted(worst: Mapping[Condition, Rate], single: Mapping[Condition, Rate]) -
 def _size(condition: Condition) -> str:
     """Return a label such as 'Linf 8/255', or 'patch' for a patch."""
     norm, epsilon = condition.attack.get('norm', 'Linf'), condition.attack.get('epsilon')
-    return f'{norm} {spelled(epsilon)}' if epsilon is not None else str(norm)
+    return f'{norm} {format_value(epsilon)}' if epsilon is not None else str(norm)
 
 
 def _detectors(ones: Iterable[ModelResults]) -> Sheet:

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from pit_downstream import __version__
-from pit_downstream.utils.provenance import commit
+from pit_downstream.utils.provenance import get_commit
 from pit_downstream.report import plot_style as drawing
 from pit_downstream.report.parts import Cell, Heading, Report, Section, Sheet
 
@@ -28,7 +28,7 @@ def as_html(report: Report, *, made: str = '') -> str:
 
 def made_now() -> str:
     """Return the footer of a page."""
-    at = commit()
+    at = get_commit()
     return (f'Made on {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by pit_downstream {__version__}'
             f'{at and f" at commit {at}"}.')
 

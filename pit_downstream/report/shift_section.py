@@ -6,7 +6,7 @@ from pit_downstream.benchmarks import shifts
 from pit_downstream.benchmarks.base import compute_wilson_interval
 from pit_downstream.benchmarks.shifts import IMAGENET, Tables
 from pit_downstream.results.condition import CLEAN
-from pit_downstream.results.records import MissingMeasurement, model_key
+from pit_downstream.results.records import MissingMeasurement, get_model_key
 from pit_downstream.utils.registry import SECTIONS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.report import plots as charts
@@ -45,7 +45,7 @@ def _by_model(measured: Measured) -> Iterable[tuple[ModelResults, Tables, list[M
     for one in measured.ones:
         spec = Spec.parse(one.table.dataset)
         if spec.name.startswith(PREFIXES) and (CLEAN, shifts.ERROR) in one.table and spec.name != 'imagenet_c':
-            key = model_key(one.model), spec.get('limit'), one.key[2], spec.get('clean')
+            key = get_model_key(one.model), spec.get('limit'), one.key[2], spec.get('clean')
             places = found.setdefault(key, _clean_of_own(measured, one))
             if spec.name not in places or len(one.table) > len(places[spec.name].table):
                 places[spec.name] = one
@@ -59,7 +59,7 @@ def _clean_of_own(measured: Measured, own: ModelResults) -> dict[str, ModelResul
     """Return the clean table for a custom dataset, matched by the digest of its files and by its view, if measured."""
     def seen(one: ModelResults, files: str) -> tuple:
         spec = Spec.parse(one.table.dataset)
-        return model_key(one.model), one.key[2], spec.get(files), *map(spec.get, VIEW)
+        return get_model_key(one.model), one.key[2], spec.get(files), *map(spec.get, VIEW)
     if Spec.parse(own.table.dataset).get('clean') is None:
         return {}
     return next(({shifts.CUSTOM_CLEAN: one} for one in measured.ones

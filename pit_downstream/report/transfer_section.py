@@ -6,7 +6,7 @@ from pit_downstream.benchmarks import adversarial
 from pit_downstream.benchmarks.adversarial import ERROR, Rate
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.registry import SECTIONS
-from pit_downstream.utils.spec import Spec, spelled
+from pit_downstream.utils.spec import Spec, format_value
 from pit_downstream.report import plots as charts
 from pit_downstream.report.attack_section import TRANSFER
 from pit_downstream.report.commands import as_source, classifier_command
@@ -73,7 +73,7 @@ def _cells(measured: Measured, group: Group, spec: Spec) -> tuple[Cells, dict[st
 def _matrix(group: Group, spec: Spec, cells: Cells, rows: list[str], name: str) -> Figure:
     columns = [one.label for one in group.ones]
     said = f'{spec.without("norm", "epsilon")}, {spec.get("norm", "Linf")}'
-    said += f' {spelled(spec.get("epsilon"))}' if spec.get('epsilon') is not None else ''
+    said += f' {format_value(spec.get("epsilon"))}' if spec.get('epsilon') is not None else ''
     drawing = charts.heat_map(said, rows, columns, {(rows.index(source), columns.index(target)): rate.value
                                                     for (source, target), rate in cells.items()},
                               xlabel='shown to', ylabel='made on')
@@ -85,7 +85,7 @@ def _matrix(group: Group, spec: Spec, cells: Cells, rows: list[str], name: str) 
 
 def _gap(measured: Measured, target: ModelResults, source: str, spec: Spec) -> Gap:
     """Return the gap of one cell with the command that fills it."""
-    epsilon = [] if spec.get('epsilon') is None else ['--epsilons', spelled(spec.get('epsilon'))]
+    epsilon = [] if spec.get('epsilon') is None else ['--epsilons', format_value(spec.get('epsilon'))]
     other = [] if measured.label_of(source) == target.label else ['--source', as_source(measured.kept, source)]
     return Gap(f'{target.label}: not asked about the images of {spec} made on {measured.label_of(source)}',
                classifier_command(measured.kept, 'eval_adversarial.py', target.model, '--attacks',

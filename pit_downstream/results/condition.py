@@ -34,9 +34,9 @@ class Condition:
 
     def __lt__(self, other: 'Condition') -> bool:
         """Sort clean before corrupted before attacked conditions."""
-        return self._order() < other._order() if isinstance(other, Condition) else NotImplemented
+        return self._make_sort_key() < other._make_sort_key() if isinstance(other, Condition) else NotImplemented
 
-    def _order(self) -> tuple:
+    def _make_sort_key(self) -> tuple:
         nothing = Spec(_CLEAN)
         return (self.attack is not None, self.attack or nothing, self.corruption is not None,
                 self.corruption or nothing)

@@ -53,18 +53,18 @@ class Record:
     @property
     def identity(self) -> tuple[str, str, int, str, str, str]:
         """Key of the record among those of all models and datasets."""
-        return model_key(self.model), self.dataset, self.seed, *self.key
+        return get_model_key(self.model), self.dataset, self.seed, *self.key
 
 
 @lru_cache(maxsize=4096)
-def model_key(model: str) -> str:
+def get_model_key(model: str) -> str:
     """Return the part of a model's name that identifies it.
 
     Models of one architecture with equal tensors have one key, which contains the digest of the weights but not the
     file name: "pit_s(num_classes=1000, weights='best.pth@0123456789abcdef')" -> "pit_s(weights='@0123456789abcdef')". A
     name without a digest is its own key.
     """
-    digest = _weights_digest(model)
+    digest = _extract_digest(model)
     if not digest:
         return model
     spec = Spec.parse(model)
@@ -75,13 +75,13 @@ def model_key(model: str) -> str:
     return str(Spec.of(spec.name.partition('.')[0], **kept))  # timm's tag, after the dot, names weights
 
 
-def weights_label(model: str) -> str:
+def get_weights_label(model: str) -> str:
     """Return the readable part of a model's weights: a file name, a published name, 'random'; '' without weights."""
     weights = Spec.parse(model).get('weights') if 'weights=' in model else None
     return '' if weights is None else _DIGEST.sub('', str(weights))
 
 
-def _weights_digest(model: str) -> str:
+def _extract_digest(model: str) -> str:
     """Return '@' and the 16 digits of the weights' digest, '' for a name without a digest."""
     found = _QUOTED_DIGEST.search(model) and _DIGEST.search(str(Spec.parse(model).get('weights')))
     return found[0] if found else ''
@@ -104,19 +104,19 @@ class Table:
 
     def __init__(self, model: str, dataset: str, records: Iterable[Record] = ()):
         self.model, self.dataset = model, dataset
-        self._records = {record.key: record for record in first_values(
+        self._records = {record.key: record for record in merge_records(
             (('', record) for record in records), key=attrgetter('key'))}
 
     def record(self, key: Key) -> Record:
-        if _full(key) not in self._records:
+        if _complete_key(key) not in self._records:
             raise MissingMeasurement(self, [key])
-        return self._records[_full(key)]
+        return self._records[_complete_key(key)]
 
     def __getitem__(self, key: Key) -> float:
         return self.record(key).value
 
     def __contains__(self, key: Key) -> bool:
-        return _full(key) in self._records
+        return _complete_key(key) in self._records
 
     def __len__(self) -> int:
         return len(self._records)
@@ -153,8 +153,8 @@ class ResultStore:
         value is logged as a warning.
         """
         for record in records:
-            checked(record)
-        with self._lines.locked():
+            validate_record(record)
+        with self._lines.lock():
             present = {record.identity: record for record in self.records()}
             for record in records:
                 kept = present.get(record.identity, record)
@@ -167,39 +167,39 @@ class ResultStore:
 
     def records(self) -> list[Record]:
         """Return all records in file order, [] if the file does not exist."""
-        return [record for _, record in self.located()]
+        return [record for _, record in self.locate_records()]
 
-    def located(self) -> list[tuple[str, Record]]:
+    def locate_records(self) -> list[tuple[str, Record]]:
         """Return all records with their location, e.g. 'line 3 of results.jsonl'."""
         return [(f'line {number} of {self.path}', self._parse(number, line))
                 for number, line in enumerate(self._lines.read(), 1)]
 
-    def done(self, model: str, dataset: str, seed: int) -> frozenset[tuple[str, str]]:
+    def list_measured(self, model: str, dataset: str, seed: int) -> frozenset[tuple[str, str]]:
         """Return the (condition, metric) pairs that are already measured."""
-        wanted = model_key(model), dataset, seed
+        wanted = get_model_key(model), dataset, seed
         return frozenset((record.condition, record.metric) for record in self.records()
-                         if (model_key(record.model), record.dataset, record.seed) == wanted)
+                         if (get_model_key(record.model), record.dataset, record.seed) == wanted)
 
     def table(self, model: str, dataset: str, *, seed: int | None = None) -> Table:
         """Return the table of one model on one dataset. `seed` is required if there are records of several seeds."""
-        wanted = model_key(model), dataset
-        located = [(place, record) for place, record in self.located()
-                   if (model_key(record.model), record.dataset) == wanted and seed in (None, record.seed)]
+        wanted = get_model_key(model), dataset
+        located = [(place, record) for place, record in self.locate_records()
+                   if (get_model_key(record.model), record.dataset) == wanted and seed in (None, record.seed)]
         seeds = sorted({record.seed for _, record in located})
         if len(seeds) > 1:
             raise InputError(f'{self.path} holds {model} on {dataset} with the seeds {seeds}; choose one of them')
-        return Table(model, dataset, first_values(located))
+        return Table(model, dataset, merge_records(located))
 
     def _parse(self, number: int, line: bytes) -> Record:
         try:
-            return checked(Record(**json.loads(line)))
+            return validate_record(Record(**json.loads(line)))
         except (ValueError, TypeError) as error:
             names = ', '.join(field.name for field in fields(Record))
             raise InputError(f'expected a JSON object with {names} in line {number} of {self.path}, '
                              f'got {quote(line)}; remove or fix that line') from error
 
 
-def first_values(located: Iterable[tuple[str, Record]], *,
+def merge_records(located: Iterable[tuple[str, Record]], *,
                  key: Callable[[Record], tuple] = attrgetter('identity')) -> list[Record]:
     """Return one record per identity, the first if there are several.
 
@@ -227,7 +227,7 @@ def first_values(located: Iterable[tuple[str, Record]], *,
     return [record for _, record in first.values()]
 
 
-def checked(record: Record) -> Record:
+def validate_record(record: Record) -> Record:
     """Validate a record and return it.
 
     Raises:
@@ -245,20 +245,20 @@ def checked(record: Record) -> Record:
     return record
 
 
-def parse_place(name: str) -> tuple[str, str]:
+def split_metric(name: str) -> tuple[str, str]:
     """Split 'similarity@stage2.block4' into ('similarity', 'stage2.block4'). Without '@' the place is ''."""
     metric, _, place = name.partition('@')
     return metric, place
 
 
-def to_records(values: Mapping[str, float], *, model: str, dataset: str, condition: Condition, count: int, seed: int
+def make_records(values: Mapping[str, float], *, model: str, dataset: str, condition: Condition, count: int, seed: int
                ) -> list[Record]:
     """Convert the values of a Metric to records."""
-    named = ((*parse_place(name), float(value)) for name, value in values.items())
+    named = ((*split_metric(name), float(value)) for name, value in values.items())
     return [Record(model, dataset, str(condition), metric, value, count, seed, place)
             for metric, place, value in named]
 
 
-def _full(key: Key) -> tuple[str, str, str]:
+def _complete_key(key: Key) -> tuple[str, str, str]:
     condition, metric, *place = key
     return str(condition), metric, place[0] if place else ''

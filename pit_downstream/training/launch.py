@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from pit_downstream.evaluation.distributed import rank_env
 from pit_downstream.utils.config_paths import find_config
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.slurm import env_world_size, require_one_process
+from pit_downstream.utils.slurm import get_env_world_size, require_one_process
 from pit_downstream.training import hooks  # noqa: F401  registers them
 
 _log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def join_processes(cfg: Config) -> None:
     """Initialize the process group, with gloo if there is no GPU, since mmengine supports only NCCL."""
     if dist.is_distributed():
         return
-    if cfg.launcher == 'slurm' and env_world_size() == 1:
+    if cfg.launcher == 'slurm' and get_env_world_size() == 1:
         if 'SLURM_PROCID' not in os.environ:
             raise InputError('expected a task of srun for --launcher slurm, got a process without SLURM_PROCID; start '
                              'it with srun, or leave --launcher out')

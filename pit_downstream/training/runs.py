@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from pit_downstream.utils.config_paths import config_folder
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.path_checks import require_folder_to_write
+from pit_downstream.utils.path_checks import require_writable_folder
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.folders import folders_in, images_by_class, shown
 from pit_downstream.datasets.labelsets import training_classes, wnid_indices
@@ -42,7 +42,7 @@ def read_config(args: argparse.Namespace) -> Config:
         set_data_root(cfg, args.data)
     merge_options(cfg, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    require_folder_to_write(cfg.work_dir, '--work-dir')
+    require_writable_folder(cfg.work_dir, '--work-dir')
     join_processes(cfg)
     if args.bundled and not args.data:
         if dist.is_main_process():

@@ -26,7 +26,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from pit_downstream.backbones.multi_scale import DetectionBackbone
-from pit_downstream.utils.checkpoints import unwrap
+from pit_downstream.utils.checkpoints import extract_parameters
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import write_atomic
 from pit_downstream.utils.spec import quote
@@ -180,7 +180,8 @@ def set_state_dict(checkpoint: dict[str, Any]) -> None:
 
     mmengine's EMAHook requires this key and fills its copy of the model from it.
     """
-    checkpoint['state_dict'] = {name.removeprefix('module.'): value for name, value in unwrap(checkpoint).items()}
+    checkpoint['state_dict'] = {name.removeprefix('module.'): value for name,
+                                value in extract_parameters(checkpoint).items()}
 
 
 def _require_names(content: Any, path: str | Path) -> None:
@@ -195,7 +196,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     Raises InputError for a checkpoint without tensors, with which a model would silently keep its random weights.
     """
     checkpoint = _without_config(load(filename, map_location))
-    if not unwrap(checkpoint):
+    if not extract_parameters(checkpoint):
         raise InputError(f'the checkpoint has no tensors: {filename}. Pass a file with a state dict.')
     return checkpoint
 

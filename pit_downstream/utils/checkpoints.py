@@ -11,7 +11,7 @@ from pit_downstream.utils.errors import InputError
 WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')  # timm, DeiT, mmengine and DDP training scripts
 
 
-def digest_tensors(state: Mapping[str, Tensor]) -> str:
+def hash_tensors(state: Mapping[str, Tensor]) -> str:
     """Return a 16-digit hex digest of tensors: names, dtypes, shapes and bytes, independent of order and device."""
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -22,7 +22,7 @@ def digest_tensors(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
+def extract_parameters(checkpoint: Mapping) -> dict[str, Tensor]:
     """Return the parameters of a training checkpoint: averaged (EMA) weights first, tensors only.
 
     An entry without tensors is skipped in favor of the next one. Raises InputError unless `checkpoint` is a dict.
@@ -31,6 +31,6 @@ def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
         raise InputError(f'expected a checkpoint with named tensors, got {type(checkpoint).__name__}; save a state '
                          'dict')
     for wrapper in WRAPPERS:
-        if isinstance(checkpoint.get(wrapper), Mapping) and (state := unwrap(checkpoint[wrapper])):
+        if isinstance(checkpoint.get(wrapper), Mapping) and (state := extract_parameters(checkpoint[wrapper])):
             return state
     return {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}

@@ -22,22 +22,22 @@ Fingerprint = tuple[int, int, int, int]
 _log = logging.getLogger(__name__)
 
 
-def digest_text(*lines: str) -> str:
+def hash_text(*lines: str) -> str:
     """Return the first 16 hex digits of the SHA-256 of `lines`."""
     return hashlib.sha256('\n'.join(lines).encode('utf-8', 'surrogateescape')).hexdigest()[:DIGITS]
 
 
-def digest_bytes(content: bytes) -> str:
+def hash_bytes(content: bytes) -> str:
     """Return the first 16 hex digits of the SHA-256 of a file's content."""
     return hashlib.sha256(content).hexdigest()[:DIGITS]
 
 
-def digest_file(path: str | Path) -> str:
+def hash_file(path: str | Path) -> str:
     """Return the first 16 hex digits of the SHA-256 of a file's content. Raises OSError for an unreadable file."""
-    return digest_files([path])[0]
+    return hash_files([path])[0]
 
 
-def digest_files(paths: Sequence[str | Path], *, unreadable: str | None = None) -> list[str]:
+def hash_files(paths: Sequence[str | Path], *, unreadable: str | None = None) -> list[str]:
     """Return the digest of each file's content, in order.
 
     A digest is read from a cache if path, size, inode and both times of the file are unchanged. The cache is a
@@ -52,17 +52,17 @@ def digest_files(paths: Sequence[str | Path], *, unreadable: str | None = None) 
         OSError: A file is missing or unreadable, and `unreadable` is None.
     """
     keys = [os.fsencode(os.path.abspath(path)) for path in paths]
-    stats = {key: status for key in dict.fromkeys(keys) if (status := _fingerprint(key, unreadable)) is not None}
+    stats = {key: status for key in dict.fromkeys(keys) if (status := _get_fingerprint(key, unreadable)) is not None}
     cached = _read_cache(stats)
     missing = [key for key in stats if key not in cached]
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:  # hashlib releases the GIL
-        digests = pool.map(_hash_file, missing, [unreadable] * len(missing))
+        digests = pool.map(_read_and_hash, missing, [unreadable] * len(missing))
         computed = dict(zip(missing, _report_progress(digests, len(missing)), strict=True))
     _write_cache({key: (stats[key], digest) for key, digest in computed.items() if digest != unreadable})
     return [cached.get(key) or computed.get(key) or str(unreadable) for key in keys]
 
 
-def cache_path() -> Path:
+def get_cache_path() -> Path:
     """Return the path of the SQLite file that keeps digests."""
     root = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     return Path(root, 'pit_downstream', 'digests.sqlite').absolute()
@@ -78,7 +78,7 @@ def _report_progress(digests: Iterable[str], count: int) -> Iterator[str]:
         yield digest
 
 
-def _fingerprint(path: bytes, unreadable: str | None = None) -> Fingerprint | None:
+def _get_fingerprint(path: bytes, unreadable: str | None = None) -> Fingerprint | None:
     """Return size, mtime_ns, ctime_ns and inode. A rename keeps the mtime, but changes the ctime.
 
     None for a missing file where `unreadable` is given.
@@ -92,7 +92,7 @@ def _fingerprint(path: bytes, unreadable: str | None = None) -> Fingerprint | No
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _hash_file(path: bytes, unreadable: str | None = None) -> str:
+def _read_and_hash(path: bytes, unreadable: str | None = None) -> str:
     digest = hashlib.sha256()
     try:
         with open(path, 'rb') as file:
@@ -107,10 +107,10 @@ def _hash_file(path: bytes, unreadable: str | None = None) -> str:
 
 def _read_cache(stats: dict[bytes, Fingerprint]) -> dict[bytes, str]:
     found: dict[bytes, str] = {}
-    with _cache() as cache:
+    with _open_cache() as cache:
         if cache is None:
             return found
-        for chunk in _chunks(list(stats), _CHUNK):
+        for chunk in _split_into_chunks(list(stats), _CHUNK):
             marks = ', '.join('?' * len(chunk))
             for path, *fingerprint, digest in cache.execute(f'SELECT * FROM digests WHERE path IN ({marks})', chunk):
                 if tuple(fingerprint) == stats[path]:
@@ -121,33 +121,34 @@ def _read_cache(stats: dict[bytes, Fingerprint]) -> dict[bytes, str]:
 def _write_cache(entries: dict[bytes, tuple[Fingerprint, str]]) -> None:
     now = time.time()
     rows = [(path, *fingerprint, digest) for path, (fingerprint, digest) in entries.items()
-            if now - max(fingerprint[1], fingerprint[2]) / 1e9 > _UNSETTLED and _fingerprint(path, '') == fingerprint]
+            if now - max(fingerprint[1], fingerprint[2]) / 1e9 > _UNSETTLED
+            and _get_fingerprint(path, '') == fingerprint]
     if not rows:
         return
-    with _cache() as cache:
+    with _open_cache() as cache:
         if cache is not None:
             cache.executemany('INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?)', rows)
             cache.commit()
 
 
 @contextmanager
-def _cache() -> Iterator[sqlite3.Connection | None]:
+def _open_cache() -> Iterator[sqlite3.Connection | None]:
     """Open the cache, or yield None on failure. A later failure of the cache never affects a result."""
     connection = None
     try:
-        cache_path().parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(cache_path(), timeout=30)
+        get_cache_path().parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(get_cache_path(), timeout=30)
         connection.execute(_SCHEMA)
     except (OSError, sqlite3.Error) as error:
-        _log.debug('cannot open the digest cache %s: %s', cache_path(), error)
+        _log.debug('cannot open the digest cache %s: %s', get_cache_path(), error)
     try:
         yield connection
     except sqlite3.Error as error:  # a full disk, a damaged file, a lock held for longer than the timeout
-        _log.debug('the digest cache %s failed: %s', cache_path(), error)
+        _log.debug('the digest cache %s failed: %s', get_cache_path(), error)
     finally:
         if connection is not None:
             connection.close()
 
 
-def _chunks(items: list[bytes], size: int) -> Iterable[list[bytes]]:
+def _split_into_chunks(items: list[bytes], size: int) -> Iterable[list[bytes]]:
     return (items[start:start + size] for start in range(0, len(items), size))

@@ -41,10 +41,10 @@ class JsonLines:
             OSError: The disk is full, the path is read-only, or another process holds the lock for five minutes.
         """
         lines = ''.join(json.dumps(one) + '\n' for one in objects).encode()
-        with self.locked(), name_failures(self.path):
+        with self.lock(), name_failures(self.path):
             is_new = not self.path.exists()
             with self.path.open('a+b', buffering=0) as file:
-                end = self._cut_torn_line(file.fileno())
+                end = self._truncate_torn_line(file.fileno())
                 try:
                     _write(file.fileno(), lines)
                 except OSError:
@@ -54,7 +54,7 @@ class JsonLines:
                 _sync_folder(self.path.parent)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Lock the file against other writers. append() may be called inside."""
         if self.path.exists() and not self.path.is_file():
             raise InputError(f'expected a file of JSON lines, got {self.path}, which is none; name another one')
@@ -76,7 +76,7 @@ class JsonLines:
             _log.warning('%s: dropped a torn last line: %s', self.path, quote(torn))
         return lines
 
-    def _cut_torn_line(self, handle: int) -> int:
+    def _truncate_torn_line(self, handle: int) -> int:
         """Remove an incomplete last line and return the remaining size."""
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b'\n':

@@ -12,7 +12,7 @@ from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import quote
 
 
-def require_folder_to_write(folder: str | Path, flag: str) -> None:
+def require_writable_folder(folder: str | Path, flag: str) -> None:
     """Raise InputError unless files can be created in `folder`, which may not exist yet.
 
     `flag` is the command-line flag for the message. The check leaves no files behind.
@@ -27,7 +27,7 @@ def require_folder_to_write(folder: str | Path, flag: str) -> None:
                          'another one') from error
 
 
-def require_file_to_write(path: str | Path, flag: str) -> None:
+def require_writable_file(path: str | Path, flag: str) -> None:
     """Raise InputError unless the file `path` can be written. Its folder must exist."""
     path = Path(path)
     if path.is_dir():
@@ -39,7 +39,7 @@ def require_file_to_write(path: str | Path, flag: str) -> None:
     if path.exists() and not os.access(path, os.W_OK):
         raise InputError(f'expected a file to write for {flag}, got {path}, which is read-only; name another one')
     if target.is_file() or not path.exists():  # a device or a pipe is written in place
-        require_folder_to_write(target.parent, flag)
+        require_writable_folder(target.parent, flag)
 
 
 def require_image_to_write(path: str | Path, flag: str) -> None:
@@ -48,10 +48,10 @@ def require_image_to_write(path: str | Path, flag: str) -> None:
     path, suffixes = Path(path), Image.registered_extensions()
     if suffixes.get(path.suffix.lower()) not in Image.SAVE or path.is_dir():
         raise InputError(f'{flag} must be an image file, got {path}. Pass a name like detections.png.')
-    require_folder_to_write(path.parent, flag)
+    require_writable_folder(path.parent, flag)
 
 
-def path_inside(folder: str | Path, name: str) -> Path:
+def resolve_inside(folder: str | Path, name: str) -> Path:
     """Return the path of the output file `name`, which comes from data, inside `folder`.
 
     Raises:
@@ -66,7 +66,7 @@ def path_inside(folder: str | Path, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
+def replace_atomically(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield the path of a temporary file that replaces `path` when the block succeeds.
 
     The temporary file has the suffix of `path`. After a failed block, a full disk or a killed process, the old file at
@@ -97,12 +97,12 @@ def atomic_path(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
 
 
 def write_atomic(path: str | Path, content: str | bytes | memoryview, *, sync: bool = True) -> None:
-    """Write a file by `atomic_path`, text as UTF-8 with surrogateescape.
+    """Write a file by `replace_atomically`, text as UTF-8 with surrogateescape.
 
     Pass the output of torch.save and numpy.save through an io.BytesIO. On a full disk they raise errors without a
     reason.
     """
-    with atomic_path(path, sync=sync) as new:
+    with replace_atomically(path, sync=sync) as new:
         new.write_bytes(content.encode('utf-8', 'surrogateescape') if isinstance(content, str) else content)
 
 

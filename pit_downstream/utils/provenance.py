@@ -15,7 +15,7 @@ LIBRARIES = ('torch', 'torchvision', 'timm', 'numpy', 'pillow', 'mmengine', 'mmd
              'faster-coco-eval')
 
 
-def provenance(*, device: str, seed: int, argv: Sequence[str] | None = None) -> dict:
+def collect_provenance(*, device: str, seed: int, argv: Sequence[str] | None = None) -> dict:
     """Return a description of the current run.
 
     {'started': ISO 8601 in UTC, 'argv': [...], 'device': ..., 'seed': ..., 'commit': ..., 'versions': {...}}. The
@@ -24,8 +24,8 @@ def provenance(*, device: str, seed: int, argv: Sequence[str] | None = None) -> 
     return {
         'started': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'argv': list(sys.argv if argv is None else argv),
-        'device': device, 'seed': seed, 'commit': commit(),
-        'versions': {'pit_downstream': __version__, 'python': platform.python_version(), **versions()},
+        'device': device, 'seed': seed, 'commit': get_commit(),
+        'versions': {'pit_downstream': __version__, 'python': platform.python_version(), **get_versions()},
     }
 
 
@@ -34,7 +34,7 @@ def write_provenance(path: str | Path, run: dict) -> None:
     JsonLines(path).append([run])
 
 
-def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
+def get_versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
     """Return the version of each installed library."""
     found = {}
     for name in libraries:
@@ -45,13 +45,13 @@ def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
     return found
 
 
-def commit() -> str:
+def get_commit() -> str:
     folder = Path(__file__).parent
-    head = _git('rev-parse', '--short', 'HEAD', folder=folder)
-    return head and head + ('+' if _git('status', '--porcelain', '-uno', folder=folder) else '')
+    head = _run_git('rev-parse', '--short', 'HEAD', folder=folder)
+    return head and head + ('+' if _run_git('status', '--porcelain', '-uno', folder=folder) else '')
 
 
-def _git(*args: str, folder: Path) -> str:
+def _run_git(*args: str, folder: Path) -> str:
     try:
         done = subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:  # git is not installed

@@ -9,23 +9,23 @@ from pit_downstream.utils.errors import InputError
 PORTS = range(12000, 32000)  # below Linux's ephemeral ports (32768 and up)
 
 
-def env_rank() -> int:
+def get_env_rank() -> int:
     """Return the rank that torchrun or srun gave this process; 0 for a single process."""
-    return int(os.environ.get('RANK') or step_env().get('RANK') or 0)
+    return int(os.environ.get('RANK') or get_step_env().get('RANK') or 0)
 
 
-def env_world_size() -> int:
+def get_env_world_size() -> int:
     """Return the number of processes that torchrun or srun started; 1 for a single process."""
-    return int(os.environ.get('WORLD_SIZE') or step_env().get('WORLD_SIZE') or 1)
+    return int(os.environ.get('WORLD_SIZE') or get_step_env().get('WORLD_SIZE') or 1)
 
 
 def require_one_process(work: str) -> None:
     """Raise InputError if torchrun or srun started several processes for work that cannot be shared."""
-    if env_world_size() > 1:
-        raise InputError(f'{work} runs in one process, got {env_world_size()}; start it without torchrun or srun')
+    if get_env_world_size() > 1:
+        raise InputError(f'{work} runs in one process, got {get_env_world_size()}; start it without torchrun or srun')
 
 
-def step_env(env: Mapping[str, str] = os.environ) -> dict[str, str]:
+def get_step_env(env: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT of a task in a multi-task step, else {}.
 
     Only srun sets SLURM_STEP_NUM_TASKS. A batch script and a shell of salloc have SLURM_NTASKS and SLURM_PROCID=0 of
@@ -40,11 +40,11 @@ def step_env(env: Mapping[str, str] = os.environ) -> dict[str, str]:
     nodes = env.get('SLURM_STEP_NODELIST') or env.get('SLURM_JOB_NODELIST') or ''
     alone = env.get('SLURM_STEP_NUM_NODES') == '1'
     return {'RANK': env['SLURM_PROCID'], 'WORLD_SIZE': str(tasks), 'LOCAL_RANK': env.get('SLURM_LOCALID', '0'),
-            'MASTER_ADDR': env.get('MASTER_ADDR') or ('127.0.0.1' if alone or not nodes else first_node(nodes)),
+            'MASTER_ADDR': env.get('MASTER_ADDR') or ('127.0.0.1' if alone or not nodes else parse_first_node(nodes)),
             'MASTER_PORT': env.get('MASTER_PORT') or str(PORTS[(31 * job + step) % len(PORTS)])}
 
 
-def first_node(nodes: str) -> str:
+def parse_first_node(nodes: str) -> str:
     """Return the first host of a Slurm node list: 'gpu[003-005,7],login1' -> 'gpu003'."""
     found = re.match(r'(?:[^,\[]|\[[^\]]*\])+', nodes)
     if found is None:

@@ -35,7 +35,7 @@ class Spec:
         if wrong:
             raise InputError(f'expected {_EXPECTED}, got the argument {quote(wrong[0])} in '
                              f'{quote(self.name)}, repeated or no name')
-        object.__setattr__(self, 'kwargs', tuple(sorted((key, _canonical(value)) for key, value in self.kwargs)))
+        object.__setattr__(self, 'kwargs', tuple(sorted((key, _normalize_value(value)) for key, value in self.kwargs)))
 
     @classmethod
     def of(cls, name: str, **kwargs: Value) -> 'Spec':
@@ -60,7 +60,7 @@ class Spec:
         words = [(word.arg, word.value) for word in tree.keywords if word.arg is not None]
         if len(words) < len(tree.keywords):
             raise InputError(f'expected {_EXPECTED}, got ** in {quote(text)}')
-        return cls(name, tuple((key, _literal(value, text)) for key, value in words))
+        return cls(name, tuple((key, _parse_literal(value, text)) for key, value in words))
 
     def get(self, key: str, default: Value = None) -> Value:
         return dict(self.kwargs).get(key, default)
@@ -70,7 +70,7 @@ class Spec:
         return Spec(self.name, tuple((key, value) for key, value in self.kwargs if key not in keys))
 
     def __str__(self) -> str:
-        inner = ', '.join(f'{key}={spelled(value)}' for key, value in self.kwargs)
+        inner = ', '.join(f'{key}={format_value(value)}' for key, value in self.kwargs)
         return f'{self.name}({inner})' if inner else self.name
 
     def __eq__(self, other: object) -> bool:
@@ -81,9 +81,9 @@ class Spec:
 
     def __lt__(self, other: 'Spec') -> bool:
         """Sort by name, then by arguments. Numbers sort by size: severity 2 comes before severity 10."""
-        return self._order() < other._order() if isinstance(other, Spec) else NotImplemented
+        return self._make_sort_key() < other._make_sort_key() if isinstance(other, Spec) else NotImplemented
 
-    def _order(self) -> tuple:
+    def _make_sort_key(self) -> tuple:
         return self.name, tuple((key, _rank(value)) for key, value in self.kwargs), str(self)
 
 
@@ -117,17 +117,18 @@ def quote(value: object, *, limit: int = 200) -> str:
     return text if len(text) <= limit else f'{text[:limit]}... ({len(text)} characters)'
 
 
-def _literal(node: ast.expr, text: str) -> Value:
+def _parse_literal(node: ast.expr, text: str) -> Value:
     match node:
         case ast.Constant(value=None | bool() | int() | float() | str() as value):
             return value
         case ast.Tuple(elts=items) | ast.List(elts=items):
-            return tuple(_literal(item, text) for item in items)
+            return tuple(_parse_literal(item, text) for item in items)
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)) \
                 if not isinstance(value, bool):
             return -value
         case ast.BinOp(op=ast.Div(), left=left, right=right):
-            parts = [Fraction(repr(part)) for part in (_literal(left, text), _literal(right, text))  # digits as written
+            parts = [Fraction(repr(part))
+                     for part in (_parse_literal(left, text), _parse_literal(right, text))  # digits as written
                      if isinstance(part, (int, float)) and not isinstance(part, bool) and math.isfinite(part)]
             if len(parts) == 2 and parts[1]:
                 return parts[0] / parts[1]
@@ -135,22 +136,22 @@ def _literal(node: ast.expr, text: str) -> Value:
                      f'{quote(text)}')
 
 
-def _canonical(value: Value) -> Value:
+def _normalize_value(value: Value) -> Value:
     """Normalize a value: whole numbers to int, sequences to tuple. Raises InputError for any other type."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (list, tuple)):
-        return tuple(map(_canonical, value))
+        return tuple(map(_normalize_value, value))
     if isinstance(value, (int, float, Fraction)) and math.isfinite(value):
         return int(value) if value == int(value) else value
     raise InputError(f'expected None, a bool, a finite number, a text or a tuple of these as argument, got '
                      f'{quote(value)}')
 
 
-def spelled(value: Value) -> str:
+def format_value(value: Value) -> str:
     """Return the text of a value in a Spec: strings in quotes, gray levels as 8/255."""
     if isinstance(value, tuple):
-        return f'({", ".join(map(spelled, value))}{"," * (len(value) == 1)})'
+        return f'({", ".join(map(format_value, value))}{"," * (len(value) == 1)})'
     if not isinstance(value, Fraction):
         return repr(value)
     # keep gray levels: 10/255, not 2/51; thirds and fifths are rarely gray levels

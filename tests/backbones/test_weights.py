@@ -6,7 +6,7 @@ import torch
 
 from pit_downstream.backbones import PiT
 from pit_downstream.backbones.weights import PIT, average, strip_prefix
-from pit_downstream.utils.checkpoints import unwrap
+from pit_downstream.utils.checkpoints import extract_parameters
 from tests.reference import formula
 
 OFFICIAL = formula.weights(formula.SHAPES['pit_ti'])
@@ -123,18 +123,18 @@ def test_output_norms_are_new_and_not_missed():
 
 
 def test_unwrap_takes_tensors_only():
-    state = unwrap({'state_dict': {'a': torch.ones(1), 'step': 3}})
+    state = extract_parameters({'state_dict': {'a': torch.ones(1), 'step': 3}})
     assert list(state) == ['a']
 
 
 def test_unwrap_skips_entries_without_tensors():
     good = {'a': torch.ones(1)}
     for other in ({}, {'step': 3}, {'state_dict': {}}):
-        assert unwrap({'state_dict_ema': other, 'state_dict': good}) == good
-        assert unwrap({'model_ema': other, 'model': good}) == good
-        assert unwrap({'model_ema': other, 'meta': 1}) == {}
+        assert extract_parameters({'state_dict_ema': other, 'state_dict': good}) == good
+        assert extract_parameters({'model_ema': other, 'model': good}) == good
+        assert extract_parameters({'model_ema': other, 'meta': 1}) == {}
     with pytest.raises(ValueError, match='got list'):
-        unwrap([good])
+        extract_parameters([good])
 
 
 def test_strip_prefix_takes_the_outermost():

@@ -49,7 +49,8 @@ class ToySign(Attack):
         return images + self.length * self.threat.epsilon * gradient.sign()
 
 
-FOR_ALL = [name for name in ATTACKS if ATTACKS.entry(name).about.get('of') != 'detectors']  # tests/det/ has those
+FOR_ALL = [name for name in ATTACKS
+           if ATTACKS.get_entry(name).metadata.get('of') != 'detectors']  # tests/det/ has those
 CASES = [(name, norm) for name in FOR_ALL for norm in ATTACKS[name].norms]
 
 
@@ -78,7 +79,7 @@ def scene(count=8, classes=4, padding=0):
 
 
 def test_every_entry_says_where_it_comes_from():
-    assert all(ATTACKS.entry(name).about['source'] and ATTACKS[name].__doc__ for name in ATTACKS)
+    assert all(ATTACKS.get_entry(name).metadata['source'] and ATTACKS[name].__doc__ for name in ATTACKS)
     assert set(ATTACKS) >= {'noise', 'fgsm', 'bim', 'pgd', 'mim', 'tpgd', 'cw', 'patch', 'patch_fool', 'transfer'}
 
 

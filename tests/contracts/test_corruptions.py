@@ -32,10 +32,11 @@ def case(request):
 
 
 def test_corruption_groups():
-    groups = {group: [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['group'] == group]
+    groups = {group: [name for name in CORRUPTIONS if CORRUPTIONS.get_entry(name).metadata['group'] == group]
               for group in GROUPS}
     assert groups == GROUPS
-    assert all(len(CORRUPTIONS.entry(name).about['strengths']) == 5 and CORRUPTIONS.entry(name).about['source']
+    assert all(len(CORRUPTIONS.get_entry(name).metadata['strengths']) == 5
+               and CORRUPTIONS.get_entry(name).metadata['source']
                for name in CORRUPTIONS)
 
 
@@ -113,7 +114,8 @@ def test_black_and_white_stay_in_range(case):
     name, variant = case
     images = torch.stack((torch.zeros(3, 40, 40), torch.full((3, 40, 40), 255))).to(torch.uint8)
     out = corrupt_severities(images, name, (1, 5), BatchRng(0, 'bw'), variant=variant)
-    if CORRUPTIONS.entry(name).about['group'] == 'blur' and name != 'zoom_blur' or name in ('contrast', 'pixelate'):
+    if CORRUPTIONS.get_entry(name).metadata['group'] == 'blur' and name != 'zoom_blur' or name in ('contrast',
+                                                                                                   'pixelate'):
         assert torch.equal(out, images.expand_as(out))
 
 

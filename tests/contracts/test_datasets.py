@@ -18,7 +18,7 @@ from tests.datasets import shift_folders
 VIEW = View(32, 36)
 
 
-@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.entry(name).about['folder']])
+@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.get_entry(name).metadata['folder']])
 def test_folder_loads(tmp_path, name):
     root = shift_folders.make(name, tmp_path / 'data')
     shift = DATASETS[name](root, view=VIEW)
@@ -36,9 +36,9 @@ def test_folder_loads(tmp_path, name):
     assert len({limited[i].target for i in range(3)}) == min(3, len(set(samples.targets)))
 
 
-@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.entry(name).about['folder']])
+@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.get_entry(name).metadata['folder']])
 def test_error_describes_another_folder(tmp_path, name):
-    title = DATASETS.entry(name).about['title'].split()[0]
+    title = DATASETS.get_entry(name).metadata['title'].split()[0]
     for wrong, words in (('cats', 'which looks like 2 folders (cat, dog)'), ('empty', 'images without class folders')):
         root = tmp_path / wrong
         for folder in ('cat', 'dog') if wrong == 'cats' else ('',):
@@ -52,7 +52,7 @@ def test_error_describes_another_folder(tmp_path, name):
         DATASETS[name](tmp_path / 'nowhere', view=VIEW)
 
 
-@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.entry(name).about['folder']])
+@pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.get_entry(name).metadata['folder']])
 def test_images_are_cropped_as_published(tmp_path, name):
     """IN-9 and Stylized ImageNet are not resized, ObjectNet loses its frame, others are as for the model."""
     root = shift_folders.make(name, tmp_path / 'data')

@@ -15,7 +15,7 @@ from tests.corruptions.photographs import photograph
 from tests.reference.imagecorruptions_patched import Replay, reference
 
 BEYOND = {'spatter': 8}
-NAMES = [name for name in CORRUPTIONS if CORRUPTIONS.entry(name).about['source'] == REFERENCE]
+NAMES = [name for name in CORRUPTIONS if CORRUPTIONS.get_entry(name).metadata['source'] == REFERENCE]
 
 
 def check(image: np.ndarray, name: str, severity: int, seed: int) -> None:

@@ -149,7 +149,7 @@ def test_image_count_is_compared_with_the_published_one(tmp_path, caplog, monkey
     with caplog.at_level(logging.WARNING):
         load_shifts({'imagenet_a': root}, view=VIEW)
     assert caplog.messages == [f'ImageNet-A has 2 of its 7500 images in {root}']
-    monkeypatch.setitem(DATASETS._entries, 'imagenet_a', DATASETS.entry('imagenet_a').__class__(
+    monkeypatch.setitem(DATASETS._entries, 'imagenet_a', DATASETS.get_entry('imagenet_a').__class__(
         DATASETS['imagenet_a'], {'title': 'ImageNet-A', 'images': 1}))
     with pytest.raises(ValueError, match='ImageNet-A has 1 images, got 2 in '):
         load_shifts({'imagenet_a': root}, view=VIEW)

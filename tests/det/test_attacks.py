@@ -44,7 +44,8 @@ def attacked(text, predictor, batch, seed=0):
 
 def test_detectors_attacks_say_so():
     for name in ('tog', 'dag', 'dpatch'):
-        assert ATTACKS.entry(name).about['of'] == 'detectors' and 'arXiv' in ATTACKS.entry(name).about['source']
+        metadata = ATTACKS.get_entry(name).metadata
+        assert metadata['of'] == 'detectors' and 'arXiv' in metadata['source']
 
 
 @pytest.mark.parametrize('family, text', [

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from pit_downstream.det.config_utils import use_bundled
-from pit_downstream.results.records import model_key
+from pit_downstream.results.records import get_model_key
 from pit_downstream.det.predictor import DetectorPredictor, build_detector
 from pit_downstream.det.samples import detection_samples
 from tests.det import scenes, tiny
@@ -216,7 +216,7 @@ def test_detectors_with_equal_tensors_have_one_identity(folder, detectors, tmp_p
     for file, content in (('a.pth', state), ('b.pth', {'state_dict': state}), ('c.pth', changed), ('a.pth', changed)):
         torch.save(content, tmp_path / file)
         names.append(build_detector(tiny.config(folder, 'retinanet'), tmp_path / file, config='x').name)
-    keys = [model_key(name) for name in names]
+    keys = [get_model_key(name) for name in names]
     assert len(set(names)) == 4 and keys[0] == keys[1] != keys[2] == keys[3]
     assert all(f"weights='{file}@" in name for file, name in zip('a.pth b.pth c.pth a.pth'.split(), names))
 

@@ -60,7 +60,7 @@ def test_the_verdicts_are_those_of_the_plain_loop(predictor, challenge, tmp_path
     store = ResultStore(tmp_path / 'results.jsonl')
     table = keep_challenge(store, predictor, challenge, batch_size=5)
     assert table[CLEAN, 'top1_error'] == sum(every) / 18 and table.record((CLEAN, 'top1_error')).count == 18
-    assert {name: table[CLEAN, 'top1_error', name] for name in IN9} == {
+    assert {name: table[CLEAN, f'top1_error(class={name!r})'] for name in IN9} == {
         name: sum(verdicts) / 2 for name, verdicts in wanted.items()}
     masks = Spec.parse(table.dataset).get('mask_files')
     assert len(masks) == 16 and table.dataset == (

@@ -10,7 +10,7 @@ import torch
 
 import pit_downstream.backbones  # noqa: F401
 from pit_downstream.results.condition import CLEAN
-from pit_downstream.results.records import MissingMeasurement, Record, ResultStore, model_key, weights_label
+from pit_downstream.results.records import MissingMeasurement, Record, ResultStore, get_model_key, get_weights_label
 from pit_downstream.evaluation.attention_analysis import build_model
 from pit_downstream.evaluation.models import build_classifier, classifiers, read_weights
 from tests.evaluation import toy
@@ -35,14 +35,15 @@ def test_a_folder_is_identified_by_its_weights(tmp_path):
     first = build_classifier(name).name
     shutil.copytree(tmp_path / 'm', tmp_path / 'moved')
     moved = build_classifier(f'local-dir:{tmp_path / "moved"}').name
-    assert model_key(moved) == model_key(first) and str(tmp_path) in first and str(tmp_path) not in model_key(first)
+    assert get_model_key(moved) == get_model_key(first)
+    assert str(tmp_path) in first and str(tmp_path) not in get_model_key(first)
     local_dir(tmp_path / 'm', seed=1)
     other = build_classifier(name).name
     local_dir(tmp_path / 'm', mean=.4)
     normalized = build_classifier(name).name
     local_dir(tmp_path / 'm', output_stride=16)  # no tensor tells it
     strided = build_classifier(name).name
-    assert len({*map(model_key, (first, other, normalized, strided))}) == 4
+    assert len({*map(get_model_key, (first, other, normalized, strided))}) == 4
 
 
 def test_other_weights_in_a_folder_are_measured(tmp_path, run_tool):
@@ -67,8 +68,8 @@ def test_names_of_files_do_not_count(tmp_path):
     torch.save({**state, 'head.bias': state['head.bias'] + 1}, tmp_path / 'd.pth')
     names = [build_classifier('pit_ti(num_classes=4)', weights=tmp_path / file).name
              for file in ('a.pth', 'b.pth', 'c.safetensors', 'd.pth')]
-    assert len(set(names)) == 4 and len(set(map(model_key, names[:3]))) == 1 != len(set(map(model_key, names)))
-    assert [weights_label(name) for name in names] == ['a.pth', 'b.pth', 'c.safetensors', 'd.pth']
+    assert len(set(names)) == 4 and len(set(map(get_model_key, names[:3]))) == 1 != len(set(map(get_model_key, names)))
+    assert [get_weights_label(name) for name in names] == ['a.pth', 'b.pth', 'c.safetensors', 'd.pth']
 
 
 @pytest.mark.parametrize('weights', ['pretrained', 'random', 'FILE'])
@@ -86,22 +87,23 @@ def test_every_builder_gives_one_name(weights, tmp_path, monkeypatch):
     names = [build_classifier('pit_ti', weights=weights).name, build_model('pit_ti', weights).name,
              classifiers()(f"pit_ti(weights='{weights}')").name,
              *([build_classifier('pit_ti').name, build_model('pit_ti').name] if weights == 'pretrained' else [])]
-    assert len(set(map(model_key, names))) == 1 and len(set(map(weights_label, names))) == 1
-    assert weights_label(names[0]) == {'pretrained': 'timm/pit_ti_224.in1k', 'random': 'random'}.get(weights, 'w.pth')
+    assert len(set(map(get_model_key, names))) == 1 and len(set(map(get_weights_label, names))) == 1
+    assert get_weights_label(names[0]) == {'pretrained': 'timm/pit_ti_224.in1k', 'random': 'random'}.get(weights,
+                                                                                                         'w.pth')
 
 
 def test_seeds_of_random_weights_are_models_of_their_own():
     names = [build_classifier('pit_ti', weights='random', seed=seed).name for seed in (0, 0, 1)]
-    assert names[0] == names[1] != names[2] and model_key(names[0]) != model_key(names[2])
+    assert names[0] == names[1] != names[2] and get_model_key(names[0]) != get_model_key(names[2])
 
 
 def test_tags_and_visible_arguments_do_not_count():
-    assert model_key("pit_s_224.in1k(weights='timm/a@0123456789abcdef')") == model_key(
+    assert get_model_key("pit_s_224.in1k(weights='timm/a@0123456789abcdef')") == get_model_key(
         "pit_s_224(num_classes=1000, weights='b.pth@0123456789abcdef')") == "pit_s_224(weights='@0123456789abcdef')"
     function = "a.b:c(num_classes=3, weights='x@0123456789abcdef')"
-    assert model_key(function) == "a.b:c(num_classes=3, weights='@0123456789abcdef')"
+    assert get_model_key(function) == "a.b:c(num_classes=3, weights='@0123456789abcdef')"
     for name in ('alex', "x(weights='w.pth@01234567')", 'not a Spec @'):
-        assert model_key(name) == name
+        assert get_model_key(name) == name
 
 
 def test_a_store_finds_numbers_under_another_file_name(tmp_path):
@@ -109,8 +111,9 @@ def test_a_store_finds_numbers_under_another_file_name(tmp_path):
     name = "pit_s(weights='{}@{}')".format
     first, copy, other = name('a.pth', '0' * 16), name('b.pth', '0' * 16), name('a.pth', '1' * 16)
     store.add(Record(first, 'd', str(CLEAN), 'top1_error', .25, 8, 0))
-    assert store.table(copy, 'd')[CLEAN, 'top1_error'] == .25 and store.done(copy, 'd', 0) == store.done(first, 'd', 0)
-    assert not store.done(other, 'd', 0)
+    assert store.table(copy, 'd')[CLEAN, 'top1_error'] == .25
+    assert store.list_measured(copy, 'd', 0) == store.list_measured(first, 'd', 0)
+    assert not store.list_measured(other, 'd', 0)
     with pytest.raises(MissingMeasurement):
         store.table(other, 'd')[CLEAN, 'top1_error']
 

@@ -44,25 +44,25 @@ def computed(model, *batches, threshold=0.9):
 
 def hand_made(*maps, grid=(1, 2)):
     """A trace of one image whose blocks have these maps (heads, N, N)."""
-    places = [f'block{i}' for i in range(1, len(maps) + 1)]
+    layers = [f'block{i}' for i in range(1, len(maps) + 1)]
     return SimpleNamespace(trace=Trace(
-        maps={'softmax': dict(zip(places, (one[None] for one in maps)))},
-        tokens={place: torch.eye(maps[0].shape[-1])[None] for place in places},
-        grids=dict.fromkeys(places, grid)))
+        maps={'softmax': dict(zip(layers, (one[None] for one in maps)))},
+        tokens={layer: torch.eye(maps[0].shape[-1])[None] for layer in layers},
+        grids=dict.fromkeys(layers, grid)))
 
 
 def test_is_the_mean_of_the_measures():
     model = deepvit()
     trace, values = traced(model, IMAGES), computed(model, IMAGES)
-    for place, maps in trace.maps['softmax'].items():
+    for layer, maps in trace.maps['softmax'].items():
         expected = {'softmax_head_similarity': collapse.head_similarity(maps),
                     'softmax_rank': collapse.effective_rank(maps),
                     'softmax_entropy': collapse.attention_entropy(maps),
                     'softmax_distance': collapse.attention_distance(maps, (3, 4)),
-                    'token_similarity': collapse.token_similarity(trace.tokens[place][:, 1:]),
-                    'token_rank': collapse.effective_rank(trace.tokens[place][:, 1:])}
+                    'token_similarity': collapse.token_similarity(trace.tokens[layer][:, 1:]),
+                    'token_rank': collapse.effective_rank(trace.tokens[layer][:, 1:])}
         for metric, numbers in expected.items():
-            assert values[f'{metric}@{place}'] == pytest.approx(numbers.mean().item(), rel=1e-5)
+            assert values[f'{metric}@{layer}'] == pytest.approx(numbers.mean().item(), rel=1e-5)
     maps = trace.maps['reattention']
     similarity = collapse.column_similarity(maps['block3'], maps['block4']).mean().item()
     assert values['reattention_similarity@block3:block4'] == pytest.approx(similarity, rel=1e-5)
@@ -71,11 +71,11 @@ def test_is_the_mean_of_the_measures():
 def test_names_of_a_plain_transformer():
     names = set(computed(deepvit(), IMAGES))
     blocks = [f'block{i}' for i in range(1, 5)]
-    plain = {f'{metric}@{place}' for place in blocks for metric in (
+    plain = {f'{metric}@{layer}' for layer in blocks for metric in (
         'softmax_head_similarity', 'softmax_rank', 'softmax_entropy', 'softmax_distance', 'token_similarity',
         'token_rank')}
     pairs = {f'softmax_similarity@{a}:{b}' for i, a in enumerate(blocks) for b in blocks[i + 1:]}
-    mixed = {f'reattention_{metric}@{place}' for metric in ('head_similarity', 'rank') for place in blocks[2:]}
+    mixed = {f'reattention_{metric}@{layer}' for metric in ('head_similarity', 'rank') for layer in blocks[2:]}
     counts = {f'{kind}_similar_{what}(threshold=0.9)@' for kind in ('softmax', 'reattention')
               for what in ('blocks', 'ratio')}
     assert names == plain | pairs | mixed | counts | {'reattention_similarity@block3:block4'}
@@ -135,8 +135,8 @@ def test_reset_forgets():
 
 
 def test_matrices_are_symmetric_with_ones():
-    (_, places), matrix = next(iter(matrices(traced(deepvit(), IMAGES))))
-    assert places == ('block1', 'block2', 'block3', 'block4') and matrix.shape == (7, 4, 4)
+    (_, layers), matrix = next(iter(matrices(traced(deepvit(), IMAGES))))
+    assert layers == ('block1', 'block2', 'block3', 'block4') and matrix.shape == (7, 4, 4)
     torch.testing.assert_close(matrix, matrix.mT)
     torch.testing.assert_close(matrix.diagonal(dim1=1, dim2=2), torch.ones(7, 4))
 

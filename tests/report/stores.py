@@ -52,8 +52,8 @@ def shifted(model: str = HALF) -> list[Record]:
 
 def traced(model: str, blocks: int = 3) -> list[Record]:
     """Measures of a plain transformer of so many blocks."""
-    def record(metric, value, place):
-        return Record(model, 'folder(limit=4, root=\'data/val\')', 'clean', metric, value, 4, 0, place)
+    def record(metric, value, layer):
+        return Record(model, 'folder(limit=4, root=\'data/val\')', 'clean', metric, value, 4, 0, layer)
     found = [record('softmax_similarity', .5 + .1 * first, f'block{first}:block{second}')
              for first in range(1, blocks + 1) for second in range(first + 1, blocks + 1)]
     found += [record('softmax_entropy', 1. + number, f'block{number}') for number in range(1, blocks + 1)]

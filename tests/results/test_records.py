@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from pit_downstream.results.condition import CLEAN, Condition
-from pit_downstream.results.records import MissingMeasurement, Record, ResultStore, Table, to_records
+from pit_downstream.results.records import MissingMeasurement, Record, ResultStore, Table, make_records
 from pit_downstream.utils.spec import Spec
 
 FOG = Condition(Spec.of('fog', severity=3))
@@ -21,14 +21,14 @@ def store(tmp_path):
 
 
 def test_records_come_back_as_they_went(store):
-    assert store.records() == [] and store.done('pit_s', 'imagenet', 0) == frozenset()
-    records = [record(), record(FOG, value=1 / 3), record(metric='entropy', place='stage2.block4')]
+    assert store.records() == [] and store.list_measured('pit_s', 'imagenet', 0) == frozenset()
+    records = [record(), record(FOG, value=1 / 3), record(metric='entropy', layer='stage2.block4')]
     store.add(*records[:2])
     store.add(records[2])
     assert ResultStore(store.path).records() == records
     assert [json.loads(line) for line in store.path.read_text().splitlines()][1] == {
         'model': 'pit_s', 'dataset': 'imagenet', 'condition': 'fog(severity=3)', 'metric': 'top1_error',
-        'value': 1 / 3, 'count': 100, 'seed': 0, 'place': ''}
+        'value': 1 / 3, 'count': 100, 'seed': 0, 'layer': ''}
 
 
 def test_a_value_of_another_type_is_refused(store):
@@ -41,8 +41,8 @@ def test_a_value_of_another_type_is_refused(store):
 
 def test_done_holds_for_one_model_data_set_and_seed(store):
     store.add(record(), record(FOG, seed=1), record(FOG, model='pit_b'), record(FOG, dataset='imagenet(limit=10)'))
-    assert store.done('pit_s', 'imagenet', 0) == {('clean', 'top1_error')}
-    assert store.done('pit_s', 'imagenet', 1) == {('fog(severity=3)', 'top1_error')}
+    assert store.list_measured('pit_s', 'imagenet', 0) == {('clean', 'top1_error')}
+    assert store.list_measured('pit_s', 'imagenet', 1) == {('fog(severity=3)', 'top1_error')}
 
 
 def test_a_torn_last_line_is_dropped_and_said(store, caplog):
@@ -72,7 +72,7 @@ def test_what_is_no_number_is_not_stored(store):
 
 
 def test_a_table_answers_by_condition_and_metric(store):
-    store.add(record(value=0.5), record(FOG, value=0.75, count=7), record(metric='entropy', value=2., place='block1'))
+    store.add(record(value=0.5), record(FOG, value=0.75, count=7), record(metric='entropy', value=2., layer='block1'))
     table = store.table('pit_s', 'imagenet')
     assert table[CLEAN, 'top1_error'] == 0.5 and table['fog(severity=3)', 'top1_error'] == 0.75
     assert table[CLEAN, 'entropy', 'block1'] == 2. and (CLEAN, 'entropy') not in table and len(table) == 3
@@ -106,6 +106,6 @@ def test_seeds_do_not_mix(store):
 
 
 def test_computed_values_become_records():
-    made = to_records({'nll': 1, 'entropy@stage2.block4': 2.5}, model='pit_s', dataset='imagenet', condition=FOG,
-                      count=100, seed=0)
-    assert made == [record(FOG, 'nll', 1.), record(FOG, 'entropy', 2.5, place='stage2.block4')]
+    made = make_records({'nll': 1, 'entropy@stage2.block4': 2.5}, model='pit_s', dataset='imagenet', condition=FOG,
+                        count=100, seed=0)
+    assert made == [record(FOG, 'nll', 1.), record(FOG, 'entropy', 2.5, layer='stage2.block4')]

@@ -18,7 +18,7 @@ from PIL import Image
 
 import pit_downstream.backbones  # noqa: F401  registers them with timm
 from pit_downstream.cli.errors import report_errors
-from pit_downstream.utils.path_checks import atomic_path, require_file_to_write, write_atomic
+from pit_downstream.utils.path_checks import replace_atomically, require_writable_file, write_atomic
 from pit_downstream.training import safe_loading as checkpoint
 from tests.evaluation import toy
 
@@ -219,11 +219,11 @@ def test_a_device_is_written_in_place_and_a_link_stays_one(tmp_path):
 
 def test_a_block_that_fails_leaves_the_old_file(tmp_path):
     (tmp_path / 'x.png').write_text('old')
-    with pytest.raises(KeyError), atomic_path(tmp_path / 'x.png') as new:
+    with pytest.raises(KeyError), replace_atomically(tmp_path / 'x.png') as new:
         new.write_text('half')
         raise KeyError
     assert (tmp_path / 'x.png').read_text() == 'old' and len(list(tmp_path.iterdir())) == 1
-    require_file_to_write(tmp_path / 'x.png', '--out')
+    require_writable_file(tmp_path / 'x.png', '--out')
 
 
 @pytest.mark.parametrize('content', [

@@ -11,7 +11,7 @@ import pytest
 import pit_downstream.attacks
 import pit_downstream.corruptions  # noqa: F401  both register what they have before a test puts the registries back
 from pit_downstream.utils.registry import ATTACKS, CORRUPTIONS
-from pit_downstream.results.records import model_key
+from pit_downstream.results.records import get_model_key
 from pit_downstream.evaluation.models import build_classifier
 from tests.evaluation import toy
 
@@ -137,7 +137,7 @@ def test_images_made_on_another_model(measured):
     """On itself the transfer is the attack run to its end."""
     code, out, said = measured('--attacks', 'pgd(steps=3)', 'noise', '--epsilons', '2/255', '--source', toy.FOUR)
     assert (code, said) == (0, ''), said
-    own = model_key(build_classifier(toy.FOUR).name)  # which identifies the weights
+    own = get_model_key(build_classifier(toy.FOUR).name)  # which identifies the weights
     line = out.splitlines()[2]  # the source does not resize the images
     assert build_classifier(toy.FOUR).name in line and 'mean 0.5 0.4 0.3, std 0.2' in line and 'crop' not in line
     assert names(out)[1:3] == [f'transfer(attack=\'pgd\', source="{own}", steps=3)', 'noise']

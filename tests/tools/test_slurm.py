@@ -12,7 +12,7 @@ import torch
 
 from pit_downstream.results.records import ResultStore
 from pit_downstream.evaluation import distributed
-from pit_downstream.utils.slurm import first_node, step_env
+from pit_downstream.utils.slurm import get_step_env, parse_first_node
 from tests.evaluation import toy
 
 REPO = Path(__file__).parents[2]
@@ -64,26 +64,26 @@ def test_a_fault_on_another_rank_than_the_first_is_reported(run_tool, folder, tm
 
 
 def test_tasks_of_srun_get_what_torchrun_would_give_them():
-    found = step_env(STEP)
+    found = get_step_env(STEP)
     assert {key: found[key] for key in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR')} == {
         'RANK': '5', 'WORLD_SIZE': '8', 'LOCAL_RANK': '1', 'MASTER_ADDR': 'gpu003'}
-    ports = {int(step_env(STEP | {'SLURM_JOB_ID': job, 'SLURM_STEP_ID': step})['MASTER_PORT'])
+    ports = {int(get_step_env(STEP | {'SLURM_JOB_ID': job, 'SLURM_STEP_ID': step})['MASTER_PORT'])
              for job in ('71', '72', '4000000') for step in ('0', '1')}
     assert len(ports) == 6 and min(ports) >= 1024 and max(ports) < 32768
-    assert step_env(STEP | {'MASTER_ADDR': 'ib0', 'MASTER_PORT': '5'})['MASTER_ADDR'] == 'ib0'
+    assert get_step_env(STEP | {'MASTER_ADDR': 'ib0', 'MASTER_PORT': '5'})['MASTER_ADDR'] == 'ib0'
 
 
 @pytest.mark.parametrize('env', [
     {}, BATCH, STEP | {'SLURM_STEP_NUM_TASKS': '1', 'SLURM_PROCID': '0'}, STEP | {'RANK': '0', 'WORLD_SIZE': '2'}],
     ids=['no Slurm', 'batch script', 'srun --pty bash', 'torchrun in srun'])
 def test_other_processes_in_a_job_are_no_tasks(env):
-    assert step_env(env) == {}
+    assert get_step_env(env) == {}
 
 
 @pytest.mark.parametrize('nodes, first', [
     ('gpu003', 'gpu003'), ('gpu[003-005,7],login1', 'gpu003'), ('a-1,b[2-3]', 'a-1'), ('r[1-2]n[05,7]', 'r1n05')])
 def test_first_node(nodes, first):
-    assert first_node(nodes) == first
+    assert parse_first_node(nodes) == first
 
 
 def free_port():

@@ -97,7 +97,7 @@ def test_a_reader_sees_whole_lines_while_others_write(tmp_path):
 def test_a_held_lock_ends_in_a_clear_error(tmp_path, monkeypatch):
     path = tmp_path / 'results.jsonl'
     monkeypatch.setattr(jsonl, 'PATIENCE', 0.2)
-    with JsonLines(path).locked(), pytest.raises(InputError, match=f'{path}.lock'):
+    with JsonLines(path).lock(), pytest.raises(InputError, match=f'{path}.lock'):
         JsonLines(path).append([{'a': 1}])
     JsonLines(path).append([{'a': 1}])
     assert path.read_text() == '{"a": 1}\n'

@@ -4,16 +4,16 @@ import os
 
 import pytest
 
-from pit_downstream.utils.path_checks import path_inside, require_file_to_write, require_folder_to_write
+from pit_downstream.utils.path_checks import resolve_inside, require_writable_file, require_writable_folder
 
 
 def test_good_places_stay_as_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'old.csv').write_text('text')
     for folder in ('.', 'new/and/deep', tmp_path):
-        require_folder_to_write(folder, '--output-dir')
+        require_writable_folder(folder, '--output-dir')
     for path in ('new.csv', 'old.csv', os.devnull):
-        require_file_to_write(path, '--csv')
+        require_writable_file(path, '--csv')
     assert [path.name for path in tmp_path.iterdir()] == ['old.csv'] and (tmp_path / 'old.csv').read_text() == 'text'
 
 
@@ -22,10 +22,10 @@ def test_bad_places_get_one_sentence(tmp_path):
     for folder, words in ((tmp_path / 'file', 'Not a directory'), (tmp_path / 'file' / 'x', 'Not a directory'),
                           ('/proc/x', 'in /proc')):
         with pytest.raises(ValueError, match=f'expected a folder to write to for --store, got {folder}: .*{words}'):
-            require_folder_to_write(folder, '--output-dir')
+            require_writable_folder(folder, '--output-dir')
     for path, words in ((tmp_path, 'got the folder'), (tmp_path / 'no' / 'x', 'make the folder')):
         with pytest.raises(ValueError, match=f'expected a file to write for --csv.* {words}'):
-            require_file_to_write(path, '--csv')
+            require_writable_file(path, '--csv')
 
 
 @pytest.mark.parametrize('name', ['a.png', 'class/a.png', 'a..b/..c.png', 'inner/a.png'])
@@ -34,7 +34,7 @@ def test_names_of_data_stay_in_the_folder(tmp_path, name):
     (tmp_path / 'out/inner').symlink_to('real')
     (tmp_path / 'link').symlink_to('out')  # the folder itself may be a link
     for folder in (tmp_path / 'out', tmp_path / 'link', tmp_path / 'new'):
-        assert path_inside(folder, name) == folder / name
+        assert resolve_inside(folder, name) == folder / name
 
 
 @pytest.mark.parametrize('name', ['../a.png', 'class/../../a.png', '/tmp/a.png', '', '.', 'outside/a.png', 'file.png',
@@ -44,4 +44,4 @@ def test_names_that_leave_the_folder_are_refused(tmp_path, name):
     (tmp_path / 'out/outside').symlink_to(tmp_path)
     (tmp_path / 'out/file.png').symlink_to(tmp_path / 'file.png')
     with pytest.raises(ValueError, match='leaves the output folder'):
-        path_inside(tmp_path / 'out', name)
+        resolve_inside(tmp_path / 'out', name)

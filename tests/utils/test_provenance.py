@@ -4,11 +4,11 @@ import re
 import torch
 
 import pit_downstream
-from pit_downstream.utils.provenance import provenance, write_provenance
+from pit_downstream.utils.provenance import collect_provenance, write_provenance
 
 
 def test_a_run_says_what_it_was(tmp_path):
-    run = provenance(device='cpu', seed=3, argv=['tools/x.py', '--limit', '5'])
+    run = collect_provenance(device='cpu', seed=3, argv=['tools/x.py', '--limit', '5'])
     assert (run['device'], run['seed'], run['argv']) == ('cpu', 3, ['tools/x.py', '--limit', '5'])
     assert run['versions']['torch'] == torch.__version__.split('+')[0] or run['versions']['torch'] == torch.__version__
     assert run['versions']['pit_downstream'] == pit_downstream.__version__
@@ -21,4 +21,4 @@ def test_a_run_says_what_it_was(tmp_path):
 
 def test_without_git_the_commit_is_unknown(monkeypatch):
     monkeypatch.setenv('PATH', '')
-    assert provenance(device='cpu', seed=0)['commit'] == ''
+    assert collect_provenance(device='cpu', seed=0)['commit'] == ''

@@ -9,7 +9,7 @@ def test_a_registry_keeps_things_in_order_with_what_was_said_about_them():
     assert fruits.register('pear', season='autumn')(1) == 1
     fruits.register('fig')(2)
     assert list(fruits) == ['pear', 'fig'] and len(fruits) == 2 and 'fig' in fruits and fruits['fig'] == 2
-    assert fruits.entry('pear').about['season'] == 'autumn'
+    assert fruits.get_entry('pear').metadata['season'] == 'autumn'
 
 
 def test_an_unknown_name_is_answered_with_near_ones():
