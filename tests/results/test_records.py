@@ -101,7 +101,7 @@ def test_two_values_of_one_thing_are_an_error():
 def test_seeds_do_not_mix(store):
     store.add(record(), record(seed=1, value=0.5))
     assert store.table('pit_s', 'imagenet', seed=1)[CLEAN, 'top1_error'] == 0.5
-    with pytest.raises(ValueError, match=r'holds pit_s on imagenet with the seeds \[0, 1\]; choose one'):
+    with pytest.raises(ValueError, match=r'contains pit_s on imagenet with the seeds \[0, 1\]. Choose one'):
         store.table('pit_s', 'imagenet')
 
 
