@@ -1,6 +1,6 @@
 """Attacks on classifiers and detectors, in the pixel scale [0, 1].
 
-Importing this package fills `utils.registry.ATTACKS`. `ATTACKS.get_entry(name).metadata['source']` cites the source of each.
+Importing this package fills `utils.registry.ATTACKS`. `ATTACKS.get_entry(name).metadata['source']` cites the source.
 
     autoattack(model, images, labels, norm='Linf', epsilon=8/255)            any callable that returns logits
     build_attack(Spec.parse('pgd(epsilon=8/255)'))(predictor, batch, rng)    any registered attack (attacks.base)
