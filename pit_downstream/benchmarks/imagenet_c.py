@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 
 from pit_downstream.results.condition import CLEAN, Condition
-from pit_downstream.results.records import CONTENT, Key, MissingMeasurement, Table
+from pit_downstream.results.records import Key, MissingMeasurement, Table, is_content
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.utils.spec import Spec, Value
@@ -263,7 +263,7 @@ def format_json(table: Table, corruptions: Sequence[str], severities: Sequence[i
     mean, interval = _compute_subset_mean(table, corruptions, severities, variant)
     chosen = {'corruptions': list(corruptions), 'severities': list(severities), 'mean_accuracy': mean,
               'interval': interval}
-    rows = [make_row(record) for record in table.records if record.metric != CONTENT]
+    rows = [make_row(record) for record in table.records if not is_content(record)]
     return json.dumps({'model': table.model, 'dataset': table.dataset, 'summary': summary, 'intervals': intervals,
                        'chosen': chosen, 'records': rows}, indent=1) + '\n'
 

@@ -52,7 +52,7 @@ def corrupt_severities(images: Tensor, name: str, severities: Sequence[int], rng
 
     Noise fields, textures and displacements are drawn once per image. Returns uint8 (S, B, 3, H, W).
     """
-    strengths = find_entry(name, variant).about['strengths']
+    strengths = find_entry(name, variant).metadata['strengths']
     wrong = [severity for severity in severities if severity not in range(1, len(strengths) + 1)]
     if wrong:
         raise InputError(f'severity must be in 1..{len(strengths)}, got {wrong[0]!r}. For clean images omit the '
@@ -105,7 +105,7 @@ def _run(images: Tensor, entry: Entry[Callable], strengths: Sequence[Any], rng: 
 
     Raw corruptions take uint8 and return gray levels in float or uint8. Others take and return floats in [0, 1].
     """
-    raw, corruption = entry.about.get('raw', False), entry.thing
+    raw, corruption = entry.metadata.get('raw', False), entry.value
     inputs = images if raw else images.float().div_(255)
     if isinstance(corruption, batched_severities):
         results = corruption.generate(inputs, strengths, rng)

@@ -52,8 +52,8 @@ def interpolate_columns(planes: Tensor, taps: Taps, count: int) -> Tensor:
 def resize_center(planes: Tensor, extents: tuple[tuple[int, int], ...], size: tuple[int, int] | None = None) -> Tensor:
     """Enlarge the center of (N, H, W), crop to the first `size` rows and columns (default: all), and transpose.
 
-    extents: `compute_zoom_extent` of H and of W. The result can be one pixel larger than the image. As in the reference, the
-    crop is at the top left.
+    extents: `compute_zoom_extent` of H and of W. The result can be one pixel larger than the image. As in the
+    reference, the crop is at the top left.
     """
     rows, columns = (compute_zoom_taps(length, *extent, planes.device)
                      for length, extent in zip(planes.shape[-2:], extents, strict=True))

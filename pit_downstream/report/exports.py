@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.path_checks import resolve_inside, require_writable_file, require_writable_folder, write_atomic
+from pit_downstream.utils.path_checks import (
+    require_writable_file,
+    require_writable_folder,
+    resolve_inside,
+    write_atomic,
+)
 from pit_downstream.report import plot_style as drawing
 from pit_downstream.report.page import interval
 from pit_downstream.report.parts import MISSING, Cell, Figure, Report, Section, Sheet

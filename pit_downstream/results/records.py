@@ -24,16 +24,16 @@ _VISIBLE = ('num_classes', 'img_size')  # arguments that the shapes of the tenso
 
 _log = logging.getLogger(__name__)
 
-CONTENT = 'content'  # metric of a record whose `place` is the digest of the images measured under its condition
+CONTENT = 'content'  # prefix of the metric of a record of the images under its condition: "content(digest='...')"
 
-Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric[, place])
+Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric[, layer])
 
 
 @dataclass(frozen=True)
 class Record:
     """The `value` of `metric` of `model` on `dataset` under `condition`, over `count` samples.
 
-    `model`, `dataset` and `condition` are Spec texts. `value` is a fraction, never a percentage. `place` is the layer
+    `model`, `dataset` and `condition` are Spec texts. `value` is a fraction, never a percentage. `layer` is the layer
     of a per-layer metric ('stage2.block4'), '' for other metrics.
     """
 
@@ -44,11 +44,11 @@ class Record:
     value: float
     count: int
     seed: int
-    place: str = ''
+    layer: str = ''
 
     @property
     def key(self) -> tuple[str, str, str]:
-        return self.condition, self.metric, self.place
+        return self.condition, self.metric, self.layer
 
     @property
     def identity(self) -> tuple[str, str, int, str, str, str]:
@@ -71,8 +71,8 @@ def get_model_key(model: str) -> str:
     kwargs = {**dict(spec.kwargs), 'weights': digest}
     if ':' in spec.name:  # the arguments of a function may mean anything
         return str(Spec.of(spec.name, **kwargs))
-    kept = {key: value for key, value in kwargs.items() if key not in _VISIBLE}
-    return str(Spec.of(spec.name.partition('.')[0], **kept))  # timm's tag, after the dot, names weights
+    rest = {key: value for key, value in kwargs.items() if key not in _VISIBLE}
+    return str(Spec.of(spec.name.partition('.')[0], **rest))  # timm's tag, after the dot, names weights
 
 
 def get_weights_label(model: str) -> str:
@@ -83,8 +83,13 @@ def get_weights_label(model: str) -> str:
 
 def _extract_digest(model: str) -> str:
     """Return '@' and the 16 digits of the weights' digest, '' for a name without a digest."""
-    found = _QUOTED_DIGEST.search(model) and _DIGEST.search(str(Spec.parse(model).get('weights')))
-    return found[0] if found else ''
+    match = _QUOTED_DIGEST.search(model) and _DIGEST.search(str(Spec.parse(model).get('weights')))
+    return match[0] if match else ''
+
+
+def is_content(record: Record) -> bool:
+    """Return whether a record is of the images under its condition, not of a metric."""
+    return record.metric.startswith(f'{CONTENT}(')
 
 
 class MissingMeasurement(InputError):
@@ -100,7 +105,7 @@ class MissingMeasurement(InputError):
 
 
 class Table:
-    """Records of one model on one dataset, by (condition, metric) or (condition, metric, place)."""
+    """Records of one model on one dataset, by (condition, metric) or (condition, metric, layer)."""
 
     def __init__(self, model: str, dataset: str, records: Iterable[Record] = ()):
         self.model, self.dataset = model, dataset
@@ -183,7 +188,7 @@ class ResultStore:
     def table(self, model: str, dataset: str, *, seed: int | None = None) -> Table:
         """Return the table of one model on one dataset. `seed` is required if there are records of several seeds."""
         wanted = get_model_key(model), dataset
-        located = [(place, record) for place, record in self.locate_records()
+        located = [(location, record) for location, record in self.locate_records()
                    if (get_model_key(record.model), record.dataset) == wanted and seed in (None, record.seed)]
         seeds = sorted({record.seed for _, record in located})
         if len(seeds) > 1:
@@ -204,23 +209,23 @@ def merge_records(located: Iterable[tuple[str, Record]], *,
     """Return one record per identity, the first if there are several.
 
     Values that differ by less than `TOLERANCE` are treated as rounding and counted in a warning. `located` has pairs
-    (location, record) as from ResultStore.located. `key` returns the identity of a record.
+    (location, record) as from ResultStore.locate_records. `key` returns the identity of a record.
 
     Raises:
         InputError: Two values of one identity differ by more, or have different sample counts.
     """
     first: dict[tuple, tuple[str, Record]] = {}
     rounded = []
-    for place, record in located:
-        before, kept = first.setdefault(key(record), (place, record))
-        if (kept.value, kept.count) == (record.value, record.count):
+    for location, record in located:
+        first_location, first_record = first.setdefault(key(record), (location, record))
+        if (first_record.value, first_record.count) == (record.value, record.count):
             continue
-        if kept.count != record.count or not math.isclose(kept.value, record.value, rel_tol=TOLERANCE):
+        if first_record.count != record.count or not math.isclose(first_record.value, record.value, rel_tol=TOLERANCE):
+            values = ' and '.join(f'{entry.value} ({entry.count} samples{where and f", {where}"})' for where, entry in
+                                  ((first_location, first_record), (location, record)))
             raise InputError(f'expected one value of {record.metric} of {record.model} on {record.dataset} under '
-                             f'{record.condition}, got {kept.value} ({kept.count} samples{before and f", {before}"}) '
-                             f'and {record.value} ({record.count} samples{place and f", {place}"}); remove one of the '
-                             'lines')
-        rounded.append(place)
+                             f'{record.condition}, got {values}; remove one of the lines')
+        rounded.append(location)
     if rounded:
         _log.warning('%d numbers have a second value that differs in its last digits; the first counts: %s%s',
                      len(rounded), '; '.join(rounded[:3]), '; ...' if len(rounded) > 3 else '')
@@ -236,8 +241,8 @@ def validate_record(record: Record) -> Record:
     """
     for field in fields(Record):
         value = getattr(record, field.name)
-        kind: Any = (int, float) if field.type is float else field.type
-        if not isinstance(value, kind):
+        expected: Any = (int, float) if field.type is float else field.type
+        if not isinstance(value, expected):
             raise TypeError(f'expected {field.type} as {field.name}, got {quote(value)}')
     if not math.isfinite(record.value):
         raise InputError(f'expected a finite number, got {record.value} as {record.metric} of {record.model} under '
@@ -246,19 +251,19 @@ def validate_record(record: Record) -> Record:
 
 
 def split_metric(name: str) -> tuple[str, str]:
-    """Split 'similarity@stage2.block4' into ('similarity', 'stage2.block4'). Without '@' the place is ''."""
-    metric, _, place = name.partition('@')
-    return metric, place
+    """Split 'similarity@stage2.block4' into ('similarity', 'stage2.block4'). Without '@' the layer is ''."""
+    metric, _, layer = name.partition('@')
+    return metric, layer
 
 
 def make_records(values: Mapping[str, float], *, model: str, dataset: str, condition: Condition, count: int, seed: int
                ) -> list[Record]:
     """Convert the values of a Metric to records."""
     named = ((*split_metric(name), float(value)) for name, value in values.items())
-    return [Record(model, dataset, str(condition), metric, value, count, seed, place)
-            for metric, place, value in named]
+    return [Record(model, dataset, str(condition), metric, value, count, seed, layer)
+            for metric, layer, value in named]
 
 
 def _complete_key(key: Key) -> tuple[str, str, str]:
-    condition, metric, *place = key
-    return str(condition), metric, place[0] if place else ''
+    condition, metric, *layer = key
+    return str(condition), metric, layer[0] if layer else ''

@@ -17,8 +17,8 @@ Given = TypeVar('Given')  # type of the object, which may be narrower than the r
 class Entry(Generic[T]):
     """A registered object with its metadata (group, strengths, source ...)."""
 
-    thing: T
-    about: Mapping[str, Any] = field(default_factory=dict)
+    value: T
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Registry(Generic[T]):
@@ -28,16 +28,16 @@ class Registry(Generic[T]):
         self.noun = noun
         self._entries: dict[str, Entry[T]] = {}
 
-    def register(self, name: str, **about: Any) -> Callable[[Given], Given]:
+    def register(self, name: str, **metadata: Any) -> Callable[[Given], Given]:
         """Return a decorator that registers an object under `name` and returns it unchanged."""
-        def keep(thing: Given) -> Given:
+        def add(value: Given) -> Given:
             if name in self._entries:
                 raise InputError(f'there is a {self.noun} named {quote(name)} already; choose another name')
-            self._entries[name] = Entry(cast(T, thing), MappingProxyType(about))
-            return thing
-        return keep
+            self._entries[name] = Entry(cast(T, value), MappingProxyType(metadata))
+            return value
+        return add
 
-    def entry(self, name: str) -> Entry[T]:
+    def get_entry(self, name: str) -> Entry[T]:
         if name not in self._entries:
             near = get_close_matches(name, self._entries)
             hint = f'did you mean {", ".join(near)}?' if near else f'there are {", ".join(self._entries)}'
@@ -45,7 +45,7 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def __getitem__(self, name: str) -> T:
-        return self.entry(name).thing
+        return self.get_entry(name).value
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
