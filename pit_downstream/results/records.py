@@ -192,7 +192,7 @@ class ResultStore:
                    if (get_model_key(record.model), record.dataset) == wanted and seed in (None, record.seed)]
         seeds = sorted({record.seed for _, record in located})
         if len(seeds) > 1:
-            raise InputError(f'{self.path} holds {model} on {dataset} with the seeds {seeds}; choose one of them')
+            raise InputError(f'{self.path} contains {model} on {dataset} with the seeds {seeds}. Choose one of them')
         return Table(model, dataset, merge_records(located))
 
     def _parse(self, number: int, line: bytes) -> Record:
