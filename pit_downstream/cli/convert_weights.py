@@ -30,8 +30,8 @@ def make_parser() -> flags.ToolParser:
 def main(argv: Sequence[str] | None = None) -> None:
     with report_errors():
         args = make_parser().parse_args(argv)
-        from pit_downstream.utils.path_checks import require_file_to_write, write_atomic
-        require_file_to_write(args.output, '--output')
+        from pit_downstream.utils.path_checks import require_writable_file, write_atomic
+        require_writable_file(args.output, '--output')
         require_extra('train')
         import timm
         import torch
