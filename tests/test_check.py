@@ -1,4 +1,4 @@
-"""`python -m pit_downstream.check`: its words and exit codes, on a whole and on a crippled installation."""
+"""`python -m pit_downstream.check`: output and exit codes, for complete and incomplete installations."""
 import os
 import subprocess
 import sys
@@ -22,16 +22,16 @@ def run(tmp_path, *arguments, without=()):
     return subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
 
 
-def test_whole_installation(tmp_path):
-    came = run(tmp_path, '-m', 'pit_downstream.check')
-    assert came.returncode == 0, came.stdout + came.stderr
-    lines = came.stdout.splitlines()
+def test_complete_installation(tmp_path):
+    done = run(tmp_path, '-m', 'pit_downstream.check')
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
     assert all(line.startswith('ok    ') and line[24] != ' ' and line[22:24] == '  ' for line in lines)
     assert [line[6:22].strip() for line in lines] == [
-        'python', *check.CORE, *check.MM, 'device', 'mm stack', 'checkpoint', 'refusal', 'nms', 'roi_align']
-    assert f'ok    {"torch":16}  torch {torch.__version__.partition("+")[0]}' in came.stdout
-    assert 'operators of mmcv: ' in came.stdout
-    assert came.stderr == ''
+        'python', *check.CORE, *check.MM, 'device', 'mmdet.models', 'checkpoint', 'safe loading', 'nms', 'roi_align']
+    assert f'ok    {"torch":16}  torch {torch.__version__.partition("+")[0]}' in done.stdout
+    assert 'operators of mmcv: ' in done.stdout
+    assert done.stderr == ''
 
 
 @pytest.mark.parametrize('without, fix', [
@@ -40,22 +40,22 @@ def test_whole_installation(tmp_path):
     (('pkg_resources',), "pip install 'setuptools<81'"),
 ])
 def test_missing_package(tmp_path, without, fix):
-    came = run(tmp_path, '-m', 'pit_downstream.check', without=without)
-    assert came.returncode == 1
+    done = run(tmp_path, '-m', 'pit_downstream.check', without=without)
+    assert done.returncode == 1
     for name in without:
-        assert f'FAIL  {name:16}  not installed\n{"":24}{fix}\n' in came.stdout
-    assert came.stdout.count('FAIL') == len(without)
-    assert 'Traceback' not in came.stdout + came.stderr
+        assert f'FAIL  {name:16}  not installed\n{"":24}{fix}\n' in done.stdout
+    assert done.stdout.count('FAIL') == len(without)
+    assert 'Traceback' not in done.stdout + done.stderr
 
 
 def test_import_of_det_without_mmdet_reports_the_pip_command(tmp_path):
-    came = run(tmp_path, '-c', 'import pit_downstream.det', without=('mmdet', 'mmcv'))
-    assert came.stderr.splitlines()[-1] == (
+    done = run(tmp_path, '-c', 'import pit_downstream.det', without=('mmdet', 'mmcv'))
+    assert done.stderr.splitlines()[-1] == (
         "pit_downstream.utils.extras.MissingExtraError: Modules of the extra 'det' are not installed: mmcv, mmdet. "
         "Run pip install 'pit_downstream[det]'.")
 
 
-def test_versions_that_mmdet_refuses(monkeypatch):
+def test_versions_that_mmdet_rejects(monkeypatch):
     def refuse(name, *_):
         if name == 'mmdet':
             raise AssertionError('MMCV==2.2.0 is used but incompatible.')
@@ -69,7 +69,7 @@ def test_versions_that_mmdet_refuses(monkeypatch):
 
 
 def failures():
-    return {finding.subject: finding.fix for finding in check.findings() if finding.fix}
+    return {finding.subject: finding.fix for finding in check.run_checks() if finding.fix}
 
 
 def test_wrong_operator_fails(monkeypatch, capsys):
@@ -83,19 +83,19 @@ def test_wrong_operator_fails(monkeypatch, capsys):
     assert 'FAIL  nms' in capsys.readouterr().out
 
 
-def test_careless_loading_fails(monkeypatch):
+def test_unsafe_loading_fails(monkeypatch):
     monkeypatch.setattr(checkpoint, 'load', lambda path, map_location=None: torch.load(path, weights_only=False))
     assert failures() == {
-        'refusal': 'code in a checkpoint was run; load no files that you did not write, and report this'}
+        'safe loading': 'code in a checkpoint was executed; load only files that you trust, and report this'}
 
 
 def test_package_without_a_distribution():
-    assert check._package('json') == check.Finding('json', 'version unknown, pip did not install it')
+    assert check._check_package('json') == check.Finding('json', 'version unknown, pip did not install it')
 
 
 def test_two_distributions_of_one_package_fail(monkeypatch):
     monkeypatch.setattr(check.metadata, 'packages_distributions', lambda: {'mmcv': ['mmcv-lite', 'numpy']})
-    finding = check._package('mmcv')
+    finding = check._check_package('mmcv')
     assert 'mmcv-lite 2' in finding.detail and ' and numpy ' in finding.detail
-    assert finding.fix == ('these lie in one folder and overwrite each other; '
+    assert finding.fix == ('these are in one folder and overwrite each other; '
                             'pip uninstall mmcv-lite numpy, then install one of them')
