@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Attention as TimmAttention
@@ -64,7 +65,7 @@ def trace_attention(model: nn.Module) -> Iterator[Trace]:
         yield trace
 
 
-def _find_trunk(model: nn.Module) -> nn.Module:
+def _find_trunk(model: nn.Module) -> Any:
     """Return the module with the stem and the blocks: `model` itself or its first such submodule."""
     for module in model.modules():
         if hasattr(module, 'patch_embed') and (hasattr(module, 'transformers') or hasattr(module, 'blocks')):
@@ -73,7 +74,7 @@ def _find_trunk(model: nn.Module) -> nn.Module:
                      'patches and transformer blocks')
 
 
-def _blocks(trunk: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _blocks(trunk: Any) -> Iterator[tuple[str, Any]]:
     """Yield (place, block), numbered from 1."""
     if hasattr(trunk, 'transformers'):
         for i, stage in enumerate(trunk.transformers, start=1):
@@ -82,7 +83,7 @@ def _blocks(trunk: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield from ((f'block{i}', block) for i, block in enumerate(trunk.blocks, start=1))
 
 
-def _require_tap(block: nn.Module, place: str) -> None:
+def _require_tap(block: Any, place: str) -> None:
     attention = getattr(block, 'attn', None)
     cls = type(attention)
     if not hasattr(attention, 'tap') and cls is not TimmAttention:
@@ -93,7 +94,7 @@ def _require_tap(block: nn.Module, place: str) -> None:
 
 
 @contextmanager
-def _open(block: nn.Module, place: str, trace: Trace) -> Iterator[None]:
+def _open(block: Any, place: str, trace: Trace) -> Iterator[None]:
     def keep(maps: dict[str, Tensor]) -> None:
         for kind, one in maps.items():
             trace.maps.setdefault(kind, {})[place] = one
@@ -137,7 +138,7 @@ def _timm_map(attention: TimmAttention, tokens: Tensor, attn_mask: Tensor | None
         return (attention.scale * q.to(dtype) @ k.to(dtype).mT).softmax(-1)
 
 
-def _grid_hooks(trunk: nn.Module, trace: Trace) -> Iterator[torch.utils.hooks.RemovableHandle]:
+def _grid_hooks(trunk: Any, trace: Trace) -> Iterator[torch.utils.hooks.RemovableHandle]:
     """Register hooks that record the grid of every block: from PiT's stage outputs, otherwise from the stem."""
     if hasattr(trunk, 'transformers'):
         for i, stage in enumerate(trunk.transformers, start=1):
@@ -150,12 +151,14 @@ def _grid_hooks(trunk: nn.Module, trace: Trace) -> Iterator[torch.utils.hooks.Re
             lambda stem, args, out: trace.grids.update(dict.fromkeys(places, _stem_grid(stem, args[0], out))))
 
 
-def _stem_grid(stem: nn.Module, images: Tensor, out: Tensor) -> tuple[int, int]:
+def _stem_grid(stem: Any, images: Tensor, out: Tensor) -> tuple[int, int]:
     """Return the grid of the stem. timm's output may be (B, N, D) or channels-last, ours is (B, D, h, w)."""
     if hasattr(stem, 'dynamic_feat_size'):
-        return tuple(stem.dynamic_feat_size(_size(images)))
+        height, width = stem.dynamic_feat_size(_size(images))
+        return height, width
     return _size(out)
 
 
 def _size(grid: Tensor) -> tuple[int, int]:
-    return tuple(grid.shape[-2:])
+    height, width = grid.shape[-2:]
+    return height, width

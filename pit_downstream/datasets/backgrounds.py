@@ -90,6 +90,7 @@ def list_class_folders(folder: Path) -> list[str]:
 class Challenge(Shift):
     """Foregrounds (`samples`) to paste on each of `backgrounds`. masks: folder of the foreground masks."""
 
+    samples: ImageFolderSamples
     masks: Path = Path()
     backgrounds: ImageFolderSamples | None = None
 

@@ -106,7 +106,7 @@ class View:
     @property
     def words(self) -> dict[str, int | str]:
         """Return the entries of this view in the name of a dataset."""
-        words = {'border': self.border} if self.border else {}
+        words: dict[str, int | str] = {'border': self.border} if self.border else {}
         if self.size is None:
             return {**words, 'view': 'native'}
         words['size'] = self.size
@@ -149,7 +149,7 @@ def upright(picture: Image.Image) -> Image.Image:
     exif = Image.Exif()
     try:
         exif.load(picture.info.get('exif', b''))
-        turn = _TURNS.get(exif.get(ExifTags.Base.Orientation))
+        turn = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
     except (SyntaxError, ValueError, TypeError, LookupError, OSError, struct.error):
         return picture
     if turn is None:
@@ -240,7 +240,7 @@ class ImageNetCFolders:
                  clean: ImageFolderSamples | None = None):
         sizes = {str(condition): len(samples) for condition, samples in folders.items()}
         if len(set(sizes.values())) != 1:
-            few = min(sizes, key=sizes.get)
+            few = min(sizes, key=sizes.__getitem__)
             raise InputError(f'expected equally many images under every condition, got {sizes[few]} under {few} and '
                              f'{max(sizes.values())} elsewhere; complete the folder')
         any_folder = next(iter(folders.values()))

@@ -31,7 +31,8 @@ class CachedSamples:
         self.ids, self.targets = samples.ids, samples.targets
         self._shape = (len(samples), 3, samples.view.size, samples.view.size)
         self._path = Path(folder) / f'{hash_text(samples.name)}.images'
-        self._images = self._sums = None
+        self._images: np.ndarray | None = None
+        self._sums: np.ndarray | None = None
         _allocate(self._path, int(np.prod(self._shape)))
         _allocate(self._path.with_suffix('.crc32'), 4 * len(samples))
 
@@ -39,7 +40,7 @@ class CachedSamples:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> Sample:
-        if self._images is None:
+        if self._images is None or self._sums is None:
             self._images = np.memmap(self._path, np.uint8, 'r+', shape=self._shape)
             self._sums = np.memmap(self._path.with_suffix('.crc32'), np.uint32, 'r+')
         if self._sums[index]:
@@ -101,4 +102,4 @@ def _append_zeros(file: int, size: int) -> None:
 
 def _sum(image: np.ndarray) -> int:
     """Return a nonzero checksum. 0 marks a missing image."""
-    return zlib.crc32(image) or 1
+    return zlib.crc32(image.data) or 1

@@ -185,7 +185,7 @@ def _check_annotations(file: AnnotationFile, path: str | Path, images: dict[int 
         if masks:
             _check_segmentation(file, path, where, entry, images[entry['image_id']])
         area = entry.get('area')
-        if type(area) not in (int, float) or not 0 <= area < math.inf:
+        if not isinstance(area, (int, float)) or isinstance(area, bool) or not 0 <= area < math.inf:
             entry['area'] = _area(entry)
             file.repairs['area computed from the polygons or the box'] += 1
         if _is_left_out(entry, images[entry['image_id']]):

@@ -98,8 +98,8 @@ def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: 
     radius = uniform(rng, 0.17, 0.42) * size
     cutout = _cutout(label, radius, ground, rng)
     slack = 0.55 * size - radius
-    place = tuple(int(size / 2 + uniform(rng, -slack, slack)) for _ in 'yx')
-    _put(canvas, cutout, place)
+    row, column = (int(size / 2 + uniform(rng, -slack, slack)) for _ in 'yx')
+    _put(canvas, cutout, (row, column))
     return _finish(canvas, contrast, rng), label
 
 
@@ -163,7 +163,7 @@ def _rim(ground: list[Color], rng: np.random.Generator) -> tuple[float, float]:
     return strength, 0.0 if red + green + blue > 1.35 else 1.0
 
 
-def _overlap(window: int, place: tuple[int, int], size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _overlap(window: int, place: tuple[int, int], size: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Return the overlap of the image and a window centered at `place` (row, column), as slices of both."""
     starts = [middle - window // 2 for middle in place]
     inside = [(max(start, 0), min(start + window, size)) for start in starts]

@@ -126,7 +126,8 @@ def _replace(drawn: Path, root: Path, old: Parameters, new: Parameters) -> None:
 
 
 def _write_detection(root: Path, split: str, parameters: Parameters) -> None:
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for index in range(parameters[split]):
         scene = draw_scene(parameters['seed'], split, index, size=parameters['size'], contrast=parameters['contrast'])
         _save(scene.image, root / _scene_file(split, index))

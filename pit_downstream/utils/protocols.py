@@ -1,16 +1,19 @@
 """Interfaces between packages: samples, batches, outputs, and protocols for rngs, predictors and metrics.
 
-Core does not import torch, so `Tensor` is Any. Shapes and dtypes are in the docstrings.
+The annotations name torch's types, but the module does not import torch. Shapes and dtypes are in the docstrings.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pit_downstream.utils.errors import InputError
 
-Tensor = Any  # torch.Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Batch:
     valid: Tensor
     samples: tuple[Sample, ...]
 
-    def part(self, rows: Sequence[int]) -> 'Batch':
+    def part(self, rows: Sequence[int]) -> Batch:
         """Return the images with the indices `rows`, in that order."""
         rows = list(rows)
         return Batch(self.images[rows], self.valid[rows], tuple(self.samples[row] for row in rows))
