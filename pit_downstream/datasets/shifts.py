@@ -133,7 +133,7 @@ def load_shifts(folders: Mapping[str, str | None], *, view: View, clean: CleanRe
     custom = [name for name in folders if is_custom(name)]
     if custom and clean is None:
         raise InputError(f'{custom[0]} needs clean images, got none. Pass their folder with --data DIR.')
-    shifts = {name: load_custom_shift(name, folder, clean, view=view) if is_custom(name) and folder and clean is not None
+    shifts = {name: load_custom_shift(name, folder, clean, view=view) if is_custom(name) and folder and clean
               else registry[name](folder, view=view) for name, folder in folders.items()}
     for name, shift in shifts.items():
         if shift.samples is None:

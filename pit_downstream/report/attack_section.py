@@ -27,7 +27,7 @@ def attacked(condition: Condition) -> bool:
 
 def white_box(condition: Condition) -> bool:
     """Return whether the condition attacks the measured model itself."""
-    return attacked(condition) and condition.attack.name != TRANSFER
+    return condition.attack is not None and condition.attack.name != TRANSFER
 
 
 @SECTIONS.register('attacks')
@@ -147,8 +147,8 @@ def _start(one: ModelResults, rest: Condition, argument: str) -> Curve:
 def _worst_curves(worst: Mapping[Condition, Rate]) -> dict[Condition, Curve]:
     found: dict[Condition, Curve] = {}
     for condition, rate in worst.items():
-        epsilon = condition.attack.get('epsilon')
-        if isinstance(epsilon, (int, float, Fraction)):
+        epsilon = condition.attack.get('epsilon') if condition.attack else None
+        if condition.attack and isinstance(epsilon, (int, float, Fraction)):
             rest = Condition(condition.corruption, condition.attack.without('epsilon'))
             found.setdefault(rest, []).append((float(epsilon), rate))
     return {rest: sorted(points, key=lambda point: point[0]) for rest, points in found.items() if len(points) > 1}
@@ -164,14 +164,15 @@ def _curve(measured: Measured, group: Group, rest: Condition, argument: str, ser
                             xlabel=axis(argument, xs), ticks=ticks(xs))
     points = tuple({'model': one.label, 'attack': str(rest), argument: x, 'value': rate.value, 'low': rate.low,
                     'high': rate.high} for one, points in series.items() for x, rate in points)
-    under = 'in the worst case' if rest.attack.name == WORST else f'under {attack}'
+    under = 'in the worst case' if rest.attack and rest.attack.name == WORST else f'under {attack}'
     return Figure(name, f'Accuracy {under} ({said.partition(", ")[2]}) on {group.name}, over {argument}, with 95 % '
                   f'intervals (Wilson). {sources(list(series))}', drawing, points)
 
 
 def _size(condition: Condition) -> Condition:
     """Return the worst-case condition of attacks with this norm and epsilon."""
-    size = {key: value for key, value in condition.attack.kwargs if key in adversarial.THREAT_ARGUMENTS}
+    kwargs = condition.attack.kwargs if condition.attack else ()
+    size = {key: value for key, value in kwargs if key in adversarial.THREAT_ARGUMENTS}
     return Condition(condition.corruption, Spec.of(WORST, **size))
 
 

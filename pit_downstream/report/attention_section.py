@@ -72,8 +72,9 @@ def _values(one: ModelResults, metric: str) -> dict[str, float]:
 
 
 def _pairs(one: ModelResults, kind: str) -> dict[tuple[_Layer, _Layer], float]:
-    return {tuple(map(_Layer.of, layer.split(':'))): value for layer, value in
-            _values(one, f'{kind}_similarity').items() if ':' in layer}
+    return {(_Layer.of(first), _Layer.of(second)): value
+            for (first, colon, second), value in ((layer.partition(':'), value) for layer, value in
+                                                  _values(one, f'{kind}_similarity').items()) if colon}
 
 
 def _similarities(one: ModelResults, short: str) -> Iterable[Figure]:

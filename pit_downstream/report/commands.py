@@ -106,8 +106,8 @@ def _is_classifier(given: Flags, model: str) -> bool:
         known = Spec.parse(asked)
     except ValueError:
         return False
-    label, weights = get_weights_label(model), str((given.get('--weights')
-                                                    or [known.get('weights') or 'pretrained'])[-1])
+    label = get_weights_label(model)
+    weights = (given.get('--weights') or [str(known.get('weights') or 'pretrained')])[-1]
     fits = _is_published(label) or not label if weights == 'pretrained' else Path(weights).name == label
     return (known.name in (spec.name, label) and fits
             and all(spec.get(key) == value for key, value in known.kwargs if key != 'weights'))

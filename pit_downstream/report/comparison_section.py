@@ -78,10 +78,10 @@ def _of_corruptions(grid: Grid, base: ModelResults, other: ModelResults) -> Iter
         keys = [(imagenet_c.make_condition(name, severity, **grid.variant), ERROR)
                 for name in names for severity in SEVERITIES]
         if all(key in one.table for one in (base, other) for key in keys):
-            means = [1 - math.fsum(one.table[key] for key in keys) / len(keys) for one in (base, other)]
-            ends = [imagenet_c.compute_mean_accuracy_interval(one.table, names, SEVERITIES, **grid.variant)
-                    for one in (base, other)]
-            yield Compared(title + grid.said, *means, compare_intervals(*ends, means[1] - means[0]))
+            first, second = (1 - math.fsum(one.table[key] for key in keys) / len(keys) for one in (base, other))
+            before, after = (imagenet_c.compute_mean_accuracy_interval(one.table, names, SEVERITIES, **grid.variant)
+                             for one in (base, other))
+            yield Compared(title + grid.said, first, second, compare_intervals(before, after, second - first))
 
 
 def _shown(group: Group, base: ModelResults, other: ModelResults, rows: Sequence[Compared], name: str) -> list[Part]:

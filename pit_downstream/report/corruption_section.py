@@ -58,12 +58,13 @@ def _errors(grid: Grid) -> Sheet:
         for name in grid.names:
             keys = [(imagenet_c.make_condition(name, severity, **grid.variant), ERROR) for severity in SEVERITIES]
             records = [one.table.record(key) if key in one.table else None for key in keys]
-            mean = None if None in records else math.fsum(record.value for record in records) / len(records)
+            held = [record for record in records if record is not None]
+            mean = math.fsum(record.value for record in held) / len(held) if len(held) == len(keys) else None
             rows.append((one.cell, words(readable(name)), *(
                 missing() if record is None
                 else percent(record.value, compute_wilson_interval(record.value, record.count))
                 for record in records), percent(mean),
-                whole(min(record.count for record in records if record is not None)) if any(records) else missing()))
+                whole(min(record.count for record in held)) if held else missing()))
     caption = (f'Top-1 error{grid.said} on {grid.name}, in per cent with 95 % intervals (Wilson); n: images. The mean '
                f'over the severities is there only where all five were measured. {sources(grid.ones)}')
     columns = ('model', 'corruption', *(f'severity {severity}' for severity in SEVERITIES), 'mean', 'n')
@@ -130,8 +131,8 @@ def _mce(one: ModelResults, base: ModelResults | None, variant: Variant) -> Cell
                            imagenet_c.compute_intervals(one.table, **variant)['mCE'])
     except MissingMeasurement:
         return missing()
-    ratios = [_ratio(one, base, name, variant) for name in imagenet_c.CORRUPTIONS]
-    return missing() if None in ratios else percent(math.fsum(ratio[0] for ratio in ratios) / len(ratios))
+    ratios = [ratio[0] for name in imagenet_c.CORRUPTIONS if (ratio := _ratio(one, base, name, variant))]
+    return percent(math.fsum(ratios) / len(ratios)) if len(ratios) == len(imagenet_c.CORRUPTIONS) else missing()
 
 
 def _gaps(measured: Measured, grid: Grid) -> Iterable[Gap]:

@@ -8,7 +8,7 @@ from pit_downstream.benchmarks import imagenet_c
 from pit_downstream.benchmarks.imagenet_c import SEVERITIES
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import Key
-from pit_downstream.utils.spec import Value, format_value
+from pit_downstream.utils.spec import Spec, Value, format_value
 from pit_downstream.report import plots as charts
 from pit_downstream.report.measured import Measured, ModelResults, sources
 from pit_downstream.report.names import dataset_label
@@ -35,9 +35,8 @@ class Grid:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Return the corruptions with a number in any of the tables, in the order of the benchmark."""
-        held = dict.fromkeys(condition.corruption.name for one in self.ones for condition in one.conditions()
-                             if corrupts(condition) and condition == imagenet_c.make_condition(
-                                 condition.corruption.name, condition.corruption.get('severity'), **self.variant))
+        held = dict.fromkeys(spec.name for one in self.ones for spec in severity_specs(one)
+                             if Condition(spec) in imagenet_c.list_conditions([spec.name], SEVERITIES, **self.variant))
         known = [name for name in (*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT) if name in held]
         return *known, *(name for name in held if name not in known)
 
@@ -63,12 +62,22 @@ def corrupts(condition: Condition) -> bool:
     return condition.attack is None and condition.corruption is not None and bool(condition.corruption.get('severity'))
 
 
+def _corruption(key: Key) -> Spec | None:
+    condition = key[0] if isinstance(key[0], Condition) else Condition.parse(key[0])
+    return condition.corruption
+
+
+def severity_specs(one: ModelResults) -> list[Spec]:
+    """Return the corruptions with a severity in a table, without an attack."""
+    return [condition.corruption for condition in one.conditions() if corrupts(condition) and condition.corruption]
+
+
 def variants(one: ModelResults) -> list[Variant]:
     """Return the corruption arguments of a table besides severity: {}, {'jpeg': 85}, {'variant': 'hendrycks'} ...
 
     Only three corruptions carry variant='hendrycks'. The others belong to both variants.
     """
-    specs = [condition.corruption for condition in one.conditions() if corrupts(condition)]
+    specs = severity_specs(one)
     found: list[Variant] = []
     for base in dict.fromkeys(spec.without('severity', 'variant').kwargs for spec in specs):
         here = [spec for spec in specs if spec.without('severity', 'variant').kwargs == base]
@@ -104,7 +113,8 @@ def heat(grid: Grid, one: ModelResults, metric: str, name: str, *, noun: str = '
 
 def what(one: ModelResults, keys: Sequence[Key], noun: str, therefore: str) -> str:
     """Describe a gap in words. keys: the missing measurements."""
-    names = list(dict.fromkeys('clean' if key[0] == CLEAN else key[0].corruption.name for key in keys))
+    specs = [_corruption(key) for key in keys]
+    names = list(dict.fromkeys(spec.name if spec else 'clean' for spec in specs))
     few = ', '.join(map(readable, names[:4])) + (f' and {len(names) - 4} more' if len(names) > 4 else '')
     return (f'{one.label} on {dataset_label(one.table.dataset)}: no {noun} under {len(keys)} '
             f'condition{"s" * (len(keys) > 1)} ({few}), hence {therefore}')
@@ -112,6 +122,6 @@ def what(one: ModelResults, keys: Sequence[Key], noun: str, therefore: str) -> s
 
 def choosing(keys: Sequence[Key]) -> list[str]:
     """Return the flags that select the corruptions and severities of `keys`."""
-    specs = [key[0].corruption for key in keys if key[0].corruption]
+    specs = [spec for key in keys if (spec := _corruption(key))]
     return ['--corruptions', *dict.fromkeys(spec.name for spec in specs), '--severities',
             *sorted({str(spec.get('severity')) for spec in specs})] if specs else []

@@ -61,20 +61,20 @@ def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) 
     Raises InputError for a missing path, and if there is nothing to report, a line cannot be read, or
     a number has two values.
     """
-    paths = list(map(Path, paths))
-    absent = [path for path in paths if not path.exists()]
+    given = [Path(path) for path in paths]
+    absent = [path for path in given if not path.exists()]
     if absent:
         raise InputError(f'expected results, logs or folders of them, found nothing at {absent[0]}; name what '
                          'is there')
     own = [Path(folder).resolve() for folder in apart_from]
-    files = [path for path in find(paths) if not set(own) & set(path.resolve().parents)]
+    files = [path for path in find(given) if not set(own) & set(path.resolve().parents)]
     summaries = {}
     for path in files:
         if path.suffix == '.json' and path.parent.name != 'vis_data':
-            content = _read_json(path, named=path in paths)
+            content = _read_json(path, named=path in given)
             if rows := _summary_rows(path, content):
                 summaries[path] = rows
-    speeds = {path: rows for path in files if path.suffix == '.csv' and (rows := _speed_rows(path))}
+    speeds = {path: table for path in files if path.suffix == '.csv' and (table := _speed_rows(path))}
     stores = [path for path in files if path.suffix == '.jsonl' and not path.name.startswith(('verdicts', 'runs'))]
     tables, sources = _tables({path: ResultStore(path).locate_records() for path in stores} | {
         path: [(f'record {number} of {path}', record) for number, record in enumerate(rows, 1)]
@@ -85,7 +85,7 @@ def read(paths: Iterable[str | Path], *, apart_from: Iterable[str | Path] = ()) 
         _grouped([path for path in files if path.suffix.lower() in PICTURES]))
     if not (kept.tables or kept.logs or kept.speeds or kept.pictures):
         raise InputError('expected records, logs, benchmarks or images in '
-                         f'{", ".join(map(str, paths)) or "no path"}, found none; name results.jsonl files, folders '
+                         f'{", ".join(map(str, given)) or "no path"}, found none; name results.jsonl files, folders '
                          'that hold them, or work dirs')
     return kept
 
@@ -151,7 +151,7 @@ def _record_rows(content: Any) -> Iterator[Record]:
         for row in content['records']:
             row = {**about, **row} if isinstance(row, dict) else {}
             if all(name in row for name in _FIELDS):
-                yield validate_record(Record(*(row[name] for name in _FIELDS), layer=row.get('layer', '')))
+                yield validate_record(Record(**{name: row[name] for name in _FIELDS}, layer=row.get('layer', '')))
     elif isinstance(content, (dict, list)):
         for inner in content.values() if isinstance(content, dict) else content:
             if isinstance(inner, (dict, list)):

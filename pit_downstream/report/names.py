@@ -32,11 +32,11 @@ def model_labels(models: Iterable[str]) -> dict[str, str]:
 def dataset_label(dataset: str) -> str:
     """Return a label such as 'cifar10/test, 100 of 2000 images' from a Spec."""
     spec = Spec.parse(dataset)
-    name = spec.name
-    if isinstance(spec.get('root'), str):
-        name = spec.get('root') if spec.name == 'folder' else f'{spec.name} {spec.get("root")}'
-    elif isinstance(spec.get('annotations'), str):
-        name = f'{spec.name} {Path(spec.get("annotations").partition("@")[0]).stem}'
+    name, root, annotations = spec.name, spec.get('root'), spec.get('annotations')
+    if isinstance(root, str):
+        name = root if spec.name == 'folder' else f'{spec.name} {root}'
+    elif isinstance(annotations, str):
+        name = f'{spec.name} {Path(annotations.partition("@")[0]).stem}'
     images, limit = spec.get('images'), spec.get('limit')
     plain = f'{limit or images} image{"s" * ((limit or images) != 1)}'
     count = f'{limit} of {images} images' if limit and images else plain

@@ -10,7 +10,7 @@ from pit_downstream.benchmarks.shifts import is_shift
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import MissingMeasurement
 from pit_downstream.utils.registry import SECTIONS
-from pit_downstream.utils.spec import format_value
+from pit_downstream.utils.spec import Spec, format_value
 from pit_downstream.report.attack_section import rate_cell, single_attacks, worst_cases
 from pit_downstream.report.commands import tool_name
 from pit_downstream.report.detection_section import kept_share
@@ -48,8 +48,8 @@ def provenance_section(measured: Measured) -> Section:
                   words(_command(run.argv))) for run in measured.kept.runs if run.argv)
     sheets = []
     if rows:
-        columns = ('model', 'in the records', 'data', 'seed', 'images', 'conditions', 'records', 'files')
-        sheets.append(Sheet('records', 'Models and datasets, with the names of the records.', columns, rows))
+        sheets.append(Sheet('records', 'Models and datasets, with the names of the records.', (
+            'model', 'in the records', 'data', 'seed', 'images', 'conditions', 'records', 'files'), rows))
     if runs:
         columns = ('started, UTC', 'device', 'commit', 'versions', 'command')
         sheets.append(Sheet('runs', 'The runs that measured it, from runs.jsonl beside the records.', columns, runs,
@@ -97,8 +97,8 @@ def _corrupted(one: ModelResults) -> list[Cell]:
     """Return the cells of the first complete corruption variant."""
     for variant in variants(one):
         try:
-            summary, ends = (take(one.table, **variant)
-                             for take in (imagenet_c.summarize, imagenet_c.compute_intervals))
+            summary = imagenet_c.summarize(one.table, **variant)
+            ends = imagenet_c.compute_intervals(one.table, **variant)
         except MissingMeasurement:
             continue
         return [percent(summary.get(name), ends.get(name)) for name in ('mean_accuracy', 'mCE', 'relative_mCE')]
@@ -114,7 +114,7 @@ def _quoted(worst: Mapping[Condition, Rate], single: Mapping[Condition, Rate]) -
     if not still:
         return MISSING, missing()
     sizes = {_size(condition): condition for condition in still}
-    largest = max(still, key=lambda condition: condition.attack)
+    largest = max(still)
     chosen = next((sizes[size] for size in USUAL if size in sizes), largest)
     if chosen in worst:
         return f'the worst case, {_size(chosen)}', rate_cell(worst[chosen])
@@ -123,7 +123,8 @@ def _quoted(worst: Mapping[Condition, Rate], single: Mapping[Condition, Rate]) -
 
 def _size(condition: Condition) -> str:
     """Return a label such as 'Linf 8/255', or 'patch' for a patch."""
-    norm, epsilon = condition.attack.get('norm', 'Linf'), condition.attack.get('epsilon')
+    attack = condition.attack or Spec('worst_case')
+    norm, epsilon = attack.get('norm', 'Linf'), attack.get('epsilon')
     return f'{norm} {format_value(epsilon)}' if epsilon is not None else str(norm)
 
 

@@ -117,18 +117,20 @@ def missing() -> Cell:
     return Cell(MISSING)
 
 
-def percent(value: float | None, interval: Sequence[float] | None = None) -> Cell:
+def percent(value: float | None, interval: Sequence[float | None] | None = None) -> Cell:
     """Format a fraction as a percentage with one decimal; '–' for None."""
     if value is None:
         return missing()
-    return Cell(_minus(f'{100 * value:.1f}'), value, *(interval or (None, None)))
+    low, high = interval or (None, None)
+    return Cell(_minus(f'{100 * value:.1f}'), value, low, high)
 
 
-def points(value: float | None, interval: Sequence[float] | None = None) -> Cell:
+def points(value: float | None, interval: Sequence[float | None] | None = None) -> Cell:
     """Format a difference of fractions in percentage points, with its sign."""
     if value is None:
         return missing()
-    return Cell(_minus(f'{100 * value:+.1f}').replace('+0.0', '0.0'), value, *(interval or (None, None)))
+    low, high = interval or (None, None)
+    return Cell(_minus(f'{100 * value:+.1f}').replace('+0.0', '0.0'), value, low, high)
 
 
 def number(value: float | None, digits: int = 3) -> Cell:

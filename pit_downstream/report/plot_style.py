@@ -20,14 +20,15 @@ MARKERS = 'osD^vPX*'
 _VARIABLES = {INK: 'ink', MUTED: 'muted', GRID: 'grid', PAPER: 'paper',
               **{hue: f's{index}' for index, hue in enumerate(SERIES)}}
 WIDTH = 3.9  # figure width in inches; 72 page units per inch
-_STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'pit_downstream', 'font.family': 'DejaVu Sans', 'font.size': 9,
-          'text.color': INK, 'axes.edgecolor': GRID, 'axes.labelcolor': MUTED, 'axes.titlecolor': INK,
-          'axes.titlesize': 9.5, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left', 'axes.labelsize': 8.5,
-          'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'axes.axisbelow': True,
-          'grid.color': GRID, 'grid.linewidth': .7, 'xtick.color': MUTED, 'ytick.color': MUTED, 'xtick.labelsize': 8,
-          'ytick.labelsize': 8, 'xtick.major.size': 0, 'ytick.major.size': 0, 'xtick.minor.size': 0,
-          'ytick.minor.size': 0, 'lines.linewidth': 1.6, 'lines.markersize': 4, 'legend.frameon': False,
-          'legend.fontsize': 8, 'figure.facecolor': 'white'}
+_STYLE: dict[Any, Any] = {
+    'svg.fonttype': 'none', 'svg.hashsalt': 'pit_downstream', 'font.family': 'DejaVu Sans', 'font.size': 9,
+    'text.color': INK, 'axes.edgecolor': GRID, 'axes.labelcolor': MUTED, 'axes.titlecolor': INK,
+    'axes.titlesize': 9.5, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left', 'axes.labelsize': 8.5,
+    'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'axes.axisbelow': True,
+    'grid.color': GRID, 'grid.linewidth': .7, 'xtick.color': MUTED, 'ytick.color': MUTED, 'xtick.labelsize': 8,
+    'ytick.labelsize': 8, 'xtick.major.size': 0, 'ytick.major.size': 0, 'xtick.minor.size': 0,
+    'ytick.minor.size': 0, 'lines.linewidth': 1.6, 'lines.markersize': 4, 'legend.frameon': False,
+    'legend.fontsize': 8, 'figure.facecolor': 'white'}
 
 
 def color(number: int) -> str:

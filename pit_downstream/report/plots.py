@@ -1,7 +1,7 @@
 """Chart types: heat maps, bars, curves, forest plots, and pairs of dots."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pit_downstream.report.plot_style import COLD, HEAT, INK, MARKERS, MUTED, PAPER, canvas, color, styled
 
@@ -26,7 +26,7 @@ def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Map
         for column in range(len(columns)):
             value = cells.get((row, column))
             depth = 0. if value is None else min(1., abs(value) / high)
-            if depth:
+            if value and depth:
                 axes.add_patch(Rectangle((column - .5, row - .5), 1, 1, facecolor=COLD if value < 0 else HEAT,
                                          alpha=round(depth, 3), linewidth=0))
             if shown:
@@ -126,7 +126,7 @@ def pairs(title: str, rows: Sequence[str], values: Mapping[int, tuple[float | No
     return figure
 
 
-def _bare(axes: 'Axes', which: str) -> None:
+def _bare(axes: 'Axes', which: Literal['both', 'x', 'y']) -> None:
     """Hide the grid lines and the frame along categories."""
     axes.grid(False, axis=which)
     for side in ('left', 'bottom'):

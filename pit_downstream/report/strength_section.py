@@ -31,9 +31,10 @@ def _figures(measured: Measured, group: Group) -> Iterator[Figure]:
     lines: dict[tuple[Spec, str], dict[ModelResults, list[tuple[float, Rate]]]] = {}
     for one in group.ones:
         for condition in filter(by_strength, one.conditions(ERROR)):
-            for name, value in condition.corruption.kwargs:
+            corruption = condition.corruption or Spec('clean')
+            for name, value in corruption.kwargs:
                 if isinstance(value, (int, float, Fraction)) and not isinstance(value, bool):
-                    line = lines.setdefault((condition.corruption.without(name), name), {}).setdefault(one, [])
+                    line = lines.setdefault((corruption.without(name), name), {}).setdefault(one, [])
                     line.append((float(value), adversarial.get_accuracy(one.table, condition)))
     varying = {what: series for what, series in lines.items() if any(len(line) > 1 for line in series.values())}
     for index, ((rest, name), series) in enumerate(varying.items(), 1):

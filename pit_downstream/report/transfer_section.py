@@ -45,13 +45,12 @@ def transferred(condition: Condition) -> bool:
 
 def _attacks(group: Group) -> list[Spec]:
     """Return the transferred attacks as attacks on their source models."""
-    return list(dict.fromkeys(_made(condition) for one in group.ones for condition in one.conditions(ERROR)
-                              if transferred(condition)))
+    return list(dict.fromkeys(_made(condition.attack) for one in group.ones for condition in one.conditions(ERROR)
+                              if transferred(condition) and condition.attack))
 
 
-def _made(condition: Condition) -> Spec:
+def _made(attack: Spec) -> Spec:
     """Return the attack on the source: transfer(attack='pgd', source=..., steps=10) gives pgd(steps=10)."""
-    attack = condition.attack
     return Spec.of(str(attack.get('attack')), **dict(attack.without('attack', 'source').kwargs))
 
 
@@ -61,9 +60,9 @@ def _cells(measured: Measured, group: Group, spec: Spec) -> tuple[Cells, dict[st
     models: dict[str, str] = {}
     for one in group.ones:
         for condition in one.conditions(ERROR):
-            own = condition == Condition(None, spec)
-            if own or transferred(condition) and _made(condition) == spec:
-                source = one.model if own else str(condition.attack.get('source'))
+            own, attack = condition == Condition(None, spec), condition.attack
+            if attack and (own or transferred(condition) and _made(attack) == spec):
+                source = one.model if own else str(attack.get('source'))
                 label = one.label if own else measured.label_of(source)
                 models.setdefault(label, source)
                 cells[label, one.label] = adversarial.get_accuracy(one.table, condition)
