@@ -142,7 +142,7 @@ class Instances(tuple):
     def __new__(cls, instances: Iterable[dict[str, Any]] = ()):
         return super().__new__(cls, instances)
 
-    def __deepcopy__(self, memo: dict) -> 'Instances':
+    def __deepcopy__(self, memo: dict) -> Instances:
         return self  # mmengine copies data samples many times
 
 
