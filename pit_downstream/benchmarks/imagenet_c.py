@@ -176,7 +176,7 @@ def build_command(table: Table, keys: Iterable[Key], *, run: str | None = None) 
     specs = [spec for spec in (Condition.parse(str(key[0])).corruption for key in keys) if spec is not None]
     if run is None:
         run = f'pit-downstream eval-imagenet-c {format_model_flag(table.model)}'
-        qualities = {spec.get('jpeg') for spec in specs} - {None}
+        qualities = {quality for spec in specs if isinstance(quality := spec.get('jpeg'), int)}
         run += f' --jpeg-quality {min(qualities)}' if qualities else ''
         run += ' --variant hendrycks' * any(spec.get('variant') is not None for spec in specs)
     names = dict.fromkeys(spec.name for spec in specs)
