@@ -17,7 +17,8 @@ from pit_downstream.training.launch import load_config
 from tests.det.zoo import BUNDLED, CONFIGS, fresh
 from tests.det.zoo import ROOT as FOLDER
 
-ONE_OF_EACH = ('retinanet_pit_ti.py', 'mask_rcnn_pit_s.py', 'detr_pit_s.py')  # one stage, two stages, a transformer
+# One stage, two stages with masks, a transformer: make test trains these, make test-slow the others.
+ONE_OF_EACH = ('retinanet_pit_ti_bccd.py', 'mask_rcnn_deepvit_s.py', 'detr_r50.py')
 
 
 @pytest.mark.parametrize('name', CONFIGS)
