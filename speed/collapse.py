@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pit_downstream.backbones  # noqa: F401  registers the models
-from pit_downstream.attention.figures import block_values, draw_similarity, neighbour_similarity
+from pit_downstream.attention.figures import draw_similarity, get_neighbor_similarity, select_metric
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.metrics.attention import AttentionCollapse
 from speed.table import HERE
@@ -252,12 +252,12 @@ def summary_cells(values: dict, kind: str) -> list[str]:
     """Return means over the blocks. Token measures are those of the last block."""
     def mean(of_block: dict) -> float:
         return sum(of_block.values()) / len(of_block)
-    ranks = block_values(values, f'{kind}_rank')
+    ranks = select_metric(values, f'{kind}_rank')
     return [f"{values[f'{kind}_similar_blocks(threshold=0.9)@']:.0f} of {len(ranks)}",
-            f'{mean(neighbour_similarity(values, kind)):.3f}',
-            f"{mean(block_values(values, f'{kind}_head_similarity')):.3f}", f'{mean(ranks):.2f}',
-            f"{mean(block_values(values, 'softmax_entropy')):.2f}" if kind == 'softmax' else '',
-            *(f'{[*block_values(values, metric).values()][-1]:.2f}' for metric in ('token_similarity', 'token_rank'))]
+            f'{mean(get_neighbor_similarity(values, kind)):.3f}',
+            f"{mean(select_metric(values, f'{kind}_head_similarity')):.3f}", f'{mean(ranks):.2f}',
+            f"{mean(select_metric(values, 'softmax_entropy')):.2f}" if kind == 'softmax' else '',
+            *(f'{[*select_metric(values, metric).values()][-1]:.2f}' for metric in ('token_similarity', 'token_rank'))]
 
 
 def block_table(both: dict) -> str:
@@ -266,19 +266,19 @@ def block_table(both: dict) -> str:
     for name, one in both.items():
         values = one['values']
         for kind in kinds_of(values):
-            columns[f'{name} {kind} similarity'] = neighbour_similarity(values, kind)
-            columns[f'{name} {kind} rank'] = block_values(values, f'{kind}_rank')
-        columns[f'{name} entropy'] = block_values(values, 'softmax_entropy')
-        columns[f'{name} token rank'] = block_values(values, 'token_rank')
+            columns[f'{name} {kind} similarity'] = get_neighbor_similarity(values, kind)
+            columns[f'{name} {kind} rank'] = select_metric(values, f'{kind}_rank')
+        columns[f'{name} entropy'] = select_metric(values, 'softmax_entropy')
+        columns[f'{name} token rank'] = select_metric(values, 'token_rank')
     lines = ['| block | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
-    for place in block_values(values, 'token_rank'):
+    for place in select_metric(values, 'token_rank'):
         cells = (f'{column[place]:.3f}' if place in column else '' for column in columns.values())
         lines.append('| ' + ' | '.join((place.removeprefix('block'), *cells)) + ' |')
     return '\n'.join(lines)
 
 
 def kinds_of(values: dict) -> list[str]:
-    return [kind for kind in ('softmax', 'reattention') if block_values(values, f'{kind}_rank')]
+    return [kind for kind in ('softmax', 'reattention') if select_metric(values, f'{kind}_rank')]
 
 
 if __name__ == '__main__':

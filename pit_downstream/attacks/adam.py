@@ -6,12 +6,12 @@ from torch import Tensor
 BETAS, TINY = (.9, .999), 1e-8
 
 
-def at_start(images: Tensor) -> dict[str, Tensor]:
+def init_adam(images: Tensor) -> dict[str, Tensor]:
     """Return the initial Adam state of rows (n, ...)."""
     return {'mean': torch.zeros_like(images), 'square': torch.zeros_like(images)}
 
 
-def adam(memory: dict[str, Tensor], gradient: Tensor, age: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def step_adam(memory: dict[str, Tensor], gradient: Tensor, age: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the update (n, ...) for learning rate 1 and the new state. age: (n,) previous updates of each row."""
     count = (age + 1).to(gradient.device, gradient.dtype).view(-1, *[1] * (gradient.ndim - 1))
     mean = memory['mean'].lerp(gradient, 1 - BETAS[0])

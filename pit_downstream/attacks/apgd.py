@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
-from pit_downstream.attacks.losses import say
+from pit_downstream.attacks.losses import warn_once
 from pit_downstream.attacks.objective import ClassifierObjective, LossEvaluation, Objective
 from pit_downstream.attacks.step_schedule import HalvingSchedule, StepSchedule, SparseSchedule
 from pit_downstream.attacks.search_engine import Search, State
@@ -43,60 +43,59 @@ class APGD(Search):
         if self.restarts < 1 or self.eot < 1:
             raise InputError(f'restarts and eot are 1 or more, got {self.restarts} and {self.eot}')
 
-    @property
-    def variants(self) -> int:
+    def count_searches(self, objective: Objective) -> int:
         return self.restarts
 
     @property
-    def moves(self) -> int:
-        return self.pace.moves
+    def num_steps(self) -> int:
+        return self.schedule.num_steps
 
     @cached_property
-    def pace(self) -> StepSchedule:
+    def schedule(self) -> StepSchedule:
         return (SparseSchedule if self.threat.norm == 'L1' else HalvingSchedule)(self.threat, self.steps, self.rho)
 
-    def goals(self, objective: Objective, state: State) -> State:
+    def init_goals(self, objective: Objective, state: State) -> State:
         """Return the extra state of new rows in a targeted search: {'goal': (n,)}."""
         return {}
 
-    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
-        fresh = self.goals(objective, state)
-        at = self.pace.start(state['clean'], rng)
-        seen = self._look(objective, at, state | fresh, gradient=True)
-        fresh |= {'at': at, 'old': at, 'slope': seen.slope, 'best': at, 'best_slope': seen.slope,
-                  'loss': seen.loss, 'struck': torch.zeros_like(seen.fooled), 'found': at}
-        fresh |= self.pace.begin(state['clean'], at, seen.loss)
-        return fresh | self._verdict(fresh, seen, torch.zeros(len(at), dtype=torch.long))
+    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
+        update = self.init_goals(objective, state)
+        at = self.schedule.draw_start(state['clean'], rng)
+        result = self._evaluate(objective, at, state | update, gradient=True)
+        update |= {'at': at, 'old': at, 'slope': result.get_gradient(), 'best': at, 'best_slope': result.get_gradient(),
+                  'loss': result.loss, 'struck': torch.zeros_like(result.fooled), 'found': at}
+        update |= self.schedule.init_state(state['clean'], at, result.loss)
+        return update | self._select_result(update, result, torch.zeros(len(at), dtype=torch.long))
 
-    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        at = self.pace.step(state, age)
-        seen = self._look(objective, at, state, gradient=not last)
-        slope = state['slope'] if seen.gradient is None else seen.gradient
-        better = (seen.loss > state['loss']) | self.pace.opens(age, at.device)
-        fresh = {'old': state['at'], 'at': at, 'slope': slope, 'loss': torch.where(better, seen.loss, state['loss']),
+    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+        at = self.schedule.step(state, age)
+        result = self._evaluate(objective, at, state, gradient=not last)
+        slope = state['slope'] if result.gradient is None else result.gradient
+        better = (result.loss > state['loss']) | self.schedule.starts_phase(age, at.device)
+        update = {'old': state['at'], 'at': at, 'slope': slope, 'loss': torch.where(better, result.loss, state['loss']),
                  'best': choose(better, at, state['best']), 'best_slope': choose(better, slope, state['best_slope'])}
-        fresh |= self._verdict(state | fresh, seen, age + 1)
-        return fresh | self.pace.check(state | fresh, seen.loss, age)
+        update |= self._select_result(state | update, result, age + 1)
+        return update | self.schedule.update_step_size(state | update, result.loss, age)
 
-    def _look(self, objective: Objective, at: Tensor, state: State, *, gradient: bool) -> LossEvaluation:
+    def _evaluate(self, objective: Objective, at: Tensor, state: State, *, gradient: bool) -> LossEvaluation:
         """Evaluate the objective. With several passes, return the loss and verdict of the last (as in the original)."""
-        passes = [objective.examine(at, state['row'], goals=state.get('goal'), gradient=gradient)
+        passes = [objective.evaluate(at, state['row'], goals=state.get('goal'), gradient=gradient)
                   for _ in range(self.eot)]
         if self.eot == 1 or not gradient:
             return passes[-1]
-        mean = reduce(torch.add, (one.slope for one in passes)) / self.eot
+        mean = reduce(torch.add, (one.get_gradient() for one in passes)) / self.eot
         return LossEvaluation(passes[-1].loss, passes[-1].fooled, mean, passes[-1].logits)
 
-    def _verdict(self, state: State, seen: LossEvaluation, moves: Tensor) -> State:
+    def _select_result(self, state: State, result: LossEvaluation, num_steps: Tensor) -> State:
         """Select the last fooling image, else the best. Larger radii under L1 do not count."""
         if self.run_to_end:
-            return {'fooled': seen.fooled, 'found': state['best']}
-        strikes = seen.fooled & self.pace.counts(moves, seen.fooled.device)
+            return {'fooled': result.fooled, 'found': state['best']}
+        strikes = result.fooled & self.schedule.counts_as_success(num_steps, result.fooled.device)
         if self.eot == 1:
             return {'fooled': strikes, 'found': choose(strikes, state['at'], state['best'])}
         struck = state['struck'] | strikes
         found = choose(strikes, state['at'], choose(state['struck'], state['found'], state['best']))
-        return {'struck': struck, 'found': found, 'fooled': struck & (moves == self.moves).to(struck.device)}
+        return {'struck': struck, 'found': found, 'fooled': struck & (num_steps == self.num_steps).to(struck.device)}
 
 
 @ATTACKS.register('apgd_t', source='Croce & Hein 2020, arXiv 2003.01690: targeted DLR')
@@ -113,26 +112,23 @@ class TargetedAPGD(APGD):
     loss: str = 'dlr_t'
     targets: int = 9
 
-    @property
-    def variants(self) -> int:
-        return self.restarts * self.targets
+    def count_searches(self, objective: Objective) -> int:
+        return self.restarts * count_targets(objective, self.targets)
 
-    def jobs(self, objective: Objective) -> int:
-        return self.restarts * targets_of(objective, self.targets)
-
-    def goals(self, objective: Objective, state: State) -> State:
-        return {'goal': goals_of(objective, state, self.restarts)}
+    def init_goals(self, objective: Objective, state: State) -> State:
+        return {'goal': select_goals(objective, state, self.restarts)}
 
 
-def targets_of(objective: Objective, wanted: int) -> int:
+def count_targets(objective: Objective, wanted: int) -> int:
     """Return the number of target classes: `wanted`, or all other classes if there are fewer."""
-    classes = cast(ClassifierObjective, objective).classes
+    classes = cast(ClassifierObjective, objective).num_classes
     if classes - 1 < wanted:
-        say(f'{wanted} target classes were wanted, the model has {classes} classes: {classes - 1} targets are tried')
+        warn_once(f'{wanted} target classes were requested, but the model has {classes} classes: {classes - 1} targets '
+                  'are used')
     return min(wanted, classes - 1)
 
 
-def goals_of(objective: Objective, state: State, restarts: int) -> Tensor:
+def select_goals(objective: Objective, state: State, restarts: int) -> Tensor:
     """Return the target class of each row (n,), most likely first. All restarts of a target precede the next target."""
     rank = torch.div(state['variant'], restarts, rounding_mode='floor')
-    return cast(ClassifierObjective, objective).rivals(state['row']).gather(1, rank[:, None]).squeeze(1)
+    return cast(ClassifierObjective, objective).rank_rivals(state['row']).gather(1, rank[:, None]).squeeze(1)

@@ -50,10 +50,10 @@ class Attack(ABC):
         if not len(batch.images):
             return batch.images.clone()
         with torch.inference_mode(False), eval_mode(predictor), torch.no_grad():
-            batch = without_inference_tensors(batch)
+            batch = clone_inference_tensors(batch)
             found = self.run(predictor, batch, rng).detach()
             found = torch.where(found.isfinite(), found, batch.images)
-            return self.threat.within(batch.images, found, batch.valid)
+            return self.threat.project_images(batch.images, found, batch.valid)
 
     @abstractmethod
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
@@ -63,13 +63,13 @@ class Attack(ABC):
     def from_spec(cls, spec: Spec, predictors: Predictors | None = None) -> 'Attack':
         """Build the attack from a Spec. Override it if the arguments differ from the fields."""
         given = dict(spec.kwargs)
-        threat = threat_of(given, cls.norms, spec.name)
+        threat = parse_threat_model(given, cls.norms, spec.name)
         known = {field.name: field for field in fields(cls) if field.init and field.name != 'threat'}
         for key in given:
             if key not in known:
                 raise InputError(f'expected {", ".join([*ARGUMENTS[threat.norm], *known])} as arguments of '
                                  f'{spec.name}, got {key}; leave it out')
-        return cls(threat, **{key: _argument(known[key], value, spec.name) for key, value in given.items()})
+        return cls(threat, **{key: _convert_argument(known[key], value, spec.name) for key, value in given.items()})
 
 
 def build_attack(spec: Spec, *, predictors: Predictors | None = None) -> Attack:
@@ -81,7 +81,7 @@ def build_attack(spec: Spec, *, predictors: Predictors | None = None) -> Attack:
     return ATTACKS[spec.name].from_spec(spec, predictors)
 
 
-def threat_of(given: dict[str, Value], norms: Sequence[str], name: str) -> ThreatModel:
+def parse_threat_model(given: dict[str, Value], norms: Sequence[str], name: str) -> ThreatModel:
     """Build the threat model from the arguments of an attack and remove them from `given`."""
     norm = given.pop('norm', norms[0])
     if norm not in norms:
@@ -96,7 +96,7 @@ def threat_of(given: dict[str, Value], norms: Sequence[str], name: str) -> Threa
     return ThreatModel(str(norm), float(epsilon))
 
 
-def _argument(field: Field, value: Value, name: str) -> Value:
+def _convert_argument(field: Field, value: Value, name: str) -> Value:
     """Convert a value to the type of its field. Fields that are neither numbers nor strings accept any value."""
     kinds = get_args(field.type) or (field.type,)
     if float in kinds and isinstance(value, (int, Fraction)) and not isinstance(value, bool):
@@ -114,7 +114,7 @@ def check_detector(predictor: 'Predictor', attack: str) -> 'Detector':
     return cast('Detector', predictor)
 
 
-def without_inference_tensors(batch: 'Batch') -> 'Batch':
+def clone_inference_tensors(batch: 'Batch') -> 'Batch':
     """Return the batch with copies of its inference tensors, which autograd rejects. Call outside inference mode."""
     images, valid = (one.clone() if one.is_inference() else one for one in (batch.images, batch.valid))
     return replace(batch, images=images, valid=valid)

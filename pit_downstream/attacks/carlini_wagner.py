@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
-from pit_downstream.attacks.adam import adam, at_start
+from pit_downstream.attacks.adam import init_adam, step_adam
 from pit_downstream.attacks.objective import Objective
 from pit_downstream.attacks.search_engine import Search, State
 
@@ -52,37 +52,37 @@ class CarliniWagner(Search):
                 raise InputError(f'{name} is {words}, got {getattr(self, name)}')
 
     @property
-    def moves(self) -> int:
+    def num_steps(self) -> int:
         return self.steps * self.searches
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         found = super().run(predictor, batch, rng)
-        return torch.where(self.threat.holds(found - batch.images)[:, None, None, None], found, batch.images)
+        return torch.where(self.threat.is_within(found - batch.images)[:, None, None, None], found, batch.images)
 
-    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
+    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
         clean, rows = state['clean'], state['row']
         point = torch.atanh((2 * clean - 1) * SHRINK)
-        seen = objective.examine(_image(point), rows)
+        result = objective.evaluate(_to_image(point), rows)
         each = clean.new_ones(len(rows))
         none = torch.zeros_like(each, dtype=torch.bool)
-        return {'point': point, 'gradient': seen.slope, 'margin': seen.loss, **at_start(clean),
-                'first': point, 'first_gradient': seen.slope, 'first_margin': seen.loss,
+        return {'point': point, 'gradient': result.get_gradient(), 'margin': result.loss, **init_adam(clean),
+                'first': point, 'first_gradient': result.get_gradient(), 'first_margin': result.loss,
                 'constant': self.constant * each, 'low': 0 * each, 'high': math.inf * each, 'hit': none,
                 'found': clean, 'fooled': none, 'loss': -math.inf * each}
 
-    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        move, memory = adam(state, self._gradient(state), age % self.steps)
+    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+        move, memory = step_adam(state, self._compute_gradient(state), age % self.steps)
         moved = {'point': state['point'] - self.rate * move, **memory}
-        images = _image(moved['point'])
-        seen = objective.examine(images, state['row'], gradient=not last)
-        moved |= {'gradient': state['gradient'] if last else seen.slope, 'margin': seen.loss}
-        moved |= self._compare(state, images, seen.fooled & (seen.loss >= self.confidence))
+        images = _to_image(moved['point'])
+        result = objective.evaluate(images, state['row'], gradient=not last)
+        moved |= {'gradient': state['gradient'] if last else result.get_gradient(), 'margin': result.loss}
+        moved |= self._compare(state, images, result.fooled & (result.loss >= self.confidence))
         done = (age + 1) % self.steps == 0
-        return moved | self._bisect(state | moved, done.to(images.device)) if bool(done.any()) else moved
+        return moved | self._update_constants(state | moved, done.to(images.device)) if bool(done.any()) else moved
 
-    def _gradient(self, state: State) -> Tensor:
+    def _compute_gradient(self, state: State) -> Tensor:
         """Return the gradient of the minimized objective with respect to w."""
-        images = _image(state['point'])
+        images = _to_image(state['point'])
         weight = torch.where(state['margin'] <= self.confidence, state['constant'], 0)
         slope = 2 * (images - state['clean']) - weight[:, None, None, None] * state['gradient']
         return slope * 2 * images * (1 - images)  # the derivative of (tanh w + 1) / 2
@@ -91,11 +91,11 @@ class CarliniWagner(Search):
         """Keep the fooling image that is nearest so far. loss: negative squared distance."""
         near = -(images - state['clean']).square().flatten(1).sum(1)
         better = hit & (near > state['loss'])
-        inside = self.threat.holds(images - state['clean'])
+        inside = self.threat.is_within(images - state['clean'])
         return {'found': torch.where(better[:, None, None, None], images, state['found']), 'fooled': better & inside,
                 'loss': torch.where(better, near, state['loss']), 'hit': state['hit'] | hit}
 
-    def _bisect(self, state: State, done: Tensor) -> State:
+    def _update_constants(self, state: State, done: Tensor) -> State:
         """Set the next c of the rows that have finished the current one, and restart them."""
         constant, hit = state['constant'], state['hit']
         high = torch.where(done & hit, torch.minimum(state['high'], constant), state['high'])
@@ -109,5 +109,5 @@ class CarliniWagner(Search):
                 'margin': torch.where(done, state['first_margin'], state['margin'])}
 
 
-def _image(point: Tensor) -> Tensor:
+def _to_image(point: Tensor) -> Tensor:
     return (point.tanh() + 1) / 2

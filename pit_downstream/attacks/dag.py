@@ -66,7 +66,8 @@ class DAG(Attack):
             largest = gradient.abs().amax()
             if largest == 0:
                 break
-            adversarial = self.threat.within(part.images, adversarial + self.step * gradient / largest, part.valid)
+            adversarial = self.threat.project_images(
+                part.images, adversarial + self.step * gradient / largest, part.valid)
         return adversarial
 
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pit_downstream.attacks.base import Attack, check_detector, without_inference_tensors
 from pit_downstream.utils.errors import InputError
+from pit_downstream.attacks.base import Attack, check_detector, clone_inference_tensors
 from pit_downstream.utils.path_checks import write_atomic
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.rng import BatchRng
@@ -52,7 +52,7 @@ class DPatch(Attack):
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         check_detector(predictor, 'dpatch')
         patch = load_patch(self.file) if self.file else draw_patch(getattr(rng, 'seed', 0))
-        return paste(batch, patch.to(batch.images), share=self.share, place=self.place)
+        return apply_patch(batch, patch.to(batch.images), share=self.share, place=self.place)
 
 
 def train_patch(detector: 'Detector', batches: Iterable['Batch'], *, share: float = SHARE, place: str = 'corner',
@@ -68,9 +68,9 @@ def train_patch(detector: 'Detector', batches: Iterable['Batch'], *, share: floa
     for batch in batches:
         with torch.inference_mode(False), torch.enable_grad():
             patch = patch.clone() if patch.is_inference() else patch
-            batch = without_inference_tensors(batch)
+            batch = clone_inference_tensors(batch)
             trained = patch.detach().requires_grad_()
-            loss = detector.loss(paste(batch, trained, share=share, place=place), batch, loss_type).sum()
+            loss = detector.loss(apply_patch(batch, trained, share=share, place=place), batch, loss_type).sum()
             gradient, = torch.autograd.grad(loss, trained)
             if not (loss.isfinite() & gradient.isfinite().all()):
                 raise InputError('Loss of the detector or its gradient is not finite: NaN or infinity among the images '
@@ -88,22 +88,20 @@ def draw_patch(seed: int) -> Tensor:
     return BatchRng(seed, ['dpatch']).uniform((1, 3, SIDE, SIDE))[0]
 
 
-def paste(batch: 'Batch', patch: Tensor, *, share: float = SHARE, place: str = 'corner') -> Tensor:
+def apply_patch(batch: 'Batch', patch: Tensor, *, share: float = SHARE, place: str = 'corner') -> Tensor:
     """Paste the resized patch into every image of a batch. Differentiable in the patch."""
-    return torch.stack([_paste_into_image(image, valid[0], patch, share, place)
-                        for image, valid in zip(batch.images, batch.valid, strict=True)])
-
-
-def _paste_into_image(image: Tensor, valid: Tensor, patch: Tensor, share: float, place: str) -> Tensor:
-    rows, columns = valid.any(1).nonzero().flatten(), valid.any(0).nonzero().flatten()
-    side = max(1, round(share * min(len(rows), len(columns))))
-    top, left = int(rows[0]), int(columns[0])
-    if place == 'center':
-        top, left = top + (len(rows) - side) // 2, left + (len(columns) - side) // 2
-    small = F.interpolate(patch[None], size=(side, side), mode='bilinear', align_corners=False, antialias=True)[0]
-    height, width = image.shape[1:]
-    around = (left, width - left - side, top, height - top - side)
-    return torch.where(F.pad(torch.ones_like(small), around) > 0, F.pad(small, around), image)
+    images = []
+    for image, valid in zip(batch.images, batch.valid[:, 0], strict=True):
+        rows, columns = valid.any(1).nonzero().flatten(), valid.any(0).nonzero().flatten()
+        side = max(1, round(share * min(len(rows), len(columns))))
+        top, left = int(rows[0]), int(columns[0])
+        if place == 'center':
+            top, left = top + (len(rows) - side) // 2, left + (len(columns) - side) // 2
+        small = F.interpolate(patch[None], size=(side, side), mode='bilinear', align_corners=False, antialias=True)[0]
+        height, width = image.shape[1:]
+        margins = (left, width - left - side, top, height - top - side)
+        images.append(torch.where(F.pad(torch.ones_like(small), margins) > 0, F.pad(small, margins), image))
+    return torch.stack(images)
 
 
 def save_patch(patch: Tensor, folder: str | Path) -> Path:

@@ -19,7 +19,7 @@ from pit_downstream.attacks.apgd import APGD, TargetedAPGD
 from pit_downstream.attacks.base import Attack
 from pit_downstream.attacks.sanity_checks import check_cascade
 from pit_downstream.attacks.fab import FAB, TargetedFAB
-from pit_downstream.attacks.losses import say
+from pit_downstream.attacks.losses import warn_once
 from pit_downstream.attacks.objective import LOSSES, ClassifierObjective
 from pit_downstream.attacks.search_engine import Search, correct_mask
 from pit_downstream.attacks.square import Square
@@ -56,50 +56,51 @@ class AutoAttack(Attack):
         if not 0 < self.effort <= 1:
             raise InputError(f'effort is a share in (0, 1] of the official steps, got {self.effort}')
 
-    def members(self) -> tuple[Search, ...]:
+    def make_members(self) -> tuple[Search, ...]:
         """Return the attacks in the order in which they run."""
         steps, queries = (math.ceil(self.effort * official) for official in (100, 5000))
         l1 = self.threat.norm == 'L1'
 
-        def apgd(loss: str, restarts: int, eot: int = 1) -> APGD:
+        def make_apgd(loss: str, restarts: int, eot: int = 1) -> APGD:
             return APGD(self.threat, steps=steps, loss=loss, restarts=restarts, eot=eot)
         targeted = TargetedAPGD(self.threat, steps=steps, targets=5 if l1 and self.version == 'standard' else 9)
         targeted_fab = TargetedFAB(self.threat, steps=steps, targets=9)
         square = Square(self.threat, steps=queries)
         if self.version == 'rand':
-            return apgd('ce', 1, EOT), apgd('dlr', 1, EOT)
+            return make_apgd('ce', 1, EOT), make_apgd('dlr', 1, EOT)
         if self.version == 'plus':
-            return (apgd('ce', 5), apgd('dlr', 5), FAB(self.threat, steps=steps, restarts=5), square, targeted,
-                    targeted_fab)
-        return apgd('ce', 5 if l1 else 1), targeted, targeted_fab, square
+            return (make_apgd('ce', 5), make_apgd('dlr', 5), FAB(self.threat, steps=steps, restarts=5), square,
+                    targeted, targeted_fab)
+        return make_apgd('ce', 5 if l1 else 1), targeted, targeted_fab, square
 
     def run(self, predictor: 'Predictor', batch: Batch, rng: 'Streams') -> Tensor:
         if not hasattr(predictor, 'logits'):
             raise InputError('expected a classifier for autoattack, got a predictor without logits; choose pgd')
         if self.effort < 1:
-            say(f'autoattack with an effort of {self.effort:g} is weaker than AutoAttack: report it by another name')
+            warn_once(f'autoattack with an effort of {self.effort:g} is weaker than AutoAttack: report it by another '
+                      'name')
         rough = getattr(predictor, 'rough', False)
         objective = ClassifierObjective(cast('Classifier', predictor), batch, LOSSES['ce'], width=self.width)
-        found, left = batch.images.clone(), correct_mask(objective, batch.images, rough)
-        standing = [('clean', int(left.sum()))]
-        for member in self.members():
-            if not standing[-1][1]:
+        adversarial, left = batch.images.clone(), correct_mask(objective, batch.images, rough)
+        num_robust = [('clean', int(left.sum()))]
+        for member in self.make_members():
+            if not num_robust[-1][1]:
                 break
-            images, fooled = member.run_search(objective.climbing(member.loss), batch.images, rng, among=left,
-                                         width=self.width, rough=rough)
+            images, fooled = member.run_search(objective.replace_loss(member.loss), batch.images, rng, among=left,
+                                               width=self.width, rough=rough)
             if isinstance(member, FAB):
-                images = self.threat.within(batch.images, images, batch.valid)
-                fooled = self._brought_in(objective, images, left & ~fooled, fooled)
+                images = self.threat.project_images(batch.images, images, batch.valid)
+                fooled = self._verify_nearest(objective, images, left & ~fooled, fooled)
             if self.version == 'rand' and bool(fooled.any()):  # may be chance: verify with one more draw
                 fooled[fooled.clone()] = objective.verify(images[fooled], fooled.nonzero().flatten())
-            found[fooled] = images[fooled]
+            adversarial[fooled] = images[fooled]
             left &= ~fooled
-            standing.append(('square' if isinstance(member, Square) else type(member).__name__, int(left.sum())))
-        for sentence in check_cascade(standing):
-            say(sentence)
-        return found
+            num_robust.append(('square' if isinstance(member, Square) else type(member).__name__, int(left.sum())))
+        for warning in check_cascade(num_robust):
+            warn_once(warning)
+        return adversarial
 
-    def _brought_in(self, objective: ClassifierObjective, images: Tensor, rest: Tensor, fooled: Tensor) -> Tensor:
+    def _verify_nearest(self, objective: ClassifierObjective, images: Tensor, rest: Tensor, fooled: Tensor) -> Tensor:
         """Project FAB's nearest images into the ball, where they may still fool the model.
 
         The original does not count these images. AutoAttack could then be weaker than FAB alone under this evaluation.

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
-from pit_downstream.attacks.apgd import goals_of, targets_of
-from pit_downstream.attacks.projections import TINY, to_plane
+from pit_downstream.attacks.apgd import select_goals, count_targets
+from pit_downstream.attacks.projections import TINY, project_to_plane
 from pit_downstream.attacks.objective import ClassifierObjective, Objective
 from pit_downstream.attacks.search_engine import Search, State
 from pit_downstream.attacks.threat_model import choose
@@ -51,65 +51,60 @@ class FAB(Search):
         if self.restarts < 1:
             raise InputError(f'restarts is 1 or more, got {self.restarts}')
 
-    @property
-    def variants(self) -> int:
-        return self.restarts
+    def count_searches(self, objective: Objective) -> int:
+        return self.restarts * min(1, count_targets(objective, 1))
 
-    def jobs(self, objective: Objective) -> int:
-        return self.restarts * min(1, targets_of(objective, 1))
-
-    def goals(self, objective: Objective, state: State) -> State:
+    def init_goals(self, objective: Objective, state: State) -> State:
         return {}
 
-    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
-        fresh = self.goals(objective, state)
-        at = self._start(state, rng)
-        fresh |= dict(zip(('height', 'slope'), self.plane(objective, at, state | fresh), strict=True))
+    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
+        update = self.init_goals(objective, state)
+        at = self._draw_start(state, rng)
+        update |= dict(zip(('height', 'slope'), self.compute_plane(objective, at, state | update), strict=True))
         none = torch.zeros(len(at), dtype=torch.bool, device=at.device)
-        return fresh | {'at': at, 'fooled': none, 'found': state['clean'],
-                        'loss': torch.full_like(fresh['height'], -math.inf)}  # negative distance of 'found'
+        return update | {'at': at, 'fooled': none, 'found': state['clean'],
+                        'loss': torch.full_like(update['height'], -math.inf)}  # negative distance of 'found'
 
-    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        at, clean = self._over(state), state['clean']
-        over = objective.examine(at, state['row'], goals=state.get('goal'), gradient=False).fooled
-        nearness = -self.threat.size(at - clean)
+    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+        at, clean = self._step_across(state), state['clean']
+        over = objective.evaluate(at, state['row'], goals=state.get('goal'), gradient=False).fooled
+        nearness = -self.threat.get_size(at - clean)
         nearer = over & (nearness > state['loss'])
-        fresh = {'loss': torch.where(nearer, nearness, state['loss']), 'found': choose(nearer, at, state['found'])}
-        fresh['fooled'] = -fresh['loss'] <= self.threat.epsilon
-        fresh['at'] = choose(over, clean + self.back * (at - clean), at)
+        update = {'loss': torch.where(nearer, nearness, state['loss']), 'found': choose(nearer, at, state['found'])}
+        update['fooled'] = -update['loss'] <= self.threat.epsilon
+        update['at'] = choose(over, clean + self.back * (at - clean), at)
         if not last:
-            todo = (~fresh['fooled']).nonzero().flatten() if self._leaves(at) else slice(None)
-            fresh |= {key: state[key].clone() for key in ('height', 'slope')}
+            # fooled rows can skip their plane; on a GPU the selection of rows would synchronize
+            skips = at.device.type == 'cpu' and not self.run_to_end
+            todo = (~update['fooled']).nonzero().flatten() if skips else slice(None)
+            update |= {key: state[key].clone() for key in ('height', 'slope')}
             chosen = {key: value[todo] for key, value in state.items()}
             if len(chosen['row']):
-                fresh['height'][todo], fresh['slope'][todo] = self.plane(objective, fresh['at'][todo], chosen)
-        return fresh
+                plane = self.compute_plane(objective, update['at'][todo], chosen)
+                update['height'][todo], update['slope'][todo] = plane
+        return update
 
-    def _leaves(self, at: Tensor) -> bool:
-        """Return whether fooled rows can skip their plane. On a GPU the row selection would synchronize."""
-        return at.device.type == 'cpu' and not self.run_to_end
-
-    def plane(self, objective: Objective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    def compute_plane(self, objective: Objective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """Linearize the boundary to another class at `at`. Returns height (n,) and normal (n, 3, H, W)."""
-        return _nearest(cast(ClassifierObjective, objective).towards_rivals(at, state['row']), self.threat.norm)
+        return _select_nearest(cast(ClassifierObjective, objective).iterate_rivals(at, state['row']), self.threat.norm)
 
-    def _start(self, state: State, rng: 'Rng') -> Tensor:
+    def _draw_start(self, state: State, rng: 'Rng') -> Tensor:
         """Return the clean image or, in a restart, a random one at distance epsilon / 2."""
         clean, again = state['clean'], state['variant'] % self.restarts > 0
         if self.restarts == 1:
             return clean
         draw = 2 * rng.uniform(clean.shape) - 1 if self.threat.norm == 'Linf' else rng.normal(clean.shape)
-        away = draw * (self.threat.epsilon / 2 / self.threat.size(draw).clamp_min(TINY))[:, None, None, None]
+        away = draw * (self.threat.epsilon / 2 / self.threat.get_size(draw).clamp_min(TINY))[:, None, None, None]
         return choose(again, (clean + away).clamp(0, 1), clean)
 
-    def _over(self, state: State) -> Tensor:
+    def _step_across(self, state: State) -> Tensor:
         """Step beyond the plane: a weighted mean of the projections of the current and of the clean image."""
         at, clean = state['at'].flatten(1), state['clean'].flatten(1)
         normal = state['slope'].flatten(1)
         clean_height = state['height'] + ((clean - at) * normal).sum(1)
-        here = to_plane(at, normal, state['height'], self.threat.norm)
-        there = to_plane(clean, normal, clean_height, self.threat.norm)
-        short, long = (self.threat.size(way).clamp_min(SHORTEST) for way in (here, there))
+        here = project_to_plane(at, normal, state['height'], self.threat.norm)
+        there = project_to_plane(clean, normal, clean_height, self.threat.norm)
+        short, long = (self.threat.get_size(way).clamp_min(SHORTEST) for way in (here, there))
         weight = (short / (short + long)).clamp_max(self.nearer)[:, None]
         moved = torch.lerp(at + self.beyond * here, clean + self.beyond * there, weight)
         return moved.clamp(0, 1).view_as(state['at'])
@@ -128,31 +123,27 @@ class TargetedFAB(FAB):
     loss: str = 'margin_t'
     targets: int = 9
 
-    @property
-    def variants(self) -> int:
-        return self.restarts * self.targets
+    def count_searches(self, objective: Objective) -> int:
+        return self.restarts * count_targets(objective, self.targets)
 
-    def jobs(self, objective: Objective) -> int:
-        return self.restarts * targets_of(objective, self.targets)
+    def init_goals(self, objective: Objective, state: State) -> State:
+        return {'goal': select_goals(objective, state, self.restarts)}
 
-    def goals(self, objective: Objective, state: State) -> State:
-        return {'goal': goals_of(objective, state, self.restarts)}
-
-    def plane(self, objective: Objective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        seen = objective.examine(at, state['row'], goals=state['goal'])
-        return seen.loss, seen.slope
+    def compute_plane(self, objective: Objective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        result = objective.evaluate(at, state['row'], goals=state['goal'])
+        return result.loss, result.get_gradient()
 
 
-def _nearest(planes: Iterable[tuple[Tensor, Tensor]], norm: str) -> tuple[Tensor, Tensor]:
+def _select_nearest(planes: Iterable[tuple[Tensor, Tensor]], norm: str) -> tuple[Tensor, Tensor]:
     """Select the nearest of the planes (height, normal) for each row."""
-    def distance_to(high: Tensor, slope: Tensor) -> Tensor:
+    def compute_distance(high: Tensor, slope: Tensor) -> Tensor:
         return high.abs() / (TINY + torch.linalg.vector_norm(slope.flatten(1), ord=DUAL[norm], dim=1))
 
     others = iter(planes)  # each costs a backward pass and is not kept
     first = next(others)
-    (height, normal), distance = first, distance_to(*first)
+    (height, normal), distance = first, compute_distance(*first)
     for high, slope in others:
-        far = distance_to(high, slope)
+        far = compute_distance(high, slope)
         nearer = far < distance
         height, normal = torch.where(nearer, high, height), choose(nearer, slope, normal)
         distance = torch.minimum(far, distance)

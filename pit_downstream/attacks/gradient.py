@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
-from pit_downstream.attacks.adam import adam, at_start
+from pit_downstream.attacks.adam import init_adam, step_adam
 from pit_downstream.attacks.objective import Objective
 from pit_downstream.attacks.search_engine import Search, State
 from pit_downstream.attacks.threat_model import SMALLEST
@@ -47,43 +47,42 @@ class PGD(Search):
         if self.step is not None and self.step < 0:
             raise InputError(f'step is 0 or more on the scale of pixels in [0, 1], such as 2/255, got {self.step}')
 
-    @property
-    def variants(self) -> int:
+    def count_searches(self, objective: Objective) -> int:
         return self.restarts
 
     @property
-    def length(self) -> float:
+    def step_size(self) -> float:
         """Step size, in pixel scale."""
         return 2.5 * self.threat.epsilon / self.steps if self.step is None else self.step
 
-    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
+    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
         images = state['clean']
         if self.start == 'random':
-            images = self.threat.within(images, images + self.threat.random(images.shape, rng))
-        return self._look(objective, state, images, gradient=True) | self._memory(images)
+            images = self.threat.project_images(images, images + self.threat.draw(images.shape, rng))
+        return self._evaluate(objective, state, images, gradient=True) | self._init_optimizer(images)
 
-    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        direction, memory = self._direction(state, age)
-        images = self.threat.within(state['clean'], state['found'] + self.length * direction)
-        return self._look(objective, state, images, gradient=not last) | memory
+    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+        direction, memory = self._compute_direction(state, age)
+        images = self.threat.project_images(state['clean'], state['found'] + self.step_size * direction)
+        return self._evaluate(objective, state, images, gradient=not last) | memory
 
-    def _memory(self, images: Tensor) -> State:
-        return at_start(images) if self.optimizer == 'adam' else {}
+    def _init_optimizer(self, images: Tensor) -> State:
+        return init_adam(images) if self.optimizer == 'adam' else {}
 
-    def _direction(self, state: State, age: Tensor) -> tuple[Tensor, State]:
+    def _compute_direction(self, state: State, age: Tensor) -> tuple[Tensor, State]:
         """Return the update direction of norm 1 and the new optimizer state."""
-        steepest = self.threat.steepest(state['gradient'])
+        steepest = self.threat.get_steepest(state['gradient'])
         if self.optimizer == 'steepest':
             return steepest, {}
-        direction, memory = adam(state, steepest, age)
+        direction, memory = step_adam(state, steepest, age)
         if self.threat.norm != 'Linf':
-            direction = direction / self.threat.size(direction).clamp_min(SMALLEST).view(-1, 1, 1, 1)
+            direction = direction / self.threat.get_size(direction).clamp_min(SMALLEST).view(-1, 1, 1, 1)
         return direction, memory
 
-    def _look(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
-        seen = objective.examine(images, state['row'], goals=state.get('goals'), gradient=gradient)
-        slope = state['gradient'] if seen.gradient is None else seen.gradient
-        return {'found': images, 'fooled': seen.fooled, 'loss': seen.loss, 'gradient': slope}
+    def _evaluate(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
+        result = objective.evaluate(images, state['row'], goals=state.get('goals'), gradient=gradient)
+        slope = state['gradient'] if result.gradient is None else result.gradient
+        return {'found': images, 'fooled': result.fooled, 'loss': result.loss, 'gradient': slope}
 
 
 @ATTACKS.register('bim', source='Kurakin et al. 2017, arXiv 1607.02533')
@@ -97,7 +96,7 @@ class BIM(PGD):
     optimizer: str = field(default='steepest', init=False)
 
     @property
-    def length(self) -> float:
+    def step_size(self) -> float:
         return self.threat.epsilon / self.steps if self.step is None else self.step
 
 
@@ -117,14 +116,14 @@ class MIM(BIM):
 
     momentum: float = 1.0  # the paper's
 
-    def _memory(self, images: Tensor) -> State:
+    def _init_optimizer(self, images: Tensor) -> State:
         return {'sum': torch.zeros_like(images)}
 
-    def _direction(self, state: State, age: Tensor) -> tuple[Tensor, State]:
+    def _compute_direction(self, state: State, age: Tensor) -> tuple[Tensor, State]:
         gradient = state['gradient']
         lengths = gradient.abs().sum((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
         total = self.momentum * state['sum'] + gradient / lengths
-        return self.threat.steepest(total), {'sum': total}
+        return self.threat.get_steepest(total), {'sum': total}
 
 
 @ATTACKS.register('tpgd', source='Zhang et al. 2019 (TRADES), arXiv 1901.08573')
@@ -143,9 +142,10 @@ class TPGD(PGD):
     loss: str = field(default='kl', init=False)
     start: str = field(default='normal', init=False)
 
-    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
+    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
         clean = state['clean']
-        goals = objective.examine(clean, state['row'], gradient=False).scores.softmax(1)
-        images = self.threat.within(clean, clean + TRADES_START * rng.normal(clean.shape))
-        return self._look(objective, state | {'goals': goals}, images, gradient=True) | self._memory(images) | {
-            'goals': goals}
+        goals = objective.evaluate(clean, state['row'], gradient=False).get_logits().softmax(1)
+        images = self.threat.project_images(clean, clean + TRADES_START * rng.normal(clean.shape))
+        state = state | {'goals': goals}
+        return {'goals': goals, **self._evaluate(objective, state, images, gradient=True),
+                **self._init_optimizer(images)}

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=64)
-def say(sentence: str) -> None:
+def warn_once(sentence: str) -> None:
     """Log a warning, once per process, that an attack deviates from its definition."""
     logger.warning(sentence)
 
@@ -45,7 +45,7 @@ def dlr(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tensor:
 
     It is invariant to shift and scale of the logits. With fewer than four classes it is the margin, with a warning.
     """
-    if _too_few(logits):
+    if _has_too_few_classes(logits):
         return margin(logits, labels)
     top = logits.topk(3, dim=1).values
     return margin(logits, labels) / (top[:, 0] - top[:, 2] + TINY)
@@ -53,7 +53,7 @@ def dlr(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> Tensor:
 
 def dlr_to_goal(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
     """Compute targeted DLR (Croce & Hein 2020, eq. 7), or, with a warning, the margin for under four classes."""
-    if _too_few(logits):
+    if _has_too_few_classes(logits):
         return margin_to_goal(logits, labels, goals)
     top = logits.topk(DLR_CLASSES, dim=1).values
     return margin_to_goal(logits, labels, goals) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + TINY)
@@ -66,8 +66,8 @@ def divergence(logits: Tensor, labels: Tensor, goals: Tensor | None = None) -> T
     return F.kl_div(logits.log_softmax(1), goals, reduction='none').sum(1)
 
 
-def _too_few(logits: Tensor) -> bool:
+def _has_too_few_classes(logits: Tensor) -> bool:
     few = logits.shape[1] < DLR_CLASSES
     if few:
-        say(f'DLR needs {DLR_CLASSES} classes, the model has {logits.shape[1]}: the plain margin takes its place')
+        warn_once(f'DLR needs {DLR_CLASSES} classes, the model has {logits.shape[1]}: the plain margin takes its place')
     return few

@@ -23,4 +23,4 @@ class Noise(Attack):
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         rows = range(len(batch.images))
         own = rng.rows(rows, [0] * len(rows), 'noise', batch.images.device)
-        return batch.images + self.threat.random(batch.images.shape, own)
+        return batch.images + self.threat.draw(batch.images.shape, own)

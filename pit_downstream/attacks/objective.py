@@ -41,15 +41,13 @@ class LossEvaluation:
     gradient: Tensor | None = None
     logits: Tensor | None = None
 
-    @property
-    def slope(self) -> Tensor:
-        """Gradient of an evaluation that requested it."""
+    def get_gradient(self) -> Tensor:
+        """Return the gradient of an evaluation that requested it."""
         assert self.gradient is not None
         return self.gradient
 
-    @property
-    def scores(self) -> Tensor:
-        """Logits of a classifier."""
+    def get_logits(self) -> Tensor:
+        """Return the logits of a classifier."""
         assert self.logits is not None
         return self.logits
 
@@ -57,7 +55,7 @@ class LossEvaluation:
 class Objective(Protocol):
     """Interface between a search and a predictor. images[i] is a version of the batch's image rows[i]."""
 
-    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
+    def evaluate(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
                 ) -> LossEvaluation:
         """Evaluate images (n, 3, H, W) in [0, 1]. rows: (n,) int64.
 
@@ -82,7 +80,7 @@ class ClassifierObjective:
         self.labels = predictor.labels(batch)
         self._padded = not bool(batch.valid.all())
 
-    def climbing(self, loss: str) -> 'ClassifierObjective':
+    def replace_loss(self, loss: str) -> 'ClassifierObjective':
         """Return a copy with another loss that shares the cached clean logits."""
         other = copy(self)
         other.loss = LOSSES[loss]
@@ -95,39 +93,39 @@ class ClassifierObjective:
             return torch.cat([self.predictor.logits(part) for part in self.batch.images.split(self.width)])
 
     @property
-    def classes(self) -> int:
+    def num_classes(self) -> int:
         return self.clean_logits.shape[1]
 
     def is_misclassified(self) -> Tensor:
         return self.clean_logits.argmax(1) != self.labels
 
-    def rivals(self, rows: Tensor) -> Tensor:
+    def rank_rivals(self, rows: Tensor) -> Tensor:
         """Return the other classes of the images (n, K - 1), most likely first."""
         others = self.clean_logits[rows].scatter(1, self.labels[rows][:, None], float('-inf'))
         return others.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
-    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
+    def evaluate(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
                 ) -> LossEvaluation:
         labels = self.labels[rows]
         with torch.set_grad_enabled(gradient):
-            asked = self._shown(images, rows).detach().requires_grad_(gradient)
-            logits = self.predictor.logits(asked)
+            inputs = self._shown(images, rows).detach().requires_grad_(gradient)
+            logits = self.predictor.logits(inputs)
             loss = self.loss(logits, labels, goals)
-            slope = _slope(loss, asked) if gradient else None
+            slope = _compute_gradient(loss, inputs) if gradient else None
         if slope is not None and self._padded:
             slope = slope * self.batch.valid[rows]
         return LossEvaluation(loss.detach(), logits.argmax(1) != labels, slope, logits.detach())
 
-    def towards_rivals(self, images: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def iterate_rivals(self, images: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield per other class its logit minus the label's (n,) and the gradient, from one forward pass."""
         with torch.enable_grad():
-            asked = self._shown(images, rows).detach().requires_grad_()
-            logits = self.predictor.logits(asked)
-        rivals, labels = self.rivals(rows), self.labels[rows]
-        for place, goals in enumerate(rivals.unbind(1)):
+            inputs = self._shown(images, rows).detach().requires_grad_()
+            logits = self.predictor.logits(inputs)
+        rank_rivals, labels = self.rank_rivals(rows), self.labels[rows]
+        for place, goals in enumerate(rank_rivals.unbind(1)):
             with torch.enable_grad():
                 difference = margin_to_goal(logits, labels, goals)
-                slope = _slope(difference, asked, again=place + 1 < rivals.shape[1])
+                slope = _compute_gradient(difference, inputs, again=place + 1 < rank_rivals.shape[1])
             yield difference.detach(), slope * self.batch.valid[rows] if self._padded else slope
 
     def verify(self, images: Tensor, rows: Tensor) -> Tensor:
@@ -136,7 +134,7 @@ class ClassifierObjective:
         return self.predictor.predict(shown, part).predictions.argmax(1) != self.labels[rows]
 
     def _shown(self, images: Tensor, rows: Tensor) -> Tensor:
-        return _unpadded(images, self.batch, rows) if self._padded else images
+        return restore_padding(images, self.batch, rows) if self._padded else images
 
 
 class LossObjective:
@@ -148,13 +146,13 @@ class LossObjective:
     def __init__(self, predictor: 'Predictor', batch: 'Batch', *more: object):
         self.predictor, self.batch, self.more = predictor, batch, more
 
-    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
+    def evaluate(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
                 ) -> LossEvaluation:
         part = self.batch.part(rows.tolist())
         with torch.set_grad_enabled(gradient):
-            asked = _unpadded(images, self.batch, rows).detach().requires_grad_(gradient)
-            loss = self.predictor.loss(asked, part, *self.more)
-            slope = _slope(loss, asked) * part.valid if gradient else None
+            inputs = restore_padding(images, self.batch, rows).detach().requires_grad_(gradient)
+            loss = self.predictor.loss(inputs, part, *self.more)
+            slope = _compute_gradient(loss, inputs) * part.valid if gradient else None
         return LossEvaluation(loss.detach(), torch.zeros_like(loss, dtype=torch.bool), slope)
 
     def is_misclassified(self) -> Tensor:
@@ -164,7 +162,7 @@ class LossObjective:
         return torch.zeros(len(images), dtype=torch.bool, device=images.device)
 
 
-def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective:
+def make_objective(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective:
     """Return the named logit loss for a classifier, or the predictor's own loss for any other predictor.
 
     If the predictor has several `loss_types`, the name is one of them. The name of a classifier loss selects the first.
@@ -179,12 +177,12 @@ def objective_of(predictor: 'Predictor', batch: 'Batch', loss: str) -> Objective
     return ClassifierObjective(cast('Classifier', predictor), batch, LOSSES[loss])
 
 
-def _unpadded(images: Tensor, batch: 'Batch', rows: Tensor) -> Tensor:
+def restore_padding(images: Tensor, batch: 'Batch', rows: Tensor) -> Tensor:
     """Restore the pixels of the batch on padding."""
     return torch.where(batch.valid[rows], images, batch.images[rows])
 
 
-def _slope(loss: Tensor, images: Tensor, *, again: bool = False) -> Tensor:
+def _compute_gradient(loss: Tensor, images: Tensor, *, again: bool = False) -> Tensor:
     """Return the gradient of a loss (n,) with respect to the images, 0 where it is NaN or absent (cast to uint8).
 
     again: another gradient of the same forward pass follows.

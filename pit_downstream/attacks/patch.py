@@ -9,10 +9,10 @@ from torch import Tensor
 
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
-from pit_downstream.attacks.adam import adam, at_start
+from pit_downstream.attacks.adam import init_adam, step_adam
 from pit_downstream.attacks.objective import ClassifierObjective, Objective
 from pit_downstream.attacks.search_engine import Search, State
-from pit_downstream.attacks.threat_model import SMALLEST, as_patches
+from pit_downstream.attacks.threat_model import SMALLEST, check_patches
 
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Batch, Predictor, Rng, Streams, Traceable
@@ -44,39 +44,41 @@ class Patch(Search):
         if self.rate <= 0:
             raise InputError(f'rate is above 0, got {self.rate}')
 
-    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
+    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
         clean = state['clean']
-        patches = as_patches(self.threat)
-        chance = rng.uniform((len(clean), *patches.cells(clean[:1]).shape[1:]))
-        cells = patches.top(self._scores(objective, state, chance))
+        patches = check_patches(self.threat)
+        chance = rng.uniform((len(clean), *patches.sum_cells(clean[:1]).shape[1:]))
+        cells = patches.select_cells(self._score_cells(objective, state, chance))
         mask = patches.mask(cells, clean.shape)
         images = torch.where(mask, rng.uniform(clean.shape), clean)
-        return {'mask': mask} | at_start(clean) | self._look(objective, state | {'mask': mask}, images, gradient=True)
+        state = state | {'mask': mask}
+        return {'mask': mask, **init_adam(clean), **self._evaluate(objective, state, images, gradient=True)}
 
-    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
         # without normalization, Adam's epsilon exceeds the small gradients of a confident model
         slope = state['gradient'] * state['mask']
         slope = slope / slope.abs().amax((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
-        move, memory = adam(state, slope, age)
+        move, memory = step_adam(state, slope, age)
         rate = self.rate * SLOWER[1] ** (age // SLOWER[0]).to(slope)
         images = (state['found'] + rate.view(-1, 1, 1, 1) * move).clamp(0, 1)
         images = torch.where(state['mask'], images, state['clean'])
-        return self._look(objective, state, images, gradient=not last) | memory
+        return self._evaluate(objective, state, images, gradient=not last) | memory
 
-    def _scores(self, objective: Objective, state: State, chance: Tensor) -> Tensor:
+    def _score_cells(self, objective: Objective, state: State, chance: Tensor) -> Tensor:
         """Return scores (n, h, w). The cells with the highest are selected. chance: (n, h, w) in [0, 1)."""
         if self.place == 'random':
             return chance
         if self.place == 'salient':
-            return as_patches(self.threat).cells(objective.examine(state['clean'], state['row']).slope.abs())
+            gradient = objective.evaluate(state['clean'], state['row']).get_gradient()
+            return check_patches(self.threat).sum_cells(gradient.abs())
         rows, columns = (torch.arange(count, device=chance.device) - (self.place == 'center') * (count - 1) / 2
                          for count in chance.shape[1:])
         return -(rows[:, None] ** 2 + columns ** 2).expand_as(chance)
 
-    def _look(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
-        seen = objective.examine(images, state['row'], gradient=gradient)
-        slope = state['gradient'] if seen.gradient is None else seen.gradient
-        return {'found': images, 'fooled': seen.fooled, 'loss': seen.loss, 'gradient': slope}
+    def _evaluate(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
+        result = objective.evaluate(images, state['row'], gradient=gradient)
+        slope = state['gradient'] if result.gradient is None else result.gradient
+        return {'found': images, 'fooled': result.fooled, 'loss': result.loss, 'gradient': slope}
 
 
 @ATTACKS.register('patch_fool', source='Fu et al. 2022, arXiv 2203.08392; constants of GATECH-EIC/Patch-Fool')
@@ -109,48 +111,48 @@ class PatchFool(Patch):
                              "patch_fool(attention=0, place='salient')")
         return super().run(predictor, batch, rng)
 
-    def _scores(self, objective: Objective, state: State, chance: Tensor) -> Tensor:
+    def _score_cells(self, objective: Objective, state: State, chance: Tensor) -> Tensor:
         if self.place != 'attention':
-            return super()._scores(objective, state, chance)
-        predictor = _traceable(objective)
+            return super()._score_cells(objective, state, chance)
+        predictor = _get_traceable(objective)
         with predictor.tracing() as trace:
             predictor.logits(state['clean'])
         maps = trace.maps['softmax']
         if self.layer >= len(maps):
             raise InputError(f'layer is 0..{len(maps) - 1} in this model, got {self.layer}')
         place, attention = list(maps.items())[self.layer]
-        received = attention.mean((1, 2))[:, trace.prefix(place):].unflatten(1, trace.grids[place])
+        received = attention.mean((1, 2))[:, trace.count_prefix_tokens(place):].unflatten(1, trace.grids[place])
         rows, columns = chance.shape[1:]
         return F.adaptive_avg_pool2d(received[:, None], (rows, columns)).squeeze(1)
 
-    def _look(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
-        seen = super()._look(objective, state, images, gradient=gradient)
+    def _evaluate(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
+        result = super()._evaluate(objective, state, images, gradient=gradient)
         if gradient and self.attention:
-            slope = seen['gradient'] * state['mask']
-            pull = self._pull(_traceable(objective), images, state['mask']) * state['mask']
-            seen['gradient'] = slope + self.attention * without_conflict(pull, slope)
-        return seen
+            slope = result['gradient'] * state['mask']
+            pull = self._compute_attention_gradient(_get_traceable(objective), images, state['mask']) * state['mask']
+            result['gradient'] = slope + self.attention * remove_conflict(pull, slope)
+        return result
 
-    def _pull(self, predictor: 'Traceable', images: Tensor, mask: Tensor) -> Tensor:
+    def _compute_attention_gradient(self, predictor: 'Traceable', images: Tensor, mask: Tensor) -> Tensor:
         """Compute the gradient (n, 3, H, W) of the log attention on the patch."""
         with torch.enable_grad(), predictor.tracing() as trace:
-            asked = images.detach().requires_grad_()
-            predictor.logits(asked)
+            inputs = images.detach().requires_grad_()
+            predictor.logits(inputs)
             maps = list(trace.maps['softmax'].items())
-            total = asked.sum((1, 2, 3)) * 0
+            total = inputs.sum((1, 2, 3)) * 0
             for place, attention in maps[1:len(maps) // 2]:
                 cover = F.adaptive_avg_pool2d(mask.to(attention.dtype), trace.grids[place]).flatten(1)
-                received = attention.mean(1)[:, :, trace.prefix(place):] @ cover[:, :, None]
+                received = attention.mean(1)[:, :, trace.count_prefix_tokens(place):] @ cover[:, :, None]
                 total = total + received.clamp_min(SMALLEST).log().mean((1, 2))
-            return torch.autograd.grad(total.sum(), asked)[0]
+            return torch.autograd.grad(total.sum(), inputs)[0]
 
 
-def _traceable(objective: Objective) -> 'Traceable':
+def _get_traceable(objective: Objective) -> 'Traceable':
     """Return the predictor of the objective. run() has checked that it is traceable."""
     return cast('Traceable', cast(ClassifierObjective, objective).predictor)
 
 
-def without_conflict(pull: Tensor, slope: Tensor) -> Tensor:
+def remove_conflict(pull: Tensor, slope: Tensor) -> Tensor:
     """Remove from `pull` (n, ...) its component against `slope`, row by row."""
     along = (pull * slope).flatten(1).sum(1)
     share = along.clamp_max(0) / slope.square().flatten(1).sum(1).clamp_min(SMALLEST)

@@ -1,6 +1,6 @@
 """Projections inside the box [0, 1]: onto a hyperplane, and onto the intersection with an L1 ball.
 
-`to_plane` returns the shortest perturbation to a hyperplane (Croce & Hein 2020, FAB, section 3.1). Values move
+`project_to_plane` returns the shortest perturbation to a hyperplane (Croce & Hein 2020, FAB, section 3.1). Values move
 towards the plane up to a common level, limited by the box. If no point of the box is on the plane, the result is the
 nearest corner. `project_into_box` projects onto box and L1 ball jointly, because clipping after projection leaves
 budget unused (Croce & Hein 2021).
@@ -13,7 +13,7 @@ TINY = 1e-12
 ROUNDS = 100  # maximum of Newton iterations; about six are needed
 
 
-def to_plane(points: Tensor, normal: Tensor, height: Tensor, norm: str) -> Tensor:
+def project_to_plane(points: Tensor, normal: Tensor, height: Tensor, norm: str) -> Tensor:
     """Compute the shortest d (n, d) under the norm with <normal, points + d> = <normal, points> - height.
 
     points: (n, d) in [0, 1]. normal: (n, d). height: (n,), of the points above the plane. norm: 'Linf', 'L2' or 'L1'.
@@ -22,15 +22,15 @@ def to_plane(points: Tensor, normal: Tensor, height: Tensor, norm: str) -> Tenso
     room = torch.where(heading > 0, 1 - points, points)
     gain = normal.abs()
     if norm == 'L1':
-        way = _steepest_first(gain, room, height.abs())
+        way = _fill_steepest_first(gain, room, height.abs())
     elif norm == 'L2':
-        way = torch.minimum(_level(gain * gain, room / gain.clamp_min(TINY), height.abs())[:, None] * gain, room)
+        way = torch.minimum(_solve_level(gain * gain, room / gain.clamp_min(TINY), height.abs())[:, None] * gain, room)
     else:
-        way = torch.minimum(_level(gain, room, height.abs())[:, None], room)
+        way = torch.minimum(_solve_level(gain, room, height.abs())[:, None], room)
     return way * heading.sign()
 
 
-def _level(gain: Tensor, limit: Tensor, wanted: Tensor) -> Tensor:
+def _solve_level(gain: Tensor, limit: Tensor, wanted: Tensor) -> Tensor:
     """Solve sum_i gain_i min(level, limit_i) = wanted for the level (n,), or return the largest float if unreachable.
 
     Newton's method from 0: the sum is concave and piecewise linear, so it converges from below in finitely many steps.
@@ -49,7 +49,7 @@ def _level(gain: Tensor, limit: Tensor, wanted: Tensor) -> Tensor:
     return level
 
 
-def _steepest_first(gain: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
+def _fill_steepest_first(gain: Tensor, room: Tensor, wanted: Tensor) -> Tensor:
     """Return lengths (n, d) with sum_i gain_i length_i = wanted. The largest gains reach their limit first."""
     order = gain.argsort(dim=1, descending=True)
     gain, room = gain.gather(1, order), room.gather(1, order)
@@ -74,12 +74,12 @@ def project_into_box(images: Tensor, delta: Tensor, epsilon: float | Tensor) -> 
     threshold = torch.zeros_like(sizes)
     beyond = (sizes > budget).nonzero().flatten()
     if len(beyond):
-        threshold[beyond] = _threshold(lengths[beyond], room[beyond], budget[beyond])
+        threshold[beyond] = _find_threshold(lengths[beyond], room[beyond], budget[beyond])
     kept = (lengths - threshold[:, None].to(delta.dtype)).clamp_min(0).minimum(room)
     return kept.view_as(delta) * delta.sign()
 
 
-def _threshold(lengths: Tensor, room: Tensor, budget: Tensor) -> Tensor:
+def _find_threshold(lengths: Tensor, room: Tensor, budget: Tensor) -> Tensor:
     """Return the reduction (n,) of lengths (n, d) after which their clamped sum equals the budget (n,)."""
     kinks, order = torch.cat([lengths, lengths - room], 1).sort(dim=1, descending=True)
     growing = torch.where(order < lengths.shape[1], 1, -1).cumsum(1)  # values that grow as the threshold falls

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.base import Attack
-from pit_downstream.attacks.objective import objective_of
-from pit_downstream.attacks.threat_model import as_patches
+from pit_downstream.attacks.objective import make_objective
+from pit_downstream.attacks.threat_model import check_patches
 
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Batch, Predictor, Streams
@@ -31,8 +31,9 @@ class OccludeSalient(Attack):
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         images = batch.images
-        seen = objective_of(predictor, batch, 'ce').examine(images, torch.arange(len(images), device=images.device))
-        patches = as_patches(self.threat)
-        weights = patches.cells((seen.slope * images).abs())
-        chosen = patches.top(-weights if self.least else weights) & ~seen.fooled[:, None, None]
+        rows = torch.arange(len(images), device=images.device)
+        result = make_objective(predictor, batch, 'ce').evaluate(images, rows)
+        patches = check_patches(self.threat)
+        weights = patches.sum_cells((result.get_gradient() * images).abs())
+        chosen = patches.select_cells(-weights if self.least else weights) & ~result.fooled[:, None, None]
         return images * ~patches.mask(chosen, images.shape)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec
-from pit_downstream.attacks.base import eval_mode, without_inference_tensors
+from pit_downstream.attacks.base import eval_mode, clone_inference_tensors
 from pit_downstream.attacks.objective import ClassifierObjective, LossEvaluation, cross_entropy, margin
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def check_before(predictor: 'Classifier', batch: 'Batch') -> tuple[str, ...]:
     if not (images.isfinite().all() and images.min() >= 0 and images.max() <= 1):
         raise InputError(f'expected images in [0, 1], got {images.min():.3g} .. {images.max():.3g}; normalize inside '
                          'the model, so that epsilon is in pixels')
-    found = list(_mode(predictor))
+    warnings = list(_check_mode(predictor))
     with torch.inference_mode(False), eval_mode(predictor), torch.no_grad():
-        batch = without_inference_tensors(batch)
+        batch = clone_inference_tensors(batch)
         images = batch.images
         logits = predictor.logits(images)
         if logits.ndim != 2 or len(logits) != len(images) or not logits.isfinite().all():
@@ -49,13 +49,13 @@ def check_before(predictor: 'Classifier', batch: 'Batch') -> tuple[str, ...]:
             raise InputError(f'expected finite logits ({len(images)}, classes), got {tuple(logits.shape)}{values}; '
                              'attack a classifier')
         close = max(CLOSE, ROUNDING * torch.finfo(getattr(predictor, 'precision', torch.float32)).eps)
-        found += [*_outputs(logits, close), *_same(predictor, images, logits, close),
-                  *_accuracy(logits, predictor.labels(batch))]
-        found += _gradients(predictor, batch)
-    return tuple(found)
+        warnings += [*_check_outputs(logits, close), *_check_consistency(predictor, images, logits, close),
+                  *_check_accuracy(logits, predictor.labels(batch))]
+        warnings += _check_gradients(predictor, batch)
+    return tuple(warnings)
 
 
-def _mode(predictor: 'Classifier') -> Iterator[str]:
+def _check_mode(predictor: 'Classifier') -> Iterator[str]:
     model = getattr(predictor, 'model', None)
     training = [name or 'the model' for name, module in model.named_modules() if module.training] if model else []
     if training:
@@ -63,13 +63,13 @@ def _mode(predictor: 'Classifier') -> Iterator[str]:
                'results are those of evaluation mode')
 
 
-def _outputs(logits: Tensor, close: float) -> Iterator[str]:
+def _check_outputs(logits: Tensor, close: float) -> Iterator[str]:
     if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < close:
         yield ('the model gives probabilities, not logits: their gradients vanish where it is confident; take the '
                'softmax away')
 
 
-def _same(predictor: 'Classifier', images: Tensor, logits: Tensor, close: float) -> Iterator[str]:
+def _check_consistency(predictor: 'Classifier', images: Tensor, logits: Tensor, close: float) -> Iterator[str]:
     """Check that a second pass, and a pass of the first image alone, return the same logits."""
     allowed = close * logits.abs().max().clamp_min(1)
     if (predictor.logits(images) - logits).abs().max() > allowed:
@@ -79,7 +79,7 @@ def _same(predictor: 'Classifier', images: Tensor, logits: Tensor, close: float)
         yield 'the output for an image depends on the others of its batch: verdicts will change with the batch size'
 
 
-def _accuracy(logits: Tensor, labels: Tensor) -> Iterator[str]:
+def _check_accuracy(logits: Tensor, labels: Tensor) -> Iterator[str]:
     count = len(labels)
     right = int((logits.argmax(1) == labels).sum())
     if count >= FEW and right * logits.shape[1] <= count:
@@ -87,25 +87,26 @@ def _accuracy(logits: Tensor, labels: Tensor) -> Iterator[str]:
                'check labels, weights and normalization')
 
 
-def _gradients(predictor: 'Classifier', batch: 'Batch') -> Iterator[str]:
+def _check_gradients(predictor: 'Classifier', batch: 'Batch') -> Iterator[str]:
     rows = torch.arange(len(batch.images), device=batch.images.device)
-    entropy, direct = (ClassifierObjective(predictor, batch, loss).examine(batch.images, rows)
+    entropy, direct = (ClassifierObjective(predictor, batch, loss).evaluate(batch.images, rows)
                        for loss in (cross_entropy, margin))
     right = ~entropy.fooled
-    flat, cut = (_vanishing(seen) & right for seen in (entropy, direct))
+    flat, cut = (_find_vanishing(result) & right for result in (entropy, direct))
     count = int(right.sum())
     if cut.any():
         yield (f'no gradient reaches {int(cut.sum())} of {count} images, as behind rounding: gradient attacks fail '
                'there, which is no robustness; rely on square and transfer, or attack a smooth approximation')
     if (flat & ~cut).any():
+        largest = entropy.get_logits().abs().max()
         yield (f'the cross-entropy of {int((flat & ~cut).sum())} of {count} images has no gradient, since the logits '
-               f'are too large (up to {entropy.scores.abs().max():.3g}): attacks on it see nothing there, which is no '
+               f'are too large (up to {largest:.3g}): attacks on it see nothing there, which is no '
                "robustness; trust loss='margin', loss='dlr', fab and square")
 
 
-def _vanishing(seen: LossEvaluation) -> Tensor:
+def _find_vanishing(result: LossEvaluation) -> Tensor:
     """Return bool (n,): whether half of the gradient or more is exactly 0. Padding and black borders are less."""
-    return (seen.slope == 0).flatten(1).double().mean(1) > .5
+    return (result.get_gradient() == 0).flatten(1).double().mean(1) > .5
 
 
 def check_after(accuracies: Mapping[Spec, float], count: int) -> tuple[str, ...]:
@@ -118,22 +119,22 @@ def check_after(accuracies: Mapping[Spec, float], count: int) -> tuple[str, ...]
     by_ball: dict[tuple, dict[Spec, float]] = {}
     for spec, accuracy in accuracies.items():
         by_ball.setdefault((spec.get('norm', 'Linf'), spec.get('epsilon')), {})[spec] = accuracy
-    found = [sentence for ball in by_ball.values() for sentence in _in_one_ball(ball, slack)]
-    return (*found, *_over_epsilon(accuracies, slack))
+    warnings = [warning for ball in by_ball.values() for warning in _compare_attacks(ball, slack)]
+    return (*warnings, *_compare_epsilons(accuracies, slack))
 
 
-def _in_one_ball(ball: Mapping[Spec, float], slack: float) -> Iterator[str]:
+def _compare_attacks(ball: Mapping[Spec, float], slack: float) -> Iterator[str]:
     black, one, steps = (min(((accuracy, spec) for spec, accuracy in ball.items() if spec.name in names), default=None)
                          for names in (BLACK_BOX, (ONE_STEP,), STEPS))
     if black and steps and black[0] < steps[0] - slack:
-        yield (f'{_said(*black)} uses no gradient and beats {_said(*steps)}: gradients are masked, and attacks that '
-               'follow them are meaningless')
+        yield (f'{_format_accuracy(*black)} uses no gradient and beats {_format_accuracy(*steps)}: gradients are '
+               'masked, and attacks that follow them are meaningless')
     if one and steps and one[0] < steps[0] - slack:
-        yield (f'one step, {_said(*one)}, beats many, {_said(*steps)}: gradients are masked, or the steps are too few '
-               'or too short')
+        yield (f'one step, {_format_accuracy(*one)}, beats many, {_format_accuracy(*steps)}: gradients are masked, or '
+               'the steps are too few or too short')
 
 
-def _over_epsilon(accuracies: Mapping[Spec, float], slack: float) -> Iterator[str]:
+def _compare_epsilons(accuracies: Mapping[Spec, float], slack: float) -> Iterator[str]:
     """Check that attacks gain from an epsilon at least twice as large while robust images remain."""
     curves: dict[Spec, list[tuple[float, float]]] = {}
     for spec, accuracy in accuracies.items():
@@ -161,5 +162,5 @@ def check_cascade(left: Iterable[tuple[str, int]]) -> tuple[str, ...]:
                  for (_, before), (name, after) in pairwise(left) if name in BLACK_BOX and before - after > 1)
 
 
-def _said(accuracy: float, spec: Spec) -> str:
+def _format_accuracy(accuracy: float, spec: Spec) -> str:
     return f'{spec} ({accuracy:.1%} right)'

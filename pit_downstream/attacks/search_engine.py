@@ -8,7 +8,6 @@ undefended models then needs a small fraction of its steps. The robustness verdi
 import math
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,20 +15,20 @@ import torch
 from torch import Tensor
 
 from pit_downstream.attacks.base import Attack
-from pit_downstream.attacks.objective import LOSS_TYPES, Objective, objective_of
 from pit_downstream.utils.errors import InputError
+from pit_downstream.attacks.objective import LOSS_TYPES, Objective, make_objective
 
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Batch, Predictor, Rng, Streams
 
 State = dict[str, Tensor]  # each (n, ...), a row per search: 'row', 'variant', 'clean', 'found', 'fooled', 'loss', ...
-ROOM = 4  # new rows start once 1 / 4 of the batch is free: passes of a few images are inefficient
-PATIENCE = 4  # steps between checks for fooled rows on a GPU, where each check synchronizes
+REFILL_SHARE = 4  # new rows start once 1 / 4 of the batch is free: passes of a few images are inefficient
+CHECK_INTERVAL = 4  # steps between checks for fooled rows on a GPU, where each check synchronizes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Attack):
-    """Base class of iterative attacks. steps: moves of one search. loss: maximized on classifiers ('ce', 'margin' ...).
+    """Base class of iterative attacks. steps: of one search. loss: maximized on classifiers ('ce', 'margin' ...).
 
     run_to_end: no row stops early, and the search with the largest final loss gives the result, for transfer studies.
     By default the first fooling example is the result, and misclassified images stay unchanged. With several searches
@@ -54,43 +53,41 @@ class Search(Attack):
                              f'{self.loss!r}')
 
     @property
-    def moves(self) -> int:
-        """Moves per row, more than `steps` if a search has several rounds."""
+    def num_steps(self) -> int:
+        """Steps per row, more than `steps` if a search has several rounds."""
         return self.steps
 
-    @property
-    def variants(self) -> int:
-        """Searches per image: restarts times targets."""
+    def count_searches(self, objective: Objective) -> int:
+        """Return the number of searches per image: restarts times targets, which depend on the number of classes."""
         return 1
 
-    def jobs(self, objective: Objective) -> int:
-        """Return the number of searches per image, which may depend on the number of classes."""
-        return self.variants
-
-    def over(self, state: State, age: Tensor) -> Tensor:
+    def is_done(self, state: State, age: Tensor) -> Tensor:
         """Return bool (n,) on the CPU: the rows that have finished."""
-        return age >= self.moves
+        return age >= self.num_steps
 
     @abstractmethod
-    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
+    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
         """Return the initial state of new rows, including 'found', 'fooled' and 'loss'.
 
         state: 'row' and 'variant' (n,), 'clean' (n, 3, H, W). rng: one stream per row. All random draws belong here.
         """
 
     @abstractmethod
-    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        """Move every row once. age: (n,) on the CPU, moves so far. last: it is the last move of every row."""
+    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+        """Return the changed state after one step of every row.
+
+        age: (n,) on the CPU, steps so far. last: it is the last step of every row.
+        """
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
         if self.needs_logits and not hasattr(predictor, 'logits'):
             raise InputError(f'expected a classifier for {type(self).__name__}, got {predictor.name}, which gives no '
                              'logits; take an attack that climbs the loss, such as pgd')
         rough = getattr(predictor, 'rough', False)
-        return self.run_search(objective_of(predictor, batch, self.loss), batch.images, rng, rough=rough)[0]
+        return self.run_search(make_objective(predictor, batch, self.loss), batch.images, rng, rough=rough)[0]
 
     def run_search(self, objective: Objective, images: Tensor, rng: 'Streams', *, among: Tensor | None = None,
-             width: int | None = None, rough: bool = False) -> tuple[Tensor, Tensor]:
+                   width: int | None = None, rough: bool = False) -> tuple[Tensor, Tensor]:
         """Return the result of run() and bool (B,): the images that it fooled.
 
         among: bool (B,), images to search from, by default all that are not misclassified. width: rows per pass, by
@@ -104,63 +101,70 @@ class SearchBatch:
 
     def __init__(self, attack: Search, objective: Objective, images: Tensor, rng: 'Streams', width: int, rough: bool):
         self.attack, self.objective, self.images, self.rng = attack, objective, images, rng
-        self.width, self.rough, self.moves = width, rough, attack.moves
-        self.found = images.clone()
-        self.loss = [-math.inf] * len(images)
-        self.pause = pause(self.moves, images.device)
+        self.width, self.rough = width, rough
+        self.results = images.clone()
+        self.best_loss = [-math.inf] * len(images)
+        self.check_interval = get_check_interval(attack.num_steps, images.device)
 
     def run(self, among: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the results (B, 3, H, W) and bool (B,): the images that a search fooled."""
         if among is None and self.attack.run_to_end:
             among = torch.ones(len(self.images), dtype=torch.bool)
-        # the images that no search has fooled yet
-        self.open = (correct_mask(self.objective, self.images, self.rough) if among is None else among).tolist()
-        asked = list(self.open)
-        queue = deque((image, variant) for variant in range(self.attack.jobs(self.objective) if any(asked) else 0)
-                      for image in range(len(self.images)) if self.open[image])
+        selected = (correct_mask(self.objective, self.images, self.rough) if among is None else among).tolist()
+        self.robust = list(selected)  # per image: selected, and not fooled so far
+        searches = self.attack.count_searches(self.objective) if any(selected) else 0
+        queue = deque((image, variant) for variant in range(searches)
+                      for image in range(len(self.images)) if selected[image])
         state, age = None, torch.zeros(0, dtype=torch.long)
         while queue or state is not None:
-            state, age = self._refill(state, age, queue)
+            state, age = self._add_rows(state, age, queue)
             if state is None:
                 break
-            for _ in range(self.pause):
-                state |= self._advance(state, age)
+            for _ in range(self.check_interval):
+                state |= self._step_rows(state, age)
                 age = age + 1
-            state, age = self._settle(state, age)
-        return self.found, torch.tensor([was and not still for was, still in zip(asked, self.open, strict=True)],
-                                        dtype=torch.bool, device=self.images.device)
+            state, age = self._remove_rows(state, age)
+        fooled = [before and not now for before, now in zip(selected, self.robust, strict=True)]
+        return self.results, torch.tensor(fooled, dtype=torch.bool, device=self.images.device)
 
-    def _refill(self, state: State | None, age: Tensor, queue: deque) -> tuple[State | None, Tensor]:
+    def _add_rows(self, state: State | None, age: Tensor, queue: deque) -> tuple[State | None, Tensor]:
+        """Start the next searches of images that are not fooled yet, if enough rows are free."""
         free = self.width - len(age)
-        jobs = list(_take(queue, free, self.open)) if free * ROOM >= self.width or state is None else []
-        if not jobs:
+        added: list[tuple[int, int]] = []
+        if free * REFILL_SHARE >= self.width or state is None:
+            while queue and len(added) < free:
+                image, variant = queue.popleft()
+                if self.robust[image]:
+                    added.append((image, variant))
+        if not added:
             return state, age
-        rows, variants = zip(*jobs, strict=True)
+        rows, variants = zip(*added, strict=True)
         device = self.images.device
-        fresh = {'row': torch.tensor(rows, device=device), 'variant': torch.tensor(variants, device=device)}
-        fresh['clean'] = self.images[fresh['row']]
-        own = self.rng.rows(rows, variants, type(self.attack).__name__, device)
-        fresh |= self.attack.begin(self.objective, fresh, own)
+        new = {'row': torch.tensor(rows, device=device), 'variant': torch.tensor(variants, device=device)}
+        new['clean'] = self.images[new['row']]
+        rng = self.rng.rows(rows, variants, type(self.attack).__name__, device)
+        new |= self.attack.init_state(self.objective, new, rng)
         if not self.attack.run_to_end:
-            fresh['caught'] = fresh['found']
+            new['caught'] = new['found']
         age = torch.cat([age, torch.zeros(len(rows), dtype=torch.long)])
-        return (fresh if state is None else {key: torch.cat([state[key], fresh[key]]) for key in fresh}), age
+        return (new if state is None else {key: torch.cat([state[key], new[key]]) for key in new}), age
 
-    def _advance(self, state: State, age: Tensor) -> State:
-        """Move once. 'caught' keeps the last fooling image, because the check may follow several moves later."""
-        last = bool((age == self.moves - 1).all())
-        moved = self.attack.advance(self.objective, state, age, last=last)
+    def _step_rows(self, state: State, age: Tensor) -> State:
+        """Step once. 'caught' keeps the last fooling image, because the check may follow several steps later."""
+        last = bool((age == self.attack.num_steps - 1).all())
+        update = self.attack.update_state(self.objective, state, age, last=last)
         if self.attack.run_to_end:
-            return moved
-        if self.pause == 1 and not bool(state['fooled'].any()):
-            moved['caught'] = moved['found']
+            return update
+        if self.check_interval == 1 and not bool(state['fooled'].any()):
+            update['caught'] = update['found']
         else:
-            moved['caught'] = torch.where(moved['fooled'][:, None, None, None], moved['found'], state['caught'])
-            moved['fooled'] = moved['fooled'] | state['fooled']
-        return moved
+            update['caught'] = torch.where(update['fooled'][:, None, None, None], update['found'], state['caught'])
+            update['fooled'] = update['fooled'] | state['fooled']
+        return update
 
-    def _settle(self, state: State, age: Tensor) -> tuple[State | None, Tensor]:
-        """Store the results of fooled and finished rows, and drop these rows."""
-        over = self.attack.over(state, age)
+    def _remove_rows(self, state: State, age: Tensor) -> tuple[State | None, Tensor]:
+        """Store the results of fooled and finished rows, and remove all rows of decided images."""
+        done = self.attack.is_done(state, age)
         fooled = state['fooled']
         if self.rough and not self.attack.run_to_end and bool(fooled.any()):
             which = fooled.nonzero().flatten()
@@ -168,36 +172,37 @@ class SearchBatch:
             fooled[which] = self.objective.verify(state['caught'][which], state['row'][which])
             state['fooled'] = fooled  # unconfirmed rows continue
         decided = fooled.cpu() & (not self.attack.run_to_end)
-        gone = over | decided
-        if gone.any():
-            self._keep(state, over, decided)
-            images = torch.tensor([self.open[row] for row in state['row'].tolist()])
-            gone = gone | ~images
-        stay = (~gone).nonzero().flatten()
-        if not len(stay):
+        removed = done | decided
+        if removed.any():
+            self._store_results(state, done, decided)
+            robust = torch.tensor([self.robust[row] for row in state['row'].tolist()])
+            removed = removed | ~robust
+        kept = (~removed).nonzero().flatten()
+        if not len(kept):
             return None, age[:0]
-        where = stay.to(self.images.device)
-        return (state if len(stay) == len(age) else {key: value[where] for key, value in state.items()}), age[stay]
+        where = kept.to(self.images.device)
+        return (state if len(kept) == len(age) else {key: value[where] for key, value in state.items()}), age[kept]
 
-    def _keep(self, state: State, over: Tensor, decided: Tensor) -> None:
+    def _store_results(self, state: State, done: Tensor, decided: Tensor) -> None:
+        """Store the first fooling image of each image, else the one with the largest loss at the end of a search."""
         rows, loss = state['row'].tolist(), state['loss'].tolist()
         caught, ended = {}, {}  # by image, the index of the row with its result
-        for place in decided.nonzero().flatten().tolist():
-            if self.open[rows[place]]:
-                self.open[rows[place]] = False
-                caught[rows[place]] = place
-        for place in (over & ~decided).nonzero().flatten().tolist():
-            row = rows[place]
-            if self.open[row] and loss[place] > self.loss[row]:
-                ended[row], self.loss[row] = place, loss[place]
-        for which, places in (('caught', caught), ('found', ended)):
-            if places:
-                self.found[list(places)] = state[which][list(places.values())]
+        for index in decided.nonzero().flatten().tolist():
+            if self.robust[rows[index]]:
+                self.robust[rows[index]] = False
+                caught[rows[index]] = index
+        for index in (done & ~decided).nonzero().flatten().tolist():
+            row = rows[index]
+            if self.robust[row] and loss[index] > self.best_loss[row]:
+                ended[row], self.best_loss[row] = index, loss[index]
+        for key, indices in (('caught', caught), ('found', ended)):
+            if indices:
+                self.results[list(indices)] = state[key][list(indices.values())]
 
 
-def pause(moves: int, device: torch.device) -> int:
-    """Return the number of moves between checks for fooled rows. It divides `moves`, so that rows end at a check."""
-    return 1 if device.type == 'cpu' else math.gcd(moves, PATIENCE)
+def get_check_interval(num_steps: int, device: torch.device) -> int:
+    """Return the steps between checks for fooled rows. It divides `num_steps`, so that rows end at a check."""
+    return 1 if device.type == 'cpu' else math.gcd(num_steps, CHECK_INTERVAL)
 
 
 def correct_mask(objective: Objective, images: Tensor, rough: bool) -> Tensor:
@@ -208,12 +213,3 @@ def correct_mask(objective: Objective, images: Tensor, rough: bool) -> Tensor:
         wrong = wrong.clone()
         wrong[which] = objective.verify(images[which], which)
     return ~wrong
-
-
-def _take(queue: deque, count: int, open_: list[bool]) -> Iterator[tuple[int, int]]:
-    """Yield the next jobs whose image is not fooled yet."""
-    while queue and count:
-        job = queue.popleft()
-        if open_[job[0]]:
-            count -= 1
-            yield job

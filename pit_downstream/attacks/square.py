@@ -19,7 +19,7 @@ from pit_downstream.attacks.square_windows import Windows
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Rng
 
-AHEAD, PER_AHEAD = 16, 8  # maximum proposals per row and pass; moves per additional proposal
+AHEAD, PER_AHEAD = 16, 8  # maximum proposals per row and pass; steps per additional proposal
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, of 10,000: section 5 of the paper
 
 
@@ -43,42 +43,42 @@ class Square(Search):
             raise InputError(f'p_init is a share in (0, 1] and restarts 1 or more, got {self.p_init} '
                              f'and {self.restarts}')
 
-    @property
-    def variants(self) -> int:
+    def count_searches(self, objective: Objective) -> int:
         return self.restarts
 
-    def begin(self, objective: Objective, state: State, rng: 'Rng') -> State:
+    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
         clean = state['clean']
         rows = len(clean)
         linf = self.threat.norm == 'Linf'
-        at = self._stripes(clean, rng) if linf else self._windows.start(clean, rng)
+        at = self._draw_stripes(clean, rng) if linf else self._windows.draw_start(clean, rng)
         places = rng.uniform((rows, self.steps, 2 if linf else 4))
         coins = rng.integers(0, 2 ** (clean.shape[1] + 1), (rows, self.steps)).to(torch.uint8)
-        seen = objective.examine(at, state['row'], gradient=False)
+        result = objective.evaluate(at, state['row'], gradient=False)
         return {'places': places, 'coins': coins, 'query': torch.zeros_like(state['row']),
-                'found': at, 'loss': seen.loss, 'fooled': seen.fooled}
+                'found': at, 'loss': result.loss, 'fooled': result.fooled}
 
-    def advance(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
         """Evaluate each row's next proposals, as many as fit in the batch, up to the first accepted one."""
-        ahead = self._ahead(objective, age)
+        ahead = self._count_proposals(objective, age)
         rows = torch.arange(len(age), device=state['row'].device)
         spread = rows.repeat_interleave(ahead) if ahead > 1 else slice(None)
         tried = {key: state[key][spread] for key in ('row', 'clean', 'found', 'loss', 'query')}
         tried['query'] = tried['query'] + torch.arange(ahead, device=rows.device).repeat(len(rows))
         at = tried['query'].clamp_max(self.steps - 1)
-        new = self._propose(tried, at, *(state[key][rows.repeat_interleave(ahead), at] for key in ('places', 'coins')))
-        seen = self._ask(objective, tried, new)
-        taken = (((seen.loss > tried['loss']) | seen.fooled) & (tried['query'] < self.steps)).view(-1, ahead)
+        drawn = (state[key][rows.repeat_interleave(ahead), at] for key in ('places', 'coins'))
+        new = self._make_proposals(tried, at, *drawn)
+        result = self._evaluate_proposals(objective, tried, new)
+        taken = (((result.loss > tried['loss']) | result.fooled) & (tried['query'] < self.steps)).view(-1, ahead)
         some, first = taken.any(1), taken.int().argmax(1)
         place = rows * ahead + first
         return {'found': torch.where(some[:, None, None, None], new[place], state['found']),
-                'loss': torch.where(some, seen.loss[place], state['loss']), 'fooled': some & seen.fooled[place],
+                'loss': torch.where(some, result.loss[place], state['loss']), 'fooled': some & result.fooled[place],
                 'query': state['query'] + torch.where(some, first + 1, ahead)}
 
-    def over(self, state: State, age: Tensor) -> Tensor:
+    def is_done(self, state: State, age: Tensor) -> Tensor:
         return (state['query'] >= self.steps).cpu()
 
-    def _ahead(self, objective: Objective, age: Tensor) -> int:
+    def _count_proposals(self, objective: Objective, age: Tensor) -> int:
         """Return the number of proposals per row and pass. It does not affect the result.
 
         Proposals after an accepted one are wasted. The number starts small, because early proposals are often accepted.
@@ -86,36 +86,36 @@ class Square(Search):
         room = getattr(objective, 'width', len(age)) // len(age)
         return max(1, min(room, AHEAD, 1 + int(age.min()) // PER_AHEAD))
 
-    def _propose(self, state: State, query: Tensor, places: Tensor, coins: Tensor) -> Tensor:
+    def _make_proposals(self, state: State, query: Tensor, places: Tensor, coins: Tensor) -> Tensor:
         clean, found = state['clean'], state['found']
         channels = clean.shape[1]
         signs = (coins[:, None] >> torch.arange(channels, device=clean.device) & 1).to(clean) * 2 - 1
-        sizes = self._sizes(clean)[query]
+        sizes = self._compute_sizes(clean)[query]
         if self.threat.norm == 'Linf':
-            return self._square(clean, found, sizes, places, signs)
-        return self._windows.propose(clean, found, sizes, places, signs, (coins >> channels & 1).bool())
+            return self._place_squares(clean, found, sizes, places, signs)
+        return self._windows.move_windows(clean, found, sizes, places, signs, (coins >> channels & 1).bool())
 
-    def _ask(self, objective: Objective, state: State, new: Tensor) -> LossEvaluation:
+    def _evaluate_proposals(self, objective: Objective, state: State, new: Tensor) -> LossEvaluation:
         """Query the model, except for proposals that change nothing: one in eight or more, late in a search under Linf.
 
         On a GPU all proposals are queried, because finding these would synchronize.
         """
         todo = (new != state['found']).flatten(1).any(1) if new.device.type == 'cpu' else None
         if todo is None or todo.all():
-            return objective.examine(new, state['row'], gradient=False)
+            return objective.evaluate(new, state['row'], gradient=False)
         loss, fooled = state['loss'].clone(), torch.zeros_like(todo)
         if todo.any():
-            seen = objective.examine(new[todo], state['row'][todo], gradient=False)
-            loss[todo], fooled[todo] = seen.loss, seen.fooled
+            result = objective.evaluate(new[todo], state['row'][todo], gradient=False)
+            loss[todo], fooled[todo] = result.loss, result.fooled
         return LossEvaluation(loss, fooled)
 
-    def _stripes(self, clean: Tensor, rng: 'Rng') -> Tensor:
+    def _draw_stripes(self, clean: Tensor, rng: 'Rng') -> Tensor:
         """Change every column of every channel by +epsilon or -epsilon."""
         rows, channels, _, width = clean.shape
         signs = rng.integers(0, 2, (rows, channels, 1, width)).to(clean) * 2 - 1
         return (clean + self.threat.epsilon * signs).clamp(0, 1)
 
-    def _square(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor) -> Tensor:
+    def _place_squares(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor) -> Tensor:
         """Replace a square of `found` by the clean image with epsilon added to or subtracted from each channel."""
         sides = torch.tensor(clean.shape[-2:], device=clean.device)
         sizes = sizes[:, None]
@@ -130,7 +130,7 @@ class Square(Search):
     def _windows(self) -> Windows:
         return Windows(self.threat)
 
-    def _sizes(self, clean: Tensor) -> Tensor:
+    def _compute_sizes(self, clean: Tensor) -> Tensor:
         """Return the side of the squares in pixels, (steps,)."""
         pixels, side = clean[0, 0].numel(), min(clean.shape[-2:])
         least = 1 if self.threat.norm == 'Linf' else 3

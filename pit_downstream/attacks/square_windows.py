@@ -24,7 +24,7 @@ class Windows:
         self.threat = threat
         self.order = {'L2': 2, 'L1': 1}[threat.norm]
 
-    def start(self, clean: Tensor, rng: 'Rng') -> Tensor:
+    def draw_start(self, clean: Tensor, rng: 'Rng') -> Tensor:
         """Return images tiled with patterns of random sign and direction."""
         rows, channels, height, width = clean.shape
         side = max(height // TILES, 1)
@@ -32,16 +32,16 @@ class Windows:
         down, right = (range(margin, length - side + 1, side)[:length // side] for length in (height, width))
         coins = rng.integers(0, 2 ** (channels + 1), (rows, len(down), len(right)))
         delta = torch.zeros_like(clean)
-        patterns = pattern(side, self.threat.norm).to(clean)
+        patterns = make_pattern(side, self.threat.norm).to(clean)
         for row, top in enumerate(down):
             for column, left in enumerate(right):
                 coin = coins[:, row, column]
                 signs = (coin[:, None] >> torch.arange(channels, device=clean.device) & 1).to(clean) * 2 - 1
                 turned = (coin >> channels & 1).long()
                 delta[:, :, top:top + side, left:left + side] = signs[:, :, None, None] * patterns[turned][:, None]
-        return self._onto(clean, delta)
+        return self._project(clean, delta)
 
-    def propose(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor, turned: Tensor
+    def move_windows(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor, turned: Tensor
                 ) -> Tensor:
         """Return new images. sizes: (n,), sides of the windows. places: (n, 4) in [0, 1), origins of the two windows.
 
@@ -51,41 +51,42 @@ class Windows:
         for side in sizes.unique().tolist():
             rows = slice(None) if (sizes == side).all() else (sizes == side).nonzero().flatten()
             delta[rows] = self._move(delta[rows], side, places[rows], signs[rows], turned[rows])
-        return self._onto(clean, delta)
+        return self._project(clean, delta)
 
     def _move(self, delta: Tensor, side: int, places: Tensor, signs: Tensor, turned: Tensor) -> Tensor:
         """Clear the second window, and add its norm, the unused budget and a pattern to the first."""
         rows, channels, height, width = delta.shape
-        to, away = (_window(places[:, 2 * i:2 * i + 2], side, (height, width)) for i in (0, 1))
+        to, away = (_index_window(places[:, 2 * i:2 * i + 2], side, (height, width)) for i in (0, 1))
         flat = delta.flatten(2)
         both = torch.zeros(rows, height * width, dtype=torch.bool, device=delta.device)
         both.scatter_(1, to, True).scatter_(1, away, True)
-        held = self._size(flat * both[:, None])
-        left = (self.threat.epsilon ** self.order - self._size(delta.flatten(1)) ** self.order).clamp_min(0)[:, None]
+        held = self._compute_size(flat * both[:, None])
+        used = self._compute_size(delta.flatten(1)) ** self.order
+        left = (self.threat.epsilon ** self.order - used).clamp_min(0)[:, None]
         if self.order == 2:
             size = (left / channels + held ** 2).sqrt()
         else:
             size = left + held * channels
         to = to[:, None].expand(-1, channels, -1)
         old = flat.gather(2, to)
-        patterns = pattern(side, self.threat.norm).to(delta)[turned.long()].flatten(1)
-        new = signs[:, :, None] * patterns[:, None] + old / (TINY + self._size(old)[..., None])
-        new = new / (TINY + self._size(new)[..., None]) * size[..., None]
+        patterns = make_pattern(side, self.threat.norm).to(delta)[turned.long()].flatten(1)
+        new = signs[:, :, None] * patterns[:, None] + old / (TINY + self._compute_size(old)[..., None])
+        new = new / (TINY + self._compute_size(new)[..., None]) * size[..., None]
         emptied = flat.scatter(2, away[:, None].expand(-1, channels, -1), 0)
         return emptied.scatter_(2, to, new).view_as(delta)
 
-    def _size(self, values: Tensor) -> Tensor:
+    def _compute_size(self, values: Tensor) -> Tensor:
         return torch.linalg.vector_norm(values, ord=self.order, dim=-1)
 
-    def _onto(self, clean: Tensor, delta: Tensor) -> Tensor:
+    def _project(self, clean: Tensor, delta: Tensor) -> Tensor:
         """Return the images with the full budget, or under L1 a bit less against rounding (as in the original)."""
         if self.order == 1:
             return clean + project_into_box(clean, delta, self.threat.epsilon * (1 - 1e-6))
-        size = self._size(delta.flatten(1)).clamp_min(TINY)
+        size = self._compute_size(delta.flatten(1)).clamp_min(TINY)
         return (clean + delta * (self.threat.epsilon / size)[:, None, None, None]).clamp(0, 1)
 
 
-def _window(places: Tensor, side: int, sides: tuple[int, int]) -> Tensor:
+def _index_window(places: Tensor, side: int, sides: tuple[int, int]) -> Tensor:
     """Return the flat indices (n, side * side) of a window with origin places (n, 2) in [0, 1)."""
     first = (places * (torch.tensor(sides, device=places.device) - side)).long()
     steps = torch.arange(side, device=places.device)
@@ -94,16 +95,16 @@ def _window(places: Tensor, side: int, sides: tuple[int, int]) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def pattern(side: int, norm: str) -> Tensor:
+def make_pattern(side: int, norm: str) -> Tensor:
     """Return (2, side, side): an upper half of rings and a lower half of negative ones, of norm 1; its transpose."""
-    halves = _rings(side // 2, side, FALL[norm]), -_rings(side - side // 2, side, FALL[norm])
+    halves = _sum_rings(side // 2, side, FALL[norm]), -_sum_rings(side - side // 2, side, FALL[norm])
     order = {'L2': 2, 'L1': 1}[norm]
     whole = torch.cat([half / torch.linalg.vector_norm(half, ord=order).clamp_min(TINY) for half in halves])
     whole = whole / torch.linalg.vector_norm(whole, ord=order)
     return torch.stack([whole, whole.T])
 
 
-def _rings(height: int, width: int, fall: int) -> Tensor:
+def _sum_rings(height: int, width: int, fall: int) -> Tensor:
     """Sum centered rectangles, each one pixel larger on every side. The i-th adds 1 / i ^ fall."""
     sums = torch.zeros(height, width)
     top, left = height // 2, width // 2

@@ -19,26 +19,26 @@ State = dict[str, Tensor]
 
 
 class StepSchedule(Protocol):
-    """Step schedule of APGD. moves: of one search. age: (n,) on the CPU, moves made so far by each row."""
+    """Step schedule of APGD. num_steps: of one search. age: (n,) on the CPU, steps so far by each row."""
 
-    moves: int
+    num_steps: int
 
-    def start(self, clean: Tensor, rng: 'Rng') -> Tensor:
+    def draw_start(self, clean: Tensor, rng: 'Rng') -> Tensor:
         """Draw a random image in the ball around each clean image."""
 
-    def begin(self, clean: Tensor, at: Tensor, loss: Tensor) -> State:
+    def init_state(self, clean: Tensor, at: Tensor, loss: Tensor) -> State:
         """Return the schedule state of new rows that start at `at`."""
 
     def step(self, state: State, age: Tensor) -> Tensor:
         """Return the next image of each row."""
 
-    def opens(self, age: Tensor, device: torch.device) -> Tensor:
+    def starts_phase(self, age: Tensor, device: torch.device) -> Tensor:
         """Return bool (n,): whether this move starts a phase, which discards the previous best."""
 
-    def counts(self, moves: Tensor, device: torch.device) -> Tensor:
-        """Return bool (n,): whether a fooled image counts after this number of moves."""
+    def counts_as_success(self, num_steps: Tensor, device: torch.device) -> Tensor:
+        """Return bool (n,): whether a fooled image counts after this number of steps."""
 
-    def check(self, state: State, loss: Tensor, age: Tensor) -> State:
+    def update_step_size(self, state: State, loss: Tensor, age: Tensor) -> State:
         """Update the step size after a move. Also update the position of rows that return to their best image."""
 
 
@@ -49,32 +49,33 @@ class HalvingSchedule:
     OWN = 0.75  # weight of a step; the rest is momentum
 
     def __init__(self, threat: ThreatModel, steps: int, rho: float):
-        self.threat, self.moves, self.rho = threat, steps, rho
-        self.periods = checkpoints(steps)
+        self.threat, self.num_steps, self.rho = threat, steps, rho
+        self.periods = compute_checkpoints(steps)
 
-    def start(self, clean: Tensor, rng: 'Rng') -> Tensor:
+    def draw_start(self, clean: Tensor, rng: 'Rng') -> Tensor:
         """Draw on the sphere. Under Linf at least one value changes by epsilon (the original normalizes its draw)."""
         draw = 2 * rng.uniform(clean.shape) - 1 if self.threat.norm == 'Linf' else rng.normal(clean.shape)
-        return (clean + self.threat.epsilon * draw / _wide(self.threat.size(draw)).clamp_min(1e-12)).clamp(0, 1)
+        return (clean + self.threat.epsilon * draw / _expand(self.threat.get_size(draw)).clamp_min(1e-12)).clamp(0, 1)
 
-    def begin(self, clean: Tensor, at: Tensor, loss: Tensor) -> State:
+    def init_state(self, clean: Tensor, at: Tensor, loss: Tensor) -> State:
         return {'size': torch.full_like(loss, 2 * self.threat.epsilon), 'rises': torch.zeros_like(loss),
                 'last_loss': torch.zeros_like(loss),  # the first step is compared to 0, not to the start: an oddity
                 'checked_loss': loss, 'halved': torch.ones_like(loss, dtype=torch.bool)}
 
     def step(self, state: State, age: Tensor) -> Tensor:
         clean, at = state['clean'], state['at']
-        there = self.threat.within(clean, at + _wide(state['size']) * self.threat.steepest(state['slope']))
-        own = _wide(torch.where(age > 0, self.OWN, 1.0).to(at))
-        return self.threat.within(clean, at + own * (there - at) + (1 - own) * (at - state['old']))
+        direction = self.threat.get_steepest(state['slope'])
+        there = self.threat.project_images(clean, at + _expand(state['size']) * direction)
+        own = _expand(torch.where(age > 0, self.OWN, 1.0).to(at))
+        return self.threat.project_images(clean, at + own * (there - at) + (1 - own) * (at - state['old']))
 
-    def opens(self, age: Tensor, device: torch.device) -> Tensor:
+    def starts_phase(self, age: Tensor, device: torch.device) -> Tensor:
         return torch.zeros(len(age), dtype=torch.bool, device=device)
 
-    def counts(self, moves: Tensor, device: torch.device) -> Tensor:
-        return torch.ones(len(moves), dtype=torch.bool, device=device)
+    def counts_as_success(self, num_steps: Tensor, device: torch.device) -> Tensor:
+        return torch.ones(len(num_steps), dtype=torch.bool, device=device)
 
-    def check(self, state: State, loss: Tensor, age: Tensor) -> State:
+    def update_step_size(self, state: State, loss: Tensor, age: Tensor) -> State:
         rises = state['rises'] + (loss > state['last_loss'])
         period = self.periods[age]
         if not bool(period.any()):
@@ -85,7 +86,7 @@ class HalvingSchedule:
         return {'rises': torch.where(due, 0, rises), 'last_loss': loss,
                 'halved': torch.where(due, halve, state['halved']),
                 'checked_loss': torch.where(due, state['loss'], state['checked_loss']),
-                'size': torch.where(halve, state['size'] / 2, state['size']), **_back(state, halve)}
+                'size': torch.where(halve, state['size'] / 2, state['size']), **_restore_best(state, halve)}
 
 
 class SparseSchedule:
@@ -106,7 +107,7 @@ class SparseSchedule:
         lengths = [min(math.ceil(share * steps), steps) for share in self.SHARES]
         lengths[1] = min(lengths[1], steps - lengths[0])
         lengths.append(steps - sum(lengths))
-        self.moves = steps + len(lengths) - 1
+        self.num_steps = steps + len(lengths) - 1
         radii, opens, due = [], [], []
         for phase, length in enumerate(lengths):
             first = int(phase > 0)
@@ -115,18 +116,18 @@ class SparseSchedule:
             opens += [True] * first + [False] * length
             due += [False] * first + [(step + 1) % period == 0 for step in range(length)]
         self._radius, self._opens, self._due = torch.tensor(radii), torch.tensor(opens), torch.tensor(due)
-        self._counts_from = self.moves - lengths[2]
+        self._counts_from = self.num_steps - lengths[2]
 
-    def start(self, clean: Tensor, rng: 'Rng') -> Tensor:
+    def draw_start(self, clean: Tensor, rng: 'Rng') -> Tensor:
         return (clean + project_into_box(clean, rng.normal(clean.shape), self._radius[0].item())).clamp(0, 1)
 
-    def begin(self, clean: Tensor, at: Tensor, loss: Tensor) -> State:
-        count = _values_changed(at, clean)
+    def init_state(self, clean: Tensor, at: Tensor, loss: Tensor) -> State:
+        count = _count_changed_values(at, clean)
         radius = torch.full_like(loss, self._radius[0].item())
-        return {'size': radius, 'changed': count, 'share': self._share(count, clean)}
+        return {'size': radius, 'changed': count, 'share': self._compute_density(count, clean)}
 
     def step(self, state: State, age: Tensor) -> Tensor:
-        clean, opens = state['clean'], self.opens(age, state['clean'].device)
+        clean, opens = state['clean'], self.starts_phase(age, state['clean'].device)
         slope = state['slope'].flatten(1)
         values = slope.shape[1]
         ordered = slope.abs().sort(dim=1).values
@@ -136,29 +137,29 @@ class SparseSchedule:
         there = choose(opens, state['best'], state['at'] + steps.view_as(clean))
         return clean + project_into_box(clean, there - clean, self._radius[age].to(clean.device))
 
-    def opens(self, age: Tensor, device: torch.device) -> Tensor:
+    def starts_phase(self, age: Tensor, device: torch.device) -> Tensor:
         return self._opens[age].to(device)
 
-    def counts(self, moves: Tensor, device: torch.device) -> Tensor:
-        return (moves >= self._counts_from).to(device)
+    def counts_as_success(self, num_steps: Tensor, device: torch.device) -> Tensor:
+        return (num_steps >= self._counts_from).to(device)
 
-    def check(self, state: State, loss: Tensor, age: Tensor) -> State:
-        opens, due = self.opens(age, loss.device), self._due[age].to(loss.device)
+    def update_step_size(self, state: State, loss: Tensor, age: Tensor) -> State:
+        opens, due = self.starts_phase(age, loss.device), self._due[age].to(loss.device)
         radius = self._radius[age].to(loss)
-        count = _values_changed(state['best'], state['clean'])
+        count = _count_changed_values(state['best'], state['clean'])
         sparser = due & (count / state['changed'] < self.SHRUNK)
         smaller = torch.maximum(state['size'] / self.DENSER, radius / self.SMALLEST)
         size = torch.where(sparser | opens, radius, torch.where(due, smaller, state['size']))
         moved = opens | due
         return {'size': size, 'changed': torch.where(moved, count, state['changed']),
-                'share': torch.where(moved, self._share(count, state['clean']), state['share']),
-                **_back(state, sparser)}
+                'share': torch.where(moved, self._compute_density(count, state['clean']), state['share']),
+                **_restore_best(state, sparser)}
 
-    def _share(self, count: Tensor, clean: Tensor) -> Tensor:
+    def _compute_density(self, count: Tensor, clean: Tensor) -> Tensor:
         return count / clean[0].numel() / self.DENSER
 
 
-def checkpoints(steps: int) -> Tensor:
+def compute_checkpoints(steps: int) -> Tensor:
     """Return (steps,) int64: the steps since the last checkpoint at each checkpoint, 0 elsewhere."""
     period = max(int(HalvingSchedule.FIRST * steps), 1)
     shorter, shortest = max(int(HalvingSchedule.SHORTER * steps), 1), max(int(HalvingSchedule.SHORTEST * steps), 1)
@@ -170,14 +171,14 @@ def checkpoints(steps: int) -> Tensor:
     return periods
 
 
-def _back(state: State, rows: Tensor) -> State:
+def _restore_best(state: State, rows: Tensor) -> State:
     """Reset the rows to their best image. Their momentum remains the last move, as in the original."""
     return {'at': choose(rows, state['best'], state['at']), 'slope': choose(rows, state['best_slope'], state['slope'])}
 
 
-def _values_changed(at: Tensor, clean: Tensor) -> Tensor:
+def _count_changed_values(at: Tensor, clean: Tensor) -> Tensor:
     return (at != clean).flatten(1).sum(1).to(at)
 
 
-def _wide(values: Tensor) -> Tensor:
+def _expand(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)

@@ -41,7 +41,7 @@ class ThreatModel:
             raise InputError(f'epsilon is 0..1 under Linf, got {self.epsilon}; it is on the scale of pixels in [0, 1]: '
                              f'write {self.epsilon:g}/255')
 
-    def size(self, delta: Tensor) -> Tensor:
+    def get_size(self, delta: Tensor) -> Tensor:
         """Compute the norm of each perturbation, (B,)."""
         order = {'Linf': float('inf'), 'L2': 2, 'L1': 1}[self.norm]
         return torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1)
@@ -51,10 +51,10 @@ class ThreatModel:
         if self.norm == 'Linf':
             return delta.clamp(-self.epsilon, self.epsilon)
         if self.norm == 'L2':
-            return delta * _per_image(self.epsilon / self.size(delta).clamp_min(max(self.epsilon, TINY)))
+            return delta * _expand(self.epsilon / self.get_size(delta).clamp_min(max(self.epsilon, TINY)))
         return _project_l1(delta, self.epsilon)
 
-    def within(self, images: Tensor, found: Tensor, valid: Tensor | None = None) -> Tensor:
+    def project_images(self, images: Tensor, found: Tensor, valid: Tensor | None = None) -> Tensor:
         """Project the images `found` into the ball around `images` and into [0, 1], and restore the padding.
 
         valid: bool (B, 1, H, W), False on padding. Clipping and masking shrink every component, so the result stays in
@@ -64,16 +64,16 @@ class ThreatModel:
             near = found.clamp(images - self.epsilon, images + self.epsilon)
         else:
             delta = found - images
-            near = torch.where(_per_image(self.holds(delta)), found, images + self.project(delta))
+            near = torch.where(_expand(self.is_within(delta)), found, images + self.project(delta))
         if valid is not None:
             near = torch.where(valid, near, images)
         return near.clamp(0, 1)
 
-    def holds(self, delta: Tensor) -> Tensor:
+    def is_within(self, delta: Tensor) -> Tensor:
         """Return bool (B,): whether each perturbation is within the ball, up to the rounding of its norm."""
-        return self.size(delta) <= self.epsilon * (1 + SLACK)
+        return self.get_size(delta) <= self.epsilon * (1 + SLACK)
 
-    def steepest(self, gradient: Tensor) -> Tensor:
+    def get_steepest(self, gradient: Tensor) -> Tensor:
         """Return the direction of steepest ascent of norm 1 for a gradient (B, 3, H, W).
 
         Under L1 this would be a single value. Instead the top SPARSE of the values share the step evenly, as in SLIDE.
@@ -82,14 +82,14 @@ class ThreatModel:
             return gradient.sign()
         if self.norm == 'L2':
             scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
-            return scaled / _per_image(self.size(scaled).clamp_min(TINY))
+            return scaled / _expand(self.get_size(scaled).clamp_min(TINY))
         flat = gradient.flatten(1)
         count = max(1, round(SPARSE * flat.shape[1]))
         lowest = flat.abs().topk(count, dim=1).values[:, -1:]
         steps = flat.sign() * (flat.abs() >= lowest)
         return (steps / steps.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
 
-    def random(self, shape: Sequence[int], rng: 'Rng') -> Tensor:
+    def draw(self, shape: Sequence[int], rng: 'Rng') -> Tensor:
         """Draw perturbations uniformly from the ball, (B, 3, H, W)."""
         if self.norm == 'Linf':
             return (2 * rng.uniform(shape) - 1) * self.epsilon
@@ -97,7 +97,7 @@ class ThreatModel:
         if self.norm == 'L1':  # exponential lengths with random signs are uniform on the L1 sphere after normalization
             direction = direction.sign() * -torch.log1p(-rng.uniform(shape))
         radius = self.epsilon * rng.uniform((shape[0], 1)).flatten() ** (1 / math.prod(shape[1:]))
-        return direction * _per_image(radius / self.size(direction).clamp_min(TINY))
+        return direction * _expand(radius / self.get_size(direction).clamp_min(TINY))
 
 
 @dataclass(frozen=True)
@@ -120,28 +120,28 @@ class Patches(ThreatModel):
                 raise InputError(f'{name} of a patch is a whole number from 1, got {value!r}')
         object.__setattr__(self, 'epsilon', float(self.count))
 
-    def size(self, delta: Tensor) -> Tensor:
-        return (self.cells(delta.abs()) > 0).flatten(1).sum(1).to(delta.dtype)
+    def get_size(self, delta: Tensor) -> Tensor:
+        return (self.sum_cells(delta.abs()) > 0).flatten(1).sum(1).to(delta.dtype)
 
     def project(self, delta: Tensor) -> Tensor:
-        return delta * self.mask(self.top(self.cells(delta.square())), delta.shape)
+        return delta * self.mask(self.select_cells(self.sum_cells(delta.square())), delta.shape)
 
-    def steepest(self, gradient: Tensor) -> Tensor:
+    def get_steepest(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
 
-    def random(self, shape: Sequence[int], rng: 'Rng') -> Tensor:
+    def draw(self, shape: Sequence[int], rng: 'Rng') -> Tensor:
         """Draw values in -1..1 in random cells."""
         grid = (-(-shape[2] // self.side), -(-shape[3] // self.side))
-        cells = self.top(rng.uniform((shape[0], *grid)))
+        cells = self.select_cells(rng.uniform((shape[0], *grid)))
         return (2 * rng.uniform(shape) - 1) * self.mask(cells, shape)
 
-    def cells(self, values: Tensor) -> Tensor:
+    def sum_cells(self, values: Tensor) -> Tensor:
         """Sum values (B, C, H, W) over every cell, (B, h, w)."""
         height, width = values.shape[2:]
         padded = F.pad(values.sum(1, keepdim=True), (0, -width % self.side, 0, -height % self.side))
         return F.avg_pool2d(padded, self.side, divisor_override=1).squeeze(1)
 
-    def top(self, scores: Tensor) -> Tensor:
+    def select_cells(self, scores: Tensor) -> Tensor:
         """Select the `count` cells with the highest scores (B, h, w), as bool (B, h, w)."""
         flat = scores.flatten(1)
         best = flat.topk(min(self.count, flat.shape[1]), dim=1).indices
@@ -153,13 +153,13 @@ class Patches(ThreatModel):
         return wide[:, None, :shape[2], :shape[3]]
 
 
-def as_patches(threat: ThreatModel) -> Patches:
+def check_patches(threat: ThreatModel) -> Patches:
     """Cast the threat model of an attack whose only norm is 'patch'."""
     assert isinstance(threat, Patches)
     return threat
 
 
-def _per_image(values: Tensor) -> Tensor:
+def _expand(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 

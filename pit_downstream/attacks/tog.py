@@ -49,7 +49,7 @@ class TOG(PGD):
             raise InputError(f'confidence is 0..1, got {self.confidence}')
 
     @property
-    def length(self) -> float:
+    def step_size(self) -> float:
         return self.threat.epsilon / 4 if self.step is None else self.step
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
@@ -66,7 +66,7 @@ class TOG(PGD):
         if self.mode == 'untargeted':
             return detections
         candidates = detector.detect_candidates(batch.images, batch)
-        return [change_labels(*pair, detector.num_classes, likeliest=self.mode.endswith('ml'))
+        return [replace_labels(*pair, detector.num_classes, likeliest=self.mode.endswith('ml'))
                 for pair in zip(detections, candidates, strict=True)]
 
 
@@ -78,15 +78,15 @@ class TargetedLoss(LossObjective):
         super().__init__(cast('Predictor', detector), batch)
         self.loss_type, self.ground_truth, self.sign = loss_type, ground_truth, sign
 
-    def examine(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
+    def evaluate(self, images: Tensor, rows: Tensor, *, goals: Tensor | None = None, gradient: bool = True
                 ) -> LossEvaluation:
         self.more = self.loss_type, [self.ground_truth[row] for row in rows.tolist()]
-        evaluation = super().examine(images, rows, goals=goals, gradient=gradient)
+        evaluation = super().evaluate(images, rows, goals=goals, gradient=gradient)
         slope = None if evaluation.gradient is None else self.sign * evaluation.gradient
         return LossEvaluation(self.sign * evaluation.loss, evaluation.fooled, slope)
 
 
-def change_labels(detections: Instances, candidates: Detections, num_classes: int, *, likeliest: bool) -> Instances:
+def replace_labels(detections: Instances, candidates: Detections, num_classes: int, *, likeliest: bool) -> Instances:
     """Return the detections with other labels, chosen by the scores of overlapping candidates."""
     if num_classes < 2:
         raise InputError('expected two classes or more for mislabeling, got a detector of one; take another mode')

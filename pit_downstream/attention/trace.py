@@ -14,13 +14,13 @@ from pit_downstream.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Trace:
-    """Attention maps and tokens of the last forward pass, by place in block order.
+    """Attention maps and tokens of the last forward pass, by layer in block order.
 
-    A place is 'block4', or 'stage2.block4' in PiT.
-    maps: kind -> place -> (B, heads, N, N), rows are queries. Kinds: 'softmax' (before dropout) and, for
+    A layer is 'block4', or 'stage2.block4' in PiT.
+    maps: type -> layer -> (B, heads, N, N), rows are queries. Types: 'softmax' (before dropout) and, for
     Re-attention, 'reattention' (the maps that multiply the values).
-    tokens: place -> (B, N, D), the block's output. The prefix (class tokens, registers) comes first.
-    grids: place -> (h, w). The last h * w of the N tokens are the patches in row-major order.
+    tokens: layer -> (B, N, D), the block's output. The prefix (class tokens, registers) comes first.
+    grids: layer -> (h, w). The last h * w of the N tokens are the patches in row-major order.
     All tensors are differentiable if the forward pass is.
     """
 
@@ -32,13 +32,13 @@ class Trace:
         for seen in (self.maps, self.tokens, self.grids):
             seen.clear()
 
-    def prefix(self, place: str) -> int:
+    def count_prefix_tokens(self, layer: str) -> int:
         """Return the number of tokens before the patches."""
-        height, width = self.grids[place]
-        count = self.tokens[place].shape[1] - height * width
+        height, width = self.grids[layer]
+        count = self.tokens[layer].shape[1] - height * width
         if count < 0:
-            raise InputError(f'expected a token for each of the {height}x{width} patches at {place}, got '
-                             f'{self.tokens[place].shape[1]} tokens; trace the model without patch dropout')
+            raise InputError(f'expected a token for each of the {height}x{width} patches at {layer}, got '
+                             f'{self.tokens[layer].shape[1]} tokens; trace the model without patch dropout')
         return count
 
 
@@ -52,16 +52,16 @@ def trace_attention(model: nn.Module) -> Iterator[Trace]:
     Raises InputError for any other model.
     """
     trunk = _find_trunk(model)
-    blocks = list(_blocks(trunk))
-    for place, block in blocks:
-        _require_tap(block, place)
+    blocks = list(_iterate_blocks(trunk))
+    for layer, block in blocks:
+        _require_tap(block, layer)
     trace = Trace()
     with ExitStack() as taps:
-        taps.enter_context(_hooked(trunk.register_forward_pre_hook(lambda *_: trace.clear())))
-        for place, block in blocks:
-            taps.enter_context(_open(block, place, trace))
-        for hook in _grid_hooks(trunk, trace):
-            taps.enter_context(_hooked(hook))
+        taps.enter_context(_remove_on_exit(trunk.register_forward_pre_hook(lambda *_: trace.clear())))
+        for layer, block in blocks:
+            taps.enter_context(_record_block(block, layer, trace))
+        for hook in _register_grid_hooks(trunk, trace):
+            taps.enter_context(_remove_on_exit(hook))
         yield trace
 
 
@@ -74,8 +74,8 @@ def _find_trunk(model: nn.Module) -> Any:
                      'patches and transformer blocks')
 
 
-def _blocks(trunk: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (place, block), numbered from 1."""
+def _iterate_blocks(trunk: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (layer, block), numbered from 1."""
     if hasattr(trunk, 'transformers'):
         for i, stage in enumerate(trunk.transformers, start=1):
             yield from ((f'stage{i}.block{j}', block) for j, block in enumerate(stage.blocks, start=1))
@@ -83,31 +83,31 @@ def _blocks(trunk: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f'block{i}', block) for i, block in enumerate(trunk.blocks, start=1))
 
 
-def _require_tap(block: Any, place: str) -> None:
+def _require_tap(block: Any, layer: str) -> None:
     attention = getattr(block, 'attn', None)
     cls = type(attention)
     if not hasattr(attention, 'tap') and cls is not TimmAttention:
         raise InputError(f'expected the attention of PiT, DeepViT or timm.layers.Attention, got {cls.__module__}.'
-                         f'{cls.__name__} at {place}; such a model cannot be traced')
+                         f'{cls.__name__} at {layer}; such a model cannot be traced')
     if getattr(attention, 'tap', None) is not None:
         raise InputError('expected a model that is not being traced, got one that is; leave the first trace first')
 
 
 @contextmanager
-def _open(block: Any, place: str, trace: Trace) -> Iterator[None]:
+def _record_block(block: Any, layer: str, trace: Trace) -> Iterator[None]:
     def keep(maps: dict[str, Tensor]) -> None:
-        for kind, one in maps.items():
-            trace.maps.setdefault(kind, {})[place] = one
+        for map_type, values in maps.items():
+            trace.maps.setdefault(map_type, {})[layer] = values
 
     def keep_tokens(block: nn.Module, args: tuple, tokens: Tensor) -> None:
-        trace.tokens[place] = tokens
+        trace.tokens[layer] = tokens
 
     attention = block.attn
     with ExitStack() as taps:
-        taps.enter_context(_hooked(block.register_forward_hook(keep_tokens)))
+        taps.enter_context(_remove_on_exit(block.register_forward_hook(keep_tokens)))
         if isinstance(attention, TimmAttention):
-            taps.enter_context(_hooked(attention.register_forward_pre_hook(
-                lambda attention, args, kwargs: keep({'softmax': _timm_map(attention, *args, **kwargs)}),
+            taps.enter_context(_remove_on_exit(attention.register_forward_pre_hook(
+                lambda attention, args, kwargs: keep({'softmax': _compute_timm_map(attention, *args, **kwargs)}),
                 with_kwargs=True)))
         else:
             attention.tap = keep
@@ -116,14 +116,14 @@ def _open(block: Any, place: str, trace: Trace) -> Iterator[None]:
 
 
 @contextmanager
-def _hooked(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
+def _remove_on_exit(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
     try:
         yield
     finally:
         handle.remove()
 
 
-def _timm_map(attention: TimmAttention, tokens: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+def _compute_timm_map(attention: TimmAttention, tokens: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
               ) -> Tensor:
     """Compute the map that timm's fused kernel does not store. tokens: (B, N, D).
 
@@ -138,27 +138,25 @@ def _timm_map(attention: TimmAttention, tokens: Tensor, attn_mask: Tensor | None
         return (attention.scale * q.to(dtype) @ k.to(dtype).mT).softmax(-1)
 
 
-def _grid_hooks(trunk: Any, trace: Trace) -> Iterator[torch.utils.hooks.RemovableHandle]:
+def _register_grid_hooks(trunk: Any, trace: Trace) -> Iterator[torch.utils.hooks.RemovableHandle]:
     """Register hooks that record the grid of every block: from PiT's stage outputs, otherwise from the stem."""
     if hasattr(trunk, 'transformers'):
         for i, stage in enumerate(trunk.transformers, start=1):
-            places = [f'stage{i}.block{j}' for j in range(1, len(stage.blocks) + 1)]
+            layers = [f'stage{i}.block{j}' for j in range(1, len(stage.blocks) + 1)]
             yield stage.register_forward_hook(
-                lambda stage, args, out, places=places: trace.grids.update(dict.fromkeys(places, _size(out[0]))))
+                lambda stage, args, out, layers=layers: trace.grids.update(dict.fromkeys(layers, _get_size(out[0]))))
     else:
-        places = [place for place, _ in _blocks(trunk)]
+        layers = [layer for layer, _ in _iterate_blocks(trunk)]
         yield trunk.patch_embed.register_forward_hook(
-            lambda stem, args, out: trace.grids.update(dict.fromkeys(places, _stem_grid(stem, args[0], out))))
+            lambda stem, args, out: trace.grids.update(dict.fromkeys(layers, _get_stem_grid(stem, args[0], out))))
 
 
-def _stem_grid(stem: Any, images: Tensor, out: Tensor) -> tuple[int, int]:
+def _get_stem_grid(stem: Any, images: Tensor, out: Tensor) -> tuple[int, int]:
     """Return the grid of the stem. timm's output may be (B, N, D) or channels-last, ours is (B, D, h, w)."""
     if hasattr(stem, 'dynamic_feat_size'):
-        height, width = stem.dynamic_feat_size(_size(images))
-        return height, width
-    return _size(out)
+        return tuple(stem.dynamic_feat_size(_get_size(images)))
+    return _get_size(out)
 
 
-def _size(grid: Tensor) -> tuple[int, int]:
-    height, width = grid.shape[-2:]
-    return height, width
+def _get_size(grid: Tensor) -> tuple[int, int]:
+    return tuple(grid.shape[-2:])

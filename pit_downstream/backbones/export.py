@@ -36,13 +36,14 @@ def export_onnx(backbone: DetectionBackbone, path: str | Path, *, opset: int = O
     rows, columns = (MULTIPLE * torch.export.Dim(name, min=1, max=256) for name in ('rows', 'columns'))
     sides = {0: torch.export.Dim('batch', min=1, max=4096), 2: rows, 3: columns}
     images = torch.zeros(2, 3, 3 * MULTIPLE, 4 * MULTIPLE)
-    with replace_atomically(path) as new, _quiet(), torch.no_grad():
-        torch.onnx.export(_Maps(exportable(backbone)), (images,), str(new), input_names=['images'], output_names=names,
-                          dynamic_shapes=(sides,), opset_version=opset, dynamo=True, external_data=False, verbose=False)
+    with replace_atomically(path) as new, _suppress_warnings(), torch.no_grad():
+        torch.onnx.export(_Maps(make_exportable(backbone)), (images,), str(new), input_names=['images'],
+                          output_names=names, dynamic_shapes=(sides,), opset_version=opset, dynamo=True,
+                          external_data=False, verbose=False)
 
 
-def differences(backbone: DetectionBackbone, path: str | Path, sizes: Iterable[tuple[int, int]]
-                ) -> dict[tuple[int, int], float]:
+def compare_with_onnxruntime(backbone: DetectionBackbone, path: str | Path, sizes: Iterable[tuple[int, int]]
+                             ) -> dict[tuple[int, int], float]:
     """Return per size the largest difference of onnxruntime's maps from the backbone's, relative to the largest value.
 
     Uses one image of normal noise per size. Empty without the package onnxruntime.
@@ -51,14 +52,15 @@ def differences(backbone: DetectionBackbone, path: str | Path, sizes: Iterable[t
         return {}
     import onnxruntime
     session, backbone = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider']), backbone.eval()
-    found = {}
+    differences = {}
     for size in sizes:
         images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            wanted = backbone(images)
-        pairs = zip(map(torch.from_numpy, session.run(None, {'images': images.numpy()})), wanted, strict=True)
-        found[tuple(size)] = max(((one - own).abs().max() / own.abs().max()).item() for one, own in pairs)
-    return found
+            maps = backbone(images)
+        outputs = map(torch.from_numpy, session.run(None, {'images': images.numpy()}))
+        differences[tuple(size)] = max(((output - expected).abs().max() / expected.abs().max()).item()
+                                       for output, expected in zip(outputs, maps, strict=True))
+    return differences
 
 
 class _Maps(nn.Module):
@@ -72,13 +74,13 @@ class _Maps(nn.Module):
         return self.backbone.compute_maps(images)
 
 
-def exportable(backbone: DetectionBackbone) -> DetectionBackbone:
+def make_exportable(backbone: DetectionBackbone) -> DetectionBackbone:
     """Return a copy in evaluation mode without operations that depend on Python numbers: caches and chunks."""
     backbone = copy.deepcopy(backbone).cpu().eval().requires_grad_(False)
     backbone._grids = _Resampling()
     for module in backbone.modules():
         if isinstance(module, ReAttention):
-            module.attend = MethodType(_by_formula, module)
+            module.attend = MethodType(_attend_by_formula, module)
     return backbone
 
 
@@ -92,13 +94,13 @@ class _Resampling:
         pass
 
 
-def _by_formula(attention: ReAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend_by_formula(attention: ReAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend through the whole map (B, H, N, N). q, k, v: (B, H, N, d). Returns (B, H, N, d)."""
     return attention.compute_maps(q, k)['reattention'] @ v
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _suppress_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         yield

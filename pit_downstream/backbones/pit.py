@@ -242,9 +242,9 @@ class PitClassifier(PitTrunk):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head by one for `num_classes` classes, or by none for 0. `global_pool`: for timm, unused."""
         self.num_classes = num_classes
-        self.head = self._new_head()
+        self.head = self._make_head()
         if self.distilled:
-            self.head_dist = self._new_head()
+            self.head_dist = self._make_head()
 
     def get_classifier(self) -> nn.Module | tuple[nn.Module, nn.Module]:
         return (self.head, self.head_dist) if self.distilled else self.head
@@ -268,7 +268,7 @@ class PitClassifier(PitTrunk):
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return self.forward_head(self.forward_features(images))
 
-    def _new_head(self) -> nn.Module:
+    def _make_head(self) -> nn.Module:
         return nn.Linear(self.num_features, self.num_classes) if self.num_classes else nn.Identity()
 
 
@@ -279,14 +279,14 @@ def _make_cfg(timm_name: str) -> dict:
             'first_conv': 'patch_embed.conv', 'license': 'apache-2.0'}
 
 
-def _classifier_names(arch: str) -> dict[str, dict]:
+def _make_cfgs(arch: str) -> dict[str, dict]:
     heads = ('head', 'head_dist')
     return {f'pit_{arch}.in1k': {**_make_cfg(f'pit_{arch}_224.in1k'), 'classifier': 'head'},
             f'pit_{arch}_distilled.in1k': {**_make_cfg(f'pit_{arch}_distilled_224.in1k'), 'classifier': heads}}
 
 
 default_cfgs = generate_default_cfgs({
-    name: cfg for arch in ('ti', 'xs', 's', 'b') for name, cfg in _classifier_names(arch).items()})
+    name: cfg for arch in ('ti', 'xs', 's', 'b') for name, cfg in _make_cfgs(arch).items()})
 
 
 def _convert_checkpoint(checkpoint: dict, model: PitClassifier) -> dict[str, Tensor]:

@@ -170,7 +170,7 @@ class VitTrunk(nn.Module):
         for i, block in enumerate(self.blocks):
             if self.with_cp and self.training:
                 tokens = checkpoint(block, tokens, use_reentrant=False,
-                                    context_fn=partial(_checkpoint_contexts, block))
+                                    context_fn=partial(_get_checkpoint_contexts, block))
             else:
                 tokens = block(tokens)
             if i in keep:
@@ -178,7 +178,7 @@ class VitTrunk(nn.Module):
         return outputs, size
 
 
-def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+def _get_checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
     """Return the contexts of the forward pass and of its recomputation, for torch's checkpoint."""
     return nullcontext(), FrozenBatchNormStatistics(block)
 

@@ -31,7 +31,7 @@ class WeightsReport:
         for label, names in (('adapted', self.adapted), ('missing', self.missing), ('new', self.new),
                              ('left in the file', self.left)):
             if names:
-                text += f'; {label}: {_listed(names)}'
+                text += f'; {label}: {_format_names(names)}'
         return text
 
 
@@ -68,16 +68,16 @@ def fit(state: Mapping[str, Tensor], target: Mapping[str, Tensor], *, optional: 
         if value is None:
             continue
         if value.shape != wanted.shape:
-            value = _adapt(name, value, wanted)
+            value = _fit_tensor(name, value, wanted)
             if value is None:
                 continue
-            adapted.append(f'{name} {_shape(state[name])} -> {_shape(wanted)}')
+            adapted.append(f'{name} {_format_shape(state[name])} -> {_format_shape(wanted)}')
         fitted[name] = value
-    lacking = [name for name in target if name not in fitted]
+    missing = [name for name in target if name not in fitted]
     return fitted, WeightsReport(
-        loaded=tuple(fitted), missing=tuple(name for name in lacking if name not in optional),
+        loaded=tuple(fitted), missing=tuple(name for name in missing if name not in optional),
         left=tuple(name for name in state if name not in fitted), adapted=tuple(adapted),
-        new=tuple(name for name in lacking if name in optional))
+        new=tuple(name for name in missing if name in optional))
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,16 @@ class Family:
         state = self.rename(strip_prefix(named, self.anchor))
         if not state:
             raise InputError(f'expected a checkpoint with {self.name} weights (a tensor named {self.anchor}), '
-                             f'got {_listed(tuple(named)) or "no tensors"}; give a checkpoint of the same architecture')
+                             f'got {_format_names(tuple(named)) or "no tensors"}; give a checkpoint of the same '
+                             'architecture')
         fitted, report = fit(state, target, optional=optional)
         if report.missing:
-            lacking = [_mismatch(name, state, target) for name in report.missing]
-            raise InputError(f'expected all {len(report.loaded) + len(lacking)} tensors, got {len(report.loaded)}; '
-                             f'missing: {_listed(lacking)}; check that {self.settings} with the file')
+            missing = [_describe_mismatch(name, state, target) for name in report.missing]
+            raise InputError(f'expected all {len(report.loaded) + len(missing)} tensors, got {len(report.loaded)}; '
+                             f'missing: {_format_names(missing)}; check that {self.settings} with the file')
         foreign = [name for name in report.left if _is_foreign(name, target, depth)]
         if foreign:
-            raise InputError(f'expected the blocks of this architecture, got also {_listed(foreign)}; check that '
+            raise InputError(f'expected the blocks of this architecture, got also {_format_names(foreign)}; check that '
                              f'{self.settings} with the file')
         return fitted, report
 
@@ -132,12 +133,12 @@ def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         unknown = [name for name in {**first, **other} if name not in first or name not in other
                    or first[name].shape != other[name].shape]
         if unknown:
-            raise InputError(f'expected checkpoints of one model, got some that differ in {_listed(unknown)}; average '
-                             'those of one run')
-    return {name: _mean([state[name] for state in states]) for name in first}
+            raise InputError(f'expected checkpoints of one model, got some that differ in {_format_names(unknown)}; '
+                             'average those of one run')
+    return {name: _average_tensors([state[name] for state in states]) for name in first}
 
 
-def _mean(values: Sequence[Tensor]) -> Tensor:
+def _average_tensors(values: Sequence[Tensor]) -> Tensor:
     if not values[0].is_floating_point():
         return values[-1]
     return (sum(value.double() for value in values) / len(values)).to(values[0].dtype)
@@ -158,7 +159,7 @@ def _is_foreign(name: str, target: Mapping[str, Tensor], depth: int | None) -> b
     return built or (depth is not None and int(number[1]) >= depth)
 
 
-def _adapt(name: str, value: Tensor, wanted: Tensor) -> Tensor | None:
+def _fit_tensor(name: str, value: Tensor, wanted: Tensor) -> Tensor | None:
     if name == 'pos_embed' and value.ndim == wanted.ndim == 4 and value.shape[:2] == wanted.shape[:2]:
         return resize_grid(value, tuple(wanted.shape[-2:]))
     if name == 'pos_embed' and value.ndim == wanted.ndim == 3 and value.shape[::2] == wanted.shape[::2]:
@@ -178,16 +179,16 @@ def _resize_tokens(embedding: Tensor, count: int) -> Tensor | None:
     return torch.cat((embedding[:, :1], resized), dim=1)
 
 
-def _mismatch(name: str, state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
+def _describe_mismatch(name: str, state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
     if name not in state:
         return name
-    return f'{name} ({_shape(state[name])} in the file, {_shape(target[name])} in the model)'
+    return f'{name} ({_format_shape(state[name])} in the file, {_format_shape(target[name])} in the model)'
 
 
-def _shape(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return 'x'.join(map(str, tensor.shape))
 
 
-def _listed(names: Collection[str], most: int = 6) -> str:
+def _format_names(names: Collection[str], most: int = 6) -> str:
     shown = ', '.join(list(names)[:most])
     return f'{shown} and {len(names) - most} more' if len(names) > most else shown

@@ -43,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser = make_parser()
         args = parser.parse_args(argv)
         backbone = load_backbone(parser, args)
-        from pit_downstream.backbones.export import differences, export_onnx
+        from pit_downstream.backbones.export import compare_with_onnxruntime, export_onnx
         export_onnx(backbone, args.output, opset=args.opset)
         maps = ', '.join(f'{channels} channels at stride {stride}'
                          for channels, stride in zip(backbone.out_channels, backbone.out_strides, strict=True))
         print(f'{args.output}: opset {args.opset}, images (B, 3, H, W) -> {maps}; H and W are multiples of 32')
-        for (height, width), worst in differences(backbone, args.output, SIZES).items():
+        for (height, width), worst in compare_with_onnxruntime(backbone, args.output, SIZES).items():
             print(f'at {height}x{width} onnxruntime differs from the backbone by {worst:.1e} of the largest value')
 
 

@@ -178,7 +178,7 @@ def write_analyses(analyses: Mapping[str, Analysis], out: Path, *, dataset: str,
     figures.draw_profile(values, files[2], caption=dataset)
     for model, analysis in analyses.items():
         for kind, attention in analysis.attention.items():
-            chosen = {place: attention[place] for place in figures.spread(list(attention), 6)}
+            chosen = {place: attention[place] for place in figures.select_evenly(list(attention), 6)}
             files.append(out / f'attention_{re.sub(r"[^0-9A-Za-z]+", "_", model).strip("_")}_{kind}.png')
             figures.draw_overlays(analysis.images, chosen, files[-1], caption=f'{model}, {figures.KINDS[kind]}')
     return files
@@ -225,7 +225,7 @@ def _read_transformer(path: str) -> dict[str, Tensor]:
 
 
 def _looked_at(trace: Trace) -> dict[str, dict[str, Tensor]]:
-    return {kind: {place: figures.attention_over_patches(one, trace.grids[place]).cpu() for place, one in maps.items()}
+    return {kind: {place: figures.compute_patch_attention(one, trace.grids[place]).cpu() for place, one in maps.items()}
             for kind, maps in trace.maps.items()}
 
 

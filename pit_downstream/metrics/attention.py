@@ -16,7 +16,7 @@ Measured = tuple[str, tuple[str, ...]]  # a metric and the layer of its block, o
 class AttentionCollapse:
     """Collapse measures averaged over images. `outputs.trace` is the Trace of one batch.
 
-    threshold: a block is similar if its similarity to the previous block is above this (collapse.similar_blocks).
+    threshold: a block is similar if its similarity to the previous block is above this (collapse.count_similar_blocks).
     `compute` returns values named 'metric@layer'. The kind is 'softmax', or 'reattention' for Re-attention blocks:
       {kind}_similarity@block1:block2             cross-layer similarity of two blocks (of the same stage)
       {kind}_similar_blocks(threshold=0.9)@       number of similar blocks of the model or of one stage (the layer)
@@ -64,7 +64,7 @@ class AttentionCollapse:
         kind, stage, said = metric.removesuffix('_similarity'), stage_of(layers[0]), f'threshold={self.threshold}'
         pairs = {f'{metric}@{layers[i]}:{layers[j]}': matrix[i, j].item()
                  for i, j in combinations(range(len(layers)), 2)}
-        blocks = collapse.similar_blocks(matrix, threshold=self.threshold)
+        blocks = collapse.count_similar_blocks(matrix, threshold=self.threshold)
         return {**pairs, f'{kind}_similar_blocks({said})@{stage}': float(blocks),
                 f'{kind}_similar_ratio({said})@{stage}': blocks / len(layers)}
 
@@ -74,15 +74,15 @@ def block_measures(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
     for kind, maps in trace.maps.items():
         for layer, one in maps.items():
             if one.shape[1] > 1:
-                yield (f'{kind}_head_similarity', (layer,)), collapse.head_similarity(one)
-            yield (f'{kind}_rank', (layer,)), collapse.effective_rank(one).mean(1)
+                yield (f'{kind}_head_similarity', (layer,)), collapse.compute_head_similarity(one)
+            yield (f'{kind}_rank', (layer,)), collapse.compute_effective_rank(one).mean(1)
     for layer, tokens in trace.tokens.items():
-        softmax, patches = trace.maps['softmax'][layer], tokens[:, trace.prefix(layer):]
-        yield ('softmax_entropy', (layer,)), collapse.attention_entropy(softmax)
-        yield ('softmax_distance', (layer,)), collapse.attention_distance(softmax, trace.grids[layer])
+        softmax, patches = trace.maps['softmax'][layer], tokens[:, trace.count_prefix_tokens(layer):]
+        yield ('softmax_entropy', (layer,)), collapse.compute_attention_entropy(softmax)
+        yield ('softmax_distance', (layer,)), collapse.compute_attention_distance(softmax, trace.grids[layer])
         if patches.shape[1] > 1:
-            yield ('token_similarity', (layer,)), collapse.token_similarity(patches)
-        yield ('token_rank', (layer,)), collapse.effective_rank(patches)
+            yield ('token_similarity', (layer,)), collapse.compute_token_similarity(patches)
+        yield ('token_rank', (layer,)), collapse.compute_effective_rank(patches)
 
 
 def matrices(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
@@ -90,7 +90,7 @@ def matrices(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
     for kind, maps in trace.maps.items():
         for _, group in groupby(maps, key=stage_of):
             layers = tuple(group)
-            yield (f'{kind}_similarity', layers), collapse.similarity_matrix([maps[layer] for layer in layers])
+            yield (f'{kind}_similarity', layers), collapse.compute_similarity_matrix([maps[layer] for layer in layers])
 
 
 def stage_of(layer: str) -> str:

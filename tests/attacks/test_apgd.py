@@ -7,7 +7,7 @@ import torch
 from pit_downstream.attacks.apgd import APGD, TargetedAPGD
 from pit_downstream.attacks.losses import cross_entropy, dlr
 from pit_downstream.attacks.objective import ClassifierObjective
-from pit_downstream.attacks.step_schedule import SparseSchedule, checkpoints
+from pit_downstream.attacks.step_schedule import SparseSchedule, compute_checkpoints
 from pit_downstream.attacks.threat_model import ThreatModel
 from tests.attacks.toys import Linear, attacked, batch_of, fooled, pictures, predictor, streams
 
@@ -21,7 +21,7 @@ def test_checkpoints_of_a_hundred_steps():
     places = [0, 22]
     while places[-1] <= 100:
         places.append(places[-1] + max(places[-1] - places[-2] - 3, 6))
-    periods = checkpoints(100)
+    periods = compute_checkpoints(100)
     assert (periods.nonzero().flatten() + 1).tolist() == places[1:-1]
     assert periods[periods > 0].tolist() == np.diff(places[:-1]).tolist()
 
@@ -95,10 +95,10 @@ def test_a_linear_model_is_attacked_as_well_as_can_be(norm, epsilon):
 
 
 def test_three_radii_under_l1():
-    pace = SparseSchedule(ThreatModel('L1', 2.), 100, .75)
-    radii = [round(radius) for radius in pace._radius.tolist()]
+    schedule = SparseSchedule(ThreatModel('L1', 2.), 100, .75)
+    radii = [round(radius) for radius in schedule._radius.tolist()]
     assert radii == [6] * 30 + [4] * 31 + [2] * 41  # the second and third phase begin with a move of their own
-    assert pace.counts(torch.tensor([61, 62, 102]), torch.device('cpu')).tolist() == [False, True, True]
+    assert schedule.counts_as_success(torch.tensor([61, 62, 102]), torch.device('cpu')).tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize('classes', [2, 3, 4])
@@ -107,9 +107,9 @@ def test_no_more_targets_than_other_classes(classes):
     batch, asked = batch_of(images, labels), []
 
     class Watched(ClassifierObjective):
-        def examine(self, images, rows, *, goals=None, gradient=True):
+        def evaluate(self, images, rows, *, goals=None, gradient=True):
             asked.extend(zip(rows.tolist(), goals.tolist(), strict=True))
-            return super().examine(images, rows, goals=goals, gradient=gradient)
+            return super().evaluate(images, rows, goals=goals, gradient=gradient)
     attack, objective = TargetedAPGD(BALL, steps=2, run_to_end=True), Watched(
         predictor(classes=classes), batch, lambda logits, labels, goals: logits.sum(1))
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_the_likeliest_class_is_the_first_target():
     images, labels = pictures(6, seed=4)
     batch = batch_of(images, labels)
     objective = ClassifierObjective(predictor(), batch, dlr)
-    order = objective.rivals(torch.arange(6))
+    order = objective.rank_rivals(torch.arange(6))
     for row, logits in enumerate(predictor().logits(images).tolist()):
         rest = [kind for kind in range(4) if kind != labels[row]]
         assert order[row].tolist() == sorted(rest, key=lambda kind, logits=logits: -logits[kind])

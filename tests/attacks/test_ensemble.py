@@ -8,7 +8,7 @@ import torch
 from pit_downstream.attacks import autoattack, ensemble
 from pit_downstream.attacks.apgd import APGD
 from pit_downstream.attacks.ensemble import AutoAttack
-from pit_downstream.attacks.losses import say
+from pit_downstream.attacks.losses import warn_once
 from pit_downstream.attacks.threat_model import ThreatModel
 from tests.attacks.toys import CLASSES, attacked, batch_of, fooled, pictures, predictor, trained
 
@@ -22,7 +22,7 @@ def quick(norm='Linf', **more):
 def told(version, norm='Linf'):
     """The members as the settings that FACTS 6.1 and the original's set_version() name."""
     return [(type(one).__name__, one.loss, one.steps, getattr(one, 'restarts', 1), getattr(one, 'targets', None),
-             getattr(one, 'eot', None)) for one in AutoAttack(ThreatModel(norm, .1), version=version).members()]
+             getattr(one, 'eot', None)) for one in AutoAttack(ThreatModel(norm, .1), version=version).make_members()]
 
 
 
@@ -53,7 +53,7 @@ def test_as_strong_as_every_member(norm):
     images, labels = pictures(12, seed=13)
     batch, attack = batch_of(images, labels), quick(norm)
     whole = fooled(predictor(), attacked(attack, predictor(), batch), batch)
-    for member in attack.members():
+    for member in attack.make_members():
         alone = fooled(predictor(), attacked(member, predictor(), batch), batch)
         assert not (alone & ~whole).any()
     assert 0 < whole.sum() < 12
@@ -70,7 +70,7 @@ def test_each_member_gets_what_the_one_before_left(monkeypatch):
     labels[2] = (labels[2] + 1) % CLASSES
     batch, model = batch_of(images, labels), predictor()
     members = tuple(Spy(ThreatModel('Linf', epsilon), steps=3) for epsilon in (.02, .05, .3))
-    monkeypatch.setattr(AutoAttack, 'members', lambda self: members)
+    monkeypatch.setattr(AutoAttack, 'make_members', lambda self: members)
     found = attacked(AutoAttack(ThreatModel('Linf', .3)), model, batch)
     assert not asked[0][2] and asked[0].sum() == 7
     assert all((later <= earlier).all() for earlier, later in zip(asked, asked[1:], strict=False))
@@ -85,7 +85,7 @@ def test_what_square_alone_fools_is_a_warning(caplog):
         def forward(self, images):
             return inner((images * 15).round() / 15)
 
-    say.cache_clear()
+    warn_once.cache_clear()
     batch = batch_of(*pictures(8, seed=13))
     with caplog.at_level(logging.WARNING):
         attacked(quick(), predictor(), batch)
@@ -98,7 +98,7 @@ def test_what_square_alone_fools_is_a_warning(caplog):
 
 @pytest.mark.parametrize('classes', [2, 3, 6])
 def test_few_classes(classes, caplog):
-    say.cache_clear()
+    warn_once.cache_clear()
     images, labels = pictures(6, classes, seed=14)
     mild = AutoAttack(ThreatModel('Linf', .001), effort=.02)  # or the first member leaves nothing to the second
     with caplog.at_level(logging.WARNING):
@@ -106,7 +106,8 @@ def test_few_classes(classes, caplog):
     assert found.isfinite().all()
     words = ' '.join(caplog.messages)
     assert ('the plain margin takes its place' in words) == (classes < 4)
-    assert f'9 target classes were wanted, the model has {classes} classes: {classes - 1} targets are tried' in words
+    assert (f'9 target classes were requested, but the model has {classes} classes: {classes - 1} targets are used'
+            in words)
     assert 'weaker than AutoAttack' in words
 
 

@@ -29,7 +29,7 @@ def test_finds_the_distance_to_a_plane(kind, norm):
     batch = batch_of(images, (score > 0).long())
     found = attacked(kind(ThreatModel(norm, WIDE[norm]), steps=30, run_to_end=True), model, batch)
     assert fooled(model, found, batch).all()
-    size = ThreatModel(norm, 1.).size(found - images)
+    size = ThreatModel(norm, 1.).get_size(found - images)
     assert (size <= 1.01 * distance).all() and (size >= .999 * distance).all()
 
 
@@ -49,7 +49,7 @@ def test_untargeted_goes_to_the_nearest_of_several_classes():
     """No target beats it by more than the paths differ."""
     images, labels = pictures(8, seed=3)
     batch, threat = batch_of(images, labels), ThreatModel('L2', 5.)
-    plain, targeted = (threat.size(attacked(kind(threat, steps=25, run_to_end=True), predictor(), batch) - images)
+    plain, targeted = (threat.get_size(attacked(kind(threat, steps=25, run_to_end=True), predictor(), batch) - images)
                        for kind in (FAB, TargetedFAB))
     assert ((plain - targeted).abs() <= .1 * targeted).float().mean() >= .75
 
@@ -59,5 +59,5 @@ def test_restarts_begin_half_of_epsilon_away(norm):
     images, labels = pictures(3, seed=3)
     threat, batch = ThreatModel(norm, .02), batch_of(images * .2 + .4, labels)
     own = streams(batch).rows(range(3), [0] * 3, 'FAB', 'cpu')
-    start = FAB(threat, restarts=3)._start({'clean': batch.images, 'variant': torch.tensor([0, 1, 2])}, own)
-    torch.testing.assert_close(threat.size(start - batch.images), torch.tensor([0, .01, .01]), rtol=1e-3, atol=0)
+    start = FAB(threat, restarts=3)._draw_start({'clean': batch.images, 'variant': torch.tensor([0, 1, 2])}, own)
+    torch.testing.assert_close(threat.get_size(start - batch.images), torch.tensor([0, .01, .01]), rtol=1e-3, atol=0)

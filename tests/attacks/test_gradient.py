@@ -77,7 +77,7 @@ def test_pgd_from_the_same_random_start_as_foolbox(norm, epsilon, optimizer, nam
     threat, draws = ThreatModel(norm, epsilon), [drawn(batch.images.shape, 0, 1)]
     if norm == 'L2':
         draws = [torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(4)), drawn((12, 1), 0, 1)]
-    start = threat.random(batch.images.shape, Replay(*draws))
+    start = threat.draw(batch.images.shape, Replay(*draws))
     theirs = getattr(foolbox.attacks, name)(abs_stepsize=epsilon / 4, steps=6, random_start=True)
     theirs.get_random_start = lambda images, epsilon: images + type(images)(start)
     model = foolbox.PyTorchModel(exact_predictor().model, bounds=(0, 1), device='cpu')
@@ -114,15 +114,15 @@ def test_normalisation_inside_leaves_epsilon_in_pixels():
 
 
 def test_adam_is_torchs():
-    from pit_downstream.attacks.adam import adam, at_start
+    from pit_downstream.attacks.adam import init_adam, step_adam
     gradients = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
     parameter = torch.zeros(2, 3, requires_grad=True)
     optimizer = torch.optim.Adam([parameter], lr=.1)
-    place, memory = torch.zeros(2, 3), at_start(torch.zeros(2, 3))
+    place, memory = torch.zeros(2, 3), init_adam(torch.zeros(2, 3))
     for age, gradient in enumerate(gradients):
         parameter.grad = gradient.clone()
         optimizer.step()
-        move, memory = adam(memory, gradient, torch.tensor([age, age]))
+        move, memory = step_adam(memory, gradient, torch.tensor([age, age]))
         place = place - .1 * move
         torch.testing.assert_close(place, parameter.detach(), rtol=1e-5, atol=1e-6)
 

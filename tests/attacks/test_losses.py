@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pit_downstream.attacks.losses import (cross_entropy_to_goal, dlr, dlr_to_goal, margin, margin_to_goal, say)
+from pit_downstream.attacks.losses import (cross_entropy_to_goal, dlr, dlr_to_goal, margin, margin_to_goal, warn_once)
 
 pytestmark = pytest.mark.numeric
 
@@ -39,7 +39,7 @@ def test_difference_of_logits_ratio(classes):
 
 @pytest.mark.parametrize('classes', [2, 3])
 def test_few_classes_get_the_plain_margin_and_a_word(classes, caplog):
-    say.cache_clear()
+    warn_once.cache_clear()
     logits, labels, goals = scene(classes)
     with caplog.at_level(logging.WARNING):
         found, targeted = asked(dlr, logits, labels, goals), asked(dlr_to_goal, logits, labels, goals)

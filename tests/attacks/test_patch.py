@@ -6,7 +6,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from pit_downstream.attacks.patch import Patch, PatchFool, without_conflict
+from pit_downstream.attacks.patch import Patch, PatchFool, remove_conflict
 from pit_downstream.attacks.threat_model import Patches
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.evaluation.models import build_classifier
@@ -37,7 +37,7 @@ def batch(transformer):
 
 
 def changed(found, batch):
-    return CELL.cells((found - batch.images).abs()) > 0
+    return CELL.sum_cells((found - batch.images).abs()) > 0
 
 
 @pytest.mark.parametrize('place, wanted', [('corner', (0, 0)), ('center', (1, 1))])
@@ -52,7 +52,7 @@ def test_the_salient_cell_of_a_linear_model_is_that_of_its_largest_weights():
     images = pictures(3, seed=5)[0]
     batch = batch_of(images, line.logits(images).argmax(1))
     found = attacked(Patch(CELL, steps=1, place='salient', run_to_end=True), line, batch)
-    best = CELL.cells(line.model.weight.detach().abs().view(1, 3, SIDE, SIDE)).flatten().argmax()
+    best = CELL.sum_cells(line.model.weight.detach().abs().view(1, 3, SIDE, SIDE)).flatten().argmax()
     assert changed(found, batch).flatten(1).int().argmax(1).tolist() == [best] * 3
 
 
@@ -100,7 +100,7 @@ def test_the_pull_is_the_gradient_of_attention(transformer, batch):
         return sum(trace.maps['softmax'][place].mean(1)[0, :, 1].log().mean() for place in ('block2', 'block3'))
 
     try:
-        pull = PatchFool(CELL)._pull(twin, image, mask)
+        pull = PatchFool(CELL)._compute_attention_gradient(twin, image, mask)
         for place in ((0, 0, 1, 2), (0, 2, 3, 3), (0, 1, 7, 9)):
             step = torch.zeros_like(image)
             step[place] = 1e-6
@@ -123,7 +123,7 @@ def test_more_weight_draws_more_attention(transformer, batch):
 def test_conflicts_are_taken_out():
     slope = torch.tensor([[3., 0.], [3., 0.], [0., 0.]])
     pull = torch.tensor([[-2., 5.], [2., 5.], [1., 1.]])
-    assert without_conflict(pull, slope).tolist() == [[0., 5.], [2., 5.], [1., 1.]]
+    assert remove_conflict(pull, slope).tolist() == [[0., 5.], [2., 5.], [1., 1.]]
 
 
 def test_patches_fool_a_transformer_more_than_random_ones(transformer, batch):
@@ -146,10 +146,10 @@ def test_patch_fool_on_a_pit():
     wanted = max(((row, column) for row in range(4) for column in range(4)), key=lambda at: received[
         floor(at[0] * share):ceil((at[0] + 1) * share), floor(at[1] * share):ceil((at[1] + 1) * share)].mean())
     found = attacked(PatchFool(cells, steps=2, run_to_end=True), pit, one)
-    assert cells.cells((found - image).abs())[0].nonzero().tolist() == [list(wanted)]
+    assert cells.sum_cells((found - image).abs())[0].nonzero().tolist() == [list(wanted)]
     assert torch.equal(found, attacked(PatchFool(cells, steps=2, run_to_end=True), pit, one))
     without = attacked(PatchFool(cells, steps=2, attention=0, run_to_end=True), pit, one)
-    assert not torch.equal(found, without)  # the attention has its say
+    assert not torch.equal(found, without)  # attention changes the result
 
 
 def test_wrong_arguments_get_one_sentence(transformer, batch):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import brentq, linprog, minimize
 
-from pit_downstream.attacks.projections import project_into_box, to_plane
+from pit_downstream.attacks.projections import project_into_box, project_to_plane
 
 pytestmark = pytest.mark.numeric
 
@@ -65,7 +65,7 @@ def test_shortest_way_to_a_plane_against_a_linear_programme(norm):
     points, normals = draw(3, 12, 8)
     normals[:, 2] = 0
     heights = reachable(points, normals)
-    found = to_plane(torch.tensor(points), torch.tensor(normals), torch.tensor(heights), norm).numpy()
+    found = project_to_plane(torch.tensor(points), torch.tensor(normals), torch.tensor(heights), norm).numpy()
     for point, normal, height, way in zip(points, normals, heights, found, strict=True):
         bounds = np.ones((8, 1)) if norm == 'Linf' else np.eye(8)
         extra = bounds.shape[1]
@@ -81,7 +81,7 @@ def test_shortest_way_to_a_plane_against_a_linear_programme(norm):
 def test_shortest_way_to_a_plane_under_l2():
     points, normals = draw(4, 12, 8)
     heights = reachable(points, normals)
-    found = to_plane(torch.tensor(points), torch.tensor(normals), torch.tensor(heights), 'L2').numpy()
+    found = project_to_plane(torch.tensor(points), torch.tensor(normals), torch.tensor(heights), 'L2').numpy()
     for point, normal, height, way in zip(points, normals, heights, found, strict=True):
         def clipped(level, point=point, normal=normal):
             return np.clip(point + level * normal, 0, 1) - point
@@ -92,11 +92,11 @@ def test_shortest_way_to_a_plane_under_l2():
 @pytest.mark.parametrize('norm', ['Linf', 'L2', 'L1'])
 def test_a_plane_out_of_reach_leads_to_the_corner(norm):
     points, normals = map(torch.tensor, draw(5, 3, 8))
-    found = to_plane(points, normals, torch.full((3,), 100., dtype=torch.float64), norm)
+    found = project_to_plane(points, normals, torch.full((3,), 100., dtype=torch.float64), norm)
     torch.testing.assert_close(points + found, (normals < 0).double())
 
 
 @pytest.mark.parametrize('norm', ['Linf', 'L2', 'L1'])
 def test_no_gradient_no_way(norm):
     points = torch.rand(2, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(to_plane(points, torch.zeros(2, 8), torch.tensor([0., 1.]), norm), torch.zeros(2, 8))
+    assert torch.equal(project_to_plane(points, torch.zeros(2, 8), torch.tensor([0., 1.]), norm), torch.zeros(2, 8))

@@ -126,11 +126,11 @@ def test_another_seed_starts_elsewhere(batch):
 
 @pytest.mark.parametrize('moves, wanted', [(20, 4), (6, 2), (5, 1), (100, 4)])
 def test_looking_seldom_as_on_a_gpu_finds_the_same(moves, wanted, batch, monkeypatch):
-    assert search_engine.pause(moves, torch.device('cuda')) == wanted
-    assert search_engine.pause(moves, torch.device('cpu')) == 1
+    assert search_engine.get_check_interval(moves, torch.device('cuda')) == wanted
+    assert search_engine.get_check_interval(moves, torch.device('cpu')) == 1
     attack = replace(ATTACK, steps=min(moves, 20))
     often = fooled(predictor(), attacked(attack, predictor(), batch), batch)
-    monkeypatch.setattr(search_engine, 'pause', lambda moves, device: wanted)
+    monkeypatch.setattr(search_engine, 'get_check_interval', lambda num_steps, device: wanted)
     assert torch.equal(fooled(predictor(), attacked(attack, predictor(), batch), batch), often)
 
 
@@ -153,7 +153,7 @@ class Rough(ClassifierPredictor):
 @pytest.mark.parametrize('pause', [1, 3])
 def test_what_rough_logits_call_fooled_is_asked_again(error, pause, batch, monkeypatch):
     """The margin's gradient does not feel the error, so the rough search has to find what the exact one finds."""
-    monkeypatch.setattr(search_engine, 'pause', lambda moves, device: pause)
+    monkeypatch.setattr(search_engine, 'get_check_interval', lambda num_steps, device: pause)
     attack = replace(ATTACK, loss='margin', steps=12)
     for row in range(16):
         one = batch.part([row])

@@ -9,7 +9,7 @@ import torch
 from pit_downstream.attacks.objective import LOSSES, ClassifierObjective
 from pit_downstream.attacks.square import Square
 from pit_downstream.attacks.threat_model import ThreatModel
-from pit_downstream.attacks.square_windows import Windows, pattern
+from pit_downstream.attacks.square_windows import Windows, make_pattern
 from pit_downstream.utils.rng import BatchRng
 from tests.attacks.toys import batch_of, pictures, predictor, streams
 
@@ -35,7 +35,7 @@ def test_squares_shrink_on_time(query, sixths):
     """The paper's section 5, for 10,000 queries; AutoAttack makes half of them and does not rescale."""
     attack = Square(ThreatModel('Linf', .03))
     assert attack._shares[query] == .8 / 2 ** sixths
-    side = attack._sizes(torch.zeros(1, 3, 32, 32))[query]
+    side = attack._compute_sizes(torch.zeros(1, 3, 32, 32))[query]
     assert side == max(round(math.sqrt(.8 / 2 ** sixths * 1024)), 1)
 
 
@@ -46,7 +46,7 @@ def test_rescaled_squares_shrink_sooner():
 @pytest.mark.parametrize('norm, order', [('L2', 2), ('L1', 1)])
 @pytest.mark.parametrize('side', [3, 5, 8])
 def test_patterns_are_of_size_one_and_turn(norm, order, side):
-    upright, turned = pattern(side, norm).double().numpy()
+    upright, turned = make_pattern(side, norm).double().numpy()
     assert (np.abs(upright) ** order).sum() == pytest.approx(1, abs=1e-6)
     np.testing.assert_array_equal(upright, turned.T)
     assert (upright[:side // 2] > 0).all() and (upright[side // 2:] < 0).all()
@@ -74,7 +74,7 @@ def test_a_move_written_out_in_numpy(norm):
     wanted[:, two] = 0
     for channel in range(3):
         old = delta[channel][one]
-        new = signs[channel] * pattern(side, norm)[1].numpy().ravel() + old / size(old)
+        new = signs[channel] * make_pattern(side, norm)[1].numpy().ravel() + old / size(old)
         left_over = (epsilon ** order - size(delta) ** order) / 3
         held = size(delta[channel][one | two])
         share = math.sqrt(left_over + held ** 2) if norm == 'L2' else (left_over + held) * 3
@@ -87,9 +87,9 @@ def test_better_than_as_many_random_perturbations(norm):
     images, labels = pictures(6, seed=8)
     batch, threat = batch_of(images, labels), ThreatModel(norm, EPSILONS[norm] / 3)
     found, _ = hunted(Square(threat, steps=80, run_to_end=True), batch)
-    tries = [images + threat.random(images.shape, BatchRng(number, range(6))) for number in range(81)]
-    by_chance = torch.stack([margins(threat.within(images, one), labels) for one in tries]).amax(0)
-    assert threat.holds(found - images).all()
+    tries = [images + threat.draw(images.shape, BatchRng(number, range(6))) for number in range(81)]
+    by_chance = torch.stack([margins(threat.project_images(images, one), labels) for one in tries]).amax(0)
+    assert threat.is_within(found - images).all()
     assert (margins(found, labels) > by_chance).all()
 
 

@@ -35,7 +35,7 @@ def simplex_l1(delta, epsilon):
 def test_sizes_are_numpys(norm, order):
     delta = deltas()
     wanted = [np.linalg.norm(one.numpy().ravel(), order) for one in delta]
-    np.testing.assert_allclose(ThreatModel(norm, 1).size(delta), wanted, rtol=1e-6)
+    np.testing.assert_allclose(ThreatModel(norm, 1).get_size(delta), wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize('epsilon', [.01, 1., 9., 200.])
@@ -65,15 +65,15 @@ def test_projections_are_the_nearest_points(norm):
 def test_steepest_directions_reach_the_dual_norm(norm):
     gradient = deltas(1)
     threat = ThreatModel(norm, 1)
-    direction = threat.steepest(gradient)
-    torch.testing.assert_close(threat.size(direction), torch.ones(len(gradient)))
+    direction = threat.get_steepest(gradient)
+    torch.testing.assert_close(threat.get_size(direction), torch.ones(len(gradient)))
     climbed = (gradient * direction).flatten(1).sum(1)
     if norm == 'L1':  # shared by the highest percent: one of 105 values
         torch.testing.assert_close(climbed, gradient.flatten(1).abs().amax(1))
     else:
         torch.testing.assert_close(climbed, torch.linalg.vector_norm(gradient.flatten(1), 1 if norm == 'Linf' else 2,
                                                                      dim=1))
-    assert threat.steepest(torch.zeros(SHAPE)).abs().sum() == 0
+    assert threat.get_steepest(torch.zeros(SHAPE)).abs().sum() == 0
 
 
 @pytest.mark.parametrize('norm', NORMS)
@@ -81,14 +81,14 @@ def test_random_perturbations_are_even_over_the_ball(norm):
     """In D values the D-th power of the relative size is uniform; under Linf every value by itself is."""
     epsilon, count = RADII[norm], 4000
     threat = ThreatModel(norm, epsilon)
-    delta = threat.random((count, 3, 1, 2), BatchRng(0, range(count)))
-    assert (threat.size(delta) <= epsilon * (1 + 1e-6)).all()
-    relative = (threat.size(delta) / epsilon).double().numpy() ** 6
+    delta = threat.draw((count, 3, 1, 2), BatchRng(0, range(count)))
+    assert (threat.get_size(delta) <= epsilon * (1 + 1e-6)).all()
+    relative = (threat.get_size(delta) / epsilon).double().numpy() ** 6
     assert scipy.stats.kstest(relative, scipy.stats.uniform.cdf).pvalue > .01
     values = delta.flatten(1).numpy()
     assert scipy.stats.kstest(np.sign(values).ravel() + 1, scipy.stats.bernoulli(.5).rvs(24000, random_state=0) * 2
                               ).pvalue > .01
-    share = np.abs(values[:, 0]) / threat.size(delta).numpy()
+    share = np.abs(values[:, 0]) / threat.get_size(delta).numpy()
     cdf = {'L2': lambda x: scipy.stats.beta(.5, 2.5).cdf(x ** 2), 'L1': scipy.stats.beta(1, 5).cdf,
            'Linf': None}[norm]  # of the first value on the unit sphere
     if cdf is None:
@@ -102,12 +102,12 @@ def test_within_is_in_the_ball_in_the_box_off_the_padding_and_idempotent(threat)
     images = torch.rand(SHAPE, generator=torch.Generator().manual_seed(2))
     valid = torch.ones(6, 1, 5, 7, dtype=torch.bool)
     valid[:, :, :, 5:] = False
-    found = threat.within(images, images + deltas(5), valid)
-    assert threat.holds(found - images).all() and (threat.size(found - images) > 0).all()
+    found = threat.project_images(images, images + deltas(5), valid)
+    assert threat.is_within(found - images).all() and (threat.get_size(found - images) > 0).all()
     assert found.min() >= 0 and found.max() <= 1
     assert torch.equal(found[..., 5:], images[..., 5:])
-    assert torch.equal(threat.within(images, found, valid), found)
-    assert torch.equal(threat.within(images, images), images)
+    assert torch.equal(threat.project_images(images, found, valid), found)
+    assert torch.equal(threat.project_images(images, images), images)
 
 
 def test_patches_count_the_cells_they_touch():
@@ -117,7 +117,7 @@ def test_patches_count_the_cells_they_touch():
     delta[0, 0, 0, 0] = delta[0, 2, 2, 2] = 1e-9  # one cell
     delta[1, :, 2:4, 6] = .5  # two
     delta[2] = 1.
-    assert threat.size(delta).tolist() == [1, 2, 6] and threat.holds(delta).tolist() == [True, True, False]
+    assert threat.get_size(delta).tolist() == [1, 2, 6] and threat.is_within(delta).tolist() == [True, True, False]
     assert torch.equal(threat.project(delta)[:2], delta[:2])
     best = threat.project(delta)[2, 0]
     wanted = torch.zeros(5, 7)
@@ -127,9 +127,9 @@ def test_patches_count_the_cells_they_touch():
 
 def test_random_patches_are_where_they_may_be():
     threat = Patches(count=1, side=2)
-    delta = threat.random((300, 3, 4, 6), BatchRng(0, range(300)))
-    assert threat.size(delta).eq(1).all()
-    places = threat.cells(delta.abs()).flatten(1).argmax(1)
+    delta = threat.draw((300, 3, 4, 6), BatchRng(0, range(300)))
+    assert threat.get_size(delta).eq(1).all()
+    places = threat.sum_cells(delta.abs()).flatten(1).argmax(1)
     assert scipy.stats.chisquare(np.bincount(places, minlength=6)).pvalue > .01
 
 

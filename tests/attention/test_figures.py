@@ -18,14 +18,14 @@ STAGES = {'softmax_similarity@stage1.block1:stage1.block2': 0.5, 'softmax_simila
 
 
 def test_table_of_a_plain_transformer():
-    places, table = figures.similarity_table(PLAIN, 'softmax')
+    places, table = figures.build_similarity_table(PLAIN, 'softmax')
     assert places == ['block1', 'block2', 'block3']
     assert table.tolist() == [[1, 0.5, 0.25], [0.5, 1, 0.75], [0.25, 0.75, 1]]
-    assert figures.similarity_table(PLAIN, 'reattention')[0] == ['block2', 'block3']
+    assert figures.build_similarity_table(PLAIN, 'reattention')[0] == ['block2', 'block3']
 
 
 def test_table_is_empty_between_stages():
-    places, table = figures.similarity_table(STAGES, 'softmax')
+    places, table = figures.build_similarity_table(STAGES, 'softmax')
     assert places == ['stage1.block1', 'stage1.block2', 'stage2.block1', 'stage2.block2']
     assert table[:2, 2:].isnan().all() and table[2:, :2].isnan().all()
     assert table[0, 1] == 0.5 and table[3, 2] == 0.75
@@ -34,28 +34,28 @@ def test_table_is_empty_between_stages():
 def test_blocks_are_ordered_by_number():
     pairs = {f'softmax_similarity@block{i}:block{j}': 0.0 for i in range(10, 13) for j in range(i + 1, 13)}
     pairs |= {f'softmax_similarity@block{i}:block{j}': 0.0 for i in range(1, 10) for j in range(i + 1, 13)}
-    assert figures.similarity_table(pairs, 'softmax')[0] == [f'block{i}' for i in range(1, 13)]
+    assert figures.build_similarity_table(pairs, 'softmax')[0] == [f'block{i}' for i in range(1, 13)]
 
 
 def test_neighbours():
-    assert figures.neighbour_similarity(PLAIN, 'softmax') == {'block2': 0.5, 'block3': 0.75}
-    assert figures.neighbour_similarity(PLAIN, 'reattention') == {'block3': -0.5}
-    assert figures.neighbour_similarity(STAGES, 'softmax') == {'stage1.block2': 0.5, 'stage2.block2': 0.75}
+    assert figures.get_neighbor_similarity(PLAIN, 'softmax') == {'block2': 0.5, 'block3': 0.75}
+    assert figures.get_neighbor_similarity(PLAIN, 'reattention') == {'block3': -0.5}
+    assert figures.get_neighbor_similarity(STAGES, 'softmax') == {'stage1.block2': 0.5, 'stage2.block2': 0.75}
 
 
 def test_spread():
     places = [f'block{i}' for i in range(1, 17)]
-    assert figures.spread(places, 4) == ['block1', 'block6', 'block11', 'block16']
-    assert figures.spread(places[:2], 6) == ['block1', 'block2']
-    assert figures.spread(places[:1], 6) == ['block1'] and figures.spread([], 6) == []
+    assert figures.select_evenly(places, 4) == ['block1', 'block6', 'block11', 'block16']
+    assert figures.select_evenly(places[:2], 6) == ['block1', 'block2']
+    assert figures.select_evenly(places[:1], 6) == ['block1'] and figures.select_evenly([], 6) == []
 
 
 def test_attention_over_patches():
     """The row of the class token without its own column; without one, the mean of all rows; mean over heads."""
     maps = torch.rand(2, 3, 7, 7)
-    ours = figures.attention_over_patches(maps, (2, 3))
+    ours = figures.compute_patch_attention(maps, (2, 3))
     torch.testing.assert_close(ours, maps[:, :, 0, 1:].mean(1).reshape(2, 2, 3))
-    ours = figures.attention_over_patches(maps, (1, 7))
+    ours = figures.compute_patch_attention(maps, (1, 7))
     torch.testing.assert_close(ours, maps.mean((1, 2)).reshape(2, 1, 7))
 
 

@@ -95,7 +95,7 @@ def test_every_block_is_there_and_nothing_changes(traced):
     assert [trace.grids[list(trace.grids)[stages.index(stage)]] for stage in dict.fromkeys(stages)] == GRIDS[name]
     for place, tokens in trace.tokens.items():
         height, width = trace.grids[place]
-        assert trace.prefix(place) == PREFIX.get(name, 1) == tokens.shape[1] - height * width
+        assert trace.count_prefix_tokens(place) == PREFIX.get(name, 1) == tokens.shape[1] - height * width
         softmax = trace.maps['softmax'][place]
         assert softmax.shape[-1] == softmax.shape[-2] == tokens.shape[1]
         torch.testing.assert_close(softmax.sum(-1), torch.ones(softmax.shape[:-1]))
@@ -250,4 +250,4 @@ def test_patch_dropout_is_refused():
     with trace_attention(model) as trace:
         model(images('timm vit'))
     with pytest.raises(ValueError, match='without patch dropout'):
-        trace.prefix('block1')
+        trace.count_prefix_tokens('block1')

@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from pit_downstream.backbones import DeepViT, PiT, deepvit, pit
 from pit_downstream.backbones.vit import VitArch
-from pit_downstream.backbones.export import differences, export_onnx
+from pit_downstream.backbones.export import compare_with_onnxruntime, export_onnx
 from tests.tolerances import SHARES, assert_near
 
 # A block in each of two stages; plain attention, then Re-attention, and pyramids that grow and shrink maps.
@@ -50,7 +50,7 @@ def test_onnxruntime_gives_the_same_at_every_size(backbone, tmp_path):
     pytest.importorskip('onnxruntime', reason="comparing needs onnxruntime: pip install -e '.[export]'")
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     export_onnx(backbone, tmp_path / 'backbone.onnx')
-    found = differences(backbone, tmp_path / 'backbone.onnx', [(64, 64), (96, 160), (224, 128)])
+    found = compare_with_onnxruntime(backbone, tmp_path / 'backbone.onnx', [(64, 64), (96, 160), (224, 128)])
     assert len(found) == 3 and max(found.values()) <= SHARES[torch.float32]['network'], found
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
     replaced = set().union(*(vars(module) for module in backbone.modules()))
@@ -62,4 +62,4 @@ def test_says_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(ImportError, match=r"onnxscript.*pip install 'pit_downstream\[export\]'"):
         export_onnx(None, tmp_path / 'backbone.onnx')
-    assert differences(None, tmp_path / 'backbone.onnx', [(64, 64)]) == {}
+    assert compare_with_onnxruntime(None, tmp_path / 'backbone.onnx', [(64, 64)]) == {}

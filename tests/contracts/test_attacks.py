@@ -89,7 +89,7 @@ def test_in_the_ball_in_the_box_off_the_padding(case):
     found = attacked(attack, predictor(), batch)
     assert torch.equal(batch.images, before)
     assert found.shape == before.shape and found.dtype == before.dtype and not found.requires_grad
-    assert attack.threat.holds(found - before).all()
+    assert attack.threat.is_within(found - before).all()
     assert found.min() >= 0 and found.max() <= 1
     assert torch.equal(found[..., SIDE - 3:], before[..., SIDE - 3:])
     assert not torch.equal(found, before)
@@ -105,7 +105,7 @@ def test_an_image_is_attacked_by_its_seed_and_id_alone(case):
         part = batch.part(rows)
         alone = attacked(attack, predictor(), part, seed=3)
         assert torch.equal(fooled(predictor(), alone, part), wrong[rows])
-        if getattr(attack, 'variants', 1) == 1 and not hasattr(attack, 'targets'):
+        if getattr(attack, 'restarts', 1) == 1 and not hasattr(attack, 'targets'):
             torch.testing.assert_close(alone, found[rows], rtol=0, atol=1e-6)
 
 
@@ -149,7 +149,7 @@ def test_not_weaker_than_noise(case):
 def test_few_classes(case, classes):
     batch, attack = scene(3, classes), built(case, classes)
     found = attacked(attack, predictor(classes=classes), batch)
-    assert attack.threat.holds(found - batch.images).all() and found.isfinite().all()
+    assert attack.threat.is_within(found - batch.images).all() and found.isfinite().all()
 
 
 def test_what_is_misclassified_stays_misclassified(case):
@@ -261,4 +261,4 @@ def test_device_follows_the_images(case):
     if case[0] == 'transfer':
         attack = type(attack)(attack.threat, source=model, attack=attack.attack)
     found = attacked(attack, model, on_gpu)
-    assert found.device.type == 'cuda' and attack.threat.holds(found - on_gpu.images).all()
+    assert found.device.type == 'cuda' and attack.threat.is_within(found - on_gpu.images).all()

@@ -10,7 +10,7 @@ import pit_downstream.det  # noqa: F401
 from pit_downstream.attacks import dpatch
 from pit_downstream.attacks.base import build_attack
 from pit_downstream.attacks.dag import MIN_SCORE
-from pit_downstream.attacks.tog import MODES, change_labels
+from pit_downstream.attacks.tog import MODES, replace_labels
 from pit_downstream.benchmarks import detection_attacks
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import ResultStore
@@ -61,7 +61,7 @@ def test_the_contract(detectors, family, text):
     found = attacked(text, predictor, batch)
     threat = build_attack(Spec.parse(text)).threat
     assert torch.equal(batch.images, clean) and 0 <= found.min() and found.max() <= 1
-    assert (threat.size(found - clean) <= threat.epsilon * (1 + 1e-5)).all() and not torch.equal(found, clean)
+    assert (threat.get_size(found - clean) <= threat.epsilon * (1 + 1e-5)).all() and not torch.equal(found, clean)
     assert torch.equal(found[~batch.valid.expand_as(found)], clean[~batch.valid.expand_as(clean)])
     assert all(torch.equal(before[name], value) for name, value in predictor.model.state_dict().items())
     alone = batch_of(predictor, samples, 1)
@@ -111,10 +111,10 @@ def test_other_labels_by_hand():
     seen = Instances([{'bbox': [0., 0., 10., 10.], 'bbox_label': 1, 'ignore_flag': 0}])
     boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 10, 8], [1, 0, 10, 10], [5, 5, 15, 15], [0, 0, 10, 9]])
     every = Detections(boxes, labels=torch.tensor([1, 2, 0, 3, 2]), scores=torch.tensor([.9, .3, .1, .8, .2]))
-    assert [one['bbox_label'] for one in change_labels(seen, every, 4, likeliest=True)] == [2]
-    assert [one['bbox_label'] for one in change_labels(seen, every, 4, likeliest=False)] == [3]
+    assert [one['bbox_label'] for one in replace_labels(seen, every, 4, likeliest=True)] == [2]
+    assert [one['bbox_label'] for one in replace_labels(seen, every, 4, likeliest=False)] == [3]
     with pytest.raises(ValueError, match='expected two classes or more for mislabeling, got a detector of one'):
-        change_labels(seen, every, 1, likeliest=True)
+        replace_labels(seen, every, 1, likeliest=True)
 
 
 def test_thresholds_come_back(folder):
@@ -253,7 +253,7 @@ def test_where_a_patch_is_pasted(detectors, place, top, left):
     predictor, samples = detectors('retinanet')
     batch = batch_of(predictor, samples, 1, 4)
     batch = replace(batch, images=batch.images * .5)
-    found = dpatch.paste(batch, torch.ones(3, 120, 120), share=40 / 72, place=place)
+    found = dpatch.apply_patch(batch, torch.ones(3, 120, 120), share=40 / 72, place=place)
     size = batch.samples[0].target.network_shape
     assert size == (72, 96)
     changed = (found[0] != batch.images[0]).any(0)
@@ -275,7 +275,8 @@ def test_a_patch_is_trained_kept_and_pasted(detectors, tmp_path):
         batch.images, attacked('dpatch(epsilon=1)', predictor, batch),
         attacked(f"dpatch(epsilon=1, file='{path}')", predictor, batch)))
     assert trained > noise and trained > clean
-    assert torch.equal(attacked(f"dpatch(epsilon=1, file='{path}')", predictor, batch), dpatch.paste(batch, found))
+    pasted = attacked(f"dpatch(epsilon=1, file='{path}')", predictor, batch)
+    assert torch.equal(pasted, dpatch.apply_patch(batch, found))
     with pytest.raises(ValueError, match='expected a patch in nowhere.npy, found no such file; make one with'):
         build_attack(Spec.parse("dpatch(epsilon=1, file='nowhere.npy')"))
     with pytest.raises(ValueError, match='expected place as one of corner, center and share in 0..1, got .side.'):

@@ -12,7 +12,7 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import dist_utils
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
-from pit_downstream.attacks.objective import LOSS_TYPES, LossObjective, objective_of
+from pit_downstream.attacks.objective import LOSS_TYPES, LossObjective, make_objective
 from pit_downstream.det.annotations import set_ground_truth, to_instances
 from pit_downstream.det.losses import compute_losses, is_loss_of_type, needs_masks
 from pit_downstream.det.full_resolution import OriginalSizePredictor
@@ -111,7 +111,7 @@ def test_gradients_reach_the_picture_alone_and_the_model_stays_as_it_is(detector
     slope, = torch.autograd.grad(losses.sum(), images)
     assert losses.shape == (5,) and losses.isfinite().all() and slope.isfinite().all()
     assert all(one.any() for one in slope * batch.valid)
-    seen = LossObjective(predictor, batch, 'all').examine(batch.images, torch.arange(5))
+    seen = LossObjective(predictor, batch, 'all').evaluate(batch.images, torch.arange(5))
     assert not (seen.gradient * ~batch.valid).any()
     after = state(predictor.model)
     assert after[1] == before[1] and not predictor.model.training
@@ -180,9 +180,9 @@ def test_a_kind_that_a_detector_lacks(detectors):
     with pytest.raises(ValueError, match='expected losses of type rpn from the detector, got loss_cls, loss_bbox;'):
         predictor.loss(batch.images, batch, 'rpn')
     with pytest.raises(ValueError, match="loss is one of all, cls, box, rpn, roi for a detector, got 'everything'"):
-        objective_of(predictor, batch, 'everything')
-    assert objective_of(predictor, batch, 'cls').more == ('cls',)
-    assert objective_of(predictor, batch, 'ce').more == ('all',)  # a classifier's default
+        make_objective(predictor, batch, 'everything')
+    assert make_objective(predictor, batch, 'cls').more == ('cls',)
+    assert make_objective(predictor, batch, 'ce').more == ('all',)  # a classifier's default
 
 
 def test_objects_in_network_pixels_by_hand():

@@ -55,16 +55,16 @@ def test_is_the_mean_of_the_measures():
     model = deepvit()
     trace, values = traced(model, IMAGES), computed(model, IMAGES)
     for layer, maps in trace.maps['softmax'].items():
-        expected = {'softmax_head_similarity': collapse.head_similarity(maps),
-                    'softmax_rank': collapse.effective_rank(maps),
-                    'softmax_entropy': collapse.attention_entropy(maps),
-                    'softmax_distance': collapse.attention_distance(maps, (3, 4)),
-                    'token_similarity': collapse.token_similarity(trace.tokens[layer][:, 1:]),
-                    'token_rank': collapse.effective_rank(trace.tokens[layer][:, 1:])}
+        expected = {'softmax_head_similarity': collapse.compute_head_similarity(maps),
+                    'softmax_rank': collapse.compute_effective_rank(maps),
+                    'softmax_entropy': collapse.compute_attention_entropy(maps),
+                    'softmax_distance': collapse.compute_attention_distance(maps, (3, 4)),
+                    'token_similarity': collapse.compute_token_similarity(trace.tokens[layer][:, 1:]),
+                    'token_rank': collapse.compute_effective_rank(trace.tokens[layer][:, 1:])}
         for metric, numbers in expected.items():
             assert values[f'{metric}@{layer}'] == pytest.approx(numbers.mean().item(), rel=1e-5)
     maps = trace.maps['reattention']
-    similarity = collapse.column_similarity(maps['block3'], maps['block4']).mean().item()
+    similarity = collapse.compute_column_similarity(maps['block3'], maps['block4']).mean().item()
     assert values['reattention_similarity@block3:block4'] == pytest.approx(similarity, rel=1e-5)
 
 
