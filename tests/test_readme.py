@@ -101,6 +101,7 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # the first one trains two models
 @pytest.mark.parametrize('step', [step for step in STEPS if step.is_run()], ids=lambda step: step.text.strip()[:70])
 def test_step_runs_or_reports_missing_data(run, step):
     """A step that needs data which a fresh clone does not have is rejected with one sentence."""
