@@ -34,9 +34,9 @@ from pit_downstream.benchmarks import coco_c
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import Table
 from pit_downstream.det import config_utils
-from pit_downstream.det.metric import config_metrics
+from pit_downstream.det.metric import build_metrics
 from pit_downstream.det.predictor import build_detector
-from pit_downstream.det.samples import detection_samples
+from pit_downstream.det.samples import build_detection_samples
 from pit_downstream.evaluation.evaluator import measure
 from speed.runner import bench_parser, record
 from speed.table import SECONDS, Comparison, Spread
@@ -65,10 +65,10 @@ def small_config(args: argparse.Namespace, folder: str) -> Config:
 
 def ours(args: argparse.Namespace, cfg: Config, conditions: tuple) -> tuple[float, Table]:
     """Return the seconds from the built model to the last record, and the records."""
-    samples = detection_samples(cfg)
-    predictor = build_detector(cfg, config_utils.checkpoint_file(args.checkpoint), config=Path(args.config).stem)
+    samples = build_detection_samples(cfg)
+    predictor = build_detector(cfg, config_utils.find_checkpoint(args.checkpoint), config=Path(args.config).stem)
     start = time.perf_counter()
-    records = list(measure(predictor, samples, config_metrics(cfg, samples), conditions, workers=args.workers,
+    records = list(measure(predictor, samples, build_metrics(cfg, samples), conditions, workers=args.workers,
                            batch_size=cfg.test_dataloader.batch_size))
     return time.perf_counter() - start, Table(records[0].model, records[0].dataset, records)
 
@@ -81,7 +81,7 @@ def theirs(args: argparse.Namespace, cfg: Config, names: list[str], folder: str)
 
     def corrupt(image: np.ndarray, corruption_name: str, severity: int) -> np.ndarray:
         return reference(image, corruption_name, severity, int(random.integers(2 ** 31)))
-    argv = ['test_robustness.py', str(config), str(config_utils.checkpoint_file(args.checkpoint)), '--out', str(out),
+    argv = ['test_robustness.py', str(config), str(config_utils.find_checkpoint(args.checkpoint)), '--out', str(out),
             '--corruptions', *names, '--work-dir', folder, '--severities', '0', *map(str, coco_c.SEVERITIES)]
     script = MMDET / 'tools' / 'analysis_tools' / 'test_robustness.py'
     with mock.patch.object(sys, 'argv', argv), mock.patch.object(sys, 'path', [str(MMDET), *sys.path]), \

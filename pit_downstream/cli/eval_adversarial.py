@@ -118,8 +118,8 @@ def _prepare_detector(args: argparse.Namespace, choice: models.ModelChoice) -> t
     predictor, samples, cfg = models.load_detector(args, choice)
     from pit_downstream.det import robustness
     from pit_downstream.det.full_resolution import OriginalSizePredictor
-    from pit_downstream.det.metric import config_metrics
+    from pit_downstream.det.metric import build_metrics
     options = models.measure_options(args, predictor.device, batch_size=cfg.test_dataloader.get('batch_size', 1))
     attacked = OriginalSizePredictor(predictor) if args.resolution == 'original' else predictor
-    return partial(robustness.keep_robustness, metrics=config_metrics(cfg, samples), **options), attacked, samples, \
+    return partial(robustness.keep_robustness, metrics=build_metrics(cfg, samples), **options), attacked, samples, \
         wanted, ()

@@ -37,15 +37,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         predictor, samples, cfg = models.load_detector(args)
         from pit_downstream.benchmarks import coco_c, tables
         from pit_downstream.benchmarks.base import require_counts
-        from pit_downstream.det.metric import config_metrics, config_truth
+        from pit_downstream.det.metric import build_metrics, build_ground_truth
         from pit_downstream.evaluation import distributed, keep
         from pit_downstream.results.records import ResultStore
         from pit_downstream.utils.path_checks import write_atomic
         if args.save_images:
             from pit_downstream.det.saving import save_images
-            save_images(samples, config_truth(cfg, samples), wanted, args.save_images, format=args.image_format,
+            save_images(samples, build_ground_truth(cfg, samples), wanted, args.save_images, format=args.image_format,
                         seed=args.seed, workers=args.workers or 0)
-        metrics = config_metrics(cfg, samples)
+        metrics = build_metrics(cfg, samples)
         table = keep.keep_measuring(
             ResultStore(Path(args.output_dir) / 'results.jsonl'), predictor, samples, metrics, wanted,
             **models.measure_options(args, predictor.device, batch_size=cfg.test_dataloader.get('batch_size', 1)))

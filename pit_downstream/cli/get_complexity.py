@@ -64,7 +64,7 @@ def _measure_cost(parser: argparse.ArgumentParser, args: argparse.Namespace):
         weights = None if is_function(choice.name) else 'random'
         predictor = build_classifier(choice.name, weights=weights, device=device)
         return classifier_facts(predictor, shape, batch_size=args.batch_size or 8, repeats=args.repeats)
-    from pit_downstream.det.model_cost import detector_facts
+    from pit_downstream.det.model_cost import measure_detector
     cfg = models.read_detector_config(args, choice)
-    return detector_facts(cfg, shape or COCO, config=choice.name, device=device, batch_size=args.batch_size or 1,
-                          repeats=args.repeats)
+    return measure_detector(cfg, shape or COCO, config=choice.name, device=device, batch_size=args.batch_size or 1,
+                            repeats=args.repeats)

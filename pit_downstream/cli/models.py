@@ -181,10 +181,10 @@ def load_detector(args: argparse.Namespace, choice: ModelChoice | None = None):
     from pit_downstream.evaluation.distributed import init_distributed
     device = init_distributed(args.device)
     from pit_downstream.det.predictor import build_detector
-    from pit_downstream.det.samples import detection_samples
+    from pit_downstream.det.samples import build_detection_samples
     cfg = read_detector_config(args, choice, loaders=('test_dataloader',))
     weights = find_weights(choice)
-    samples = detection_samples(cfg, limit=args.limit)
+    samples = build_detection_samples(cfg, limit=args.limit)
     return build_detector(cfg, weights, config=Path(choice.name).stem, device=device, seed=args.seed), samples, cfg
 
 
@@ -204,8 +204,8 @@ def read_detector_config(args: argparse.Namespace, choice: ModelChoice, *, loade
 
 def find_weights(choice: ModelChoice) -> str | Path:
     """Return 'random' or the checkpoint file of a detector."""
-    from pit_downstream.training.launch import checkpoint_file
-    return 'random' if choice.weights == 'random' else checkpoint_file(str(choice.weights))
+    from pit_downstream.training.launch import find_checkpoint
+    return 'random' if choice.weights == 'random' else find_checkpoint(str(choice.weights))
 
 
 def measure_options(args: argparse.Namespace, device, *, batch_size: int | str = 'auto') -> dict:

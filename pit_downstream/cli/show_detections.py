@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.image >= len(samples):
             raise InputError(f'--image must be in 0..{len(samples) - 1}, got {args.image}.')
         sample = samples[args.image]
-        from pit_downstream.det.visualization import panels
-        sheet = panels(predictor, sample, wanted, samples.classes, score_thr=args.score_thr, seed=args.seed)
+        from pit_downstream.det.visualization import draw_panels
+        sheet = draw_panels(predictor, sample, wanted, samples.classes, score_thr=args.score_thr, seed=args.seed)
         with replace_atomically(args.output) as new:
             sheet.save(new)
         print(f'{args.output}: image {sample.id} of {samples.name}')

@@ -30,4 +30,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         runner = Runner.from_cfg(cfg)
         runner.train()
         if runner.rank == 0:
-            print(config_utils.training_summary(runner))
+            print(config_utils.format_summary(runner))

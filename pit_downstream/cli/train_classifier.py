@@ -30,4 +30,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs.require_batches(runner)
         runner.train()
         if runner.rank == 0:
-            print(runs.training_summary(runner))
+            print(runs.format_summary(runner))

@@ -17,7 +17,7 @@ def require_stack() -> None:
                                 'install custom builds of mmengine, mmcv and mmdet.') from refusal
 
 
-def _bring_up() -> None:
+def _register_all() -> None:
     require_stack()
     from pit_downstream.training import safe_loading as checkpoint
     from pit_downstream.det import mmcv_ops
@@ -39,4 +39,4 @@ def _bring_up() -> None:
 
 
 with pause_garbage_collection():
-    _bring_up()
+    _register_all()

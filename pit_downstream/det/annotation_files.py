@@ -17,7 +17,7 @@ from mmengine.registry import Registry
 from pit_downstream.utils.digests import get_cache_path, hash_bytes
 from pit_downstream.datasets.coco_annotations import read_annotations, write_repaired
 from pit_downstream.evaluation.distributed import broadcast, rank, raise_on_all_ranks
-from pit_downstream.det.data_checks import class_of, dicts_in
+from pit_downstream.det.data_checks import resolve_class, iterate_dicts
 from pit_downstream.utils.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -52,10 +52,10 @@ def check_annotations(cfg: Config, loaders: Sequence[str]) -> dict[str, CheckedF
     Repairs are counted in the log. Files for LVIS and panoptic segmentation have another format and are not checked. In
     `cfg`, a copy in the cache replaces a repaired file, and `cfg.repaired_annotations` maps it to the original. Correct
     files are used as they are. Under torch.distributed all ranks must call this function; rank 0 does the work.
-    Returns the files by `annotation_path` of the original.
+    Returns the files by `get_annotation_path` of the original.
     Raises InputError, on all ranks, for a file that cannot be repaired.
     """
-    parts, refusal, files = list(_annotated_parts(cfg, loaders)), None, {}
+    parts, refusal, files = list(_find_annotated_parts(cfg, loaders)), None, {}
     if rank() == 0:
         try:
             files = _check_files(parts, level=logging.WARNING)
@@ -73,33 +73,33 @@ def check_annotations(cfg: Config, loaders: Sequence[str]) -> dict[str, CheckedF
     return files
 
 
-def annotation_path(part: Mapping) -> str:
+def get_annotation_path(part: Mapping) -> str:
     """Return the path or URL of the annotation file of a dataset or an evaluator, joined with its data_root."""
     path = str(part['ann_file'])
     return path if '://' in path else os.path.join(part.get('data_root') or '', path)
 
 
-def original_annotations(cfg: Config, path: str | Path) -> str:
+def get_original_annotations(cfg: Config, path: str | Path) -> str:
     """Return the original path of a repaired annotation file. Other paths are returned unchanged."""
     copies = {entry['copy']: entry['original'] for entry in cfg.get('repaired_annotations', [])}
     return copies.get(str(path), str(path))
 
 
-def _annotated_parts(cfg: Config, loaders: Sequence[str]) -> Iterator[_AnnotatedPart]:
+def _find_annotated_parts(cfg: Config, loaders: Sequence[str]) -> Iterator[_AnnotatedPart]:
     for loader in loaders:
-        evaluators = list(dicts_in(cfg.get(loader.replace('dataloader', 'evaluator'))))
+        evaluators = list(iterate_dicts(cfg.get(loader.replace('dataloader', 'evaluator'))))
         labeled = not any(part.get('format_only') for part in evaluators)
-        for part in dicts_in(cfg.get(loader)):
+        for part in iterate_dicts(cfg.get(loader)):
             if part.get('ann_file') and _is_of(part, DATASETS, CocoDataset, (CocoPanopticDataset, LVISV05Dataset)):
-                masks = any(step.get('with_mask') for step in dicts_in(part))
-                yield _AnnotatedPart(part, annotation_path(part), masks, labeled)
+                masks = any(step.get('with_mask') for step in iterate_dicts(part))
+                yield _AnnotatedPart(part, get_annotation_path(part), masks, labeled)
         for part in evaluators:
             if part.get('ann_file') and _is_of(part, METRICS, CocoMetric, (LVISMetric,)):
-                yield _AnnotatedPart(part, annotation_path(part), 'segm' in part.get('metric', ''), labeled)
+                yield _AnnotatedPart(part, get_annotation_path(part), 'segm' in part.get('metric', ''), labeled)
 
 
 def _is_of(part: dict, registry: Registry, kind: type, but: tuple[type, ...]) -> bool:
-    found = class_of(part, registry)
+    found = resolve_class(part, registry)
     return isinstance(found, type) and issubclass(found, kind) and not issubclass(found, but)
 
 

@@ -25,7 +25,7 @@ def to_instances(predictions: InstanceData, *, min_score: float) -> Instances:
     return Instances(instances)
 
 
-def image_region(data_sample: DetDataSample, height: int, width: int) -> tuple[slice, slice]:
+def get_image_region(data_sample: DetDataSample, height: int, width: int) -> tuple[slice, slice]:
     """Return the rows and columns of a network image of this size that are the image itself, without padding."""
     if 'border' in data_sample:  # set by RandomCenterCropPad (CenterNet, CornerNet)
         top, bottom, left, right = (int(side) for side in data_sample.border)
@@ -46,8 +46,8 @@ def set_ground_truth(data_sample: DetDataSample, instances: Instances, device: t
         raise InputError('expected masks in the annotations for the losses of a detector with masks, got boxes alone; '
                          'give another dataset, or the config of a detector without masks')
     LoadAnnotations(with_bbox=True, with_mask=masks, box_type=None).transform(loaded)
-    rows, columns = image_region(data_sample, *data_sample.network_shape)
-    boxes = torch.from_numpy(_moved(loaded['gt_bboxes'], data_sample, rows, columns)).to(device)
+    rows, columns = get_image_region(data_sample, *data_sample.network_shape)
+    boxes = torch.from_numpy(_transform_boxes(loaded['gt_bboxes'], data_sample, rows, columns)).to(device)
     labels = torch.from_numpy(loaded['gt_bboxes_labels']).to(device)
     every = InstanceData(bboxes=boxes, labels=labels)
     if masks:
@@ -58,7 +58,7 @@ def set_ground_truth(data_sample: DetDataSample, instances: Instances, device: t
     data_sample.ignored_instances = every[np.flatnonzero(ignored)]
 
 
-def _moved(boxes: np.ndarray, data_sample: DetDataSample, rows: slice, columns: slice) -> np.ndarray:
+def _transform_boxes(boxes: np.ndarray, data_sample: DetDataSample, rows: slice, columns: slice) -> np.ndarray:
     """Convert boxes (n, 4) from raw-image to network pixels, clipped to the image."""
     across, down = data_sample.get('scale_factor', (1., 1.))[:2]
     start = np.float32([columns.start, rows.start] * 2)

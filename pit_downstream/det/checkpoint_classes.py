@@ -6,7 +6,7 @@ from typing import Any
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 
-from pit_downstream.det.classes import shown
+from pit_downstream.det.classes import join_names
 from pit_downstream.utils.errors import InputError
 
 
@@ -29,5 +29,6 @@ def check_class_names(checkpoint: Mapping[str, Any], classes: Sequence[str], fil
     if not known or not classes or isinstance(known, str) or tuple(known) == tuple(classes):
         return
     order = 'in another order than' if sorted(map(str, known)) == sorted(map(str, classes)) else 'other than'
-    raise InputError(f'{file} was trained on the classes {shown(known)}, {order} those of the data: {shown(classes)}. '
-                     'Set metainfo.classes of the dataset to the names of the checkpoint, in their order.')
+    raise InputError(f'{file} was trained on the classes {join_names(known)}, {order} those of the data: '
+                     f'{join_names(classes)}. Set metainfo.classes of the dataset to the names of the checkpoint, '
+                     'in their order.')

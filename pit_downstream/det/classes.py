@@ -16,8 +16,8 @@ from mmengine.config import Config, DictAction
 from mmengine.fileio import list_from_file
 
 from pit_downstream.evaluation.distributed import rank
-from pit_downstream.det.annotation_files import CheckedFile, annotation_path, original_annotations
-from pit_downstream.det.data_checks import LOADERS, class_of, dicts_in
+from pit_downstream.det.annotation_files import CheckedFile, get_annotation_path, get_original_annotations
+from pit_downstream.det.data_checks import LOADERS, resolve_class, iterate_dicts
 from pit_downstream.utils.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ NOT_HEADS = ('backbone', 'neck', 'data_preprocessor', 'init_cfg', 'train_cfg', '
 SHOWN = 200  # characters of names in a message
 
 
-def category_ids(categories: Sequence[Mapping], classes: Sequence[str], file: str) -> list[int]:
+def match_category_ids(categories: Sequence[Mapping], classes: Sequence[str], file: str) -> list[int]:
     """Return the category id of every class, in the order of `classes`.
 
     Args:
@@ -43,7 +43,7 @@ def category_ids(categories: Sequence[Mapping], classes: Sequence[str], file: st
     for wrong, found in (('no category', [name for name in classes if name not in names]),
                          ('two categories', [name for name in classes if names.count(name) > 1])):
         if found:
-            raise InputError(f'{file} has {wrong} named {shown(found)} (categories: {shown(names)}). Set '
+            raise InputError(f'{file} has {wrong} named {join_names(found)} (categories: {join_names(names)}). Set '
                              'metainfo.classes to names of the file, or correct the file.')
     return [categories[names.index(name)]['id'] for name in classes]
 
@@ -53,7 +53,7 @@ class _CocoByName(COCO):
 
     def get_cat_ids(self, cat_names=(), sup_names=(), cat_ids=()):
         if cat_names:
-            return category_ids(self.dataset['categories'], cat_names, 'The annotation file')
+            return match_category_ids(self.dataset['categories'], cat_names, 'The annotation file')
         return super().get_cat_ids(cat_names, sup_names, cat_ids)
 
 
@@ -75,8 +75,8 @@ class CocoMetricByName(CocoMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         if self._coco_api is not None and self.cat_ids is None:
-            self.ids_of_labels = category_ids(self._coco_api.dataset['categories'], self.dataset_meta['classes'],
-                                              'The annotation file of the evaluator')
+            self.ids_of_labels = match_category_ids(self._coco_api.dataset['categories'], self.dataset_meta['classes'],
+                                                    'The annotation file of the evaluator')
             self.cat_ids = sorted(self.ids_of_labels)
         return super().compute_metrics(results)
 
@@ -103,51 +103,52 @@ def match_classes(cfg: Config, loaders: Sequence[str], files: Mapping[str, Check
     for loader, evaluator in evaluators.items():
         for key, registry, old, new in ((loader, DATASETS, CocoDataset, CocoDatasetByName),
                                         (evaluator, METRICS, CocoMetric, CocoMetricByName)):
-            for part in dicts_in(cfg.get(key)):
-                if class_of(part, registry) is old:
+            for part in iterate_dicts(cfg.get(key)):
+                if resolve_class(part, registry) is old:
                     part['type'] = new.__name__
-    datasets = {path: part for loader in loaders for path, part in _datasets(cfg, loader)}
-    names = data_classes(cfg, loaders)
+    datasets = {path: part for loader in loaders for path, part in _iterate_datasets(cfg, loader)}
+    names = read_data_classes(cfg, loaders)
     if not datasets:
         return
-    evaluated = [part for loader in loaders for part in dicts_in(cfg.get(evaluators[loader]))
+    evaluated = [part for loader in loaders for part in iterate_dicts(cfg.get(evaluators[loader]))
                  if part.get('type') == CocoMetricByName.__name__ and part.get('ann_file')]
-    _check_coco_files([*datasets.values(), *evaluated], files, names, _advice(cfg, datasets))
+    _check_coco_files([*datasets.values(), *evaluated], files, names, _build_advice(cfg, datasets))
     _check_xml_files(datasets.values(), names)
     for loader in loaders:
         _warn_of_other_images(cfg, loader, evaluators[loader])
-    if not any(class_of(part, DATASETS) is CocoPanopticDataset for part in datasets.values()):
+    if not any(resolve_class(part, DATASETS) is CocoPanopticDataset for part in datasets.values()):
         _require_heads(cfg, len(names))
 
 
-def data_classes(cfg: Config, loaders: Sequence[str]) -> tuple[str, ...]:
+def read_data_classes(cfg: Config, loaders: Sequence[str]) -> tuple[str, ...]:
     """Return the class names of the datasets in `loaders`. Raises InputError if they differ."""
-    classes = {path: _class_names(path, part) for loader in loaders for path, part in _datasets(cfg, loader)}
+    classes = {path: _read_class_names(path, part) for loader in loaders
+               for path, part in _iterate_datasets(cfg, loader)}
     if len(set(classes.values())) > 1:
-        lists = '; '.join(f'{path}: {shown(names)}' for path, names in classes.items())
+        lists = '; '.join(f'{path}: {join_names(names)}' for path, names in classes.items())
         raise InputError(f'Datasets have different metainfo.classes: {lists}. Set the same in all of them.')
     return next(iter(classes.values()), ())
 
 
-def heads(model: Mapping) -> Iterator[tuple[str, int]]:
+def find_heads(model: Mapping) -> Iterator[tuple[str, int]]:
     """Yield every number of data classes in a model's config, such as ('model.bbox_head.num_classes', 80).
 
     A head without `num_classes` has the default of its class. Detectors with text as classes yield nothing.
     """
-    if any('language_model' in part for part in dicts_in(model)):
+    if any('language_model' in part for part in iterate_dicts(model)):
         return
     for path, part in _walk(model, 'model', skip=NOT_HEADS):
         for key in ('num_classes', 'num_things_classes'):
             if key in part and not part.get('class_agnostic'):
                 yield f'{path}.{key}', part[key]
         if 'num_classes' not in part and path.rstrip('.0123456789').endswith('head'):
-            default = _default(class_of(part, MODELS), 'num_classes')
+            default = _find_default(resolve_class(part, MODELS), 'num_classes')
             if default is not None and not part.get('class_agnostic'):
                 yield f'{path}.num_classes', default
 
 
 def _require_heads(cfg: Config, count: int) -> None:
-    unfit = {path: number for path, number in heads(cfg.model) if number != count}
+    unfit = {path: number for path, number in find_heads(cfg.model) if number != count}
     if unfit:
         raise InputError(
             f'The model is for another number of classes than the {count} of the data: '
@@ -161,29 +162,30 @@ def _check_coco_files(parts: Sequence[Mapping], files: Mapping[str, CheckedFile]
     originals = {file.copy or path: path for path, file in files.items()}
     seen = set()
     for part in parts:
-        cls = class_of(part, DATASETS) if part.get('type') != CocoMetricByName.__name__ else CocoDatasetByName
-        path = originals.get(annotation_path(part))
+        cls = resolve_class(part, DATASETS) if part.get('type') != CocoMetricByName.__name__ else CocoDatasetByName
+        path = originals.get(get_annotation_path(part))
         if path is None or path in seen or getattr(cls, 'load_data_list', None) is not CocoDataset.load_data_list:
             continue
         seen.add(path)
         names = files[path].names
         if not set(classes) <= set(names.values()):
             missing = [name for name in classes if name not in names.values()]
-            raise InputError(f'{path} has no category named {shown(missing)} (categories: '
-                             f'{shown(names.values())}). {advice(tuple(names.values()))}')
+            raise InputError(f'{path} has no category named {join_names(missing)} (categories: '
+                             f'{join_names(names.values())}). {advice(tuple(names.values()))}')
         in_file = tuple(name for name in names.values() if name in classes)
         if cls is not CocoDatasetByName and in_file != tuple(classes):
             raise InputError(f'{part["type"]} numbers labels by the order of the categories in {path}, which is '
-                             f'{shown(in_file)}, but metainfo.classes is {shown(classes)}. List them in one order.')
+                             f'{join_names(in_file)}, but metainfo.classes is {join_names(classes)}. '
+                             'List them in one order.')
         _warn_of_others(path, Counter({names[id]: count for id, count in files[path].objects.items()}), classes)
 
 
 def _check_xml_files(parts: Sequence[Mapping], classes: Sequence[str]) -> None:
     """Count and check the class names in VOC's XML files, which list no categories."""
     for part in parts:
-        if getattr(class_of(part, DATASETS), 'load_data_list', None) is not XMLDataset.load_data_list:
+        if getattr(resolve_class(part, DATASETS), 'load_data_list', None) is not XMLDataset.load_data_list:
             continue
-        path = annotation_path(part)
+        path = get_annotation_path(part)
         if '://' in path:
             continue
         folder = Path(part.get('data_root') or '', part.get('data_prefix', {}).get('sub_data_root', ''),
@@ -198,8 +200,8 @@ def _check_xml_files(parts: Sequence[Mapping], classes: Sequence[str]) -> None:
                 raise InputError(f'Annotation file is unreadable: {file} ({reason}). Replace it, or remove {image} '
                                  f'from {path}.') from error
         if names and not set(names) & set(classes):
-            raise InputError(f'{path} has no object of metainfo.classes, {shown(classes)} (names: {shown(names)}). '
-                             'Set metainfo.classes to these names.')
+            raise InputError(f'{path} has no object of metainfo.classes, {join_names(classes)} (names: '
+                             f'{join_names(names)}). Set metainfo.classes to these names.')
         _warn_of_others(path, names, classes)
 
 
@@ -207,56 +209,56 @@ def _warn_of_others(path: str, names: Counter, classes: Sequence[str]) -> None:
     others = {str(name): count for name, count in names.items() if name not in classes}
     if others and rank() == 0:
         empty = [name for name in classes if name not in names]
-        empty_classes = f'; no object has the class {shown(empty)}' if empty else ''
+        empty_classes = f'; no object has the class {join_names(empty)}' if empty else ''
         _log.warning('%s: %d objects of categories that are not in metainfo.classes are left out: %s%s', path,
-                     sum(others.values()), shown(others), empty_classes)
+                     sum(others.values()), join_names(others), empty_classes)
 
 
 def _warn_of_other_images(cfg: Config, loader: str, evaluator: str) -> None:
     """Warn if the evaluator of `loader` reads another annotation file than its dataset."""
-    files = [original_annotations(cfg, annotation_path(part)) for _, part in _datasets(cfg, loader)]
-    for part in dicts_in(cfg.get(evaluator)):
+    files = [get_original_annotations(cfg, get_annotation_path(part)) for _, part in _iterate_datasets(cfg, loader)]
+    for part in iterate_dicts(cfg.get(evaluator)):
         if part.get('type') == CocoMetricByName.__name__ and part.get('ann_file') and rank() == 0:
-            path = original_annotations(cfg, annotation_path(part))
+            path = get_original_annotations(cfg, get_annotation_path(part))
             if os.path.realpath(path) not in map(os.path.realpath, files):
                 _log.warning('%s reads %s, %s reads %s: objects in images that are in the first alone count as missed. '
-                             'Set %s.ann_file to the file of the dataset', evaluator, path, loader, shown(files),
+                             'Set %s.ann_file to the file of the dataset', evaluator, path, loader, join_names(files),
                              evaluator)
 
 
-def _advice(cfg: Config, datasets: Mapping[str, Mapping]):
+def _build_advice(cfg: Config, datasets: Mapping[str, Mapping]):
     """Return a function that converts the names in a file to instructions for training on them."""
-    def advice(names: Sequence[str]) -> str:
+    def format_advice(names: Sequence[str]) -> str:
         keys = [f'{path}.metainfo.classes' for path in datasets]
         text = repr(names).replace(' ', '')
-        counts = ' '.join(f'{path}={len(names)}' for path, _ in heads(cfg.model))
+        counts = ' '.join(f'{path}={len(names)}' for path, _ in find_heads(cfg.model))
         if len(text) <= SHOWN and DictAction._parse_iterable(text) == names:
             options = ' '.join(f'{key}="{text}"' for key in keys)
             return f'To use the categories of the file, pass --cfg-options {options} {counts}'
         return f'To use the categories of the file, set {", ".join(keys)} in a config, and {counts}'
-    return advice
+    return format_advice
 
 
-def _datasets(cfg: Config, loader: str) -> Iterator[tuple[str, Mapping]]:
+def _iterate_datasets(cfg: Config, loader: str) -> Iterator[tuple[str, Mapping]]:
     """Yield path and config of every annotated dataset in a loader, also inside wrappers such as RepeatDataset."""
     for path, part in _walk(cfg.get(loader, {}).get('dataset'), f'{loader}.dataset'):
-        cls = class_of(part, DATASETS)
+        cls = resolve_class(part, DATASETS)
         if part.get('ann_file') and isinstance(cls, type) and issubclass(cls, BaseDetDataset):
             yield path, part
 
 
-def _class_names(path: str, part: Mapping) -> tuple[str, ...]:
-    names = class_of(part, DATASETS)._load_metainfo(part.get('metainfo')).get('classes') or ()
+def _read_class_names(path: str, part: Mapping) -> tuple[str, ...]:
+    names = resolve_class(part, DATASETS)._load_metainfo(part.get('metainfo')).get('classes') or ()
     if isinstance(names, str):
         raise InputError(f'{path}.metainfo.classes must be a list of names, got {names[:SHOWN]!r}. A tuple of one name '
                          f"has a comma: ('{names[:SHOWN]}',)")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(f'{path}.metainfo.classes has {shown(twice)} twice. Give every class another name.')
+        raise InputError(f'{path}.metainfo.classes has {join_names(twice)} twice. Give every class another name.')
     return tuple(names)
 
 
-def _default(cls: type | None, name: str) -> int | None:
+def _find_default(cls: type | None, name: str) -> int | None:
     """Return the integer default of a constructor argument from the first class in the MRO that has it, or None."""
     for one in inspect.getmro(cls) if isinstance(cls, type) else ():
         found = inspect.signature(one.__init__).parameters.get(name) if '__init__' in vars(one) else None
@@ -275,7 +277,7 @@ def _walk(node, path: str, skip: Sequence[str] = ()) -> Iterator[tuple[str, Mapp
             yield from _walk(child, f'{path}.{key}', skip)
 
 
-def shown(names) -> str:
+def join_names(names) -> str:
     """Join names, truncated to `SHOWN` characters."""
     text = ', '.join(map(str, names))
     return text if len(text) <= SHOWN else f'{text[:SHOWN]} ... ({len(names)} names)'

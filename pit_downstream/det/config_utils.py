@@ -17,7 +17,7 @@ from pit_downstream.utils.path_checks import require_writable_file, require_writ
 from pit_downstream.datasets.shapes import ROOT, write_shapes
 from pit_downstream.training.launch import (
     add_hooks,
-    checkpoint_file,
+    find_checkpoint,
     join_processes,
     load_config,
     require_checkpoint,
@@ -28,11 +28,11 @@ from pit_downstream.training.options import merge_options
 from pit_downstream.det.annotation_files import check_annotations
 from pit_downstream.det.classes import match_classes
 from pit_downstream.det.data_checks import (
-    dicts_in,
+    iterate_dicts,
     report_broken_images,
     require_data,
     set_data_root,
-    survive_broken_images,
+    replace_image_loaders,
 )
 from pit_downstream.det.hooks import make_resumable
 from pit_downstream.det.precision import set_bf16
@@ -72,7 +72,7 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
         dist.barrier()
     require_data(cfg, loaders)
     match_classes(cfg, loaders, check_annotations(cfg, loaders))
-    survive_broken_images(cfg)
+    replace_image_loaders(cfg)
     return cfg
 
 
@@ -89,7 +89,7 @@ def use_bundled(cfg: Config, root: str = ROOT) -> None:
     if not masks:
         for key in ('mask_head', 'mask_roi_extractor'):
             model.get('roi_head', {}).pop(key, None)
-    for part in dicts_in(cfg.model):
+    for part in iterate_dicts(cfg.model):
         part.pop('init_cfg', None)
         if 'num_classes' in part:
             part['num_classes'] = len(bundled.metainfo.classes)
@@ -142,7 +142,7 @@ def _set_annotations(cfg: Config, args: argparse.Namespace) -> None:
         InputError: The test_evaluator is not one CocoMetric.
     """
     evaluator = cfg.get('test_evaluator')
-    metrics = [part.get('type') for part in dicts_in(evaluator) if 'type' in part]
+    metrics = [part.get('type') for part in iterate_dicts(evaluator) if 'type' in part]
     if not isinstance(evaluator, dict) or not issubclass(METRICS.get(metrics[0]) or object, CocoMetric):
         raise InputError(f'an annotation file as --data needs a config whose test_evaluator is one CocoMetric, got '
                          f'{", ".join(map(str, metrics)) or "none"}. Name the dataset in the config instead.')
@@ -156,7 +156,7 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
     require_writable_folder(cfg.work_dir, '--work-dir')
     if not 0 <= args.score_thr <= 1:
         raise InputError(f'--score-thr must be in 0..1, got {args.score_thr}. Choose another one.')
-    cfg.load_from = str(checkpoint_file(args.checkpoint))
+    cfg.load_from = str(find_checkpoint(args.checkpoint))
     report_broken_images(cfg)
     add_hooks(cfg, 'CheckpointClassesHook', 'FiniteDetectorHook')
     require_checkpoint(cfg)
@@ -164,7 +164,7 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
         set_bf16(cfg)
     if args.show_dir:
         require_writable_folder(args.show_dir, '--show-dir')
-        loader = next((step for step in dicts_in(cfg.test_dataloader)
+        loader = next((step for step in iterate_dicts(cfg.test_dataloader)
                        if str(step.get('type')).startswith('LoadImage')), {})
         turn = '_ignore_orientation' if str(loader.get('color_type')).endswith('_ignore_orientation') else ''
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(
@@ -178,13 +178,13 @@ def set_testing(cfg: Config, args: argparse.Namespace) -> None:
         cfg.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=args.out)]
 
 
-def training_summary(runner: Runner) -> str:
+def format_summary(runner: Runner) -> str:
     return summary(runner, scores=('mAP', 'mAP_50', 'AP50'))
 
 
 def _require_weights(cfg: Config) -> None:
     """Raise InputError if a local file with pretrained weights of the model is missing."""
-    for part in dicts_in(cfg.model):
+    for part in iterate_dicts(cfg.model):
         path = part.get('checkpoint') if part.get('type') == 'Pretrained' else None
         if path and '://' not in path and not Path(path).is_file():
             norms = ' model.backbone.norm_eval=False' if cfg.model.get('backbone', {}).get('norm_eval') else ''

@@ -69,7 +69,7 @@ class LoadImageOrSkip(LoadImageFromFile):
                                      f'{printable(results["img_path"])} ({fault}) is the last of {len(self._warned)} '
                                      'broken files. Replace them, or check data_prefix and data_root.')
                 return None
-            image = _decodable_part(content, upright=self.color_type in UPRIGHT)
+            image = _decode_part(content, upright=self.color_type in UPRIGHT)
             if image is None:
                 size = results.get('height') or GRAY_SIDE, results.get('width') or GRAY_SIDE
                 image = np.full((*size, 3), 128, np.uint8)
@@ -88,14 +88,14 @@ class LoadImageOrSkip(LoadImageFromFile):
 
     def _decode(self, content: bytes) -> tuple[np.ndarray | None, str | None]:
         """Return (image, None), or (None, reason) for a broken file."""
-        fault = image_fault(content) if self.imdecode_backend in CHECKED else None
+        fault = find_image_fault(content) if self.imdecode_backend in CHECKED else None
         if fault is not None:
             return None, fault
         try:
             image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
         except (*BROKEN, cv2.error) as error:
             return None, reason_of(error)
-        return image, (image_fault(content, whole=True) or 'it does not decode') if image is None else None
+        return image, (find_image_fault(content, whole=True) or 'it does not decode') if image is None else None
 
     def _warn(self, path: str, fault: str) -> None:
         if path not in self._warned:
@@ -108,7 +108,7 @@ _CONSEQUENCE = {'skip': 'another image is trained on in its place',
                 'keep': 'what decodes of it is evaluated, gray elsewhere'}
 
 
-def image_fault(content: bytes, *, whole: bool = False) -> str | None:
+def find_image_fault(content: bytes, *, whole: bool = False) -> str | None:
     """Return the reason why an image file cannot be fully decoded, or None.
 
     For a JPEG or PNG file with an intact end only the header is read, which takes 20 microseconds. whole: decode it.
@@ -141,7 +141,7 @@ def require_size(info: Mapping, shape: tuple[int, ...]) -> None:
                          f'{width} x {height} pixels, annotated are {annotated[0]} x {annotated[1]}. {fix}')
 
 
-def _decodable_part(content: bytes, *, upright: bool) -> np.ndarray | None:
+def _decode_part(content: bytes, *, upright: bool) -> np.ndarray | None:
     """Return the part of an image that decodes, with gray elsewhere, or None if nothing decodes.
 
     The result is uint8 (H, W, 3) in mmcv's BGR order.
@@ -183,29 +183,29 @@ def report_broken_images(cfg: Config) -> None:
 
     Pipelines that do not end with PackDetInputs log each broken image, but no count.
     """
-    for step in dicts_in([cfg.get(loader) for loader in LOADERS if not loader.startswith('train')]):
-        if class_of(step, TRANSFORMS) is PackDetInputs:
+    for step in iterate_dicts([cfg.get(loader) for loader in LOADERS if not loader.startswith('train')]):
+        if resolve_class(step, TRANSFORMS) is PackDetInputs:
             keys = step.get('meta_keys', signature(PackDetInputs).parameters['meta_keys'].default)
             step['meta_keys'] = (*keys, 'fault')
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='BrokenImageHook')]
 
 
-def survive_broken_images(cfg: Config) -> None:
+def replace_image_loaders(cfg: Config) -> None:
     """Replace mmcv's image loader with `LoadImageOrSkip` in every pipeline of `cfg`, in place."""
     for loader in LOADERS:
-        for step in dicts_in(cfg.get(loader)):
-            if class_of(step, TRANSFORMS) is LoadImageFromFile:
+        for step in iterate_dicts(cfg.get(loader)):
+            if resolve_class(step, TRANSFORMS) is LoadImageFromFile:
                 step['type'] = 'LoadImageOrSkip'
                 step['on_broken'] = 'skip' if loader == 'train_dataloader' else 'keep'
 
 
 def set_data_root(cfg: Config, root: str) -> None:
     """Set every `data_root` of the datasets of `cfg`, and of the evaluators' files below it, to `root`, in place."""
-    old = {part['data_root'] for loader in LOADERS for part in dicts_in(cfg.get(loader)) if part.get('data_root')}
-    for part in dicts_in([cfg.get(loader) for loader in LOADERS]):
+    old = {part['data_root'] for loader in LOADERS for part in iterate_dicts(cfg.get(loader)) if part.get('data_root')}
+    for part in iterate_dicts([cfg.get(loader) for loader in LOADERS]):
         if part.get('data_root'):
             part['data_root'] = root
-    for part in dicts_in([cfg.get('val_evaluator'), cfg.get('test_evaluator')]):
+    for part in iterate_dicts([cfg.get('val_evaluator'), cfg.get('test_evaluator')]):
         for before in old:
             if str(part.get('ann_file', '')).startswith(before):
                 part['ann_file'] = str(Path(root, part['ann_file'][len(before):].lstrip('/')))
@@ -218,8 +218,8 @@ def require_data(cfg: Config, loaders: tuple[str, ...]) -> None:
     The files of their evaluators are included. Loaders that the config does not have and remote data are not checked.
     """
     named = [name for loader in loaders for name in (loader, loader.replace('dataloader', 'evaluator'))]
-    datasets = [part for part in dicts_in([cfg.get(name) for name in named]) if part.get('ann_file')]
-    missing = sorted({str(path) for dataset in datasets for path in _paths(dataset) if not path.exists()})
+    datasets = [part for part in iterate_dicts([cfg.get(name) for name in named]) if part.get('ann_file')]
+    missing = sorted({str(path) for dataset in datasets for path in _list_paths(dataset) if not path.exists()})
     if missing:
         root = datasets[0].get('data_root') or '.'
         raise InputError(
@@ -227,21 +227,21 @@ def require_data(cfg: Config, loaders: tuple[str, ...]) -> None:
             'describes, name another folder with --data DIR, or run with --bundled, which needs no dataset')
 
 
-def dicts_in(node) -> Iterator[dict]:
+def iterate_dicts(node) -> Iterator[dict]:
     """Yield every dict inside nested dicts and lists, outer ones first."""
     if isinstance(node, dict):
         yield node
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
-        yield from dicts_in(child)
+        yield from iterate_dicts(child)
 
 
-def class_of(part: Mapping, registry: Registry) -> Any:
+def resolve_class(part: Mapping, registry: Registry) -> Any:
     """Return the class that the `type` of a config part refers to, by name in the registry or directly."""
     kind = part.get('type')
     return registry.get(kind) if isinstance(kind, str) else kind
 
 
-def _paths(dataset: dict) -> Iterator[Path]:
+def _list_paths(dataset: dict) -> Iterator[Path]:
     root = dataset.get('data_root') or ''
     for name in (dataset['ann_file'], *dataset.get('data_prefix', {}).values()):
         if isinstance(name, str) and '://' not in root + name:

@@ -29,16 +29,16 @@ class NanWatch:
 
     def __init__(self, model: nn.Module):
         self._found: Tensor | None = None
-        for head in _heads(model):
-            head.register_forward_hook(self._look)
+        for head in _find_heads(model):
+            head.register_forward_hook(self._check_outputs)
 
     def pop(self) -> bool:
         """Return whether there was NaN since the last call. This synchronizes with the GPU."""
         found, self._found = self._found, None
         return found is not None and bool(found)
 
-    def _look(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
-        for tensor in _tensors(outputs):
+    def _check_outputs(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        for tensor in _iterate_tensors(outputs):
             if tensor.is_floating_point() and tensor.numel():
                 nan = tensor.detach().amax().isnan()  # propagates NaN
                 self._found = nan if self._found is None else self._found | nan
@@ -64,16 +64,16 @@ class FiniteDetectorHook(Hook):
         raise_on_all_ranks(self._refusal)
 
 
-def _heads(model: nn.Module) -> list[nn.Module]:
+def _find_heads(model: nn.Module) -> list[nn.Module]:
     """Return modules named as heads and those in lists of heads; without any, all children of the model."""
     heads = [module for name, module in model.named_modules() if name.rpartition('.')[2].endswith('head')]
     heads = [part for head in heads for part in (head if isinstance(head, nn.ModuleList) else [head])]
     return heads or list(model.children())
 
 
-def _tensors(outputs: Any) -> Iterator[Tensor]:
+def _iterate_tensors(outputs: Any) -> Iterator[Tensor]:
     if isinstance(outputs, Tensor):
         yield outputs
     elif isinstance(outputs, (list, tuple, dict)):
         for part in outputs.values() if isinstance(outputs, dict) else outputs:
-            yield from _tensors(part)
+            yield from _iterate_tensors(part)

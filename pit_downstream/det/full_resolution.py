@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pit_downstream.utils.protocols import Batch, Sample
 from pit_downstream.utils.spec import Spec
-from pit_downstream.det.annotations import image_region
+from pit_downstream.det.annotations import get_image_region
 from pit_downstream.det.predictor import DetectorPredictor
 
 
@@ -41,7 +41,7 @@ class OriginalSizePredictor(DetectorPredictor):
 
     def levels(self, image: Tensor, sample: Sample) -> Tensor:
         height, width = sample.target.network_shape
-        rows, columns = image_region(sample.target, height, width)
+        rows, columns = get_image_region(sample.target, height, width)
         above, left = sample.target.ori_shape[:2]
         raw = image[None, :, :above, :left] * self._white
         size = rows.stop - rows.start, columns.stop - columns.start

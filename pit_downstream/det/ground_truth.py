@@ -9,12 +9,12 @@ from typing import Any
 from mmengine.fileio import get
 
 from pit_downstream.datasets.coco_annotations import read_annotations
-from pit_downstream.det.classes import category_ids
-from pit_downstream.det.logging_utils import silence_output
+from pit_downstream.det.classes import match_category_ids
+from pit_downstream.det.logging_utils import suppress_output
 from pit_downstream.det.samples import DetectionSamples
 
 
-def coco_tools() -> tuple[type, type, str]:
+def load_coco_tools() -> tuple[type, type, str]:
     """Return (COCO, COCOeval, name and version) of faster-coco-eval if it is installed, else of pycocotools.
 
     The former gives the same numbers in compiled code.
@@ -34,18 +34,18 @@ class GroundTruth:
     Metrics share one object: copies of them for each condition do not copy it.
     """
 
-    def __init__(self, content: dict[str, Any], category_ids: Sequence[int]):
-        self.content, self.category_ids = content, tuple(category_ids)
+    def __init__(self, content: dict[str, Any], match_category_ids: Sequence[int]):
+        self.content, self.match_category_ids = content, tuple(match_category_ids)
 
     def __deepcopy__(self, memo: dict) -> 'GroundTruth':
         return self
 
     @cached_property
     def api(self):
-        """Indexed COCO object of `coco_tools`."""
-        api = coco_tools()[0]()
+        """Indexed COCO object of `load_coco_tools`."""
+        api = load_coco_tools()[0]()
         api.dataset = self.content
-        with silence_output():
+        with suppress_output():
             api.createIndex()
         return api
 
@@ -56,7 +56,7 @@ class GroundTruth:
         original: path for errors, if `path` is a repaired copy of it.
         """
         content = read_annotations(get(path), original or path).content
-        return cls(content, category_ids(content['categories'], classes, original or path))
+        return cls(content, match_category_ids(content['categories'], classes, original or path))
 
     @classmethod
     def of_samples(cls, samples: DetectionSamples) -> 'GroundTruth':

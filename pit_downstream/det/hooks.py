@@ -39,18 +39,18 @@ class DetectionEpochSeedHook(EpochSeedHook):
 
     def before_train_epoch(self, runner) -> None:
         super().before_train_epoch(runner)
-        for transform in _transforms(runner.train_dataloader.dataset):
+        for transform in _iterate_transforms(runner.train_dataloader.dataset):
             if hasattr(transform, 'results_cache'):
                 transform.results_cache = []
 
 
-def _transforms(dataset: Dataset) -> Iterator[object]:
+def _iterate_transforms(dataset: Dataset) -> Iterator[object]:
     """Yield the transforms of a dataset and of the datasets inside."""
     pipeline = getattr(dataset, 'pipeline', ())
     yield from getattr(pipeline, 'transforms', pipeline)
     for inner in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
         if inner is not None:
-            yield from _transforms(inner)
+            yield from _iterate_transforms(inner)
 
 
 def make_resumable(cfg: Config) -> None:
@@ -62,4 +62,4 @@ def make_resumable(cfg: Config) -> None:
     if cfg.train_cfg.get('type') == 'EpochBasedTrainLoop' or cfg.train_cfg.get('by_epoch'):
         add_hooks(cfg, 'DetectionEpochSeedHook')
         cfg.train_dataloader.persistent_workers = False
-        cfg.train_dataloader.setdefault('worker_init_fn', dict(type='leave_seeds_to_torch'))
+        cfg.train_dataloader.setdefault('worker_init_fn', dict(type='skip_worker_seeding'))

@@ -9,7 +9,7 @@ from mmengine.logging import MMLogger
 
 
 @contextlib.contextmanager
-def silence_output() -> Iterator[None]:
+def suppress_output() -> Iterator[None]:
     """Discard printed output and messages of mmengine's logger below a warning.
 
     pycocotools prints a dozen lines for every evaluation, mmengine logs a line for each parameter of a new model.

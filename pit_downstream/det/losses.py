@@ -60,7 +60,8 @@ def compute_loss(model: nn.Module, data: Mapping[str, Any], loss_type: str, *, s
 
 def compute_losses(model: nn.Module, data: Mapping[str, Any], *, seed: int) -> dict[str, Tensor]:
     """Return the mean of every value of the model's loss() by name. Values per pyramid level are summed."""
-    with loss_mode(model), _seed_samplers(seed, data['inputs'].device), _disable_distributed(), restore_buffers(model):
+    with (use_loss_mode(model), _seed_samplers(seed, data['inputs'].device), _disable_distributed(),
+          restore_buffers(model)):
         found = model(**data, mode='loss')
     return {key: sum(one.mean() for one in value) if isinstance(value, (list, tuple)) else value.mean()
             for key, value in found.items()}
@@ -92,7 +93,7 @@ def needs_masks(model: nn.Module, loss_type: str) -> bool:
 
 
 @contextmanager
-def loss_mode(model: nn.Module) -> Iterator[None]:
+def use_loss_mode(model: nn.Module) -> Iterator[None]:
     """Make heads return the inputs of their losses, as in training. Everything else stays in evaluation mode."""
     heads = [module for module in model.modules() if isinstance(module, LOSS_MODULES) and not module.training]
     for module in heads:
@@ -112,10 +113,10 @@ def fix_batch_norm_backward(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.register_forward_hook(_contiguous_gradient)
+            module.register_forward_hook(_make_gradient_contiguous)
 
 
-def _contiguous_gradient(module: nn.Module, inputs: Any, out: Tensor) -> None:
+def _make_gradient_contiguous(module: nn.Module, inputs: Any, out: Tensor) -> None:
     if out.requires_grad:
         out.register_hook(Tensor.contiguous)
 

@@ -14,10 +14,10 @@ from mmengine.config import Config
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Outputs
 from pit_downstream.evaluation.distributed import all_gather
-from pit_downstream.det.annotation_files import original_annotations
-from pit_downstream.det.logging_utils import silence_output
+from pit_downstream.det.annotation_files import get_original_annotations
+from pit_downstream.det.logging_utils import suppress_output
 from pit_downstream.det.samples import DetectionSamples
-from pit_downstream.det.ground_truth import GroundTruth, coco_tools
+from pit_downstream.det.ground_truth import GroundTruth, load_coco_tools
 
 # Indices in COCOeval.summarize(). AP comes last: if it is recorded, all are recorded.
 PLACES = {'AP_small': 3, 'AP_medium': 4, 'AP_large': 5, 'AP75': 2, 'AP50': 1, 'AP': 0}
@@ -81,12 +81,12 @@ class CocoAP(GatheredMetric):
                  thresholds: Sequence[float] | None = None):
         self.truth, self.kind, self.most, self.thresholds = truth, kind, list(most), thresholds
         self._prefix = 'mask_' if kind == MASKS else ''
-        self.name, self.source = f'{self._prefix}AP', coco_tools()[2]
+        self.name, self.source = f'{self._prefix}AP', load_coco_tools()[2]
         super().__init__()
 
     def kept(self, one: DetDataSample) -> dict[str, Any]:
         """Return arrays of length n: labels, scores and boxes (left, top, right, bottom), or RLE for masks."""
-        found, classes = one.pred_instances, len(self.truth.category_ids)
+        found, classes = one.pred_instances, len(self.truth.match_category_ids)
         kept = {'labels': found.labels.cpu().numpy(), 'scores': found.scores.cpu().numpy()}
         if (kept['labels'] >= classes).any():
             raise InputError(f'expected labels of the {classes} classes of the dataset, got {kept["labels"].max()}; '
@@ -103,19 +103,19 @@ class CocoAP(GatheredMetric):
         return kept | {'masks': lengths}
 
     def values(self, found: Mapping[Any, dict[str, Any]]) -> dict[str, float]:
-        numbers = self._evaluated(found)
+        numbers = self._evaluate(found)
         if numbers[PLACES['AP']] < 0:
             raise InputError(f'expected objects in the {len(found)} images, found none; check the annotation file')
         return {f'{self._prefix}{name}': float(numbers[place]) for name, place in PLACES.items() if numbers[place] >= 0}
 
-    def _evaluated(self, found: Mapping[Any, dict[str, Any]]) -> np.ndarray:
+    def _evaluate(self, found: Mapping[Any, dict[str, Any]]) -> np.ndarray:
         """Return the numbers of COCOeval.summarize(), with -1 for those without objects."""
-        coco, evaluation, _ = coco_tools()
-        results = list(self._results(found))
-        with silence_output():
+        coco, evaluation, _ = load_coco_tools()
+        results = list(self._format_results(found))
+        with suppress_output():
             detected = self.truth.api.loadRes(results) if results else coco()
             run = evaluation(self.truth.api, detected, self.kind)
-            run.params.imgIds, run.params.catIds = list(found), list(self.truth.category_ids)
+            run.params.imgIds, run.params.catIds = list(found), list(self.truth.match_category_ids)
             run.params.maxDets = self.most
             run.params.iouThrs = run.params.iouThrs if self.thresholds is None else np.asarray(self.thresholds)
             run.evaluate()
@@ -123,15 +123,15 @@ class CocoAP(GatheredMetric):
             run.summarize()
         return np.asarray(run.stats)
 
-    def _results(self, found: Mapping[Any, dict[str, Any]]) -> Iterable[dict]:
+    def _format_results(self, found: Mapping[Any, dict[str, Any]]) -> Iterable[dict]:
         """Yield detections in COCO's results format, with box sides in double precision as mmdet computes them."""
         for id, one in found.items():
-            categories = [self.truth.category_ids[label] for label in one['labels'].tolist()]
+            categories = [self.truth.match_category_ids[label] for label in one['labels'].tolist()]
             if self.kind == BOXES:
                 shapes = [{'bbox': [left, top, right - left, bottom - top]}
                           for left, top, right, bottom in one['boxes'].tolist()]
             else:
-                shapes = [{'segmentation': {**mask, 'counts': _text(mask['counts'])}} for mask in one['masks']]
+                shapes = [{'segmentation': {**mask, 'counts': _format_counts(mask['counts'])}} for mask in one['masks']]
             for category, score, shape in zip(categories, one['scores'].tolist(), shapes, strict=True):
                 yield {'image_id': id, 'category_id': category, 'score': score, **shape}
 
@@ -154,19 +154,19 @@ class VocAP(GatheredMetric):
         return self._metric.results.pop()
 
     def values(self, found: Mapping[Any, tuple]) -> dict[str, float]:
-        with silence_output():
+        with suppress_output():
             value = self._metric.compute_metrics(list(found.values()))['mAP']  # its only unrounded number
         if math.isnan(value):
             raise InputError(f'expected objects in the {len(found)} images, found none; check the annotations')
         return {self.name: float(value)}
 
 
-def config_metrics(cfg: Config, samples: DetectionSamples) -> list[GatheredMetric]:
+def build_metrics(cfg: Config, samples: DetectionSamples) -> list[GatheredMetric]:
     """Build the metrics of the test_evaluator of `cfg`: COCO's AP of boxes and masks, or VOC's.
 
     COCO's objects come from its ann_file, or from the dataset if it has none.
     """
-    chosen = _evaluator(cfg)
+    chosen = _find_evaluator(cfg)
     if chosen['type'] == 'VOCMetric':
         return [VocAP(chosen, samples.dataset.metainfo)]
     kinds = chosen.get('metric', BOXES)
@@ -174,19 +174,19 @@ def config_metrics(cfg: Config, samples: DetectionSamples) -> list[GatheredMetri
     if not wanted:
         raise InputError(f'expected {BOXES} or {MASKS} in test_evaluator.metric, got {kinds}; add one of them')
     options = {'most': chosen.get('proposal_nums', MOST), 'thresholds': chosen.get('iou_thrs')}
-    truth = config_truth(cfg, samples)
+    truth = build_ground_truth(cfg, samples)
     return [CocoAP(truth, kind, **options) for kind in wanted]
 
 
-def config_truth(cfg: Config, samples: DetectionSamples) -> GroundTruth:
+def build_ground_truth(cfg: Config, samples: DetectionSamples) -> GroundTruth:
     """Return the ground truth of the samples, from the annotation file of the test_evaluator if it has one."""
-    path = _evaluator(cfg).get('ann_file')
+    path = _find_evaluator(cfg).get('ann_file')
     if path:
-        return GroundTruth.of_file(path, samples.classes, original=original_annotations(cfg, path))
+        return GroundTruth.of_file(path, samples.classes, original=get_original_annotations(cfg, path))
     return GroundTruth.of_samples(samples)
 
 
-def _evaluator(cfg: Config) -> dict:
+def _find_evaluator(cfg: Config) -> dict:
     """Return the first CocoMetric or VOCMetric of the config, as a plain dict."""
     given = cfg.get('test_evaluator') or []
     every = given if isinstance(given, (list, tuple)) else [given]
@@ -198,5 +198,5 @@ def _evaluator(cfg: Config) -> dict:
     return known[0].to_dict()
 
 
-def _text(counts: bytes | str) -> str:
+def _format_counts(counts: bytes | str) -> str:
     return counts.decode() if isinstance(counts, bytes) else counts

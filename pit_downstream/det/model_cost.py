@@ -15,8 +15,8 @@ from pit_downstream.utils.errors import InputError
 NOTE = 'second stages see what random weights propose; post-processing is timed, not counted'
 
 
-def detector_facts(cfg: Config, shape: tuple[int, int], *, config: str, device: str | torch.device = 'cpu',
-                   batch_size: int = 1, repeats: int = 5) -> Facts:
+def measure_detector(cfg: Config, shape: tuple[int, int], *, config: str, device: str | torch.device = 'cpu',
+                     batch_size: int = 1, repeats: int = 5) -> Facts:
     """Measure the detector of `cfg` with random weights, for images of shape (height, width) before padding.
 
     config: its name in the result. Operations are counted in a real pass over noise, since the number of proposals of a
@@ -24,7 +24,7 @@ def detector_facts(cfg: Config, shape: tuple[int, int], *, config: str, device: 
     """
     predictor = build_detector(cfg, RANDOM, config=Path(config).stem, device=device)
     model = predictor.model
-    data = model.data_preprocessor(noise(shape, 1), False)
+    data = model.data_preprocessor(make_noise_images(shape, 1), False)
     try:
         cost = complexity(model, lambda: model(**data, mode='tensor'), split=('backbone',))
     except (RuntimeError, ValueError, IndexError) as error:
@@ -32,14 +32,14 @@ def detector_facts(cfg: Config, shape: tuple[int, int], *, config: str, device: 
                          f'{(str(error) or type(error).__name__).splitlines()[0]}; give another --shape') from error
     height, width = data['inputs'].shape[-2:]
 
-    def passes(count: int) -> Callable[[], list[DetDataSample]]:
-        images = noise(shape, count)
+    def run_passes(count: int) -> Callable[[], list[DetDataSample]]:
+        images = make_noise_images(shape, count)
         return lambda: model(**model.data_preprocessor(images, False), mode='predict')
-    return measured(Facts(config, (height, width), cost, device_name(predictor.device), note=NOTE), passes, batch_size,
-                    device=predictor.device, repeats=repeats)
+    facts = Facts(config, (height, width), cost, device_name(predictor.device), note=NOTE)
+    return measured(facts, run_passes, batch_size, device=predictor.device, repeats=repeats)
 
 
-def noise(shape: tuple[int, int], count: int) -> dict:
+def make_noise_images(shape: tuple[int, int], count: int) -> dict:
     """Return `count` images of noise in the format of mmdet's loaders."""
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=generator) for _ in range(count)]

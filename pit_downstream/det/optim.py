@@ -16,12 +16,13 @@ NO_DECAY = ('pos_embed', 'cls_token')
 BACKBONE = 'backbone.'  # prefix of its parameter names in every detector of mmdet
 
 
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float, *, lr_mult: Mapping[str, float] | None = None,
-                     no_decay: Sequence[str] = NO_DECAY, layer_decay: float = 1.0) -> list[dict]:
+def build_parameter_groups(model: nn.Module, lr: float, weight_decay: float, *,
+                           lr_mult: Mapping[str, float] | None = None, no_decay: Sequence[str] = NO_DECAY,
+                           layer_decay: float = 1.0) -> list[dict]:
     """Group the trainable parameters of `model` by (lr, weight_decay), highest lr first.
 
     lr_mult: part of a name -> factor; every part that a parameter's name contains applies.
-    layer_decay: additional factor in (0, 1] for each backbone layer between a parameter and the neck (`layer_of`).
+    layer_decay: additional factor in (0, 1] for each backbone layer between a parameter and the neck (`find_layer`).
     Parameters with fewer than two axes (norms, biases) and those whose name contains a `no_decay` part have no decay.
     Raises InputError for a layer_decay outside (0, 1], or below 1 with a backbone without get_layer_depth.
     """
@@ -33,7 +34,7 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float, *, lr_mul
         factor = 1.0
         for part, multiplier in (lr_mult or {}).items():
             factor *= multiplier if part in name else 1.0
-        layer = layer_of(model, name) if layer_decay < 1 else None
+        layer = find_layer(model, name) if layer_decay < 1 else None
         if layer is not None:
             depth, count = layer
             factor *= layer_decay ** (count - 1 - depth)
@@ -42,7 +43,7 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float, *, lr_mul
     return [{'params': groups[key], 'lr': key[0], 'weight_decay': key[1]} for key in sorted(groups, reverse=True)]
 
 
-def layer_of(model: nn.Module, name: str) -> tuple[int, int] | None:
+def find_layer(model: nn.Module, name: str) -> tuple[int, int] | None:
     """Return (layer, number of layers) of a parameter of `model.backbone` from its `get_layer_depth`; None elsewhere.
 
     As in mmpretrain, 0 is the stem and the last layer is everything after the blocks.
@@ -52,7 +53,7 @@ def layer_of(model: nn.Module, name: str) -> tuple[int, int] | None:
     return model.backbone.get_layer_depth(name, BACKBONE)
 
 
-def groups_table(model: nn.Module, groups: Sequence[Mapping]) -> str:
+def format_groups(model: nn.Module, groups: Sequence[Mapping]) -> str:
     """Format a line per group: rate, weight decay, numbers of tensors and of values, and its parts of `model`."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     lines = ['        lr    decay  tensors      values  where']
@@ -65,7 +66,7 @@ def groups_table(model: nn.Module, groups: Sequence[Mapping]) -> str:
 
 
 def _place(model: nn.Module, name: str) -> str:
-    layer = layer_of(model, name)
+    layer = find_layer(model, name)
     return f'backbone layer {layer[0]}' if layer else name.partition('.')[0]
 
 
@@ -85,13 +86,13 @@ class PitOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     `optim_wrapper=dict(constructor='PitOptimWrapperConstructor', paramwise_cfg=dict(lr_mult={'backbone': 0.1}))`.
     mmengine's constructor applies only the longest matching key of `custom_keys` and no other rule. A lower rate for
     the backbone would therefore restore weight decay on its norms.
-    `paramwise_cfg` holds the optional arguments of `parameter_groups`; other keys raise TypeError. The groups are
+    `paramwise_cfg` holds the optional arguments of `build_parameter_groups`; other keys raise TypeError. The groups are
     logged as a table.
     """
 
     def __call__(self, model: nn.Module):
         model = model.module if is_model_wrapper(model) else model
-        groups = parameter_groups(model, self.base_lr, self.base_wd or 0.0, **self.paramwise_cfg)
-        print_log(f'parameter groups:\n{groups_table(model, groups)}', logger='current')
+        groups = build_parameter_groups(model, self.base_lr, self.base_wd or 0.0, **self.paramwise_cfg)
+        print_log(f'parameter groups:\n{format_groups(model, groups)}', logger='current')
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, 'params': groups})
         return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg, default_args={'optimizer': optimizer})

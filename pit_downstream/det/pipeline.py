@@ -10,19 +10,19 @@ from mmdet.structures import DetDataSample
 from mmengine.dataset import Compose
 from torch import Tensor
 
-from pit_downstream.det.data_checks import LoadImageOrSkip, class_of, require_size
+from pit_downstream.det.data_checks import LoadImageOrSkip, resolve_class, require_size
 from pit_downstream.utils.errors import InputError
 
 ORDERS = ('bgr', 'rgb')
 
 
-def as_image(pixels: np.ndarray, order: str) -> Tensor:
+def pixels_to_image(pixels: np.ndarray, order: str) -> Tensor:
     """Convert pixels (H, W, 3) in `order` with integer levels 0..255 to an image: uint8 (3, H, W), RGB."""
     turned = pixels[..., ::-1] if order == 'bgr' else pixels
     return torch.from_numpy(np.ascontiguousarray(turned.transpose(2, 0, 1), dtype=np.uint8))
 
 
-def as_pixels(image: Tensor, order: str) -> np.ndarray:
+def image_to_pixels(image: Tensor, order: str) -> np.ndarray:
     """Convert an image (3, H, W), RGB, on any device to pixels (H, W, 3) in `order`."""
     turned = image.flip(0) if order == 'bgr' else image
     return turned.permute(1, 2, 0).contiguous().cpu().numpy()
@@ -38,7 +38,7 @@ class TestPipeline:
     __test__ = False  # not a pytest class
 
     def __init__(self, transforms: Sequence[Mapping]):
-        built = [TRANSFORMS.build(_checked(transform)) for transform in transforms]
+        built = [TRANSFORMS.build(_replace_loader(transform)) for transform in transforms]
         places = [place for place, transform in enumerate(built) if isinstance(transform, LoadImageFromFile)]
         if len(places) != 1:
             names = ', '.join(type(transform).__name__ for transform in built)
@@ -61,20 +61,20 @@ class TestPipeline:
         """
         known = self._before(info)
         require_size(known, known['img'].shape)
-        return as_image(known.pop('img'), self.order), known
+        return pixels_to_image(known.pop('img'), self.order), known
 
     def pack(self, image: Tensor, known: dict) -> tuple[Tensor, DetDataSample]:
         """Return the network image (3, h, w), levels 0..255 in RGB, and the data sample for mmdet's model.
 
         image: replaces the image that was read. `known` is not modified.
         """
-        pixels = as_pixels(image, self.order)
+        pixels = image_to_pixels(image, self.order)
         packed = self._after({**known, 'img': pixels.astype(np.float32) if self._floats else pixels})
         inputs = packed['inputs']
         return inputs.flip(0) if self.order == 'bgr' else inputs, packed['data_samples']
 
 
-def _checked(transform: Mapping) -> dict:
+def _replace_loader(transform: Mapping) -> dict:
     """Return the transform as a dict, with mmcv's image loader replaced by one that detects broken files."""
-    plain = class_of(transform, TRANSFORMS) is LoadImageFromFile
+    plain = resolve_class(transform, TRANSFORMS) is LoadImageFromFile
     return {**transform, 'type': 'LoadImageOrSkip'} if plain else dict(transform)

@@ -40,15 +40,15 @@ def _cast(forward: Callable, detector: nn.Module) -> Callable:
         device = next(detector.parameters()).device.type
         with torch.autocast(device, torch.bfloat16):
             outputs = forward(*args, **kwargs)
-        return [_widen(one) for one in outputs] if _are_predictions(outputs) else outputs
+        return [_convert_to_float32(one) for one in outputs] if _is_predictions(outputs) else outputs
     return in_bf16
 
 
-def _are_predictions(outputs: Any) -> bool:
+def _is_predictions(outputs: Any) -> bool:
     return isinstance(outputs, list) and all(isinstance(one, DetDataSample) for one in outputs)
 
 
-def _widen(sample: DetDataSample) -> DetDataSample:
+def _convert_to_float32(sample: DetDataSample) -> DetDataSample:
     """Convert predictions to float32 for NumPy, which has no bfloat16."""
     if 'pred_instances' in sample:
         found = sample.pred_instances

@@ -22,16 +22,16 @@ from pit_downstream.utils.spec import Spec
 from pit_downstream.utils.rng import compute_seed
 from pit_downstream.training.safe_loading import load, require_weights
 from pit_downstream.det.checkpoint_classes import check_class_names
-from pit_downstream.det.classes import data_classes
-from pit_downstream.det.data_checks import dicts_in
+from pit_downstream.det.classes import read_data_classes
+from pit_downstream.det.data_checks import iterate_dicts
 from pit_downstream.det.finite import NanWatch, require_finite_weights
 from pit_downstream.attacks.objective import LOSS_TYPES
-from pit_downstream.det.annotations import image_region, set_ground_truth, to_instances
+from pit_downstream.det.annotations import get_image_region, set_ground_truth, to_instances
 from pit_downstream.det.candidates import count_classes, disable_score_thresholds, make_target_logits
 from pit_downstream.det.losses import compute_loss, fix_batch_norm_backward, needs_masks
 from pit_downstream.det.pipeline import TestPipeline
-from pit_downstream.det.logging_utils import silence_output
-from pit_downstream.det.samples import counting, test_pipeline
+from pit_downstream.det.logging_utils import suppress_output
+from pit_downstream.det.samples import get_metric_settings, test_pipeline
 
 RANDOM = 'random'
 
@@ -71,7 +71,7 @@ class DetectorPredictor:
         for place, (inputs, data_sample) in enumerate(packed):
             height, width = inputs.shape[1:]
             levels[place, :, :height, :width] = inputs
-            valid[place, 0][image_region(data_sample, height, width)] = True
+            valid[place, 0][get_image_region(data_sample, height, width)] = True
             data_sample.set_metainfo({'network_shape': (height, width), 'instances': Instances(
                 samples[place].target.get('instances', ()))})
         taken = tuple(replace(sample, target=target) for sample, (_, target) in zip(samples, packed, strict=True))
@@ -105,10 +105,10 @@ class DetectorPredictor:
         (_, clean), = self.model_inputs(batch.images, batch)
         compute_logits = make_target_logits(self.model, clean)
 
-        def logits_of_images(images: Tensor) -> Tensor:
+        def compute_image_logits(images: Tensor) -> Tensor:
             (_, data), = self.model_inputs(images, batch)
             return compute_logits(data)
-        return logits_of_images
+        return compute_image_logits
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch: Batch, *, trace: bool = False) -> Outputs:
@@ -117,7 +117,7 @@ class DetectorPredictor:
         Raises NonFiniteOutputs for NaN in the outputs of a head.
         """
         if trace:
-            return self._traced(images, batch)
+            return self._trace_losses(images, batch)
         self._nan.pop()  # discard NaN of earlier losses
         found: list[DetDataSample | None] = [None] * len(images)
         for places, data in self.model_inputs(images, batch):
@@ -149,7 +149,7 @@ class DetectorPredictor:
         height, width = sample.target.network_shape
         return image[:, :height, :width] * self._white
 
-    def _traced(self, images: Tensor, batch: Batch) -> Outputs:
+    def _trace_losses(self, images: Tensor, batch: Batch) -> Outputs:
         from pit_downstream.attention.trace import trace_attention
         if len({sample.target.network_shape for sample in batch.samples}) > 1:
             raise InputError('expected network images of one size to trace attention, got several; use batches of one')
@@ -168,22 +168,23 @@ def build_detector(cfg: Config, checkpoint: str | Path, *, config: str, device: 
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg, pipeline = cfg.model.to_dict(), test_pipeline(cfg)
-    with silence_output():
+    with suppress_output():
         if checkpoint == RANDOM:
-            model, label = _random(model_cfg, seed), RANDOM
+            model, label = _build_random(model_cfg, seed), RANDOM
         else:
-            model = MODELS.build(ConfigDict(_without(model_cfg, 'init_cfg')))  # heads read it by attributes
+            model = MODELS.build(ConfigDict(_drop_keys(model_cfg, 'init_cfg')))  # heads read it by attributes
             label = Path(checkpoint).name
-            _load_weights(model, Path(checkpoint), data_classes(cfg, ('test_dataloader',)))
+            _load_weights(model, Path(checkpoint), read_data_classes(cfg, ('test_dataloader',)))
     require_finite_weights(model, checkpoint)
-    content = json.dumps([_without(model_cfg, 'init_cfg'), pipeline, counting(cfg)], sort_keys=True, default=str)
+    content = json.dumps([_drop_keys(model_cfg, 'init_cfg'), pipeline, get_metric_settings(cfg)], sort_keys=True,
+                         default=str)
     name = Spec.of(config, weights=f'{label}@{hash_tensors(model.state_dict())}', config=hash_text(content))
     return DetectorPredictor(model.to(device), TestPipeline(pipeline), name=str(name), seed=seed)
 
 
-def _random(model_cfg: dict, seed: int) -> nn.Module:
+def _build_random(model_cfg: dict, seed: int) -> nn.Module:
     """Build a model with random initial weights and no pretrained parts."""
-    for part in dicts_in(model_cfg):
+    for part in iterate_dicts(model_cfg):
         if isinstance(part.get('init_cfg'), dict) and part['init_cfg'].get('type') == 'Pretrained':
             part['init_cfg'] = None
     with torch.random.fork_rng(devices=[]):
@@ -216,8 +217,8 @@ def _load_weights(model: nn.Module, path: Path, classes: Sequence[str]) -> None:
                          f'{len(model.state_dict())}: {", ".join(missing[:4])} ...; check config and checkpoint')
 
 
-def _without(node: Any, *keys: str) -> Any:
+def _drop_keys(node: Any, *keys: str) -> Any:
     """Return a copy of nested dicts and lists without `keys` in any dict."""
     if isinstance(node, dict):
-        return {key: _without(value, *keys) for key, value in node.items() if key not in keys}
-    return type(node)(_without(item, *keys) for item in node) if isinstance(node, (list, tuple)) else node
+        return {key: _drop_keys(value, *keys) for key, value in node.items() if key not in keys}
+    return type(node)(_drop_keys(item, *keys) for item in node) if isinstance(node, (list, tuple)) else node

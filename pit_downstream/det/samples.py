@@ -18,10 +18,10 @@ from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.digests import DIGITS, hash_file, hash_files, hash_text
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import UnreadableImage
-from pit_downstream.det.annotation_files import annotation_path, original_annotations
-from pit_downstream.det.data_checks import ImageSizeError, dicts_in
+from pit_downstream.det.annotation_files import get_annotation_path, get_original_annotations
+from pit_downstream.det.data_checks import ImageSizeError, iterate_dicts
 from pit_downstream.det.pipeline import TestPipeline
-from pit_downstream.det.logging_utils import silence_output
+from pit_downstream.det.logging_utils import suppress_output
 
 UNREADABLE = 'unreadable'  # instead of the digest of a file
 # Evaluator settings that change no number. Metrics are identified by name, files by content
@@ -57,7 +57,7 @@ class DetectionSamples:
         infos = [self.info(index) for index in range(len(self))]
         paths = [[path for key, path in info.items() if key.endswith('_path') and isinstance(path, str)]
                  for info in infos]
-        digests = iter(digest_images(list(chain.from_iterable(paths)), self.pipeline.backend_args))
+        digests = iter(hash_images(list(chain.from_iterable(paths)), self.pipeline.backend_args))
         lines = [' '.join([str(info['img_id']), *(next(digests) for _ in part)])
                  for info, part in zip(infos, paths, strict=True)]
         return str(Spec.of(self._spec.name, **{**dict(self._spec.kwargs), 'files': hash_text(*lines)}))
@@ -87,21 +87,21 @@ class DetectionSamples:
         return self, condition
 
 
-def detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamples:
+def build_detection_samples(cfg: Config, *, limit: int | None = None) -> DetectionSamples:
     """Build the dataset of `cfg.test_dataloader`, once. Its name has the annotation files and a digest of each.
 
     cfg: result of config_utils.read_config, which checks annotation files and makes labels follow the class names.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     pipeline, dataset_cfg = TestPipeline(test_pipeline(cfg)), cfg.test_dataloader.dataset.to_dict()
-    for part in dicts_in(dataset_cfg):
+    for part in iterate_dicts(dataset_cfg):
         if 'pipeline' in part or 'ann_file' in part:
             part.update(pipeline=[], test_mode=True, filter_cfg=None)  # AP includes images without objects
-    with silence_output():
+    with suppress_output():
         dataset = DATASETS.build(dataset_cfg)
-    parts = [part for part in dicts_in([dataset_cfg, cfg.get('test_evaluator')]) if part.get('ann_file')]
-    paths = dict.fromkeys(original_annotations(cfg, annotation_path(part)) for part in parts)
-    files = list(dict.fromkeys(map(file_label, paths)))
+    parts = [part for part in iterate_dicts([dataset_cfg, cfg.get('test_evaluator')]) if part.get('ann_file')]
+    paths = dict.fromkeys(get_original_annotations(cfg, get_annotation_path(part)) for part in parts)
+    files = list(dict.fromkeys(map(label_file, paths)))
     kind = dataset_cfg['type'].removesuffix('ByName').removesuffix('Dataset').lower()
     spec = Spec.of(kind, annotations=files[0] if len(files) == 1 else tuple(files))
     return DetectionSamples(dataset, pipeline, spec=spec, limit=limit)
@@ -112,36 +112,36 @@ def test_pipeline(cfg: Config) -> list[dict]:
     if not cfg.get('test_dataloader'):
         raise InputError('expected test_dataloader in the config, got none; name a config with its data')
     dataset = cfg.test_dataloader.dataset.to_dict()
-    found = [part['pipeline'] for part in dicts_in(dataset) if part.get('pipeline')]
+    found = [part['pipeline'] for part in iterate_dicts(dataset) if part.get('pipeline')]
     if not found or any(other != found[0] for other in found):
         raise InputError(f'expected one pipeline in test_dataloader.dataset, got {len(found)}; give all parts the same')
     return found[0]
 
 
-def counting(cfg: Config) -> list:
+def get_metric_settings(cfg: Config) -> list:
     """Return the settings of `cfg` that change an AP, besides model, pipeline and files: classes and evaluator."""
-    classes = [dict(part['metainfo']) for part in dicts_in(cfg.get('test_dataloader')) if part.get('metainfo')]
+    classes = [dict(part['metainfo']) for part in iterate_dicts(cfg.get('test_dataloader')) if part.get('metainfo')]
     settings = [{key: value for key, value in part.items() if key not in UNCOUNTED}
-                for part in dicts_in(cfg.get('test_evaluator'))]
+                for part in iterate_dicts(cfg.get('test_evaluator'))]
     return [classes, settings]
 
 
-def file_label(path: str | Path) -> str:
+def label_file(path: str | Path) -> str:
     """Return the label of a file in records: its name and the first 16 hex digits of its SHA-256."""
-    return f'{Path(path).name}@{hash_file(path) if Path(path).is_file() else _digest_remote(str(path), None)}'
+    return f'{Path(path).name}@{hash_file(path) if Path(path).is_file() else _hash_remote(str(path), None)}'
 
 
-def digest_images(paths: Sequence[str], backend_args: dict | None = None) -> list[str]:
+def hash_images(paths: Sequence[str], backend_args: dict | None = None) -> list[str]:
     """Return the digest of each file's content, in order; 'unreadable' for a file that is missing or unreadable.
 
     backend_args: of mmengine.fileio. Files of its local backend are hashed by core.digests, others are downloaded.
     """
     if not paths or isinstance(get_file_backend(paths[0], backend_args=backend_args), LocalBackend):
         return hash_files(paths, unreadable=UNREADABLE)
-    return [_digest_remote(path, backend_args) for path in paths]
+    return [_hash_remote(path, backend_args) for path in paths]
 
 
-def _digest_remote(path: str, backend_args: dict | None) -> str:
+def _hash_remote(path: str, backend_args: dict | None) -> str:
     try:
         return hashlib.sha256(get(path, backend_args=backend_args)).hexdigest()[:DIGITS]
     except (OSError, ValueError):

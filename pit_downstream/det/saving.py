@@ -32,8 +32,8 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
         raise InputError(f'format is one of {", ".join(FORMATS)}, got {format!r}')
     folder, plan = Path(folder), [one for one in plan_passes(samples, conditions) if one.work[0][1].corruption]
     ids = [samples.info(index)['img_id'] for index in range(len(samples))]
-    names = _names(truth, set(ids), format)
-    places = [[_paths(folder, one, names[id]) for id in ids] for one in plan]
+    names = _assign_names(truth, set(ids), format)
+    places = [[_build_paths(folder, one, names[id]) for id in ids] for one in plan]
     _require_same_source(folder, {'dataset': samples.name, 'seed': seed})
     if rank() == 0:
         _write_annotations(folder, truth, names, set(ids))
@@ -46,7 +46,7 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
     return sum(len(chosen) * len(one.work) for one, chosen in zip(plan, missing, strict=True))
 
 
-def _names(truth: GroundTruth, ids: set, format: str) -> dict[Any, str]:
+def _assign_names(truth: GroundTruth, ids: set, format: str) -> dict[Any, str]:
     """Return the file name of each copy by image id.
 
     It is that of the original. If two of these are equal or one would leave the folder, all are named by their ids.
@@ -61,16 +61,16 @@ def _names(truth: GroundTruth, ids: set, format: str) -> dict[Any, str]:
 def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, str], seed: int) -> None:
     if batch.unreadable:
         raise InputError(f'expected readable images, got one that is not: {batch.unreadable[0]}; fix it')
-    files = [_paths(folder, one, names[target['img_id']]) for target in batch.targets]
+    files = [_build_paths(folder, one, names[target['img_id']]) for target in batch.targets]
     for place, images in enumerate(apply_corruption(batch, [rest for _, rest in one.work], seed)):
         for image, paths in zip(images, files, strict=True):
             _write(image, paths[place])
 
 
-def _paths(folder: Path, one: Pass, name: str) -> list[Path]:
+def _build_paths(folder: Path, one: Pass, name: str) -> list[Path]:
     """Return the paths of an image under each condition of a pass."""
     specs = [rest.corruption for _, rest in one.work]
-    return [resolve_inside(folder, f'{_heading(spec)}/{spec.get("severity")}/{name}') for spec in specs]
+    return [resolve_inside(folder, f'{_format_folder(spec)}/{spec.get("severity")}/{name}') for spec in specs]
 
 
 def _require_same_source(folder: Path, source: Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ def _require_same_source(folder: Path, source: Mapping[str, Any]) -> None:
                          f'{folder}. Name another folder.')
 
 
-def _heading(spec) -> str:
+def _format_folder(spec) -> str:
     """Return the folder name of a corruption: 'fog', or with its other settings 'fog,order=bgr'."""
     words = [f'{key}={value}' for key, value in spec.kwargs if key != 'severity']
     return ','.join([spec.name, *words])

@@ -8,7 +8,7 @@ from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec
 from pit_downstream.corruptions import corrupt_images
 from pit_downstream.evaluation.corrupting import check_corruption
-from pit_downstream.det.pipeline import ORDERS, as_image, as_pixels
+from pit_downstream.det.pipeline import ORDERS, pixels_to_image, image_to_pixels
 
 
 @TRANSFORMS.register_module()
@@ -32,9 +32,9 @@ class PitCorrupt(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Corrupt results['img']: (H, W, 3), levels 0..255 as uint8 or float. The dtype is kept."""
         pixels: np.ndarray = results['img']
-        corrupted = corrupt_images(as_image(pixels, self.order)[None], self.corruption, self.severity, seed=self.seed,
-                                   ids=[str(results['img_id'])], variant=self.variant)
-        results['img'] = as_pixels(corrupted[0], self.order).astype(pixels.dtype)
+        corrupted = corrupt_images(pixels_to_image(pixels, self.order)[None], self.corruption, self.severity,
+                                   seed=self.seed, ids=[str(results['img_id'])], variant=self.variant)
+        results['img'] = image_to_pixels(corrupted[0], self.order).astype(pixels.dtype)
         return results
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ from pit_downstream.results.condition import Condition
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.path_checks import replace_atomically, resolve_inside
 from pit_downstream.utils.spec import format_value
-from pit_downstream.det.annotations import image_region
+from pit_downstream.det.annotations import get_image_region
 from pit_downstream.det.data_checks import LoadImageOrSkip
 from pit_downstream.det.predictor import DetectorPredictor
 from pit_downstream.evaluation.attacking import attack_curve
@@ -54,26 +54,26 @@ class DrawDetectionsHook(Hook):
         """Collect image information and output paths. Raises InputError for a path outside `out_dir`."""
         dataset = runner.test_dataloader.dataset
         self._infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-        self._index = {_key(info): index for index, info in enumerate(self._infos)}
-        self._paths = [resolve_inside(self.out_dir, name) for name in _file_names(self._infos)]
+        self._index = {_make_key(info): index for index, info in enumerate(self._infos)}
+        self._paths = [resolve_inside(self.out_dir, name) for name in _assign_file_names(self._infos)]
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs: Sequence[DetDataSample] | None = None):
         classes = runner.visualizer.dataset_meta['classes']
         for sample in outputs or ():
-            index = self._index[_key(sample.metainfo)]
+            index = self._index[_make_key(sample.metainfo)]
             info, path = self._infos[index], self._paths[index]
             pixels = np.ascontiguousarray(self._load(dict(info))['img'][..., ::-1])
             image = torch.from_numpy(pixels).permute(2, 0, 1)
             scale = -(-self.least // max(image.shape[-2:]))
             found = sample.pred_instances.cpu()
-            truth = _ground_truth(info, pixels.shape[:2], masks='masks' in found)
-            halves = [paint(image, instances, classes, scale=scale)
+            truth = _get_ground_truth(info, pixels.shape[:2], masks='masks' in found)
+            halves = [draw_objects(image, instances, classes, scale=scale)
                       for instances in (truth, found[found.scores >= self.score_thr])]
             with replace_atomically(path, sync=False) as new:
-                side_by_side(halves, TITLES).save(new)
+                join_panels(halves, TITLES).save(new)
 
 
-def paint(image: Tensor, instances: InstanceData, classes: tuple[str, ...], *, scale: int = 1) -> Tensor:
+def draw_objects(image: Tensor, instances: InstanceData, classes: tuple[str, ...], *, scale: int = 1) -> Tensor:
     """Draw boxes, masks if available, and labels with scores on an enlarged copy of an image.
 
     image: uint8 (3, H, W) RGB; instances: bboxes (n, 4) in its pixels, labels (n,), optional scores and masks.
@@ -95,10 +95,10 @@ def paint(image: Tensor, instances: InstanceData, classes: tuple[str, ...], *, s
     return _write_labels(image, boxes.tolist(), labels, colors)
 
 
-def side_by_side(panels: Sequence[Tensor], titles: Sequence[str]) -> Image.Image:
+def join_panels(panels: Sequence[Tensor], titles: Sequence[str]) -> Image.Image:
     """Combine panels (3, H, W) of one size in one image, each below its title."""
     height, width = panels[0].shape[1:]
-    font = _font(max(height, width))
+    font = _load_font(max(height, width))
     heading = round(font.size) + 6
     paper = Image.new('RGB', (len(panels) * (width + GAP) - GAP, height + heading), 'white')
     for place, (title, panel) in enumerate(zip(titles, panels, strict=True)):
@@ -108,7 +108,7 @@ def side_by_side(panels: Sequence[Tensor], titles: Sequence[str]) -> Image.Image
     return paper
 
 
-def _font(side: int) -> ImageFont.FreeTypeFont:
+def _load_font(side: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size=max(10, side // 40))
 
 
@@ -116,7 +116,7 @@ def _write_labels(image: Tensor, boxes: Sequence[Sequence[float]], labels: Seque
                   ) -> Tensor:
     """Write each label above its box, or inside if there is no space. The first label is on top of the others."""
     paper = Image.fromarray(image.permute(1, 2, 0).numpy())
-    draw, font = ImageDraw.Draw(paper), _font(max(paper.size))
+    draw, font = ImageDraw.Draw(paper), _load_font(max(paper.size))
     for (left, top, *_), label, color in reversed(list(zip(boxes, labels, colors, strict=True))):
         _, _, width, height = draw.textbbox((0, 0), label, font=font)
         left = max(0, min(left, paper.width - width - 4))
@@ -127,7 +127,7 @@ def _write_labels(image: Tensor, boxes: Sequence[Sequence[float]], labels: Seque
     return torch.from_numpy(np.array(paper)).permute(2, 0, 1)
 
 
-def _ground_truth(info: Mapping, shape: tuple[int, int], *, masks: bool) -> InstanceData:
+def _get_ground_truth(info: Mapping, shape: tuple[int, int], *, masks: bool) -> InstanceData:
     """Return the objects of an image from its dataset, in pixels of the image, without crowds."""
     objects = [dict(one) for one in info.get('instances') or () if not one.get('ignore_flag')]
     if not objects:
@@ -142,12 +142,12 @@ def _ground_truth(info: Mapping, shape: tuple[int, int], *, masks: bool) -> Inst
     return found
 
 
-def _key(info: Mapping) -> tuple[str, str]:
+def _make_key(info: Mapping) -> tuple[str, str]:
     """Return a unique key: joined datasets may share image ids, and entries of a file may share an image."""
     return str(info['img_path']), str(info['img_id'])
 
 
-def _file_names(infos: Sequence[Mapping]) -> list[str]:
+def _assign_file_names(infos: Sequence[Mapping]) -> list[str]:
     """Return a PNG name for each image, all different: the suffix is replaced, or kept if two differ in it alone."""
     paths = [os.path.normpath(info['img_path']) for info in infos]
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
@@ -160,8 +160,8 @@ def _file_names(infos: Sequence[Mapping]) -> list[str]:
             for name, info in zip(names, infos, strict=True)]
 
 
-def panels(predictor: DetectorPredictor, sample: Sample, conditions: Sequence[Condition], classes: tuple[str, ...], *,
-           score_thr: float = 0.5, least: int = 384, seed: int = 0) -> Image.Image:
+def draw_panels(predictor: DetectorPredictor, sample: Sample, conditions: Sequence[Condition],
+                classes: tuple[str, ...], *, score_thr: float = 0.5, least: int = 384, seed: int = 0) -> Image.Image:
     """Draw an image with a panel for each condition: the network's image at raw size, with its detections.
 
     score_thr: minimum score of the detections shown. least: small images are enlarged to at least this side.
@@ -169,13 +169,13 @@ def panels(predictor: DetectorPredictor, sample: Sample, conditions: Sequence[Co
     scale = -(-least // max(sample.image.shape[-2:]))
     painted = []
     for condition in conditions:
-        image, found = seen_under(predictor, sample, condition, seed=seed)
-        painted.append(paint(image, found[found.scores >= score_thr], classes, scale=scale))
-    return side_by_side(painted, list(map(heading, conditions)))
+        image, found = predict_under(predictor, sample, condition, seed=seed)
+        painted.append(draw_objects(image, found[found.scores >= score_thr], classes, scale=scale))
+    return join_panels(painted, list(map(format_title, conditions)))
 
 
-def seen_under(predictor: DetectorPredictor, sample: Sample, condition: Condition, *, seed: int = 0
-               ) -> tuple[Tensor, InstanceData]:
+def predict_under(predictor: DetectorPredictor, sample: Sample, condition: Condition, *, seed: int = 0
+                  ) -> tuple[Tensor, InstanceData]:
     """Return the image under a condition, uint8 (3, H, W) at raw size, and its detections, on the CPU."""
     raw = RawBatch(sample.image[None], (sample.id,), (sample.target,))
     batch = predictor.collate(raw.samples(next(apply_corruption(raw, [Condition(condition.corruption)], seed))))
@@ -184,12 +184,12 @@ def seen_under(predictor: DetectorPredictor, sample: Sample, condition: Conditio
     else:
         found, = attack_curve(predictor, batch, [condition.attack], seed)
         images, outputs = found.images, found.outputs
-    rows, columns = image_region(batch.samples[0].target, *images.shape[2:])
+    rows, columns = get_image_region(batch.samples[0].target, *images.shape[2:])
     shown, = F.interpolate(images[:, :, rows, columns], size=sample.image.shape[1:], mode='bilinear')
     return (shown * 255).round().to(torch.uint8).cpu(), outputs.predictions[0].pred_instances.cpu()
 
 
-def heading(condition: Condition) -> str:
+def format_title(condition: Condition) -> str:
     """Return a short title: 'clean', 'fog 3', 'pgd 8/255'."""
     words = []
     if condition.corruption is not None:

@@ -11,7 +11,7 @@ from pit_downstream.utils.errors import InputError
 KINDS = ('hard', 'soft')
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, *, kind: str, tau: float = 1.0) -> Tensor:
+def compute_distillation_loss(student: Tensor, teacher: Tensor, *, kind: str, tau: float = 1.0) -> Tensor:
     """Compute the loss between the logits of the student's distillation head and the teacher's, both (B, K). A scalar.
 
     'hard' is the cross-entropy of the teacher's decision. 'soft' is KL(teacher || student) at temperature `tau`, times
@@ -59,5 +59,5 @@ class Distillation:
         if taught.shape != distilled.shape:
             raise InputError(f'expected a teacher of {distilled.shape[1]} classes, got {self.teacher.name} with '
                              f'{taught.shape[1]}; give another --cfg-options model.distillation.teacher')
-        loss = distillation_loss(distilled.float(), taught, kind=self.kind, tau=self.tau)
+        loss = compute_distillation_loss(distilled.float(), taught, kind=self.kind, tau=self.tau)
         return {'loss_class': (1 - self.alpha) * F.cross_entropy(own, targets), 'loss_distilled': self.alpha * loss}

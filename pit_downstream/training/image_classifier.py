@@ -15,7 +15,7 @@ from pit_downstream.training.distillation import Distillation
 from pit_downstream.utils.errors import InputError
 
 
-def cosine_penalty(maps: Sequence[Tensor]) -> Tensor:
+def compute_cosine_penalty(maps: Sequence[Tensor]) -> Tensor:
     """Compute the mean cosine similarity of successive attention maps along the heads, a scalar in [-1, 1].
 
     `maps` are (B, heads, N, N) of successive blocks. Each (query, key) pair has a vector with one value per head, and
@@ -68,15 +68,15 @@ class ImageClassifier(BaseModel):
         if self.regulariser:
             with trace_attention(self.network) as trace:
                 logits = self.network(images)
-            penalty['loss_likeness'] = self.regulariser['weight'] * cosine_penalty(self._maps(trace))
+            penalty['loss_likeness'] = self.regulariser['weight'] * compute_cosine_penalty(self._get_maps(trace))
         else:
             logits = self.network(images)
         if self.distillation:
-            shown = self.data_preprocessor.in_unit_range(images)
+            shown = self.data_preprocessor.convert_to_unit_range(images)
             return self.distillation.losses(logits, shown, targets) | penalty
         return {'loss_class': F.cross_entropy(logits, targets)} | penalty
 
-    def _maps(self, trace: Trace) -> list[Tensor]:
+    def _get_maps(self, trace: Trace) -> list[Tensor]:
         """Return the maps that multiply the values in the first blocks."""
         places = list(trace.tokens)[:self.regulariser['pairs'] + 1]
         mixed = trace.maps.get('reattention', {})

@@ -72,7 +72,7 @@ class TrainingImages(FolderImages):
 
     def __init__(self, root: str, transform: dict, classes: Sequence[str] | None = None):
         super().__init__(root, {}, classes)
-        self.transform = training_transform(**transform)
+        self.transform = create_training_transform(**transform)
 
     def __getitem__(self, index: int) -> dict:
         for place in (*range(index, len(self)), *range(index)):
@@ -86,7 +86,7 @@ class TrainingImages(FolderImages):
         raise InputError(f'expected images in {self.samples.root}, got {len(self)} files of which none decodes')
 
 
-def training_transform(**options) -> Callable:
+def create_training_transform(**options) -> Callable:
     """Create timm's training transform, from an RGB image to uint8 (3, H, W), for any Pillow version.
 
     `options` are those of timm.data.create_transform. timm's Posterize operations may keep 0 bits, which Pillow before
@@ -127,7 +127,7 @@ class RepeatedAugmentation(RepeatAugSampler):
 
 
 @FUNCTIONS.register_module()
-def leave_seeds_to_torch(worker: int) -> None:
+def skip_worker_seeding(worker: int) -> None:
     """Replace mmengine's worker_init_fn, which would give workers the same seeds in every epoch.
 
     In each worker, torch seeds random, numpy and itself from a number drawn anew for every epoch.

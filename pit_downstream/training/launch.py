@@ -41,11 +41,11 @@ def load_config(text: str) -> Config:
                          '_base_.') from error
 
 
-def checkpoint_file(path: str) -> Path:
+def find_checkpoint(path: str) -> Path:
     """Return the checkpoint file at `path`, or the latest one in a work dir."""
     found: Path | None = Path(path)
     if Path(path).is_dir():
-        found = latest_checkpoint(path)
+        found = find_latest_checkpoint(path)
         if found is None:
             raise InputError(f'expected a checkpoint, found no finished one in {path}; train there first')
     if not found.is_file():
@@ -53,7 +53,7 @@ def checkpoint_file(path: str) -> Path:
     return found
 
 
-def latest_checkpoint(work_dir: str | Path) -> Path | None:
+def find_latest_checkpoint(work_dir: str | Path) -> Path | None:
     """Return the latest complete checkpoint of a work dir, None if there is none.
 
     It is the file in last_checkpoint: by name in `work_dir`, which may have moved since, else by its path. If
@@ -99,9 +99,9 @@ def set_flags(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
     if args.resume:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else str(checkpoint_file(args.resume))
+        cfg.load_from = None if args.resume == 'auto' else str(find_checkpoint(args.resume))
     if cfg.get('resume') and not cfg.get('load_from'):
-        found = latest_checkpoint(cfg.work_dir)  # mmengine would use the old path of a moved work dir
+        found = find_latest_checkpoint(cfg.work_dir)  # mmengine would use the old path of a moved work dir
         cfg.load_from = found and str(found)  # None: start from the beginning
     if cfg.get('resume') and cfg.get('load_from'):
         require_checkpoint(cfg, resume=True)

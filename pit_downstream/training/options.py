@@ -44,7 +44,7 @@ def _check_key(cfg: Config, key: str, options: Mapping[str, Any]) -> None:
         if isinstance(node, list):
             if not name.isdigit() or int(name) >= len(node):
                 raise InputError(f'--cfg-options {key}: {path} is a list of {len(node)}, got {name} as its index. '
-                                 f'{_did_you_mean(cfg, key)}')
+                                 f'{_format_hint(cfg, key)}')
             node = node[int(name)]
         elif not isinstance(node, (Mapping, Config)):
             raise InputError(f'--cfg-options {key}: {path} is {str(node)[:200]}, which has no {name}. Set {path} as a '
@@ -52,22 +52,22 @@ def _check_key(cfg: Config, key: str, options: Mapping[str, Any]) -> None:
         elif name in node:
             node = node[name]
         else:
-            known = _known_keys(cfg, node, path, options)
+            known = _list_known_keys(cfg, node, path, options)
             if known is not None and name not in known:
                 near = difflib.get_close_matches(name, sorted({*known, *node}), n=3)
                 raise InputError(f'--cfg-options {key}: {path or "the config"} has no {name}. '
-                                 f'{_did_you_mean(cfg, key, [".".join(filter(None, [path, one])) for one in near])}')
+                                 f'{_format_hint(cfg, key, [".".join(filter(None, [path, one])) for one in near])}')
             return
 
 
-def _known_keys(cfg: Config, node: Mapping, path: str, options: Mapping[str, Any]) -> set[str] | None:
+def _list_known_keys(cfg: Config, node: Mapping, path: str, options: Mapping[str, Any]) -> set[str] | None:
     """Return the keys that the dict at `path` may have, None if unknown."""
     kind = options.get(f'{path}.type', node.get('type'))
     if not path:
         return {*inspect.signature(Runner.__init__).parameters, *TOP_LEVEL}
     if path.endswith('_dataloader'):
         return {*inspect.signature(DataLoader.__init__).parameters, *LOADER}
-    arguments = _arguments(_find_class(kind, cfg.get('default_scope') or 'mmengine')) if kind else None
+    arguments = _list_arguments(_find_class(kind, cfg.get('default_scope') or 'mmengine')) if kind else None
     return None if arguments is None else arguments | ANY_TYPE
 
 
@@ -83,7 +83,7 @@ def _find_class(kind: Any, scope: str) -> Any:
     return None
 
 
-def _arguments(built: Any) -> set[str] | None:
+def _list_arguments(built: Any) -> set[str] | None:
     """Return the argument names of a class, including those passed to base classes, or None if it accepts any."""
     names: set[str] = set()
     for one in inspect.getmro(built) if inspect.isclass(built) else ():
@@ -95,17 +95,18 @@ def _arguments(built: Any) -> set[str] | None:
     return None
 
 
-def _did_you_mean(cfg: Config, key: str, near: Sequence[str] = ()) -> str:
+def _format_hint(cfg: Config, key: str, near: Sequence[str] = ()) -> str:
     """Return a hint with the config's keys that end like `key`, or else the `near` ones."""
     leaf = key.rpartition('.')[2]
-    same = [path for path in _paths(cfg) if path.rpartition('.')[2] == leaf and path.split('.')[0] == key.split('.')[0]]
+    same = [path for path in _iterate_paths(cfg)
+            if path.rpartition('.')[2] == leaf and path.split('.')[0] == key.split('.')[0]]
     found = same[:6] or near
     return f'Did you mean {", ".join(found)}?' if found else 'Correct the key.'
 
 
-def _paths(node: Any, path: str = '') -> Iterator[str]:
+def _iterate_paths(node: Any, path: str = '') -> Iterator[str]:
     items = node.items() if isinstance(node, (Mapping, Config)) else enumerate(node) if isinstance(node, list) else ()
     for key, child in items:
         inner = f'{path}.{key}' if path else str(key)
         yield inner
-        yield from _paths(child, inner)
+        yield from _iterate_paths(child, inner)

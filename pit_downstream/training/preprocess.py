@@ -44,6 +44,6 @@ class ClassifierPreprocessor(BaseDataPreprocessor):
             targets = mixup_target(labels, self.num_classes, smoothing=self.smoothing)
         return {'images': images, 'targets': targets}
 
-    def in_unit_range(self, images: Tensor) -> Tensor:
+    def convert_to_unit_range(self, images: Tensor) -> Tensor:
         """Convert normalized images (B, 3, H, W) back to [0, 1], the input range of predictors."""
         return images * self.std + self.mean

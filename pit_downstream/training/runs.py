@@ -100,7 +100,7 @@ def set_classes(cfg: Config) -> None:
             another number of classes.
     """
     train, val = (cfg[f'{part}_dataloader'].dataset.root for part in ('train', 'val'))
-    folders, asked = (_class_folders(root) for root in (train, val))
+    folders, asked = (_list_class_folders(root) for root in (train, val))
     empty = [name for name, pictures in images_by_class(Path(train), folders).items() if not pictures]
     if empty:
         raise InputError(f'{len(empty)} of {len(folders)} class folders in {train} have no images: {shown(empty)}. Add '
@@ -120,7 +120,7 @@ def set_classes(cfg: Config) -> None:
 
 def set_preparation(cfg: Config) -> None:
     """Set the preprocessing of the loaders and the preprocessor as in the evaluation tools, in place."""
-    preparation, preprocessor = network_preparation(cfg.model.network), cfg.model.data_preprocessor
+    preparation, preprocessor = build_preparation(cfg.model.network), cfg.model.data_preprocessor
     preprocessor.update(mean=preparation.mean, std=preparation.std, num_classes=cfg.model.network.num_classes)
     cfg.train_dataloader.dataset.transform.update(input_size=preparation.view.size, mean=preparation.mean)
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
@@ -133,7 +133,7 @@ def set_preparation(cfg: Config) -> None:
                          'with model.data_preprocessor.mixing=None')
 
 
-def network_preparation(network: dict) -> Preparation:
+def build_preparation(network: dict) -> Preparation:
     """Return the preprocessing of a network, without allocating its weights.
 
     `network` has arguments of timm.create_model.
@@ -152,11 +152,11 @@ def require_batches(runner: Runner) -> None:
                          'train_dataloader.batch_size')
 
 
-def training_summary(runner: Runner) -> str:
+def format_summary(runner: Runner) -> str:
     return f'{summary(runner, scores=("top1", "top5"))}; the network alone in {Path(runner.work_dir, WEIGHTS)}'
 
 
-def _class_folders(root: str) -> list[str]:
+def _list_class_folders(root: str) -> list[str]:
     if not Path(root).is_dir() or not folders_in(root):
         raise InputError(
             f'expected a folder of images for each class in {root}, found none; put them there as data/README.md '

@@ -71,27 +71,27 @@ class _History(HistoryBuffer):
         self.__init__(np.array(state['_log_history']), np.array(state['_count_history']), state['max_length'])
 
 
-def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
+def _load_scalar(dtype: _Dtype, data: bytes) -> np.generic:
     return np.frombuffer(data, dtype.plain, count=1)[0]
 
 
-def _empty_array(*_args) -> _Array:
+def _create_empty_array(*_args) -> _Array:
     return np.ndarray.__new__(_Array, (0,))
 
 
-def _nothing(*_args) -> None:
+def _skip_getattr(*_args) -> None:
     """Replace getattr, which refers to four methods of a HistoryBuffer that _History already has."""
 
 
 STAND_INS = {
     'mmengine.logging.history_buffer.HistoryBuffer': _History,
-    'builtins.getattr': _nothing,
+    'builtins.getattr': _skip_getattr,
     'numpy.dtype': _Dtype,
     'numpy.ndarray': _Array,
-    'numpy._core.multiarray._reconstruct': _empty_array,  # numpy 2
-    'numpy._core.multiarray.scalar': _scalar,
-    'numpy.core.multiarray._reconstruct': _empty_array,  # numpy 1
-    'numpy.core.multiarray.scalar': _scalar,
+    'numpy._core.multiarray._reconstruct': _create_empty_array,  # numpy 2
+    'numpy._core.multiarray.scalar': _load_scalar,
+    'numpy.core.multiarray._reconstruct': _create_empty_array,  # numpy 1
+    'numpy.core.multiarray.scalar': _load_scalar,
 }
 
 
@@ -112,9 +112,9 @@ def register() -> None:
 
     Repeated calls have no further effect.
     """
-    _allow_stand_ins()
+    _register_stand_ins()
     for name, prefixes in REMOTE.items():
-        guarded = _weights_only(getattr(mmengine_checkpoint, name))
+        guarded = _wrap_loader(getattr(mmengine_checkpoint, name))
         CheckpointLoader.register_scheme(prefixes=prefixes, loader=guarded, force=True)
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(prefixes='timm://', loader=load_from_timm, force=True)
@@ -141,17 +141,17 @@ def load(path: str | Path, map_location: Any = 'cpu') -> Any:
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f'no checkpoint at {path}; give the path of an existing file')
-    _refuse_other_files(path)
-    _allow_stand_ins()
+    _check_file_header(path)
+    _register_stand_ins()
     try:
         found = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as refusal:
-        raise InputError(_refusal(path, str(refusal))) from refusal
+        raise InputError(_describe_refusal(path, str(refusal))) from refusal
     except (EOFError, LookupError, struct.error) as error:
-        raise InputError(_broken(path)) from error
+        raise InputError(_describe_broken(path)) from error
     except RuntimeError as error:
         if any(words in str(error) for words in DAMAGE):
-            raise InputError(_broken(path)) from error
+            raise InputError(_describe_broken(path)) from error
         raise  # a CUDA checkpoint without map_location, out of memory ...: keep torch's message
     _require_names(found, path)
     return found
@@ -195,7 +195,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
     Raises InputError for a checkpoint without tensors, with which a model would silently keep its random weights.
     """
-    checkpoint = _without_config(load(filename, map_location))
+    checkpoint = _drop_config(load(filename, map_location))
     if not extract_parameters(checkpoint):
         raise InputError(f'the checkpoint has no tensors: {filename}. Pass a file with a state dict.')
     return checkpoint
@@ -218,27 +218,27 @@ def load_from_timm(filename: str, map_location: Any = None) -> dict[str, torch.T
                          'give a local file with --cfg-options model.backbone.init_cfg.checkpoint=FILE') from error
 
 
-def _without_config(checkpoint: Any) -> Any:
+def _drop_config(checkpoint: Any) -> Any:
     """Remove the config text of a training checkpoint, which mmengine would execute on resume."""
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
 
 
-def _weights_only(loader: Callable) -> Callable:
+def _wrap_loader(loader: Callable) -> Callable:
     """Wrap an mmengine loader so that it reads downloads without running code from them."""
     @functools.wraps(loader)
     def guarded(filename: str, map_location: Any = None, **options: Any) -> Any:
-        with _no_code_in_torch_load():
+        with _request_weights_only():
             try:
-                return _without_config(loader(filename, map_location, **options))
+                return _drop_config(loader(filename, map_location, **options))
             except pickle.UnpicklingError as refusal:
-                raise InputError(_refusal(filename, str(refusal))) from refusal
+                raise InputError(_describe_refusal(filename, str(refusal))) from refusal
     return guarded
 
 
 @contextlib.contextmanager
-def _no_code_in_torch_load() -> Iterator[None]:
+def _request_weights_only() -> Iterator[None]:
     """Force weights_only by torch's environment variable, since torch.hub passes weights_only=False to torch.load."""
     names = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
@@ -250,24 +250,24 @@ def _no_code_in_torch_load() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _allow_stand_ins() -> None:
+def _register_stand_ins() -> None:
     """Add the replacements to torch's safe globals. Other entries are kept, except originals of the same names."""
-    kept = [entry for entry in torch.serialization.get_safe_globals() if _full_name(entry) not in STAND_INS]
+    kept = [entry for entry in torch.serialization.get_safe_globals() if _get_full_name(entry) not in STAND_INS]
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals([*kept, *((stand_in, name) for name, stand_in in STAND_INS.items())])
 
 
-def _full_name(entry: Any) -> str:
+def _get_full_name(entry: Any) -> str:
     return entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
 
 
-def _refuse_other_files(path: Path) -> None:
+def _check_file_header(path: Path) -> None:
     """Raise InputError if the first bytes show that `path` is not a complete checkpoint."""
     with path.open('rb') as file:
         head = file.read(64)
     if head.startswith(b'PK'):
         if not zipfile.is_zipfile(path):
-            raise InputError(_broken(path))
+            raise InputError(_describe_broken(path))
     elif head.startswith(b'version https://git-lfs'):
         raise InputError(f'{path} is a Git LFS pointer, not the weights themselves; run `git lfs pull` in its folder')
     elif head.lstrip().startswith(b'<'):
@@ -278,15 +278,15 @@ def _refuse_other_files(path: Path) -> None:
         raise InputError(f'{path} is not a file that torch.save wrote (it begins with {head[:8]!r})')
 
 
-def _broken(path: Path | str) -> str:
+def _describe_broken(path: Path | str) -> str:
     size = f' ({os.path.getsize(path)} bytes)' if os.path.isfile(path) else ''
     return f'{path} is cut short, damaged or not written by torch.save{size}; download or copy it again'
 
 
-def _refusal(path: Path | str, message: str) -> str:
+def _describe_refusal(path: Path | str, message: str) -> str:
     found = re.search(r'GLOBAL ([^\n]*?)(?: whose| was|\n|$)', message)
     if found is None:
-        return _broken(path)
+        return _describe_broken(path)
     fix = ('get the weights as a plain state dict, or if you trust where the file comes from make one: '
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)")
     return f'{path} was not loaded, because it contains {found[1]}, which weights do not need; {fix}'

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DATA_SAMPLERS, HOOKS, METRICS, OPTIMIZERS
 
 from pit_downstream.training.image_classifier import ImageClassifier
-from pit_downstream.training.runs import network_preparation
+from pit_downstream.training.runs import build_preparation
 
 ROOT = Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(path.name for path in ROOT.glob('*.py') if 'tools/train_classifier.py' in path.read_text())
@@ -40,7 +40,7 @@ def test_builds_at_no_cost_and_knows_its_pictures(name):
         model = ImageClassifier(cfg.model.network, regulariser=cfg.model.get('regulariser'))
     if name in PARAMETERS:
         assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
-    view = network_preparation(cfg.model.network).view
+    view = build_preparation(cfg.model.network).view
     assert view.size == (224 if name in IMAGENET else 64) and view.interpolation == 'bicubic'
     hooks = [(HOOKS, hook) for hook in cfg.custom_hooks]
     for registry, part in ((OPTIMIZERS, cfg.optim_wrapper.optimizer), (METRICS, cfg.val_evaluator),

@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from mmdet.structures.mask import BitmapMasks
 from pit_downstream.backbones import DeepViT, PiT
-from pit_downstream.det.data_checks import dicts_in
+from pit_downstream.det.data_checks import iterate_dicts
 from tests.det.zoo import CONFIGS, LARGE, ROOT, read
 
 SIZES = [(256, 320), (224, 288)]  # of the two images; enough tokens for DINO's 900 proposals
@@ -119,12 +119,12 @@ def test_channels_strides_and_anchors_agree(config, maps_of):
     first = body.out_strides[0] if isinstance(body, (DeepViT, PiT)) else 256 // maps[config.model.neck.get(
         'start_level', 0)][2]
     doubled = [first * 2 ** i for i in range(len(levels))]
-    for head in dicts_in([config.model.get('bbox_head'), config.model.get('rpn_head')]):
+    for head in iterate_dicts([config.model.get('bbox_head'), config.model.get('rpn_head')]):
         if 'strides' in head:
             assert list(head.strides) == doubled
     if 'num_feature_levels' in config.model:
         assert config.model.num_feature_levels == len(levels)
-    for part in dicts_in(config.model.get('roi_head')):
+    for part in iterate_dicts(config.model.get('roi_head')):
         if 'featmap_strides' in part:
             assert part.featmap_strides == doubled[:len(part.featmap_strides)] and len(part.featmap_strides) in (3, 4)
             assert part.get('finest_scale', 56) == 56 * first / 4  # 56 belongs to stride 4 (FPN paper)

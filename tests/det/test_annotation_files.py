@@ -15,7 +15,7 @@ from PIL import Image
 from pit_downstream.datasets.base import View, load_image
 from pit_downstream.det.annotation_files import check_annotations
 from pit_downstream.det.data_checks import ImageSizeError
-from pit_downstream.det.samples import detection_samples, file_label
+from pit_downstream.det.samples import build_detection_samples, label_file
 from pit_downstream.det.ground_truth import GroundTruth
 from tests.det import scenes
 
@@ -120,10 +120,10 @@ def test_perfect_detections_have_ap_1_in_every_tool(run_tool, place, tmp_path, c
 def test_records_of_a_repaired_file_have_the_digest_of_the_original(place, tmp_path):
     folder = place(from_zero)
     cfg = scenes.coco_config(folder)
-    plain = detection_samples(cfg).name
+    plain = build_detection_samples(cfg).name
     check_annotations(cfg, ('test_dataloader',))
     assert str(tmp_path / 'cache') in cfg.test_evaluator.ann_file
-    assert detection_samples(cfg).name == plain and file_label(folder / 'annotations.json') in plain
+    assert build_detection_samples(cfg).name == plain and label_file(folder / 'annotations.json') in plain
 
 
 def test_every_reader_gets_the_same_content(place):
@@ -248,7 +248,7 @@ def test_exif_orientation_is_that_of_the_annotations(run_tool, place, tmp_path):
             ('a', 'JPEG', 6, 8), ('b', 'PNG', 8, 6), ('c', 'WEBP', 3, 3), ('d', 'TIFF', 5, 5), ('e', 'PNG', 7, 7))):
         stored = np.ascontiguousarray(ORIENTATIONS[back](scenes.pixels(index)))
         write(folder / 'images' / f'{name}.png', kind, orientation, stored)
-    samples = detection_samples(scenes.coco_config(folder))
+    samples = build_detection_samples(scenes.coco_config(folder))
     for index in range(len(samples)):
         pixels = scenes.pixels(int(samples[index].id) - 10)
         assert samples[index].image.shape[1:] == pixels.shape[:2]
@@ -288,11 +288,11 @@ def test_boxes_of_the_image_before_its_exif_orientation_are_refused(place, kind)
     for name, (width, height) in zip('abce', [scenes.SIZES[index] for index in (0, 1, 2, 4)], strict=True):
         write(folder / f'images/{name}.png', kind, 6, np.zeros((height, width, 3), np.uint8))
     cfg = scenes.coco_config(folder)
-    samples = detection_samples(cfg)
+    samples = build_detection_samples(cfg)
     for index in range(1, len(samples)):  # the first is square
         with pytest.raises(ImageSizeError, match=r'images/[a-e].png.* 48 x 64 .* 64 x 48.*EXIF|'
                                                  r'images/[a-e].png.* 64 x 48 .* 48 x 64.*EXIF'):
             samples[index]
     cfg.test_dataloader.dataset.pipeline[0].color_type = 'color_ignore_orientation'
     if kind != 'TIFF':  # whose orientation all decoders apply
-        assert [detection_samples(cfg)[index].image.shape[1] for index in range(5)] == [40, 48, 48, 48, 64]
+        assert [build_detection_samples(cfg)[index].image.shape[1] for index in range(5)] == [40, 48, 48, 48, 64]

@@ -18,9 +18,9 @@ from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.det.annotations import to_instances
 from pit_downstream.det.candidates import disable_score_thresholds
-from pit_downstream.det.metric import config_metrics
+from pit_downstream.det.metric import build_metrics
 from pit_downstream.det.full_resolution import OriginalSizePredictor
-from pit_downstream.det.visualization import heading, panels
+from pit_downstream.det.visualization import format_title, draw_panels
 from pit_downstream.det.robustness import keep_robustness
 from pit_downstream.evaluation.data_loading import draw_batches
 from pit_downstream.utils.protocols import Detections, Instances
@@ -166,7 +166,7 @@ def test_classifiers_are_refused():
 def test_through_the_loop_to_a_table(detectors, folder, tmp_path):
     """The same images with and without attack, kept, and not measured twice; a curve in rising order."""
     predictor, samples = detectors('retinanet')
-    metrics = config_metrics(tiny.config(folder, 'retinanet'), samples)
+    metrics = build_metrics(tiny.config(folder, 'retinanet'), samples)
     wanted = [CLEAN, *(Condition(None, Spec.parse(f'{name}epsilon={level}/255, norm=\'Linf\')'))
                        for name in ('noise(', 'pgd(steps=1, ') for level in (8, 2))]
     store = ResultStore(tmp_path / 'results.jsonl')
@@ -181,7 +181,7 @@ def test_through_the_loop_to_a_table(detectors, folder, tmp_path):
     assert store.path.stat().st_size == size and again.text(wanted) == found.text(wanted)
     curve = detection_attacks.group_curves(found.table, 'AP')["clean + pgd(norm='Linf', steps=1)"]
     assert [epsilon for epsilon, _ in curve] == [2 / 255, 8 / 255] and '"curves"' in found.json()
-    with pytest.raises(ValueError, match='expected --save with a classifier, got it with a detector'):
+    with pytest.raises(ValueError, match='--save-images applies to a classifier, got a detector'):
         keep_robustness(store, predictor, samples, wanted, metrics=metrics, save='images')
 
 
@@ -189,9 +189,9 @@ def test_pictures_side_by_side(detectors):
     predictor, samples = detectors('retinanet')
     conditions = [CLEAN, Condition(Spec.of('brightness', severity=5)),
                   Condition(None, Spec.parse('pgd(epsilon=8/255, steps=1)'))]
-    assert list(map(heading, conditions)) == ['clean', 'brightness 5', 'pgd 8/255']
+    assert list(map(format_title, conditions)) == ['clean', 'brightness 5', 'pgd 8/255']
     sample = samples[1]  # 64 x 48, enlarged twice to 128 x 96
-    paper = panels(predictor, sample, conditions, samples.classes, score_thr=1., least=128)
+    paper = draw_panels(predictor, sample, conditions, samples.classes, score_thr=1., least=128)
     assert paper.size == (3 * 128 + 2 * 8, 96 + 16)
     pixels = torch.tensor(list(paper.crop((0, 16, 128, 112)).getdata())).view(96, 128, 3).permute(2, 0, 1)
     raw = sample.image.repeat_interleave(2, 1).repeat_interleave(2, 2)

@@ -20,7 +20,7 @@ CONFIG = Path(__file__).parents[2] / 'configs' / 'retinanet_pit_ti_bccd.py'
 def config():
     cfg = Config.fromfile(CONFIG)
     data.set_data_root(cfg, f'{REAL}/bccd')
-    data.survive_broken_images(cfg)
+    data.replace_image_loaders(cfg)
     init_default_scope('mmdet')
     return cfg
 

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from pit_downstream.datasets.shapes import CLASSES, OBJECT_SIZE, ROOT
 from pit_downstream.det.config_utils import use_bundled
-from pit_downstream.det.data_checks import LOADERS, dicts_in
+from pit_downstream.det.data_checks import LOADERS, iterate_dicts
 from pit_downstream.training.launch import load_config
 from tests.det.zoo import BUNDLED, CONFIGS, fresh
 from tests.det.zoo import ROOT as FOLDER
@@ -115,7 +115,7 @@ def test_learns_a_step_and_predicts(name, few_shapes, tmp_path):
     cfg = fresh(name)
     use_bundled(cfg, str(few_shapes))
     cfg.merge_from_dict(dict(work_dir=str(tmp_path), train_cfg=dict(max_epochs=1), log_level='ERROR'))
-    for part in dicts_in(cfg.model.test_cfg):
+    for part in iterate_dicts(cfg.model.test_cfg):
         if 'score_thr' in part:
             part['score_thr'] = 0.0  # after one step nothing is sure of itself
     for loader in LOADERS:

@@ -211,8 +211,8 @@ def test_advice_for_custom_classes_works_as_printed(written):
     ('mmdet::grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco', set())])
 def test_heads_are_all_found_and_no_others(name, expected):
     model = Config.fromfile(find_config(name + '.py' if '::' in name else f'configs/{name}.py')).model
-    assert {path.rpartition('.')[0].removeprefix('model.') for path, _ in classes.heads(model)} == expected
-    assert {number for _, number in classes.heads(model)} <= {80}
+    assert {path.rpartition('.')[0].removeprefix('model.') for path, _ in classes.find_heads(model)} == expected
+    assert {number for _, number in classes.find_heads(model)} <= {80}
 
 
 @pytest.mark.parametrize('names, words', [

@@ -14,8 +14,8 @@ from pit_downstream.benchmarks import coco_c
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.utils.protocols import Batch, Outputs
 from pit_downstream.results.records import ResultStore, Table
-from pit_downstream.det.metric import config_metrics
-from pit_downstream.det.samples import detection_samples
+from pit_downstream.det.metric import build_metrics
+from pit_downstream.det.samples import build_detection_samples
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.evaluator import measure
 from pit_downstream.evaluation.distributed import init_distributed, destroy_distributed
@@ -61,7 +61,7 @@ def cfg(tmp_path_factory):
 
 @pytest.fixture
 def samples(cfg):
-    return detection_samples(cfg)
+    return build_detection_samples(cfg)
 
 
 def table_of(records):
@@ -70,7 +70,7 @@ def table_of(records):
 
 def test_a_constant_detector_keeps_everything(cfg, samples):
     """All 76 conditions on images of three sizes: P = mPC, as counted by hand, and rPC = 1."""
-    records = list(measure(Constant(samples), samples, config_metrics(cfg, samples), coco_c.list_conditions(),
+    records = list(measure(Constant(samples), samples, build_metrics(cfg, samples), coco_c.list_conditions(),
                            batch_size=2))
     summary = coco_c.summarize(table_of(records))
     assert [summary['P(AP)'], summary['mPC(AP)']] == pytest.approx([SHARP, SHARP], abs=1e-12)
@@ -81,7 +81,7 @@ def test_a_constant_detector_keeps_everything(cfg, samples):
 
 def test_a_shy_detector_loses_what_is_counted_by_hand(cfg, samples):
     """toy_dark multiplies by .9, .7, .5, .3 and .1: the last three are too dark, so 2 of 5 severities are as clean."""
-    records = list(measure(Constant(samples, shy=True), samples, config_metrics(cfg, samples),
+    records = list(measure(Constant(samples, shy=True), samples, build_metrics(cfg, samples),
                            coco_c.list_conditions(['toy_dark']), batch_size=3))
     table = table_of(records)
     assert [table[coco_c.make_condition('toy_dark', severity), 'AP'] > 0 for severity in range(1, 6)] == [1, 1, 0, 0, 0]
@@ -93,24 +93,24 @@ def test_a_shy_detector_loses_what_is_counted_by_hand(cfg, samples):
                          ids=str)
 def test_batches_and_workers_make_no_difference(cfg, samples, options):
     conditions = coco_c.list_conditions(['toy_dark', 'fog'], [1, 3])
-    plain, other = (list(measure(Constant(samples, shy=True), samples, config_metrics(cfg, samples), conditions, **how))
+    plain, other = (list(measure(Constant(samples, shy=True), samples, build_metrics(cfg, samples), conditions, **how))
                     for how in ({'batch_size': 2}, options))
     assert plain == other
 
 
 def test_images_of_one_size_share_a_batch(cfg, samples):
     detector = Constant(samples)
-    list(measure(detector, samples, config_metrics(cfg, samples), [CLEAN], batch_size=5))
+    list(measure(detector, samples, build_metrics(cfg, samples), [CLEAN], batch_size=5))
     assert detector.largest == 3
 
 
 def test_the_second_run_measures_what_is_missing(cfg, samples, tmp_path):
     conditions = coco_c.list_conditions(['toy_dark', 'toy_noise'], [1, 3])
-    plain = list(measure(Constant(samples), samples, config_metrics(cfg, samples), conditions))
+    plain = list(measure(Constant(samples), samples, build_metrics(cfg, samples), conditions))
     for kept in (1, 4, 5, 12, len(plain)):
         store = ResultStore(tmp_path / f'{kept}.jsonl')
         store.add(*plain[:kept])
-        table = keep_measuring(store, Constant(samples), samples, config_metrics(cfg, samples), conditions)
+        table = keep_measuring(store, Constant(samples), samples, build_metrics(cfg, samples), conditions)
         assert {record.key for record in table.records} == {record.key for record in plain}
 
 
@@ -118,8 +118,8 @@ def child(cfg, store, environment):
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     os.environ.update(environment)
     init_distributed('cpu')
-    samples = detection_samples(cfg)
-    keep_measuring(ResultStore(store), Constant(samples, shy=True), samples, config_metrics(cfg, samples),
+    samples = build_detection_samples(cfg)
+    keep_measuring(ResultStore(store), Constant(samples, shy=True), samples, build_metrics(cfg, samples),
                    coco_c.list_conditions(['toy_dark', 'fog'], [1, 3]), batch_size=2)
     destroy_distributed()
 
@@ -138,7 +138,7 @@ def test_two_ranks_give_what_one_gives(cfg, samples, tmp_path):
         process.join(240)
     assert [process.exitcode for process in ranks] == [0, 0]
     assert ResultStore(tmp_path / 'results.jsonl').records() == list(measure(
-        Constant(samples, shy=True), samples, config_metrics(cfg, samples),
+        Constant(samples, shy=True), samples, build_metrics(cfg, samples),
         coco_c.list_conditions(['toy_dark', 'fog'], [1, 3])))
 
 

@@ -28,22 +28,22 @@ def encoded(kind):
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'BMP'])
 def test_whole_images_have_no_fault(kind):
-    assert data.image_fault(encoded(kind)) is None
+    assert data.find_image_fault(encoded(kind)) is None
 
 
 def test_bytes_after_the_end_are_no_fault():
-    assert data.image_fault(encoded('JPEG') + b'appended by a camera') is None
+    assert data.find_image_fault(encoded('JPEG') + b'appended by a camera') is None
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 def test_truncated_images_are_found(kind):
     content = encoded(kind)
-    assert 'truncated' in data.image_fault(content[:len(content) // 2])
+    assert 'truncated' in data.find_image_fault(content[:len(content) // 2])
 
 
 def test_no_image_at_all_is_found():
-    assert data.image_fault(b'<html>not found</html>')
-    assert data.image_fault(b'')
+    assert data.find_image_fault(b'<html>not found</html>')
+    assert data.find_image_fault(b'')
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_data_root_moves_everything(tmp_path):
 
 def test_loader_is_exchanged_wherever_it_stands():
     cfg = config('x/')
-    data.survive_broken_images(cfg)
+    data.replace_image_loaders(cfg)
     text = str(cfg)
     assert 'LoadImageFromFile' not in text and text.count("'skip'") == 2 and text.count("'keep'") == 4
 
@@ -174,7 +174,7 @@ def test_loader_is_exchanged_wherever_it_stands():
 @pytest.mark.parametrize('kind', ['mmcv.LoadImageFromFile', LoadImageFromFile])
 def test_loader_of_a_scope_and_loader_class_are_exchanged(kind):
     cfg = Config(dict(val_dataloader=dict(dataset=dict(pipeline=[dict(type=kind), dict(type=PackDetInputs)]))))
-    data.survive_broken_images(cfg)
+    data.replace_image_loaders(cfg)
     data.report_broken_images(cfg)
     load, pack = cfg.val_dataloader.dataset.pipeline
     assert load.type == 'LoadImageOrSkip' and load.on_broken == 'keep' and 'fault' in pack.meta_keys

@@ -14,9 +14,9 @@ from mmengine.structures import InstanceData
 from pit_downstream.utils.protocols import Outputs
 from pit_downstream.det import metric as room
 from pit_downstream.det import ground_truth as truth_room
-from pit_downstream.det.metric import MASKS, CocoAP, config_metrics
-from pit_downstream.det.samples import detection_samples
-from pit_downstream.det.ground_truth import GroundTruth, coco_tools
+from pit_downstream.det.metric import MASKS, CocoAP, build_metrics
+from pit_downstream.det.samples import build_detection_samples
+from pit_downstream.det.ground_truth import GroundTruth, load_coco_tools
 from tests.det import scenes
 
 FRACTIONS = {1: 101, .75: 76, .5: 51, .25: 26}  # of the 101 points of recall, how many lie at or below
@@ -142,7 +142,7 @@ def test_equals_mmdets_metric(folder, truth, kind, monkeypatch):
 def test_the_evaluators_own_counts_and_thresholds_are_taken(folder):
     cfg = scenes.coco_config(folder, metric=['bbox', 'segm'])
     cfg.test_evaluator.update(proposal_nums=(100, 1, 10), iou_thrs=[.5])
-    boxes, masks = config_metrics(cfg, detection_samples(cfg))
+    boxes, masks = build_metrics(cfg, build_detection_samples(cfg))
     assert (boxes.name, masks.name, boxes.most) == ('AP', 'mask_AP', [100, 1, 10]) and boxes.truth is masks.truth
     values = computed(boxes, guesses(1))
     assert values['AP'] == values['AP50']
@@ -158,16 +158,16 @@ def test_evaluators_that_measure_no_ap_are_refused(folder, evaluator, words):
     cfg = scenes.coco_config(folder)
     cfg.test_evaluator = evaluator
     with pytest.raises(ValueError, match=words):
-        config_metrics(cfg, detection_samples(cfg))
+        build_metrics(cfg, build_detection_samples(cfg))
 
 
 def test_without_an_annotation_file_the_data_set_is_asked(folder):
     cfg = scenes.coco_config(folder)
-    samples = detection_samples(cfg)
-    with_file, = config_metrics(cfg, samples)
+    samples = build_detection_samples(cfg)
+    with_file, = build_metrics(cfg, samples)
     cfg.test_evaluator.pop('ann_file')
-    without, = config_metrics(cfg, samples)
-    assert without.truth.category_ids == (0, 1)
+    without, = build_metrics(cfg, samples)
+    assert without.truth.match_category_ids == (0, 1)
     assert computed(with_file, guesses(2)) == computed(without, guesses(2))
 
 
@@ -175,8 +175,8 @@ def test_vocs_ap_is_eleven_points_at_iou_one_half(tmp_path):
     """One of three cups first, then a wrong one: precision 1 up to recall 1/3, which are 4 of 11 points; the bowls: one
     of two, 6 points."""
     cfg = scenes.voc_config(scenes.voc_folder(tmp_path / 'data'))
-    samples = detection_samples(cfg)
-    metric, = config_metrics(cfg, samples)
+    samples = build_detection_samples(cfg)
+    metric, = build_metrics(cfg, samples)
     predictions = []
     for index in range(5):
         sample = samples[index]
@@ -196,12 +196,12 @@ def test_other_metrics_are_refused(folder):
     cfg.test_evaluator.type = 'LVISMetric'
     with pytest.raises(ValueError, match='expected CocoMetric or VOCMetric as test_evaluator, got LVISMetric; .*'
                                          '--cfg-options test_evaluator.type=CocoMetric'):
-        config_metrics(cfg, detection_samples(cfg))
+        build_metrics(cfg, build_detection_samples(cfg))
 
 
 def test_which_tools_count():
     faster = importlib.util.find_spec('faster_coco_eval') is not None
-    assert coco_tools()[2].startswith('faster-coco-eval ' if faster else 'pycocotools ')
+    assert load_coco_tools()[2].startswith('faster-coco-eval ' if faster else 'pycocotools ')
 
 
 @pytest.mark.skipif(not importlib.util.find_spec('faster_coco_eval'), reason='faster-coco-eval is not installed')
@@ -212,6 +212,6 @@ def test_faster_coco_eval_gives_the_same(folder, kind, monkeypatch):
     path = str(folder / 'annotations.json')
     fast = computed(CocoAP(GroundTruth.of_file(path, scenes.CLASSES), kind), guesses(3))
     for module in (room, truth_room):
-        monkeypatch.setattr(module, 'coco_tools', lambda: (COCO, COCOeval, 'pycocotools'))
+        monkeypatch.setattr(module, 'load_coco_tools', lambda: (COCO, COCOeval, 'pycocotools'))
     slow = computed(CocoAP(GroundTruth.of_file(path, scenes.CLASSES), kind), guesses(3))
     assert fast == pytest.approx(slow, abs=1e-9) and 0 < slow[list(slow)[-1]] < 1

@@ -8,7 +8,7 @@ import pit_downstream.det  # noqa: F401
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from pit_downstream.backbones import DeepViT, PiT
-from pit_downstream.det.optim import groups_table, parameter_groups
+from pit_downstream.det.optim import format_groups, build_parameter_groups
 
 
 class Detector(nn.Module):
@@ -30,7 +30,7 @@ def names_by_rule(model, groups):
 
 def test_groups():
     model = Detector()
-    groups = parameter_groups(model, 1.0, 0.5, lr_mult={'backbone': 0.5, 'sampling_offsets': 0.5})
+    groups = build_parameter_groups(model, 1.0, 0.5, lr_mult={'backbone': 0.5, 'sampling_offsets': 0.5})
     assert names_by_rule(model, groups) == {
         (1.0, 0.5): {'head.weight'},
         (1.0, 0.0): {'head.bias'},
@@ -75,7 +75,7 @@ class WithHead(nn.Module):
 def test_every_layer_has_its_rate(backbone, layers):
     with torch.device('meta'):
         model = WithHead(backbone('s'))
-    groups = parameter_groups(model, 1.0, 0.1, lr_mult={'backbone': 0.5}, layer_decay=0.8)
+    groups = build_parameter_groups(model, 1.0, 0.1, lr_mult={'backbone': 0.5}, layer_decay=0.8)
     names, seen = {id(p): name for name, p in model.named_parameters()}, set()
     for group in groups:
         for name in (names[id(parameter)] for parameter in group['params']):
@@ -98,7 +98,7 @@ def test_the_table_says_what_is_where(logged):
     cfg = dict(type='OptimWrapper', constructor='PitOptimWrapperConstructor',
                optimizer=dict(type='SGD', lr=0.1, weight_decay=0.05), paramwise_cfg=dict(layer_decay=0.5))
     wrapper = build_optim_wrapper(model, cfg)
-    table = groups_table(model, wrapper.optimizer.param_groups).splitlines()
+    table = format_groups(model, wrapper.optimizer.param_groups).splitlines()
     assert [line.split(maxsplit=4) for line in table[1:]] == [  # by hand: a block of width 64 holds 49,984 values
         ['1.000e-01', '0.05', '1', '8', 'head'],
         ['1.000e-01', '0', '3', '130', 'backbone layer 3, head'],
@@ -117,12 +117,12 @@ def test_the_table_says_what_is_where(logged):
     (WithHead(nn.Linear(2, 2)), 0, r'a factor in \(0, 1\], got 0')])
 def test_refuses_layers_it_cannot_know(model, decay, words):
     with pytest.raises(ValueError, match=words):
-        parameter_groups(model, 1.0, 0.1, layer_decay=decay)
+        build_parameter_groups(model, 1.0, 0.1, layer_decay=decay)
 
 
 def test_takes_any_backbone_that_tells_its_layers():
     """As mmpretrain's do: (layer, number of layers) for a name and its prefix."""
     backbone = nn.Linear(2, 2)
     backbone.get_layer_depth = lambda name, prefix: ({'weight': 0, 'bias': 2}[name.removeprefix(prefix)], 3)
-    groups = parameter_groups(WithHead(backbone), 1.0, 0.0, layer_decay=0.5)
+    groups = build_parameter_groups(WithHead(backbone), 1.0, 0.0, layer_decay=0.5)
     assert [(group['lr'], len(group['params'])) for group in groups] == [(1.0, 3), (0.25, 1)]

@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 from pit_downstream.det.config_utils import use_bundled
 from pit_downstream.results.records import get_model_key
 from pit_downstream.det.predictor import DetectorPredictor, build_detector
-from pit_downstream.det.samples import detection_samples
+from pit_downstream.det.samples import build_detection_samples
 from tests.det import scenes, tiny
 from tests.tolerances import assert_near
 
@@ -40,7 +40,7 @@ def retinanet(few_shapes):
 
 def with_pipeline(predictor, cfg):
     """The same model behind the pipeline of another config."""
-    return DetectorPredictor(predictor.model, detection_samples(cfg).pipeline, name='other')
+    return DetectorPredictor(predictor.model, build_detection_samples(cfg).pipeline, name='other')
 
 
 def found_by(predictor, samples):
@@ -73,7 +73,7 @@ def test_finds_bit_for_bit_what_mmdets_test_step_finds(few_shapes, name, changes
     init_default_scope('mmdet')
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     wanted = {str(one.img_id): one for one in predictor.model.test_step(pseudo_collate([dataset[i] for i in range(4)]))}
-    samples = detection_samples(cfg)
+    samples = build_detection_samples(cfg)
     chosen = [samples[index] for index in range(4)]
     found = found_by(predictor, chosen)
     assert sum(len(one.pred_instances) for one in found) > 10
@@ -85,7 +85,7 @@ def test_finds_bit_for_bit_what_mmdets_test_step_finds(few_shapes, name, changes
 def test_a_batch_of_different_sizes_finds_what_each_image_finds_alone(retinanet, tmp_path):
     """In float64, where the order of nearly equal scores is that of the model."""
     cfg = scenes.coco_config(scenes.coco_folder(tmp_path / 'data'))
-    samples = detection_samples(cfg)
+    samples = build_detection_samples(cfg)
     predictor = DetectorPredictor(copy.deepcopy(retinanet.model).double(), samples.pipeline, name='other')
     every = [samples[index] for index in range(5)]
     batch = predictor.collate(every)
@@ -104,7 +104,7 @@ def test_a_batch_of_different_sizes_finds_what_each_image_finds_alone(retinanet,
 
 def test_what_the_model_gets_is_what_its_preprocessor_makes_of_the_pipelines_levels(retinanet, tmp_path):
     cfg = scenes.coco_config(scenes.coco_folder(tmp_path / 'data'))
-    predictor, samples = with_pipeline(retinanet, cfg), detection_samples(cfg)
+    predictor, samples = with_pipeline(retinanet, cfg), build_detection_samples(cfg)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     packed = {str(dataset[i]['data_samples'].img_id): dataset[i]['inputs'] for i in range(5)}
     batch = predictor.collate([samples[index] for index in range(5)])
@@ -121,7 +121,7 @@ def test_what_the_model_gets_is_what_its_preprocessor_makes_of_the_pipelines_lev
 def test_gradients_reach_the_pixels_and_not_the_padding(retinanet, tmp_path):
     """d inputs / d images = 255 / std of the same channel, and nothing where the batch was padded."""
     cfg = scenes.coco_config(scenes.coco_folder(tmp_path / 'data'))
-    predictor, samples = with_pipeline(retinanet, cfg), detection_samples(cfg)
+    predictor, samples = with_pipeline(retinanet, cfg), build_detection_samples(cfg)
     batch = predictor.collate([samples[index] for index in range(5)])
     images = batch.images.requires_grad_()
     sum(data['inputs'].sum() for _, data in predictor.model_inputs(images, batch)).backward()
@@ -135,7 +135,7 @@ def test_what_the_pipeline_pads_is_not_valid(retinanet, tmp_path):
     resize = scenes.PIPELINE[:2]
     pad = dict(type='Pad', size=(128, 128), pad_val=dict(img=(114, 114, 114)))
     cfg = scenes.coco_config(scenes.coco_folder(tmp_path / 'data'), pipeline=[*resize, pad, *scenes.PIPELINE[2:]])
-    predictor, samples = with_pipeline(retinanet, cfg), detection_samples(cfg)
+    predictor, samples = with_pipeline(retinanet, cfg), build_detection_samples(cfg)
     batch = predictor.collate([samples[index] for index in range(5)])
     assert batch.images.shape[2:] == (128, 128)
     assert batch.valid[1, 0, :72, :96].all() and batch.valid[1].sum() == 72 * 96
@@ -145,7 +145,7 @@ def test_what_the_pipeline_pads_is_not_valid(retinanet, tmp_path):
 def test_a_loader_of_floats_gets_floats(retinanet, tmp_path):
     folder = scenes.coco_folder(tmp_path / 'data')
     cfg = scenes.coco_config(folder, pipeline=[dict(type='LoadImageFromFile', to_float32=True), *scenes.PIPELINE[1:]])
-    predictor, samples = with_pipeline(retinanet, cfg), detection_samples(cfg)
+    predictor, samples = with_pipeline(retinanet, cfg), build_detection_samples(cfg)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     batch = predictor.collate([samples[1]])
     assert samples[1].image.dtype == torch.uint8 and dataset[0]['inputs'].dtype == torch.float32
@@ -153,7 +153,7 @@ def test_a_loader_of_floats_gets_floats(retinanet, tmp_path):
 
 
 def test_predicting_leaves_the_batch_as_it_is(retinanet, few_shapes):
-    samples = detection_samples(bundled('retinanet_pit_ti.py', few_shapes))
+    samples = build_detection_samples(bundled('retinanet_pit_ti.py', few_shapes))
     batch = retinanet.collate([samples[0]])
     first = retinanet.predict(batch.images, batch).predictions
     assert 'pred_instances' not in batch.samples[0].target
@@ -162,7 +162,7 @@ def test_predicting_leaves_the_batch_as_it_is(retinanet, few_shapes):
 
 
 def test_attention_under_any_condition(retinanet, few_shapes):
-    samples = detection_samples(bundled('retinanet_pit_ti.py', few_shapes))
+    samples = build_detection_samples(bundled('retinanet_pit_ti.py', few_shapes))
     batch = retinanet.collate([samples[0]])
     outputs = retinanet.predict(batch.images, batch, trace=True)
     assert 'stage1.block1' in outputs.trace.maps['softmax'] and len(outputs.predictions) == 1
@@ -239,7 +239,7 @@ def test_files_without_tensors_are_refused(content, folder, tmp_path):
 
 def test_collate_looks_at_the_image_it_is_given(retinanet, few_shapes):
     """Not at the file: the loop puts corrupted pixels in the sample's place."""
-    samples = detection_samples(bundled('retinanet_pit_ti.py', few_shapes))
+    samples = build_detection_samples(bundled('retinanet_pit_ti.py', few_shapes))
     black = replace(samples[0], image=torch.zeros_like(samples[0].image))
     batch = retinanet.collate([black, samples[0]])
     assert not batch.images[0].any() and batch.images[1].any()

@@ -12,14 +12,14 @@ from PIL import Image
 import pit_downstream.det  # noqa: F401
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.datasets.base import UnreadableImage
-from pit_downstream.det.samples import counting, detection_samples, digest_images
+from pit_downstream.det.samples import get_metric_settings, build_detection_samples, hash_images
 from pit_downstream.det.ground_truth import GroundTruth
 from tests.det import scenes
 
 
 def test_images_come_at_full_size_in_rgb_grouped_by_size(folder):
     """Number 13, which has no object, stays."""
-    samples = detection_samples(scenes.coco_config(folder))
+    samples = build_detection_samples(scenes.coco_config(folder))
     taken = [samples[index] for index in range(len(samples))]
     assert [sample.id for sample in taken] == ['13', '10', '12', '14', '11']  # 40 x 40, 48 x 64 three times, 64 x 48
     for sample in taken:
@@ -33,38 +33,38 @@ def test_images_come_at_full_size_in_rgb_grouped_by_size(folder):
 def test_a_filter_and_a_training_mode_in_the_config_leave_no_image_out(folder):
     cfg = scenes.coco_config(folder)
     cfg.test_dataloader.dataset.update(test_mode=False, filter_cfg=dict(filter_empty_gt=True, min_size=45))
-    assert len(detection_samples(cfg)) == 5
+    assert len(build_detection_samples(cfg)) == 5
 
 
 def test_the_name_says_annotations_and_limit(folder, tmp_path):
-    name = detection_samples(scenes.coco_config(folder)).name
+    name = build_detection_samples(scenes.coco_config(folder)).name
     assert re.fullmatch(r"coco\(annotations='annotations.json@[0-9a-f]{16}', files='[0-9a-f]{16}', images=5\)", name)
-    few = detection_samples(scenes.coco_config(folder), limit=2)
+    few = build_detection_samples(scenes.coco_config(folder), limit=2)
     assert few.name.endswith(', images=5, limit=2)') and few.name.split('files')[0] == name.split('files')[0]
     assert sorted(few[index].id for index in range(2)) == ['10', '12']
     other = scenes.coco_folder(tmp_path / 'data')
     content = json.loads((other / 'annotations.json').read_text())
     content['annotations'].pop()
     (other / 'annotations.json').write_text(json.dumps(content))
-    assert detection_samples(scenes.coco_config(other)).name != name
+    assert build_detection_samples(scenes.coco_config(other)).name != name
     cfg = scenes.coco_config(folder)
     cfg.test_evaluator.ann_file = str(other / 'annotations.json')  # then AP rests on this file, too
-    assert detection_samples(cfg).name.count('annotations.json@') == 2
+    assert build_detection_samples(cfg).name.count('annotations.json@') == 2
     for limit in (0, 6):
         with pytest.raises(ValueError, match=f'expected a limit in 1..5, the number of images, got {limit}'):
-            detection_samples(scenes.coco_config(folder), limit=limit)
+            build_detection_samples(scenes.coco_config(folder), limit=limit)
 
 
 def test_what_changes_an_ap_is_told_apart_and_nothing_else(folder, tmp_path):
     """A digest of it stands in the records: those of other classes or IoUs must not be taken for these."""
     cfg, elsewhere = scenes.coco_config(folder), scenes.coco_config(tmp_path)
     elsewhere.test_evaluator.update(metric=['bbox', 'segm'], classwise=True)
-    assert counting(cfg) == counting(elsewhere)
+    assert get_metric_settings(cfg) == get_metric_settings(elsewhere)
     for part, change in ((cfg.test_dataloader.dataset, dict(metainfo=dict(classes=('cup', 'plate')))),
                          (cfg.test_evaluator, dict(iou_thrs=[.5])), (cfg.test_evaluator, dict(type='VOCMetric'))):
-        before = counting(cfg)
+        before = get_metric_settings(cfg)
         part.update(change)
-        assert counting(cfg) != before
+        assert get_metric_settings(cfg) != before
 
 
 @pytest.mark.parametrize('content', [b'', b'no image at all', None])
@@ -74,7 +74,7 @@ def test_what_is_no_image_is_named(tmp_path, content):
     cfg = scenes.coco_config(folder)
     cfg.test_dataloader.dataset.pipeline[0] = dict(type='LoadImageOrSkip', on_broken='keep')  # as the tools have it
     with pytest.raises(UnreadableImage, match=r'13 could not be read: .*images/d.png'):
-        detection_samples(cfg)[0]
+        build_detection_samples(cfg)[0]
 
 
 def test_several_data_sets_as_one(folder, tmp_path):
@@ -83,14 +83,14 @@ def test_several_data_sets_as_one(folder, tmp_path):
     cfg = scenes.coco_config(folder)
     cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, other])
     with pytest.raises(ValueError, match="expected image ids that differ, got '10' twice"):
-        detection_samples(cfg)
+        build_detection_samples(cfg)
     path = tmp_path / 'data' / 'annotations.json'
     content = json.loads(path.read_text())
     for kind, key in (('images', 'id'), ('annotations', 'image_id')):
         for item in content[kind]:
             item[key] += 100
     path.write_text(json.dumps(content))
-    samples = detection_samples(cfg)
+    samples = build_detection_samples(cfg)
     assert len(samples) == 10 and samples.name.startswith("concat(annotations=('annotations.json@")
     assert len(GroundTruth.of_samples(samples).content['annotations']) == 2 * 6
 
@@ -106,23 +106,23 @@ def test_pipelines_that_cannot_be_cut_are_refused(folder, spoil, words):
     cfg = scenes.coco_config(folder)
     spoil(cfg.test_dataloader.dataset.pipeline)
     with pytest.raises(ValueError, match=words):
-        detection_samples(cfg)
+        build_detection_samples(cfg)
     cfg.pop('test_dataloader')
     with pytest.raises(ValueError, match='expected test_dataloader in the config, got none'):
-        detection_samples(cfg)
+        build_detection_samples(cfg)
 
 
 def test_truth_of_a_file_keeps_everything_and_numbers_labels_by_name(folder):
     truth = GroundTruth.of_file(str(folder / 'annotations.json'), scenes.CLASSES)
-    assert truth.category_ids == (7, 3)
-    assert GroundTruth.of_file(str(folder / 'annotations.json'), scenes.CLASSES[::-1]).category_ids == (3, 7)
+    assert truth.match_category_ids == (7, 3)
+    assert GroundTruth.of_file(str(folder / 'annotations.json'), scenes.CLASSES[::-1]).match_category_ids == (3, 7)
     assert truth.content == json.loads((folder / 'annotations.json').read_text())
     with pytest.raises(ValueError, match='annotations.json has no category named plate .categories: cup, bowl'):
         GroundTruth.of_file(str(folder / 'annotations.json'), (*scenes.CLASSES, 'plate'))
 
 
 def test_truth_of_voc_is_that_of_the_same_objects_in_coco(folder, tmp_path):
-    samples = detection_samples(scenes.voc_config(scenes.voc_folder(tmp_path / 'data')))
+    samples = build_detection_samples(scenes.voc_config(scenes.voc_folder(tmp_path / 'data')))
     assert samples.name.startswith("voc(annotations='test.txt@")
     with Image.open(tmp_path / 'data/VOC2007/JPEGImages/13.jpg') as picture:
         decoded = np.asarray(picture)
@@ -145,6 +145,6 @@ def test_digests_of_remote_images_are_those_of_their_content(folder):
 
         def get_text(self, path, encoding='utf-8'):
             raise NotImplementedError
-    local = digest_images([str(folder / 'images/a.png'), str(folder / 'images/none.png')])
+    local = hash_images([str(folder / 'images/a.png'), str(folder / 'images/none.png')])
     assert re.fullmatch('[0-9a-f]{16}', local[0]) and local[1] == 'unreadable'
-    assert digest_images(['store:a.png', 'store:none.png'], {'backend': 'elsewhere'}) == local
+    assert hash_images(['store:a.png', 'store:none.png'], {'backend': 'elsewhere'}) == local

@@ -14,8 +14,8 @@ from mmengine.registry import init_default_scope
 from pit_downstream.benchmarks.coco_c import list_conditions
 from pit_downstream.corruptions import corrupt_images
 from pit_downstream.det import saving
-from pit_downstream.det.metric import config_truth
-from pit_downstream.det.samples import detection_samples
+from pit_downstream.det.metric import build_ground_truth
+from pit_downstream.det.samples import build_detection_samples
 from pit_downstream.det.saving import save_images
 from pit_downstream.det.ground_truth import GroundTruth
 from pit_downstream.utils.errors import InputError
@@ -75,8 +75,8 @@ def test_what_does_not_exist_is_refused_when_it_is_built(options, words):
 
 def test_saved_images_are_what_the_loop_shows_and_are_written_once(folder, tmp_path, monkeypatch):
     cfg = scenes.coco_config(folder)
-    samples = detection_samples(cfg)
-    truth = config_truth(cfg, samples)
+    samples = build_detection_samples(cfg)
+    truth = build_ground_truth(cfg, samples)
     chosen = list_conditions(['fog', 'gaussian_noise'], [1, 4])
     assert save_images(samples, truth, chosen, tmp_path / 'c', seed=3, batch_size=4) == 20
     for index in range(5):
@@ -96,9 +96,9 @@ def test_saved_images_are_what_the_loop_shows_and_are_written_once(folder, tmp_p
 def test_copies_stay_in_the_folder_and_apart(folder, tmp_path, first, second):
     """Names that are absolute, lead out of the folder or differ in their suffix alone give way to ids."""
     cfg = scenes.coco_config(folder)
-    truth = copy.deepcopy(config_truth(cfg, detection_samples(cfg)).content)
+    truth = copy.deepcopy(build_ground_truth(cfg, build_detection_samples(cfg)).content)
     truth['images'][0]['file_name'], truth['images'][1]['file_name'] = first, second
-    assert save_images(detection_samples(cfg), GroundTruth(truth, [7, 3]), list_conditions(['contrast'], [2]),
+    assert save_images(build_detection_samples(cfg), GroundTruth(truth, [7, 3]), list_conditions(['contrast'], [2]),
                        tmp_path) == 5
     assert sorted(path.name for path in (tmp_path / 'contrast/2').iterdir()) == [f'{id}.png' for id in range(10, 15)]
     said = json.loads((tmp_path / 'annotations.json').read_text())['images']
@@ -107,10 +107,11 @@ def test_copies_stay_in_the_folder_and_apart(folder, tmp_path, first, second):
 
 def test_saved_sets_are_read_by_mmdet_and_jpeg_is_possible(folder, tmp_path):
     cfg = scenes.coco_config(folder)
-    samples = detection_samples(cfg, limit=2)
-    save_images(samples, config_truth(cfg, samples), list_conditions(['fog'], [2], order='bgr'), tmp_path, format='jpg')
+    samples = build_detection_samples(cfg, limit=2)
+    save_images(samples, build_ground_truth(cfg, samples), list_conditions(['fog'], [2], order='bgr'), tmp_path,
+                format='jpg')
     cfg.test_dataloader.dataset.update(data_root=str(tmp_path), data_prefix=dict(img='fog,order=bgr/2/'))
-    read = detection_samples(cfg)
+    read = build_detection_samples(cfg)
     assert [read[index].id for index in range(2)] == [samples[index].id for index in range(2)]
     with pytest.raises(ValueError, match='format is one of png, jpg, got .gif.'):
-        save_images(samples, config_truth(cfg, samples), [], tmp_path, format='gif')
+        save_images(samples, build_ground_truth(cfg, samples), [], tmp_path, format='gif')

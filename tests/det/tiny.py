@@ -3,7 +3,7 @@
 import torch
 from mmengine.config import Config
 from pit_downstream.det.predictor import build_detector
-from pit_downstream.det.samples import detection_samples
+from pit_downstream.det.samples import build_detection_samples
 from tests.det import scenes
 
 MEAN_STD = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
@@ -153,4 +153,4 @@ def detector(folder, family, **options):
                 parameter.normal_(std=1. if parameter.dim() > 1 else .1)
             if name.endswith('fc_cls.bias'):
                 parameter[-1] -= 5  # or all would be background
-    return predictor, detection_samples(cfg)
+    return predictor, build_detection_samples(cfg)

@@ -17,7 +17,7 @@ import pit_downstream.corruptions  # noqa: F401  registers them, before a test p
 from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.det.config_utils import use_bundled
 from pit_downstream.det.predictor import build_detector
-from pit_downstream.det.ground_truth import coco_tools
+from pit_downstream.det.ground_truth import load_coco_tools
 
 REPO = Path(__file__).parents[2]
 CONFIG = str(REPO / 'configs' / 'retinanet_pit_ti.py')
@@ -78,7 +78,7 @@ def test_p_is_what_tools_test_finds(measured, weights, few_shapes):
     assert lines[0].startswith("retinanet_pit_ti(config='") and " on coco(annotations='instances_val.json@" in lines[0]
     assert [line.split()[0] for line in lines[2:] if line] == [
         'AP', 'clean', 'P', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium']
-    assert lines[0].endswith(f', AP by {coco_tools()[2]}')
+    assert lines[0].endswith(f', AP by {load_coco_tools()[2]}')
 
 
 def test_a_part_is_measured_saved_and_measured_again(measured, weights, few_shapes, tmp_path):

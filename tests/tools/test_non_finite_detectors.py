@@ -5,7 +5,7 @@ import torch
 
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.det.finite import NanWatch
-from pit_downstream.det.metric import config_metrics
+from pit_downstream.det.metric import build_metrics
 from pit_downstream.det.predictor import build_detector
 from pit_downstream.evaluation.evaluator import measure
 from tests.det import scenes, tiny
@@ -57,7 +57,7 @@ def test_nan_under_a_condition_is_refused_with_condition_and_image(data, text):
             seen.append(inputs[0].sum())
         return outputs if inputs[0].sum() in seen else tuple(one * float('nan') for one in outputs)
     predictor.model.backbone.register_forward_hook(spoil)
-    metrics = config_metrics(tiny.config(data, 'fcos'), samples)
+    metrics = build_metrics(tiny.config(data, 'fcos'), samples)
     with pytest.raises(ValueError) as error:
         for record in measure(predictor, samples, metrics, [CLEAN, Condition.parse(text)], batch_size=5):
             kept.append(record)

@@ -19,7 +19,7 @@ from pit_downstream.training.image_data import (
     RepeatedAugmentation,
     TrainingImages,
     posterize,
-    training_transform,
+    create_training_transform,
 )
 from pit_downstream.training.metric import TopAccuracy
 from tests.conftest import REPO
@@ -53,7 +53,7 @@ def test_training_augments_anew_every_time(folder):
                                     'original', 'originalr', '3a'])
 def test_every_augmentation_runs_at_the_ends_of_its_range(policy):
     """Magnitude 10 of PosterizeIncreasing and 0 of Posterize keep 0 bits, which Pillow 13 refuses."""
-    transform = training_transform(input_size=32, auto_augment=policy, color_jitter=0.4)
+    transform = create_training_transform(input_size=32, auto_augment=policy, color_jitter=0.4)
     augment = next(part for part in transform.transforms if hasattr(part, 'ops') or hasattr(part, 'policy'))
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8))
     operations = augment.ops if hasattr(augment, 'ops') else [one for pair in augment.policy for one in pair]
@@ -92,7 +92,7 @@ def test_the_augmentation_of_the_imagenet_recipes_runs(folder):
 
 def test_timm_and_pillow_are_left_alone():
     before = ImageOps.posterize, auto_augment.posterize, dict(auto_augment.NAME_TO_OP)
-    training_transform(input_size=32, auto_augment='rand-m9-mstd0.5-inc1')
+    create_training_transform(input_size=32, auto_augment='rand-m9-mstd0.5-inc1')
     assert before == (ImageOps.posterize, auto_augment.posterize, dict(auto_augment.NAME_TO_OP))
 
 

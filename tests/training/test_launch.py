@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from pit_downstream.training.launch import checkpoint_file, latest_checkpoint, set_flags
+from pit_downstream.training.launch import find_checkpoint, find_latest_checkpoint, set_flags
 from pit_downstream.utils.errors import InputError
 
 
@@ -32,29 +32,29 @@ def work_dir(folder, *names, pointer=None):
 def test_the_latest_checkpoint_is_one_of_the_work_dir(tmp_path, names, pointer, latest):
     folder = tmp_path / 'moved'
     work_dir(folder, *names, pointer=pointer and pointer.format(folder=folder))
-    assert latest_checkpoint(folder) == (latest and folder / latest)
+    assert find_latest_checkpoint(folder) == (latest and folder / latest)
     if latest:
-        assert checkpoint_file(str(folder)) == folder / latest
+        assert find_checkpoint(str(folder)) == folder / latest
     else:
         with pytest.raises(InputError, match=str(folder)):
-            checkpoint_file(str(folder))
+            find_checkpoint(str(folder))
 
 
 def test_a_checkpoint_kept_elsewhere_is_followed(tmp_path):
     """CheckpointHook(out_dir=...) leaves the pointer in the work dir alone."""
     kept = work_dir(tmp_path / 'kept', 'epoch_4.pth')
-    assert latest_checkpoint(work_dir(tmp_path / 'work', pointer=f'{kept}/epoch_4.pth')) == kept / 'epoch_4.pth'
+    assert find_latest_checkpoint(work_dir(tmp_path / 'work', pointer=f'{kept}/epoch_4.pth')) == kept / 'epoch_4.pth'
 
 
 def test_a_checkpoint_cut_short_is_named_and_left_out(tmp_path, caplog):
     folder = work_dir(tmp_path / 'work', 'epoch_1.pth', 'epoch_2.pth', pointer='')
     (folder / 'epoch_2.pth').write_bytes((folder / 'epoch_2.pth').read_bytes()[:200])  # a disk that was full
     with caplog.at_level(logging.WARNING):
-        assert latest_checkpoint(folder) == folder / 'epoch_1.pth'
+        assert find_latest_checkpoint(folder) == folder / 'epoch_1.pth'
     assert 'epoch_2.pth' in caplog.text
     (folder / 'epoch_1.pth').write_bytes(b'')
     with pytest.raises(ValueError, match='epoch_2.pth, epoch_1.pth'):
-        latest_checkpoint(folder)
+        find_latest_checkpoint(folder)
 
 
 @pytest.mark.parametrize('flag, options', [('auto', {}), (None, {'resume': True})])

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 import pit_downstream.training.registration  # noqa: F401  registers the preprocessor
 from pit_downstream.attention.trace import trace_attention
-from pit_downstream.training.image_classifier import ImageClassifier, cosine_penalty
-from pit_downstream.training.distillation import Distillation, distillation_loss
+from pit_downstream.training.image_classifier import ImageClassifier, compute_cosine_penalty
+from pit_downstream.training.distillation import Distillation, compute_distillation_loss
 
 pytestmark = pytest.mark.numeric
 
@@ -28,9 +28,9 @@ def built(name, **options):
 def test_penalty_is_the_mean_cosine_along_the_heads():
     """Three maps of two heads and one token: cos((1, 0), (1, 1)) = 0.7071, cos((1, 1), (0, 2)) = 0.7071 and 1."""
     maps = [torch.tensor(heads).view(1, 2, 1, 1) for heads in ([1., 0.], [1., 1.], [0., 2.])]
-    assert cosine_penalty(maps[:2]).item() == pytest.approx(1 / math.sqrt(2))
-    assert cosine_penalty(maps).item() == pytest.approx(1 / math.sqrt(2))
-    assert cosine_penalty([maps[0], maps[2], 3 * maps[2]]).item() == pytest.approx(0.5)
+    assert compute_cosine_penalty(maps[:2]).item() == pytest.approx(1 / math.sqrt(2))
+    assert compute_cosine_penalty(maps).item() == pytest.approx(1 / math.sqrt(2))
+    assert compute_cosine_penalty([maps[0], maps[2], 3 * maps[2]]).item() == pytest.approx(0.5)
 
 
 def test_penalty_of_many_maps_equals_numpys():
@@ -39,7 +39,7 @@ def test_penalty_of_many_maps_equals_numpys():
     expected = np.mean([np.dot(one[b, :, i, j], other[b, :, i, j])
                         / np.linalg.norm(one[b, :, i, j]) / np.linalg.norm(other[b, :, i, j])
                         for one, other in zip(maps, maps[1:]) for b in range(2) for i in range(5) for j in range(5)])
-    assert cosine_penalty(torch.from_numpy(maps)).item() == pytest.approx(expected)
+    assert compute_cosine_penalty(torch.from_numpy(maps)).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('name, kind', [('deepvit_16', 'reattention'), ('pit_ti', 'softmax')])
@@ -52,7 +52,7 @@ def test_the_penalised_maps_are_the_first_that_multiply_values(name, kind):
     with trace_attention(model.network) as trace:
         logits = model.network(images)
     maps = list(trace.maps[kind].values())[:pairs + 1]
-    assert losses['loss_likeness'].item() == pytest.approx(0.1 * cosine_penalty(maps).item(), rel=1e-4)
+    assert losses['loss_likeness'].item() == pytest.approx(0.1 * compute_cosine_penalty(maps).item(), rel=1e-4)
     assert losses['loss_class'].item() == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-4)
     losses['loss_likeness'].backward()
     assert model.network.patch_embed.get_parameter('proj.weight' if kind == 'reattention' else 'conv.weight').grad.any()
@@ -77,9 +77,9 @@ STUDENT = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
 
 
 def test_hard_and_soft_targets_by_hand():
-    assert distillation_loss(STUDENT, TEACHER, kind='hard').item() == pytest.approx(math.log(2))
+    assert compute_distillation_loss(STUDENT, TEACHER, kind='hard').item() == pytest.approx(math.log(2))
     divergence = 0.7 * math.log(0.7 / 0.5) + 0.2 * math.log(0.2 / 0.25) + 0.1 * math.log(0.1 / 0.25)
-    assert distillation_loss(STUDENT, TEACHER, kind='soft').item() == pytest.approx(divergence / 3, rel=1e-5)
+    assert compute_distillation_loss(STUDENT, TEACHER, kind='soft').item() == pytest.approx(divergence / 3, rel=1e-5)
 
 
 def test_temperature_flattens_both():
@@ -89,7 +89,7 @@ def test_temperature_flattens_both():
         return [root / sum(roots) for root in roots]
     teacher, student = rooted([0.7, 0.2, 0.1]), rooted([0.5, 0.25, 0.25])
     divergence = sum(t * math.log(t / s) for t, s in zip(teacher, student))
-    loss = distillation_loss(STUDENT, TEACHER, kind='soft', tau=2.0)
+    loss = compute_distillation_loss(STUDENT, TEACHER, kind='soft', tau=2.0)
     assert loss.item() == pytest.approx(4 * divergence / 3, rel=1e-5)
 
 

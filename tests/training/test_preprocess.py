@@ -58,4 +58,4 @@ def test_erased_parts_are_noise_of_normalised_pictures():
 def test_back_in_the_unit_range():
     preprocessor, data = ClassifierPreprocessor(mean=MEAN, std=STD, num_classes=3), batch()
     images = preprocessor(data)['images']
-    assert torch.allclose(preprocessor.in_unit_range(images), data['images'] / 255, atol=1e-6)
+    assert torch.allclose(preprocessor.convert_to_unit_range(images), data['images'] / 255, atol=1e-6)

@@ -83,7 +83,7 @@ def test_the_recipe_learns_and_evaluates(recipe):
     losses = recipe.message_hub.get_scalar('train/loss').data[0]
     assert len(losses) == 6 and all(0 < loss < float('inf') for loss in losses)
     assert recipe.cfg.model.network.num_classes == 4
-    summary = runs.training_summary(recipe)
+    summary = runs.format_summary(recipe)
     assert summary.startswith('6 iterations, loss ')
     assert summary.endswith(f'the network alone in {recipe.work_dir}/weights.pth')
     assert 'accuracy/top1 ' in summary and 'accuracy/top5 1.000' in summary  # of four classes

@@ -1,6 +1,6 @@
 """ImageNet at batch 64 per GPU, with the augmentation of DeiT (facebookresearch/deit, main.py)."""
 loader = dict(num_workers=8, collate_fn=dict(type='default_collate'),
-              worker_init_fn=dict(type='leave_seeds_to_torch'))
+              worker_init_fn=dict(type='skip_worker_seeding'))
 train_dataloader = dict(
     batch_size=64, drop_last=True, sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(
         type='TrainingImages', root='data/imagenet/train', transform=dict(
