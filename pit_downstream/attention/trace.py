@@ -159,4 +159,5 @@ def _get_stem_grid(stem: Any, images: Tensor, out: Tensor) -> tuple[int, int]:
 
 
 def _get_size(grid: Tensor) -> tuple[int, int]:
-    return tuple(grid.shape[-2:])
+    height, width = grid.shape[-2:]
+    return height, width
