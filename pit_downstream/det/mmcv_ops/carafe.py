@@ -21,8 +21,8 @@ def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, kernel
     taps = _split_masks(widen(masks), kernel_size, group_size, scale_factor)
     padded = _pad(widen(features), kernel_size, group_size)
     total = widen(output).new_zeros(output.shape)
-    blocks = _blocks(total, group_size, scale_factor)
-    for tap, rows, columns in _taps(kernel_size, features.shape):
+    blocks = _split_blocks(total, group_size, scale_factor)
+    for tap, rows, columns in _iterate_taps(kernel_size, features.shape):
         blocks.addcmul_(padded[..., rows, columns][..., :, None, :, None], taps[:, :, tap][:, :, None])
     output.copy_(total)
 
@@ -33,9 +33,9 @@ def carafe_naive_backward(top_grad: Tensor, features: Tensor, masks: Tensor, bot
     """Write the gradients of features and masks. top_grad has the shape of the output."""
     taps = _split_masks(widen(masks), kernel_size, group_size, scale_factor)
     padded = _pad(widen(features), kernel_size, group_size)
-    grad = _blocks(widen(top_grad).contiguous(), group_size, scale_factor)
+    grad = _split_blocks(widen(top_grad).contiguous(), group_size, scale_factor)
     padded_grad, taps_grad = padded.new_zeros(padded.shape), taps.new_zeros(taps.shape)
-    for tap, rows, columns in _taps(kernel_size, features.shape):
+    for tap, rows, columns in _iterate_taps(kernel_size, features.shape):
         padded_grad[..., rows, columns] += (grad * taps[:, :, tap][:, :, None]).sum(dim=(4, 6))
         taps_grad[:, :, tap] = (grad * padded[..., rows, columns][..., :, None, :, None]).sum(dim=2)
     edge = kernel_size // 2
@@ -60,7 +60,7 @@ def carafe_backward(top_grad: Tensor, rfeatures: Tensor, masks: Tensor, rtop_gra
     carafe_naive_backward(top_grad, rfeatures, masks, bottom_grad, mask_grad, kernel_size, group_size, scale_factor)
 
 
-def _taps(kernel_size: int, shape: tuple[int, ...]) -> Iterator[tuple[int, slice, slice]]:
+def _iterate_taps(kernel_size: int, shape: tuple[int, ...]) -> Iterator[tuple[int, slice, slice]]:
     """Yield (tap, rows, columns): the part of the padded map under each tap of the kernel."""
     for tap in range(kernel_size**2):
         top, left = divmod(tap, kernel_size)
@@ -77,6 +77,6 @@ def _split_masks(masks: Tensor, kernel_size: int, groups: int, scale: int) -> Te
     return masks.unflatten(1, (groups, kernel_size**2)).unflatten(3, (-1, scale)).unflatten(5, (-1, scale))
 
 
-def _blocks(output: Tensor, groups: int, scale: int) -> Tensor:
+def _split_blocks(output: Tensor, groups: int, scale: int) -> Tensor:
     """View (B, C, s * H, s * W) as (B, groups, C / groups, H, s, W, s)."""
     return output.unflatten(1, (groups, -1)).unflatten(3, (-1, scale)).unflatten(5, (-1, scale))

@@ -41,7 +41,7 @@ def deform_conv_backward_input(input: Tensor, offset: Tensor, gradOutput: Tensor
                                im2col_step: int) -> None:
     """Write gradInput and gradOffset. Shapes are those of the forward pass."""
     geometry = Geometry((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
-    grads = _backward(gradOutput, (input, weight, offset, None, None), geometry)
+    grads = _compute_gradients(gradOutput, (input, weight, offset, None, None), geometry)
     gradInput.copy_(grads[0])
     gradOffset.copy_(grads[2])
 
@@ -54,7 +54,7 @@ def deform_conv_backward_parameters(input: Tensor, offset: Tensor, gradOutput: T
     """Add scale times the gradient of the weight to gradWeight."""
     geometry = Geometry((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
     weight = torch.zeros_like(gradWeight)  # its gradient does not depend on its values
-    grads = _backward(gradOutput, (input, weight, offset, None, None), geometry)
+    grads = _compute_gradients(gradOutput, (input, weight, offset, None, None), geometry)
     gradWeight.add_(grads[1].to(gradWeight.dtype), alpha=scale)
 
 
@@ -77,14 +77,14 @@ def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, 
                                    with_bias: bool) -> None:
     """Write all five gradients, grad_bias only with_bias. Shapes are those of the forward pass."""
     geometry = Geometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
-    grads = _backward(grad_output, (input, weight, offset, mask, bias if with_bias else None), geometry)
+    grads = _compute_gradients(grad_output, (input, weight, offset, mask, bias if with_bias else None), geometry)
     for buffer, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads):
         buffer.copy_(grad)
     if with_bias:
         grad_bias.copy_(grads[4])
 
 
-def _operands(tensors: tuple, size: torch.Size) -> tuple[Tensor, ...]:
+def _prepare_operands(tensors: tuple, size: torch.Size) -> tuple[Tensor, ...]:
     """Return input, weight, offset, mask and bias for torchvision: at least float32, fitted, none missing."""
     image, weight, offset, mask, bias = (None if tensor is None else widen(tensor) for tensor in tensors)
     bias = weight.new_zeros(len(weight)) if bias is None else bias
@@ -95,16 +95,17 @@ def _operands(tensors: tuple, size: torch.Size) -> tuple[Tensor, ...]:
 
 def _forward(output: Tensor, tensors: tuple, geometry: Geometry) -> None:
     arguments = geometry.arguments(tensors[3] is not None)
-    output.copy_(torch.ops.torchvision.deform_conv2d(*_operands(tensors, output.shape[-2:]), *arguments))
+    output.copy_(torch.ops.torchvision.deform_conv2d(*_prepare_operands(tensors, output.shape[-2:]), *arguments))
 
 
-def _backward(grad_output: Tensor, tensors: tuple, geometry: Geometry) -> tuple[Tensor, ...]:
+def _compute_gradients(grad_output: Tensor, tensors: tuple, geometry: Geometry) -> tuple[Tensor, ...]:
     """Return the gradients of input, weight, offset, mask and bias."""
     grad, offset, mask = widen(grad_output).contiguous(), tensors[2], tensors[3]
     arguments = geometry.arguments(mask is not None)
-    grads = torch.ops.torchvision._deform_conv2d_backward(grad, *_operands(tensors, grad.shape[-2:]), *arguments)
-    masks = grads[3] if mask is None else _unfit(grads[3], mask)
-    return grads[0], grads[1], _unfit(grads[2], offset), masks, grads[4]
+    operands = _prepare_operands(tensors, grad.shape[-2:])
+    grads = torch.ops.torchvision._deform_conv2d_backward(grad, *operands, *arguments)
+    masks = grads[3] if mask is None else _undo_fit(grads[3], mask)
+    return grads[0], grads[1], _undo_fit(grads[2], offset), masks, grads[4]
 
 
 def _fit(tensor: Tensor, size: torch.Size) -> Tensor:
@@ -122,7 +123,7 @@ def _fit(tensor: Tensor, size: torch.Size) -> Tensor:
     return tensor.flatten(1)[:, :wanted].reshape(len(tensor), -1, *size).contiguous()
 
 
-def _unfit(grad: Tensor, tensor: Tensor) -> Tensor:
+def _undo_fit(grad: Tensor, tensor: Tensor) -> Tensor:
     """Return the gradient of `tensor`, given that of `_fit(tensor)`. It is 0 for values that were not read."""
     if grad.shape == tensor.shape:
         return grad

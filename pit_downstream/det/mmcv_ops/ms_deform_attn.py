@@ -22,8 +22,8 @@ def ms_deform_attn_forward(value: Tensor, spatial_shapes: Tensor, level_start_in
     """
     batch, queries, heads = sampling_loc.shape[:3]
     output = widen(value).new_zeros(batch, queries, heads, value.shape[-1])
-    for level, pixels, size in _levels(spatial_shapes, level_start_index):
-        output += _attend(widen(value[:, pixels]), size, widen(sampling_loc[:, :, :, level]),
+    for level, pixels, size in _iterate_levels(spatial_shapes, level_start_index):
+        output += _sum_level(widen(value[:, pixels]), size, widen(sampling_loc[:, :, :, level]),
                           widen(attn_weight[:, :, :, level]))
     return output.flatten(2).to(value.dtype)
 
@@ -37,25 +37,25 @@ def ms_deform_attn_backward(value: Tensor, spatial_shapes: Tensor, level_start_i
     grad_output: (B, Q, heads * D). The forward pass of each level is recomputed.
     """
     grad = widen(grad_output).unflatten(2, (value.shape[2], value.shape[3]))
-    for level, pixels, size in _levels(spatial_shapes, level_start_index):
+    for level, pixels, size in _iterate_levels(spatial_shapes, level_start_index):
         inputs = (value[:, pixels], sampling_loc[:, :, :, level], attn_weight[:, :, :, level])
         inputs = tuple(widen(tensor).detach().requires_grad_() for tensor in inputs)
         with torch.enable_grad():
-            output = _attend(inputs[0], size, inputs[1], inputs[2])
+            output = _sum_level(inputs[0], size, inputs[1], inputs[2])
         grads = torch.autograd.grad(output, inputs, grad)
         grad_value[:, pixels] = grads[0].to(grad_value.dtype)
         grad_sampling_loc[:, :, :, level] = grads[1].to(grad_sampling_loc.dtype)
         grad_attn_weight[:, :, :, level] = grads[2].to(grad_attn_weight.dtype)
 
 
-def _levels(spatial_shapes: Tensor, level_start_index: Tensor) -> Iterator[tuple[int, slice, tuple[int, int]]]:
+def _iterate_levels(spatial_shapes: Tensor, level_start_index: Tensor) -> Iterator[tuple[int, slice, tuple[int, int]]]:
     """Yield (level, its slice of the values, (height, width)). This is the only copy to the host."""
     table = torch.cat([spatial_shapes, level_start_index[:, None]], dim=1).tolist()
     for level, (height, width, start) in enumerate(table):
         yield level, slice(start, start + height * width), (height, width)
 
 
-def _attend(value: Tensor, size: tuple[int, int], locations: Tensor, weights: Tensor) -> Tensor:
+def _sum_level(value: Tensor, size: tuple[int, int], locations: Tensor, weights: Tensor) -> Tensor:
     """Compute one level. value: (B, h * w, heads, D). locations: (B, Q, heads, P, 2). weights: (B, Q, heads, P).
 
     Returns (B, Q, heads, D).

@@ -41,7 +41,7 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
         best = left.argmax(dim=0, keepdim=True)
         kept.append(alive[best])
         kept_scores.append(left[best])
-        left = left * _decay(ious(candidates[best], candidates, offset), iou_threshold, sigma, method)
+        left = left * _compute_decay(ious(candidates[best], candidates, offset), iou_threshold, sigma, method)
         stays = ~(left < min_score)
         stays[best] = False
         left, candidates, alive = left[stays], candidates[stays], alive[stays]
@@ -51,7 +51,7 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     return indices
 
 
-def _decay(overlap: Tensor, iou_threshold: float, sigma: float, method: int) -> Tensor:
+def _compute_decay(overlap: Tensor, iou_threshold: float, sigma: float, method: int) -> Tensor:
     """Return the factor in [0, 1] for scores of boxes whose IoU with a better box is `overlap`; both (N,)."""
     if method == GAUSSIAN:
         return torch.exp(-overlap**2 / sigma)

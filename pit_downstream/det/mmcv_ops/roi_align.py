@@ -22,14 +22,14 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
         output.copy_(torch.ops.torchvision.roi_align(
             features, rois.to(features.dtype), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned))
         return
-    boxes = _scaled(rois, spatial_scale, aligned)
+    boxes = _scale_rois(rois, spatial_scale, aligned)
     y_axis = roi_axis(boxes[:, 1], boxes[:, 3], aligned_height, sampling_ratio)
     x_axis = roi_axis(boxes[:, 0], boxes[:, 2], aligned_width, sampling_ratio)
     channels, height, width = input.shape[1:]
     rows, first_row = pixel_rows(widen(input)), rois[:, 0].long() * (height * width)
     samples = y_axis.positions[0:1].numel() * x_axis.positions[0:1].numel()
     for part in chunks(len(rois), samples * channels):
-        ys, xs, valid = _points(y_axis, x_axis, part)
+        ys, xs, valid = _compute_points(y_axis, x_axis, part)
         values = sample(rows, first_row[part], corners(ys, xs, height, width))
         # (r, h * w, samples, C); an empty RoI has no sample and becomes 0, where mmcv leaves -1e4 or -FLT_MAX
         best, where = values.masked_fill(~valid[..., None], -torch.inf).max(dim=2)
@@ -61,7 +61,7 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
     grad_input.copy_(total.view_as(grad_input))
 
 
-def _scaled(rois: Tensor, spatial_scale: float, aligned: bool) -> Tensor:
+def _scale_rois(rois: Tensor, spatial_scale: float, aligned: bool) -> Tensor:
     """Convert (R, 5) in image pixels to (R, 4) = x, y, width, height in pixels of the map.
 
     Unaligned boxes are at least 1 wide and high.
@@ -71,7 +71,7 @@ def _scaled(rois: Tensor, spatial_scale: float, aligned: bool) -> Tensor:
     return torch.cat([boxes[:, :2], size if aligned else size.clamp(min=1)], dim=1)
 
 
-def _points(y_axis, x_axis, part: slice) -> tuple[Tensor, Tensor, Tensor]:
+def _compute_points(y_axis, x_axis, part: slice) -> tuple[Tensor, Tensor, Tensor]:
     """Return sample positions ys, xs and their validity, each (r, h * w, samples per bin), for the RoIs of `part`."""
     ys = y_axis.positions[part][:, :, None, :, None]
     xs = x_axis.positions[part][:, None, :, None, :]

@@ -22,8 +22,8 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
     boxes = widen(rois)
     start, end = boxes[:, 1:3] * spatial_scale, (boxes[:, 3:5] + 1) * spatial_scale
     exists = (end > start).all(dim=1)
-    ys, y_valid = _bin_pixels(start[:, 1], end[:, 1], pooled_height, height)
-    xs, x_valid = _bin_pixels(start[:, 0], end[:, 0], pooled_width, width)
+    ys, y_valid = _find_bin_pixels(start[:, 1], end[:, 1], pooled_height, height)
+    xs, x_valid = _find_bin_pixels(start[:, 0], end[:, 0], pooled_width, width)
     rows, first_row = pixel_rows(widen(input)), rois[:, 0].long() * (height * width)
     for part in chunks(len(rois), ys[0:1].numel() * xs[0:1].numel() * channels):
         pixels = ys[part][:, :, None, :, None] * width + xs[part][:, None, :, None, :]
@@ -49,7 +49,7 @@ def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_in
     grad_input.copy_(total.view_as(grad_input))
 
 
-def _bin_pixels(start: Tensor, end: Tensor, bins: int, limit: int) -> tuple[Tensor, Tensor]:
+def _find_bin_pixels(start: Tensor, end: Tensor, bins: int, limit: int) -> tuple[Tensor, Tensor]:
     """Return the pixels of every bin along one axis and a mask of those in it.
 
     Both are (R, bins, maximum pixels per bin), int64 and bool.
