@@ -110,7 +110,8 @@ def _convert_argument(field: Field, value: Value, name: str) -> Value:
 def check_detector(predictor: 'Predictor', attack: str) -> 'Detector':
     """Return `predictor` as a detector. Raises InputError for a classifier."""
     if not hasattr(predictor, 'detect'):
-        raise InputError(f'expected a detector for {attack}, got {predictor.name}; give --config and a checkpoint')
+        raise InputError(f'expected a detector for {attack}, got {predictor.name}. '
+                         'Pass the config of a detector as --model and its checkpoint as --weights.')
     return cast('Detector', predictor)
 
 

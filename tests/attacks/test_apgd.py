@@ -9,7 +9,7 @@ from pit_downstream.attacks.losses import cross_entropy, dlr
 from pit_downstream.attacks.objective import ClassifierObjective
 from pit_downstream.attacks.step_schedule import SparseSchedule, compute_checkpoints
 from pit_downstream.attacks.threat_model import ThreatModel
-from tests.attacks.toys import Linear, attacked, batch_of, fooled, pictures, predictor, streams
+from tests.attacks.toys import Linear, attacked, batch_of, fooled, make_images, predictor, streams
 
 pytestmark = pytest.mark.numeric
 
@@ -64,7 +64,7 @@ def written_out(model, image, label, start, steps, loss):
 @pytest.mark.parametrize('name, loss', [('ce', cross_entropy), ('dlr', dlr)])
 def test_rows_of_different_ages_as_one_image_written_out(name, loss):
     """Five images, two restarts each, three places: rows begin at different times."""
-    images, labels = pictures(5, seed=2)
+    images, labels = make_images(5, seed=2)
     batch, model, steps = batch_of(images, labels), predictor(), 40
     attack = APGD(BALL, steps=steps, loss=name, restarts=2, run_to_end=True)
     objective = ClassifierObjective(model, batch, loss, width=3)
@@ -86,7 +86,7 @@ def test_rows_of_different_ages_as_one_image_written_out(name, loss):
 def test_a_linear_model_is_attacked_as_well_as_can_be(norm, epsilon):
     """The score falls by epsilon times the dual norm of the weights, where the box is far enough."""
     model = predictor(Linear())
-    images = pictures(4, seed=5)[0] * .2 + .4
+    images = make_images(4, seed=5)[0] * .2 + .4
     labels = torch.ones(4, dtype=torch.long)
     found = attacked(APGD(ThreatModel(norm, epsilon), loss='margin', run_to_end=True), model, batch_of(images, labels))
     fall = (model.logits(images) - model.logits(found))[:, 1]
@@ -103,7 +103,7 @@ def test_three_radii_under_l1():
 
 @pytest.mark.parametrize('classes', [2, 3, 4])
 def test_no_more_targets_than_other_classes(classes):
-    images, labels = pictures(4, classes, seed=3)
+    images, labels = make_images(4, classes, seed=3)
     batch, asked = batch_of(images, labels), []
 
     class Watched(ClassifierObjective):
@@ -118,7 +118,7 @@ def test_no_more_targets_than_other_classes(classes):
 
 
 def test_the_likeliest_class_is_the_first_target():
-    images, labels = pictures(6, seed=4)
+    images, labels = make_images(6, seed=4)
     batch = batch_of(images, labels)
     objective = ClassifierObjective(predictor(), batch, dlr)
     order = objective.rank_rivals(torch.arange(6))
@@ -140,14 +140,14 @@ class Chance(torch.nn.Module):
 
 
 def test_several_passes_are_averaged_and_run_to_the_end():
-    images, labels = pictures(4, seed=6)
+    images, labels = make_images(4, seed=6)
     chance = Chance().eval()
     attacked(APGD(BALL, steps=3, eot=4), predictor(chance), batch_of(images, labels))
     assert chance.passes == 1 + 4 * 4  # the clean images, the start and three moves
 
 
 def test_stops_as_soon_as_all_are_fooled():
-    images, labels = pictures(8, seed=6)
+    images, labels = make_images(8, seed=6)
     batch, chance = batch_of(images, labels), Chance().eval()
     chance.passes = -10 ** 6  # 5 divides it, so that the first ten passes or so count, not their luck
     found = attacked(APGD(ThreatModel('Linf', .3)), predictor(chance), batch)

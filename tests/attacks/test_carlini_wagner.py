@@ -5,7 +5,7 @@ import torch
 
 from pit_downstream.attacks.carlini_wagner import CarliniWagner
 from pit_downstream.attacks.threat_model import ThreatModel
-from tests.attacks.toys import Linear, attacked, batch_of, fooled, pictures, predictor, trained
+from tests.attacks.toys import Linear, attacked, batch_of, fooled, make_images, predictor, trained
 
 pytestmark = pytest.mark.numeric
 
@@ -13,7 +13,7 @@ WIDE = ThreatModel('L2', 20.)
 
 
 def scene(count=6):
-    images, labels = pictures(count, seed=7)
+    images, labels = make_images(count, seed=7)
     return batch_of(images.clamp(.02, .98), labels), labels
 
 
@@ -57,7 +57,7 @@ def test_bisection_as_foolbox():
 
 def test_the_smallest_perturbation_of_a_linear_model_is_its_distance():
     line = predictor(Linear())
-    images = pictures(4, seed=5)[0] * .4 + .3
+    images = make_images(4, seed=5)[0] * .4 + .3
     direction = (line.model.weight / line.model.weight.norm()).detach().view(3, 12, 12).float()
     distance = torch.tensor([.2, .4, .6, .8])
     on_plane = images - (line.logits(images)[:, 1] / line.model.weight.norm()).float()[:, None, None, None] * direction

@@ -10,7 +10,7 @@ from pit_downstream.attacks.apgd import APGD
 from pit_downstream.attacks.ensemble import AutoAttack
 from pit_downstream.attacks.losses import warn_once
 from pit_downstream.attacks.threat_model import ThreatModel
-from tests.attacks.toys import CLASSES, attacked, batch_of, fooled, pictures, predictor, trained
+from tests.attacks.toys import CLASSES, attacked, batch_of, fooled, make_images, predictor, trained
 
 EPSILONS = {'Linf': .035, 'L2': .5, 'L1': 3.}
 
@@ -27,7 +27,7 @@ def told(version, norm='Linf'):
 
 
 def test_the_function_leaves_inference_mode():
-    images, labels = pictures(8, seed=3)
+    images, labels = make_images(8, seed=3)
     wanted = autoattack(trained(), images, labels, epsilon=.04)
     with torch.inference_mode():
         found = autoattack(trained(), images * 1, labels * 1, epsilon=.04)
@@ -50,7 +50,7 @@ def test_members_are_the_originals():
 
 @pytest.mark.parametrize('norm', EPSILONS)
 def test_as_strong_as_every_member(norm):
-    images, labels = pictures(12, seed=13)
+    images, labels = make_images(12, seed=13)
     batch, attack = batch_of(images, labels), quick(norm)
     whole = fooled(predictor(), attacked(attack, predictor(), batch), batch)
     for member in attack.make_members():
@@ -66,7 +66,7 @@ def test_each_member_gets_what_the_one_before_left(monkeypatch):
         def run_search(self, objective, images, rng, *, among=None, **more):
             asked.append(among.clone())
             return super().run_search(objective, images, rng, among=among, **more)
-    images, labels = pictures(8, seed=13)
+    images, labels = make_images(8, seed=13)
     labels[2] = (labels[2] + 1) % CLASSES
     batch, model = batch_of(images, labels), predictor()
     members = tuple(Spy(ThreatModel('Linf', epsilon), steps=3) for epsilon in (.02, .05, .3))
@@ -86,7 +86,7 @@ def test_what_square_alone_fools_is_a_warning(caplog):
             return inner((images * 15).round() / 15)
 
     warn_once.cache_clear()
-    batch = batch_of(*pictures(8, seed=13))
+    batch = batch_of(*make_images(8, seed=13))
     with caplog.at_level(logging.WARNING):
         attacked(quick(), predictor(), batch)
         assert not any('uses no gradient' in words for words in caplog.messages)
@@ -99,7 +99,7 @@ def test_what_square_alone_fools_is_a_warning(caplog):
 @pytest.mark.parametrize('classes', [2, 3, 6])
 def test_few_classes(classes, caplog):
     warn_once.cache_clear()
-    images, labels = pictures(6, classes, seed=14)
+    images, labels = make_images(6, classes, seed=14)
     mild = AutoAttack(ThreatModel('Linf', .001), effort=.02)  # or the first member leaves nothing to the second
     with caplog.at_level(logging.WARNING):
         found = attacked(mild, predictor(classes=classes), batch_of(images, labels))
@@ -119,7 +119,7 @@ def short(monkeypatch):
 
 def test_plain_function_batch_size_and_seed(monkeypatch):
     short(monkeypatch)
-    images, labels = pictures(8, seed=15)
+    images, labels = make_images(8, seed=15)
     results = [autoattack(trained(), images, labels, epsilon=.03, batch_size=size) for size in (None, 3, 3)]
     verdicts = [trained()(found).argmax(1) != labels for found in results]
     assert torch.equal(results[1], results[2])
@@ -133,7 +133,7 @@ def test_plain_function_batch_size_and_seed(monkeypatch):
 
 def test_plain_function_takes_any_callable(monkeypatch):
     short(monkeypatch)
-    images, labels = pictures(3, seed=15)
+    images, labels = make_images(3, seed=15)
     found = autoattack(lambda shown: trained()(shown) * 2 + 1, images, labels, epsilon=.05)
     assert found.shape == images.shape and (trained()(found).argmax(1) != labels).any()
     assert autoattack(trained(), images[:0], labels[:0]).shape == (0, *images.shape[1:])
@@ -146,7 +146,7 @@ def test_plain_function_takes_any_callable(monkeypatch):
     ({'norm': 'L3'}, 'norm is one of Linf, L2, L1'), ({'epsilon': 8}, 'epsilon is 0..1 under Linf, got 8'),
     ({'version': 'fast'}, "version is one of standard, plus, rand, got 'fast'")])
 def test_bad_input_gets_one_sentence(change, words):
-    images, labels = pictures(2)
+    images, labels = make_images(2)
     with pytest.raises(ValueError, match=words):
         autoattack(trained(), **({'images': images, 'labels': labels} | change))
 

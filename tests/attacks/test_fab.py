@@ -5,7 +5,7 @@ import torch
 
 from pit_downstream.attacks.fab import FAB, TargetedFAB
 from pit_downstream.attacks.threat_model import ThreatModel
-from tests.attacks.toys import Linear, attacked, batch_of, fooled, pictures, predictor, streams
+from tests.attacks.toys import Linear, attacked, batch_of, fooled, make_images, predictor, streams
 
 pytestmark = pytest.mark.numeric
 
@@ -17,7 +17,7 @@ WIDE = {'Linf': 1., 'L2': 50., 'L1': 500.}
 @pytest.mark.parametrize('norm', DUAL)
 def test_finds_the_distance_to_a_plane(kind, norm):
     model = predictor(Linear())
-    images = pictures(6, seed=5)[0] * .2 + .4  # so far from 0 and 1 that the nearest point of the plane is in the box
+    images = make_images(6, seed=5)[0] * .2 + .4  # so far from 0 and 1 that the nearest point of the plane is in the box
     score = model.logits(images)[:, 1]
     weights = model.model.weight.detach()
     distance = score.abs() / torch.linalg.vector_norm(weights, ord=DUAL[norm])
@@ -36,7 +36,7 @@ def test_finds_the_distance_to_a_plane(kind, norm):
 @pytest.mark.parametrize('share, wanted', [(.98, 0), (1.02, 4)])
 def test_a_radius_decides_what_is_found(share, wanted):
     model = predictor(Linear())
-    images = pictures(4, seed=5)[0] * .2 + .4
+    images = make_images(4, seed=5)[0] * .2 + .4
     weights = model.model.weight.detach()
     steps = (30 - model.logits(images)[:, 1])[:, None] * weights / (weights @ weights)
     images = images + steps.float().view_as(images)
@@ -47,7 +47,7 @@ def test_a_radius_decides_what_is_found(share, wanted):
 
 def test_untargeted_goes_to_the_nearest_of_several_classes():
     """No target beats it by more than the paths differ."""
-    images, labels = pictures(8, seed=3)
+    images, labels = make_images(8, seed=3)
     batch, threat = batch_of(images, labels), ThreatModel('L2', 5.)
     plain, targeted = (threat.get_size(attacked(kind(threat, steps=25, run_to_end=True), predictor(), batch) - images)
                        for kind in (FAB, TargetedFAB))
@@ -56,7 +56,7 @@ def test_untargeted_goes_to_the_nearest_of_several_classes():
 
 @pytest.mark.parametrize('norm', DUAL)
 def test_restarts_begin_half_of_epsilon_away(norm):
-    images, labels = pictures(3, seed=3)
+    images, labels = make_images(3, seed=3)
     threat, batch = ThreatModel(norm, .02), batch_of(images * .2 + .4, labels)
     own = streams(batch).rows(range(3), [0] * 3, 'FAB', 'cpu')
     start = FAB(threat, restarts=3)._draw_start({'clean': batch.images, 'variant': torch.tensor([0, 1, 2])}, own)

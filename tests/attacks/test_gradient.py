@@ -8,7 +8,7 @@ from pit_downstream.attacks.fab import TargetedFAB
 from pit_downstream.attacks.gradient import BIM, FGSM, MIM, PGD, TPGD
 from pit_downstream.attacks.square import Square
 from pit_downstream.attacks.threat_model import ThreatModel
-from tests.attacks.toys import Linear, Replay, attacked, batch_of, exact_predictor, fooled, pictures, predictor
+from tests.attacks.toys import Linear, Replay, attacked, batch_of, exact_predictor, fooled, make_images, predictor
 
 pytestmark = pytest.mark.numeric
 
@@ -16,7 +16,7 @@ EPSILON, STEP = 8 / 255, 2 / 255
 
 
 def scene(count=12):
-    images, labels = pictures(count, seed=7)
+    images, labels = make_images(count, seed=7)
     return batch_of(images, labels), labels
 
 
@@ -91,7 +91,7 @@ def test_pgd_from_the_same_random_start_as_foolbox(norm, epsilon, optimizer, nam
 def test_a_linear_model_falls_at_the_distance_to_its_plane(attack, norm):
     """That is |w x - b| over the dual norm of w; one percent less must not be enough, one percent more must be."""
     line = predictor(Linear())
-    images = pictures(3, seed=5)[0] * .4 + .3  # no pixel reaches black or white
+    images = make_images(3, seed=5)[0] * .4 + .3  # no pixel reaches black or white
     score = line.logits(images)[:, 1].abs()
     distances = score / torch.linalg.vector_norm(line.model.weight, {'Linf': 1, 'L2': 2}[norm])
     for image, distance in zip(images, distances.tolist(), strict=True):
@@ -106,7 +106,7 @@ def test_a_linear_model_falls_at_the_distance_to_its_plane(attack, norm):
 def test_normalisation_inside_leaves_epsilon_in_pixels():
     """A linear model behind (x - mean) / std still falls at its distance in pixels."""
     line = predictor(Linear(), mean=.4, std=.2)
-    image = pictures(1, seed=5)[0] * .4 + .3
+    image = make_images(1, seed=5)[0] * .4 + .3
     one = batch_of(image, line.logits(image).argmax(1))
     distance = (line.logits(image)[:, 1].abs() / (line.model.weight.abs().sum() / .2)).item()
     assert not fooled(line, attacked(FGSM(ThreatModel('Linf', .99 * distance)), line, one), one).item()

@@ -10,7 +10,7 @@ from pit_downstream.attacks.patch import Patch, PatchFool, remove_conflict
 from pit_downstream.attacks.threat_model import Patches
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.evaluation.models import build_classifier
-from tests.attacks.toys import SIDE, Linear, attacked, batch_of, fooled, pictures, predictor, streams
+from tests.attacks.toys import SIDE, Linear, attacked, batch_of, fooled, make_images, predictor, streams
 
 pytestmark = pytest.mark.numeric
 
@@ -31,7 +31,7 @@ def transformer():
 @pytest.fixture(scope='module')
 def batch(transformer):
     """Images with the labels that the untrained model gives them."""
-    images = pictures(8, seed=19)[0]
+    images = make_images(8, seed=19)[0]
     with torch.no_grad():
         return batch_of(images, transformer.logits(images).argmax(1))
 
@@ -42,14 +42,14 @@ def changed(found, batch):
 
 @pytest.mark.parametrize('place, wanted', [('corner', (0, 0)), ('center', (1, 1))])
 def test_fixed_places(place, wanted):
-    batch = batch_of(*pictures(4))
+    batch = batch_of(*make_images(4))
     cells = changed(attacked(Patch(CELL, steps=2, place=place, run_to_end=True), predictor(), batch), batch)
     assert cells.flatten(1).sum(1).eq(1).all() and cells[:, wanted[0], wanted[1]].all()
 
 
 def test_the_salient_cell_of_a_linear_model_is_that_of_its_largest_weights():
     line = predictor(Linear())
-    images = pictures(3, seed=5)[0]
+    images = make_images(3, seed=5)[0]
     batch = batch_of(images, line.logits(images).argmax(1))
     found = attacked(Patch(CELL, steps=1, place='salient', run_to_end=True), line, batch)
     best = CELL.sum_cells(line.model.weight.detach().abs().view(1, 3, SIDE, SIDE)).flatten().argmax()
@@ -57,7 +57,7 @@ def test_the_salient_cell_of_a_linear_model_is_that_of_its_largest_weights():
 
 
 def test_random_places_belong_to_the_image():
-    batch = batch_of(*pictures(24))
+    batch = batch_of(*make_images(24))
     attack = Patch(CELL, steps=1, place='random', run_to_end=True)
     cells = changed(attacked(attack, predictor(), batch), batch).flatten(1).int().argmax(1)
     assert len(set(cells.tolist())) > 4
@@ -68,7 +68,7 @@ def test_random_places_belong_to_the_image():
 def test_a_linear_model_gets_the_worst_pixels():
     """Every pixel of the patch ends black or white, as its weight wants it."""
     line = predictor(Linear())
-    images = pictures(2, seed=5)[0]
+    images = make_images(2, seed=5)[0]
     batch = batch_of(images, line.logits(images).argmax(1))
     attack = Patch(CELL, steps=60, rate=.1, place='center', loss='margin', run_to_end=True)
     found = attacked(attack, line, batch)[..., 4:8, 4:8]

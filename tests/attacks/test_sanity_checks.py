@@ -13,7 +13,7 @@ from pit_downstream.attacks.gradient import FGSM, PGD
 from pit_downstream.attacks.threat_model import ThreatModel
 from pit_downstream.utils.spec import Spec
 from pit_downstream.evaluation.classifier import ClassifierPredictor
-from tests.attacks.toys import SIDE, Linear, attacked, batch_of, fooled, pictures, predictor, trained
+from tests.attacks.toys import SIDE, Linear, attacked, batch_of, fooled, make_images, predictor, trained
 from tests.reference import formula
 
 
@@ -36,14 +36,14 @@ class Does(nn.Module):
 
 @pytest.fixture(scope='module')
 def batch():
-    return batch_of(*pictures(24, seed=13))
+    return batch_of(*make_images(24, seed=13))
 
 
 def quantised(images):
     return (images * 15).round() / 15
 
 
-def test_nothing_is_said_of_a_plain_model(batch):
+def test_no_warning_for_a_plain_model(batch):
     assert check_before(predictor(), batch) == ()
     assert check_before(predictor(), batch.part([0])) == ()
 
@@ -122,7 +122,7 @@ def test_training_mode_is_named_and_left_as_it_was(batch):
     (lambda images: images * 255, None, r'expected images in \[0, 1\], got .* 2..;'),
     (None, Behind(after=Does(lambda logits: logits / 0)), r'finite logits \(24, classes\), .* NaN or infinity'),
     (None, Behind(after=Does(lambda logits: logits[:, 0])), r'expected finite logits \(24, classes\), got \(24,\)')])
-def test_what_cannot_be_attacked_is_refused(images, model, words, batch):
+def test_unattackable_models_are_refused(images, model, words, batch):
     batch = batch_of(batch.images if images is None else images(batch.images), [s.target for s in batch.samples])
     with pytest.raises(ValueError, match=words):
         check_before(predictor(model and model.eval()), batch)

@@ -11,7 +11,7 @@ from pit_downstream.attacks.gradient import PGD
 from pit_downstream.attacks.threat_model import ThreatModel
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.utils.rng import BatchRng
-from tests.attacks.toys import attacked, batch_of, fooled, pictures, predictor
+from tests.attacks.toys import attacked, batch_of, fooled, make_images, predictor
 
 pytestmark = pytest.mark.numeric
 
@@ -22,7 +22,7 @@ ATTACK = PGD(ThreatModel('Linf', EPSILON), steps=6)
 @pytest.fixture(scope='module')
 def batch():
     """Sixteen images, two of them with wrong labels: misclassified before any attack."""
-    images, labels = pictures(16, seed=11)
+    images, labels = make_images(16, seed=11)
     labels[[3, 10]] = (labels[[3, 10]] + 1) % 4
     return batch_of(images, labels)
 

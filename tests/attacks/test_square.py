@@ -11,7 +11,7 @@ from pit_downstream.attacks.square import Square
 from pit_downstream.attacks.threat_model import ThreatModel
 from pit_downstream.attacks.square_windows import Windows, make_pattern
 from pit_downstream.utils.rng import BatchRng
-from tests.attacks.toys import batch_of, pictures, predictor, streams
+from tests.attacks.toys import batch_of, make_images, predictor, streams
 
 pytestmark = pytest.mark.numeric
 
@@ -84,7 +84,7 @@ def test_a_move_written_out_in_numpy(norm):
 
 @pytest.mark.parametrize('norm', EPSILONS)
 def test_better_than_as_many_random_perturbations(norm):
-    images, labels = pictures(6, seed=8)
+    images, labels = make_images(6, seed=8)
     batch, threat = batch_of(images, labels), ThreatModel(norm, EPSILONS[norm] / 3)
     found, _ = hunted(Square(threat, steps=80, run_to_end=True), batch)
     tries = [images + threat.draw(images.shape, BatchRng(number, range(6))) for number in range(81)]
@@ -95,7 +95,7 @@ def test_better_than_as_many_random_perturbations(norm):
 
 @pytest.mark.parametrize('norm', EPSILONS)
 def test_proposals_asked_ahead_change_nothing(norm):
-    images, labels = pictures(3, seed=8)
+    images, labels = make_images(3, seed=8)
     batch, attack = batch_of(images, labels), Square(ThreatModel(norm, EPSILONS[norm] / 2), steps=60)
     results = [hunted(attack, batch, width) for width in (1, 3, 40)]
     for found, fooled in results[1:]:
@@ -111,7 +111,7 @@ def test_asks_no_more_than_it_may():
         def forward(self, images):
             self.images += len(images)
             return self.inner(images)
-    images, labels = pictures(2, seed=8)
+    images, labels = make_images(2, seed=8)
     counted = CountingPredictor().eval()
     hunted(Square(ThreatModel('Linf', .001), steps=50), batch_of(images, labels), 2, predictor(counted))
     assert 2 * 2 + 60 < counted.images <= 2 * (1 + 1 + 50)  # the clean image, the stripes, the queries

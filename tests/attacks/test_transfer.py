@@ -9,7 +9,7 @@ from pit_downstream.attacks.transfer import Transfer
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import View
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
-from tests.attacks.toys import attacked, batch_of, pictures, predictor, trained
+from tests.attacks.toys import attacked, batch_of, make_images, predictor, trained
 
 
 class Untouchable:
@@ -24,7 +24,7 @@ class Untouchable:
 
 
 def test_the_images_are_those_that_fool_the_source():
-    batch = batch_of(*pictures(6, seed=23))
+    batch = batch_of(*make_images(6, seed=23))
     spec = Spec.parse("transfer(source='tiny(a=1)', epsilon=.05, steps=4)")
     asked = []
     attack = build_attack(spec, predictors=lambda text: asked.append(text) or predictor())
@@ -50,4 +50,4 @@ def test_a_source_is_needed_and_of_the_same_size():
     attack = build_attack(Spec.parse("transfer(source='tiny', epsilon=.1)"), predictors=lambda text: predictor())
     other = ClassifierPredictor(trained(), Preparation(View(64, 64, 'bilinear')), name='larger')
     with pytest.raises(ValueError, match='expected a source for images of 64 pixels as larger, got None of tiny'):
-        attacked(attack, other, batch_of(*pictures(2)))
+        attacked(attack, other, batch_of(*make_images(2)))

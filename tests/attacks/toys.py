@@ -13,7 +13,7 @@ from pit_downstream.utils.rng import BatchRng
 SIDE, CLASSES = 12, 4
 
 
-def pictures(count, classes=CLASSES, seed=0):
+def make_images(count, classes=CLASSES, seed=0):
     """Images (count, 3, SIDE, SIDE) in [0, 1] of smooth patterns, one per class, with noise; and their classes."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % classes
@@ -67,7 +67,7 @@ def trained(classes=CLASSES):
     torch.manual_seed(classes)
     model = convolutions(classes).double()
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    images, labels = pictures(256, classes, seed=1)
+    images, labels = make_images(256, classes, seed=1)
     for _ in range(40):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(images.double()), labels).backward()

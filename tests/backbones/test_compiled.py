@@ -57,7 +57,7 @@ def test_onnxruntime_gives_the_same_at_every_size(backbone, tmp_path):
     assert not {'attend', 'compute_maps'} & replaced
 
 
-def test_says_what_is_missing(monkeypatch, tmp_path):
+def test_reports_missing_packages(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(ImportError, match=r"onnxscript.*pip install 'pit_downstream\[export\]'"):

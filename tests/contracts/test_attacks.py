@@ -19,7 +19,7 @@ from tests.attacks.toys import (
     batch_of,
     convolutions,
     fooled,
-    pictures,
+    make_images,
     predictor,
     streams,
 )
@@ -71,7 +71,7 @@ def built(case, classes=4, **more):
 
 def scene(count=8, classes=4, padding=0):
     """Images, the second of them with a wrong label, and padding at the right if asked for."""
-    images, labels = pictures(count, classes, seed=17)
+    images, labels = make_images(count, classes, seed=17)
     labels[1] = (labels[1] + 1) % classes
     valid = torch.ones(count, 1, SIDE, SIDE, dtype=torch.bool)
     valid[..., SIDE - padding:] = False
@@ -178,7 +178,7 @@ def test_a_model_never_gets_an_empty_batch(case, epsilon, wrong):
     name, norm = case
     model, sizes = predictor(deepcopy(predictor().model)), []
     model.model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
-    images, labels = pictures(4, seed=17)
+    images, labels = make_images(4, seed=17)
     batch = batch_of(images, (labels + wrong) % 4)
     known = {field.name for field in fields(ATTACKS[name]) if field.init}
     if getattr(ATTACKS[name], 'start', '') == 'clean':
