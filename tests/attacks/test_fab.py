@@ -17,7 +17,7 @@ WIDE = {'Linf': 1., 'L2': 50., 'L1': 500.}
 @pytest.mark.parametrize('norm', DUAL)
 def test_finds_the_distance_to_a_plane(kind, norm):
     model = predictor(Linear())
-    images = make_images(6, seed=5)[0] * .2 + .4  # so far from 0 and 1 that the nearest point of the plane is in the box
+    images = make_images(6, seed=5)[0] * .2 + .4  # the nearest point of the plane is inside the box
     score = model.logits(images)[:, 1]
     weights = model.model.weight.detach()
     distance = score.abs() / torch.linalg.vector_norm(weights, ord=DUAL[norm])
