@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pit_downstream.attacks.base import build_attack
 from pit_downstream.utils.protocols import Batch, Sample
 from pit_downstream.utils.spec import Spec
-from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.utils.rng import BatchRng
@@ -58,7 +58,7 @@ def ours(name: str, steps: int, *, to_end: bool) -> Callable:
 def batch_of(predictor: ClassifierPredictor, data: str | None, count: int) -> Batch:
     """Return images labeled with the predictions of the model, so that every search starts from a correct image."""
     if data:
-        samples = class_folders(data, view=predictor.view)
+        samples = load_class_folders(data, view=predictor.view)
         chosen = [samples[index] for index in torch.linspace(0, len(samples) - 1, count).long().tolist()]
     else:
         side = predictor.view.size

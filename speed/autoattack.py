@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pit_downstream.attacks import autoattack
-from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.models import build_classifier
 from speed.runner import record
@@ -124,7 +124,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     predictor = build_classifier(args.model, weights=args.weights)
-    samples = class_folders(args.data, view=predictor.view)
+    samples = load_class_folders(args.data, view=predictor.view)
     chosen = torch.linspace(0, len(samples) - 1, args.images).long().tolist()  # evenly over the classes
     batch = predictor.collate([samples[index] for index in chosen])
     images, labels = batch.images, predictor.labels(batch)

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speed.collapse import groups, learning_rate_factor
-from pit_downstream.datasets.base import ImageFolderSamples, View
-from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.base import ImageFolderSamples, Preprocess
+from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.models import build_classifier
 
@@ -106,13 +106,13 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     predictor = build_classifier(args.model, weights='random', seed=args.seed)
     view = predictor.view
-    train = read(class_folders(args.data / 'train', view=View(view.resize, view.resize, view.interpolation)))
+    train = read(load_class_folders(args.data / 'train', view=Preprocess(view.resize, view.resize, view.interpolation)))
     training = Training(predictor, args)
     predictor.model.train()
     training.run(*train, view.size)
     predictor.model.eval()
     torch.save(predictor.model.state_dict(), args.out)
-    test = read(class_folders(args.data / 'test', view=view))
+    test = read(load_class_folders(args.data / 'test', view=view))
     print(f'{args.out}: accuracy {accuracy(predictor, *test):.4f} on {len(test[1])} test images')
 
 

@@ -24,13 +24,13 @@ from pit_downstream.utils.protocols import Batch
 from pit_downstream.results.records import ResultStore
 from pit_downstream.datasets.base import ImageFolderSamples
 from pit_downstream.datasets.cache import CachedSamples
-from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.datasets.shapes import write_shapes
 from pit_downstream.evaluation import evaluator
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.models import build_classifier
-from pit_downstream.metrics.classification import ClassificationMetric, classification_metrics
+from pit_downstream.metrics.classification import ClassificationMetric, make_classification_metrics
 from speed.runner import DEVICE, bench_parser, record
 from speed.table import SECONDS, Comparison, Spread
 
@@ -81,7 +81,8 @@ def whole_seconds(predictor: ClassifierPredictor, samples: Any, folder: str, clo
     """Measure the seconds of the benchmark from an empty store to a full table. The clock times the parts."""
     store = ResultStore(Path(folder) / 'results.jsonl')
     start = clock.now()
-    table = keep_measuring(store, predictor, samples, classification_metrics(), imagenet_c.list_conditions(), **options)
+    table = keep_measuring(store, predictor, samples, make_classification_metrics(), imagenet_c.list_conditions(),
+                           **options)
     imagenet_c.summarize(table)
     return clock.now() - start
 
@@ -115,8 +116,8 @@ def main() -> None:
         args.model, args.limit, args.batch_size, args.forwards = 'pit_ti', 2, 2, 2
     predictor = build_classifier(args.model, weights='random', device=args.device, amp=args.amp)
     data = args.data or write_shapes(BUNDLED) / 'classification' / 'val'
-    samples = class_folders(data, view=predictor.view)
-    samples = samples if args.limit is None else samples.limited(args.limit)
+    samples = load_class_folders(data, view=predictor.view)
+    samples = samples if args.limit is None else samples.take(args.limit)
     clock = Clock(predictor.device)
     batches = batches_of(predictor, samples, args.batch_size)
     forward_seconds(predictor, batches[:1], 3, clock)  # warms up

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             from pit_downstream.benchmarks import imagenet_c, tables
             from pit_downstream.benchmarks.base import require_counts
             from pit_downstream.evaluation import distributed, keep
-            from pit_downstream.metrics.classification import classification_metrics
+            from pit_downstream.metrics.classification import make_classification_metrics
             from pit_downstream.results.records import ResultStore
             from pit_downstream.utils.path_checks import write_atomic
         predictor = models.load_classifier(args)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args, predictor)
         wanted = imagenet_c.list_conditions(names, args.severities, **variant)
         table = keep.keep_measuring(
-            ResultStore(Path(args.output_dir) / 'results.jsonl'), predictor, samples, classification_metrics(),
+            ResultStore(Path(args.output_dir) / 'results.jsonl'), predictor, samples, make_classification_metrics(),
             wanted if Path(models.image_folder(args)).is_dir() else wanted[1:],
             **models.measure_options(args, predictor.device))
         require_counts(table, len(samples), allow_missing=args.allow_missing)
@@ -93,9 +93,9 @@ def _check_flags(parser: flags.ToolParser, args: argparse.Namespace) -> list[str
 
 def _open_corrupted(args: argparse.Namespace, predictor, names: Sequence[str]):
     """Return the samples of --corrupted-data, with the clean ones of --data if that folder exists."""
-    from pit_downstream.datasets.imagenet import published_corruptions
+    from pit_downstream.datasets.imagenet import load_corruption_folders
     from pit_downstream.datasets.shifts import drop_resize
-    samples = published_corruptions(
+    samples = load_corruption_folders(
         args.corrupted_data, names, args.severities, view=drop_resize(predictor.view), name=args.corrupted_name,
         clean=models.open_clean_images(args, predictor), limit=args.limit, classes=models.model_classes(predictor))
     for condition in samples.conditions:

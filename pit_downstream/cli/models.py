@@ -126,21 +126,21 @@ def image_folder(args: argparse.Namespace) -> str:
 def open_images(args: argparse.Namespace, predictor):
     """Return the samples of --data as `predictor` views them. Raises InputError for classes missing from the model."""
     from pit_downstream.datasets.cache import CachedSamples
-    from pit_downstream.datasets.imagenet import class_folders, flat_folder
+    from pit_downstream.datasets.imagenet import load_class_folders, load_flat_folder
     options = {'view': predictor.view, 'classes': model_classes(predictor)}
     folder = image_folder(args)
-    samples = flat_folder(folder, args.labels, **options) if args.labels else class_folders(folder, **options)
+    samples = load_flat_folder(folder, args.labels, **options) if args.labels else load_class_folders(folder, **options)
     require_classes(samples, predictor)
     if args.limit is not None:
-        samples = samples.limited(args.limit)
+        samples = samples.take(args.limit)
     return CachedSamples(samples, args.cache) if args.cache else samples
 
 
 def require_classes(samples, predictor) -> None:
     """Raise InputError unless `predictor` has every class, with the same index."""
-    from pit_downstream.datasets.imagenet import of_imagenet
+    from pit_downstream.datasets.imagenet import is_imagenet
     classes = predictor.classes()
-    if classes > 1000 and model_classes(predictor).names is None and of_imagenet(samples):
+    if classes > 1000 and model_classes(predictor).names is None and is_imagenet(samples):
         raise InputError(f"{samples.root} has ImageNet's classes, numbered in 0..999, got a model of {classes} "
                          f'outputs: {predictor.name}. Use a model with a head of 1000 classes.')
     if (largest := max(samples.targets)) >= classes:

@@ -12,8 +12,8 @@ from pit_downstream.utils.digests import hash_files, hash_text
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import DATASETS
 from pit_downstream.utils.spec import Spec
-from pit_downstream.datasets.base import ImageFolderSamples, View
-from pit_downstream.datasets.folders import folders_in
+from pit_downstream.datasets.base import ImageFolderSamples, Preprocess
+from pit_downstream.datasets.folders import list_folders
 from pit_downstream.datasets.shifts import (
     IN9_VARIATIONS,
     Shift,
@@ -52,7 +52,7 @@ def make_variation_loader(name: str) -> Callable[..., Shift]:
 
     Layout: root/<name>/val/<class>/*. Images are 224 x 224 and not resized. Predictions are among all 1000 classes.
     """
-    def load(root: str | Path, *, view: View) -> Shift:
+    def load(root: str | Path, *, view: Preprocess) -> Shift:
         folder = find_variation(Path(root), name)
         labels = dict(zip(list_class_folders(folder), IN9.values(), strict=True))
         return Shift(load_labeled_folders(folder, labels, f'in9_{name}', drop_resize(view), classes=len(IN9)))
@@ -66,8 +66,8 @@ for _name in IN9_VARIATIONS:
 
 def find_variation(root: Path, name: str) -> Path:
     """Return root/<name>/val. Raises InputError if it does not exist."""
-    require_layout(root, name in folders_in(root), f'the Backgrounds Challenge with a folder {name}')
-    require_layout(root / name, 'val' in folders_in(root / name), 'the folder val of a variation')
+    require_layout(root, name in list_folders(root), f'the Backgrounds Challenge with a folder {name}')
+    require_layout(root / name, 'val' in list_folders(root / name), 'the folder val of a variation')
     return root / name / 'val'
 
 
@@ -76,7 +76,7 @@ def list_class_folders(folder: Path) -> list[str]:
 
     Raises InputError for another number of folders, or if the names indicate another order.
     """
-    names = folders_in(folder)
+    names = list_folders(folder)
     require_layout(folder, len(names) == len(IN9), 'nine class folders, from dog to fish,')
     for name, expected in zip(names, IN9, strict=True):
         mentioned = [label for label in IN9 if label in name.lower()]
@@ -105,7 +105,7 @@ class Challenge(Shift):
 
 
 @DATASETS.register('in9_challenge', title='IN-9 challenge', folder='data/bg_challenge', images=None)
-def load_challenge(root: str | Path, *, view: View) -> Challenge:
+def load_challenge(root: str | Path, *, view: Preprocess) -> Challenge:
     """Load the challenge: masks in root/fg_mask/val/<class>/*.npy, images in original, backgrounds in only_bg_t."""
     root, view = Path(root), drop_resize(view)
     images, masks = find_variation(root, 'original'), find_variation(root, 'fg_mask')

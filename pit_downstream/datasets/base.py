@@ -20,11 +20,12 @@ from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.digests import hash_files, hash_text
 from pit_downstream.utils.spec import Spec
-from pit_downstream.datasets.folders import SUFFIXES, printable
+from pit_downstream.datasets.folders import SUFFIXES, make_printable
 
 # Exceptions of Pillow's decoders for damaged files: SyntaxError for PNG, struct.error for headers, RuntimeError for
 # AVIF, LookupError, TypeError etc. for TIFF and Exif tags, DecompressionBombError above 179 million pixels
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, RuntimeError, LookupError, TypeError,
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, RuntimeError, LookupError,
+                 TypeError,
            AttributeError, OverflowError, MemoryError, Image.DecompressionBombError)
 _TURNS = {  # by EXIF orientation: Exif 2.3, section 4.6.4 A, as in PIL.ImageOps.exif_transpose
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -36,7 +37,7 @@ class UnreadableImage(InputError):
     """Error for an image that cannot be decoded. id: of the sample. reason: message of the decoder."""
 
     def __init__(self, id: str, reason: str):
-        super().__init__(f'{printable(id)} could not be read: {printable(reason)}')
+        super().__init__(f'{make_printable(id)} could not be read: {make_printable(reason)}')
         self.id, self.reason = id, reason
 
     def __reduce__(self):
@@ -58,7 +59,7 @@ class Samples(Protocol):
 
 
 @dataclass(frozen=True)
-class View:
+class Preprocess:
     """Raw-image transform: resize the shorter side to `resize`, then crop the central `size` x `size` pixels.
 
     mode: 'squash' resizes both sides to `resize`. resize: None for no resizing, smaller images are then an error.
@@ -79,7 +80,7 @@ class View:
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """Return the raw image, uint8 (3, H, W), RGB."""
-        picture = _rgb(picture)
+        picture = _convert_to_rgb(picture)
         if self.border:
             width, height = picture.size
             picture = picture.crop((self.border, self.border, width - self.border, height - self.border))
@@ -130,17 +131,17 @@ def load_image(path: str | Path, id: str | None = None) -> Image.Image:
                 picture.verify()  # decoding misses damage before intact last rows; every chunk has a checksum
                 file.seek(0)
                 picture = Image.open(file)
-            return _rgb(picture)
-    except BROKEN as error:
-        raise UnreadableImage(str(path) if id is None else id, reason_of(error)) from error
+            return _convert_to_rgb(picture)
+    except DECODE_ERRORS as error:
+        raise UnreadableImage(str(path) if id is None else id, describe_error(error)) from error
 
 
-def reason_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return the reason of a decoder's error, without the address of the file object in Pillow's message."""
     return str(error).partition(' <_io.')[0].strip() or type(error).__name__
 
 
-def upright(picture: Image.Image) -> Image.Image:
+def apply_exif_orientation(picture: Image.Image) -> Image.Image:
     """Apply the EXIF orientation, as OpenCV does when mmdet loads images. Malformed EXIF data are ignored.
 
     Pillow applies the orientation of TIFF files only, and so do the image folders of torchvision and timm.
@@ -159,9 +160,9 @@ def upright(picture: Image.Image) -> Image.Image:
     return turned
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def _convert_to_rgb(picture: Image.Image) -> Image.Image:
     """Convert to RGB. 16-bit gray keeps its upper 8 bits, as in Pillow's 16-bit color. convert() would clip at 255."""
-    picture = upright(picture)
+    picture = apply_exif_orientation(picture)
     if picture.format == 'PPM' and picture.mode == 'I':  # Pillow scales its gray levels to 16 bits
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode.startswith('I;16'):
@@ -179,8 +180,8 @@ class ImageFolderSamples:
     views, subsets or images are never mixed. ids: paths relative to `root`, with '/'.
     """
 
-    def __init__(self, root: str | Path, ids: Sequence[str], targets: Sequence[int | tuple[int, ...]], *, view: View,
-                 name: str):
+    def __init__(self, root: str | Path, ids: Sequence[str], targets: Sequence[int | tuple[int, ...]], *,
+                 view: Preprocess, name: str):
         if not ids:
             raise InputError(f'expected images ({", ".join(SUFFIXES)}) under {root}, found none; check --data')
         self.root, self.ids, self.targets, self.view = Path(root), list(ids), list(targets), view
@@ -216,7 +217,7 @@ class ImageFolderSamples:
     def at(self, condition: Condition) -> tuple['ImageFolderSamples', Condition]:
         return self, condition
 
-    def limited(self, limit: int) -> 'ImageFolderSamples':
+    def take(self, limit: int) -> 'ImageFolderSamples':
         """Return a subset of `limit` images, evenly spaced over the dataset and thus over its classes."""
         if not 1 <= limit <= len(self):
             raise InputError(f'expected a limit in 1..{len(self)}, the number of images, got {limit}')
@@ -245,7 +246,7 @@ class ImageNetCFolders:
                              f'{max(sizes.values())} elsewhere; complete the folder')
         any_folder = next(iter(folders.values()))
         self._folders = folders | ({CLEAN: clean} if clean is not None else {})
-        words = dict(any_folder.spec.kwargs) | {'pictures': hash_text(*_same_pictures(self._folders.values()))}
+        words = dict(any_folder.spec.kwargs) | {'pictures': hash_text(*_check_same_images(self._folders.values()))}
         if clean is not None:
             other = clean.view.words | {'files': clean.files}
             words |= {f'clean_{key}': value for key, value in other.items() if words.get(key) != value}
@@ -271,15 +272,15 @@ class ImageNetCFolders:
         return self._folders[here], Condition(None, condition.attack)
 
 
-def _same_pictures(folders: Iterable[ImageFolderSamples]) -> list[str]:
+def _check_same_images(folders: Iterable[ImageFolderSamples]) -> list[str]:
     """Return name and target of every image, sorted. Raises InputError if a folder differs from the first.
 
     Suffixes and parent folders of the images may differ.
     """
     first, *others = folders
-    names = _pictures(first)
+    names = _list_stems(first)
     for other in others:
-        unknown = set(names) ^ set(_pictures(other))
+        unknown = set(names) ^ set(_list_stems(other))
         if unknown or len(other) != len(first):
             raise InputError(f'expected the same images in {other.root} as in {first.root}, got {len(other)} and '
                              f'{len(first)}, and {min(unknown, default="one")} not in both; give the clean images of '
@@ -287,6 +288,6 @@ def _same_pictures(folders: Iterable[ImageFolderSamples]) -> list[str]:
     return names
 
 
-def _pictures(samples: ImageFolderSamples) -> list[str]:
+def _list_stems(samples: ImageFolderSamples) -> list[str]:
     stems = (id.rsplit('/', 1)[-1].rsplit('.', 1)[0] for id in samples.ids)
     return sorted(f'{stem} {target}' for stem, target in zip(stems, samples.targets, strict=True))

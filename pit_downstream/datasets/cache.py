@@ -45,11 +45,11 @@ class CachedSamples:
             self._sums = np.memmap(self._path.with_suffix('.crc32'), np.uint32, 'r+')
         if self._sums[index]:
             image = np.array(self._images[index])
-            if _sum(image) == self._sums[index]:  # after a power loss the disk may have only one of them
+            if _compute_checksum(image) == self._sums[index]:  # after a power loss the disk may have only one of them
                 return Sample(self._samples.ids[index], torch.from_numpy(image), self._samples.targets[index])
         sample = self._samples[index]
         self._images[index] = sample.image.numpy()
-        self._sums[index] = _sum(sample.image.numpy())
+        self._sums[index] = _compute_checksum(sample.image.numpy())
         return sample
 
     def __getstate__(self) -> dict:
@@ -100,6 +100,6 @@ def _append_zeros(file: int, size: int) -> None:
         missing -= os.write(file, bytes(min(missing, 1 << 20)))
 
 
-def _sum(image: np.ndarray) -> int:
+def _compute_checksum(image: np.ndarray) -> int:
     """Return a nonzero checksum. 0 marks a missing image."""
     return zlib.crc32(image.data) or 1

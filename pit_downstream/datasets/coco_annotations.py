@@ -102,29 +102,29 @@ def _parse(data: bytes, path: str | Path, file: AnnotationFile) -> dict[str, Any
 
 def _check_images(file: AnnotationFile, path: str | Path) -> dict[int | str, Size]:
     """Check all images and return (height, width) by id."""
-    entries = _entries(file, path, 'images')
-    ids = [_as_id(entry.get('id')) for entry in entries]
+    entries = _get_entries(file, path, 'images')
+    ids = [_parse_id(entry.get('id')) for entry in entries]
     if any(isinstance(id, str) for id in ids) and all(isinstance(entry.get('id'), str) for entry in entries):
         ids = [entry['id'] for entry in entries]  # names such as '0001' and 'a1' all remain text
     sizes: dict[int | str, Size] = {}
     first: dict[int | str, int] = {}
     for index, (entry, id) in enumerate(zip(entries, ids, strict=True)):
         if id is None or id == '' or type(id) is not type(ids[0]):
-            _refuse(path, f'images[{index}]', 'id', 'an integer, or text in all images', entry.get('id'))
+            _raise_invalid(path, f'images[{index}]', 'id', 'an integer, or text in all images', entry.get('id'))
         where = f'images[{index}] (id {_quote(entry["id"])})'
         if not isinstance(entry.get('file_name'), str) or not entry['file_name']:
-            _refuse(path, where, 'file_name', 'a file name', entry.get('file_name'))
+            _raise_invalid(path, where, 'file_name', 'a file name', entry.get('file_name'))
         for key in ('height', 'width'):
             side = entry.get(key)
             if type(side) is float and side.is_integer():
                 entry[key] = side = int(side)
                 file.repairs[f'{key} of an image converted to an integer'] += 1
             if type(side) is not int or side < 1:
-                _refuse(path, where, key, 'a positive integer', side)
+                _raise_invalid(path, where, key, 'a positive integer', side)
         if id in first:
             other = entries[first[id]]
             if any(other[key] != entry[key] for key in ('file_name', 'height', 'width')):
-                _refuse(path, where, 'id', f'unique, but images[{first[id]}] has it, too', entry['id'])
+                _raise_invalid(path, where, 'id', f'unique, but images[{first[id]}] has it, too', entry['id'])
             file.repairs['repeated entry of an image removed'] += 1
             continue
         if entry['id'] != id or type(entry['id']) is not type(id):
@@ -141,19 +141,19 @@ def _check_categories(file: AnnotationFile, path: str | Path) -> set[int]:
     ids: dict[int, str] = {}
     names: dict[str, Any] = {}
     kept = []
-    for index, entry in enumerate(_entries(file, path, 'categories')):
-        id, name, where = _as_id(entry.get('id')), entry.get('name'), f'categories[{index}]'
+    for index, entry in enumerate(_get_entries(file, path, 'categories')):
+        id, name, where = _parse_id(entry.get('id')), entry.get('name'), f'categories[{index}]'
         if not isinstance(id, int):
-            _refuse(path, where, 'id', 'an integer', entry.get('id'))
+            _raise_invalid(path, where, 'id', 'an integer', entry.get('id'))
         if not isinstance(name, str) or not name.strip():
-            _refuse(path, f'{where} (id {id})', 'name', 'a name', name)
+            _raise_invalid(path, f'{where} (id {id})', 'name', 'a name', name)
         if ids.get(id) == name:
             file.repairs['repeated entry of a category removed'] += 1
             continue
         if id in ids:
-            _refuse(path, where, 'id', f'unique, but {_quote(ids[id])} and {_quote(name)} have it', id)
+            _raise_invalid(path, where, 'id', f'unique, but {_quote(ids[id])} and {_quote(name)} have it', id)
         if name in names:
-            _refuse(path, f'{where} (id {id})', 'name', f'unique, but category {names[name]} has it, too',
+            _raise_invalid(path, f'{where} (id {id})', 'name', f'unique, but category {names[name]} has it, too',
                     name)
         if type(entry['id']) is not int:
             entry['id'] = id
@@ -166,29 +166,29 @@ def _check_categories(file: AnnotationFile, path: str | Path) -> set[int]:
 
 def _check_annotations(file: AnnotationFile, path: str | Path, images: dict[int | str, Size], categories: set[int], *,
                        masks: bool) -> None:
-    entries = _entries(file, path, 'annotations')
+    entries = _get_entries(file, path, 'annotations')
     for index, entry in enumerate(entries):
         where = f'annotations[{index}] (id {_quote(entry.get("id"))})' if 'id' in entry else f'annotations[{index}]'
         _check_reference(file, path, where, entry, 'image_id', images)
         _check_reference(file, path, where, entry, 'category_id', categories)
         box = entry.get('bbox')
-        if type(box) is not list or len(box) != 4 or not _are_finite(box):
-            _refuse(path, where, 'bbox', 'four finite numbers (left, top, width, height)', box)
+        if type(box) is not list or len(box) != 4 or not _is_finite(box):
+            _raise_invalid(path, where, 'bbox', 'four finite numbers (left, top, width, height)', box)
         if box[2] < 0 or box[3] < 0:
-            _refuse(path, where, 'bbox', 'no negative width or height', box)
+            _raise_invalid(path, where, 'bbox', 'no negative width or height', box)
         crowd = entry.get('iscrowd')
         if type(crowd) not in (int, bool) or crowd not in (0, 1):
             if crowd not in (None, 0, 1, '', '0', '1'):
-                _refuse(path, where, 'iscrowd', '0 or 1', crowd)
+                _raise_invalid(path, where, 'iscrowd', '0 or 1', crowd)
             entry['iscrowd'] = int(crowd or 0)
             file.repairs['iscrowd set to 0' if crowd in (None, '') else 'iscrowd converted to an integer'] += 1
         if masks:
             _check_segmentation(file, path, where, entry, images[entry['image_id']])
         area = entry.get('area')
         if not isinstance(area, (int, float)) or isinstance(area, bool) or not 0 <= area < math.inf:
-            entry['area'] = _area(entry)
+            entry['area'] = _compute_area(entry)
             file.repairs['area computed from the polygons or the box'] += 1
-        if _is_left_out(entry, images[entry['image_id']]):
+        if _is_skipped_in_training(entry, images[entry['image_id']]):
             file.notes['object under one pixel or outside its image counts for AP, but is not trained on'] += 1
     ids = [entry.get('id') for entry in entries]
     if not all(type(id) is int and 0 < id <= LARGEST_ID for id in ids) or len(set(ids)) < len(ids):
@@ -203,10 +203,11 @@ def _check_reference(file: AnnotationFile, path: str | Path, where: str, entry: 
     value = entry.get(key)
     if type(value) in (int, str) and value in known:
         return
-    id = _as_id(value)
+    id = _parse_id(value)
     if id is None or id not in known:
         kind = key.removesuffix('_id')
-        _refuse(path, where, key, f'the id of one of the {len(known)} {"images" if kind == "image" else "categories"}',
+        _raise_invalid(path, where, key,
+                       f'the id of one of the {len(known)} {"images" if kind == "image" else "categories"}',
                 value)
     entry[key] = id
     file.repairs[f'{key} converted to an integer'] += 1
@@ -218,27 +219,28 @@ def _check_segmentation(file: AnnotationFile, path: str | Path, where: str, entr
     if isinstance(segmentation, dict):
         counts = segmentation.get('counts')
         if segmentation.get('size') != list(size):
-            _refuse(path, where, 'segmentation.size', f'{list(size)}, height and width of its image',
+            _raise_invalid(path, where, 'segmentation.size', f'{list(size)}, height and width of its image',
                     segmentation.get('size'))
         if not isinstance(counts, str) and (
                 type(counts) is not list or not counts or {*map(type, counts)} != {int} or min(counts) < 0
                 or sum(counts) != size[0] * size[1]):
-            _refuse(path, where, 'segmentation.counts', 'run lengths of its image', counts)
+            _raise_invalid(path, where, 'segmentation.counts', 'run lengths of its image', counts)
         return
     if not isinstance(segmentation, list) or not segmentation:
-        _refuse(path, where, 'segmentation', 'polygons or run lengths, because masks are used', segmentation)
+        _raise_invalid(path, where, 'segmentation', 'polygons or run lengths, because masks are used', segmentation)
     for polygon in segmentation:
-        if type(polygon) is not list or len(polygon) % 2 or not _are_finite(polygon):
-            _refuse(path, where, 'segmentation', 'lists of an even number of finite numbers', polygon)
+        if type(polygon) is not list or len(polygon) % 2 or not _is_finite(polygon):
+            _raise_invalid(path, where, 'segmentation', 'lists of an even number of finite numbers', polygon)
     kept = [polygon for polygon in segmentation if len(polygon) >= 6]
     if not kept:
-        _refuse(path, where, 'segmentation', 'a polygon of three points or more, because masks are used', segmentation)
+        _raise_invalid(path, where, 'segmentation', 'a polygon of three points or more, because masks are used',
+                       segmentation)
     if len(kept) < len(segmentation):
         entry['segmentation'] = kept
         file.repairs['polygon of fewer than three points removed'] += len(segmentation) - len(kept)
 
 
-def _area(entry: dict) -> float:
+def _compute_area(entry: dict) -> float:
     """Return the area of the segmentation as defined by COCO, or of the box if the segmentation is invalid."""
     segmentation = entry.get('segmentation')
     if isinstance(segmentation, dict):
@@ -249,26 +251,26 @@ def _area(entry: dict) -> float:
             from pycocotools import mask
             return float(mask.area({'counts': counts, 'size': segmentation['size']}))
     elif isinstance(segmentation, list) and segmentation and all(
-            type(polygon) is list and len(polygon) >= 6 and not len(polygon) % 2 and _are_finite(polygon)
+            type(polygon) is list and len(polygon) >= 6 and not len(polygon) % 2 and _is_finite(polygon)
             for polygon in segmentation):
-        return sum(map(_polygon_area, segmentation))
+        return sum(map(_compute_polygon_area, segmentation))
     return float(entry['bbox'][2] * entry['bbox'][3])
 
 
-def _polygon_area(polygon: Sequence[float]) -> float:
+def _compute_polygon_area(polygon: Sequence[float]) -> float:
     """Return the area of a polygon x1, y1, x2, y2 ... by the shoelace formula."""
     xs, ys = polygon[0::2], polygon[1::2]
     return abs(sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(xs)))) / 2
 
 
-def _is_left_out(entry: dict, size: Size) -> bool:
+def _is_skipped_in_training(entry: dict, size: Size) -> bool:
     """Return whether mmdet's CocoDataset.parse_data_info skips the object."""
     left, top, width, height = entry['bbox']
     return (width < 1 or height < 1 or entry['area'] <= 0 or min(left + width, size[1]) <= max(left, 0)
             or min(top + height, size[0]) <= max(top, 0))
 
 
-def _entries(file: AnnotationFile, path: str | Path, key: str) -> list[dict[str, Any]]:
+def _get_entries(file: AnnotationFile, path: str | Path, key: str) -> list[dict[str, Any]]:
     """Return a list of the file. Raises InputError if it is missing or empty."""
     entries = file.content.get(key)
     if not isinstance(entries, list) or not entries:
@@ -281,7 +283,7 @@ def _entries(file: AnnotationFile, path: str | Path, key: str) -> list[dict[str,
     return entries
 
 
-def _as_id(value: object) -> int | str | None:
+def _parse_id(value: object) -> int | str | None:
     """Return an id as an integer if it is or represents one, as text if it is other text, else None."""
     if type(value) is float and value.is_integer():
         return int(value)
@@ -290,7 +292,7 @@ def _as_id(value: object) -> int | str | None:
     return value if type(value) in (int, str) else None  # type: ignore[return-value]  # of a bool the type is bool
 
 
-def _are_finite(values: list) -> bool:
+def _is_finite(values: list) -> bool:
     try:
         return {*map(type, values)} <= {int, float} and math.isfinite(sum(values))
     except OverflowError:
@@ -307,5 +309,5 @@ def _quote(value: object) -> str:
     return text if len(text) <= 80 else f'{text[:77]}...'
 
 
-def _refuse(path: str | Path, where: str, key: str, expected: str, value: object) -> NoReturn:
+def _raise_invalid(path: str | Path, where: str, key: str, expected: str, value: object) -> NoReturn:
     raise InputError(f'Annotation file {path}: {key} of {where} must be {expected}, got {_quote(value)}. Fix the file.')

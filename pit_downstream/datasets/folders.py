@@ -25,7 +25,7 @@ class Listing:
     others: list[str] = field(default_factory=list)
 
 
-def list_folder(folder: str | Path) -> Listing:
+def scan_folder(folder: str | Path) -> Listing:
     """List the entries of `folder`. Raises InputError if it does not exist."""
     if not os.path.isdir(folder):
         raise InputError(f'expected a folder at {folder}, found none; check --data')
@@ -42,36 +42,37 @@ def list_folder(folder: str | Path) -> Listing:
     return found
 
 
-def images_in(folder: str | Path) -> list[str]:
+def list_images(folder: str | Path) -> list[str]:
     """Return the sorted names of the images directly in `folder`, without hidden files."""
-    return list_folder(folder).images
+    return scan_folder(folder).images
 
 
-def folders_in(folder: str | Path) -> list[str]:
+def list_folders(folder: str | Path) -> list[str]:
     """Return the sorted names of the visible folders in `folder`."""
-    return list_folder(folder).folders
+    return scan_folder(folder).folders
 
 
-def images_by_class(root: Path, folders: Iterable[str]) -> dict[str, list[str]]:
+def list_images_by_class(root: Path, folders: Iterable[str]) -> dict[str, list[str]]:
     """Return the image names in each of the class folders `folders` below `root`.
 
     Hidden files, other files, folders without images and images in deeper folders are ignored. One warning counts and
     names them. Raises InputError if a class folder has images in deeper folders only.
     """
-    listings = {folder: list_folder(root / folder) for folder in folders}
-    deeper = {f'{folder}/{inner}': len(list_folder(root / folder / inner).images)
+    listings = {folder: scan_folder(root / folder) for folder in folders}
+    deeper = {f'{folder}/{inner}': len(scan_folder(root / folder / inner).images)
               for folder, listing in listings.items() for inner in listing.folders}
     deeper = {folder: count for folder, count in deeper.items() if count}
     nested = [folder for folder, listing in listings.items()
               if not listing.images and any(inner.startswith(f'{folder}/') for inner in deeper)]
     if nested:
         raise InputError(f'{len(nested)} of {len(listings)} class folders in {root} have their images one level '
-                         f'deeper: {shown([inner for inner in deeper if inner.split("/")[0] in nested])}. Move the '
+                         f'deeper: {format_names([inner for inner in deeper if inner.split("/")[0] in nested])}. Move '
+                         'the '
                          'images up, or give the folder that has the class folders.')
-    top = list_folder(root)
+    top = scan_folder(root)
     warn_ignored(root, {
-        'hidden': _paths({'': top.hidden} | {folder: listing.hidden for folder, listing in listings.items()}),
-        'no image': _paths({'': top.others} | {folder: listing.others for folder, listing in listings.items()}),
+        'hidden': _join_paths({'': top.hidden} | {folder: listing.hidden for folder, listing in listings.items()}),
+        'no image': _join_paths({'': top.others} | {folder: listing.others for folder, listing in listings.items()}),
         'outside the class folders': top.images, 'in deeper folders': list(deeper),
         'class folders without images': [folder for folder, listing in listings.items() if not listing.images]},
         counts={'in deeper folders': sum(deeper.values())})
@@ -83,10 +84,11 @@ def warn_ignored(root: Path, names: Mapping[str, list[str]], *, counts: Mapping[
 
     names: by reason. counts: by reason, if different from the number of names.
     """
-    parts = [f'{(counts or {}).get(reason, len(some))} {reason} ({shown(some)})' for reason, some in names.items()
+    parts = [f'{(counts or {}).get(reason, len(some))} {reason} ({format_names(some)})' for reason,
+             some in names.items()
              if some]
     if parts:
-        warn_once(f'ignored in {printable(str(root))}: {"; ".join(parts)}')
+        warn_once(f'ignored in {make_printable(str(root))}: {"; ".join(parts)}')
 
 
 @cache
@@ -96,16 +98,16 @@ def warn_once(text: str) -> None:
         _log.warning('%s', text)
 
 
-def shown(names: Sequence[str], most: int = 4) -> str:
+def format_names(names: Sequence[str], most: int = 4) -> str:
     """Return the first names and the number of remaining ones."""
-    text = ', '.join(printable(name) for name in names[:most])
+    text = ', '.join(make_printable(name) for name in names[:most])
     return f'{text} and {len(names) - most} more' if len(names) > most else text
 
 
-def _paths(names: Mapping[str, list[str]]) -> list[str]:
+def _join_paths(names: Mapping[str, list[str]]) -> list[str]:
     return [f'{folder}/{name}' if folder else name for folder, some in names.items() for name in some]
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """Return `text` with non-UTF-8 bytes escaped, such as \\xe9."""
     return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')

@@ -1,47 +1,47 @@
 """ImageNet and datasets with its layouts: class folders, a flat folder with labels, published corrupted sets."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec, Value
-from pit_downstream.datasets.base import ImageNetCFolders, ImageFolderSamples, View
+from pit_downstream.datasets.base import ImageFolderSamples, ImageNetCFolders, Preprocess
 from pit_downstream.datasets.folders import (
-    folders_in,
-    images_by_class,
-    list_folder,
-    images_in,
-    printable,
+    list_folders,
+    list_images_by_class,
+    scan_folder,
+    list_images,
+    make_printable,
     warn_ignored,
 )
-from pit_downstream.datasets.labelsets import Classes, wnid_indices
+from pit_downstream.datasets.labelsets import Classes, get_wnid_indices
 
 _DEVKIT = ('it looks like the numbering 1..1000 of the ILSVRC development kit, which is not the order of the class '
            'indices; give WordNet ids or indices 0..999')
 
 
-def class_folders(root: str | Path, *, view: View, name: str | None = None, classes: Classes | None = None
-                  ) -> ImageFolderSamples:
+def load_class_folders(root: str | Path, *, view: Preprocess, name: str | None = None, classes: Classes | None = None
+                       ) -> ImageFolderSamples:
     """Load root/<class>/*.JPEG. The name is 'imagenet' for all 1000 classes, else 'folder' with the end of the path.
 
     classes: of the model, matched to folders by name.
     """
     root = Path(root)
-    folders = folders_in(root)
-    if not folders and images_in(root):
-        raise InputError(f'expected class folders in {root}, found {len(images_in(root))} images; for a flat '
+    folders = list_folders(root)
+    if not folders and list_images(root):
+        raise InputError(f'expected class folders in {root}, found {len(list_images(root))} images; for a flat '
                          'folder give their classes with --labels FILE')
-    pictures = images_by_class(root, folders)
+    pictures = list_images_by_class(root, folders)
     indices = (classes or Classes()).indices(folders, [folder for folder in folders if pictures[folder]])
     found = [(f'{folder}/{picture}', indices[folder]) for folder in folders for picture in pictures[folder]]
     ids, targets = zip(*found, strict=True) if found else ((), ())
-    thousand = set(folders) == wnid_indices().keys()
-    return ImageFolderSamples(root, ids, targets, view=view, name=name or _name(root, thousand))
+    thousand = set(folders) == get_wnid_indices().keys()
+    return ImageFolderSamples(root, ids, targets, view=view, name=name or _make_name(root, thousand))
 
 
-def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str | None = None,
-                classes: Classes | None = None) -> ImageFolderSamples:
+def load_flat_folder(root: str | Path, labels: str | Path, *, view: Preprocess, name: str | None = None,
+                     classes: Classes | None = None) -> ImageFolderSamples:
     """Load images directly in `root`, with their classes in the text file `labels`.
 
     A line is 'image label', separated by a comma or by the last whitespace of the line. Kaggle's LOC_val_solution.csv
@@ -51,7 +51,7 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
     root, labels = Path(root), Path(labels)
     if not labels.is_file():
         raise InputError(f'expected the labels of {root} in {labels}, found no such file; check --labels')
-    listing = list_folder(root)
+    listing = scan_folder(root)
     pictures = listing.images
     warn_ignored(root, {'hidden': listing.hidden, 'no image': [
         other for other in listing.others if (root / other).resolve() != labels.resolve()]})
@@ -61,18 +61,19 @@ def flat_folder(root: str | Path, labels: str | Path, *, view: View, name: str |
         raise InputError(f'expected a label for each of the {len(pictures)} images in {root}, got none for '
                          f'{len(unnamed)} of them, {", ".join(unnamed[:3])} ...; complete {labels}')
     return ImageFolderSamples(root, pictures, [targets[picture] for picture in pictures], view=view,
-                          name=name or _name(root, len(set(targets.values())) == 1000))
+                          name=name or _make_name(root, len(set(targets.values())) == 1000))
 
 
-def of_imagenet(samples: ImageFolderSamples) -> bool:
+def is_imagenet(samples: ImageFolderSamples) -> bool:
     """Return whether the classes are ImageNet's: folders are its WordNet ids, or all 1000 indices occur."""
     folders = {id.partition('/')[0] for id in samples.ids}
-    return folders <= wnid_indices().keys() or len(set(samples.targets)) == 1000
+    return folders <= get_wnid_indices().keys() or len(set(samples.targets)) == 1000
 
 
-def published_corruptions(root: str | Path, corruptions: Iterable[str], severities: Iterable[int], *, view: View,
-                          name: str | None = None, clean: ImageFolderSamples | None = None, limit: int | None = None,
-                          classes: Classes | None = None) -> ImageNetCFolders:
+def load_corruption_folders(root: str | Path, corruptions: Iterable[str], severities: Iterable[int], *,
+                            view: Preprocess,
+                            name: str | None = None, clean: ImageFolderSamples | None = None, limit: int | None = None,
+                            classes: Classes | None = None) -> ImageNetCFolders:
     """Load published corrupted images: ImageNet-C, ImageNet-C-bar, ImageNet-3DCC.
 
     Layouts: root/<corruption>/<severity>/<class>/* and root/<group>/<corruption>/<severity>/<class>/*. The name is
@@ -80,44 +81,33 @@ def published_corruptions(root: str | Path, corruptions: Iterable[str], severiti
     Raises InputError that lists the missing folders, before any folder is read.
     """
     root, severities = Path(root), tuple(severities)
-    places = {Condition(Spec.of(corruption, severity=severity)): _published(root, corruption) / str(severity)
+    places = {Condition(Spec.of(corruption, severity=severity)): _find_corruption(root, corruption) / str(severity)
               for corruption in corruptions for severity in severities}
     missing = [str(place.relative_to(root)) for place in places.values() if not place.is_dir()]
     if missing:
         shown = ', '.join(missing[:8]) + (f' and {len(missing) - 8} more' if len(missing) > 8 else '')
         raise InputError(f'expected the folders {shown} in {root}, found none of these; complete the dataset, '
                          'or choose with --corruptions and --severities')
-    folders = {condition: class_folders(place, view=view, name='published', classes=classes)
+    folders = {condition: load_class_folders(place, view=view, name='published', classes=classes)
                for condition, place in places.items()}
     if limit is not None:
-        folders = {condition: samples.limited(limit) for condition, samples in folders.items()}
+        folders = {condition: samples.take(limit) for condition, samples in folders.items()}
     if name is None:
-        whole = set(folders_in(next(iter(places.values())))) == wnid_indices().keys()
-        name = 'imagenet_c' if whole else folder_text(root)
+        whole = set(list_folders(next(iter(places.values())))) == get_wnid_indices().keys()
+        name = 'imagenet_c' if whole else make_folder_name(root)
     return ImageNetCFolders(name, folders, clean=clean)
 
 
-def published_names(root: str | Path) -> list[str]:
-    """Return the corruptions in `root` in either layout: folders with a subfolder 1 or 5."""
-    root = Path(root)
-    return [folder.name for folder in _below(root) if (folder / '1').is_dir() or (folder / '5').is_dir()]
-
-
-def _below(root: Path) -> Iterator[Path]:
-    for name in folders_in(root):
-        yield root / name
-        yield from (root / name / inner for inner in folders_in(root / name) if not inner.isdecimal())
-
-
-def _published(root: Path, corruption: str) -> Path:
+def _find_corruption(root: Path, corruption: str) -> Path:
     """Return the folder of a corruption: root/<corruption>, or root/<group>/<corruption> if only that exists."""
-    folders_in(root)
+    list_folders(root)
     grouped = sorted(root.glob(f'*/{corruption}'))
     return grouped[0] if grouped and not (root / corruption).is_dir() else root / corruption
 
 
 def _read_labels(path: Path, pictures: list[str], classes: Classes) -> dict[str, int]:
-    rows = [_row(line.strip()) for line in path.read_text('utf-8', 'surrogateescape').splitlines() if line.strip()]
+    rows = [_split_row(line.strip()) for line in path.read_text('utf-8', 'surrogateescape').splitlines()
+            if line.strip()]
     rows = [row for row in rows if row[0] not in ('ImageId', 'filename', 'image')]
     if all(len(row) == 1 for row in rows):
         if len(rows) != len(pictures):
@@ -135,16 +125,16 @@ def _read_labels(path: Path, pictures: list[str], classes: Classes) -> dict[str,
     return targets
 
 
-def _row(line: str) -> list[str]:
+def _split_row(line: str) -> list[str]:
     """Split a line into [label] or [image, label ...]. Image names may contain spaces."""
     picture, comma, labels = line.partition(',')
     return [picture.strip(), *labels.split()] if comma else line.rsplit(maxsplit=1)
 
 
-def _name(root: Path, all_classes: bool) -> str:
-    return 'imagenet' if all_classes else folder_text(root)
+def _make_name(root: Path, all_classes: bool) -> str:
+    return 'imagenet' if all_classes else make_folder_name(root)
 
 
-def folder_text(root: str | Path, **kwargs: Value) -> str:
+def make_folder_name(root: str | Path, **kwargs: Value) -> str:
     """Return the record name of a folder that is not a known dataset: "folder(root='flowers/val')"."""
-    return str(Spec.of('folder', root=printable('/'.join(Path(root).resolve().parts[-2:])), **kwargs))
+    return str(Spec.of('folder', root=make_printable('/'.join(Path(root).resolve().parts[-2:])), **kwargs))

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pit_downstream.datasets.base import View
-from pit_downstream.datasets.folders import folders_in
-from pit_downstream.datasets.labelsets import Classes, real_labels, subset_indices
+from pit_downstream.datasets.base import Preprocess
+from pit_downstream.datasets.folders import list_folders
+from pit_downstream.datasets.labelsets import Classes, get_subset_indices, load_real_labels
 from pit_downstream.datasets.shifts import (
     VALIDATION_NAME,
     Shift,
@@ -30,7 +30,7 @@ OBJECTNET_BORDER = 2  # pixels of the frame around every image, removed at the a
 
 
 @DATASETS.register('imagenet_a', title='ImageNet-A', folder='data/imagenet-a', images=7500)
-def load_imagenet_a(root: str | Path, *, view: View) -> Shift:
+def load_imagenet_a(root: str | Path, *, view: Preprocess) -> Shift:
     """Load ImageNet-A (Hendrycks et al. 2021, "Natural Adversarial Examples").
 
     Layout: root/<wnid>/*, 200 classes. Predictions are among these 200.
@@ -39,7 +39,7 @@ def load_imagenet_a(root: str | Path, *, view: View) -> Shift:
 
 
 @DATASETS.register('imagenet_r', title='ImageNet-R', folder='data/imagenet-r', images=30000)
-def load_imagenet_r(root: str | Path, *, view: View) -> Shift:
+def load_imagenet_r(root: str | Path, *, view: Preprocess) -> Shift:
     """Load ImageNet-R (Hendrycks et al. 2021, "The Many Faces of Robustness").
 
     Layout: root/<wnid>/*, 200 classes (a different set from ImageNet-A). Predictions are among these 200.
@@ -48,14 +48,14 @@ def load_imagenet_r(root: str | Path, *, view: View) -> Shift:
 
 
 @DATASETS.register('imagenet_sketch', title='ImageNet-Sketch', folder='data/imagenet-sketch', images=50000)
-def load_imagenet_sketch(root: str | Path, *, view: View) -> Shift:
+def load_imagenet_sketch(root: str | Path, *, view: Preprocess) -> Shift:
     """Load ImageNet-Sketch (Wang et al. 2019, "Learning Robust Global Representations").
 
     Layout: root/<wnid>/*, all 1000 classes.
     """
     root = Path(root)
     return _load_1000_classes('imagenet_sketch', root, view,
-                              is_imagenet_1k(folders_in(root)) and not is_imagenet_validation(root))
+                              is_imagenet_1k(list_folders(root)) and not is_imagenet_validation(root))
 
 
 def make_imagenet_v2_loader(name: str) -> Callable[..., Shift]:
@@ -63,8 +63,8 @@ def make_imagenet_v2_loader(name: str) -> Callable[..., Shift]:
 
     Folders are '0'..'999' (matched by number, as text order would mislabel them), '0000'..'0999', or WordNet ids.
     """
-    def load(root: str | Path, *, view: View) -> Shift:
-        names = folders_in(Path(root))
+    def load(root: str | Path, *, view: Preprocess) -> Shift:
+        names = list_folders(Path(root))
         by_number = bool(names) and all(folder.isdecimal() and int(folder) < 1000 for folder in names)
         fits = by_number or is_imagenet_1k(names) and not is_imagenet_validation(Path(root))
         return _load_1000_classes(name, Path(root), view, fits)
@@ -78,12 +78,12 @@ for _variant in ('matched-frequency', 'threshold0.7', 'top-images'):
 
 
 @DATASETS.register('imagenet_real', title='ReaL', folder=None, images=46837)
-def load_imagenet_real(root: None = None, *, view: View | None = None) -> Shift:
+def load_imagenet_real(root: None = None, *, view: Preprocess | None = None) -> Shift:
     """Load ReaL (Beyer et al. 2020): several labels per ImageNet validation image, by image number.
 
     No files are needed. The 3,163 images without a label are excluded, also from the clean error.
     """
-    labels = real_labels()
+    labels = load_real_labels()
 
     def get_real_labels(sample: Sample) -> tuple[int, ...]:
         match = VALIDATION_NAME.search(sample.id)
@@ -99,28 +99,28 @@ def load_imagenet_real(root: None = None, *, view: View | None = None) -> Shift:
 
 
 @DATASETS.register('imagenet_stylized', title='Stylized ImageNet', folder='data/imagenet-stylized', images=50000)
-def load_imagenet_stylized(root: str | Path, *, view: View) -> Shift:
+def load_imagenet_stylized(root: str | Path, *, view: Preprocess) -> Shift:
     """Load Stylized ImageNet (Geirhos et al. 2019): validation images in the style of paintings.
 
     Layout: root/<wnid>/*. Images are 224 x 224 and not resized. They are not published. Generate them with
     rgeirhos/Stylized-ImageNet.
     """
     return _load_1000_classes('imagenet_stylized', Path(root), drop_resize(view),
-                              is_imagenet_1k(folders_in(Path(root))))
+                              is_imagenet_1k(list_folders(Path(root))))
 
 
 @DATASETS.register('objectnet', title='ObjectNet', folder='data/objectnet-1.0', images=None)
-def load_objectnet(root: str | Path, *, view: View) -> Shift:
+def load_objectnet(root: str | Path, *, view: Preprocess) -> Shift:
     """Load ObjectNet (Barbu et al. 2019): household objects from unusual viewpoints.
 
     Layout: root/images/<object>/*.png. Only the 113 classes shared with ImageNet are used, which root/mappings lists.
     Predictions are among all 1000 classes, and correct if the object maps to the predicted class.
     """
     root = Path(root)
-    require_layout(root, {'images', 'mappings'} <= set(folders_in(root)),
+    require_layout(root, {'images', 'mappings'} <= set(list_folders(root)),
                    "the content of ObjectNet's archive, folders images and mappings,")
     shared = read_objectnet_classes(root / 'mappings')
-    folders = {name: shared[name] for name in folders_in(root / 'images') if name in shared}
+    folders = {name: shared[name] for name in list_folders(root / 'images') if name in shared}
     require_layout(root / 'images', bool(folders), f'some of the {len(shared)} folders of classes shared with ImageNet')
     labels = {index: indices for indices in shared.values() for index in indices}
     samples = load_labeled_folders(root / 'images', folders, 'objectnet', replace(view, border=OBJECTNET_BORDER),
@@ -155,8 +155,8 @@ def read_objectnet_classes(mappings: Path) -> dict[str, tuple[int, ...]]:
                          'Unpack them again.') from error
 
 
-def _load_200_classes(name: str, root: Path, view: View) -> Shift:
-    indices, names = subset_indices(name), folders_in(root)
+def _load_200_classes(name: str, root: Path, view: Preprocess) -> Shift:
+    indices, names = get_subset_indices(name), list_folders(root)
     fits = bool(names) and set(names) <= indices.keys()
     require_layout(root, fits, f'{DATASETS.get_entry(name).metadata["title"]}, folders named by its 200 WordNet ids,')
     classes = tuple(sorted(indices.values()))
@@ -165,7 +165,7 @@ def _load_200_classes(name: str, root: Path, view: View) -> Shift:
     return Shift(samples, classes, {f'{name}_clean_error': filter_targets(classes)})
 
 
-def _load_1000_classes(name: str, root: Path, view: View, fits: bool) -> Shift:
+def _load_1000_classes(name: str, root: Path, view: Preprocess, fits: bool) -> Shift:
     require_layout(root, fits, f'{DATASETS.get_entry(name).metadata["title"]}, folders named by the 1000 classes,')
-    indices = Classes(1000).indices(folders_in(root))
+    indices = Classes(1000).indices(list_folders(root))
     return Shift(load_labeled_folders(root, {folder: (index,) for folder, index in indices.items()}, name, view))

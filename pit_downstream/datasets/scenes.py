@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pit_downstream.datasets.drawing import (
-    OUTLINES, REACH, TEXTURES, Array, Color, away_from, blend, direction, distance, grid, near, noise, tilt, turned,
-    uniform)
+    OUTLINES, REACH, TEXTURES, Array, Color, draw_distant_color, mix_colors, draw_direction, compute_distance,
+    make_grid, draw_near_color, draw_noise, draw_tilt, rotate, draw_uniform)
 from pit_downstream.utils.errors import InputError
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
@@ -56,8 +56,8 @@ def draw_scene(seed: int, split: str, index: int, *, size: int = 128, contrast: 
     if size < 96:
         raise InputError(f'a scene is at least 96 pixels wide, got {size}; raise size')
     check_contrast(contrast)
-    rng = _stream(seed, split, index, first=0)
-    canvas, ground = _ground(size, rng, two_textures=rng.random() < 0.4)
+    rng = _make_generator(seed, split, index, first=0)
+    canvas, ground = _draw_background(size, rng, two_textures=rng.random() < 0.4)
     owner = np.full((size, size), -1, np.int64)
     labels: list[int] = []
     areas: list[int] = []
@@ -69,18 +69,18 @@ def draw_scene(seed: int, split: str, index: int, *, size: int = 128, contrast: 
             break
         label, part = int(rng.integers(len(CLASSES))), rng.random()
         radius = (SIZES[0] + (SIZES[1] - SIZES[0]) * part * math.sqrt(math.sqrt(part))) / 2
-        cutout = _cutout(label, radius, ground, rng)
-        place = _find_place(cutout, owner, areas, places if crowded else [], rng)
+        cutout = _draw_cutout(label, radius, ground, rng)
+        place = _find_position(cutout, owner, areas, places if crowded else [], rng)
         if place is None:
             continue
         _put(canvas, cutout, place)
-        picture, window = _overlap(len(cutout.mask), place, size)
+        picture, window = _compute_overlap(len(cutout.mask), place, size)
         owner[picture][cutout.mask[window]] = len(labels)
         labels.append(label)
         areas.append(int(cutout.mask.sum()))
         places.append((*place, radius))
     masks = owner[None] == np.arange(len(labels))[:, None, None]
-    return Scene(_finish(canvas, contrast, rng), masks, np.array(labels, np.int64))
+    return Scene(_convert_canvas(canvas, contrast, rng), masks, np.array(labels, np.int64))
 
 
 def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: float = 1.0) -> tuple[Array, int]:
@@ -92,15 +92,15 @@ def draw_object(seed: int, split: str, index: int, *, size: int = 64, contrast: 
     if size < 32:
         raise InputError(f'an object image is at least 32 pixels wide, got {size}; raise size')
     check_contrast(contrast)
-    rng = _stream(seed, split, index, first=2)
-    canvas, ground = _ground(size, rng, two_textures=True)
+    rng = _make_generator(seed, split, index, first=2)
+    canvas, ground = _draw_background(size, rng, two_textures=True)
     label = index % len(CLASSES)
-    radius = uniform(rng, 0.17, 0.42) * size
-    cutout = _cutout(label, radius, ground, rng)
+    radius = draw_uniform(rng, 0.17, 0.42) * size
+    cutout = _draw_cutout(label, radius, ground, rng)
     slack = 0.55 * size - radius
-    row, column = (int(size / 2 + uniform(rng, -slack, slack)) for _ in 'yx')
+    row, column = (int(size / 2 + draw_uniform(rng, -slack, slack)) for _ in 'yx')
     _put(canvas, cutout, (row, column))
-    return _finish(canvas, contrast, rng), label
+    return _convert_canvas(canvas, contrast, rng), label
 
 
 def check_contrast(contrast: float) -> None:
@@ -108,7 +108,7 @@ def check_contrast(contrast: float) -> None:
         raise InputError(f'contrast is in (0, 1], got {contrast}; 1 is the images as they are drawn')
 
 
-def _stream(seed: int, split: str, index: int, *, first: int) -> np.random.Generator:
+def _make_generator(seed: int, split: str, index: int, *, first: int) -> np.random.Generator:
     """Return a separate generator per image. first: separates the streams of scenes and object images."""
     if split not in STREAMS:
         raise InputError(f'split is one of {", ".join(STREAMS)}, got {split!r}')
@@ -117,53 +117,53 @@ def _stream(seed: int, split: str, index: int, *, first: int) -> np.random.Gener
     return np.random.default_rng([seed, first + STREAMS[split], index])
 
 
-def _ground(size: int, rng: np.random.Generator, *, two_textures: bool) -> tuple[Array, list[Color]]:
+def _draw_background(size: int, rng: np.random.Generator, *, two_textures: bool) -> tuple[Array, list[Color]]:
     """Draw the background. Returns the canvas, float32 (size, size, 3), and its colors."""
-    x, y = grid(size, size)
-    base = away_from([(1.0, 1.0, 1.0)], rng, 0.4)
-    colors = [base, near(base, rng, 0.05, 0.2)]
-    canvas = blend(_texture(x, y, uniform(rng, 4, 10), rng), *colors)
+    x, y = make_grid(size, size)
+    base = draw_distant_color([(1.0, 1.0, 1.0)], rng, 0.4)
+    colors = [base, draw_near_color(base, rng, 0.05, 0.2)]
+    canvas = mix_colors(_draw_texture(x, y, draw_uniform(rng, 4, 10), rng), *colors)
     if two_textures:
-        patch = near(base, rng, 0.1, 0.25)
-        colors += [patch, near(patch, rng, 0.05, 0.15)]
-        other = blend(_texture(x, y, uniform(rng, 4, 10), rng), *colors[2:])
-        where = np.clip((noise(x, y, uniform(rng, 0.2, 0.4) * size, rng) - 0.5) * 20, 0, 1)[..., None]
+        patch = draw_near_color(base, rng, 0.1, 0.25)
+        colors += [patch, draw_near_color(patch, rng, 0.05, 0.15)]
+        other = mix_colors(_draw_texture(x, y, draw_uniform(rng, 4, 10), rng), *colors[2:])
+        where = np.clip((draw_noise(x, y, draw_uniform(rng, 0.2, 0.4) * size, rng) - 0.5) * 20, 0, 1)[..., None]
         canvas = canvas + (other - canvas) * where
     return canvas, colors
 
 
-def _texture(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
+def _draw_texture(x: Array, y: Array, period: float, rng: np.random.Generator) -> Array:
     names = tuple(TEXTURES)
     return TEXTURES[names[int(rng.integers(len(names)))]](x, y, period, rng)
 
 
-def _cutout(label: int, radius: float, ground: list[Color], rng: np.random.Generator) -> Cutout:
+def _draw_cutout(label: int, radius: float, ground: list[Color], rng: np.random.Generator) -> Cutout:
     """Draw an object with random rotation, stretch and texture, in colors that contrast with the background."""
     reach = int(REACH * 1.15 * radius) + 4
-    x, y = grid(2 * reach + 1, 2 * reach + 1)
-    u, v = turned(x - uniform(rng, -0.5, 0.5), y - uniform(rng, -0.5, 0.5), tilt(rng, TILT))
-    stretch = uniform(rng, 0.92, 1.08)
+    x, y = make_grid(2 * reach + 1, 2 * reach + 1)
+    u, v = rotate(x - draw_uniform(rng, -0.5, 0.5), y - draw_uniform(rng, -0.5, 0.5), draw_tilt(rng, TILT))
+    stretch = draw_uniform(rng, 0.92, 1.08)
     depth = OUTLINES[CLASSES[label]](u * stretch, v / stretch, radius)
-    contrast = uniform(rng, 0.55, 0.85) if rng.random() < 0.92 else 0.35
-    first = away_from(ground, rng, contrast)
-    second = near(first, rng, 0.1, 0.3)
-    if min(distance(second, other) for other in ground) < 0.75 * contrast:
-        second = near(first, rng, 0.05, 0.2)
-    colors = blend(_texture(x, y, uniform(rng, 4, 6 + 0.2 * radius), rng), first, second)
-    rim, tone = _rim(ground, rng)
+    contrast = draw_uniform(rng, 0.55, 0.85) if rng.random() < 0.92 else 0.35
+    first = draw_distant_color(ground, rng, contrast)
+    second = draw_near_color(first, rng, 0.1, 0.3)
+    if min(compute_distance(second, other) for other in ground) < 0.75 * contrast:
+        second = draw_near_color(first, rng, 0.05, 0.2)
+    colors = mix_colors(_draw_texture(x, y, draw_uniform(rng, 4, 6 + 0.2 * radius), rng), first, second)
+    rim, tone = _draw_rim(ground, rng)
     colors = colors + (tone - colors) * (rim * np.clip(depth + 3.0, 0, 1))[..., None]
-    shade = uniform(rng, 0.0, 0.5) * np.clip(0.6 - depth / 5, 0, 1)
+    shade = draw_uniform(rng, 0.0, 0.5) * np.clip(0.6 - depth / 5, 0, 1)
     return Cutout(colors, np.clip(0.5 - depth, 0, 1), depth < 0, shade, radius)
 
 
-def _rim(ground: list[Color], rng: np.random.Generator) -> tuple[float, float]:
+def _draw_rim(ground: list[Color], rng: np.random.Generator) -> tuple[float, float]:
     """Return strength and gray level of the inner outline: black on light backgrounds, white on dark ones."""
     red, green, blue = ground[0]
-    strength = uniform(rng, 0.6, 1.0)
+    strength = draw_uniform(rng, 0.6, 1.0)
     return strength, 0.0 if red + green + blue > 1.35 else 1.0
 
 
-def _overlap(window: int, place: tuple[int, int], size: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def _compute_overlap(window: int, place: tuple[int, int], size: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Return the overlap of the image and a window centered at `place` (row, column), as slices of both."""
     starts = [middle - window // 2 for middle in place]
     inside = [(max(start, 0), min(start + window, size)) for start in starts]
@@ -172,14 +172,14 @@ def _overlap(window: int, place: tuple[int, int], size: int) -> tuple[tuple[slic
     return picture, part
 
 
-def _find_place(cutout: Cutout, owner: Array, areas: list[int], neighbours: list[tuple[int, int, float]],
+def _find_position(cutout: Cutout, owner: Array, areas: list[int], neighbours: list[tuple[int, int, float]],
                 rng: np.random.Generator) -> tuple[int, int] | None:
     """Return a (row, column) at which this and all earlier objects are sufficiently visible, or None."""
     size, area = len(owner), int(cutout.mask.sum())
     before = np.bincount(owner.ravel() + 1, minlength=len(areas) + 1)[1:]
     for _ in range(TRIES):
-        place = _propose(cutout.radius, size, neighbours, rng)
-        picture, window = _overlap(len(cutout.mask), place, size)
+        place = _propose_position(cutout.radius, size, neighbours, rng)
+        picture, window = _compute_overlap(len(cutout.mask), place, size)
         covered = owner[picture][cutout.mask[window]]
         after = before - np.bincount(covered + 1, minlength=len(areas) + 1)[1:]
         if covered.size >= max(0.7 * area, MIN_PIXELS) and all(
@@ -188,13 +188,13 @@ def _find_place(cutout: Cutout, owner: Array, areas: list[int], neighbours: list
     return None
 
 
-def _propose(radius: float, size: int, neighbours: list[tuple[int, int, float]],
+def _propose_position(radius: float, size: int, neighbours: list[tuple[int, int, float]],
              rng: np.random.Generator) -> tuple[int, int]:
     """Propose a random position in the image or, with neighbors, half of the time at the edge of one of them."""
     if neighbours and rng.random() < 0.5:
         row, column, other = neighbours[int(rng.integers(len(neighbours)))]
-        down, right = direction(rng)
-        reach = (radius + other) * uniform(rng, 0.6, 1.0)
+        down, right = draw_direction(rng)
+        reach = (radius + other) * draw_uniform(rng, 0.6, 1.0)
         place = int(row + reach * down), int(column + reach * right)
     else:
         place = int(rng.integers(size)), int(rng.integers(size))
@@ -205,18 +205,18 @@ def _put(canvas: Array, cutout: Cutout, place: tuple[int, int]) -> None:
     """Draw the shadow, then the object, on the canvas."""
     size, window = len(canvas), len(cutout.mask)
     for shift in (SHADOW, (0, 0)):
-        picture, part = _overlap(window, (place[0] + shift[1], place[1] + shift[0]), size)
+        picture, part = _compute_overlap(window, (place[0] + shift[1], place[1] + shift[0]), size)
         if shift == SHADOW:
             canvas[picture] *= 1 - cutout.shade[part][..., None]
         else:
             canvas[picture] += (cutout.colors[part] - canvas[picture]) * cutout.cover[part][..., None]
 
 
-def _finish(canvas: Array, contrast: float, rng: np.random.Generator) -> Array:
+def _convert_canvas(canvas: Array, contrast: float, rng: np.random.Generator) -> Array:
     """Apply a linear light gradient and the contrast, and convert to uint8."""
-    x, y = grid(*canvas.shape[:2])
-    u, _ = turned(x, y, direction(rng))
-    light = 1 - uniform(rng, 0.0, 0.25) * (0.5 + u / (1.5 * len(canvas)))
+    x, y = make_grid(*canvas.shape[:2])
+    u, _ = rotate(x, y, draw_direction(rng))
+    light = 1 - draw_uniform(rng, 0.0, 0.25) * (0.5 + u / (1.5 * len(canvas)))
     picture = np.clip(canvas * light[..., None], 0, 1)
     if contrast != 1:
         picture = 0.5 + contrast * (picture - 0.5)

@@ -59,9 +59,9 @@ def write_shapes(root: str | Path, *, train: int = 800, val: int = 150, size: in
             _write_classification(drawn, split, parameters)
         (drawn / STAMP).write_text(json.dumps(parameters, indent=1) + '\n')
         if old is None:
-            _appear(drawn, root, parameters)
+            _move_new_set(drawn, root, parameters)
         else:
-            _replace(drawn, root, old, parameters)
+            _replace_old_set(drawn, root, old, parameters)
     return root
 
 
@@ -86,23 +86,23 @@ def _read_stamp(root: Path) -> Parameters | None:
     return {'contrast': 1.0} | stamp  # sets drawn before the option existed have none
 
 
-def _files(parameters: Parameters) -> Iterator[str]:
+def _list_files(parameters: Parameters) -> Iterator[str]:
     """Yield all files of a set except its stamp, relative to the root."""
     for split in ('train', 'val'):
         yield f'annotations/instances_{split}.json'
-        yield from (_scene_file(split, index) for index in range(parameters[split]))
-        yield from (_object_file(split, index) for index in range(parameters[f'classification_{split}']))
+        yield from (_get_scene_path(split, index) for index in range(parameters[split]))
+        yield from (_get_object_path(split, index) for index in range(parameters[f'classification_{split}']))
 
 
-def _scene_file(split: str, index: int) -> str:
+def _get_scene_path(split: str, index: int) -> str:
     return f'{split}/{index:06d}.png'
 
 
-def _object_file(split: str, index: int) -> str:
+def _get_object_path(split: str, index: int) -> str:
     return f'classification/{split}/{CLASSES[index % len(CLASSES)]}/{index:06d}.png'
 
 
-def _appear(drawn: Path, root: Path, parameters: Parameters) -> None:
+def _move_new_set(drawn: Path, root: Path, parameters: Parameters) -> None:
     try:
         drawn.replace(root)
     except OSError:  # another process, such as a rank of the same run, may have created the same set first
@@ -110,7 +110,7 @@ def _appear(drawn: Path, root: Path, parameters: Parameters) -> None:
             raise
 
 
-def _replace(drawn: Path, root: Path, old: Parameters, new: Parameters) -> None:
+def _replace_old_set(drawn: Path, root: Path, old: Parameters, new: Parameters) -> None:
     """Remove the old set's files and move the new ones in.
 
     Until the last step the stamp has version 0 and the larger number of images of both sets. If the run is killed in
@@ -118,9 +118,9 @@ def _replace(drawn: Path, root: Path, old: Parameters, new: Parameters) -> None:
     """
     either = new | {name: max(old[name], new[name]) for name in LEAST} | {'version': 0}
     (root / STAMP).write_text(json.dumps(either, indent=1) + '\n')
-    for name in _files(either):
+    for name in _list_files(either):
         (root / name).unlink(missing_ok=True)
-    for name in [*_files(new), STAMP]:
+    for name in [*_list_files(new), STAMP]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (drawn / name).replace(root / name)
 
@@ -130,10 +130,10 @@ def _write_detection(root: Path, split: str, parameters: Parameters) -> None:
     annotations: list[dict] = []
     for index in range(parameters[split]):
         scene = draw_scene(parameters['seed'], split, index, size=parameters['size'], contrast=parameters['contrast'])
-        _save(scene.image, root / _scene_file(split, index))
+        _save_image(scene.image, root / _get_scene_path(split, index))
         height, width = scene.image.shape[:2]
         images.append({'id': index, 'file_name': f'{index:06d}.png', 'height': height, 'width': width})
-        for entry in _annotations(scene):
+        for entry in _make_annotations(scene):
             annotations.append({'id': len(annotations) + 1, 'image_id': index, **entry})
     # omit the default contrast: records are kept under a digest of this file, which predates the option
     drawn = {name: value for name, value in parameters.items() if (name, value) != ('contrast', 1)}
@@ -145,7 +145,7 @@ def _write_detection(root: Path, split: str, parameters: Parameters) -> None:
     (root / f'annotations/instances_{split}.json').write_text(json.dumps(content))
 
 
-def _annotations(scene: Scene) -> Iterator[dict]:
+def _make_annotations(scene: Scene) -> Iterator[dict]:
     """Yield the COCO entries of a scene: visible mask, its tight box and its area."""
     codes = rle.encode(np.asfortranarray(scene.masks.transpose(1, 2, 0).astype(np.uint8)))
     for mask, label, code in zip(scene.masks, scene.labels, codes):
@@ -158,10 +158,10 @@ def _annotations(scene: Scene) -> Iterator[dict]:
 def _write_classification(root: Path, split: str, parameters: Parameters) -> None:
     for index in range(parameters[f'classification_{split}']):
         image, _ = draw_object(parameters['seed'], split, index, size=OBJECT_SIZE, contrast=parameters['contrast'])
-        _save(image, root / _object_file(split, index))
+        _save_image(image, root / _get_object_path(split, index))
 
 
-def _save(image: np.ndarray, path: Path) -> None:
+def _save_image(image: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, compress_level=3)
 

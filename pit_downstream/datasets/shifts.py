@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pit_downstream.datasets.base import ImageFolderSamples, View
-from pit_downstream.datasets.folders import folders_in, images_by_class, images_in
-from pit_downstream.datasets.labelsets import Classes, subset_indices, wnid_indices
+from pit_downstream.datasets.base import ImageFolderSamples, Preprocess
+from pit_downstream.datasets.folders import list_folders, list_images, list_images_by_class
+from pit_downstream.datasets.labelsets import Classes, get_subset_indices, get_wnid_indices
 from pit_downstream.utils.digests import hash_text
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import LabelFunction
@@ -95,7 +95,7 @@ def select_shifts(names: Sequence[str], imagenet: str | Path) -> dict[str, str |
                              f'--shifts {name}.')
         folder = folder or default
         if name == 'in9':
-            available = [variation for variation in IN9_VARIATIONS if variation in folders_in(Path(folder))]
+            available = [variation for variation in IN9_VARIATIONS if variation in list_folders(Path(folder))]
             require_layout(Path(folder), bool(available),
                            f'the Backgrounds Challenge with folders {", ".join(IN9_VARIATIONS)}')
             selected |= {f'in9_{variation}': folder for variation in available}
@@ -122,7 +122,7 @@ def check_folders(folders: Mapping[str, str | None]) -> None:
                              'layout).')
 
 
-def load_shifts(folders: Mapping[str, str | None], *, view: View, clean: CleanReference | None = None,
+def load_shifts(folders: Mapping[str, str | None], *, view: Preprocess, clean: CleanReference | None = None,
                 limit: int | None = None) -> dict[str, Shift]:
     """Load the shifts of select_shifts(). limit: maximum number of images of each, evenly spaced.
 
@@ -147,11 +147,11 @@ def load_shifts(folders: Mapping[str, str | None], *, view: View, clean: CleanRe
                 _log.warning('%s has %d of its %d images in %s', title, len(shift.samples), published,
                              shift.samples.root)
         if limit is not None and limit < len(shift.samples):
-            shifts[name] = replace(shift, samples=shift.samples.limited(limit))
+            shifts[name] = replace(shift, samples=shift.samples.take(limit))
     return shifts
 
 
-def load_custom_shift(name: str, root: str | Path, clean: CleanReference, *, view: View) -> Shift:
+def load_custom_shift(name: str, root: str | Path, clean: CleanReference, *, view: Preprocess) -> Shift:
     """Load a custom shift: root/<class>/*, with all or some of the class folders of the clean images.
 
     The name of its records identifies the reference for comparison: 'clean' is the digest of the clean images' files.
@@ -164,9 +164,9 @@ def load_custom_shift(name: str, root: str | Path, clean: CleanReference, *, vie
     if root.resolve() == clean.root.resolve():
         raise InputError(f'{name} must be other images than the clean ones, got {root} for both. Change --shifts or '
                          '--data.')
-    filled, clean_filled = ([folder for folder in folders_in(parent) if images_in(parent / folder)]
+    filled, clean_filled = ([folder for folder in list_folders(parent) if list_images(parent / folder)]
                             for parent in (root, clean.root))
-    indices = clean.classes.indices(folders_in(clean.root), clean_filled)
+    indices = clean.classes.indices(list_folders(clean.root), clean_filled)
     unknown = [folder for folder in filled if folder not in clean_filled]
     if unknown:
         raise InputError(f'Folders in {root} must be named by classes that have images in {clean.root}, got '
@@ -182,14 +182,14 @@ def load_custom_shift(name: str, root: str | Path, clean: CleanReference, *, vie
     return Shift(load_labeled_folders(root, folders, name, view, **arguments), clean_labels=clean_labels)
 
 
-def load_labeled_folders(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: View, /,
+def load_labeled_folders(root: Path, folders: Mapping[str, Iterable[int]], name: str, view: Preprocess, /,
                          **arguments: Value) -> ImageFolderSamples:
     """Load the images of the folders below `root`, each with the class indices of its folder as correct labels.
 
     name, arguments: of the Spec under which records are kept.
     """
     labeled = [(f'{folder}/{image}', tuple(folders[folder]))
-               for folder, images in images_by_class(root, folders).items() for image in images]
+               for folder, images in list_images_by_class(root, folders).items() for image in images]
     if not labeled:
         raise InputError(f'No images in the {len(folders)} class folders of {root}. Check the folder.')
     ids, targets = zip(*labeled, strict=True)
@@ -202,7 +202,7 @@ def filter_targets(classes: Iterable[int]) -> LabelFunction:
     return lambda sample: (sample.target,) if sample.target in classes else ()
 
 
-def drop_resize(view: View) -> View:
+def drop_resize(view: Preprocess) -> Preprocess:
     """Return the view for images published as 224 x 224 crops. They are resized only for models of another size."""
     return replace(view, resize=None if view.size in (None, 224) else view.size)
 
@@ -216,25 +216,25 @@ def require_layout(root: Path, fits: bool, expected: str) -> None:
 
 def require_imagenet(root: Path) -> None:
     """Raise InputError unless `root` has ImageNet's class folders. The gap of ImageNet-A to itself would be 0."""
-    require_layout(root, is_imagenet_1k(folders_in(root)),
+    require_layout(root, is_imagenet_1k(list_folders(root)),
                    "ImageNet's validation images in folders of the 1000 classes")
 
 
 def is_imagenet_1k(names: list[str]) -> bool:
     """Return whether folder names are of the 1000 classes, and not exactly the 200 of ImageNet-A or -R."""
-    subsets = (subset_indices(name).keys() for name in ('imagenet_a', 'imagenet_r'))
-    return bool(names) and set(names) <= wnid_indices().keys() and all(set(names) != subset for subset in subsets)
+    subsets = (get_subset_indices(name).keys() for name in ('imagenet_a', 'imagenet_r'))
+    return bool(names) and set(names) <= get_wnid_indices().keys() and all(set(names) != subset for subset in subsets)
 
 
 def is_imagenet_validation(root: Path) -> bool:
     """Return whether the first image of the first class (or of a flat folder) has an ImageNet validation name."""
-    images = images_in(root.joinpath(*folders_in(root)[:1]))
+    images = list_images(root.joinpath(*list_folders(root)[:1]))
     return bool(images) and VALIDATION_NAME.match(images[0]) is not None
 
 
 def describe_folder(root: Path) -> str:
     """Describe the dataset in a folder: 'ImageNet-R: 200 folders named by WordNet id'."""
-    names = folders_in(root)
+    names = list_folders(root)
     if {'images', 'mappings'} <= set(names):
         return 'ObjectNet: folders images and mappings'
     if set(IN9_VARIATIONS[1:3]) <= set(names):
@@ -242,16 +242,16 @@ def describe_folder(root: Path) -> str:
     if names and all(map(str.isdecimal, names)):
         return f'ImageNet-V2: {len(names)} folders with numbers as names'
     if not names:
-        return f'{len(images_in(root))} images without class folders'
-    if not set(names) <= wnid_indices().keys():
+        return f'{len(list_images(root))} images without class folders'
+    if not set(names) <= get_wnid_indices().keys():
         if len(names) == 1:
             return f'a folder around {names[0]}, which looks like {describe_folder(root / names[0])}'
         return f'{len(names)} folders ({", ".join(names[:3])}{" ..." * (len(names) > 3)})'
     folders = f'{len(names)} folder{"s" * (len(names) > 1)} named by WordNet id'
     for subset, title in (('imagenet_a', 'ImageNet-A'), ('imagenet_r', 'ImageNet-R')):
-        if set(names) == subset_indices(subset).keys():
+        if set(names) == get_subset_indices(subset).keys():
             return f'{title}: {folders}'
-    in_a, in_r = (set(names) <= subset_indices(subset).keys() for subset in ('imagenet_a', 'imagenet_r'))
+    in_a, in_r = (set(names) <= get_subset_indices(subset).keys() for subset in ('imagenet_a', 'imagenet_r'))
     if in_a != in_r:
         return f'a part of ImageNet-{"A" if in_a else "R"}: {folders}'
     if is_imagenet_validation(root):

@@ -21,8 +21,8 @@ from mmengine.registry import Registry
 from mmengine.structures import BaseDataElement
 from PIL import Image, ImageFile, ImageOps
 
-from pit_downstream.datasets.base import BROKEN, reason_of
-from pit_downstream.datasets.folders import printable, shown
+from pit_downstream.datasets.base import DECODE_ERRORS, describe_error
+from pit_downstream.datasets.folders import make_printable, format_names
 from pit_downstream.evaluation.distributed import all_gather
 from pit_downstream.utils.errors import InputError
 
@@ -66,7 +66,7 @@ class LoadImageOrSkip(LoadImageFromFile):
                 self._skipped += 1
                 if self._skipped == MOST_SKIPPED:
                     raise InputError(f'No readable image among {MOST_SKIPPED} that were drawn for training: '
-                                     f'{printable(results["img_path"])} ({fault}) is the last of {len(self._warned)} '
+                                     f'{make_printable(results["img_path"])} ({fault}) is the last of {len(self._warned)} '
                                      'broken files. Replace them, or check data_prefix and data_root.')
                 return None
             image = _decode_part(content, upright=self.color_type in UPRIGHT)
@@ -93,14 +93,14 @@ class LoadImageOrSkip(LoadImageFromFile):
             return None, fault
         try:
             image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
-        except (*BROKEN, cv2.error) as error:
-            return None, reason_of(error)
+        except (*DECODE_ERRORS, cv2.error) as error:
+            return None, describe_error(error)
         return image, (find_image_fault(content, whole=True) or 'it does not decode') if image is None else None
 
     def _warn(self, path: str, fault: str) -> None:
         if path not in self._warned:
             self._warned.add(path)
-            print_log(f'{printable(path)} is broken ({fault}): {_CONSEQUENCE[self.on_broken]}', logger='current',
+            print_log(f'{make_printable(path)} is broken ({fault}): {_CONSEQUENCE[self.on_broken]}', logger='current',
                       level=logging.WARNING)
 
 
@@ -119,8 +119,8 @@ def find_image_fault(content: bytes, *, whole: bool = False) -> str | None:
         image = Image.open(io.BytesIO(content))
         if whole or not intact_end:
             image.load()
-    except BROKEN as error:
-        return reason_of(error)
+    except DECODE_ERRORS as error:
+        return describe_error(error)
     return None
 
 
@@ -137,7 +137,7 @@ def require_size(info: Mapping, shape: tuple[int, ...]) -> None:
     if annotated == (height, width):
         fix = ('An EXIF orientation is applied when a file is loaded: annotate the upright image, remove the tag from '
                "the file, or set color_type='color_ignore_orientation' in LoadImageFromFile.")
-    raise ImageSizeError(f'Size of an image differs from its annotation: {printable(str(info.get("img_path")))} is '
+    raise ImageSizeError(f'Size of an image differs from its annotation: {make_printable(str(info.get("img_path")))} is '
                          f'{width} x {height} pixels, annotated are {annotated[0]} x {annotated[1]}. {fix}')
 
 
@@ -151,7 +151,7 @@ def _decode_part(content: bytes, *, upright: bool) -> np.ndarray | None:
         image = Image.open(io.BytesIO(content))
         image = ImageOps.exif_transpose(image) if upright else image
         return np.asarray(image.convert('RGB'))[..., ::-1].copy()
-    except BROKEN:
+    except DECODE_ERRORS:
         return None
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
@@ -171,7 +171,7 @@ class BrokenImageHook(Hook):
         faults = dict(all_gather(list(self._faults.items())))
         self._faults = {}
         if faults:
-            names = shown([f'{path} ({fault})' for path, fault in sorted(faults.items())], most=8)
+            names = format_names([f'{path} ({fault})' for path, fault in sorted(faults.items())], most=8)
             print_log(f'{len(faults)} broken images were evaluated, gray where they do not decode: {names}',
                       logger='current', level=logging.WARNING)
 

@@ -21,7 +21,7 @@ from pit_downstream.utils.digests import hash_files, hash_text
 from pit_downstream.results.records import Record, ResultStore, get_model_key, make_records
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import load_image
-from pit_downstream.datasets.imagenet import folder_text
+from pit_downstream.datasets.imagenet import make_folder_name
 from pit_downstream.datasets.shapes import ROOT, write_shapes
 from pit_downstream.metrics.attention import AttentionCollapse
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
@@ -147,7 +147,7 @@ def dataset_text(folder: Path, paths: Sequence[Path], *, limit: int | None = Non
     """Return the dataset name in records for the images of `list_images`, with a digest of names and content."""
     digests = zip(paths, hash_files(paths, unreadable='unreadable'), strict=True)
     files = hash_text(*(f'{path.relative_to(folder).as_posix()} {digest}' for path, digest in digests))
-    return folder_text(folder, files=files, **({'limit': limit} if limit else {}))
+    return make_folder_name(folder, files=files, **({'limit': limit} if limit else {}))
 
 
 def records(analysis: Analysis, *, model: str, dataset: str, seed: int = 0) -> list[Record]:

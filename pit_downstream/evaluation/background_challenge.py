@@ -16,7 +16,7 @@ from pit_downstream.utils.spec import Spec
 from pit_downstream.results.records import Record, ResultStore, Table
 from pit_downstream.datasets.backgrounds import IN9, Challenge
 from pit_downstream.datasets.base import Samples
-from pit_downstream.metrics.label_sets import answer_errors
+from pit_downstream.metrics.label_sets import compute_label_set_errors
 from pit_downstream.evaluation.keep import log_run
 from pit_downstream.evaluation.evaluator import START
 from pit_downstream.evaluation.distributed import broadcast, all_gather, rank, raise_on_all_ranks, world
@@ -92,7 +92,7 @@ def _wrong(predictor: Predictor, foregrounds: Tensor, masks: Tensor, backgrounds
     logits = predictor.predict(batch.images, batch).predictions
     if not logits.isfinite().all():
         raise InputError('the logits have NaN or infinity. Check the weights, or pass --precision float32.')
-    errors = answer_errors(logits, [answers] * len(pasted))
+    errors = compute_label_set_errors(logits, [answers] * len(pasted))
     return errors.view(len(foregrounds), -1).any(1).cpu()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Outputs, Sample
-from pit_downstream.datasets.base import View
+from pit_downstream.datasets.base import Preprocess
 
 if TYPE_CHECKING:
     from pit_downstream.attention.trace import Trace
@@ -28,7 +28,7 @@ class Preparation:
     for images in [0, 1].
     """
 
-    view: View
+    view: Preprocess
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -59,7 +59,7 @@ class Preparation:
                 for name, values in (('mean', self.mean), ('std', self.std))}
 
 
-IMAGENET = Preparation(View(224, 256, 'bilinear'))  # hendrycks/robustness: ImageNet-C/test.py, make_imagenet_c.py
+IMAGENET = Preparation(Preprocess(224, 256, 'bilinear'))  # hendrycks/robustness: ImageNet-C/test.py, make_imagenet_c.py
 
 
 class ClassifierPredictor:
@@ -92,7 +92,7 @@ class ClassifierPredictor:
                                      for values in (preparation.mean, preparation.std))
 
     @property
-    def view(self) -> View:
+    def view(self) -> Preprocess:
         return self.preparation.view
 
     def collate(self, samples: Sequence[Sample]) -> Batch:

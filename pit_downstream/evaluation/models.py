@@ -21,7 +21,7 @@ from pit_downstream.utils.checkpoints import WRAPPERS, hash_tensors, extract_par
 from pit_downstream.results.records import get_model_key
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec, Value
-from pit_downstream.datasets.base import View
+from pit_downstream.datasets.base import Preprocess
 from pit_downstream.evaluation.class_names import class_names
 from pit_downstream.evaluation.classifier import IMAGENET, ClassifierPredictor, Preparation
 
@@ -52,7 +52,7 @@ def build_classifier(text: str, *, weights: str | Path | None = None, seed: int 
 
     The predictor's name identifies it: the architecture with its arguments, a digest of the loaded tensors, and all
     options that change results: amp, search, and a mean and std other than ImageNet's. The label of the weights,
-    'w.pth' in "pit_s(weights='w.pth@0123456789abcdef')", is not part of the identity (core.records.model_key).
+    'w.pth' in "pit_s(weights='w.pth@0123456789abcdef')", is not part of the identity (results.records.get_model_key).
 
     Args:
         text: A Spec whose arguments are passed to the model: 'pit_s', 'resnet50.a1_in1k', 'pit_ti(num_classes=10)',
@@ -101,10 +101,10 @@ def as_predictor(named: LoadedModel, *, preprocess: str = 'model', img_size: int
                          'of them out.')
     preparation = named.preparation
     if preprocess == 'none':
-        preparation = replace(preparation, view=View(None, None))
+        preparation = replace(preparation, view=Preprocess(None, None))
     elif preprocess == 'imagenet':
         side = img_size or IMAGENET.view.size
-        preparation = replace(IMAGENET, view=View(side, math.floor(side * 256 / 224), 'bilinear'))
+        preparation = replace(IMAGENET, view=Preprocess(side, math.floor(side * 256 / 224), 'bilinear'))
     given = {key: _channels(values) for key, values in (('mean', mean), ('std', std)) if values is not None}
     preparation = replace(preparation, **given)
     words = {key: value for key, value in (('amp', amp), ('search', search)) if value}
@@ -213,7 +213,7 @@ def _torchvision(name: str, spec: Spec, weights: str, img_size: int | None) -> L
             state, label = read_weights(weights), Path(weights).name
             _loaded(spec, weights, lambda: model.load_state_dict(state))
     crop, shorter = preset.crop_size[0], preset.resize_size[0]
-    view = View(img_size or crop, shorter * (img_size or crop) // crop, preset.interpolation.value)
+    view = Preprocess(img_size or crop, shorter * (img_size or crop) // crop, preset.interpolation.value)
     return LoadedModel(model, Preparation(view, tuple(preset.mean), tuple(preset.std)), spec, label)
 
 
@@ -239,7 +239,7 @@ def _function(module: str, function: str, spec: Spec, weights: str | None, img_s
     if config:
         return LoadedModel(model, config_preparation(config, spec, img_size), spec, label)
     # without a known crop ratio, images are resized to the input size without a further crop
-    preparation = IMAGENET if img_size is None else replace(IMAGENET, view=View(img_size, img_size, 'bilinear'))
+    preparation = IMAGENET if img_size is None else replace(IMAGENET, view=Preprocess(img_size, img_size, 'bilinear'))
     return LoadedModel(model, preparation, spec, label)
 
 
@@ -291,7 +291,7 @@ def config_preparation(config: dict, spec: Spec, img_size: int | None) -> Prepar
     _, height, width = data['input_size']
     if height != width:
         raise InputError(f'expected a model of square images, got {spec.name} with {height} x {width}')
-    view = View(width, math.floor(width / data['crop_pct']), data['interpolation'], data['crop_mode'])
+    view = Preprocess(width, math.floor(width / data['crop_pct']), data['interpolation'], data['crop_mode'])
     return Preparation(view, tuple(data['mean']), tuple(data['std']))
 
 

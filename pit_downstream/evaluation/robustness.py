@@ -14,7 +14,7 @@ from pit_downstream.results.condition import Condition
 from pit_downstream.utils.protocols import Classifier, Sample
 from pit_downstream.results.records import ResultStore, Table
 from pit_downstream.datasets.base import Samples, UnreadableImage
-from pit_downstream.metrics.classification import top1_error
+from pit_downstream.metrics.classification import make_top1_error
 from pit_downstream.evaluation.image_export import Gallery
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.distributed import broadcast, rank
@@ -61,7 +61,7 @@ def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples,
     for id in samples.ids if gallery and attacked else ():
         gallery.path(attacked[0], id)  # reject an id outside the folder before any work
     still = [condition for condition in conditions if condition.attack is None]
-    table = keep_measuring(store, predictor, samples, [top1_error()], still, seed=seed, **options)
+    table = keep_measuring(store, predictor, samples, [make_top1_error()], still, seed=seed, **options)
     before = _before(predictor, samples) if attacked else ()
     if attacked:
         table = keep_attacking(store, predictor, samples, attacked, seed=seed, gallery=gallery, predictors=predictors,

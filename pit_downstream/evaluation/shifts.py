@@ -11,8 +11,8 @@ from pit_downstream.results.records import ResultStore, Table
 from pit_downstream.datasets.backgrounds import Challenge
 from pit_downstream.datasets.base import Samples
 from pit_downstream.datasets.shifts import Shift, is_custom
-from pit_downstream.metrics.label_sets import AnswerError, Answers
-from pit_downstream.metrics.classification import top1_error
+from pit_downstream.metrics.label_sets import LabelFunction, LabelSetError
+from pit_downstream.metrics.classification import make_top1_error
 from pit_downstream.evaluation.background_challenge import keep_challenge
 from pit_downstream.evaluation.keep import keep_measuring
 
@@ -38,7 +38,7 @@ def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str
                          'they lie with --data')
     measured = {}
     if clean is not None:
-        metrics = [top1_error(), *_build_clean_metrics(shifts.values(), clean)]
+        metrics = [make_top1_error(), *_build_clean_metrics(shifts.values(), clean)]
         table = _measure(store, predictor, clean, metrics, allow_missing, options)
         measured |= {'imagenet': table} if len(own) < len(shifts) else {}
         measured |= {'clean': table} if own else {}
@@ -47,7 +47,7 @@ def measure_shifts(store: ResultStore, predictor: Predictor, shifts: Mapping[str
             table = keep_challenge(store, predictor, shift, **options)
             measured[name] = Table(table.model, table.dataset, [table.record((CLEAN, 'top1_error'))])
         elif shift.samples is not None:
-            metric = AnswerError('top1_error', classes=shift.classes)
+            metric = LabelSetError('top1_error', classes=shift.classes)
             measured[name] = _measure(store, predictor, shift.samples, [metric], allow_missing, options)
     return measured
 
@@ -58,18 +58,18 @@ def _measure(store: ResultStore, predictor: Predictor, samples: Samples, metrics
     table = keep_measuring(store, predictor, samples, metrics, [CLEAN], allow_missing=allow_missing, **options)
     records = [table.record((CLEAN, metric.name)) for metric in metrics]
     for metric, record in zip(metrics, records, strict=True):
-        images = _count(samples, metric.answers) if isinstance(metric, AnswerError) else len(samples)
+        images = _count(samples, metric.answers) if isinstance(metric, LabelSetError) else len(samples)
         require_counts(Table(table.model, table.dataset, [record]), images, allow_missing=allow_missing)
     return Table(table.model, table.dataset, records)
 
 
-def _build_clean_metrics(shifts: Iterable[Shift], clean: Samples) -> list[AnswerError]:
+def _build_clean_metrics(shifts: Iterable[Shift], clean: Samples) -> list[LabelSetError]:
     """Return the shifts' metrics on the clean images, without duplicates and without metrics that apply to no image."""
-    metrics = {name: AnswerError(name, answers=answers, classes=shift.classes)
+    metrics = {name: LabelSetError(name, answers=answers, classes=shift.classes)
                for shift in shifts for name, answers in shift.clean_labels.items()}
     return [metric for metric in metrics.values() if _count(clean, metric.answers)]
 
 
-def _count(samples: Samples, answers: Answers) -> int:
+def _count(samples: Samples, answers: LabelFunction) -> int:
     """Count the samples with an answer, without reading images."""
     return sum(bool(answers(Sample(id, None, target))) for id, target in zip(samples.ids, samples.targets, strict=True))

@@ -43,7 +43,7 @@ class AttentionCollapse:
 
     def update(self, outputs: Any, batch: Any = None) -> None:
         """Add the images of one traced batch."""
-        measured = {**dict(block_measures(outputs.trace)), **dict(matrices(outputs.trace))}
+        measured = {**dict(measure_blocks(outputs.trace)), **dict(measure_similarities(outputs.trace))}
         if self.count and measured.keys() != self._sums.keys():
             raise InputError('expected a trace of the same blocks as before, got other ones; reset between two models')
         for name, values in measured.items():
@@ -56,12 +56,13 @@ class AttentionCollapse:
         numbers: dict[str, float] = {}
         for (metric, layers), total in self._sums.items():
             mean = (total / self.count).cpu()
-            numbers |= self._of_matrix(metric, layers, mean) if mean.ndim else {f'{metric}@{layers[0]}': mean.item()}
+            numbers |= self._summarize_matrix(metric, layers,
+                                              mean) if mean.ndim else {f'{metric}@{layers[0]}': mean.item()}
         return numbers
 
-    def _of_matrix(self, metric: str, layers: tuple[str, ...], matrix: Tensor) -> dict[str, float]:
+    def _summarize_matrix(self, metric: str, layers: tuple[str, ...], matrix: Tensor) -> dict[str, float]:
         """Return the pairwise values of one mean similarity matrix (L, L), and number and ratio of similar blocks."""
-        kind, stage, said = metric.removesuffix('_similarity'), stage_of(layers[0]), f'threshold={self.threshold}'
+        kind, stage, said = metric.removesuffix('_similarity'), get_stage(layers[0]), f'threshold={self.threshold}'
         pairs = {f'{metric}@{layers[i]}:{layers[j]}': matrix[i, j].item()
                  for i, j in combinations(range(len(layers)), 2)}
         blocks = collapse.count_similar_blocks(matrix, threshold=self.threshold)
@@ -69,7 +70,7 @@ class AttentionCollapse:
                 f'{kind}_similar_ratio({said})@{stage}': blocks / len(layers)}
 
 
-def block_measures(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
+def measure_blocks(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
     """Yield ((metric, (layer,)), values (B,)) for every measure of a single block."""
     for kind, maps in trace.maps.items():
         for layer, one in maps.items():
@@ -85,14 +86,14 @@ def block_measures(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
         yield ('token_rank', (layer,)), collapse.compute_effective_rank(patches)
 
 
-def matrices(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
+def measure_similarities(trace: Trace) -> Iterator[tuple[Measured, Tensor]]:
     """Yield ((metric, layers), (B, L, L)): cross-layer similarity per stage, or of all blocks without stages."""
     for kind, maps in trace.maps.items():
-        for _, group in groupby(maps, key=stage_of):
+        for _, group in groupby(maps, key=get_stage):
             layers = tuple(group)
             yield (f'{kind}_similarity', layers), collapse.compute_similarity_matrix([maps[layer] for layer in layers])
 
 
-def stage_of(layer: str) -> str:
+def get_stage(layer: str) -> str:
     """Return 'stage2' for 'stage2.block4', '' for 'block4'."""
     return layer.rpartition('.')[0]

@@ -18,7 +18,7 @@ BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 _UNIT = 2 ** 24  # 6e-8 is finer than float32 logits, and the sum of 50,000 values of 1e7 is below 2^63
 
 
-def top_k_errors(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+def compute_top_k_errors(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     """Return whether each label is missing from the k largest logits, bool (B,).
 
     logits: (B, K). Ties are resolved in favor of the lower class index. labels: int (B,) in 0..K - 1.
@@ -29,23 +29,23 @@ def top_k_errors(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     return before.sum(1) >= k
 
 
-def negative_log_likelihoods(logits: Tensor, labels: Tensor) -> Tensor:
+def compute_nll(logits: Tensor, labels: Tensor) -> Tensor:
     """Return -log of the label's softmax probability in nats, float64 (B,)."""
     return torch.nn.functional.cross_entropy(logits.double(), labels, reduction='none')
 
 
-def calibration_counts(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
+def count_calibration_bins(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
     """Return images, correct images and the sum of confidences (in units of 2^-24) per bin, int64 (3, bins).
 
     Bin i has the confidences in (i / bins, (i + 1) / bins], as in Guo et al. 2017.
     """
     confidence, predicted = logits.double().softmax(1).max(1)
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    values = torch.stack([torch.ones_like(place), (predicted == labels).long(), _fixed(confidence)])
+    values = torch.stack([torch.ones_like(place), (predicted == labels).long(), _convert_to_fixed_point(confidence)])
     return values.new_zeros(3, bins).index_add_(1, place, values)
 
 
-def expected_calibration_error(counts: Tensor) -> float:
+def compute_ece(counts: Tensor) -> float:
     """Return the sum over bins of (image fraction) * |accuracy - mean confidence|. counts: of calibration_counts."""
     images, right, confidence = counts.double()
     return ((right - confidence / _UNIT).abs().sum() / images.sum()).item()
@@ -69,7 +69,7 @@ class ClassificationMetric:
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Add a batch. outputs.predictions: logits (B, K). The target of each sample is its class index."""
         logits = outputs.predictions.float()
-        self.add(self.sums(logits, _labels(batch, logits)), logits)
+        self.add(self.compute_sums(logits, _get_labels(batch, logits)), logits)
 
     def add(self, sums: Tensor, logits: Tensor) -> None:
         """Add the sums of a batch and count its images."""
@@ -79,7 +79,7 @@ class ClassificationMetric:
 
     def compute(self) -> dict[str, float]:
         """Return the value by name. Raises InputError for no images, and for non-finite logits."""
-        *sums, bad, self.count = _over_ranks(self._total).tolist()
+        *sums, bad, self.count = _sum_over_ranks(self._total).tolist()
         if not self.count:
             raise InputError('expected at least one image, got none; check the data and --limit')
         if bad:
@@ -87,7 +87,7 @@ class ClassificationMetric:
                              'the weights, or measure with --precision float32')
         return {self.name: self.value(torch.tensor(sums).view(self.shape))}
 
-    def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def compute_sums(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the sums of a batch, int64 of `shape`."""
         raise NotImplementedError
 
@@ -102,8 +102,8 @@ class TopError(ClassificationMetric):
         self.k, self.name = k, f'top{k}_error'
         super().__init__()
 
-    def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return top_k_errors(logits, labels, self.k).sum()
+    def compute_sums(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return compute_top_k_errors(logits, labels, self.k).sum()
 
     def value(self, sums: Tensor) -> float:
         return sums.item() / self.count
@@ -115,8 +115,8 @@ class NegativeLogLikelihood(ClassificationMetric):
 
     name = 'nll'
 
-    def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return _fixed(negative_log_likelihoods(logits, labels)).sum()
+    def compute_sums(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return _convert_to_fixed_point(compute_nll(logits, labels)).sum()
 
     def value(self, sums: Tensor) -> float:
         return sums.item() / _UNIT / self.count
@@ -128,37 +128,37 @@ class CalibrationError(ClassificationMetric):
 
     name, shape = 'ece', (3, BINS)
 
-    def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return calibration_counts(logits, labels)
+    def compute_sums(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return count_calibration_bins(logits, labels)
 
     def value(self, sums: Tensor) -> float:
-        return expected_calibration_error(sums)
+        return compute_ece(sums)
 
 
 @METRICS.register('top1_error')
-def top1_error() -> TopError:
+def make_top1_error() -> TopError:
     return TopError(1)
 
 
 @METRICS.register('top5_error')
-def top5_error() -> TopError:
+def make_top5_error() -> TopError:
     return TopError(5)
 
 
 CLASSIFICATION = ('top1_error', 'top5_error', 'nll', 'ece')
 
 
-def classification_metrics() -> list[ClassificationMetric]:
+def make_classification_metrics() -> list[ClassificationMetric]:
     """Return a new instance of each metric."""
     return [METRICS[name]() for name in CLASSIFICATION]
 
 
-def _fixed(values: Tensor) -> Tensor:
+def _convert_to_fixed_point(values: Tensor) -> Tensor:
     """Convert float64 values in [0, 1e7] to integer multiples of 2^-24. Non-finite values are 0, counted separately."""
     return (values.nan_to_num(0, 0, 0).clamp(max=1e7) * _UNIT).round().long()
 
 
-def _labels(batch: Batch, logits: Tensor) -> Tensor:
+def _get_labels(batch: Batch, logits: Tensor) -> Tensor:
     """Return the class indices (B,) on the device of the logits."""
     targets = [sample.target for sample in batch.samples]
     if targets and not 0 <= min(targets) <= max(targets) < logits.shape[1]:
@@ -167,7 +167,7 @@ def _labels(batch: Batch, logits: Tensor) -> Tensor:
     return torch.tensor(targets, device=logits.device)
 
 
-def _over_ranks(total: Tensor) -> Tensor:
+def _sum_over_ranks(total: Tensor) -> Tensor:
     if not (dist.is_available() and dist.is_initialized()):
         return total
     total = total.to('cuda' if dist.get_backend() == 'nccl' else 'cpu', copy=True)

@@ -10,10 +10,10 @@ from pit_downstream.utils.protocols import Batch, Outputs, Sample
 from pit_downstream.utils.registry import METRICS
 from pit_downstream.metrics.classification import ClassificationMetric
 
-Answers = Callable[[Sample], tuple[int, ...]]  # the correct class indices of an image; () excludes it
+LabelFunction = Callable[[Sample], tuple[int, ...]]  # the correct class indices of an image; () excludes it
 
 
-def predicted_classes(logits: Tensor, classes: Tensor | None = None) -> Tensor:
+def predict_classes(logits: Tensor, classes: Tensor | None = None) -> Tensor:
     """Return the class of the largest logit, int64 (B,). Ties are resolved in favor of the lower index.
 
     logits: (B, K). classes: candidate class indices in ascending order, None for all classes.
@@ -25,7 +25,8 @@ def predicted_classes(logits: Tensor, classes: Tensor | None = None) -> Tensor:
     return first if classes is None else classes[first]
 
 
-def answer_errors(logits: Tensor, answers: Sequence[tuple[int, ...]], classes: Tensor | None = None) -> Tensor:
+def compute_label_set_errors(logits: Tensor, answers: Sequence[tuple[int, ...]],
+                             classes: Tensor | None = None) -> Tensor:
     """Return whether each predicted class is not a correct label of the image, bool (B,).
 
     logits: (B, K). answers: B tuples of class indices in 0..K - 1. classes: see predicted_classes.
@@ -33,16 +34,16 @@ def answer_errors(logits: Tensor, answers: Sequence[tuple[int, ...]], classes: T
     right = torch.zeros(logits.shape, dtype=torch.bool)
     for row, indices in enumerate(answers):
         right[row, list(indices)] = True
-    return ~right.to(logits.device).gather(1, predicted_classes(logits, classes)[:, None])[:, 0]
+    return ~right.to(logits.device).gather(1, predict_classes(logits, classes)[:, None])[:, 0]
 
 
-def target_answers(sample: Sample) -> tuple[int, ...]:
+def get_target_labels(sample: Sample) -> tuple[int, ...]:
     """Return the target of a sample as a tuple of correct class indices."""
     return sample.target if isinstance(sample.target, tuple) else (sample.target,)
 
 
 @METRICS.register('answer_error')
-class AnswerError(ClassificationMetric):
+class LabelSetError(ClassificationMetric):
     """Fraction of images for which the predicted class among `classes` is not a correct label.
 
     Images without a label are excluded. `count` is the number of remaining images. The same definition covers class
@@ -50,7 +51,7 @@ class AnswerError(ClassificationMetric):
     name: of the value. answers: see Answers.
     """
 
-    def __init__(self, name: str = 'answer_error', *, answers: Answers = target_answers,
+    def __init__(self, name: str = 'answer_error', *, answers: LabelFunction = get_target_labels,
                  classes: Sequence[int] | None = None):
         self.name, self.answers = name, answers
         self._classes = None if classes is None else torch.tensor(sorted(classes))
@@ -65,7 +66,7 @@ class AnswerError(ClassificationMetric):
         logits, answers = outputs.predictions[rows].float(), [answers[row] for row in rows]
         self._require_classes(logits, answers)
         classes = None if self._classes is None else self._classes.to(logits.device)
-        self.add(answer_errors(logits, answers, classes).sum(), logits)
+        self.add(compute_label_set_errors(logits, answers, classes).sum(), logits)
 
     def value(self, sums: Tensor) -> float:
         return sums.item() / self.count

@@ -13,10 +13,10 @@ from timm.data import auto_augment, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import Dataset
 
-from pit_downstream.datasets.base import UnreadableImage, View, load_image
-from pit_downstream.datasets.folders import folders_in
-from pit_downstream.datasets.imagenet import class_folders
-from pit_downstream.datasets.labelsets import Classes, training_classes
+from pit_downstream.datasets.base import Preprocess, UnreadableImage, load_image
+from pit_downstream.datasets.folders import list_folders
+from pit_downstream.datasets.imagenet import load_class_folders
+from pit_downstream.datasets.labelsets import Classes, sort_training_classes
 from pit_downstream.training.metric import UNREADABLE
 from pit_downstream.utils.errors import InputError
 
@@ -29,8 +29,8 @@ class FolderImages(Dataset):
     """
 
     def __init__(self, root: str, view: dict, classes: Sequence[str] | None = None):
-        names = tuple(classes or training_classes(folders_in(root)))
-        self.samples = class_folders(root, view=View(**view), classes=Classes(len(names), names))
+        names = tuple(classes or sort_training_classes(list_folders(root)))
+        self.samples = load_class_folders(root, view=Preprocess(**view), classes=Classes(len(names), names))
         self.metainfo = {'classes': names}
         self._reported: set[str] = set()
 

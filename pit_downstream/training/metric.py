@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.registry import METRICS
 from torch import Tensor
 
-from pit_downstream.metrics.classification import top_k_errors
+from pit_downstream.metrics.classification import compute_top_k_errors
 
 
 UNREADABLE = -1  # label of an image that could not be read
@@ -35,7 +35,7 @@ class TopAccuracy(BaseMetric):
         logits, labels = map(torch.stack, zip(*data_samples, strict=True))
         logits, finite = logits.float(), logits.isfinite().all(1)
         readable = labels != UNREADABLE
-        right = [finite & ~top_k_errors(logits, labels.where(readable, 0), k) for k in self.topk]
+        right = [finite & ~compute_top_k_errors(logits, labels.where(readable, 0), k) for k in self.topk]
         self.results += [row if known else None
                          for row, known in zip(torch.stack(right, dim=1).tolist(), readable.tolist(), strict=True)]
 

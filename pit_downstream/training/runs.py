@@ -14,8 +14,8 @@ from pit_downstream.utils.config_paths import config_folder
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import require_writable_folder
 from pit_downstream.utils.spec import Spec
-from pit_downstream.datasets.folders import folders_in, images_by_class, shown
-from pit_downstream.datasets.labelsets import training_classes, wnid_indices
+from pit_downstream.datasets.folders import list_folders, list_images_by_class, format_names
+from pit_downstream.datasets.labelsets import sort_training_classes, get_wnid_indices
 from pit_downstream.datasets.shapes import ROOT, write_shapes
 from pit_downstream.evaluation.classifier import Preparation
 from pit_downstream.evaluation.models import build_classifier
@@ -101,16 +101,17 @@ def set_classes(cfg: Config) -> None:
     """
     train, val = (cfg[f'{part}_dataloader'].dataset.root for part in ('train', 'val'))
     folders, asked = (_list_class_folders(root) for root in (train, val))
-    empty = [name for name, pictures in images_by_class(Path(train), folders).items() if not pictures]
+    empty = [name for name, pictures in list_images_by_class(Path(train), folders).items() if not pictures]
     if empty:
-        raise InputError(f'{len(empty)} of {len(folders)} class folders in {train} have no images: {shown(empty)}. Add '
+        raise InputError(f'{len(empty)} of {len(folders)} class folders in {train} have no images: {format_names(empty)}. Add '
                          'images, or remove the folders.')
-    network, names = cfg.model.network, training_classes(folders)
-    if network.get('num_classes') == len(wnid_indices()) and set(names) <= wnid_indices().keys():
-        names = tuple(wnid_indices())
-    unknown = [name for name, pictures in images_by_class(Path(val), asked).items() if pictures and name not in names]
+    network, names = cfg.model.network, sort_training_classes(folders)
+    if network.get('num_classes') == len(get_wnid_indices()) and set(names) <= get_wnid_indices().keys():
+        names = tuple(get_wnid_indices())
+    unknown = [name for name,
+               pictures in list_images_by_class(Path(val), asked).items() if pictures and name not in names]
     if unknown:
-        raise InputError(f'expected the classes of {train} in {val}, got {shown(unknown)}; both need the same folders')
+        raise InputError(f'expected the classes of {train} in {val}, got {format_names(unknown)}; both need the same folders')
     if network.setdefault('num_classes', len(names)) != len(names):
         raise InputError(f'expected a network of {len(names)} classes for {train}, got model.network.num_classes='
                          f'{network.num_classes}; leave it out')
@@ -157,8 +158,8 @@ def format_summary(runner: Runner) -> str:
 
 
 def _list_class_folders(root: str) -> list[str]:
-    if not Path(root).is_dir() or not folders_in(root):
+    if not Path(root).is_dir() or not list_folders(root):
         raise InputError(
             f'expected a folder of images for each class in {root}, found none; put them there as data/README.md '
             'describes, name another folder with --data DIR, or run with --bundled, which needs no dataset')
-    return folders_in(root)
+    return list_folders(root)

@@ -7,7 +7,7 @@ from torch import nn
 from pit_downstream.attacks.base import build_attack
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.spec import Spec
-from pit_downstream.datasets.base import View
+from pit_downstream.datasets.base import Preprocess
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.utils.rng import BatchRng
 
@@ -22,7 +22,7 @@ class Corner(nn.Module):
 
 @pytest.fixture
 def predictor():
-    return ClassifierPredictor(Corner(), Preparation(View(None, None), (0, 0, 0), (1, 1, 1)), name='corner')
+    return ClassifierPredictor(Corner(), Preparation(Preprocess(None, None), (0, 0, 0), (1, 1, 1)), name='corner')
 
 
 def occluded(predictor, **arguments):

@@ -7,7 +7,7 @@ from pit_downstream.attacks.base import build_attack
 from pit_downstream.attacks.gradient import MIM
 from pit_downstream.attacks.transfer import Transfer
 from pit_downstream.utils.spec import Spec
-from pit_downstream.datasets.base import View
+from pit_downstream.datasets.base import Preprocess
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from tests.attacks.toys import attacked, batch_of, make_images, predictor, trained
 
@@ -48,6 +48,6 @@ def test_a_source_is_needed_and_of_the_same_size():
     with pytest.raises(ValueError, match=r'expected a way to build tiny .* give build_attack\(predictors=\)'):
         build_attack(Spec.parse("transfer(source='tiny', epsilon=.1)"))
     attack = build_attack(Spec.parse("transfer(source='tiny', epsilon=.1)"), predictors=lambda text: predictor())
-    other = ClassifierPredictor(trained(), Preparation(View(64, 64, 'bilinear')), name='larger')
+    other = ClassifierPredictor(trained(), Preparation(Preprocess(64, 64, 'bilinear')), name='larger')
     with pytest.raises(ValueError, match='expected a source for images of 64 pixels as larger, got None of tiny'):
         attacked(attack, other, batch_of(*make_images(2)))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pit_downstream.utils.protocols import Batch, Sample
-from pit_downstream.datasets.base import View
+from pit_downstream.datasets.base import Preprocess
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.utils.rng import BatchRng
 
@@ -93,11 +93,12 @@ class Linear(nn.Module):
 
 def predictor(model=None, classes=CLASSES, mean=0., std=1.):
     return ClassifierPredictor(trained(classes) if model is None else model,
-                               Preparation(View(None, None), (mean,) * 3, (std,) * 3), name='tiny')
+                               Preparation(Preprocess(None, None), (mean,) * 3, (std,) * 3), name='tiny')
 
 
 def exact_predictor():
-    return ExactPredictor(Exact(trained()).eval(), Preparation(View(None, None), (0.,) * 3, (1.,) * 3), name='exact')
+    return ExactPredictor(Exact(trained()).eval(), Preparation(Preprocess(None, None), (0.,) * 3, (1.,) * 3),
+                          name='exact')
 
 
 def batch_of(images, labels, ids=None, valid=None):

@@ -12,10 +12,10 @@ from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import DATASETS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets import backgrounds, imagenet_shifts  # noqa: F401  registers them
-from pit_downstream.datasets.base import View
+from pit_downstream.datasets.base import Preprocess
 from tests.datasets import shift_folders
 
-VIEW = View(32, 36)
+VIEW = Preprocess(32, 36)
 
 
 @pytest.mark.parametrize('name', [name for name in DATASETS if DATASETS.get_entry(name).metadata['folder']])
@@ -32,7 +32,7 @@ def test_folder_loads(tmp_path, name):
         assert sample.image.shape == (3, 32, 32) and sample.image.dtype == torch.uint8
         assert sample.target and set(sample.target) <= set(allowed) and sample.target == samples.targets[index]
     assert len(set(samples.targets)) == len({id.split('/')[0] for id in samples.ids})  # a class for each folder
-    limited = samples.limited(3)
+    limited = samples.take(3)
     assert len({limited[i].target for i in range(3)}) == min(3, len(set(samples.targets)))
 
 
@@ -63,5 +63,5 @@ def test_images_are_cropped_as_published(tmp_path, name):
         expected = torch.from_numpy(np.array(whole)).permute(2, 0, 1)
     else:
         inner = whole.crop((2, 2, whole.width - 2, whole.height - 2))
-        expected = View(224, 256)(inner if name == 'objectnet' else whole)
+        expected = Preprocess(224, 256)(inner if name == 'objectnet' else whole)
     assert torch.equal(samples[0].image, expected)

@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 
 from pit_downstream.datasets.backgrounds import IN9
-from pit_downstream.datasets.labelsets import subset_indices, wnid_indices
+from pit_downstream.datasets.labelsets import get_subset_indices, get_wnid_indices
 
-WNIDS = tuple(wnid_indices())
+WNIDS = tuple(get_wnid_indices())
 ONLY_A, ONLY_R, BOTH = WNIDS[15], WNIDS[1], WNIDS[6]  # by the index lists of timm's imagenet_{a,r}_indices.txt
 # name of an object's folder, its label, ImageNet's words for it, their class indices
 OBJECTS = (('banana', 'Banana', 'banana', (954,)), ('pen', 'Pen', 'ballpoint, Biro; quill, quill pen', (418, 749)),
@@ -91,7 +91,7 @@ def make(name: str, root: Path) -> Path:
         return class_folders(root, ['0', '2', '10', '100', '999'])
     if name == 'imagenet_stylized':
         return class_folders(root, WNIDS[:5], size=(224, 224))
-    makers = {'imagenet_a': lambda: class_folders(root, [BOTH, ONLY_A, *list(subset_indices('imagenet_a'))[4:7]]),
-              'imagenet_r': lambda: class_folders(root, [ONLY_R, BOTH, *list(subset_indices('imagenet_r'))[4:7]]),
+    makers = {'imagenet_a': lambda: class_folders(root, [BOTH, ONLY_A, *list(get_subset_indices('imagenet_a'))[4:7]]),
+              'imagenet_r': lambda: class_folders(root, [ONLY_R, BOTH, *list(get_subset_indices('imagenet_r'))[4:7]]),
               'imagenet_sketch': lambda: class_folders(root, WNIDS[:5]), 'objectnet': lambda: objectnet(root)}
     return makers[name]()

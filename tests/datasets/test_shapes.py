@@ -16,7 +16,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from pit_downstream.datasets import shapes
-from pit_downstream.datasets.drawing import OUTLINES, REACH, TEXTURES, grid
+from pit_downstream.datasets.drawing import OUTLINES, REACH, TEXTURES, make_grid
 from pit_downstream.datasets.scenes import MIN_PIXELS
 from pit_downstream.datasets.shapes import CLASSES, draw_object, draw_scene, write_shapes
 from pit_downstream.utils.errors import InputError
@@ -50,7 +50,7 @@ def snapshot(root):
 @pytest.mark.parametrize('name', OUTLINES)
 def test_outline_is_a_distance_within_reach(name):
     """One step moves a signed distance by at most one pixel, and nothing lies beyond REACH."""
-    x, y = grid(141, 141)
+    x, y = make_grid(141, 141)
     depth = OUTLINES[name](x, y, 50.0)
     assert np.abs(np.diff(depth, axis=0)).max() <= 1 + 1e-4
     assert np.abs(np.diff(depth, axis=1)).max() <= 1 + 1e-4
@@ -61,13 +61,13 @@ def test_outline_is_a_distance_within_reach(name):
     ('circle', np.pi * 47.5 ** 2), ('square', 83 ** 2), ('ring', np.pi * (50 ** 2 - 26 ** 2)),
     ('cross', 2 * 100 * 33 - 33 ** 2)])
 def test_outline_has_the_area_of_its_geometry(name, area):
-    x, y = grid(141, 141)
+    x, y = make_grid(141, 141)
     assert np.count_nonzero(OUTLINES[name](x, y, 50.0) < 0) == pytest.approx(area, rel=0.02)
 
 
 @pytest.mark.parametrize('name', TEXTURES)
 def test_texture_fills_its_window_within_the_unit_interval(name):
-    field = TEXTURES[name](*grid(31, 46), 6.0, np.random.default_rng(0))
+    field = TEXTURES[name](*make_grid(31, 46), 6.0, np.random.default_rng(0))
     assert field.shape == (31, 46) and field.dtype == np.float32
     assert 0 <= field.min() and field.max() <= 1
     assert name == 'plain' or np.ptp(field) > 0.5

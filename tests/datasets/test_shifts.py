@@ -9,14 +9,14 @@ from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.registry import DATASETS
 from pit_downstream.datasets.backgrounds import IN9
-from pit_downstream.datasets.base import View
-from pit_downstream.datasets.labelsets import real_labels, subset_indices
+from pit_downstream.datasets.base import Preprocess
+from pit_downstream.datasets.labelsets import get_subset_indices, load_real_labels
 from pit_downstream.datasets.imagenet_shifts import read_objectnet_classes
 from pit_downstream.datasets.shifts import load_shifts, select_shifts
 from tests.datasets import shift_folders
 from tests.datasets.shift_folders import BOTH, ONLY_A, ONLY_R, WNIDS, class_folders, write_image
 
-VIEW = View(32, 36)
+VIEW = Preprocess(32, 36)
 
 
 def load(name, root):
@@ -31,7 +31,7 @@ def get_clean_labels(shift, metric, target, id='ILSVRC2012_val_00000001.JPEG'):
 def test_subset_indices_are_the_published_ones(name):
     """The oracle is timm's file of indices. Ours come from the WordNet ids."""
     published = (files('timm.data') / '_info' / f'{name}_indices.txt').read_text().split()
-    assert list(subset_indices(name).values()) == list(map(int, published)) and len(published) == 200
+    assert list(get_subset_indices(name).values()) == list(map(int, published)) and len(published) == 200
 
 
 def test_published_counts():
@@ -40,7 +40,7 @@ def test_published_counts():
         'dog': 116, 'bird': 52, 'vehicle': 42, 'reptile': 36, 'carnivore': 35, 'insect': 27, 'instrument': 26,
         'primate': 20, 'fish': 16}
     assert len(set().union(*IN9.values())) == 370
-    labels = real_labels()
+    labels = load_real_labels()
     assert (len(labels), sum(map(bool, labels)), sum(len(these) > 1 for these in labels)) == (50000, 46837, 7443)
 
 
@@ -58,7 +58,7 @@ def test_in9_classes_match_class_descriptions():
 
 def test_imagenet_a_classes_and_clean_labels(tmp_path):
     shift = load('imagenet_a', class_folders(tmp_path, [BOTH, ONLY_A]))
-    assert shift.classes == tuple(subset_indices('imagenet_a').values())
+    assert shift.classes == tuple(get_subset_indices('imagenet_a').values())
     assert shift.samples.targets == [(6,), (6,), (15,), (15,)]
     assert str(shift.samples.spec) == "imagenet_a(classes=200, images=4, interpolation='bilinear', resize=36, size=32)"
     assert [get_clean_labels(shift, 'imagenet_a_clean_error', target) for target in (6, 15, 1)] == [(6,), (15,), ()]
@@ -118,12 +118,13 @@ def test_in9_classes_follow_the_folder_order(tmp_path):
 
 
 @pytest.mark.parametrize('name, names, words', [
-    ('imagenet_a', list(subset_indices('imagenet_r')), 'which looks like ImageNet-R: 200 folders named by WordNet id'),
-    ('imagenet_r', list(subset_indices('imagenet_a')), 'which looks like ImageNet-A: 200 folders'),
+    ('imagenet_a', list(get_subset_indices('imagenet_r')),
+     'which looks like ImageNet-R: 200 folders named by WordNet id'),
+    ('imagenet_r', list(get_subset_indices('imagenet_a')), 'which looks like ImageNet-A: 200 folders'),
     ('imagenet_a', [ONLY_R], 'which looks like a part of ImageNet-R: 1 folder named by WordNet id'),
     ('imagenet_a', WNIDS[:12], 'which looks like classes of ImageNet-1k: 12 folders'),
     ('imagenet_r', ['0', '1'], 'which looks like ImageNet-V2: 2 folders with numbers as names'),
-    ('imagenet_sketch', list(subset_indices('imagenet_a')), 'which looks like ImageNet-A: 200 folders'),
+    ('imagenet_sketch', list(get_subset_indices('imagenet_a')), 'which looks like ImageNet-A: 200 folders'),
     ('imagenet_sketch', ['0', '1'], 'which looks like ImageNet-V2'),
     ('imagenet_sketch', [f'inner/{WNIDS[0]}'], 'a folder around inner, which looks like classes of ImageNet-1k'),
     ('imagenet_a', ['images/pen', 'mappings'], 'which looks like ObjectNet: folders images and mappings'),

@@ -12,7 +12,7 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS, TRANSFORMS
 from mmengine.structures import InstanceData
 from PIL import Image
-from pit_downstream.datasets.base import View, load_image
+from pit_downstream.datasets.base import Preprocess, load_image
 from pit_downstream.det.annotation_files import check_annotations
 from pit_downstream.det.data_checks import ImageSizeError
 from pit_downstream.det.samples import build_detection_samples, label_file
@@ -210,7 +210,7 @@ def test_exif_orientation_is_applied_alike_for_all_formats_and_tasks(tmp_path, k
     write(path, kind, orientation)
     upright = ORIENTATIONS[orientation](quarters())
     with Image.open(path) as image:
-        seen = {'evaluation of classifiers': View(None, None)(image).permute(1, 2, 0).numpy(),
+        seen = {'evaluation of classifiers': Preprocess(None, None)(image).permute(1, 2, 0).numpy(),
                 'training of classifiers and attention': np.asarray(load_image(path))}
     for backend in ('cv2', 'pillow'):
         for on_broken in ('skip', 'keep'):

@@ -12,13 +12,13 @@ from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.utils.protocols import Sample
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.spec import Spec
-from pit_downstream.datasets.base import View
-from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.base import Preprocess
+from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation.attacking import CountingPredictor, KnownOutcomes, attack_curve, fools_further
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.evaluation.evaluator import measure, plan_passes
 from pit_downstream.evaluation.models import build_classifier
-from pit_downstream.metrics.classification import top1_error
+from pit_downstream.metrics.classification import make_top1_error
 from tests.evaluation import toy
 
 GREYS = (133, 138, 153, 102)  # margins to the threshold of 127.5: 5.5, 10.5, 25.5 levels, and the wrong side
@@ -36,7 +36,7 @@ class Threshold(nn.Module):
 
 @pytest.fixture
 def predictor():
-    return ClassifierPredictor(Threshold(), Preparation(View(None, None), (0, 0, 0), (1, 1, 1)), name='threshold')
+    return ClassifierPredictor(Threshold(), Preparation(Preprocess(None, None), (0, 0, 0), (1, 1, 1)), name='threshold')
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_half_precision_searches_and_float32_judges(batch):
             if torch.is_autocast_enabled(images.device.type):
                 images = images - .3
             return super().forward(images)
-    predictor = ClassifierPredictor(Coarse(), Preparation(View(None, None), (0, 0, 0), (1, 1, 1)), name='coarse',
+    predictor = ClassifierPredictor(Coarse(), Preparation(Preprocess(None, None), (0, 0, 0), (1, 1, 1)), name='coarse',
                                     search='bf16')
     assert predictor.rough and not torch.equal(predictor.logits(batch.images),
                                                predictor.predict(batch.images, batch).predictions)
@@ -187,10 +187,10 @@ def under(corruption, attack, levels=(1, 4)):
 def test_the_loop_attacks_clean_and_corrupted_images(folder):
     """The oracle corrupts by the toy's formula and attacks image by image."""
     predictor = build_classifier(toy.FOUR)
-    samples = class_folders(folder, view=predictor.view)
+    samples = load_class_folders(folder, view=predictor.view)
     dark = Spec.of('toy_dark', severity=2)
     conditions = [CLEAN, *under(None, 'pgd'), *under(dark, 'pgd')]
-    records = list(measure(predictor, samples, [top1_error()], conditions, batch_size=8))
+    records = list(measure(predictor, samples, [make_top1_error()], conditions, batch_size=8))
     assert [record.condition for record in records] == list(map(str, conditions))
     for condition, record in zip(conditions[1:], records[1:], strict=True):
         wrong = 0
@@ -207,7 +207,7 @@ def test_the_loop_attacks_clean_and_corrupted_images(folder):
 
 
 def test_epsilons_share_a_pass_in_rising_order(folder):
-    samples = class_folders(folder, view=View(32, None))
+    samples = load_class_folders(folder, view=Preprocess(32, None))
     plan = plan_passes(samples, [*under(None, 'pgd', (8, 1)), *under(Spec.of('toy_dark', severity=1), 'pgd', (2,)),
                                  *under(Spec.of('toy_dark', severity=2), 'pgd', (2,)), CLEAN,
                                  *under(None, 'pgd', (4,))])
@@ -217,10 +217,10 @@ def test_epsilons_share_a_pass_in_rising_order(folder):
 
 def test_strengths_of_occlusion_share_a_pass(folder):
     predictor = build_classifier(toy.FOUR)
-    samples = class_folders(folder, view=predictor.view)
+    samples = load_class_folders(folder, view=predictor.view)
     conditions = [Condition(Spec.parse(f'occlusion(share={share})')) for share in ('1/4', '0.5', '1')]
     assert len(plan_passes(samples, conditions)) == 1
-    values = [record.value for record in measure(predictor, samples, [top1_error()], conditions)]
+    values = [record.value for record in measure(predictor, samples, [make_top1_error()], conditions)]
     black = predictor.predict(torch.zeros(1, 3, 32, 32), None).predictions.argmax().item()
     assert values[-1] == sum(target != black for target in samples.targets) / 20
 

@@ -15,7 +15,7 @@ from PIL import Image
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.backbones import DeepViT
 from pit_downstream.results.records import Record
-from pit_downstream.datasets.base import UnreadableImage, View
+from pit_downstream.datasets.base import Preprocess, UnreadableImage
 from pit_downstream.evaluation import attention_analysis as attention
 from pit_downstream.evaluation.classifier import Preparation
 from pit_downstream.metrics.attention import AttentionCollapse
@@ -73,7 +73,7 @@ def test_analysis_is_the_metric_on_prepared_images(folder):
 
 def test_records_have_the_fields_of_record():
     values = {'softmax_similarity@block1:block2': 0.5, 'softmax_similar_blocks(threshold=0.9)@': 1.0}
-    analysis = attention.Analysis(values, 6, torch.zeros(1, 3, 4, 4), {}, Preparation(View(4, None)))
+    analysis = attention.Analysis(values, 6, torch.zeros(1, 3, 4, 4), {}, Preparation(Preprocess(4, None)))
     assert attention.records(analysis, model='m', dataset='d', seed=3) == [
         Record('m', 'd', 'clean', 'softmax_similarity', 0.5, 6, 3, 'block1:block2'),
         Record('m', 'd', 'clean', 'softmax_similar_blocks(threshold=0.9)', 1.0, 6, 3, '')]

@@ -10,7 +10,7 @@ from pit_downstream.results.records import ResultStore
 from pit_downstream.utils.registry import DATASETS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.backgrounds import IN9
-from pit_downstream.datasets.base import View
+from pit_downstream.datasets.base import Preprocess
 from pit_downstream.evaluation.background_challenge import fooled_by_any, keep_challenge
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from tests.datasets import shift_folders
@@ -26,12 +26,12 @@ def predictor():
     with torch.no_grad():
         model.head.bias[[300, 40, 7]] = torch.tensor([1000., 1001., 998.], dtype=torch.float64)
         model.head.weight.mul_(3.)
-    return ClassifierPredictor(model, Preparation(View(SIDE, None)), name='toy')
+    return ClassifierPredictor(model, Preparation(Preprocess(SIDE, None)), name='toy')
 
 
 @pytest.fixture
 def challenge(tmp_path):
-    return DATASETS['in9_challenge'](shift_folders.challenge(tmp_path / 'in9', side=SIDE), view=View(SIDE, 40))
+    return DATASETS['in9_challenge'](shift_folders.challenge(tmp_path / 'in9', side=SIDE), view=Preprocess(SIDE, 40))
 
 
 def pixels(path):
@@ -106,4 +106,4 @@ def test_what_does_not_fit_gets_one_sentence(predictor, challenge, tmp_path):
         challenge.load_mask(6)
     np.save(masks / '5.npy', np.zeros((SIDE, SIDE)))
     with pytest.raises(ValueError, match='1 of 19 masks in .* have no image in .*: 03_reptile/5.JPEG. Unpack'):
-        DATASETS['in9_challenge'](tmp_path / 'in9', view=View(SIDE, 40))
+        DATASETS['in9_challenge'](tmp_path / 'in9', view=Preprocess(SIDE, 40))

@@ -12,7 +12,7 @@ from timm.data import create_transform, resolve_data_config
 import pit_downstream.backbones  # noqa: F401
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Sample
-from pit_downstream.datasets.base import View
+from pit_downstream.datasets.base import Preprocess
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.evaluation.models import build_classifier, classifiers
 from tests.evaluation import toy
@@ -61,7 +61,7 @@ def test_our_models_and_timms_by_name_and_file(tmp_path):
         assert re.fullmatch(rf"{name}\(weights='ti.pth@[0-9a-f]{{16}}'\)", predictor.name)
         assert predictor.classes() == 1000
         config = resolve_data_config(pretrained_cfg=theirs.pretrained_cfg)
-        assert predictor.view == View(224, 248, 'bicubic') == View(
+        assert predictor.view == Preprocess(224, 248, 'bicubic') == Preprocess(
             224, create_transform(**config).transforms[0].size, config['interpolation'])
 
 
@@ -85,7 +85,7 @@ def test_torchvision_by_name(tmp_path):
     with torch.no_grad():
         wanted = theirs(normalize(torch.stack([sample.image for sample in given]) / 255))
     assert_near(logits(predictor, given), wanted, 'network')
-    assert predictor.view == View(224, 256, 'bilinear')
+    assert predictor.view == Preprocess(224, 256, 'bilinear')
 
 
 def test_anyones_own_function():
@@ -93,7 +93,7 @@ def test_anyones_own_function():
     name = re.escape(f"{TOY}(classes=5, {NORMALIZED}, weights='custom@")
     assert re.fullmatch(name + r"[0-9a-f]{16}'\)", predictor.name)
     assert predictor.classes() == 5
-    assert predictor.view == View(32, 40, 'bilinear')
+    assert predictor.view == Preprocess(32, 40, 'bilinear')
     images = torch.stack([sample.image for sample in samples(3, 32)]) / 255
     wanted = toy.classifier(5)((images - torch.tensor([.5, .4, .3]).view(3, 1, 1)) / .2)
     torch.testing.assert_close(logits(predictor, samples(3, 32)), wanted)
@@ -101,8 +101,8 @@ def test_anyones_own_function():
 
 def test_preprocessing_and_what_the_name_holds_of_it():
     own, foreign, native = (build_classifier(TOY, preprocess=way) for way in ('model', 'imagenet', 'none'))
-    assert foreign.view == View(224, 256, 'bilinear') and foreign.preparation.mean == (0.485, 0.456, 0.406)
-    assert native.view == View(None, None) and native.preparation.mean == own.preparation.mean
+    assert foreign.view == Preprocess(224, 256, 'bilinear') and foreign.preparation.mean == (0.485, 0.456, 0.406)
+    assert native.view == Preprocess(None, None) and native.preparation.mean == own.preparation.mean
     assert own.name == native.name and foreign.name == own.name.replace(f'{NORMALIZED}, ', '')
     assert build_classifier(TOY, amp='bf16').name == own.name.replace('mean', "amp='bf16', mean")
 
@@ -200,7 +200,7 @@ def test_bad_weights_get_one_sentence(tmp_path, capsys):
 
 
 def test_what_gives_no_logits_is_refused():
-    preparation = Preparation(View(32, None))
+    preparation = Preparation(Preprocess(32, None))
     with pytest.raises(ValueError, match=r'expected logits \(B, classes\) from x, got shape \(1, 3, 32, 32\)'):
         ClassifierPredictor(torch.nn.Identity(), preparation, name='x').classes()
     with pytest.raises(ValueError, match='expected a classifier of 32 x 32 images, got an error of x: '):

@@ -23,9 +23,9 @@ from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.corruptions import BatchRng
-from pit_downstream.datasets.base import ImageNetCFolders, ImageFolderSamples, View
+from pit_downstream.datasets.base import ImageFolderSamples, ImageNetCFolders, Preprocess
 from pit_downstream.datasets.cache import CachedSamples
-from pit_downstream.datasets.imagenet import class_folders, published_corruptions
+from pit_downstream.datasets.imagenet import load_class_folders, load_corruption_folders
 from pit_downstream.evaluation import evaluator as loop
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.corrupting import apply_corruption
@@ -34,7 +34,7 @@ from pit_downstream.evaluation.data_loading import RawBatch
 from pit_downstream.evaluation.evaluator import measure, measure_passes, plan_passes
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.evaluation.distributed import init_distributed, destroy_distributed
-from pit_downstream.metrics.classification import CLASSIFICATION, classification_metrics
+from pit_downstream.metrics.classification import CLASSIFICATION, make_classification_metrics
 from tests.evaluation import toy
 
 NAMES, SEVERITIES = ('toy_noise', 'toy_dark'), (1, 3, 5)
@@ -53,14 +53,14 @@ def predictor():
 
 @pytest.fixture
 def samples(folder, predictor):
-    return class_folders(folder, view=predictor.view)
+    return load_class_folders(folder, view=predictor.view)
 
 
 @pytest.fixture(scope='module')
 def plain(folder, predictor):
     """The records of an undisturbed run in batches of 8."""
-    return list(measure(predictor, class_folders(folder, view=predictor.view), classification_metrics(), CONDITIONS,
-                        batch_size=8))
+    return list(measure(predictor, load_class_folders(folder, view=predictor.view), make_classification_metrics(),
+                        CONDITIONS, batch_size=8))
 
 
 def test_every_condition_gets_every_metric(plain, predictor, samples):
@@ -91,7 +91,7 @@ def test_values_are_those_of_a_plain_walk(plain, predictor, samples):
 @pytest.mark.parametrize('options', [{'batch_size': 7}, {'batch_size': 40}, {'batch_size': 'auto'},
                                      {'batch_size': 16, 'workers': 2}], ids=str)
 def test_batches_and_workers_make_no_difference(plain, predictor, samples, options):
-    assert list(measure(predictor, samples, classification_metrics(), CONDITIONS, **options)) == plain
+    assert list(measure(predictor, samples, make_classification_metrics(), CONDITIONS, **options)) == plain
 
 
 def test_a_model_in_float32_agrees_to_its_last_bits(samples, predictor):
@@ -105,14 +105,14 @@ def test_a_model_in_float32_agrees_to_its_last_bits(samples, predictor):
         def forward(self, images):
             return self.head(images.flatten(1))
     single = ClassifierPredictor(Single(), predictor.preparation, name='single')
-    two, nine = (list(measure(single, samples, classification_metrics(), CONDITIONS, batch_size=size))
+    two, nine = (list(measure(single, samples, make_classification_metrics(), CONDITIONS, batch_size=size))
                  for size in (2, 9))
     for one, other in zip(two, nine, strict=True):
         assert other.value == pytest.approx(one.value, rel=0 if one.metric.endswith('error') else 1e-6, abs=1e-8)
 
 
 def test_the_seed_matters_to_noise_alone(plain, predictor, samples):
-    other = list(measure(predictor, samples, classification_metrics(), CONDITIONS, seed=1))
+    other = list(measure(predictor, samples, make_classification_metrics(), CONDITIONS, seed=1))
     differing = {one.condition for one, two in zip(plain, other, strict=True) if one.value != two.value}
     assert differing and all('toy_noise' in condition for condition in differing)
 
@@ -122,20 +122,20 @@ def test_an_image_is_decoded_once_for_all_severities(predictor, samples, monkeyp
     read = ImageFolderSamples.__getitem__
     monkeypatch.setattr(
         ImageFolderSamples, '__getitem__', lambda self, index: decoded.append(index) or read(self, index))
-    list(measure(predictor, samples, classification_metrics(), CONDITIONS))
+    list(measure(predictor, samples, make_classification_metrics(), CONDITIONS))
     assert len(decoded) == 3 * 40  # clean, noise, dark
     decoded.clear()
-    list(measure(predictor, CachedSamples(samples, tmp_path), classification_metrics(), CONDITIONS))
+    list(measure(predictor, CachedSamples(samples, tmp_path), make_classification_metrics(), CONDITIONS))
     assert sorted(decoded) == list(range(40))
 
 
 def test_a_store_is_filled_once(plain, predictor, samples, tmp_path, monkeypatch):
     store = ResultStore(tmp_path / 'results.jsonl')
-    table = keep_measuring(store, predictor, samples, classification_metrics(), CONDITIONS)
+    table = keep_measuring(store, predictor, samples, make_classification_metrics(), CONDITIONS)
     assert store.records() == plain and list(table.records) == plain
     before = store.path.read_bytes()
     monkeypatch.setattr(loop, 'passes', None)  # nothing is loaded the second time
-    again = keep_measuring(store, predictor, samples, classification_metrics(), CONDITIONS)
+    again = keep_measuring(store, predictor, samples, make_classification_metrics(), CONDITIONS)
     assert store.path.read_bytes() == before and again.records == table.records
     assert len((tmp_path / 'runs.jsonl').read_text().splitlines()) == 1
 
@@ -144,7 +144,7 @@ def test_a_store_is_filled_once(plain, predictor, samples, tmp_path, monkeypatch
 def test_what_is_there_is_not_measured_again(plain, predictor, samples, tmp_path, kept):
     store = ResultStore(tmp_path / 'results.jsonl')
     store.add(*plain[:kept])
-    keep_measuring(store, predictor, samples, classification_metrics(), CONDITIONS)
+    keep_measuring(store, predictor, samples, make_classification_metrics(), CONDITIONS)
     assert store.records() == plain
 
 
@@ -153,14 +153,14 @@ def test_unreadable_images_are_named_and_counted(predictor, tmp_path, caplog):
     broken = [folder / toy.WNIDS[1] / '05.JPEG', folder / toy.WNIDS[2] / '10.JPEG']
     broken[0].write_bytes(broken[0].read_bytes()[:300])
     broken[1].write_bytes(b'')
-    samples = class_folders(folder, view=predictor.view)
-    run = measure(predictor, samples, classification_metrics(), CONDITIONS, batch_size=8, allow_missing=1)
+    samples = load_class_folders(folder, view=predictor.view)
+    run = measure(predictor, samples, make_classification_metrics(), CONDITIONS, batch_size=8, allow_missing=1)
     with pytest.raises(ValueError, match=r'expected readable images, got 2 that are not: n01443537/05.JPEG \(.*\), '
                                          r'n01484850/10.JPEG .*--allow-missing 2'):
         next(run)
     with caplog.at_level(logging.WARNING):
-        records = list(measure(predictor, samples, classification_metrics(), CONDITIONS, batch_size=8, allow_missing=2,
-                               workers=1))
+        records = list(measure(predictor, samples, make_classification_metrics(), CONDITIONS, batch_size=8,
+                               allow_missing=2, workers=1))
     assert {record.count for record in records} == {38} and 'left out: n01443537/05.JPEG' in caplog.text
     assert caplog.text.count('left out: ') == 2  # once each, not in each of three passes
 
@@ -202,13 +202,13 @@ def test_batch_size_auto_halves_when_memory_runs_out(plain, predictor, samples, 
                 raise torch.OutOfMemoryError('CUDA out of memory')
             return predictor.predict(images, batch)
     with caplog.at_level(logging.WARNING):
-        records = list(measure(Small(), samples, classification_metrics(), CONDITIONS, batch_size='auto'))
+        records = list(measure(Small(), samples, make_classification_metrics(), CONDITIONS, batch_size='auto'))
     assert records == plain
     assert [record.getMessage() for record in caplog.records] == [
         'memory ran out at batch size 32; going on with 16', 'memory ran out at batch size 16; going on with 8',
         'memory ran out at batch size 8; going on with 4']
     with pytest.raises(torch.OutOfMemoryError):
-        list(measure(Small(), samples, classification_metrics(), CONDITIONS, batch_size=8))
+        list(measure(Small(), samples, make_classification_metrics(), CONDITIONS, batch_size=8))
 
 
 def test_as_published_is_what_pillow_saves(plain, predictor, samples, tmp_path):
@@ -218,7 +218,8 @@ def test_as_published_is_what_pillow_saves(plain, predictor, samples, tmp_path):
     for image, read in zip(raw, saved, strict=True):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / 'x.jpg', quality=85, optimize=True)
         assert np.array_equal(np.array(Image.open(tmp_path / 'x.jpg')), read.permute(1, 2, 0).numpy())
-    published = list(measure(predictor, samples, classification_metrics(), list_conditions(NAMES, SEVERITIES, jpeg=85)))
+    published = list(measure(predictor, samples, make_classification_metrics(),
+                             list_conditions(NAMES, SEVERITIES, jpeg=85)))
     assert [record.condition for record in published[4:8]] == ['toy_noise(jpeg=85, severity=1)'] * 4
     assert published[:4] == plain[:4]  # the clean ones are not saved again
     assert all(one.value != two.value for one, two in zip(published, plain, strict=True)
@@ -234,9 +235,11 @@ def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, f
             path.parent.mkdir(parents=True, exist_ok=True)
             dark = (samples[index].image.double() * toy.DARK[severity - 1] + 2 ** -11).floor().to(torch.uint8)
             Image.fromarray(dark.permute(1, 2, 0).numpy()).save(path)
-    published = published_corruptions(tmp_path, ['toy_dark'], SEVERITIES, view=View(toy.SIDE, None), clean=samples)
+    published = load_corruption_folders(tmp_path, ['toy_dark'], SEVERITIES, view=Preprocess(toy.SIDE, None),
+                                        clean=samples)
     assert isinstance(published, ImageNetCFolders)
-    records = list(measure(predictor, published, classification_metrics(), list_conditions(['toy_dark'], SEVERITIES)))
+    records = list(measure(predictor, published, make_classification_metrics(),
+                           list_conditions(['toy_dark'], SEVERITIES)))
     wanted = [record for record in plain if 'noise' not in record.condition]
     assert [dataclasses.replace(record, dataset=samples.name) for record in records] == wanted
     assert records[0].dataset == published.name != samples.name
@@ -261,7 +264,7 @@ def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, f
 def test_impossible_conditions_are_refused_before_any_work(predictor, samples, condition, words, monkeypatch):
     monkeypatch.setattr(loop, 'passes', None)
     with pytest.raises(InputError, match=words):
-        next(measure(predictor, samples, classification_metrics(), [CLEAN, condition]))
+        next(measure(predictor, samples, make_classification_metrics(), [CLEAN, condition]))
 
 
 def test_severities_share_a_pass_in_the_order_given(samples):
@@ -276,9 +279,9 @@ def test_images_of_different_sizes_give_what_they_give_one_by_one(tmp_path, pred
     folder = toy.pictures(tmp_path / 'val')
     for index, side in enumerate([(60, 60), (33, 47)] * 3):
         Image.effect_noise(side, 90).save(folder / toy.WNIDS[index % 4] / f'{8 * index:02d}z.png')
-    samples = class_folders(folder, view=View(None, None))
+    samples = load_class_folders(folder, view=Preprocess(None, None))
     assert len({samples[index].image.shape for index in range(16)}) == 3
-    singly, mixed = (list(measure(predictor, samples, classification_metrics(), CONDITIONS, **how))
+    singly, mixed = (list(measure(predictor, samples, make_classification_metrics(), CONDITIONS, **how))
                      for how in ({'batch_size': 1}, options))
     assert singly == mixed and {record.count for record in mixed} == {46}
 
@@ -297,8 +300,8 @@ def fill(folder, store, pause=0., environment=()):
     os.environ.update(environment)
     predictor = build_classifier(toy.NAME, device=init_distributed('cpu'))
     predictor.model.register_forward_pre_hook(lambda *_: time.sleep(pause))
-    keep_measuring(ResultStore(store), predictor, class_folders(folder, view=predictor.view), classification_metrics(),
-                   CONDITIONS, batch_size=8)
+    keep_measuring(ResultStore(store), predictor, load_class_folders(folder, view=predictor.view),
+                   make_classification_metrics(), CONDITIONS, batch_size=8)
     destroy_distributed()
 
 
@@ -331,10 +334,10 @@ class Deadly(ImageFolderSamples):
 def test_a_killed_worker_gets_one_sentence(predictor, samples):
     deadly = Deadly(samples.root, samples.ids, samples.targets, view=samples.view, name='deadly')
     with pytest.raises(ValueError, match='killed.*--workers'):
-        list(measure(predictor, deadly, classification_metrics(), [CLEAN], workers=1))
+        list(measure(predictor, deadly, make_classification_metrics(), [CLEAN], workers=1))
     for options in ({'workers': -1}, {'batch_size': 0}):
         with pytest.raises(ValueError, match='expected workers from 0 up and a batch size from 1 up, got'):
-            list(measure(predictor, deadly, classification_metrics(), [CLEAN], **options))
+            list(measure(predictor, deadly, make_classification_metrics(), [CLEAN], **options))
 
 
 def two_ranks():

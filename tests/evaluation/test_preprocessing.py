@@ -12,12 +12,12 @@ from PIL import Image
 from pit_downstream.cli.models import require_classes
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import ResultStore
-from pit_downstream.datasets.base import View
-from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.base import Preprocess
+from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.models import build_classifier
-from pit_downstream.metrics.classification import top1_error
+from pit_downstream.metrics.classification import make_top1_error
 from tests.evaluation import toy
 
 HERE = 'tests.evaluation.cifar_resnet'
@@ -64,7 +64,8 @@ def test_imagenet_network_of_a_folder_has_its_accuracy(tmp_path):
     real = Path(real).resolve()
     predictor = build_classifier(f'local-dir:{real}/models/mobilenetv2_100')
     table = keep_measuring(ResultStore(tmp_path / 'results.jsonl'), predictor,
-                           class_folders(real / 'imagenet_sample/val', view=predictor.view), [top1_error()], [CLEAN])
+                           load_class_folders(real / 'imagenet_sample/val', view=predictor.view), [make_top1_error()],
+                           [CLEAN])
     assert table[CLEAN, 'top1_error'] == pytest.approx(.14)
     assert predictor.name.startswith("mobilenetv2_100(mean=0.5, pad_type='same', std=0.5, weights='local-dir:")
 
@@ -89,14 +90,14 @@ def test_flags_change_view_and_normalization():
     def view(name, **options):
         return build_classifier(name, weights=None if ':' in name and 'vision' not in name else 'random',
                                 **options).view
-    assert view(TOY, img_size=16) == View(16, 20, 'bilinear')  # the crop ratio of its configuration
-    assert view('pit_ti', img_size=64) == View(64, 71, 'bicubic') == view('pit_ti(img_size=64)')
-    assert view('resnet18', img_size=64) == View(64, 67, 'bicubic')  # takes no such argument: 0.95 of the resize
-    assert view('torchvision:resnet18', img_size=112) == View(112, 128, 'bilinear')
-    assert view(f'{HERE}:resnet20', img_size=32) == View(32, 32, 'bilinear')
-    assert view(TOY, preprocess='imagenet', img_size=112) == View(112, 128, 'bilinear')
+    assert view(TOY, img_size=16) == Preprocess(16, 20, 'bilinear')  # the crop ratio of its configuration
+    assert view('pit_ti', img_size=64) == Preprocess(64, 71, 'bicubic') == view('pit_ti(img_size=64)')
+    assert view('resnet18', img_size=64) == Preprocess(64, 67, 'bicubic')  # takes no such argument: 0.95 of the resize
+    assert view('torchvision:resnet18', img_size=112) == Preprocess(112, 128, 'bilinear')
+    assert view(f'{HERE}:resnet20', img_size=32) == Preprocess(32, 32, 'bilinear')
+    assert view(TOY, preprocess='imagenet', img_size=112) == Preprocess(112, 128, 'bilinear')
     given = build_classifier(TOY, preprocess='none', mean=[0], std=[1 / 255] * 3).preparation
-    assert (given.view, given.mean, given.std) == (View(None, None), (0, 0, 0), (1 / 255,) * 3)
+    assert (given.view, given.mean, given.std) == (Preprocess(None, None), (0, 0, 0), (1 / 255,) * 3)
 
 
 def test_images_arrive_as_the_preparation_states():
@@ -107,7 +108,7 @@ def test_images_arrive_as_the_preparation_states():
     images = torch.rand(2, 3, 5, 7)
     for mean, std in (((0, 0, 0), (1, 1, 1)), ((.1, .2, .3), (.5, 2, .25))):
         model = Seen()
-        ClassifierPredictor(model, Preparation(View(None, None), mean, std), name='x').logits(images)
+        ClassifierPredictor(model, Preparation(Preprocess(None, None), mean, std), name='x').logits(images)
         wanted = torch.stack([(images[:, i] - mean[i]) / std[i] for i in range(3)], 1)
         torch.testing.assert_close(model.images, wanted)
 
@@ -160,7 +161,8 @@ def test_other_folders_take_any_head(tmp_path):
     toy.pictures(tmp_path / 'val', 4)
     for number, folder in enumerate(sorted((tmp_path / 'val').iterdir())):
         folder.rename(tmp_path / 'val' / str(number))
-    require_classes(class_folders(tmp_path / 'val', view=View(32, 40)), build_classifier(f'{TOY}(classes=1200)'))
+    require_classes(load_class_folders(tmp_path / 'val', view=Preprocess(32, 40)),
+                    build_classifier(f'{TOY}(classes=1200)'))
 
 
 @pytest.mark.parametrize('tool', ['eval_imagenet_c.py', 'eval_adversarial.py'])

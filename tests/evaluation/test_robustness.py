@@ -6,7 +6,7 @@ from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import ResultStore
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import ImageFolderSamples
-from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation import robustness
 from pit_downstream.evaluation.models import build_classifier
 from tests.evaluation import toy
@@ -14,7 +14,7 @@ from tests.evaluation import toy
 
 def test_checks_come_before_attacks(tmp_path, monkeypatch):
     predictor = build_classifier(toy.FOUR)
-    samples = class_folders(toy.recognised(tmp_path / 'val', count=8), view=predictor.view)
+    samples = load_class_folders(toy.recognised(tmp_path / 'val', count=8), view=predictor.view)
     conditions = [CLEAN, Condition(None, Spec.parse('noise(epsilon=8/255)'))]
     store = ResultStore(tmp_path / 'results.jsonl')
 
@@ -34,7 +34,7 @@ def test_checks_come_before_attacks(tmp_path, monkeypatch):
 def test_no_id_leaves_the_folder_of_saved_images(tmp_path, out):
     """Relative to the images an id is a good path, relative to the output folder it is outside; a link as well."""
     predictor = build_classifier(toy.FOUR)
-    found = class_folders(toy.recognised(tmp_path / 'val', count=4), view=predictor.view)
+    found = load_class_folders(toy.recognised(tmp_path / 'val', count=4), view=predictor.view)
     samples = ImageFolderSamples(found.root, [out.format(id) for id in found.ids], found.targets, view=found.view,
                              name='toy')
     if out == '{}':  # a link in the folder of one condition

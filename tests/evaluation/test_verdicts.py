@@ -15,7 +15,7 @@ from PIL import Image
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.records import ResultStore
 from pit_downstream.utils.spec import Spec
-from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation import evaluator as loop
 from pit_downstream.evaluation.image_export import Gallery
 from pit_downstream.evaluation.models import build_classifier
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 def attacked(folder, store, *, conditions=CONDITIONS, save=None, batch_size=8, **more):
     """The records of a run whose results.jsonl lies in `store`."""
     predictor = build_classifier(toy.FOUR)
-    samples = class_folders(folder, view=predictor.view)
+    samples = load_class_folders(folder, view=predictor.view)
     gallery = save and Gallery(save, model=predictor.name, dataset=samples.name, seed=0)
     keep_attacking(ResultStore(store / 'results.jsonl'), predictor, samples, conditions, gallery=gallery,
                    batch_size=batch_size, **more)
@@ -129,7 +129,7 @@ def fill(folder, store, pause=0., environment=(), save=None):
     """What a process of a run does. pause: seconds for which the model sleeps before each batch."""
     os.environ.update(environment)
     predictor = build_classifier(toy.FOUR, device=init_distributed('cpu'))
-    samples = class_folders(folder, view=predictor.view)
+    samples = load_class_folders(folder, view=predictor.view)
     predictor.model.register_forward_pre_hook(lambda *_: time.sleep(pause))
     gallery = save and Gallery(save, model=predictor.name, dataset=samples.name, seed=0)
     keep_attacking(ResultStore(store / 'results.jsonl'), predictor, samples, CONDITIONS, batch_size=8, gallery=gallery)
@@ -178,7 +178,7 @@ def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
 def test_images_are_saved_exactly(folder, tmp_path):
     attacked(folder, tmp_path / 'store', save=tmp_path / 'images')
     predictor = build_classifier(toy.FOUR)
-    samples = class_folders(folder, view=predictor.view)
+    samples = load_class_folders(folder, view=predictor.view)
     gallery = Gallery(tmp_path / 'images', model=predictor.name, dataset=samples.name, seed=0)
     known = VerdictStore(tmp_path / 'store').read(predictor.name, samples.name, 0)
     for condition in CONDITIONS:

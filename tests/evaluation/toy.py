@@ -10,9 +10,9 @@ from PIL import Image
 from torch import nn
 
 from pit_downstream.utils.registry import CORRUPTIONS
-from pit_downstream.datasets.base import View
-from pit_downstream.datasets.imagenet import class_folders
-from pit_downstream.datasets.labelsets import wnid_indices
+from pit_downstream.datasets.base import Preprocess
+from pit_downstream.datasets.imagenet import load_class_folders
+from pit_downstream.datasets.labelsets import get_wnid_indices
 
 NAME = 'tests.evaluation.toy:classifier'
 FOUR = f'{NAME}(classes=4)'
@@ -29,7 +29,7 @@ class Toy(nn.Module):
 
     def __init__(self, classes: int):
         super().__init__()
-        self.pretrained_cfg = {**self.pretrained_cfg, 'label_names': tuple(wnid_indices())[:classes]}
+        self.pretrained_cfg = {**self.pretrained_cfg, 'label_names': tuple(get_wnid_indices())[:classes]}
         self.head = nn.Linear(48, classes, dtype=torch.float64)
         with torch.no_grad():
             self.head.weight.copy_(torch.randn(48, classes, generator=torch.Generator().manual_seed(3)).T)
@@ -73,7 +73,7 @@ def pictures(folder: Path, count: int = 40, side: tuple[int, int] = (48, 40)) ->
 
 def recognised(folder: Path, count: int = 40) -> Path:
     """`images` that `NAME(classes=4)` classifies as their folders say, but for every fifth."""
-    drawn = class_folders(pictures(folder, count), view=View(SIDE, math.floor(SIDE / .8), 'bilinear'))
+    drawn = load_class_folders(pictures(folder, count), view=Preprocess(SIDE, math.floor(SIDE / .8), 'bilinear'))
     mean, std = (torch.tensor(Toy.pretrained_cfg[key]).view(3, 1, 1) for key in ('mean', 'std'))
     for index, id in enumerate(drawn.ids):
         seen = classifier(4)(((drawn[index].image / 255 - mean) / std)[None]).argmax().item()

@@ -11,7 +11,7 @@ from pit_downstream.attention import collapse
 from pit_downstream.attention.trace import Trace, trace_attention
 from pit_downstream.backbones.deepvit import ARCHS
 from pit_downstream.backbones.deepvit import DeepVitClassifier
-from pit_downstream.metrics.attention import AttentionCollapse, matrices
+from pit_downstream.metrics.attention import AttentionCollapse, measure_similarities
 
 pytestmark = pytest.mark.numeric
 
@@ -135,7 +135,7 @@ def test_reset_forgets():
 
 
 def test_matrices_are_symmetric_with_ones():
-    (_, layers), matrix = next(iter(matrices(traced(deepvit(), IMAGES))))
+    (_, layers), matrix = next(iter(measure_similarities(traced(deepvit(), IMAGES))))
     assert layers == ('block1', 'block2', 'block3', 'block4') and matrix.shape == (7, 4, 4)
     torch.testing.assert_close(matrix, matrix.mT)
     torch.testing.assert_close(matrix.diagonal(dim1=1, dim2=2), torch.ones(7, 4))

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from pit_downstream.utils.protocols import Batch, Outputs, Sample
 from pit_downstream.utils.registry import METRICS
 from pit_downstream.metrics.classification import (
-    CLASSIFICATION, TopError, calibration_counts, classification_metrics, expected_calibration_error, top_k_errors,
+    CLASSIFICATION, TopError, count_calibration_bins, make_classification_metrics, compute_ece, compute_top_k_errors,
 )
 
 pytestmark = pytest.mark.numeric
@@ -52,7 +52,7 @@ def reference(logits, labels):
 @pytest.mark.parametrize('scale', [0.1, 2., 30.])
 def test_values_are_the_formulae(scale):
     logits, labels = predictions(scale=scale)
-    metrics = classification_metrics()
+    metrics = make_classification_metrics()
     update(metrics, logits, labels)
     values = computed(metrics)
     wanted = reference(logits, labels)
@@ -78,15 +78,15 @@ def test_the_split_into_batches_makes_no_difference(name):
 def test_hand_computed():
     logits = torch.tensor([[0., 1., 2.], [5., 5., 5.], [9., 0., 0.]])
     labels = torch.tensor([1, 1, 0])
-    assert top_k_errors(logits, labels, 1).tolist() == [True, True, False]  # of equals the first class is taken
-    assert top_k_errors(logits, labels, 2).tolist() == [False, False, False]
+    assert compute_top_k_errors(logits, labels, 1).tolist() == [True, True, False]  # of equals the first class is taken
+    assert compute_top_k_errors(logits, labels, 2).tolist() == [False, False, False]
     metric = TopError(1)
     update([metric], logits, labels)
     assert metric.compute() == {'top1_error': 2 / 3}
     # two images at confidence 0.75, one of them right: |1/2 - 3/4|
     sure = torch.tensor([[.75, .25], [.75, .25]]).log()
-    counts = calibration_counts(sure, torch.tensor([0, 1]))
-    assert expected_calibration_error(counts) == pytest.approx(0.25, abs=1e-7)
+    counts = count_calibration_bins(sure, torch.tensor([0, 1]))
+    assert compute_ece(counts) == pytest.approx(0.25, abs=1e-7)
 
 
 def test_reset_forgets():
@@ -101,7 +101,7 @@ def test_reset_forgets():
 
 def test_half_precision_logits_are_taken():
     logits, labels = predictions()
-    metrics = classification_metrics()
+    metrics = make_classification_metrics()
     update(metrics, logits.bfloat16(), labels)
     assert computed(metrics)['nll'] == pytest.approx(reference(logits.bfloat16().float(), labels)['nll'], rel=1e-6)
 
@@ -111,7 +111,7 @@ def test_what_is_no_prediction_is_refused():
         METRICS['top1_error']().compute()
     logits, labels = predictions(8)
     logits[3, 2], logits[5, 1] = float('nan'), float('inf')
-    for metric in classification_metrics():
+    for metric in make_classification_metrics():
         update([metric], logits, labels)
         with pytest.raises(ValueError, match='got NaN or infinity for 2 of 8 images'):
             metric.compute()
@@ -123,7 +123,7 @@ def _one_rank(rank, folder, split):
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
     logits, labels = predictions()
-    metrics = classification_metrics()
+    metrics = make_classification_metrics()
     part = slice(None, split) if rank == 0 else slice(split, None)
     if len(labels[part]):
         update(metrics, logits[part], labels[part])
@@ -134,7 +134,7 @@ def _one_rank(rank, folder, split):
 @pytest.mark.parametrize('split', [150, 400])  # the second leaves rank 1 without an image
 def test_two_ranks_give_what_one_gives(tmp_path, split):
     torch.multiprocessing.start_processes(_one_rank, (str(tmp_path), split), nprocs=2, start_method='fork')
-    metrics = classification_metrics()
+    metrics = make_classification_metrics()
     update(metrics, *predictions())
     alone = computed(metrics), [400] * 4
     assert [torch.load(tmp_path / f'{rank}.pth') for rank in range(2)] == [alone, alone]

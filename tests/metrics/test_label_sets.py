@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pit_downstream.utils.protocols import Batch, Outputs, Sample
-from pit_downstream.metrics.label_sets import AnswerError, answer_errors, predicted_classes
+from pit_downstream.metrics.label_sets import LabelSetError, compute_label_set_errors, predict_classes
 
 LOGITS = torch.tensor([[0., 9., 2., 1.], [3., 3., 0., 3.], [0., 1., 2., 8.]])
 
@@ -16,9 +16,9 @@ def update(metric, logits, targets):
 
 
 def test_the_best_of_some_classes():
-    assert predicted_classes(LOGITS).tolist() == [1, 0, 3]  # of equals the first
-    assert predicted_classes(LOGITS, torch.tensor([0, 2])).tolist() == [2, 0, 2]
-    assert predicted_classes(LOGITS, torch.tensor([2, 3])).tolist() == [2, 3, 3]
+    assert predict_classes(LOGITS).tolist() == [1, 0, 3]  # of equals the first
+    assert predict_classes(LOGITS, torch.tensor([0, 2])).tolist() == [2, 0, 2]
+    assert predict_classes(LOGITS, torch.tensor([2, 3])).tolist() == [2, 3, 3]
 
 
 def test_one_answer_among_some_classes():
@@ -27,7 +27,7 @@ def test_one_answer_among_some_classes():
     logits, classes = random.normal(size=(300, 1000)), np.sort(random.choice(1000, 200, replace=False))
     labels = random.choice(classes, 300)
     wanted = np.mean(logits[:, classes].argmax(1) != np.searchsorted(classes, labels))
-    metric = AnswerError('top1_error', classes=classes.tolist())
+    metric = LabelSetError('top1_error', classes=classes.tolist())
     update(metric, torch.tensor(logits), labels.tolist())
     assert metric.compute() == {'top1_error': wanted} and metric.count == 300
 
@@ -37,16 +37,16 @@ def test_many_classes_stand_for_one():
     random = np.random.default_rng(1)
     logits, group = random.normal(size=(300, 30)), random.integers(-1, 3, 30)
     labels = random.integers(0, 3, 300)
-    metric = AnswerError()
+    metric = LabelSetError()
     update(metric, torch.tensor(logits), [tuple(np.flatnonzero(group == label)) for label in labels])
     assert metric.compute() == {'answer_error': np.mean(group[logits.argmax(1)] != labels)}
 
 
 def test_several_labels_and_none():
-    metric = AnswerError('real', answers=lambda sample: {0: (1, 2), 1: (), 2: (0,)}[sample.target])
+    metric = LabelSetError('real', answers=lambda sample: {0: (1, 2), 1: (), 2: (0,)}[sample.target])
     update(metric, LOGITS, [0, 1, 2])
     assert metric.compute() == {'real': .5} and metric.count == 2
-    assert answer_errors(LOGITS, [(1, 2), (1, 2, 3), (0,)]).tolist() == [False, True, True]
+    assert compute_label_set_errors(LOGITS, [(1, 2), (1, 2, 3), (0,)]).tolist() == [False, True, True]
     update(metric, LOGITS, [1, 1, 1])  # a batch without any changes nothing
     assert metric.compute() == {'real': .5} and metric.count == 2
 
@@ -56,7 +56,7 @@ def test_the_split_into_batches_makes_no_difference():
     targets = [(i % 20, (i + 1) % 20) for i in range(100)]
     values = []
     for size in (100, 9, 1):
-        metric = AnswerError(classes=range(3, 20))
+        metric = LabelSetError(classes=range(3, 20))
         for start in range(0, 100, size):
             update(metric, logits[start:start + size], targets[start:start + size])
         values.append((metric.compute(), metric.count))
@@ -65,12 +65,12 @@ def test_the_split_into_batches_makes_no_difference():
 
 def test_what_cannot_be_judged_is_refused():
     with pytest.raises(ValueError, match='expected at least one image, got none'):
-        AnswerError().compute()
+        LabelSetError().compute()
     with pytest.raises(ValueError, match='expected logits of 6 classes at least, got 4; give a model of the 1000'):
-        update(AnswerError(), LOGITS, [(0, 5), 1, 1])
+        update(LabelSetError(), LOGITS, [(0, 5), 1, 1])
     with pytest.raises(ValueError, match='expected logits of 1000 classes at least, got 4'):
-        update(AnswerError(classes=[0, 999]), LOGITS, [0, 1, 1])
-    metric = AnswerError()
+        update(LabelSetError(classes=[0, 999]), LOGITS, [0, 1, 1])
+    metric = LabelSetError()
     update(metric, torch.tensor([[float('nan')] * 4, [1., 0., 0., 0.]]), [0, 0])
     with pytest.raises(ValueError, match='got NaN or infinity for 1 of 2 images'):
         metric.compute()

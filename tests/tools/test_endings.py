@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_an_old_file_whole(run_tool, picture, full_disk, comm
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.ENOENT])
 def test_a_refusal_because_of_a_failure_prints_its_own_sentence(run_tool, monkeypatch, number):
-    """require_file_to_write raises it from the failure of the operating system."""
+    """require_writable_file raises it from the failure of the operating system."""
     monkeypatch.setattr('tempfile.TemporaryDirectory', lambda **_: raised(OSError(number, os.strerror(number))))
     done = run_tool('get_complexity.py', '--model', 'pit_ti', '--json', 'x.json')
     assert done.code == 2 and '--json' in done.err and done.err.count('\n') == 1, done.err

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from pit_downstream.datasets.backgrounds import IN9
-from pit_downstream.datasets.base import View
-from pit_downstream.datasets.labelsets import real_labels, subset_indices
+from pit_downstream.datasets.base import Preprocess
+from pit_downstream.datasets.labelsets import get_subset_indices, load_real_labels
 from pit_downstream.evaluation.models import build_classifier
 from tests.datasets import shift_folders
 from tests.evaluation import toy
@@ -111,14 +111,14 @@ def test_errors_are_those_of_the_logits(measured, data, tmp_path):
 
     def share(wrong):
         return sum(wrong) / len(wrong)
-    classes = subset_indices('imagenet_a')
+    classes = get_subset_indices('imagenet_a')
     assert 0 < kept['imagenet_a', 'top1_error'] == share(
         [predicted != classes[path.parent.name] for path, predicted in best('imagenet-a', classes.values())]) < 1
-    labels = [(predicted, real_labels()[int(path.stem[-8:]) - 1]) for path, predicted in best('imagenet/val')]
+    labels = [(predicted, load_real_labels()[int(path.stem[-8:]) - 1]) for path, predicted in best('imagenet/val')]
     assert kept['folder', 'imagenet_real_error'] == share([one not in right for one, right in labels if right])
     assert 0 < kept['in9_mixed_rand', 'top1_error'] == share(
         [predicted not in IN9[path.parent.name[3:]] for path, predicted in
-         best('bg_challenge/mixed_rand/val', view=View(32, 32))]) < 1
+         best('bg_challenge/mixed_rand/val', view=Preprocess(32, 32))]) < 1
     objects = {'banana': (954,), 'pen': (418, 749)}
     assert kept['objectnet', 'top1_error'] == share(
         [predicted not in objects[path.parent.name] for path, predicted in
@@ -234,7 +234,7 @@ def test_two_ranks_keep_what_one_keeps(measured, tool, tmp_path, monkeypatch):
 
 
 def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
-    for name in subset_indices('imagenet_r'):
+    for name in get_subset_indices('imagenet_r'):
         (tmp_path / 'wrong' / name).mkdir(parents=True)
     for flags, words in ((('--shifts', 'imagenet_a=wrong'), 'which looks like ImageNet-R: 200 folders named by '),
                          (('--shifts', 'imagenet_q'), "no dataset named 'imagenet_q'; did you mean imagenet_"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pit_downstream.datasets.labelsets import Classes, training_classes, wnid_indices
+from pit_downstream.datasets.labelsets import Classes, get_wnid_indices, sort_training_classes
 from tests.evaluation import toy
 
 FLAGS = ('--model', toy.NAME, '--data', 'val', '--output-dir', 'store', '--corruptions', 'brightness', '--severities',
@@ -226,8 +226,8 @@ def nameless():
 @pytest.mark.parametrize('classes, folders, indices', [
     (Classes(1000), ['n15075141', 'n01440764'], [999, 0]),
     (Classes(1000), ['7', '998'], [7, 998]),  # ImageNet-V2
-    (Classes(1000, tuple(wnid_indices())), ['0007'], [7]),
-    (Classes(1000, tuple(wnid_indices())), ['n01440764'], [0]),
+    (Classes(1000, tuple(get_wnid_indices())), ['0007'], [7]),
+    (Classes(1000, tuple(get_wnid_indices())), ['n01440764'], [0]),
     (Classes(10), ['9', '3'], [9, 3]),
     (Classes(3), ['cow', 'ant', 'bee'], [2, 0, 1]),
     (Classes(3, ('10', '20', '30')), ['30'], [2]),
@@ -248,6 +248,6 @@ def test_folders_without_a_class_are_refused(classes, folders):
 
 
 def test_training_numbers_its_folders():
-    assert training_classes(['10', '9', '2']) == ('2', '9', '10')
-    assert training_classes(['20190004', '20190000']) == ('20190000', '20190004')
-    assert training_classes(['b', '1', 'a']) == ('1', 'a', 'b')
+    assert sort_training_classes(['10', '9', '2']) == ('2', '9', '10')
+    assert sort_training_classes(['20190004', '20190000']) == ('20190000', '20190004')
+    assert sort_training_classes(['b', '1', 'a']) == ('1', 'a', 'b')

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from PIL import Image, ImageOps
 from timm.data import auto_augment
 
-from pit_downstream.datasets.base import View
-from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.base import Preprocess
+from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.training import image_data as data
 from pit_downstream.training.image_data import (
     EvaluationImages,
@@ -34,7 +34,7 @@ def folder(few_shapes, tmp_path):
 
 
 def test_evaluation_sees_what_the_measuring_tools_see(folder):
-    pictures, samples = EvaluationImages(str(folder), VIEW), class_folders(folder, view=View(**VIEW))
+    pictures, samples = EvaluationImages(str(folder), VIEW), load_class_folders(folder, view=Preprocess(**VIEW))
     assert len(pictures) == len(samples) == 6
     assert pictures.metainfo == {'classes': ('circle', 'cross', 'ring', 'square')}
     for index in range(6):
@@ -100,7 +100,8 @@ def test_a_broken_picture_is_named_and_replaced(folder, logged):
     broken = sorted(folder.glob('*/*.png'))[0]
     broken.write_bytes(broken.read_bytes()[:200])
     pictures = TrainingImages(str(folder), TRANSFORM)
-    assert pictures[0]['labels'] == class_folders(folder, view=View(**VIEW)).targets[1] and pictures[0]['images'].any()
+    samples = load_class_folders(folder, view=Preprocess(**VIEW))
+    assert pictures[0]['labels'] == samples.targets[1] and pictures[0]['images'].any()
     assert [message for message in logged if broken.name in message and 'another image is trained on' in message]
     assert len(logged) == 1  # once
 

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from pit_downstream.cli.train_classifier import make_parser
-from pit_downstream.datasets.imagenet import class_folders
+from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.training import runs
 from pit_downstream.training import safe_loading as checkpoint
@@ -101,7 +101,7 @@ def test_averaged_weights_are_evaluated_and_kept(recipe):
 def test_the_measuring_tools_take_the_file(recipe, few_shapes):
     """Its errors there are those of the last evaluation here, on the same images in the same view."""
     predictor = build_classifier(MODEL, weights=f'{recipe.work_dir}/weights.pth')
-    samples = class_folders(few_shapes / 'classification' / 'val', view=predictor.view)
+    samples = load_class_folders(few_shapes / 'classification' / 'val', view=predictor.view)
     batch = predictor.collate([samples[index] for index in range(len(samples))])
     right = predictor.logits(batch.images).argmax(1) == predictor.labels(batch)
     top1 = recipe.message_hub.get_scalar('val/accuracy/top1').current()
@@ -163,7 +163,7 @@ def test_two_processes_evaluate_every_picture_once(few_shapes, tmp_path):
         process.join(120)
     assert [process.exitcode for process in ranks] == [0, 0]
     predictor = build_classifier(MODEL, weights=work / 'weights.pth')
-    samples = class_folders(data / 'val', view=predictor.view)
+    samples = load_class_folders(data / 'val', view=predictor.view)
     batch = predictor.collate([samples[index] for index in range(5)])
     right = (predictor.logits(batch.images).argmax(1) == predictor.labels(batch)).sum().item()
     log = ''.join(path.read_text() for path in work.rglob('*.log'))

@@ -21,7 +21,8 @@ def test_bad_places_get_one_sentence(tmp_path):
     (tmp_path / 'file').write_text('')
     for folder, words in ((tmp_path / 'file', 'Not a directory'), (tmp_path / 'file' / 'x', 'Not a directory'),
                           ('/proc/x', 'in /proc')):
-        with pytest.raises(ValueError, match=f'expected a folder to write to for --store, got {folder}: .*{words}'):
+        with pytest.raises(ValueError,
+                           match=f'expected a folder to write to for --output-dir, got {folder}: .*{words}'):
             require_writable_folder(folder, '--output-dir')
     for path, words in ((tmp_path, 'got the folder'), (tmp_path / 'no' / 'x', 'make the folder')):
         with pytest.raises(ValueError, match=f'expected a file to write for --csv.* {words}'):
