@@ -66,7 +66,8 @@ class LoadImageOrSkip(LoadImageFromFile):
                 self._skipped += 1
                 if self._skipped == MOST_SKIPPED:
                     raise InputError(f'No readable image among {MOST_SKIPPED} that were drawn for training: '
-                                     f'{make_printable(results["img_path"])} ({fault}) is the last of {len(self._warned)} '
+                                     f'{make_printable(results["img_path"])} ({fault}) is the last of '
+                                     f'{len(self._warned)} '
                                      'broken files. Replace them, or check data_prefix and data_root.')
                 return None
             image = _decode_part(content, upright=self.color_type in UPRIGHT)
@@ -137,7 +138,8 @@ def require_size(info: Mapping, shape: tuple[int, ...]) -> None:
     if annotated == (height, width):
         fix = ('An EXIF orientation is applied when a file is loaded: annotate the upright image, remove the tag from '
                "the file, or set color_type='color_ignore_orientation' in LoadImageFromFile.")
-    raise ImageSizeError(f'Size of an image differs from its annotation: {make_printable(str(info.get("img_path")))} is '
+    raise ImageSizeError(f'Size of an image differs from its annotation: {make_printable(str(info.get("img_path")))} '
+                         'is '
                          f'{width} x {height} pixels, annotated are {annotated[0]} x {annotated[1]}. {fix}')
 
 

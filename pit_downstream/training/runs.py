@@ -103,7 +103,8 @@ def set_classes(cfg: Config) -> None:
     folders, asked = (_list_class_folders(root) for root in (train, val))
     empty = [name for name, pictures in list_images_by_class(Path(train), folders).items() if not pictures]
     if empty:
-        raise InputError(f'{len(empty)} of {len(folders)} class folders in {train} have no images: {format_names(empty)}. Add '
+        raise InputError(f'{len(empty)} of {len(folders)} class folders in {train} have no images: '
+                         f'{format_names(empty)}. Add '
                          'images, or remove the folders.')
     network, names = cfg.model.network, sort_training_classes(folders)
     if network.get('num_classes') == len(get_wnid_indices()) and set(names) <= get_wnid_indices().keys():
@@ -111,7 +112,8 @@ def set_classes(cfg: Config) -> None:
     unknown = [name for name,
                pictures in list_images_by_class(Path(val), asked).items() if pictures and name not in names]
     if unknown:
-        raise InputError(f'expected the classes of {train} in {val}, got {format_names(unknown)}; both need the same folders')
+        raise InputError(f'expected the classes of {train} in {val}, got {format_names(unknown)}; both need the same '
+                         'folders')
     if network.setdefault('num_classes', len(names)) != len(names):
         raise InputError(f'expected a network of {len(names)} classes for {train}, got model.network.num_classes='
                          f'{network.num_classes}; leave it out')
