@@ -33,7 +33,7 @@ class EpochSeedHook(Hook):
     def before_train(self, runner) -> None:
         loader, seed = runner.train_dataloader, broadcast(runner.seed)
         for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
-            if hasattr(sampler, 'seed'):
+            if sampler is not None and hasattr(sampler, 'seed'):
                 sampler.seed = seed
 
     def before_train_epoch(self, runner) -> None:

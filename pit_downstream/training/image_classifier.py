@@ -1,13 +1,14 @@
 """Image classifier for mmengine's Runner: a network from timm's registry, with its losses."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from pit_downstream import backbones  # noqa: F401  registers our networks with timm
 from pit_downstream.attention.trace import Trace, trace_attention
@@ -68,7 +69,8 @@ class ImageClassifier(BaseModel):
         if self.regulariser:
             with trace_attention(self.network) as trace:
                 logits = self.network(images)
-            penalty['loss_likeness'] = self.regulariser['weight'] * compute_cosine_penalty(self._get_maps(trace))
+            maps = self._get_maps(trace, self.regulariser['pairs'])
+            penalty['loss_likeness'] = self.regulariser['weight'] * compute_cosine_penalty(maps)
         else:
             logits = self.network(images)
         if self.distillation:
@@ -76,14 +78,14 @@ class ImageClassifier(BaseModel):
             return self.distillation.losses(logits, shown, targets) | penalty
         return {'loss_class': F.cross_entropy(logits, targets)} | penalty
 
-    def _get_maps(self, trace: Trace) -> list[Tensor]:
-        """Return the maps that multiply the values in the first blocks."""
-        places = list(trace.tokens)[:self.regulariser['pairs'] + 1]
+    def _get_maps(self, trace: Trace, pairs: int) -> list[Tensor]:
+        """Return the maps that multiply the values in the first `pairs` + 1 blocks."""
+        places = list(trace.tokens)[:pairs + 1]
         mixed = trace.maps.get('reattention', {})
         return [mixed.get(place, trace.maps['softmax'][place]) for place in places]
 
 
-def _require_regulariser(regulariser: dict, network: nn.Module, name: str) -> None:
+def _require_regulariser(regulariser: dict, network: Any, name: str) -> None:
     """Raise InputError unless `regulariser` has pairs and weight, and the first stage has enough attention maps."""
     if set(regulariser) != {'pairs', 'weight'}:
         raise InputError(f'expected model.regulariser with pairs and weight, got {", ".join(sorted(regulariser))}')

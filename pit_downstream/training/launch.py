@@ -43,14 +43,14 @@ def load_config(text: str) -> Config:
 
 def find_checkpoint(path: str) -> Path:
     """Return the checkpoint file at `path`, or the latest one in a work dir."""
-    found: Path | None = Path(path)
     if Path(path).is_dir():
         found = find_latest_checkpoint(path)
         if found is None:
             raise InputError(f'expected a checkpoint, found no finished one in {path}; train there first')
-    if not found.is_file():
-        raise InputError(f'expected a checkpoint, found none at {found}; train first or check the path')
-    return found
+        return found
+    if not Path(path).is_file():
+        raise InputError(f'expected a checkpoint, found none at {path}; train first or check the path')
+    return Path(path)
 
 
 def find_latest_checkpoint(work_dir: str | Path) -> Path | None:

@@ -88,7 +88,7 @@ def _list_arguments(built: Any) -> set[str] | None:
     names: set[str] = set()
     for one in inspect.getmro(built) if inspect.isclass(built) else ():
         if '__init__' in vars(one) and one is not object:
-            parameters = inspect.signature(one.__init__).parameters.values()
+            parameters = inspect.signature(vars(one)['__init__']).parameters.values()
             names |= {parameter.name for parameter in parameters}
             if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
                 return names

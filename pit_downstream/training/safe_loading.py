@@ -59,7 +59,7 @@ class _Array(np.ndarray):
             raise pickle.UnpicklingError('GLOBAL numpy.ndarray of objects')
         super().__setstate__((version, shape, dtype.plain, fortran, data))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> Any:
         return np.array(self).__reduce__()
 
 
@@ -68,7 +68,8 @@ class _History(HistoryBuffer):
 
     def __setstate__(self, state: dict) -> None:
         self.__class__ = HistoryBuffer
-        self.__init__(np.array(state['_log_history']), np.array(state['_count_history']), state['max_length'])
+        HistoryBuffer.__init__(self, np.array(state['_log_history']), np.array(state['_count_history']),
+                               state['max_length'])
 
 
 def _load_scalar(dtype: _Dtype, data: bytes) -> np.generic:
@@ -254,7 +255,8 @@ def _register_stand_ins() -> None:
     """Add the replacements to torch's safe globals. Other entries are kept, except originals of the same names."""
     kept = [entry for entry in torch.serialization.get_safe_globals() if _get_full_name(entry) not in STAND_INS]
     torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals([*kept, *((stand_in, name) for name, stand_in in STAND_INS.items())])
+    stand_ins: list[Any] = [(stand_in, name) for name, stand_in in STAND_INS.items()]
+    torch.serialization.add_safe_globals([*kept, *stand_ins])
 
 
 def _get_full_name(entry: Any) -> str:
