@@ -111,10 +111,9 @@ def test_the_measuring_tools_take_the_file(recipe, few_shapes):
 @pytest.mark.parametrize('file', ['weights.pth', 'epoch_2.pth'])
 def test_a_detector_begins_with_the_file(recipe, file):
     """Each tensor of the backbone is the trained one, the position embedding resampled from 3 x 3 to 27 x 27."""
-    import pit_downstream.det  # noqa: F401  registers the backbones
-    from mmdet.registry import MODELS
+    from pit_downstream.det.backbones import PiT
     pretrained = dict(type='Pretrained', checkpoint=f'{recipe.work_dir}/{file}')
-    backbone = MODELS.build(dict(type='PiT', arch='ti', init_cfg=pretrained))
+    backbone = PiT('ti', init_cfg=pretrained)
     backbone.init_weights()
     kept = torch.load(f'{recipe.work_dir}/weights.pth')
     assert all(torch.equal(value, kept[name]) for name, value in backbone.state_dict().items()
