@@ -28,7 +28,7 @@ def test_without_coco_one_sentence_says_what_to_do(tool):
 
 
 @pytest.mark.parametrize('args, words', [
-    (('train.py', 'configs/none.py'), 'expected a config file, found none at configs/none.py'),
+    (('train.py', 'configs/none.py'), "config file not found: 'configs/none.py'"),
     (('test.py', 'configs/retinanet_pit_ti.py', 'none.pth', '--bundled', '--data', 'FEW'),
      'expected a checkpoint, found none at none.pth'),
     (('train.py', 'configs/retinanet_pit_ti.py', '--bundled', '--data', 'FEW', '--cfg-options',
