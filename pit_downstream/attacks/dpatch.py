@@ -116,18 +116,18 @@ def save_patch(patch: Tensor, folder: str | Path) -> Path:
 def load_patch(path: str | Path) -> Tensor:
     """Load a patch of `save_patch`: (3, S, S), float32, in [0, 1]. Raises InputError for anything else."""
     if not Path(path).is_file():
-        raise InputError(f'expected a patch in {path}, found no such file; make one with tools/train_patch.py')
+        raise InputError(f'expected a patch in {path}, found no such file. Make one with pit-downstream train-patch.')
     try:
         values = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f'expected a patch in {path}, got no NumPy array: {str(error)[:200]}. Make one with '
-                         'tools/train_patch.py') from error
+                         'pit-downstream train-patch.') from error
     if not isinstance(values, np.ndarray) or values.dtype.kind != 'f':
         got = f'dtype {values.dtype}' if isinstance(values, np.ndarray) else 'several arrays'
-        raise InputError(f'expected a patch of floats in {path}, got {got}. Make one with tools/train_patch.py')
+        raise InputError(f'expected a patch of floats in {path}, got {got}. Make one with pit-downstream train-patch.')
     if values.ndim != 3 or values.shape[0] != 3 or values.shape[1] != values.shape[2] or not values.size:
         raise InputError(f'expected a patch of shape (3, side, side) in {path}, got {values.shape}. Make one with '
-                         'tools/train_patch.py')
+                         'pit-downstream train-patch.')
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
         raise InputError(f'expected a patch of finite values in 0..1 in {path}, got {values.min():g} to '
                          f'{values.max():g}. Divide levels by 255')

@@ -52,10 +52,10 @@ def read_config(args: argparse.Namespace, *, loaders: tuple[str, ...]) -> Config
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args.config)
     if not cfg.get('model'):
-        raise InputError(f'expected the config of a detector, found no model in {args.config}; name a whole config')
+        raise InputError(f'expected the config of a detector, found no model in {args.config}. Name a whole config.')
     if cfg.model.get('type') == 'ImageClassifier':
-        raise InputError(f'expected the config of a detector, got {args.config}; train classifiers with '
-                         'tools/train_classifier.py')
+        raise InputError(f'expected the config of a detector, got {args.config}. Train classifiers with '
+                         'pit-downstream train-classifier.')
     cfg.launcher = args.launcher
     if args.bundled:
         use_bundled(cfg, args.data or ROOT)

@@ -44,7 +44,7 @@ def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: S
     The attacked image of one epsilon is not reused for larger ones, because AP is not defined per image.
     """
     if save:
-        raise InputError('--save-images applies to a classifier, got a detector. tools/show_detections.py draws '
+        raise InputError('--save-images applies to a classifier, got a detector. pit-downstream show-detections draws '
                          'attacked images.')
     done = broadcast(store.list_measured(predictor.name, samples.name, seed) if rank() == 0 else None)
     _try(predictor, samples, [one for one in conditions if any(

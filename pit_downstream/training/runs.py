@@ -34,7 +34,8 @@ def read_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config)
     if cfg.get('model', {}).get('type') != 'ImageClassifier':
-        raise InputError(f'expected the config of a classifier, got {args.config}; train detectors with tools/train.py')
+        raise InputError(f'expected the config of a classifier, got {args.config}. Train detectors with '
+                         'pit-downstream train.')
     cfg.launcher = args.launcher
     if args.bundled:
         use_bundled(cfg, args.data or ROOT)

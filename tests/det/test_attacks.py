@@ -277,7 +277,7 @@ def test_a_patch_is_trained_kept_and_pasted(detectors, tmp_path):
     assert trained > noise and trained > clean
     pasted = attacked(f"dpatch(epsilon=1, file='{path}')", predictor, batch)
     assert torch.equal(pasted, dpatch.apply_patch(batch, found))
-    with pytest.raises(ValueError, match='expected a patch in nowhere.npy, found no such file; make one with'):
+    with pytest.raises(ValueError, match='expected a patch in nowhere.npy, found no such file. Make one with'):
         build_attack(Spec.parse("dpatch(epsilon=1, file='nowhere.npy')"))
     with pytest.raises(ValueError, match='expected place as one of corner, center and share in 0..1, got .side.'):
         build_attack(Spec.parse("dpatch(epsilon=1, place='side')"))

@@ -188,7 +188,7 @@ def test_a_detectors_config_belongs_to_another_tool(tmp_path):
     (tmp_path / 'detr.py').write_text("model = dict(type='DETR')")
     args = arguments('cifar10_pit_ti.py')
     args.config = str(tmp_path / 'detr.py')
-    with pytest.raises(ValueError, match='expected the config of a classifier, got .*detr.py; train detectors with'):
+    with pytest.raises(ValueError, match='expected the config of a classifier, got .*detr.py. Train detectors with'):
         runs.read_config(args)
 
 
