@@ -34,17 +34,29 @@ class GroundTruth:
     Metrics share one object: copies of them for each condition do not copy it.
     """
 
-    def __init__(self, content: dict[str, Any], match_category_ids: Sequence[int]):
-        self.content, self.match_category_ids = content, tuple(match_category_ids)
+    def __init__(self, content: dict[str, Any], category_ids: Sequence[int]):
+        self.content, self.category_ids = content, tuple(category_ids)
 
     def __deepcopy__(self, memo: dict) -> 'GroundTruth':
         return self
 
     @cached_property
+    def image_numbers(self) -> dict[Any, int]:
+        """Integer id by image id: faster-coco-eval takes no others. Integers stay, names are numbered in order."""
+        ids = [image['id'] for image in self.content['images']]
+        if all(type(id) is int for id in ids):
+            return dict(zip(ids, ids))
+        return {id: number for number, id in enumerate(sorted(ids))}
+
+    @cached_property
     def api(self):
-        """Indexed COCO object of `load_coco_tools`."""
+        """Indexed COCO object of `load_coco_tools`, with the ids of `image_numbers`."""
         api = load_coco_tools()[0]()
-        api.dataset = self.content
+        numbers = self.image_numbers
+        api.dataset = self.content if all(id is number for id, number in numbers.items()) else {
+            **self.content,
+            'images': [{**image, 'id': numbers[image['id']]} for image in self.content['images']],
+            'annotations': [{**one, 'image_id': numbers[one['image_id']]} for one in self.content['annotations']]}
         with suppress_output():
             api.createIndex()
         return api

@@ -86,7 +86,7 @@ class CocoAP(GatheredMetric):
 
     def kept(self, one: DetDataSample) -> dict[str, Any]:
         """Return arrays of length n: labels, scores and boxes (left, top, right, bottom), or RLE for masks."""
-        found, classes = one.pred_instances, len(self.truth.match_category_ids)
+        found, classes = one.pred_instances, len(self.truth.category_ids)
         kept = {'labels': found.labels.cpu().numpy(), 'scores': found.scores.cpu().numpy()}
         if (kept['labels'] >= classes).any():
             raise InputError(f'expected labels of the {classes} classes of the dataset, got {kept["labels"].max()}; '
@@ -115,7 +115,8 @@ class CocoAP(GatheredMetric):
         with suppress_output():
             detected = self.truth.api.loadRes(results) if results else coco()
             run = evaluation(self.truth.api, detected, self.kind)
-            run.params.imgIds, run.params.catIds = list(found), list(self.truth.match_category_ids)
+            run.params.imgIds = [self.truth.image_numbers[id] for id in found]
+            run.params.catIds = list(self.truth.category_ids)
             run.params.maxDets = self.most
             run.params.iouThrs = run.params.iouThrs if self.thresholds is None else np.asarray(self.thresholds)
             run.evaluate()
@@ -126,14 +127,14 @@ class CocoAP(GatheredMetric):
     def _format_results(self, found: Mapping[Any, dict[str, Any]]) -> Iterable[dict]:
         """Yield detections in COCO's results format, with box sides in double precision as mmdet computes them."""
         for id, one in found.items():
-            categories = [self.truth.match_category_ids[label] for label in one['labels'].tolist()]
+            categories = [self.truth.category_ids[label] for label in one['labels'].tolist()]
             if self.kind == BOXES:
                 shapes = [{'bbox': [left, top, right - left, bottom - top]}
                           for left, top, right, bottom in one['boxes'].tolist()]
             else:
                 shapes = [{'segmentation': {**mask, 'counts': _format_counts(mask['counts'])}} for mask in one['masks']]
             for category, score, shape in zip(categories, one['scores'].tolist(), shapes, strict=True):
-                yield {'image_id': id, 'category_id': category, 'score': score, **shape}
+                yield {'image_id': self.truth.image_numbers[id], 'category_id': category, 'score': score, **shape}
 
 
 class VocAP(GatheredMetric):

@@ -167,7 +167,7 @@ def test_without_an_annotation_file_the_data_set_is_asked(folder):
     with_file, = build_metrics(cfg, samples)
     cfg.test_evaluator.pop('ann_file')
     without, = build_metrics(cfg, samples)
-    assert without.truth.match_category_ids == (0, 1)
+    assert without.truth.category_ids == (0, 1)
     assert computed(with_file, guesses(2)) == computed(without, guesses(2))
 
 

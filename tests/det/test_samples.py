@@ -114,8 +114,8 @@ def test_pipelines_that_cannot_be_cut_are_refused(folder, spoil, words):
 
 def test_truth_of_a_file_keeps_everything_and_numbers_labels_by_name(folder):
     truth = GroundTruth.of_file(str(folder / 'annotations.json'), scenes.CLASSES)
-    assert truth.match_category_ids == (7, 3)
-    assert GroundTruth.of_file(str(folder / 'annotations.json'), scenes.CLASSES[::-1]).match_category_ids == (3, 7)
+    assert truth.category_ids == (7, 3)
+    assert GroundTruth.of_file(str(folder / 'annotations.json'), scenes.CLASSES[::-1]).category_ids == (3, 7)
     assert truth.content == json.loads((folder / 'annotations.json').read_text())
     with pytest.raises(ValueError, match='annotations.json has no category named plate .categories: cup, bowl'):
         GroundTruth.of_file(str(folder / 'annotations.json'), (*scenes.CLASSES, 'plate'))

@@ -200,7 +200,7 @@ def test_saving_goes_on_where_it_was(folder, tmp_path):
     assert names == sorted(path.relative_to(tmp_path / 'parts') for path in (tmp_path / 'parts').rglob('*.npy'))
     assert all(np.array_equal(np.load(tmp_path / 'whole' / name), np.load(tmp_path / 'parts' / name)) for name in names)
     with pytest.raises(ValueError, match='expected in .*late the images that were attacked before, found 40 missing of '
-                                         'clean .*begin another --store DIR'):
+                                         'clean .*use another --output-dir'):
         attacked(folder, tmp_path / 'once', save=tmp_path / 'late')
     with pytest.raises(ValueError, match='expected a folder for the images of other on .* which holds those of others'):
         Gallery(tmp_path / 'whole', model='other', dataset='x', seed=0)
