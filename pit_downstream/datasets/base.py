@@ -47,7 +47,8 @@ class UnreadableImage(InputError):
 class Samples(Protocol):
     """Dataset interface of the evaluation loop. name: the Spec text under which records are kept."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __len__(self) -> int: ...
 
@@ -56,6 +57,13 @@ class Samples(Protocol):
 
     def at(self, condition: Condition) -> 'tuple[Samples, Condition]':
         """Return the samples of `condition` and the condition that remains to be applied to them."""
+
+
+class LabeledSamples(Samples, Protocol):
+    """Samples whose ids and targets are known without reading an image."""
+
+    ids: list[str]
+    targets: list[int | tuple[int, ...]]
 
 
 @dataclass(frozen=True)

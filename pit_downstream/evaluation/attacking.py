@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -75,11 +76,12 @@ def attack_curve(predictor: Predictor, batch: Batch, specs: Sequence[Spec], seed
             with name_condition(spec):
                 found.append(_attacked(predictor, batch, attack, seed))
         return found
+    predictor = cast(Classifier, predictor)
     clean = _clean(predictor, batch)
     curve = [clean]
     for place, attack in enumerate(searches):
         before = clean if _to_end(attack) else curve[-1]
-        curve.append(_further(predictor, batch, attack, seed, clean, before, settled and settled[place]))
+        curve.append(_further(predictor, batch, attack, seed, clean, before, settled[place] if settled else None))
     return curve[1:]
 
 
@@ -92,14 +94,21 @@ def name_condition(condition: Condition | Spec) -> Iterator[None]:
         raise NonFiniteOutputs(error.id, ' + '.join(filter(None, (str(condition), error.condition)))) from error
 
 
+def get_attack(condition: Condition) -> Spec:
+    """Return the attack of a condition that has one."""
+    assert condition.attack is not None, condition
+    return condition.attack
+
+
 def same_curve(one: Condition, other: Condition) -> bool:
     """Return whether two conditions with an attack differ at most in its epsilon."""
-    return (one.corruption, one.attack.without('epsilon')) == (other.corruption, other.attack.without('epsilon'))
+    first, second = ((condition.corruption, get_attack(condition).without('epsilon')) for condition in (one, other))
+    return first == second
 
 
 def radius(spec: Spec) -> float:
     """Return the epsilon of an attack, 0 for attacks without one, such as a patch."""
-    return float(spec.get('epsilon', 0))
+    return float(cast(float | Fraction, spec.get('epsilon', 0)))
 
 
 def fools_further(small: Spec, large: Spec) -> bool:
@@ -123,6 +132,7 @@ def _clean(predictor: Classifier, batch: Batch) -> AttackResult:
 def _further(predictor: Classifier, batch: Batch, attack: Attack, seed: int, clean: AttackResult, before: AttackResult,
              settled: KnownOutcomes | None) -> AttackResult:
     """Attack the images of `before` that are not wrong yet, or all images if the attack runs to its end."""
+    assert clean.wrong is not None and before.wrong is not None  # known for classifiers
     wrong = before.wrong if settled is None else before.wrong | settled.wrong
     leave = wrong if not _to_end(attack) else torch.zeros_like(wrong)
     leave = leave if settled is None else leave | settled.here

@@ -105,7 +105,8 @@ def analyse(predictor: ClassifierPredictor, paths: Sequence[Path], *, batch_size
     """
     if batch_size < 1 or samples < 1:
         raise InputError(f'batch size and samples are positive, got {batch_size} and {samples}')
-    metric, shown = AttentionCollapse(threshold=threshold), []
+    metric = AttentionCollapse(threshold=threshold)
+    shown: list[tuple[Tensor, dict[str, dict[str, Tensor]]]] = []
     batches = [paths[start:start + batch_size] for start in range(0, len(paths), batch_size)]
     for batch in tqdm(batches, desc=predictor.name, unit='batch', disable=None):  # no bar outside a terminal
         taken = predictor.collate([Sample(str(path), predictor.view(load_image(path)), 0) for path in batch])
@@ -186,9 +187,11 @@ def write_analyses(analyses: Mapping[str, Analysis], out: Path, *, dataset: str,
 
 def summary(model: str, analysis: Analysis) -> str:
     """Return one line with the number of similar blocks per kind and stage."""
-    counts = [f'{metric.partition("_")[0]} {place + " " if place else ""}{value:.0f}'
-              for metric, place, value in ((*name.split('@'), value) for name, value in analysis.values.items())
-              if '_similar_blocks(' in metric]
+    counts = []
+    for name, value in analysis.values.items():
+        metric, place = name.split('@')
+        if '_similar_blocks(' in metric:
+            counts.append(f'{metric.partition("_")[0]} {place + " " if place else ""}{value:.0f}')
     threshold = next(name for name in analysis.values if '_similar_blocks(' in name).split('(')[1].split(')')[0]
     return f'{model}, {analysis.count} images: similar blocks ({threshold}): {", ".join(counts)}'
 
@@ -196,12 +199,12 @@ def summary(model: str, analysis: Analysis) -> str:
 def _build_headless(spec: Spec, state: Mapping[str, Tensor], path: str, *, seed: int = 0,
                     img_size: int | None = None, **options: Any) -> ClassifierPredictor:
     """Build a model without a head from backbone weights. `seed` draws tensors that the backbone lacks, all unused."""
-    kwargs = {**dict(spec.kwargs), 'num_classes': 0, **({'img_size': img_size} if img_size else {})}
+    kwargs: dict[str, Any] = {**dict(spec.kwargs), 'num_classes': 0, **({'img_size': img_size} if img_size else {})}
     if spec.name.partition('.')[0] not in timm.list_models():
         raise InputError(f'no model named {spec.name!r}. Choose a PiT, DeepViT or ViT for the weights in {path}.')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = made(spec, lambda: timm.create_model(spec.name, **kwargs))
+        model: Any = made(spec, lambda: timm.create_model(spec.name, **kwargs))
     if hasattr(model, 'pools'):  # our PiT; timm's keeps its pools elsewhere
         state = rename_timm_pools(state)
     target = model.state_dict()

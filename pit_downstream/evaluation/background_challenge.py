@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ def keep_challenge(store: ResultStore, predictor: Predictor, challenge: Challeng
     missing = [name for name in IN9 if (CLEAN, class_error(name)) not in table and run.of_class(name)]
     if missing:
         log_run(store, predictor, seed)
+        assert challenge.backgrounds is not None  # optional only because Shift has fields with defaults
         grounds = _images(challenge.backgrounds, range(len(challenge.backgrounds))).to(predictor.device)
     for name in tqdm(missing, unit='class', disable=None if show and rank() == 0 else True):
         fooled = _of_all_ranks(partial(run.fooled, run.of_class(name)[rank()::world()], grounds, size))
@@ -128,7 +129,7 @@ class _Run:
             if mask.shape != images.shape[-2:]:
                 raise InputError(f'expected a mask of {_size(images)} for {self.challenge.samples.ids[index]}, as its '
                                  f'image, got {_size(mask)}; give a model of 224 pixels, for which they were made')
-        answers = self.challenge.samples.targets[chosen[0]]
+        answers = cast(tuple[int, ...], self.challenge.samples.targets[chosen[0]])
         return fooled_by_any(self.predictor, images.to(device), torch.stack(masks)[:, None].to(device), backgrounds,
                              answers, batch_size=size).tolist()
 

@@ -82,10 +82,12 @@ class ClassifierPredictor:
         if wrong:
             raise InputError(f'amp is one of {", ".join(AMP)}, got {wrong[0]!r}')
         self.model, self.preparation, self.name = model.eval(), preparation, name
-        self.class_names, self._num_classes = class_names, None
+        self.class_names = class_names
+        self._num_classes: int | None = None  # determined on first use
         self.device = next((tensor.device for tensor in model.parameters()), torch.device('cpu'))
         self._forward = torch.compile(model) if compiled else model
-        self._amp, self._search, self.rough = AMP.get(amp), AMP.get(search or amp), search is not None
+        self._amp = AMP[amp] if amp else None
+        self._search, self.rough = AMP[search] if search else self._amp, search is not None
         self.precision = self._search or torch.float32  # of logits()
         with torch.inference_mode(False):  # gradients pass through the normalization
             self._mean, self._std = (torch.tensor(values, device=self.device).view(3, 1, 1)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ ARGUMENTS = ('severity', 'variant', 'jpeg', 'order')
 
 def arguments(spec: Spec) -> tuple[str, ...]:
     """Return the arguments that can set the strength of this corruption in place of a severity."""
-    given = find_entry(spec.name, spec.get('variant')).metadata.get('given')
+    given = find_entry(spec.name, _get_variant(spec)).metadata.get('given')
     return tuple(field.name for field in fields(given)) if given else ()
 
 
@@ -38,9 +38,13 @@ def check_corruption(spec: Spec | None) -> None:
     _strength(spec)
 
 
+def _get_variant(spec: Spec) -> str | None:
+    return cast(str | None, spec.get('variant'))  # find_entry rejects other types as unknown
+
+
 def _strength(spec: Spec) -> Any:
     """Return the strength given by a severity or by the corruption's custom arguments."""
-    entry = find_entry(spec.name, spec.get('variant'))
+    entry = find_entry(spec.name, _get_variant(spec))
     own = {key: value for key, value in spec.kwargs if key in arguments(spec)}
     if own and spec.get('severity') is not None:
         raise InputError(f'expected a severity or {", ".join(own)}, got both in {spec}; leave one out')
@@ -48,10 +52,11 @@ def _strength(spec: Spec) -> Any:
         return entry.metadata['given'](**{key: float(value) if isinstance(value, Fraction) else value
                                           for key, value in own.items()})
     strengths = entry.metadata['strengths']
-    if spec.get('severity') not in range(1, len(strengths) + 1):
-        raise InputError(f'severity must be in 1..{len(strengths)}, got {spec.get("severity")} in {spec}. For clean '
-                         'images omit the corruption.')
-    return strengths[spec.get('severity') - 1]
+    severity = spec.get('severity')
+    if not isinstance(severity, int) or severity not in range(1, len(strengths) + 1):
+        raise InputError(f'severity must be in 1..{len(strengths)}, got {severity} in {spec}. For clean images omit '
+                         'the corruption.')
+    return strengths[severity - 1]
 
 
 def apply_corruption(batch: RawBatch, conditions: Sequence[Condition], seed: int) -> Iterator[Tensor]:
@@ -60,8 +65,8 @@ def apply_corruption(batch: RawBatch, conditions: Sequence[Condition], seed: int
     Argument jpeg=85 saves and reloads the images as the published ImageNet-C was saved. order='bgr' applies the
     corruption with red and blue swapped, as mmdet's robustness tool does.
     """
-    specs = [condition.corruption for condition in conditions]
-    if specs[0] is None:
+    specs = [condition.corruption for condition in conditions if condition.corruption is not None]
+    if not specs:
         yield from (batch.images for _ in conditions)
         return
     if len(batch) and min(batch.images.shape[-2:]) < MIN_SIDE:
@@ -71,7 +76,8 @@ def apply_corruption(batch: RawBatch, conditions: Sequence[Condition], seed: int
     backwards = specs[0].get('order') == 'bgr'
     seen = batch.images.flip(1) if backwards else batch.images
     together = corrupt_strengths(seen, specs[0].name, list(map(_strength, specs)), BatchRng(seed, batch.ids),
-                                 variant=specs[0].get('variant'))
+                                 variant=_get_variant(specs[0]))
     for spec, images in zip(specs, together, strict=True):
         images = images.flip(1) if backwards else images
-        yield images if spec.get('jpeg') is None else next(apply_jpeg(images, (spec.get('jpeg'),)))
+        quality = cast(int | None, spec.get('jpeg'))
+        yield images if quality is None else next(apply_jpeg(images, (quality,)))

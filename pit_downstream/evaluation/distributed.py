@@ -5,7 +5,7 @@ import socket
 import sys
 import time
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -137,17 +137,16 @@ def all_gather(items: list[T]) -> list[T]:
     return [item for part in parts for item in part]
 
 
-def raise_on_all_ranks(refusal: InputError | None) -> None:
+def raise_on_all_ranks(refusal: ValueError | None) -> None:
     """Raise on every rank if any rank has an error. Collective. Ranks without an error raise the first one."""
     refusals = all_gather([] if refusal is None else [refusal])
     if refusals:
         raise refusals[0] if refusal is None else refusal
 
 
-def broadcast(item: T) -> T:
-    """Return rank 0's item on every rank."""
-    if not is_distributed():
-        return item
+def broadcast(item: T | None) -> T:
+    """Return rank 0's item on every rank. The other ranks pass any item, such as None."""
     box = [item]
-    dist.broadcast_object_list(box)
-    return box[0]
+    if is_distributed():
+        dist.broadcast_object_list(box)
+    return cast(T, box[0])

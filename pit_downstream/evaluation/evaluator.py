@@ -17,7 +17,7 @@ from pit_downstream.utils.protocols import Batch, Metric, Outputs, Predictor
 from pit_downstream.results.records import Record, make_records
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import Samples, UnreadableImage
-from pit_downstream.evaluation.attacking import attack_curve, check_attack, name_condition, radius
+from pit_downstream.evaluation.attacking import attack_curve, check_attack, get_attack, name_condition, radius
 from pit_downstream.evaluation.corrupting import arguments, check_corruption, apply_corruption
 from pit_downstream.evaluation.data_loading import RawBatch, passes
 from pit_downstream.evaluation.distributed import shard_indices, all_gather, rank, raise_on_all_ranks
@@ -212,7 +212,7 @@ class MetricAccumulators:
     def __init__(self, predictor: Predictor, one: Pass, metrics: Sequence[Metric], seed: int, *,
                  predictors: Predictors | None = None):
         self.predictor, self.seed, self.predictors = predictor, seed, predictors
-        self.wanted = range(len(one.samples))
+        self.wanted: Sequence[int] = range(len(one.samples))
         self.tallies = {condition: _fresh(metrics) for condition, _ in one.work}
 
     def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
@@ -236,7 +236,7 @@ class MetricAccumulators:
         """Compute all results before the first yield, so that running out of memory cannot split a curve."""
         taken = self.predictor.collate(batch.samples(next(apply_corruption(batch, [work[0][1]], self.seed))))
         with name_condition(Condition(work[0][0].corruption)):
-            curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed,
+            curve = attack_curve(self.predictor, taken, [get_attack(rest) for _, rest in work], self.seed,
                                  predictors=self.predictors)
         for (condition, _), found in zip(work, curve, strict=True):
             outputs = found.outputs

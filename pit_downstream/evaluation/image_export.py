@@ -15,6 +15,7 @@ from pit_downstream.results.condition import Condition
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import replace_atomically, resolve_inside, write_atomic
 from pit_downstream.results.records import get_model_key
+from pit_downstream.evaluation.attacking import get_attack
 
 SHOWN = 8  # rows of a contact sheet
 MARGIN = 16  # pixels for the heading
@@ -84,7 +85,7 @@ class Gallery:
         paper = Image.new('RGB', (pixels.shape[1], pixels.shape[0] + MARGIN), 'white')
         paper.paste(Image.fromarray(pixels), (0, MARGIN))
         for column, word in enumerate(('clean' if condition.corruption is None else condition.corruption.name,
-                                       condition.attack.name, f'difference x{CONTRAST}')):
+                                       get_attack(condition).name, f'difference x{CONTRAST}')):
             ImageDraw.Draw(paper).text((column * pixels.shape[1] // 3 + 2, 2), word, fill='black')
         path = resolve_inside(self.folder, f'{self._place(condition).name}.png')
         with replace_atomically(path) as new:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.errors import InputError
@@ -10,7 +10,7 @@ from pit_downstream.utils.protocols import Metric, Predictor
 from pit_downstream.utils.provenance import collect_provenance, write_provenance
 from pit_downstream.results.records import CONTENT, Record, ResultStore, Table, is_content
 from pit_downstream.utils.spec import Spec
-from pit_downstream.datasets.base import Samples
+from pit_downstream.datasets.base import ImageFolderSamples, Samples
 from pit_downstream.evaluation.evaluator import measure_passes
 from pit_downstream.evaluation.distributed import broadcast, rank, raise_on_all_ranks
 
@@ -42,13 +42,15 @@ def _contents(store: ResultStore, predictor: Predictor, samples: Samples, condit
               ) -> dict[str, Record]:
     """Return a record of the content digest of each condition with separate image files."""
     sources = {str(condition): samples.at(condition)[0] for condition in conditions}
-    separate = {condition: source for condition, source in sources.items() if source is not samples}
+    separate = {condition: cast(ImageFolderSamples, source) for condition, source in sources.items()
+                if source is not samples}
     if not separate:
         return {}
     table = broadcast(store.table(predictor.name, samples.name, seed=seed) if rank() == 0 else None)
     before = {record.condition: str(Spec.parse(record.metric).get('digest')) for record in table.records
               if is_content(record)}
-    contents, refusal = {}, None
+    contents: dict[str, Record] = {}
+    refusal: InputError | None = None
     for condition, source in separate.items():
         metric = str(Spec.of(CONTENT, digest=source.files))
         contents[condition] = Record(predictor.name, samples.name, condition, metric, 1., len(source), seed)

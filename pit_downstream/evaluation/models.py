@@ -103,9 +103,10 @@ def as_predictor(named: LoadedModel, *, preprocess: str = 'model', img_size: int
     if preprocess == 'none':
         preparation = replace(preparation, view=Preprocess(None, None))
     elif preprocess == 'imagenet':
-        side = img_size or IMAGENET.view.size
+        side = img_size or 224
         preparation = replace(IMAGENET, view=Preprocess(side, math.floor(side * 256 / 224), 'bilinear'))
-    given = {key: _channels(values) for key, values in (('mean', mean), ('std', std)) if values is not None}
+    given: dict[str, Any] = {key: _channels(values) for key, values in (('mean', mean), ('std', std))
+                             if values is not None}
     preparation = replace(preparation, **given)
     words = {key: value for key, value in (('amp', amp), ('search', search)) if value}
     name = Spec.of(named.spec.name, **{**dict(named.spec.kwargs), **words, **preparation.words,
@@ -159,8 +160,9 @@ def _timm_spec(spec: Spec, img_size: int | None) -> Spec:
     if img_size is None:
         return spec
     sized = Spec.of(spec.name, **{**dict(spec.kwargs), 'img_size': img_size})
+    kwargs: dict[str, Any] = dict(sized.kwargs)
     try:
-        timm.create_model(sized.name, **dict(sized.kwargs))
+        timm.create_model(sized.name, **kwargs)
     except TypeError as error:
         if 'img_size' in str(error):  # any size, as for convolutional networks
             return spec
@@ -171,7 +173,9 @@ def _timm_spec(spec: Spec, img_size: int | None) -> Spec:
 
 
 def _timm(spec: Spec, weights: str, img_size: int | None) -> LoadedModel:
-    kwargs, label = dict(spec.kwargs), weights
+    kwargs: dict[str, Any] = dict(spec.kwargs)
+    label = weights
+    model: Any  # nn.Module does not declare num_classes and pretrained_cfg of timm's models
     remote = spec.name.startswith(_REMOTE)
     if weights == 'pretrained':
         model = made(spec, lambda: download(spec.name, lambda: timm.create_model(
@@ -202,7 +206,8 @@ def _torchvision(name: str, spec: Spec, weights: str, img_size: int | None) -> L
     preset = published.transforms()
     if not hasattr(preset, 'crop_size'):
         raise InputError(f'expected a classifier of images, got torchvision:{name}, which is none')
-    kwargs, label = dict(spec.kwargs), weights
+    kwargs: dict[str, Any] = dict(spec.kwargs)
+    label = weights
     if weights == 'pretrained':
         label, classes = str(published), len(published.meta['categories'])
         _require_published_head(spec, kwargs.get('num_classes', classes), classes)
@@ -225,7 +230,7 @@ def _function(module: str, function: str, spec: Spec, weights: str | None, img_s
     try:
         make = getattr(importlib.import_module(module), function)
     except (ModuleNotFoundError, AttributeError) as error:
-        if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name):
+        if isinstance(error, ModuleNotFoundError) and not (error.name and module.startswith(error.name)):
             raise  # the module exists, an import inside it failed
         raise InputError(f'no function {function!r} in the module {module!r}: {error}; run where Python finds it, or '
                          'set PYTHONPATH') from error

@@ -13,8 +13,9 @@ from pit_downstream.benchmarks.adversarial import Rate, compute_worst_cases, get
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.protocols import Classifier, Sample
 from pit_downstream.results.records import ResultStore, Table
-from pit_downstream.datasets.base import Samples, UnreadableImage
+from pit_downstream.datasets.base import LabeledSamples, Samples, UnreadableImage
 from pit_downstream.metrics.classification import make_top1_error
+from pit_downstream.evaluation.attacking import get_attack
 from pit_downstream.evaluation.image_export import Gallery
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.distributed import broadcast, rank
@@ -48,9 +49,9 @@ class Robustness:
         return adversarial.format_json(self.table, self.worst, self.warnings)
 
 
-def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples, conditions: Sequence[Condition], *,
-                    seed: int = 0, save: str | Path | None = None, predictors: Predictors | None = None,
-                    **options: Any) -> Robustness:
+def keep_robustness(store: ResultStore, predictor: Classifier, samples: LabeledSamples,
+                    conditions: Sequence[Condition], *, seed: int = 0, save: str | Path | None = None,
+                    predictors: Predictors | None = None, **options: Any) -> Robustness:
     """Measure the conditions missing from `store`, those without an attack first.
 
     `save` is a folder for the attacked images (evaluation.image_export). `predictors` and `options` are those of
@@ -58,8 +59,9 @@ def keep_robustness(store: ResultStore, predictor: Classifier, samples: Samples,
     """
     attacked = [condition for condition in conditions if condition.attack is not None]
     gallery = Gallery(save, model=predictor.name, dataset=samples.name, seed=seed) if save else None
-    for id in samples.ids if gallery and attacked else ():
-        gallery.path(attacked[0], id)  # reject an id outside the folder before any work
+    if gallery and attacked:
+        for id in samples.ids:
+            gallery.path(attacked[0], id)  # reject an id outside the folder before any work
     still = [condition for condition in conditions if condition.attack is None]
     table = keep_measuring(store, predictor, samples, [make_top1_error()], still, seed=seed, **options)
     before = _before(predictor, samples) if attacked else ()
@@ -85,9 +87,9 @@ def _before(predictor: Classifier, samples: Samples) -> tuple[str, ...]:
 
 def _after(table: Table, attacked: Sequence[Condition]) -> tuple[str, ...]:
     """Return warnings about the accuracies under each corruption."""
-    found = []
+    found: list[str] = []
     for corruption in dict.fromkeys(condition.corruption for condition in attacked):
-        here = {condition.attack: get_accuracy(table, condition) for condition in attacked
+        here = {get_attack(condition): get_accuracy(table, condition) for condition in attacked
                 if condition.corruption == corruption}
         said = check_after({spec: rate.value for spec, rate in here.items()}, min(rate.count for rate in here.values()))
         found += said if corruption is None else [f'under {corruption}: {sentence}' for sentence in said]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -15,12 +15,13 @@ from pit_downstream.utils.protocols import Batch, Classifier, Metric
 from pit_downstream.utils.jsonl import JsonLines
 from pit_downstream.results.records import ResultStore, Table, get_model_key
 from pit_downstream.utils.spec import quote
-from pit_downstream.datasets.base import Samples
+from pit_downstream.datasets.base import LabeledSamples, Samples
 from pit_downstream.evaluation.attacking import (
     AttackResult,
     KnownOutcomes,
     attack_curve,
     fools_further,
+    get_attack,
     radius,
     same_curve,
 )
@@ -123,8 +124,10 @@ def keep_attacking(store: ResultStore, predictor: Classifier, samples: Samples, 
     def judged(predictor: Classifier, one: Pass, metrics: Sequence[Metric], seed: int) -> RobustAccuracy:
         return RobustAccuracy(predictor, one, seed, verdicts=verdicts, known=known, dataset=samples.name,
                               gallery=gallery, predictors=predictors)
-    return keep_measuring(store, predictor, samples, [MetricName('top1_error'), MetricName('backwards')], conditions,
-                          seed=seed, counter=judged, predictors=predictors, **options)
+    names = [MetricName('top1_error'), MetricName('backwards')]
+    metrics = cast(list[Metric], names)  # only the counter uses more of a metric than its name
+    return keep_measuring(store, predictor, samples, metrics, conditions, seed=seed, counter=judged,
+                          predictors=predictors, **options)
 
 
 @dataclass(frozen=True)
@@ -142,21 +145,23 @@ class RobustAccuracy:
                  predictors: Predictors | None = None):
         self.predictor, self.work, self.seed, self.dataset = predictor, one.work, seed, dataset
         self.predictors = predictors
-        self.verdicts, self.known, self.gallery, self.fresh = verdicts, known, gallery, []
+        self.verdicts, self.known, self.gallery = verdicts, known, gallery
+        self.fresh: list[Chunk] = []
         self.family = sorted((other for other in map(Condition.parse, known) if other.attack is not None
-                              and same_curve(other, one.work[0][0])), key=lambda one: radius(one.attack))
+                              and same_curve(other, one.work[0][0])), key=lambda one: radius(get_attack(one)))
         finished = set.intersection(*({*self._right(condition)} for condition, _ in one.work))
-        self.wanted = [index for index, id in enumerate(one.samples.ids) if id not in finished]
+        self.wanted = [index for index, id in enumerate(cast(LabeledSamples, one.samples).ids)
+                       if id not in finished]
 
     def take(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> Iterator[Condition]:
         taken = self.predictor.collate(batch.samples(next(apply_corruption(batch, [work[0][1]], self.seed))))
         settled = [self._settled(condition, batch.ids) for condition, _ in work]
-        curve = attack_curve(self.predictor, taken, [rest.attack for _, rest in work], self.seed, settled=settled,
+        curve = attack_curve(self.predictor, taken, [get_attack(rest) for _, rest in work], self.seed, settled=settled,
                              predictors=self.predictors)
         if self.gallery:
             self.gallery.keep(Condition(work[0][0].corruption), taken.images, batch.ids)
             for (condition, _), found, before in zip(work, curve, settled, strict=True):
-                self._save(condition, found, before, batch.ids)
+                self._save(self.gallery, condition, found, before, batch.ids)
         chunks = [self._chunk(condition, found, ~before.here, taken)
                   for (condition, _), found, before in zip(work, curve, settled, strict=True)]
         self.verdicts.add(*(chunk for chunk in chunks if chunk.ids))
@@ -185,22 +190,24 @@ class RobustAccuracy:
         """Return the images known to be fooled, with the condition under which they were."""
         found: dict[str, Condition] = {}
         for other in self.family:
-            if fools_further(other.attack, condition.attack):
+            if fools_further(get_attack(other), get_attack(condition)):
                 right = self._right(other)
                 found |= {id: other for id in ids if right.get(id) is False and id not in found}
         return found
 
     def _chunk(self, condition: Condition, found: AttackResult, fresh: torch.Tensor, batch: Batch) -> Chunk:
         which = fresh.nonzero().flatten().tolist()
+        assert found.wrong is not None  # known for classifiers
         wrong = found.wrong.tolist()
         return Chunk(self.predictor.name, self.dataset, str(condition), self.seed,
                      tuple(batch.samples[row].id for row in which), ''.join('01'[not wrong[row]] for row in which),
                      found.forwards, found.backwards)
 
-    def _save(self, condition: Condition, found: AttackResult, before: KnownOutcomes, ids: Sequence[str]) -> None:
+    def _save(self, gallery: Gallery, condition: Condition, found: AttackResult, before: KnownOutcomes,
+              ids: Sequence[str]) -> None:
         """Save this run's images, and copies of those that an earlier run fooled at a smaller epsilon."""
         lost, here = self._lost(condition, ids), before.here.tolist()
-        self.gallery.keep(condition, found.images, ids, only=[id not in lost and not here[row]
-                                                              for row, id in enumerate(ids)])
+        gallery.keep(condition, found.images, ids, only=[id not in lost and not here[row]
+                                                         for row, id in enumerate(ids)])
         for id, other in lost.items():
-            self.gallery.copy(other, condition, id)
+            gallery.copy(other, condition, id)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pit_downstream.utils.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -97,10 +98,11 @@ class Rng(Protocol):
 class Predictor(Protocol):
     """A model wrapped for evaluation: takes images in [0, 1], normalizes them, returns losses and predictions.
 
-    `name` is the model's Spec text, under which its records are stored.
+    `name` is the model's Spec text, under which its records are stored. `device` is the device of the model.
     """
 
     name: str
+    device: torch.device
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Return the samples as a batch of network inputs on the model's device."""
@@ -162,11 +164,10 @@ class Detections:
 class Detector(Predictor, Protocol):
     """A predictor of boxes. Attacks on detectors use only this protocol, and no detection library.
 
-    `device` is the model's torch.device. `loss_types` are the names that loss() accepts: 'all' losses, those of classes
-    ('cls') and of boxes ('box'), and in detectors with proposals those of the first stage ('rpn') and the rest ('roi').
+    `loss_types` are the names that loss() accepts: 'all' losses, those of classes ('cls') and of boxes ('box'), and in
+    detectors with proposals those of the first stage ('rpn') and the rest ('roi').
     """
 
-    device: Any
     loss_types: tuple[str, ...]
 
     @property
