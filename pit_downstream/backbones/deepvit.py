@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, IMAGENET_INCE
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pit_downstream.backbones.layers import Attention, compute_softmax_map
 from pit_downstream.backbones.multi_scale import EMBEDDINGS, DetectionBackbone, check_frozen_stages, check_out_indices
@@ -27,6 +29,9 @@ from pit_downstream.backbones.vit import PATCH, STRIDES, SimpleFeaturePyramid, S
 from pit_downstream.backbones.weights import DEEPVIT, fit_position_embedding, strip_prefix
 from pit_downstream.utils.checkpoints import extract_parameters
 from pit_downstream.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MIB = 2 ** 20
 
@@ -138,7 +143,8 @@ class _MixedAttention(torch.autograd.Function):
         ctx.save_for_backward(q, k, v, mixing)
         ctx.set_materialize_grads(False)
         ctx.streaming = streaming
-        out, scratch, moments = torch.empty_like(v), Scratch(q), []
+        out, scratch = torch.empty_like(v), Scratch(q)
+        moments: list[tuple[Tensor | None, Tensor]] = []
         with disable_autocast(q.device):
             for images, rows in streaming.split_chunks(q, buffers=4 if streaming.dropout else 2):
                 attention = _compute_attention(q[images, :, rows], k[images], scratch)
@@ -150,7 +156,8 @@ class _MixedAttention(torch.autograd.Function):
                     moments.append((mixed.sum((0, 2, 3)) if streaming.dropout else None, _sum_squares(mixed)))
         if streaming.moments and not moments:  # no images
             moments = [(q.new_zeros(q.shape[1]),) * 2]
-        total = torch.stack([total for total, _ in moments]).sum(0) if streaming.moments and streaming.dropout else None
+        totals = [total for total, _ in moments if total is not None]
+        total = torch.stack(totals).sum(0) if streaming.moments and streaming.dropout else None
         squares = torch.stack([squares for _, squares in moments]).sum(0) if streaming.moments else None
         return out, total, squares
 
@@ -232,7 +239,7 @@ class ReAttention(Attention):
         self.base_tokens = base_tokens
         self.budget = budget
         self.reatten_matrix = nn.Conv2d(heads, heads, 1)
-        self.var_norm = nn.BatchNorm2d(heads)
+        self.var_norm: _BatchNorm = nn.BatchNorm2d(heads)
 
     def compute_maps(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
         """Return both types of maps: q, k (B, H, N, d) -> {'softmax', 'reattention'}: (B, H, N, N), before dropout.
@@ -242,10 +249,11 @@ class ReAttention(Attention):
         softmax, conv, norm = compute_softmax_map(q, k), self.reatten_matrix, self.var_norm
         ratio = softmax.shape[-1] / self.base_tokens if self.base_tokens else 1.0
         by_batch = uses_batch_statistics(norm)
-        statistics = (None, None) if by_batch else (norm.running_mean.to(softmax), norm.running_var.to(softmax))
+        mean, var = (None, None) if by_batch else get_running_statistics(norm, softmax.dtype)
+        assert conv.bias is not None
         with disable_autocast(q.device):
             mixed = F.conv2d(ratio * softmax, conv.weight.to(softmax), conv.bias.to(softmax))
-            mixed = F.batch_norm(mixed, *statistics, norm.weight.to(softmax), norm.bias.to(softmax), by_batch, 0.0,
+            mixed = F.batch_norm(mixed, mean, var, norm.weight.to(softmax), norm.bias.to(softmax), by_batch, 0.0,
                                  norm.eps)
         return {'softmax': softmax, 'reattention': self.reatten_scale / ratio * mixed}
 
@@ -256,22 +264,24 @@ class ReAttention(Attention):
         constants that norm and convolution add to every entry of a map add a multiple of sum_j v_j to every row.
         """
         out_dtype, dtype = q.dtype, torch.promote_types(q.dtype, torch.float32)
-        norm, batch, count = self.var_norm, len(q), q.shape[2]
+        conv, norm, batch, count = self.reatten_matrix, self.var_norm, len(q), q.shape[2]
+        assert conv.bias is not None
         by_batch, dropout = uses_batch_statistics(norm), self.attn_drop if self.training else 0.0
         streaming = Streaming(get_default_budget(q.device) if self.budget is None else self.budget, moments=by_batch,
                               dropout=dropout, seed=int(torch.randint(2 ** 62, ())) if dropout else 0)
         with disable_autocast(q.device):
             q, k, v = q.to(dtype) * q.shape[-1] ** -0.5, k.to(dtype), v.to(dtype)
-            mixing, bias = self.reatten_matrix.weight.flatten(1).to(dtype), self.reatten_matrix.bias.to(dtype)
+            mixing, bias = conv.weight.flatten(1).to(dtype), conv.bias.to(dtype)
             ratio = count / self.base_tokens if self.base_tokens else 1.0
             out, total, squares = compute_mixed_attention(q, k, v, mixing, streaming)
             if by_batch:
+                assert total is not None and squares is not None  # streaming.moments is set
                 sums = MapSums(ratio * total, ratio ** 2 * squares, batch * count ** 2).sum_over_ranks(norm)
                 mean, var = sums.compute_moments()
                 mean = mean + bias
                 update_running_statistics(norm, mean.detach(), var.detach(), sums.entries)
             else:
-                mean, var = norm.running_mean.to(dtype), norm.running_var.to(dtype)
+                mean, var = get_running_statistics(norm, dtype)
             scale = norm.weight.to(dtype) * (var + norm.eps).rsqrt()
             shift = norm.bias.to(dtype) + scale * (bias - mean)
             out = scale[:, None, None] * out + (shift / ratio)[:, None, None] * v.sum(2, keepdim=True)
@@ -292,7 +302,7 @@ class MapSums:
         mean = self.total / divisor
         return mean, (self.squares / divisor - mean.square()).clamp_min(0)
 
-    def sum_over_ranks(self, norm: nn.Module) -> 'MapSums':
+    def sum_over_ranks(self, norm: _BatchNorm) -> 'MapSums':
         """Sum over all ranks, including gradients, if `norm` is a SyncBatchNorm and there are several ranks."""
         if not isinstance(norm, nn.SyncBatchNorm) or not (dist.is_available() and dist.is_initialized()):
             return self
@@ -320,18 +330,25 @@ class _SumOverRanks(torch.autograd.Function):
         return _SumOverRanks.apply(grad, ctx.group), None
 
 
-def uses_batch_statistics(norm: nn.Module) -> bool:
+def uses_batch_statistics(norm: _BatchNorm) -> bool:
     return norm.training or norm.running_mean is None
 
 
+def get_running_statistics(norm: _BatchNorm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the running mean (H,) and variance (H,) in `dtype`, for a norm that has them."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean.to(dtype), norm.running_var.to(dtype)
+
+
 @torch.no_grad()
-def update_running_statistics(norm: nn.Module, mean: Tensor, var: Tensor, entries: int | Tensor) -> None:
+def update_running_statistics(norm: _BatchNorm, mean: Tensor, var: Tensor, entries: int | Tensor) -> None:
     """Update the buffers as a training step of BatchNorm2d does. An empty batch keeps their values.
 
     var: biased. entries: numbers per head; a Tensor is a sum over ranks, at least one of which has images.
     """
     if not (norm.training and norm.track_running_stats) or (isinstance(entries, int) and not entries):
         return
+    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     factor = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
     unbiased = var * (entries / (entries - 1))
@@ -384,7 +401,7 @@ class DeepViT(DetectionBackbone, DeepVitTrunk):
         out_strides = tuple(out_strides)
         maps = 1 if pyramid == 'simple' else len(out_strides)
         if out_indices is None:
-            out_indices = (depth * (i + 1) // maps - 1 for i in range(maps))
+            out_indices = [depth * (i + 1) // maps - 1 for i in range(maps)]
         out_indices = tuple(out_indices)
         if pyramid not in ('stages', 'simple'):
             raise InputError(f"pyramid is 'stages' or 'simple', got {pyramid!r}")
@@ -411,11 +428,11 @@ class DeepViT(DetectionBackbone, DeepVitTrunk):
             for i, tokens in zip(self.out_indices, outputs)])
         return tuple(grid.contiguous() for grid in maps)  # norms and convolutions may return channels_last
 
-    def train(self, mode: bool = True) -> 'DeepViT':
+    def train(self, mode: bool = True) -> 'Self':
         super().train(mode)
         if self.norm_eval:
             for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, _BatchNorm):
                     module.eval()
         return self
 
@@ -442,7 +459,7 @@ class DeepVitClassifier(DeepVitTrunk):
         """Replace the head by one for `num_classes` classes, or by none for 0. `global_pool`: for timm, unused."""
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        if num_classes:
+        if isinstance(self.head, nn.Linear):
             nn.init.trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
 

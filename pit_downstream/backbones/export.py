@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pit_downstream.backbones.deepvit import ReAttention
+from pit_downstream.backbones.layers import GridCache
 from pit_downstream.backbones.multi_scale import DetectionBackbone
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.extras import require_extra
@@ -52,14 +53,14 @@ def compare_with_onnxruntime(backbone: DetectionBackbone, path: str | Path, size
         return {}
     import onnxruntime
     session, backbone = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider']), backbone.eval()
-    differences = {}
-    for size in sizes:
-        images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    differences: dict[tuple[int, int], float] = {}
+    for height, width in sizes:
+        images = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             maps = backbone(images)
         outputs = map(torch.from_numpy, session.run(None, {'images': images.numpy()}))
-        differences[tuple(size)] = max(((output - expected).abs().max() / expected.abs().max()).item()
-                                       for output, expected in zip(outputs, maps, strict=True))
+        differences[height, width] = max(((output - expected).abs().max() / expected.abs().max()).item()
+                                         for output, expected in zip(outputs, maps, strict=True))
     return differences
 
 
@@ -80,18 +81,16 @@ def make_exportable(backbone: DetectionBackbone) -> DetectionBackbone:
     backbone._grids = _Resampling()
     for module in backbone.modules():
         if isinstance(module, ReAttention):
-            module.attend = MethodType(_attend_by_formula, module)
+            module.attend = MethodType(  # type: ignore[method-assign]  # of this instance only
+                _attend_by_formula, module)
     return backbone
 
 
-class _Resampling:
+class _Resampling(GridCache):
     """Replacement of GridCache that always resamples. A grid of the right size stays unchanged."""
 
     def get(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(grid, size=size, mode='bicubic', align_corners=False)
-
-    def clear(self) -> None:
-        pass
 
 
 def _attend_by_formula(attention: ReAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +91,7 @@ def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
 
 def clear_grids(trunk: nn.Module, *_) -> None:
     """Clear resized embeddings after new weights are loaded. Post-hook of load_state_dict."""
-    trunk._grids.clear()
+    cast(GridCache, trunk._grids).clear()
 
 
 class GridCache:
@@ -105,10 +106,10 @@ class GridCache:
         self._resized: OrderedDict[tuple, Tensor] = OrderedDict()
 
     def __deepcopy__(self, memo: dict) -> 'GridCache':
-        return GridCache(self.entries)
+        return type(self)(self.entries)
 
     def __reduce__(self) -> tuple:
-        return GridCache, (self.entries,)
+        return type(self), (self.entries,)
 
     def __len__(self) -> int:
         return len(self._resized)

@@ -3,15 +3,19 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pit_downstream.backbones.layers import GridCache
 from pit_downstream.backbones.weights import Family
 from pit_downstream.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 EMBEDDINGS = ('patch_embed', 'pos_embed', 'cls_token')  # layer 0 of every backbone
 Size = tuple[int, int]  # height and width in pixels
@@ -29,6 +33,9 @@ class DetectionBackbone(nn.Module):
 
     family: ClassVar[Family]
     added: ClassVar[tuple[str, ...]] = ('norm',)
+
+    out_channels: tuple[int, ...]
+    _grids: GridCache  # of the trunk
 
     def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> Maps:
         """Return a map (B, C_i, h_i, w_i) for each of `out_channels`.
@@ -57,7 +64,7 @@ class DetectionBackbone(nn.Module):
         matches = (i for i, starts in enumerate(layers) if any(name.startswith(f'{start}.') for start in starts))
         return next(matches, len(layers)), len(layers) + 1
 
-    def train(self, mode: bool = True) -> 'DetectionBackbone':
+    def train(self, mode: bool = True) -> 'Self':
         super().train(mode)
         if self.frozen_stages >= 0:
             for part in self._get_frozen():

@@ -5,7 +5,7 @@ Architecture and parameter names follow the official repository, github.com/nave
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from pit_downstream.backbones.multi_scale import EMBEDDINGS, DetectionBackbone, 
 from pit_downstream.backbones.weights import PIT, fit_position_embedding, rename_timm_pools, strip_prefix
 from pit_downstream.utils.checkpoints import extract_parameters
 from pit_downstream.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 StemPadding = Literal['valid', 'same']
 
@@ -35,7 +38,8 @@ class PitArch:
 
     @property
     def widths(self) -> tuple[int, int, int]:
-        return tuple(self.head_dim * heads for heads in self.heads)
+        first, second, third = (self.head_dim * heads for heads in self.heads)
+        return first, second, third
 
     @property
     def strides(self) -> tuple[int, int, int]:
@@ -146,7 +150,7 @@ class PitTrunk(nn.Module):
         self._grids = GridCache()
         self.register_load_state_dict_post_hook(clear_grids)
 
-    def train(self, mode: bool = True) -> 'PitTrunk':
+    def train(self, mode: bool = True) -> 'Self':
         self._grids.clear()
         return super().train(mode)
 
@@ -214,11 +218,11 @@ class PiT(DetectionBackbone, PitTrunk):
 
     def _get_layers(self) -> list[tuple[str, ...]]:
         """Return the names of the parts of each layer. A pool belongs to the block after it."""
-        layers = [EMBEDDINGS]
-        for i, stage in enumerate(self.transformers):
-            layers += [(f'transformers.{i}.blocks.{j}',) for j in range(len(stage.blocks))]
+        layers: list[tuple[str, ...]] = [EMBEDDINGS]
+        for i, depth in enumerate(self.arch.depths[:len(self.transformers)]):
+            layers += [(f'transformers.{i}.blocks.{j}',) for j in range(depth)]
             if i:
-                layers[-len(stage.blocks)] += (f'pools.{i - 1}',)
+                layers[-depth] += (f'pools.{i - 1}',)
         return layers
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pit_downstream.backbones.layers import Attention, Block, GridCache, clear_grids
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PATCH = 16  # side of a patch in pixels, for every model
 STRIDES = (4, 8, 16, 32)  # of the feature pyramids
@@ -95,7 +99,7 @@ class FrozenBatchNormStatistics(AbstractContextManager):
     """
 
     def __init__(self, module: nn.Module):
-        self._norms = [norm for norm in module.modules() if getattr(norm, 'track_running_stats', False)]
+        self._norms: list[Any] = [norm for norm in module.modules() if getattr(norm, 'track_running_stats', False)]
 
     def __enter__(self) -> None:
         for norm in self._norms:
@@ -144,7 +148,7 @@ class VitTrunk(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def train(self, mode: bool = True) -> 'VitTrunk':
+    def train(self, mode: bool = True) -> 'Self':
         self._grids.clear()
         return super().train(mode)
 

@@ -141,7 +141,8 @@ def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def _average_tensors(values: Sequence[Tensor]) -> Tensor:
     if not values[0].is_floating_point():
         return values[-1]
-    return (sum(value.double() for value in values) / len(values)).to(values[0].dtype)
+    total = sum((value.double() for value in values), start=torch.zeros((), dtype=torch.float64))
+    return (total / len(values)).to(values[0].dtype)
 
 
 def fit_position_embedding(state: Mapping[str, Tensor], pos_embed: Tensor) -> dict[str, Tensor]:
@@ -161,7 +162,7 @@ def _is_foreign(name: str, target: Mapping[str, Tensor], depth: int | None) -> b
 
 def _fit_tensor(name: str, value: Tensor, wanted: Tensor) -> Tensor | None:
     if name == 'pos_embed' and value.ndim == wanted.ndim == 4 and value.shape[:2] == wanted.shape[:2]:
-        return resize_grid(value, tuple(wanted.shape[-2:]))
+        return resize_grid(value, (wanted.shape[2], wanted.shape[3]))
     if name == 'pos_embed' and value.ndim == wanted.ndim == 3 and value.shape[::2] == wanted.shape[::2]:
         return _resize_tokens(value, wanted.shape[1])
     if name == 'cls_token' and value[:, :1].shape == wanted.shape:

@@ -61,6 +61,6 @@ def set_ground_truth(data_sample: DetDataSample, instances: Instances, device: t
 def _transform_boxes(boxes: np.ndarray, data_sample: DetDataSample, rows: slice, columns: slice) -> np.ndarray:
     """Convert boxes (n, 4) from raw-image to network pixels, clipped to the image."""
     across, down = data_sample.get('scale_factor', (1., 1.))[:2]
-    start = np.float32([columns.start, rows.start] * 2)
-    stop = np.float32([columns.stop, rows.stop] * 2)
-    return np.clip(boxes * np.float32([across, down] * 2) + start, start, stop)
+    start = np.array([columns.start, rows.start] * 2, np.float32)
+    stop = np.array([columns.stop, rows.stop] * 2, np.float32)
+    return np.clip(boxes * np.array([across, down] * 2, np.float32) + start, start, stop)

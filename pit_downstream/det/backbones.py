@@ -1,7 +1,8 @@
 """Registration of the backbones in mmdet: `backbone=dict(type='PiT', arch='s')`."""
 
 import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from mmdet.registry import MODELS
 from mmengine.logging import print_log
@@ -10,10 +11,19 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from pit_downstream import backbones
+from pit_downstream.backbones.multi_scale import DetectionBackbone, Maps, Size
 from pit_downstream.det.preprocess import get_image_sizes
 
+if TYPE_CHECKING:
+    class _Base(DetectionBackbone, BaseModule):
+        """Classes after the mixin in the bases. BaseModule has no annotations."""
 
-class _MmdetBackbone:
+        is_init: bool
+else:
+    _Base = object
+
+
+class _MmdetBackbone(_Base):
     """Mixin that adds `init_cfg` of mmengine's BaseModule, and image sizes of the data preprocessor.
 
     It is placed before a backbone, and BaseModule after it: every __init__ in between calls the next without arguments.
@@ -23,15 +33,15 @@ class _MmdetBackbone:
         super().__init__(*args, **kwargs)
         self.init_cfg = copy.deepcopy(init_cfg)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return a map (B, C_i, h_i, w_i) for each of `out_channels`. images: (B, 3, H, W), normalized."""
-        return super().forward(images, get_image_sizes(images))
+    def forward(self, images: Tensor, sizes: Sequence[Size] | None = None) -> Maps:
+        """Run DetectionBackbone.forward with, by default, the image sizes of the data preprocessor."""
+        return super().forward(images, get_image_sizes(images) if sizes is None else sizes)
 
     def init_weights(self) -> None:
         """Load `init_cfg`'s whole checkpoint, so that averaged weights take precedence over raw ones."""
-        pretrained = isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained'
-        if pretrained and not self.is_init:
-            self.load_state_dict(CheckpointLoader.load_checkpoint(self.init_cfg['checkpoint'], map_location='cpu'))
+        cfg = self.init_cfg
+        if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained' and not self.is_init:
+            self.load_state_dict(CheckpointLoader.load_checkpoint(cfg['checkpoint'], map_location='cpu'))
             self.is_init = True
         else:
             super().init_weights()

@@ -56,9 +56,11 @@ def make_target_logits(model: nn.Module, clean: Inputs) -> Callable[[Inputs], Te
     Raises InputError for unsupported detectors.
     """
     if isinstance(getattr(model, 'roi_head', None), StandardRoIHead) and model.with_rpn:
-        proposals = model.rpn_head.predict(model.extract_feat(clean['inputs']), clean['data_samples'], rescale=False)
+        detector: Any = model  # with mmdet's methods
+        proposals = detector.rpn_head.predict(
+            detector.extract_feat(clean['inputs']), clean['data_samples'], rescale=False)
         rois = bbox2roi([proposal.bboxes for proposal in proposals])
-        return lambda data: model.roi_head._bbox_forward(model.extract_feat(data['inputs']), rois)['cls_score']
+        return lambda data: detector.roi_head._bbox_forward(detector.extract_feat(data['inputs']), rois)['cls_score']
     if isinstance(model, DetectionTransformer):
         return lambda data: model(**data, mode='tensor')[0][-1][0]
     width = getattr(getattr(model, 'bbox_head', None), 'cls_out_channels', None)

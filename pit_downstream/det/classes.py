@@ -72,6 +72,7 @@ class CocoMetricByName(CocoMetric):
     """
 
     ids_of_labels: Sequence[int] = ()
+    cat_ids: Sequence[int] | None
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         if self._coco_api is not None and self.cat_ids is None:
@@ -113,7 +114,7 @@ def match_classes(cfg: Config, loaders: Sequence[str], files: Mapping[str, Check
     evaluated = [part for loader in loaders for part in iterate_dicts(cfg.get(evaluators[loader]))
                  if part.get('type') == CocoMetricByName.__name__ and part.get('ann_file')]
     _check_coco_files([*datasets.values(), *evaluated], files, names, _build_advice(cfg, datasets))
-    _check_xml_files(datasets.values(), names)
+    _check_xml_files([*datasets.values()], names)
     for loader in loaders:
         _warn_of_other_images(cfg, loader, evaluators[loader])
     if not any(resolve_class(part, DATASETS) is CocoPanopticDataset for part in datasets.values()):
@@ -261,7 +262,7 @@ def _read_class_names(path: str, part: Mapping) -> tuple[str, ...]:
 def _find_default(cls: type | None, name: str) -> int | None:
     """Return the integer default of a constructor argument from the first class in the MRO that has it, or None."""
     for one in inspect.getmro(cls) if isinstance(cls, type) else ():
-        found = inspect.signature(one.__init__).parameters.get(name) if '__init__' in vars(one) else None
+        found = inspect.signature(vars(one)['__init__']).parameters.get(name) if '__init__' in vars(one) else None
         if found is not None:
             return found.default if isinstance(found.default, int) else None
     return None

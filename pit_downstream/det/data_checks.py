@@ -75,6 +75,7 @@ class LoadImageOrSkip(LoadImageFromFile):
                 size = results.get('height') or GRAY_SIDE, results.get('width') or GRAY_SIDE
                 image = np.full((*size, 3), 128, np.uint8)
             results['fault'] = fault
+        assert image is not None  # _decode returns an image or a fault
         self._skipped = 0
         require_size(results, image.shape)
         results['img'] = image.astype(np.float32) if self.to_float32 else image
@@ -150,7 +151,7 @@ def _decode_part(content: bytes, *, upright: bool) -> np.ndarray | None:
     """
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
     try:
-        image = Image.open(io.BytesIO(content))
+        image: Image.Image = Image.open(io.BytesIO(content))
         image = ImageOps.exif_transpose(image) if upright else image
         return np.asarray(image.convert('RGB'))[..., ::-1].copy()
     except DECODE_ERRORS:
@@ -163,7 +164,7 @@ def _decode_part(content: bytes, *, upright: bool) -> np.ndarray | None:
 class BrokenImageHook(Hook):
     """Hook that logs the number and paths of broken images after validation and test."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._faults: dict[str, str] = {}
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs: Sequence[BaseDataElement] | None = None):

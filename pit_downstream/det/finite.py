@@ -51,7 +51,8 @@ class FiniteDetectorHook(Hook):
     def before_test(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         require_finite_weights(model, runner._load_from)
-        self._watch, self._refusal = NanWatch(model), None
+        self._watch = NanWatch(model)
+        self._refusal: NonFiniteOutputs | None = None
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs: Sequence[DetDataSample] | None = None):
         if self._watch.pop() and self._refusal is None:

@@ -172,5 +172,5 @@ def restore_buffers(model: nn.Module) -> Iterator[None]:
     for kept, length in listing:
         del kept[length:]
     for module, name, before in counting:
-        if not torch.equal(module._buffers[name], before):
+        if not torch.equal(module.get_buffer(name), before):
             module._buffers[name] = before

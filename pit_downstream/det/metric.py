@@ -129,7 +129,7 @@ class CocoAP(GatheredMetric):
         for id, one in found.items():
             categories = [self.truth.category_ids[label] for label in one['labels'].tolist()]
             if self.kind == BOXES:
-                shapes = [{'bbox': [left, top, right - left, bottom - top]}
+                shapes: list[dict[str, Any]] = [{'bbox': [left, top, right - left, bottom - top]}
                           for left, top, right, bottom in one['boxes'].tolist()]
             else:
                 shapes = [{'segmentation': {**mask, 'counts': _format_counts(mask['counts'])}} for mask in one['masks']]

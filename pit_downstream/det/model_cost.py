@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from torch import nn
 
 from pit_downstream.evaluation.complexity import complexity
 from pit_downstream.evaluation.model_cost import Facts, device_name, measured
@@ -24,7 +26,8 @@ def measure_detector(cfg: Config, shape: tuple[int, int], *, config: str, device
     """
     predictor = build_detector(cfg, RANDOM, config=Path(config).stem, device=device)
     model = predictor.model
-    data = model.data_preprocessor(make_noise_images(shape, 1), False)
+    preprocess = cast(nn.Module, model.data_preprocessor)
+    data = preprocess(make_noise_images(shape, 1), False)
     try:
         cost = complexity(model, lambda: model(**data, mode='tensor'), split=('backbone',))
     except (RuntimeError, ValueError, IndexError) as error:
@@ -34,7 +37,7 @@ def measure_detector(cfg: Config, shape: tuple[int, int], *, config: str, device
 
     def run_passes(count: int) -> Callable[[], list[DetDataSample]]:
         images = make_noise_images(shape, count)
-        return lambda: model(**model.data_preprocessor(images, False), mode='predict')
+        return lambda: model(**preprocess(images, False), mode='predict')
     facts = Facts(config, (height, width), cost, device_name(predictor.device), note=NOTE)
     return measured(facts, run_passes, batch_size, device=predictor.device, repeats=repeats)
 

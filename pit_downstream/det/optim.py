@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.logging import print_log
@@ -48,9 +49,10 @@ def find_layer(model: nn.Module, name: str) -> tuple[int, int] | None:
 
     As in mmpretrain, 0 is the stem and the last layer is everything after the blocks.
     """
-    if not name.startswith(BACKBONE) or not hasattr(model.backbone, 'get_layer_depth'):
+    backbone: Any = getattr(model, 'backbone', None)
+    if not name.startswith(BACKBONE) or not hasattr(backbone, 'get_layer_depth'):
         return None
-    return model.backbone.get_layer_depth(name, BACKBONE)
+    return backbone.get_layer_depth(name, BACKBONE)
 
 
 def format_groups(model: nn.Module, groups: Sequence[Mapping]) -> str:
@@ -91,7 +93,7 @@ class PitOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """
 
     def __call__(self, model: nn.Module):
-        model = model.module if is_model_wrapper(model) else model
+        model = cast(nn.Module, model.module) if is_model_wrapper(model) else model
         groups = build_parameter_groups(model, self.base_lr, self.base_wd or 0.0, **self.paramwise_cfg)
         print_log(f'parameter groups:\n{format_groups(model, groups)}', logger='current')
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, 'params': groups})

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmdet.registry import MODELS
@@ -138,11 +138,12 @@ class DetectorPredictor:
         sizes: dict[tuple[int, int], list[int]] = defaultdict(list)
         for place, sample in enumerate(batch.samples):
             sizes[sample.target.network_shape].append(place)
+        preprocess = cast(nn.Module, self.model.data_preprocessor)
         for places in sizes.values():
             levels = [self.levels(images[place], batch.samples[place]) for place in places]
             turned = [one.flip(0) for one in levels] if self.pipeline.order == 'bgr' else levels
             fresh = [batch.samples[place].target.new() for place in places]  # mmdet writes into them
-            yield places, self.model.data_preprocessor({'inputs': turned, 'data_samples': fresh}, False)
+            yield places, preprocess({'inputs': turned, 'data_samples': fresh}, False)
 
     def levels(self, image: Tensor, sample: Sample) -> Tensor:
         """Convert an image (3, H, W) of a batch to the output of the pipeline: (3, h, w), levels 0..255, RGB."""
@@ -153,7 +154,7 @@ class DetectorPredictor:
         from pit_downstream.attention.trace import trace_attention
         if len({sample.target.network_shape for sample in batch.samples}) > 1:
             raise InputError('expected network images of one size to trace attention, got several; use batches of one')
-        with trace_attention(self.model.backbone) as seen:
+        with trace_attention(cast(nn.Module, self.model.backbone)) as seen:
             return Outputs(self.predict(images, batch).predictions, seen)
 
 

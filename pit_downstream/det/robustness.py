@@ -46,7 +46,7 @@ def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: S
     if save:
         raise InputError('--save-images applies to a classifier, got a detector. pit-downstream show-detections draws '
                          'attacked images.')
-    done = broadcast(store.list_measured(predictor.name, samples.name, seed) if rank() == 0 else None)
+    done = broadcast(store.list_measured(predictor.name, samples.name, seed) if rank() == 0 else frozenset())
     _try(predictor, samples, [one for one in conditions if any(
         (str(one), metric.name) not in done for metric in metrics)], seed)
     return DetectorRobustness(keep_measuring(store, predictor, samples, metrics, conditions, seed=seed, **options))
@@ -58,5 +58,6 @@ def _try(predictor: DetectorPredictor, samples: Samples, conditions: Sequence[Co
     for sample in few(samples)[:1] if attacks else []:
         batch = predictor.collate([sample])
         for attack in attacks.values():
-            short = replace(attack, steps=1) if getattr(attack, 'steps', 1) > 1 else attack
+            changes: dict[str, Any] = {'steps': 1} if getattr(attack, 'steps', 1) > 1 else {}
+            short = replace(attack, **changes)
             short(predictor, batch, BatchRng(seed, [sample.id], device=batch.images.device))

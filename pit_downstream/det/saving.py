@@ -18,7 +18,8 @@ from pit_downstream.evaluation.distributed import shard_indices, rank
 from pit_downstream.det.samples import DetectionSamples
 from pit_downstream.det.ground_truth import GroundTruth
 
-FORMATS = {'png': {}, 'jpg': {'quality': 95}}  # JPEG is itself a corruption; 95 is the maximum that Pillow advises
+# JPEG is itself a corruption; 95 is the maximum that Pillow advises
+FORMATS: dict[str, dict[str, Any]] = {'png': {}, 'jpg': {'quality': 95}}
 
 
 def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Iterable[Condition], folder: str | Path, *,
@@ -69,7 +70,8 @@ def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, st
 
 def _build_paths(folder: Path, one: Pass, name: str) -> list[Path]:
     """Return the paths of an image under each condition of a pass."""
-    specs = [rest.corruption for _, rest in one.work]
+    specs = [rest.corruption for _, rest in one.work if rest.corruption is not None]
+    assert len(specs) == len(one.work)  # save_images selects corrupted passes
     return [resolve_inside(folder, f'{_format_folder(spec)}/{spec.get("severity")}/{name}') for spec in specs]
 
 

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ def join_panels(panels: Sequence[Tensor], titles: Sequence[str]) -> Image.Image:
 
 
 def _load_font(side: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=max(10, side // 40))
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=max(10, side // 40)))  # Pillow has FreeType
 
 
 def _write_labels(image: Tensor, boxes: Sequence[Sequence[float]], labels: Sequence[str], colors: Sequence[str]
@@ -122,7 +123,7 @@ def _write_labels(image: Tensor, boxes: Sequence[Sequence[float]], labels: Seque
         left = max(0, min(left, paper.width - width - 4))
         top = top - height - 4 if top >= height + 4 else top
         draw.rectangle((left, top, left + width + 4, top + height + 4), fill=color)
-        dark = ImageColor.getcolor(color, 'L') < 110
+        dark = cast(int, ImageColor.getcolor(color, 'L')) < 110  # one number in mode L
         draw.text((left + 2, top + 2), label, fill='white' if dark else 'black', font=font)
     return torch.from_numpy(np.array(paper)).permute(2, 0, 1)
 

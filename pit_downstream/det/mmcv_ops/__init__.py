@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import logging
 import sys
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ def install() -> str:
 
     from pit_downstream.det.mmcv_ops import ext
     sys.modules[EXTENSION] = ext
-    importlib.import_module('mmcv')._ext = ext
+    mmcv: Any = importlib.import_module('mmcv')
+    mmcv._ext = ext
     return 'substituted'
 
 

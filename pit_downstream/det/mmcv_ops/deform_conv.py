@@ -7,6 +7,9 @@ from torch import Tensor
 from pit_downstream.det.mmcv_ops.kernel import kernel, widen
 from pit_downstream.utils.errors import InputError
 
+# input, weight, offset, mask and bias
+Operands = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -84,13 +87,14 @@ def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, 
         grad_bias.copy_(grads[4])
 
 
-def _prepare_operands(tensors: tuple, size: torch.Size) -> tuple[Tensor, ...]:
+def _prepare_operands(tensors: Operands, size: torch.Size) -> tuple[Tensor, ...]:
     """Return input, weight, offset, mask and bias for torchvision: at least float32, fitted, none missing."""
-    image, weight, offset, mask, bias = (None if tensor is None else widen(tensor) for tensor in tensors)
-    bias = weight.new_zeros(len(weight)) if bias is None else bias
+    image, weight, offset = map(widen, tensors[:3])
+    mask, bias = tensors[3:]
+    bias = weight.new_zeros(len(weight)) if bias is None else widen(bias)
     if mask is None:  # version 1, where mmcv checks the sizes, as torchvision does
         return image, weight, offset.contiguous(), offset.new_zeros(len(offset), 0), bias
-    return image, weight, _fit(offset, size), _fit(mask, size), bias
+    return image, weight, _fit(offset, size), _fit(widen(mask), size), bias
 
 
 def _forward(output: Tensor, tensors: tuple, geometry: Geometry) -> None:

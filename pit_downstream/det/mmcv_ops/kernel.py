@@ -1,21 +1,22 @@
 """Common wrapper of the substituted ops: no autograd, no autocast, at least float32, bounded memory."""
 from functools import wraps
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-Function = TypeVar('Function', bound=Callable)
+P = ParamSpec('P')
+R = TypeVar('R')
 
 CHUNK_VALUES = 2**24  # values per intermediate tensor, 64 MiB in float32; a choice, not a measured optimum
 
 
-def kernel(function: Function) -> Function:
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Wrap `function` to run as a compiled op: invisible to autograd and in the precision of its arguments."""
 
     @wraps(function)
-    def run(*args, **kwargs):
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
         device = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)).device
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             return function(*args, **kwargs)

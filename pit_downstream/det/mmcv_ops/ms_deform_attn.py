@@ -38,8 +38,8 @@ def ms_deform_attn_backward(value: Tensor, spatial_shapes: Tensor, level_start_i
     """
     grad = widen(grad_output).unflatten(2, (value.shape[2], value.shape[3]))
     for level, pixels, size in _iterate_levels(spatial_shapes, level_start_index):
-        inputs = (value[:, pixels], sampling_loc[:, :, :, level], attn_weight[:, :, :, level])
-        inputs = tuple(widen(tensor).detach().requires_grad_() for tensor in inputs)
+        parts = (value[:, pixels], sampling_loc[:, :, :, level], attn_weight[:, :, :, level])
+        inputs = tuple(widen(tensor).detach().requires_grad_() for tensor in parts)
         with torch.enable_grad():
             output = _sum_level(inputs[0], size, inputs[1], inputs[2])
         grads = torch.autograd.grad(output, inputs, grad)
