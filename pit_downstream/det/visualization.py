@@ -110,7 +110,7 @@ def join_panels(panels: Sequence[Tensor], titles: Sequence[str]) -> Image.Image:
 
 
 def _load_font(side: int) -> ImageFont.FreeTypeFont:
-    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=max(10, side // 40)))  # Pillow has FreeType
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=max(10, side // 40)))  # in Pillow's wheels
 
 
 def _write_labels(image: Tensor, boxes: Sequence[Sequence[float]], labels: Sequence[str], colors: Sequence[str]
