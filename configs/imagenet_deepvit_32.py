@@ -5,5 +5,5 @@ python tools/train_classifier.py configs/imagenet_deepvit_32.py [--bundled]
 """
 _base_ = './imagenet_deepvit_24.py'
 model = dict(
-    network=dict(name='deepvit_32'), regulariser=dict(pairs=12, weight=0.1),
+    network=dict(name='deepvit_32'), regularizer=dict(pairs=12, weight=0.1),
     data_preprocessor=dict(mixing=dict(mixup_alpha=0.1, cutmix_alpha=0.0)))

@@ -39,14 +39,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         from pit_downstream import backbones
         from pit_downstream.backbones.weights import DEEPVIT, PIT, average
-        from pit_downstream.evaluation.models import made
+        from pit_downstream.evaluation.models import build_module
         from pit_downstream.training import safe_loading
         from pit_downstream.utils.spec import Spec
         safe_loading.register()  # loads without running code, and supports timm://
         spec = Spec.parse(args.model)
         models.require_name(spec.name, [name for name in backbones.__all__ if name[0].islower()], 'model')
         arguments: dict[str, Any] = dict(spec.kwargs)
-        model = made(spec, lambda: timm.create_model(spec.name, **arguments))
+        model = build_module(spec, lambda: timm.create_model(spec.name, **arguments))
         target, depth = model.state_dict(), len(getattr(model, 'blocks', [])) or None
         heads = [name for name in target if name.startswith(('norm.', 'head'))]
         family = PIT if spec.name.startswith('pit_') else DEEPVIT

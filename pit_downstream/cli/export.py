@@ -77,7 +77,7 @@ def load_backbone(parser: argparse.ArgumentParser, args: argparse.Namespace):
 
 def _load_by_name(choice: models.ModelChoice):
     from pit_downstream.backbones import DeepViT, PiT, deepvit, pit
-    from pit_downstream.evaluation.models import WEIGHTS, build_classifier, made, read_weights
+    from pit_downstream.evaluation.models import WEIGHTS, build_classifier, build_module, read_weights
     spec, weights = Spec.parse(choice.name), choice.weights or 'pretrained'
     classes = {f'pit_{arch}': (PiT, arch) for arch in pit.ARCHS} | {
         arch if arch.startswith('vit_') else f'deepvit_{arch}': (DeepViT, arch) for arch in deepvit.ARCHS}
@@ -86,7 +86,7 @@ def _load_by_name(choice: models.ModelChoice):
         raise InputError(f'no file with weights: {weights}. Pass a file, or one of {", ".join(WEIGHTS)}.')
     backbone_class, arch = classes[spec.name]
     arguments: dict[str, Any] = dict(spec.kwargs)
-    backbone = made(spec, lambda: backbone_class(arch, **arguments))
+    backbone = build_module(spec, lambda: backbone_class(arch, **arguments))
     if weights in WEIGHTS:  # the same as in every other tool, including random ones
         name = f'{spec.name}_distilled' if spec.get('distilled') else spec.name
         state = build_classifier(name, weights=weights).model.state_dict()

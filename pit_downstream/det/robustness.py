@@ -14,7 +14,7 @@ from pit_downstream.results.records import ResultStore, Table
 from pit_downstream.datasets.base import Samples
 from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.distributed import broadcast, rank
-from pit_downstream.evaluation.robustness import few
+from pit_downstream.evaluation.robustness import sample_images
 from pit_downstream.utils.rng import BatchRng
 from pit_downstream.det.predictor import DetectorPredictor
 
@@ -55,7 +55,7 @@ def keep_robustness(store: ResultStore, predictor: DetectorPredictor, samples: S
 def _try(predictor: DetectorPredictor, samples: Samples, conditions: Sequence[Condition], seed: int) -> None:
     """Run each attack for one step on one image, so that one without support for this detector fails early."""
     attacks = {one.attack.without('epsilon'): build_attack(one.attack) for one in conditions if one.attack}
-    for sample in few(samples)[:1] if attacks else []:
+    for sample in sample_images(samples)[:1] if attacks else []:
         batch = predictor.collate([sample])
         for attack in attacks.values():
             changes: dict[str, Any] = {'steps': 1} if getattr(attack, 'steps', 1) > 1 else {}

@@ -183,9 +183,9 @@ class CountingPredictor:
     def __getattr__(self, name: str) -> Any:
         """Return other attributes of the wrapped predictor. A detector has no logits here either."""
         value = getattr(self._predictor, name)
-        return partial(self._asked, value) if name in ('logits', 'loss') else value
+        return partial(self._count_query, value) if name in ('logits', 'loss') else value
 
-    def _asked(self, ask: Callable[..., Tensor], images: Tensor, *more: Any) -> Tensor:
+    def _count_query(self, ask: Callable[..., Tensor], images: Tensor, *more: Any) -> Tensor:
         self.forwards += len(images)
         answer = ask(images, *more)
         if answer.requires_grad:

@@ -31,7 +31,7 @@ from pit_downstream.evaluation.models import (
     as_predictor,
     build_classifier,
     config_preparation,
-    made,
+    build_module,
     read_weights,
 )
 
@@ -204,7 +204,7 @@ def _build_headless(spec: Spec, state: Mapping[str, Tensor], path: str, *, seed:
         raise InputError(f'no model named {spec.name!r}. Choose a PiT, DeepViT or ViT for the weights in {path}.')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = made(spec, lambda: timm.create_model(spec.name, **kwargs))
+        model: Any = build_module(spec, lambda: timm.create_model(spec.name, **kwargs))
     if hasattr(model, 'pools'):  # our PiT; timm's keeps its pools elsewhere
         state = rename_timm_pools(state)
     target = model.state_dict()

@@ -71,7 +71,7 @@ def part_lines(cost: Complexity) -> Iterator[str]:
     for group in groups(cost.parts):
         inner = [part for part in cost.parts if child(part) == group.name]
         equal = groupby(inner, lambda part: (part.parameters, part.flops))
-        rows += [group, *(together([*parts], indent='  ') for _, parts in equal if len(inner) > 1)]
+        rows += [group, *(sum_parts([*parts], indent='  ') for _, parts in equal if len(inner) > 1)]
     width = max(len(part.name) for part in rows)
     yield f'{"part":{width}}  parameters          MACs  share of MACs'
     for part in rows:
@@ -82,14 +82,14 @@ def part_lines(cost: Complexity) -> Iterator[str]:
 def groups(parts: Sequence[Part]) -> list[Part]:
     """Return one part per child of the model, e.g. backbone, neck and head of a detector."""
     names = dict.fromkeys(map(child, parts))
-    return [replace(together([part for part in parts if child(part) == name]), name=name) for name in names]
+    return [replace(sum_parts([part for part in parts if child(part) == name]), name=name) for name in names]
 
 
 def child(part: Part) -> str:
     return part.name.split('.')[0]
 
 
-def together(parts: Sequence[Part], *, indent: str = '') -> Part:
+def sum_parts(parts: Sequence[Part], *, indent: str = '') -> Part:
     """Return the sum of the parts, with a name like 'blocks.0 to blocks.10'."""
     ends = dict.fromkeys((parts[0].name, parts[-1].name))
     return Part(indent + ' to '.join(ends), sum(part.parameters for part in parts), sum(part.flops for part in parts))

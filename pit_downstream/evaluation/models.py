@@ -178,15 +178,15 @@ def _timm(spec: Spec, weights: str, img_size: int | None) -> LoadedModel:
     model: Any  # nn.Module does not declare num_classes and pretrained_cfg of timm's models
     remote = spec.name.startswith(_REMOTE)
     if weights == 'pretrained':
-        model = made(spec, lambda: download(spec.name, lambda: timm.create_model(
+        model = build_module(spec, lambda: download(spec.name, lambda: timm.create_model(
             spec.name, pretrained=True, **kwargs)))
         _require_published_head(spec, model.num_classes, model.pretrained_cfg.get('num_classes', model.num_classes))
         label = spec.name if remote else model.pretrained_cfg.get('hf_hub_id') or weights
     elif weights == 'random':
-        model = made(spec, lambda: timm.create_model(spec.name, **kwargs))
+        model = build_module(spec, lambda: timm.create_model(spec.name, **kwargs))
     else:
         state, label = read_weights(weights), Path(weights).name
-        model = made(spec, lambda: timm.create_model(spec.name, **kwargs))
+        model = build_module(spec, lambda: timm.create_model(spec.name, **kwargs))
         overlay = {**_NO_SOURCE, 'state_dict': state, 'num_classes': model.num_classes, 'label_offset': 0}
         model = _loaded(spec, weights, lambda: timm.create_model(
             spec.name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs))
@@ -213,7 +213,7 @@ def _torchvision(name: str, spec: Spec, weights: str, img_size: int | None) -> L
         _require_published_head(spec, kwargs.get('num_classes', classes), classes)
         model = download(spec.name, lambda: get_model(name, weights=published, **kwargs))
     else:
-        model = made(spec, lambda: get_model(name, weights=None, **kwargs))
+        model = build_module(spec, lambda: get_model(name, weights=None, **kwargs))
         if weights != 'random':
             state, label = read_weights(weights), Path(weights).name
             _loaded(spec, weights, lambda: model.load_state_dict(state))
@@ -300,7 +300,7 @@ def config_preparation(config: dict, spec: Spec, img_size: int | None) -> Prepar
     return Preparation(view, tuple(data['mean']), tuple(data['std']))
 
 
-def made(spec: Spec, make: Callable[[], nn.Module]) -> nn.Module:
+def build_module(spec: Spec, make: Callable[[], nn.Module]) -> nn.Module:
     """Return the model built by `make`. Raises InputError if it rejects the arguments of `spec`."""
     try:
         return make()

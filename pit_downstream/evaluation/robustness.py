@@ -82,7 +82,7 @@ def _worst(store: ResultStore, table: Table, attacked: Sequence[Condition], seed
 
 def _before(predictor: Classifier, samples: Samples) -> tuple[str, ...]:
     """Return warnings from a quick check of the model on a few images. Every rank runs its own check."""
-    return check_before(predictor, predictor.collate(few(samples)))
+    return check_before(predictor, predictor.collate(sample_images(samples)))
 
 
 def _after(table: Table, attacked: Sequence[Condition]) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def _after(table: Table, attacked: Sequence[Condition]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def few(samples: Samples) -> list[Sample]:
+def sample_images(samples: Samples) -> list[Sample]:
     """Return a few readable samples, evenly spread."""
     found = []
     for index in sorted({number * len(samples) // FEW for number in range(FEW)}):

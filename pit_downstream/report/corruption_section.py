@@ -25,7 +25,7 @@ from pit_downstream.report.parts import (
     missing,
     percent,
     readable,
-    whole,
+    format_count,
     words,
 )
 
@@ -64,7 +64,7 @@ def _errors(grid: Grid) -> Sheet:
                 missing() if record is None
                 else percent(record.value, compute_wilson_interval(record.value, record.count))
                 for record in records), percent(mean),
-                whole(min(record.count for record in held)) if held else missing()))
+                format_count(min(record.count for record in held)) if held else missing()))
     caption = (f'Top-1 error{grid.said} on {grid.name}, in per cent with 95 % intervals (Wilson); n: images. The mean '
                f'over the severities is there only where all five were measured. {sources(grid.ones)}')
     columns = ('model', 'corruption', *(f'severity {severity}' for severity in SEVERITIES), 'mean', 'n')

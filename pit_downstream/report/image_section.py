@@ -16,7 +16,7 @@ COMMANDS = (('corrupted images', 'pit-downstream show-corruptions PHOTO.jpg --ou
 
 
 @SECTIONS.register('pictures')
-def pictures_section(measured: Measured) -> Section:
+def build_image_section(measured: Measured) -> Section:
     """Build the section with a few evenly spaced images of every folder."""
     parts = [picture for number, (folder, files) in enumerate(measured.kept.pictures.items(), 1)
              for picture in _some(folder, files, number)]

@@ -11,7 +11,7 @@ from pit_downstream.results.condition import Condition
 from pit_downstream.results.records import Table, get_model_key
 from pit_downstream.utils.spec import Spec
 from pit_downstream.report.inputs import Kept, Key
-from pit_downstream.report.names import VIEW, dataset_label, model_labels, same_pictures
+from pit_downstream.report.names import VIEW, dataset_label, model_labels, get_image_key
 from pit_downstream.report.parts import Cell
 
 ALEXNET = 'AlexNet'
@@ -99,7 +99,7 @@ class Measured:
         found: dict[str, list[ModelResults]] = {}
         for one in self.ones:
             if wanted(one):
-                found.setdefault(same_pictures(one.table.dataset), []).append(one)
+                found.setdefault(get_image_key(one.table.dataset), []).append(one)
         labels = [dataset_label(pictures) for pictures in found]
         for index, (pictures, ones) in enumerate(found.items(), 1):
             label = labels[index - 1]
@@ -133,7 +133,7 @@ def _disambiguate(one: ModelResults, every: Sequence[ModelResults]) -> ModelResu
     """Add view arguments to the label if the same model was measured on the same images with another view."""
     spec = Spec.parse(one.table.dataset)
     twins = [other for other in every if other.label == one.label and other.key != one.key
-             and same_pictures(other.table.dataset) == str(spec.without(*VIEW))]
+             and get_image_key(other.table.dataset) == str(spec.without(*VIEW))]
     said = [f'{key}={spec.get(key)}' for key in VIEW if any(
         Spec.parse(twin.table.dataset).get(key) != spec.get(key) for twin in twins)]
     return replace(one, label=f'{one.label}, {", ".join(said)}') if said else one

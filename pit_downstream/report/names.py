@@ -8,7 +8,7 @@ from pit_downstream.utils.spec import Spec, format_value
 
 VIEW = ('size', 'resize', 'interpolation', 'mode', 'border', 'view')  # arguments of a view (datasets.base)
 
-def same_pictures(dataset: str) -> str:
+def get_image_key(dataset: str) -> str:
     """Return the dataset without view arguments, which is equal for the same images."""
     return str(Spec.parse(dataset).without(*VIEW))
 

@@ -17,7 +17,7 @@ from pit_downstream.report.detection_section import kept_share
 from pit_downstream.report.grids import variants
 from pit_downstream.report.measured import Measured, ModelResults, sources
 from pit_downstream.report.names import dataset_label
-from pit_downstream.report.parts import MISSING, Cell, Part, Section, Sheet, missing, percent, whole, words
+from pit_downstream.report.parts import MISSING, Cell, Part, Section, Sheet, missing, percent, format_count, words
 
 USUAL = ('Linf 4/255', 'Linf 8/255')  # preferred in the headline, as in most papers
 LIBRARIES = ('pit_downstream', 'torch', 'timm', 'mmdet')  # libraries whose versions are shown
@@ -39,9 +39,10 @@ def headline_section(measured: Measured) -> Section:
 @SECTIONS.register('provenance')
 def provenance_section(measured: Measured) -> Section:
     """Build the section on the measured datasets and the runs that measured them."""
-    rows = tuple((one.cell, words(one.model), words(one.table.dataset), whole(one.key[2]),
-                  whole(max(record.count for record in one.table.records)), whole(len(one.conditions())),
-                  whole(len(one.table)), words(', '.join(f'{path.parent.name}/{path.name}' for path in one.files)))
+    rows = tuple((one.cell, words(one.model), words(one.table.dataset), format_count(one.key[2]),
+                  format_count(max(record.count for record in one.table.records)),
+                  format_count(len(one.conditions())), format_count(len(one.table)),
+                  words(', '.join(f'{path.parent.name}/{path.name}' for path in one.files)))
                  for one in measured.ones)
     runs = tuple((words(run.started.replace('T', ' ')[:16]), words(run.device), words(run.commit or MISSING),
                   words(', '.join(f'{name} {run.versions[name]}' for name in LIBRARIES if name in run.versions)),
@@ -90,7 +91,7 @@ def _classifiers(measured: Measured, ones: Iterable[ModelResults]) -> Sheet:
 
 def _count(one: ModelResults, metric: str) -> Cell:
     """Return the number of images behind a metric, the smallest if it varies."""
-    return whole(min(record.count for record in one.table.records if record.metric == metric))
+    return format_count(min(record.count for record in one.table.records if record.metric == metric))
 
 
 def _corrupted(one: ModelResults) -> list[Cell]:

@@ -140,7 +140,7 @@ def number(value: float | None, digits: int = 3) -> Cell:
     return Cell(f'{value:.0f}' if abs(value) >= 10 ** digits else f'{value:.{digits}g}', value)
 
 
-def whole(value: int) -> Cell:
+def format_count(value: int) -> Cell:
     return Cell(f'{value:,}'.replace(',', ' '), value)
 
 

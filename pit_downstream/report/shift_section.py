@@ -13,7 +13,7 @@ from pit_downstream.report import plots as charts
 from pit_downstream.report.commands import classifier_command
 from pit_downstream.report.measured import Measured, ModelResults, sources
 from pit_downstream.report.names import VIEW
-from pit_downstream.report.parts import Figure, Gap, Part, Section, Sheet, percent, points, slug, whole, words
+from pit_downstream.report.parts import Figure, Gap, Part, Section, Sheet, percent, points, slug, format_count, words
 
 PREFIXES = ('imagenet', 'objectnet', 'in9_', shifts.CUSTOM_PREFIX)
 
@@ -100,7 +100,7 @@ def _sheet(models: list[tuple[ModelResults, Tables, list[ModelResults]]]) -> She
             record = shifts.get_record(tables, shifts.get_error_key(name))
             clean = _clean(tables, name)
             gap = (None, None) if clean is None else shifts.compute_gap(tables, name)
-            rows.append((one.cell, words(name), whole(record.count),
+            rows.append((one.cell, words(name), format_count(record.count),
                          percent(record.value, compute_wilson_interval(record.value, record.count)), percent(clean),
                          points(*gap), percent(known.get(name))))
     columns = ('model', 'dataset', 'images', 'error', 'matching clean error', 'gap, points', "timm's error")

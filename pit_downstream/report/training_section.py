@@ -10,7 +10,19 @@ from pit_downstream.utils.jsonl import JsonLines
 from pit_downstream.utils.registry import SECTIONS
 from pit_downstream.report import plots as charts
 from pit_downstream.report.measured import Measured
-from pit_downstream.report.parts import MISSING, Cell, Figure, Gap, Part, Section, Sheet, number, slug, whole, words
+from pit_downstream.report.parts import (
+    MISSING,
+    Cell,
+    Figure,
+    Gap,
+    Part,
+    Section,
+    Sheet,
+    format_count,
+    number,
+    slug,
+    words,
+)
 
 AXES = ('epoch', 'iter', 'step')
 CHIEF = ('mAP', 'mAP_50', 'top1', 'top5', 'accuracy')  # suffixes of the validation metrics that are drawn
@@ -114,7 +126,7 @@ def _sheet(runs: Sequence[Training], numbers: Mapping[str, int]) -> Sheet:
     for run in runs:
         best = next(iter(_chief(run)), None)
         at, value = max(run.scores[best], key=lambda point: point[1]) if best else (None, None)
-        rows.append((words(run.name), whole(run.steps), number(run.losses[0][1] if run.losses else None),
+        rows.append((words(run.name), format_count(run.steps), number(run.losses[0][1] if run.losses else None),
                      number(run.losses[-1][1] if run.losses else None), words(best or MISSING), number(value),
                      Cell(f'{run.x} {at}', at) if best else words(MISSING), number(run.seconds)))
     columns = ('work dir', 'iterations', 'first loss', 'last loss', 'score', 'best', 'at', 'seconds per iteration')

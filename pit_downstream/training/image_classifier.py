@@ -34,12 +34,12 @@ class ImageClassifier(BaseModel):
     Args:
         network: `name` and other arguments of timm.create_model.
         distillation: Arguments of `Distillation`, for networks with two heads.
-        regulariser: dict(pairs=, weight=) of DeepViT's penalty on the similarity of attention maps, None for no
+        regularizer: dict(pairs=, weight=) of DeepViT's penalty on the similarity of attention maps, None for no
             penalty. It compares the first `pairs` successive pairs of maps that multiply the values. `weight` scales it
             in the loss.
     """
 
-    def __init__(self, network: dict, *, distillation: dict | None = None, regulariser: dict | None = None,
+    def __init__(self, network: dict, *, distillation: dict | None = None, regularizer: dict | None = None,
                  data_preprocessor: dict | None = None):
         super().__init__(data_preprocessor)
         name, options = network['name'], {key: value for key, value in network.items() if key != 'name'}
@@ -49,9 +49,9 @@ class ImageClassifier(BaseModel):
             raise InputError(f'expected model.distillation for a network with a head for it and for no other, got '
                              f'{distillation} and {name}; {ADVICE[two_heads]}')
         self.distillation = Distillation(**distillation) if distillation else None
-        self.regulariser = regulariser
-        if regulariser:
-            _require_regulariser(regulariser, self.network, name)
+        self.regularizer = regularizer
+        if regularizer:
+            _require_regularizer(regularizer, self.network, name)
 
     def forward(self, images: Tensor, targets: Tensor, mode: str = 'tensor'):
         """Return a dict of losses for mode 'loss', (logits, label) per image for 'predict', logits otherwise.
@@ -66,11 +66,11 @@ class ImageClassifier(BaseModel):
     def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return the terms of the loss. `targets` are distributions (B, K)."""
         penalty = {}
-        if self.regulariser:
+        if self.regularizer:
             with trace_attention(self.network) as trace:
                 logits = self.network(images)
-            maps = self._get_maps(trace, self.regulariser['pairs'])
-            penalty['loss_likeness'] = self.regulariser['weight'] * compute_cosine_penalty(maps)
+            maps = self._get_maps(trace, self.regularizer['pairs'])
+            penalty['loss_likeness'] = self.regularizer['weight'] * compute_cosine_penalty(maps)
         else:
             logits = self.network(images)
         if self.distillation:
@@ -85,16 +85,16 @@ class ImageClassifier(BaseModel):
         return [mixed.get(place, trace.maps['softmax'][place]) for place in places]
 
 
-def _require_regulariser(regulariser: dict, network: Any, name: str) -> None:
-    """Raise InputError unless `regulariser` has pairs and weight, and the first stage has enough attention maps."""
-    if set(regulariser) != {'pairs', 'weight'}:
-        raise InputError(f'expected model.regulariser with pairs and weight, got {", ".join(sorted(regulariser))}')
+def _require_regularizer(regularizer: dict, network: Any, name: str) -> None:
+    """Raise InputError unless `regularizer` has pairs and weight, and the first stage has enough attention maps."""
+    if set(regularizer) != {'pairs', 'weight'}:
+        raise InputError(f'expected model.regularizer with pairs and weight, got {", ".join(sorted(regularizer))}')
     with trace_attention(network):
         pass  # raises for a network without attention
     stage = network.transformers[0] if hasattr(network, 'transformers') else network
-    if not 1 <= regulariser['pairs'] < len(stage.blocks):
-        raise InputError(f'expected model.regulariser.pairs in 1..{len(stage.blocks) - 1}, for the blocks of the first '
-                         f'size in {name}, got {regulariser["pairs"]}')
+    if not 1 <= regularizer['pairs'] < len(stage.blocks):
+        raise InputError(f'expected model.regularizer.pairs in 1..{len(stage.blocks) - 1}, for the blocks of the first '
+                         f'size in {name}, got {regularizer["pairs"]}')
 
 
 ADVICE = {True: 'name a teacher with --cfg-options model.distillation.teacher=NAME model.distillation.kind=hard',

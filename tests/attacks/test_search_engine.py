@@ -151,7 +151,7 @@ class Rough(ClassifierPredictor):
 
 @pytest.mark.parametrize('error', [.5, 100.])
 @pytest.mark.parametrize('pause', [1, 3])
-def test_what_rough_logits_call_fooled_is_asked_again(error, pause, batch, monkeypatch):
+def test_success_under_rough_logits_is_verified(error, pause, batch, monkeypatch):
     """The margin's gradient does not feel the error, so the rough search has to find what the exact one finds."""
     monkeypatch.setattr(search_engine, 'get_check_interval', lambda num_steps, device: pause)
     attack = replace(ATTACK, loss='margin', steps=12)
@@ -179,7 +179,7 @@ def test_a_predictor_without_logits_has_its_loss_climbed_to_the_end(batch):
     torch.testing.assert_close(found, walk(ATTACK, batch)[2], rtol=0, atol=1e-6)
 
 
-def test_attacks_on_logits_say_so(batch):
+def test_attacks_on_logits_report_it(batch):
     from pit_downstream.attacks.gradient import TPGD
     with pytest.raises(ValueError, match='expected a classifier for TPGD, got detector, which gives no logits'):
         attacked(TPGD(ThreatModel('Linf', .1)), Detector(predictor()), batch)

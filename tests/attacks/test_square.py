@@ -94,7 +94,7 @@ def test_better_than_as_many_random_perturbations(norm):
 
 
 @pytest.mark.parametrize('norm', EPSILONS)
-def test_proposals_asked_ahead_change_nothing(norm):
+def test_prefetched_proposals_change_nothing(norm):
     images, labels = make_images(3, seed=8)
     batch, attack = batch_of(images, labels), Square(ThreatModel(norm, EPSILONS[norm] / 2), steps=60)
     results = [hunted(attack, batch, width) for width in (1, 3, 40)]
@@ -102,7 +102,7 @@ def test_proposals_asked_ahead_change_nothing(norm):
         assert torch.equal(found, results[0][0]) and torch.equal(fooled, results[0][1])
 
 
-def test_asks_no_more_than_it_may():
+def test_query_budget_is_kept():
     class CountingPredictor(torch.nn.Module):
         def __init__(self):
             super().__init__()

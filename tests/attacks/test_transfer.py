@@ -32,7 +32,7 @@ def test_the_images_are_those_that_fool_the_source():
     assert torch.equal(attacked(attack, Untouchable(), batch), attacked(attack.attack, predictor(), batch))
 
 
-def test_what_the_inner_attack_is_told_stands():
+def test_arguments_of_the_inner_attack_are_kept():
     spec = Spec.parse("transfer(source='tiny', attack='pgd', norm='L2', epsilon=1, restarts=2, run_to_end=False)")
     inner = build_attack(spec, predictors=lambda text: predictor()).attack
     assert (inner.threat.norm, inner.threat.epsilon, inner.restarts, inner.run_to_end) == ('L2', 1., 2, False)

@@ -158,7 +158,7 @@ def test_both_kinds_for_reattention():
         assert_near(mixed, expected * 8 ** -0.5, 'block')
 
 
-def test_training_statistics_are_the_batchs_and_running_ones_stand_still():
+def test_training_uses_batch_statistics_and_keeps_running_ones():
     plain, traced = (seeded(deepvit).train() for _ in range(2))
     x = images('deepvit')
     with trace_attention(traced) as trace:

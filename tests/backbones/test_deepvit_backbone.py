@@ -118,6 +118,6 @@ def test_a_plain_twin_does_not_take_half_of_a_deepvit():
         DeepViT('vit_16', out_indices=(0,), out_strides=(16,)).load_state_dict(OFFICIAL)
 
 
-def test_statistics_stand_for_the_size_of_training():
+def test_statistics_hold_for_the_training_size():
     assert DeepViT('16', out_indices=(0,), out_strides=(16,)).blocks[0].attn.base_tokens == 197
     assert DeepViT('16', out_indices=(0,), out_strides=(16,), img_size=384).blocks[0].attn.base_tokens == 577

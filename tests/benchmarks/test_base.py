@@ -28,7 +28,7 @@ def test_a_weighted_interval_adds_the_ends():
         (1 + 2 * low_a - high_b, 1 + 2 * high_a - low_b))
 
 
-def test_it_covers_the_truth_when_all_images_agree():
+def test_interval_covers_the_mean_when_all_images_agree():
     """Ten conditions that err on the very same images: the mean rate has the interval of a single one."""
     rng, inside = random.Random(0), 0
     for _ in range(1000):

@@ -57,7 +57,7 @@ def test_severities_are_averaged_over_the_fifteen():
 
 
 @pytest.mark.parametrize('lacking', ['clean', 'fog(severity=3)', 'jpeg_compression(severity=5)'])
-def test_a_missing_measurement_raises_and_says_how_to_mend_it(lacking):
+def test_missing_measurement_raises_with_the_command(lacking):
     """mmdet's tool counts a missing severity as AP 0, and a missing clean run as rPC = inf."""
     less = Table('m', 'd', [record for record in PUBLISHED.records if record.condition != lacking])
     with pytest.raises(MissingMeasurement) as raised:

@@ -42,7 +42,7 @@ def test_paired_by_image():
 
 
 @pytest.mark.parametrize('gain, loss', [(.1, .1), (.2, .05), (.4, .3), (.02, .01)])
-def test_the_interval_covers_the_truth(gain, loss, count=40):
+def test_interval_covers_the_true_difference(gain, loss, count=40):
     """Over every outcome of 40 images, weighted by its probability."""
     covered = 0.
     for gained in range(count + 1):

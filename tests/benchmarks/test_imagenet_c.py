@@ -78,7 +78,7 @@ def test_published_variants_do_not_mix():
         imagenet_c.summarize(table)
 
 
-def test_the_authors_own_way_is_said_where_there_is_one():
+def test_the_authors_protocol_is_named_where_it_differs():
     assert {f'{name}:hendrycks' for name in imagenet_c.HENDRYCKS} == set(VARIANTS)
     said = [one for one in imagenet_c.list_conditions(variant='hendrycks') if 'hendrycks' in str(one)]
     assert len(said) == 15 and str(said[0]) == "frost(severity=1, variant='hendrycks')"

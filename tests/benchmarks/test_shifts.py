@@ -50,7 +50,7 @@ def test_bg_gap_is_the_published_one(original, same, random, wanted):
     assert (low, high) == (pytest.approx(ends[0][0] - ends[1][1]), pytest.approx(ends[0][1] - ends[1][0]))
 
 
-def test_the_gap_of_a_set_of_ones_own_is_to_its_own_clean_pictures():
+def test_gap_of_a_custom_shift_is_to_its_clean_images():
     """Not to ImageNet's, and timm says nothing of them."""
     tables = tables_of({('imagenet', 'top1_error'): .2, ('imagenet_sketch', 'top1_error'): .7,
                         ('clean', 'top1_error'): .25, ('shift_fog', 'top1_error'): .75}, PIT_S)
@@ -62,7 +62,7 @@ def test_the_gap_of_a_set_of_ones_own_is_to_its_own_clean_pictures():
     assert (rows['imagenet'][-1], rows['clean'][-1]) == ('0.1889', '-')
 
 
-def test_gaps_are_to_the_clean_pictures_of_the_same_classes():
+def test_gaps_are_to_the_clean_images_of_the_same_classes():
     """PiT-S: 21.080 % on ImageNet-A, 94.660 % on the clean images of its classes; 43.893 and 94.600 % for -R."""
     summary = shifts.summarize(pit_s())
     assert summary['imagenet_a_error'] == pytest.approx(1 - .21080)
@@ -120,7 +120,7 @@ def test_the_example_in_the_docs():
     assert text in (Path(__file__).parents[2] / 'docs' / 'shifts.md').read_text()
 
 
-def test_text_without_clean_pictures_says_so():
+def test_text_reports_missing_clean_images():
     tables = tables_of({('imagenet_a', 'top1_error'): .5, ('imagenet_sketch', 'top1_error'): .5,
                         ('in9_mixed_same', 'top1_error'): .25, ('in9_mixed_rand', 'top1_error'): .5})
     lines = shifts.format_table(tables, list(tables)).splitlines()

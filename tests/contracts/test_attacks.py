@@ -78,7 +78,7 @@ def scene(count=8, classes=4, padding=0):
     return batch_of(images, labels, valid=valid)
 
 
-def test_every_entry_says_where_it_comes_from():
+def test_every_entry_has_a_source():
     assert all(ATTACKS.get_entry(name).metadata['source'] and ATTACKS[name].__doc__ for name in ATTACKS)
     assert set(ATTACKS) >= {'noise', 'fgsm', 'bim', 'pgd', 'mim', 'tpgd', 'cw', 'patch', 'patch_fool', 'transfer'}
 

@@ -27,17 +27,17 @@ def read(name):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_is_short_and_says_what_it_is(name):
+def test_is_short_and_documented(name):
     lines = (ROOT / name).read_text().splitlines()
     assert len(lines) <= 30
     assert f'python tools/train_classifier.py configs/{name}' in '\n'.join(lines[:6])
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_builds_at_no_cost_and_knows_its_pictures(name):
+def test_builds_without_allocation_and_has_its_preprocessing(name):
     cfg = read(name)
     with torch.device('meta'):
-        model = ImageClassifier(cfg.model.network, regulariser=cfg.model.get('regulariser'))
+        model = ImageClassifier(cfg.model.network, regularizer=cfg.model.get('regularizer'))
     if name in PARAMETERS:
         assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
     view = build_preparation(cfg.model.network).view
@@ -63,7 +63,7 @@ def test_what_all_recipes_share(name):
     assert preprocessor.erasing == dict(probability=0.25, mode='pixel', max_count=1)
 
 
-ROWS = {  # optimizer, batch, warm-up, epochs, drop path, repeats, mixup, cutmix, regulariser, batch of the rate, seed
+ROWS = {  # optimizer, batch, warm-up, epochs, drop path, repeats, mixup, cutmix, regularizer, batch of the rate, seed
     'imagenet_pit_s.py': ('AdamP', 64, 5, 300, 0.1, 1, 0.8, 1.0, None, 512, 0),
     'imagenet_pit_b.py': ('AdamP', 64, 10, 300, 0.1, 3, 0.8, 1.0, None, 512, 0),
     'imagenet_vit_s.py': ('AdamW', 64, 5, 300, 0.1, 3, 0.8, 1.0, None, 512, 0),
@@ -79,5 +79,5 @@ def test_what_each_recipe_has_of_its_own(name):
     assert ROWS[name] == (
         cfg.optim_wrapper.optimizer.type, cfg.train_dataloader.batch_size, cfg.param_scheduler[0].end,
         cfg.train_cfg.max_epochs, cfg.model.network.drop_path_rate, cfg.train_dataloader.sampler.get('num_repeats', 1),
-        mixing.mixup_alpha, mixing.cutmix_alpha, cfg.model.get('regulariser'),
+        mixing.mixup_alpha, mixing.cutmix_alpha, cfg.model.get('regularizer'),
         cfg.auto_scale_lr.get('base_batch_size'), cfg.randomness.seed)

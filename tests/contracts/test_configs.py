@@ -65,7 +65,7 @@ def batch(with_masks=False):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_is_short_and_says_what_it_is(name):
+def test_is_short_and_documented(name):
     lines = (ROOT / name).read_text().splitlines()
     assert len(lines) <= 30
     assert f'python tools/train.py configs/{name}' in '\n'.join(lines[:6])

@@ -90,7 +90,7 @@ def test_other_names(names, indices):
     assert Classes().indices(names) == indices
 
 
-def test_strange_wordnet_folders_are_refused():
+def test_unknown_wordnet_folders_are_refused():
     with pytest.raises(ValueError, match='got 2 of them beside n99999999, tools, which are none of the 1000'):
         Classes().indices(['n01440764', 'n99999999', 'tools'])
 
@@ -108,7 +108,7 @@ def test_the_thousand_classes_are_imagenet(tmp_path):
     assert load_class_folders(tmp_path / 'val', view=SMALL).spec.name == 'imagenet'
 
 
-def test_other_pictures_have_another_name(tmp_path):
+def test_other_images_have_another_name(tmp_path):
     """The digest is SHA-256 of path, content and target, by hand; the place and the times do not matter."""
     for place in ('here/val', 'there/val'):
         for name in ('a', 'b'):
@@ -160,7 +160,7 @@ def test_nothing_at_all_gets_one_sentence(tmp_path):
         load_flat_folder(tmp_path, tmp_path / 'labels.txt', view=SMALL)
 
 
-def test_deep_pictures_are_scaled_or_refused(tmp_path):
+def test_deep_images_are_scaled_or_refused(tmp_path):
     """16 bits of gray are 257 times 8 bits of it; 32 bits and floats have no known white."""
     levels = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
     (tmp_path / 'cat').mkdir()
@@ -267,7 +267,7 @@ def test_published_folders_in_both_layouts(tmp_path, layout):
     assert 'limit=2' in load_corruption_folders(tmp_path, ['fog'], [1, 2], view=view, limit=2).name
 
 
-def test_a_published_set_is_named_by_its_clean_pictures_too(folder, tmp_path):
+def test_published_set_is_also_named_by_its_clean_images(folder, tmp_path):
     """Their view and their files: the clean error of one protocol is not that of another."""
     root = tmp_path / 'set' / 'fog' / '1'
     for path in folder.rglob('*.JPEG'):
@@ -344,7 +344,7 @@ def test_a_sparse_cache_gets_its_blocks(folder, tmp_path):
     assert torch.equal(again[0].image, first.image)
 
 
-def test_a_changed_picture_begins_a_new_map(folder, tmp_path):
+def test_a_changed_image_begins_a_new_map(folder, tmp_path):
     """Another image with the size and the times of the first."""
     CachedSamples(load_class_folders(folder, view=SMALL), tmp_path / 'cache')[0]
     path = folder / WNIDS[0] / '0.JPEG'
@@ -357,7 +357,7 @@ def test_a_changed_picture_begins_a_new_map(folder, tmp_path):
     assert len(list((tmp_path / 'cache').glob('*.images'))) == 3
 
 
-def test_the_cache_says_what_it_cannot_do(folder, tmp_path, monkeypatch):
+def test_cache_rejects_what_it_cannot_do(folder, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='expected images of one size to cache'):
         CachedSamples(load_class_folders(folder, view=Preprocess(None, None)), tmp_path)
 

@@ -138,7 +138,7 @@ def pictures(index):
     return scene.image.tobytes(), scene.masks.tobytes(), scene.labels.tobytes(), image.tobytes()
 
 
-def test_pictures_do_not_depend_on_order_or_process():
+def test_images_do_not_depend_on_order_or_process():
     here = [pictures(index) for index in range(6)]
     assert [pictures(index) for index in reversed(range(6))] == here[::-1]
     with ProcessPoolExecutor(2, mp_context=get_context('spawn')) as pool:
@@ -150,7 +150,7 @@ def checksum():
     return zlib.crc32(b''.join(b''.join(pictures(index)) for index in range(12)))
 
 
-def test_pictures_do_not_depend_on_the_vector_unit():
+def test_images_do_not_depend_on_the_vector_unit():
     """numpy without its SIMD kernels, as on another machine, draws the same bits."""
     code = 'from tests.datasets.test_shapes import checksum; print(checksum())'
     plain = {**os.environ, 'NPY_DISABLE_CPU_FEATURES': ' '.join(__cpu_dispatch__)}
@@ -159,12 +159,12 @@ def test_pictures_do_not_depend_on_the_vector_unit():
     assert int(done.stdout) == checksum()
 
 
-def test_pictures_change_only_with_the_version():
+def test_images_change_only_with_the_version():
     """A guard, not an oracle: who changes an image raises VERSION, so that sets on disk are drawn again."""
     assert {shapes.VERSION: checksum()} == {3: 1190355840}
 
 
-def test_seed_split_index_and_kind_each_change_the_picture():
+def test_seed_split_index_and_kind_each_change_the_image():
     images = [draw_scene(*which).image.tobytes() for which in [
         (0, 'train', 0), (1, 'train', 0), (0, 'val', 0), (0, 'train', 1)]]
     assert len(set(images)) == 4
@@ -200,7 +200,7 @@ def test_contrast_is_what_is_left_of_the_distance_to_mid_grey():
 
 # Object images
 
-def test_object_pictures_are_balanced():
+def test_object_images_are_balanced():
     drawn = [draw_object(0, 'train', index) for index in range(60)]
     assert np.bincount([label for _, label in drawn]).tolist() == [15] * 4
     assert all((image.shape, image.dtype) == ((64, 64, 3), np.uint8) for image, _ in drawn)
@@ -209,7 +209,7 @@ def test_object_pictures_are_balanced():
 # On disk
 
 @pytest.mark.parametrize('split, count', [('train', 5), ('val', 3)])
-def test_annotations_say_what_was_drawn(written, split, count, capsys):
+def test_annotations_match_the_drawing(written, split, count, capsys):
     coco = COCO(written / f'annotations/instances_{split}.json')
     assert [coco.cats[place]['name'] for place in sorted(coco.cats)] == list(CLASSES)
     assert sorted(coco.cats) == [1, 2, 3, 4] and len(coco.imgs) == count
@@ -340,7 +340,7 @@ def test_a_process_that_comes_second_accepts_the_same_set(tmp_path, monkeypatch)
     assert (root / 'shapes.json').is_file() and os.listdir(tmp_path) == ['shapes']
 
 
-def test_the_command_says_why_it_refuses(tmp_path):
+def test_command_reports_the_reason(tmp_path):
     (tmp_path / 'holiday.jpg').touch()
     done = subprocess.run([sys.executable, '-m', 'pit_downstream.datasets.shapes', str(tmp_path)],
                           capture_output=True, text=True)

@@ -42,7 +42,7 @@ def attacked(text, predictor, batch, seed=0):
     return build_attack(Spec.parse(text))(predictor, batch, streams)
 
 
-def test_detectors_attacks_say_so():
+def test_attacks_on_detectors_report_it():
     for name in ('tog', 'dag', 'dpatch'):
         metadata = ATTACKS.get_entry(name).metadata
         assert metadata['of'] == 'detectors' and 'arXiv' in metadata['source']
@@ -90,7 +90,7 @@ def test_each_aim_is_approached_further_than_by_noise(detectors, family, text, k
 
 
 @pytest.mark.parametrize('mode, sign', [('untargeted', 1), ('mislabeling_ml', -1), ('mislabeling_ll', -1)])
-def test_tog_aims_at_what_the_detector_says_itself(detectors, mode, sign):
+def test_tog_targets_the_detectors_predictions(detectors, mode, sign):
     predictor, samples = detectors('retinanet')
     batch = batch_of(predictor, samples, 1, 4)
     seen = [one.pred_instances for one in predictor.predict(batch.images, batch).predictions]
@@ -185,7 +185,7 @@ def test_through_the_loop_to_a_table(detectors, folder, tmp_path):
         keep_robustness(store, predictor, samples, wanted, metrics=metrics, save='images')
 
 
-def test_pictures_side_by_side(detectors):
+def test_images_side_by_side(detectors):
     predictor, samples = detectors('retinanet')
     conditions = [CLEAN, Condition(Spec.of('brightness', severity=5)),
                   Condition(None, Spec.parse('pgd(epsilon=8/255, steps=1)'))]

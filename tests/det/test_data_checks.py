@@ -66,7 +66,7 @@ def test_evaluation_keeps_what_decodes(truncated, logged):
     assert results['img'].shape == (40, 50, 3) and len(logged) == 1
 
 
-def test_what_decodes_of_a_turned_picture_is_turned(tmp_path):
+def test_decodable_part_of_a_rotated_image_is_rotated(tmp_path):
     """As OpenCV turns it when it is whole; the boxes are those of the turned one."""
     turned, content = Image.Exif(), io.BytesIO()
     turned[0x0112] = 6
@@ -164,7 +164,7 @@ def test_data_root_moves_everything(tmp_path):
         data.require_data(cfg, ('test_dataloader',))
 
 
-def test_loader_is_exchanged_wherever_it_stands():
+def test_loader_is_replaced_at_any_depth():
     cfg = config('x/')
     data.replace_image_loaders(cfg)
     text = str(cfg)

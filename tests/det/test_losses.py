@@ -102,7 +102,7 @@ def test_equals_the_loss_with_which_mmdet_trains(folder, detectors, family):
         assert_near(bare.loss(again.images, again), wanted[None], 'network')
 
 
-def test_gradients_reach_the_picture_alone_and_the_model_stays_as_it_is(detectors, family):
+def test_gradients_reach_the_image_alone_and_the_model_stays_as_it_is(detectors, family):
     predictor, samples = detectors(family)
     batch = batch_of(predictor, samples)
     before = state(predictor.model)
@@ -149,7 +149,7 @@ def test_an_images_loss_is_its_own_and_the_same_every_time(detectors, family):
 @pytest.mark.parametrize('parts, kinds', [
     (dict(with_mask=True), LOSS_TYPES),  # CondInst, SOLO: one loss() asks for all that there is
     (dict(with_mask=True, roi_head=None), ('all', 'roi')), (dict(with_mask=False), ())])
-def test_masks_are_asked_for_where_losses_need_them(parts, kinds):
+def test_masks_are_required_where_losses_need_them(parts, kinds):
     model = SimpleNamespace(**parts)
     assert tuple(kind for kind in LOSS_TYPES if needs_masks(model, kind)) == kinds
 
@@ -174,7 +174,7 @@ def test_other_ranks_are_not_waited_for(detectors, monkeypatch):
     assert dist_utils.dist.is_initialized()
 
 
-def test_a_kind_that_a_detector_lacks(detectors):
+def test_loss_type_missing_from_detector(detectors):
     predictor, samples = detectors('retinanet')
     batch = batch_of(predictor, samples, 1)
     with pytest.raises(ValueError, match='expected losses of type rpn from the detector, got loss_cls, loss_bbox;'):
@@ -205,7 +205,7 @@ def test_objects_in_network_pixels_by_hand():
                   torch.device('cpu'), masks=True)
 
 
-def test_what_is_found_can_be_the_truth(detectors):
+def test_detections_can_be_ground_truth(detectors):
     """Masks too, through run lengths and back."""
     predictor, samples = detectors('mask_rcnn')
     batch = batch_of(predictor, samples, 1)

@@ -161,7 +161,7 @@ def test_evaluators_that_measure_no_ap_are_refused(folder, evaluator, words):
         build_metrics(cfg, build_detection_samples(cfg))
 
 
-def test_without_an_annotation_file_the_data_set_is_asked(folder):
+def test_without_annotation_file_the_dataset_is_used(folder):
     cfg = scenes.coco_config(folder)
     samples = build_detection_samples(cfg)
     with_file, = build_metrics(cfg, samples)

@@ -91,7 +91,7 @@ def test_every_layer_has_its_rate(backbone, layers):
     assert not any(name.endswith(('qkv.weight', 'proj.weight', 'fc1.weight')) for name in bare)
 
 
-def test_the_table_says_what_is_where(logged):
+def test_table_lists_features_by_tool(logged):
     init_default_scope('mmdet')
     with torch.device('meta'):
         model = WithHead(PiT('ti', out_indices=(0,)))
@@ -120,7 +120,7 @@ def test_refuses_layers_it_cannot_know(model, decay, words):
         build_parameter_groups(model, 1.0, 0.1, layer_decay=decay)
 
 
-def test_takes_any_backbone_that_tells_its_layers():
+def test_accepts_any_backbone_with_get_layer_depth():
     """As mmpretrain's do: (layer, number of layers) for a name and its prefix."""
     backbone = nn.Linear(2, 2)
     backbone.get_layer_depth = lambda name, prefix: ({'weight': 0, 'bias': 2}[name.removeprefix(prefix)], 3)

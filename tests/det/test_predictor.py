@@ -168,7 +168,7 @@ def test_attention_under_any_condition(retinanet, few_shapes):
     assert 'stage1.block1' in outputs.trace.maps['softmax'] and len(outputs.predictions) == 1
 
 
-def test_names_say_weights_and_settings(folder, tmp_path):
+def test_names_contain_weights_and_settings(folder, tmp_path):
     cfg = tiny.config(folder, 'retinanet')
     drawn = build_detector(cfg, 'random', config='retina-tiny')
     assert re.fullmatch(r"retina-tiny\(config='[0-9a-f]{16}', weights='random@[0-9a-f]{16}'\)", drawn.name)

@@ -36,7 +36,7 @@ def test_a_filter_and_a_training_mode_in_the_config_leave_no_image_out(folder):
     assert len(build_detection_samples(cfg)) == 5
 
 
-def test_the_name_says_annotations_and_limit(folder, tmp_path):
+def test_name_contains_annotations_and_limit(folder, tmp_path):
     name = build_detection_samples(scenes.coco_config(folder)).name
     assert re.fullmatch(r"coco\(annotations='annotations.json@[0-9a-f]{16}', files='[0-9a-f]{16}', images=5\)", name)
     few = build_detection_samples(scenes.coco_config(folder), limit=2)
@@ -55,7 +55,7 @@ def test_the_name_says_annotations_and_limit(folder, tmp_path):
             build_detection_samples(scenes.coco_config(folder), limit=limit)
 
 
-def test_what_changes_an_ap_is_told_apart_and_nothing_else(folder, tmp_path):
+def test_only_settings_that_change_an_ap_change_the_name(folder, tmp_path):
     """A digest of it stands in the records: those of other classes or IoUs must not be taken for these."""
     cfg, elsewhere = scenes.coco_config(folder), scenes.coco_config(tmp_path)
     elsewhere.test_evaluator.update(metric=['bbox', 'segm'], classwise=True)
@@ -112,7 +112,7 @@ def test_pipelines_that_cannot_be_cut_are_refused(folder, spoil, words):
         build_detection_samples(cfg)
 
 
-def test_truth_of_a_file_keeps_everything_and_numbers_labels_by_name(folder):
+def test_ground_truth_of_a_file_keeps_everything_and_numbers_labels_by_name(folder):
     truth = GroundTruth.of_file(str(folder / 'annotations.json'), scenes.CLASSES)
     assert truth.category_ids == (7, 3)
     assert GroundTruth.of_file(str(folder / 'annotations.json'), scenes.CLASSES[::-1]).category_ids == (3, 7)
@@ -121,7 +121,7 @@ def test_truth_of_a_file_keeps_everything_and_numbers_labels_by_name(folder):
         GroundTruth.of_file(str(folder / 'annotations.json'), (*scenes.CLASSES, 'plate'))
 
 
-def test_truth_of_voc_is_that_of_the_same_objects_in_coco(folder, tmp_path):
+def test_ground_truth_of_voc_equals_that_of_coco(folder, tmp_path):
     samples = build_detection_samples(scenes.voc_config(scenes.voc_folder(tmp_path / 'data')))
     assert samples.name.startswith("voc(annotations='test.txt@")
     with Image.open(tmp_path / 'data/VOC2007/JPEGImages/13.jpg') as picture:

@@ -110,7 +110,7 @@ def test_batches_make_no_difference(predictor, batch):
         assert found.forwards == sum(part[place].forwards for part in parts)
 
 
-def test_an_attack_that_lies_is_not_believed(predictor, batch, monkeypatch):
+def test_false_success_of_an_attack_is_not_counted(predictor, batch, monkeypatch):
     """The verdict is predict()'s; where an attack made a wrong image right, the clean one stands."""
     @dataclass(frozen=True)
     class Brighter(Attack):

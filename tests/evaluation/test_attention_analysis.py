@@ -115,7 +115,7 @@ def test_figures_are_not_measured_again(folder):
     assert len(attention.list_images(folder, apart_from=folder / 'a')) == 3
 
 
-def test_arguments_stand_in_the_name_as_for_every_tool(folder, tmp_path):
+def test_arguments_are_in_the_name_as_for_every_tool(folder, tmp_path):
     built = attention.build_model('pit_ti(img_size=64,num_classes=4)', 'random', seed=1).model
     torch.save(built.state_dict(), tmp_path / 'w.pth')
     chosen = [('pit_ti(img_size=64,num_classes=4)', str(tmp_path / 'w.pth')), ('pit_ti', str(tmp_path / 'w.pth'))]

@@ -33,7 +33,7 @@ def logits(predictor, given):
     return predictor.predict(batch.images, batch).predictions
 
 
-def test_a_name_that_says_the_weights_names_the_classifier_that_was_built(tmp_path):
+def test_a_name_with_weights_identifies_the_built_classifier(tmp_path):
     """Records keep the name: other weights in a file of the same name make another."""
     names = []
     for bias in (0., 1.):
@@ -88,7 +88,7 @@ def test_torchvision_by_name(tmp_path):
     assert predictor.view == Preprocess(224, 256, 'bilinear')
 
 
-def test_anyones_own_function():
+def test_custom_function():
     predictor = build_classifier(f'{TOY}(classes=5)')
     name = re.escape(f"{TOY}(classes=5, {NORMALIZED}, weights='custom@")
     assert re.fullmatch(name + r"[0-9a-f]{16}'\)", predictor.name)

@@ -10,7 +10,7 @@ from torchvision.models import get_model, get_model_weights
 import pit_downstream.backbones  # noqa: F401
 from pit_downstream.backbones.deepvit import ReAttention
 from pit_downstream.evaluation.complexity import REST, Part, classifier_complexity, complexity
-from pit_downstream.evaluation.model_cost import Facts, groups, together
+from pit_downstream.evaluation.model_cost import Facts, groups, sum_parts
 
 # 'FLOPs' in G and parameters in M as naver-ai/pit's README prints them; only of PiT-Ti it prints 4.9 where its code
 # has 4.85. Activations in M: timm, results/benchmark-infer-fp32-nchw-pt240-cpu-i7_12700h-dynamo.csv at aa4b5850.
@@ -134,7 +134,7 @@ def test_parts_add_up_however_they_are_called():
     assert found.parts == (Part('inner', 20, 2 * 60), Part('stages.0', 36, 2 * 90), Part('stages.1', 49, 2 * 126),
                            Part(REST, 25, 2 * 75))
     assert groups(found.parts)[1] == Part('stages', 85, 2 * 216)
-    assert together(found.parts[1:3], indent='  ').name == '  stages.0 to stages.1'
+    assert sum_parts(found.parts[1:3], indent='  ').name == '  stages.0 to stages.1'
     assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
     split = complexity(model, lambda: model(torch.zeros(3, 4)), split=('inner',))
     assert split.parts[0].name == 'inner.0' and split.macs == found.macs

@@ -226,7 +226,7 @@ def test_as_published_is_what_pillow_saves(plain, predictor, samples, tmp_path):
                if one.metric == 'nll' and one.condition != 'clean')
 
 
-def test_published_folders_are_measured_as_they_lie(plain, predictor, samples, folder, tmp_path):
+def test_published_folders_are_not_corrupted_again(plain, predictor, samples, folder, tmp_path):
     """toy_dark written to disk as PNG by hand gives what the loop computes."""
     for condition in list_conditions(['toy_dark'], SEVERITIES)[1:]:
         severity = condition.corruption.get('severity')

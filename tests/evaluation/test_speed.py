@@ -36,7 +36,7 @@ def test_the_peak_of_a_cpu_is_what_was_written_and_freed():
     assert f'{found.peak / 2 ** 20:.0f} MiB' in str(found)
 
 
-def test_without_a_way_to_measure_it_says_so(monkeypatch, tmp_path):
+def test_unmeasurable_condition_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(speed, 'RESET', tmp_path / 'none')
     found = speed.peak_memory(lambda: None, CPU)
     assert found.peak is None and str(found).startswith('not measured')

@@ -109,7 +109,7 @@ def test_from_any_line_on(plain, folder, tmp_path, lines):
     assert attacked(folder, tmp_path, batch_size=7) == plain
 
 
-def test_a_strange_line_is_named(folder, tmp_path):
+def test_invalid_line_is_named(folder, tmp_path):
     (tmp_path / 'verdicts.jsonl').write_text('{"model": 3}\n')
     with pytest.raises(ValueError, match='expected the verdicts of some images in line 1 of .*verdicts.jsonl, got'):
         attacked(folder, tmp_path)

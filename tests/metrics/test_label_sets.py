@@ -32,7 +32,7 @@ def test_one_answer_among_some_classes():
     assert metric.compute() == {'top1_error': wanted} and metric.count == 300
 
 
-def test_many_classes_stand_for_one():
+def test_many_classes_map_to_one():
     """As MadryLab measures: the prediction among all classes, mapped; what maps to nothing is wrong."""
     random = np.random.default_rng(1)
     logits, group = random.normal(size=(300, 30)), random.integers(-1, 3, 30)

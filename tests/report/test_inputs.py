@@ -10,7 +10,7 @@ from pit_downstream.report import inputs
 from pit_downstream.report import training_section as training
 from pit_downstream.report.commands import as_source, attention_command, classifier_command, detector_command, flags
 from pit_downstream.report.measured import Measured
-from pit_downstream.report.names import dataset_label, same_pictures
+from pit_downstream.report.names import dataset_label, get_image_key
 from pit_downstream.report.training_section import read_log
 from pit_downstream.utils.errors import InputError
 from tests.report import stores
@@ -45,7 +45,7 @@ def test_nothing_to_report(tmp_path):
         inputs.read([tmp_path / 'results*.jsonl'])
 
 
-def test_what_cannot_be_read_is_said(tmp_path, caplog):
+def test_unreadable_input_is_reported(tmp_path, caplog):
     store = stores.write_store(tmp_path, stores.corrupted(ALEX))
     with store.open('a') as file:
         file.write('{"torn": ')
@@ -134,7 +134,7 @@ def test_a_detectors_command(tmp_path):
 
 
 def test_names():
-    assert same_pictures(DATA) == same_pictures(DATA.replace('224', '64')) != same_pictures(DATA.replace('d1', 'd2'))
+    assert get_image_key(DATA) == get_image_key(DATA.replace('224', '64')) != get_image_key(DATA.replace('d1', 'd2'))
     assert dataset_label(DATA) == 'imagenet_c, 1000 images'
     assert dataset_label("coco(annotations='instances_val.json@abcd', images=150, limit=8)") == (
         'coco instances_val, 8 of 150 images')

@@ -23,7 +23,7 @@ def gaps_of(report):
     return {gap.what: gap.command for gap in report.gaps}
 
 
-def test_every_error_stands_in_the_page(told):
+def test_every_error_is_in_the_page(told):
     rows = told.rows('errors')
     for name, errors in ALEXNET.items():
         for label, scale in (('alex', 1), ('half', .5)):
@@ -127,7 +127,7 @@ def test_shifted_datasets_have_no_clean_accuracy(tmp_path):
     assert [key[1] for key in told.rows('classifiers')] == ['imagenet, 9 images']
 
 
-def test_a_shift_of_ones_own_stands_beside_its_clean_pictures(tmp_path):
+def test_custom_shift_is_shown_beside_its_clean_images(tmp_path):
     """By the digest of their files; neither another folder nor ImageNet takes their place, nor they ImageNet's."""
     def record(dataset, error):
         return Record(HALF, dataset, 'clean', stores.ERROR, error, 40, 0)
@@ -158,7 +158,7 @@ def test_a_data_set_is_called_by_its_name_and_place():
     assert dataset_label("shift_fog(images=80, limit=9, root='mine/val')") == 'shift_fog mine/val, 9 of 80 images'
 
 
-def test_detectors_and_what_they_lack(told, report):
+def test_detectors_and_their_missing_parts(told, report):
     """A fog of .35 .3 .25 .2 .15 has the mean .25; the other fourteen are missing: nothing is averaged over them."""
     assert told.rows('mean_AP')['fog',]['retina'].value == pytest.approx(.25)
     assert [cell.text for cell in told.tables['detectors'][1]] == ['retina', 'coco val, 8 images', '8', 'AP',
@@ -196,7 +196,7 @@ def test_every_figure_shows_something(report, told):
         assert told.shapes[figure.name] > 5, figure.name
 
 
-def test_the_page_asks_nobody_for_anything(html, told):
+def test_page_makes_no_requests(html, told):
     assert [link for link in told.links if not link.startswith(('#', 'data:'))] == []
     assert '@import' not in html and 'url(http' not in html
     assert "font-family: 'DejaVu" not in html and 'font-weight: 700; font-size: 9.5px; text-anchor' in html
@@ -267,7 +267,7 @@ def test_latex_is_escaped():
     assert r'\label{tab:a-b}' in latex and r'x\_1 & p \\' in latex
 
 
-def test_a_label_tells_models_apart(tmp_path):
+def test_labels_distinguish_models(tmp_path):
     """Two files of weights of one name, and two seeds of one."""
     twin = HALF.replace('0123abcd', '9876abcd')
     records = [*stores.corrupted(HALF, .5), *stores.corrupted(twin, .6)]

@@ -45,7 +45,7 @@ def test_done_holds_for_one_model_data_set_and_seed(store):
     assert store.list_measured('pit_s', 'imagenet', 1) == {('fog(severity=3)', 'top1_error')}
 
 
-def test_a_torn_last_line_is_dropped_and_said(store, caplog):
+def test_torn_last_line_is_dropped_and_reported(store, caplog):
     store.add(record(), record(FOG))
     whole = store.path.read_bytes()
     for cut in (1, 2, 40, len(whole.splitlines()[1])):

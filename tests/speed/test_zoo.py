@@ -9,7 +9,7 @@ from tests.evaluation.test_complexity import without_weights
 MODELS = zoo.index()['Models']
 
 
-def test_the_page_is_what_the_index_says():
+def test_page_matches_the_index():
     assert zoo.PAGE.read_text() == zoo.page(), 'run python -m speed.zoo'
 
 

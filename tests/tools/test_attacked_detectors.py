@@ -84,7 +84,7 @@ def test_help_knows_both(run):
     assert '--source MODEL' in text and '--resolution {network,original}' in text
 
 
-def test_a_picture(run, config):
+def test_a_image(run, config):
     code, out, said = run('show_detections.py', '--model', config, '--weights', 'random', *SAMPLES, '--image', '1',
                           '--score-thr', '1',
                           '--corruptions', 'fog(severity=3)', '--attacks', 'pgd(epsilon=8/255, steps=1)')

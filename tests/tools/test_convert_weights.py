@@ -41,7 +41,7 @@ def test_bad_input_gets_one_sentence(tool, tmp_path):
     ('nowhere/out.pth', 'pit_ti', 'for --output in a folder that is there'), ('.', 'pit_ti',
                                                                               'for --output, got the folder'),
     ('out.pth', 'pit_ti(color=1)', 'arguments that can be built, got pit_ti')])
-def test_what_could_not_be_written_or_built_is_said_first(out, model, words, tmp_path, capsys):
+def test_unwritable_or_unbuildable_input_is_reported_first(out, model, words, tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
         main(['nowhere.pth', '--output', str(tmp_path / out), '--model', model])
     assert words in capsys.readouterr().err

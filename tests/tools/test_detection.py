@@ -19,7 +19,7 @@ SMALL = ('--cfg-options', 'train_cfg.max_epochs=2', 'train_dataloader.batch_size
          'val_dataloader.persistent_workers=False', 'default_hooks.logger.interval=1')
 
 
-def test_without_coco_one_sentence_says_what_to_do(tool):
+def test_missing_coco_is_refused_with_advice(tool):
     done = tool('train.py', 'configs/detr_pit_s.py')
     assert done.returncode == 2 and done.stdout == ''
     sentence = done.stderr.strip().splitlines()[-1]
@@ -42,7 +42,7 @@ def test_bad_input_gets_one_sentence(tool, few_shapes, args, words):
     assert done.returncode == 2 and words in done.stderr and 'Traceback' not in done.stderr
 
 
-def test_train_then_test_with_pictures(tool, few_shapes, tmp_path):
+def test_train_then_test_with_images(tool, few_shapes, tmp_path):
     done = tool('train.py', 'configs/retinanet_pit_ti.py', '--bundled', '--data', few_shapes, *SMALL,
                 'model.test_cfg.score_thr=0.0')
     assert done.returncode == 0, done.stderr

@@ -39,7 +39,7 @@ def names(out):
     return [line.split('  ')[0] for line in out.split('\n\n')[1].splitlines()[1:]]
 
 
-def test_a_table_its_files_and_pictures(measured, tmp_path):
+def test_table_its_files_and_images(measured, tmp_path):
     code, out, said = measured(*FEW, '--save-images', 'images', '--csv', 'out.csv', '--json', 'out.json')
     assert (code, said) == (0, ''), said
     assert 'warning' not in out
@@ -122,7 +122,7 @@ def test_corruptions_with_attacks_and_alone(measured):
     assert names(out) == ['clean', 'occlusion(share=0.25)', "occlusion(shape='center', share=1)"]
 
 
-def test_ones_own_attack(measured, tmp_path):
+def test_custom_attack(measured, tmp_path):
     (tmp_path / 'mine.py').write_text(
         'from dataclasses import dataclass\n\nfrom pit_downstream.attacks.base import Attack\n'
         'from pit_downstream.utils.registry import ATTACKS\n\n\n'
@@ -154,7 +154,7 @@ def test_patches_have_no_epsilon(measured):
     assert out.splitlines()[5].split()[2] == 'patch'
 
 
-def test_masked_gradients_are_said(measured, tmp_path):
+def test_masked_gradients_are_reported(measured, tmp_path):
     """A model behind rounded inputs, which gradients do not pass."""
     (tmp_path / 'masked.py').write_text(
         'from torch import nn\n\nfrom tests.evaluation import toy\n\n\n'
@@ -166,7 +166,7 @@ def test_masked_gradients_are_said(measured, tmp_path):
     assert 'warning: no gradient reaches ' in out
 
 
-def test_search_in_half_precision_is_said(measured):
+def test_search_in_half_precision_is_reported(measured):
     code, out, said = measured('--attacks', 'noise', '--epsilons', '4/255', '--precision', 'bf16')
     assert (code, said) == (0, ''), said
     assert out.startswith("tests.evaluation.toy:classifier(classes=4, mean=(0.5, 0.4, 0.3), search='bf16', std=0.2, ")

@@ -99,7 +99,7 @@ def test_the_command_that_is_named_fills_the_gap(measured, tmp_path):
     assert code == 0 and '\nmean accuracy ' in out and 'limit=8' in out, said
 
 
-def test_published_folders_and_ones_own_corruption(measured, tmp_path):
+def test_published_folders_and_custom_corruption(measured, tmp_path):
     (tmp_path / 'halving.py').write_text(
         'from pit_downstream.utils.registry import CORRUPTIONS\n\n\n'
         "@CORRUPTIONS.register('half', group='mine', strengths=(.5,), source='own')\n"
@@ -156,7 +156,7 @@ def test_places_and_numbers_are_checked_before_any_work(measured, tmp_path, monk
         assert code == 2 and words in said and 'Traceback' not in said and not (tmp_path / 'store').exists()
 
 
-def test_unreadable_pictures_stop_the_summary(measured, tmp_path):
+def test_unreadable_images_stop_the_summary(measured, tmp_path):
     (tmp_path / 'val' / toy.WNIDS[0] / '00.JPEG').write_bytes(b'broken')
     few = ('--corruptions', 'contrast', '--severities', '1')
     code, _, said = measured(*few)

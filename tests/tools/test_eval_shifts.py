@@ -71,7 +71,7 @@ def classes_file(tmp_path, count):
     return '--classes', 'classes.txt'
 
 
-def test_whatever_lies_in_data_is_measured(measured, tmp_path):
+def test_all_available_datasets_are_measured(measured, tmp_path):
     code, out, said = measured('--csv', 'out.csv', '--json', 'out.json')
     assert code == 0, said
     lines = out.splitlines()
@@ -137,7 +137,7 @@ def no_imagenet(data, tmp_path):
             (tmp_path / 'data' / folder.name).symlink_to(folder)
 
 
-def test_a_part_without_clean_pictures(measured, data, tmp_path):
+def test_a_part_without_clean_images(measured, data, tmp_path):
     no_imagenet(data, tmp_path)
     code, out, said = measured('--shifts', 'imagenet_a', 'in9', '--limit', '6', '--cache', 'cache')
     assert code == 0, said
@@ -150,7 +150,7 @@ def test_a_part_without_clean_pictures(measured, data, tmp_path):
     assert all('limit=6' in dataset for dataset in stored) and list((tmp_path / 'cache').iterdir())
 
 
-def test_a_set_of_ones_own(measured, tmp_path, pictures_of):
+def test_custom_shift(measured, tmp_path, pictures_of):
     """By a classifier of eight classes, of which three are there; the gap is to the clean images of this run, also
     where the store has those of another folder under the same names."""
     roots = {name: pictures_of(tmp_path / name, ('ant', 'bee', 'cow'), count, first=first)
@@ -175,7 +175,7 @@ def test_a_set_of_ones_own(measured, tmp_path, pictures_of):
     assert error('clean') != error('other') and error('fog') != error('rain'), {root: error(root) for root in roots}
 
 
-def test_a_set_of_ones_own_with_a_part_of_the_classes(measured, tmp_path, pictures_of):
+def test_custom_shift_with_some_classes(measured, tmp_path, pictures_of):
     """Its clean error is that on these classes, also where another folder of that name has others; those without a
     image count in neither."""
     pictures_of(tmp_path / 'clean', ('bee', 'cow', 'dog'), 12)
@@ -207,7 +207,7 @@ def test_a_set_of_ones_own_with_a_part_of_the_classes(measured, tmp_path, pictur
     (('shift_gone=gone',), 'No folder at gone. Check --shifts shift_gone=DIR'),
     (('shift_fog=same', '--labels', 'labels.txt'), '--labels does not apply to shift_fog, whose clean images are '
      'in class folders')])
-def test_a_set_of_ones_own_that_does_not_fit(measured, tmp_path, pictures_of, flags, words):
+def test_custom_shift_that_does_not_fit(measured, tmp_path, pictures_of, flags, words):
     for root, classes in (('clean', ('ant', 'bee')), ('same', ('ant', 'bee')), ('fog', ('bee', 'cow', 'emu'))):
         pictures_of(tmp_path / root, classes, 1)
     for folder in ('none/ant', 'clean/cow'):
@@ -260,7 +260,7 @@ def test_places_are_looked_for_before_a_model_is_built(measured):
     assert code == 2 and said.startswith('No folder at nowhere. Check --shifts imagenet_a=DIR')
 
 
-def test_unreadable_pictures_stop_the_table(measured, data, tmp_path):
+def test_unreadable_images_stop_the_table(measured, data, tmp_path):
     shift_folders.make('imagenet_r', tmp_path / 'r')
     broken = sorted((tmp_path / 'r').rglob('*.jpg'))[0]
     broken.write_bytes(b'broken')

@@ -181,7 +181,7 @@ def test_folders_that_are_no_classes_of_the_model_are_refused(tmp_path, run_tool
     assert all(word in done.err for word in words), done.err
 
 
-def test_a_folder_that_lacks_a_class_needs_names(tmp_path, run_tool, caplog):
+def test_a_folder_with_a_missing_class_needs_names(tmp_path, run_tool, caplog):
     """Eight outputs, seven folders: with --classes each keeps its index, without it is refused."""
     wrong = []
     for index, name in enumerate(ANIMALS):

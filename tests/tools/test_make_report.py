@@ -70,7 +70,7 @@ def test_a_reference_that_was_not_measured(run, tmp_path):
     assert code == 2 and err == "no one model named 'alix' in these records; did you mean 'alex'?\n"
 
 
-def test_a_section_of_ones_own(run, tmp_path, monkeypatch):
+def test_custom_section(run, tmp_path, monkeypatch):
     """One function under a name; it comes after the project's own."""
     monkeypatch.setattr(SECTIONS, '_entries', SECTIONS._entries.copy())
     monkeypatch.setattr('sys.path', sys.path.copy())

@@ -96,7 +96,7 @@ def test_timm_and_pillow_are_left_alone():
     assert before == (ImageOps.posterize, auto_augment.posterize, dict(auto_augment.NAME_TO_OP))
 
 
-def test_a_broken_picture_is_named_and_replaced(folder, logged):
+def test_a_broken_image_is_named_and_replaced(folder, logged):
     broken = sorted(folder.glob('*/*.png'))[0]
     broken.write_bytes(broken.read_bytes()[:200])
     pictures = TrainingImages(str(folder), TRANSFORM)
@@ -121,7 +121,7 @@ def test_an_image_unreadable_in_validation_is_named_and_left_out(folder, logged)
     assert '1 of 3 images were unreadable' in logged[-1] and '2' in logged[-1]
 
 
-def test_no_picture_that_decodes(folder):
+def test_no_decodable_image(folder):
     for picture in folder.glob('*/*.png'):
         picture.write_bytes(b'')
     with pytest.raises(ValueError, match='got 6 files of which none decodes'):

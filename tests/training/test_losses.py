@@ -46,7 +46,7 @@ def test_penalty_of_many_maps_equals_numpys():
 def test_the_penalised_maps_are_the_first_that_multiply_values(name, kind):
     """Two pairs of the first three blocks; PiT's are of one size only within its first stage of two blocks."""
     pairs = 2 if name == 'deepvit_16' else 1
-    model = built(name, regulariser=dict(pairs=pairs, weight=0.1)).train()
+    model = built(name, regularizer=dict(pairs=pairs, weight=0.1)).train()
     images, targets = torch.randn(2, 3, 32, 32), torch.eye(3)[:2]
     losses = model(images, targets, mode='loss')
     with trace_attention(model.network) as trace:
@@ -61,11 +61,11 @@ def test_the_penalised_maps_are_the_first_that_multiply_values(name, kind):
 @pytest.mark.parametrize('options, words', [
     (dict(name='pit_ti_distilled'), 'name a teacher with --cfg-options model.distillation.teacher'),
     (dict(name='pit_ti', distillation=dict(teacher='pit_ti', kind='hard')), "take the '_distilled' network"),
-    (dict(name='resnet10t', regulariser=dict(pairs=2, weight=1.)), 'no patches and transformer blocks'),
-    (dict(name='pit_ti', regulariser=dict(pairs=2)), 'expected model.regulariser with pairs and weight'),
-    (dict(name='pit_ti', regulariser=dict(pairs=0, weight=1.)), r'pairs in 1\.\.1.*got 0'),
-    (dict(name='deepvit_16', regulariser=dict(pairs=16, weight=1.)), r'pairs in 1\.\.15, .* in deepvit_16, got 16'),
-    (dict(name='pit_ti', regulariser=dict(pairs=2, weight=1.)), r'pairs in 1\.\.1, '),
+    (dict(name='resnet10t', regularizer=dict(pairs=2, weight=1.)), 'no patches and transformer blocks'),
+    (dict(name='pit_ti', regularizer=dict(pairs=2)), 'expected model.regularizer with pairs and weight'),
+    (dict(name='pit_ti', regularizer=dict(pairs=0, weight=1.)), r'pairs in 1\.\.1.*got 0'),
+    (dict(name='deepvit_16', regularizer=dict(pairs=16, weight=1.)), r'pairs in 1\.\.15, .* in deepvit_16, got 16'),
+    (dict(name='pit_ti', regularizer=dict(pairs=2, weight=1.)), r'pairs in 1\.\.1, '),
 ])
 def test_what_does_not_belong_together_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
@@ -93,7 +93,7 @@ def test_temperature_flattens_both():
     assert loss.item() == pytest.approx(4 * divergence / 3, rel=1e-5)
 
 
-def test_a_teacher_tells_the_second_head_in_its_own_normalization():
+def test_teacher_trains_the_second_head_with_its_normalization():
     """Each loss counts (1 - alpha) and alpha; the teacher is neither trained nor kept, and a copy shares it."""
     options = dict(teacher='deepvit_16(img_size=32,num_classes=3)', weights='random', kind='hard', alpha=0.25)
     model = built('pit_ti_distilled', distillation=options).train()

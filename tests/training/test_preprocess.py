@@ -20,7 +20,7 @@ def normalized(images):
     return (images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def test_evaluation_sees_pictures_as_they_are():
+def test_evaluation_does_not_augment():
     data = batch()
     out = ClassifierPreprocessor(mean=MEAN, std=STD, num_classes=3, smoothing=0.1, mixing=MIXING,
                                  erasing=dict(probability=1.0, mode='pixel'))(data)
@@ -34,7 +34,7 @@ def test_smoothed_targets_give_timms_loss():
     assert torch.nn.functional.cross_entropy(logits, out['targets']).item() == pytest.approx(expected.item())
 
 
-def test_training_mixes_pictures_with_their_targets():
+def test_training_mixes_images_with_their_targets():
     """mixup alone: image i is lam * i + (1 - lam) * (last - i), and so are the targets."""
     np.random.seed(0)
     data = batch()
@@ -45,7 +45,7 @@ def test_training_mixes_pictures_with_their_targets():
     assert torch.allclose(out['images'], share * clean + (1 - share) * clean.flip(0), atol=1e-5)
 
 
-def test_erased_parts_are_noise_of_normalised_pictures():
+def test_erased_parts_are_noise_of_normalised_images():
     data = {'images': torch.zeros(8, 3, 16, 16, dtype=torch.uint8), 'labels': torch.zeros(8, dtype=torch.long)}
     preprocessor = ClassifierPreprocessor(mean=MEAN, std=STD, num_classes=3,
                                           erasing=dict(probability=1.0, mode='pixel', max_count=1))

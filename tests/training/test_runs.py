@@ -134,9 +134,9 @@ def test_a_resumed_run_ends_as_one_never_stopped(recipe, few_shapes, tmp_path):
                    for name, value in state.items())
 
 
-def test_bundled_pictures(few_shapes, tmp_path):
+def test_bundled_images(few_shapes, tmp_path):
     cfg = read('imagenet_deepvit_24.py', '--bundled', '--data', few_shapes, '--work-dir', tmp_path, options=(
-        *TINY, 'train_cfg.max_epochs=1', 'model.regulariser.pairs=1', 'model.regulariser.weight=0.1'))
+        *TINY, 'train_cfg.max_epochs=1', 'model.regularizer.pairs=1', 'model.regularizer.weight=0.1'))
     assert cfg.model.network.num_classes == 4 and cfg.optim_wrapper.optimizer.type == 'AdamW'
     runner = train(cfg)
     assert runner.iter == 3 and runner.message_hub.get_scalar('train/loss').current() > 0
@@ -151,7 +151,7 @@ def rank_of_two(rank, port, data, work):
         *TINY, 'train_cfg.max_epochs=1', 'param_scheduler.1.begin=0')))
 
 
-def test_two_processes_evaluate_every_picture_once(few_shapes, tmp_path):
+def test_two_processes_evaluate_every_image_once(few_shapes, tmp_path):
     data, work = shutil.copytree(few_shapes / 'classification', tmp_path / 'data'), tmp_path / 'work'
     sorted((data / 'val').glob('*/*.png'))[0].unlink()
     with socket.socket() as free:
@@ -199,14 +199,14 @@ def test_other_classes_for_evaluation_are_refused(few_shapes, tmp_path):
         read('imagenet_pit_s.py', '--data', data)
 
 
-def test_too_few_pictures_for_a_batch(few_shapes, tmp_path):
+def test_too_few_images_for_a_batch(few_shapes, tmp_path):
     cfg = read('imagenet_pit_s.py', '--data', few_shapes / 'classification', '--work-dir', tmp_path, options=(
         *TINY, 'train_dataloader.batch_size=64'))
     with pytest.raises(ValueError, match='got 6 in all for batches of 64; lower train_dataloader.batch_size'):
         runs.require_batches(Runner.from_cfg(cfg))
 
 
-def test_the_folder_test_stands_in_for_val(few_shapes, tmp_path):
+def test_folder_test_replaces_val(few_shapes, tmp_path):
     data = shutil.copytree(few_shapes / 'classification', tmp_path / 'data')
     (data / 'val').rename(data / 'test')
     cfg = read('imagenet_pit_s.py', '--data', data)

@@ -223,7 +223,7 @@ def test_payload_does_not_run(tmp_path, monkeypatch, switch, zipped):
     (Payload(np.ndarray, (2,), 'O'), 'numpy.ndarray, called'),
     (Path('x'), r'pathlib\S*'),
 ])
-def test_refusal_names_what_was_asked_for(tmp_path, thing, name):
+def test_refusal_names_the_requested_entry(tmp_path, thing, name):
     with pytest.raises(ValueError, match=f'because it contains {name}, which weights do not need'):
         checkpoint.load(saved(tmp_path / 'x.pth', thing))
 

@@ -7,7 +7,7 @@ import pit_downstream
 from pit_downstream.utils.provenance import collect_provenance, write_provenance
 
 
-def test_a_run_says_what_it_was(tmp_path):
+def test_runs_are_logged(tmp_path):
     run = collect_provenance(device='cpu', seed=3, argv=['tools/x.py', '--limit', '5'])
     assert (run['device'], run['seed'], run['argv']) == ('cpu', 3, ['tools/x.py', '--limit', '5'])
     assert run['versions']['torch'] == torch.__version__.split('+')[0] or run['versions']['torch'] == torch.__version__

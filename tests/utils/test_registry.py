@@ -4,7 +4,7 @@ from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import Registry
 
 
-def test_a_registry_keeps_things_in_order_with_what_was_said_about_them():
+def test_registry_keeps_order_and_metadata():
     fruits = Registry('fruit')
     assert fruits.register('pear', season='autumn')(1) == 1
     fruits.register('fig')(2)
