@@ -77,11 +77,11 @@ def test_custom_section(run, tmp_path, monkeypatch):
     stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
     (tmp_path / 'my_sections.py').write_text('''
 from pit_downstream.utils.registry import SECTIONS
-from pit_downstream.report.parts import Section, Sheet, whole
+from pit_downstream.report.parts import Section, Sheet, format_count
 
 @SECTIONS.register('mine')
 def mine(measured):
-    sheet = Sheet('count', 'Tables.', ('tables',), ((whole(len(measured.ones)),),))
+    sheet = Sheet('count', 'Tables.', ('tables',), ((format_count(len(measured.ones)),),))
     return Section('mine', 'Mine', 'A lead.', (sheet,))
 ''')
     assert run('store', '--import', 'my_sections')[0] == 0
