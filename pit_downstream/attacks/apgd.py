@@ -3,9 +3,9 @@
 Follows fra31/auto-attack a392200. Oddities of that code that change results are kept and marked.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -14,8 +14,9 @@ from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.losses import warn_once
 from pit_downstream.attacks.objective import ClassifierObjective, LossEvaluation, Objective
-from pit_downstream.attacks.step_schedule import HalvingSchedule, StepSchedule, SparseSchedule
-from pit_downstream.attacks.search_engine import Search, State
+from pit_downstream.attacks.step_schedule import APGDState, HalvingSchedule, SparseSchedule, StepSchedule
+from pit_downstream.attacks.search_engine import Search
+from pit_downstream.attacks.search_state import ActiveSamples
 from pit_downstream.attacks.threat_model import choose
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @ATTACKS.register('apgd', source='Croce & Hein 2020, arXiv 2003.01690')
 @dataclass(frozen=True, kw_only=True)
-class APGD(Search):
+class APGD(Search[APGDState[Any]]):
     """Auto-PGD attack.
 
     loss: 'ce', 'dlr' or 'margin'. restarts: searches per image, each from a different random start. rho: share of the
@@ -51,51 +52,61 @@ class APGD(Search):
         return self.schedule.num_steps
 
     @cached_property
-    def schedule(self) -> StepSchedule:
+    def schedule(self) -> StepSchedule[Any]:
         return (SparseSchedule if self.threat.norm == 'L1' else HalvingSchedule)(self.threat, self.steps, self.rho)
 
-    def init_goals(self, objective: Objective, state: State) -> State:
-        """Return the extra state of new rows in a targeted search: {'goal': (n,)}."""
-        return {}
+    def init_goals(self, objective: Objective, samples: ActiveSamples) -> Tensor | None:
+        """Return the target class of each row (n,), None in an untargeted search."""
+        return None
 
-    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
-        update = self.init_goals(objective, state)
-        at = self.schedule.draw_start(state['clean'], rng)
-        result = self._evaluate(objective, at, state | update, gradient=True)
-        update |= {'at': at, 'old': at, 'slope': result.get_gradient(), 'best': at, 'best_slope': result.get_gradient(),
-                  'loss': result.loss, 'struck': torch.zeros_like(result.fooled), 'found': at}
-        update |= self.schedule.init_state(state['clean'], at, result.loss)
-        return update | self._select_result(update, result, torch.zeros(len(at), dtype=torch.long))
+    def init_state(self, objective: Objective, samples: ActiveSamples, rng: 'Rng') -> APGDState[Any]:
+        goals = self.init_goals(objective, samples)
+        images = self.schedule.draw_start(samples.clean, rng)
+        result = self._evaluate(objective, images, samples.row, goals, gradient=True)
+        gradient = result.get_gradient()
+        state: APGDState[Any] = APGDState(
+            samples=samples, adversarial=images, fooled=result.fooled, loss=result.loss, position=images,
+            previous=images, gradient=gradient, best=images, best_gradient=gradient,
+            has_fooled=torch.zeros_like(result.fooled), goals=goals,
+            schedule=self.schedule.init_state(samples.clean, images, result.loss))
+        self._select_result(state, result, torch.zeros(len(images), dtype=torch.long))
+        return state
 
-    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        at = self.schedule.step(state, age)
-        result = self._evaluate(objective, at, state, gradient=not last)
-        slope = state['slope'] if result.gradient is None else result.gradient
-        better = (result.loss > state['loss']) | self.schedule.starts_phase(age, at.device)
-        update = {'old': state['at'], 'at': at, 'slope': slope, 'loss': torch.where(better, result.loss, state['loss']),
-                 'best': choose(better, at, state['best']), 'best_slope': choose(better, slope, state['best_slope'])}
-        update |= self._select_result(state | update, result, age + 1)
-        return update | self.schedule.update_step_size(state | update, result.loss, age)
+    def update_state(self, objective: Objective, state: APGDState[Any], age: Tensor, *, last: bool) -> None:
+        images = self.schedule.step(state, age)
+        result = self._evaluate(objective, images, state.row, state.goals, gradient=not last)
+        state.previous, state.position = state.position, images
+        if result.gradient is not None:
+            state.gradient = result.gradient
+        better = (result.loss > state.loss) | self.schedule.starts_phase(age, images.device)
+        state.loss = torch.where(better, result.loss, state.loss)
+        state.best = choose(better, images, state.best)
+        state.best_gradient = choose(better, state.gradient, state.best_gradient)
+        self._select_result(state, result, age + 1)
+        self.schedule.update_step_size(state, result.loss, age)
 
-    def _evaluate(self, objective: Objective, at: Tensor, state: State, *, gradient: bool) -> LossEvaluation:
+    def _evaluate(self, objective: Objective, images: Tensor, rows: Tensor, goals: Tensor | None, *, gradient: bool
+                  ) -> LossEvaluation:
         """Evaluate the objective. With several passes, return the loss and verdict of the last (as in the original)."""
-        passes = [objective.evaluate(at, state['row'], goals=state.get('goal'), gradient=gradient)
-                  for _ in range(self.eot)]
+        passes = [objective.evaluate(images, rows, goals=goals, gradient=gradient) for _ in range(self.eot)]
         if self.eot == 1 or not gradient:
             return passes[-1]
-        mean = reduce(torch.add, (one.get_gradient() for one in passes)) / self.eot
-        return LossEvaluation(passes[-1].loss, passes[-1].fooled, mean, passes[-1].logits)
+        mean = reduce(torch.add, (result.get_gradient() for result in passes)) / self.eot
+        return replace(passes[-1], gradient=mean)
 
-    def _select_result(self, state: State, result: LossEvaluation, num_steps: Tensor) -> State:
+    def _select_result(self, state: APGDState[Any], result: LossEvaluation, num_steps: Tensor) -> None:
         """Select the last fooling image, else the best. Larger radii under L1 do not count."""
         if self.run_to_end:
-            return {'fooled': result.fooled, 'found': state['best']}
-        strikes = result.fooled & self.schedule.counts_as_success(num_steps, result.fooled.device)
+            state.fooled, state.adversarial = result.fooled, state.best
+            return
+        fooled = result.fooled & self.schedule.counts_as_success(num_steps, result.fooled.device)
         if self.eot == 1:
-            return {'fooled': strikes, 'found': choose(strikes, state['at'], state['best'])}
-        struck = state['struck'] | strikes
-        found = choose(strikes, state['at'], choose(state['struck'], state['found'], state['best']))
-        return {'struck': struck, 'found': found, 'fooled': struck & (num_steps == self.num_steps).to(struck.device)}
+            state.fooled, state.adversarial = fooled, choose(fooled, state.position, state.best)
+            return
+        previous = choose(state.has_fooled, state.adversarial, state.best)
+        state.adversarial = choose(fooled, state.position, previous)
+        state.has_fooled = state.has_fooled | fooled
+        state.fooled = state.has_fooled & (num_steps == self.num_steps).to(fooled.device)
 
 
 @ATTACKS.register('apgd_t', source='Croce & Hein 2020, arXiv 2003.01690: targeted DLR')
@@ -115,8 +126,8 @@ class TargetedAPGD(APGD):
     def count_searches(self, objective: Objective) -> int:
         return self.restarts * count_targets(objective, self.targets)
 
-    def init_goals(self, objective: Objective, state: State) -> State:
-        return {'goal': select_goals(objective, state, self.restarts)}
+    def init_goals(self, objective: Objective, samples: ActiveSamples) -> Tensor:
+        return select_goals(objective, samples, self.restarts)
 
 
 def count_targets(objective: Objective, wanted: int) -> int:
@@ -128,7 +139,7 @@ def count_targets(objective: Objective, wanted: int) -> int:
     return min(wanted, classes - 1)
 
 
-def select_goals(objective: Objective, state: State, restarts: int) -> Tensor:
+def select_goals(objective: Objective, samples: ActiveSamples, restarts: int) -> Tensor:
     """Return the target class of each row (n,), most likely first. All restarts of a target precede the next target."""
-    rank = torch.div(state['variant'], restarts, rounding_mode='floor')
-    return cast(ClassifierObjective, objective).rank_rivals(state['row']).gather(1, rank[:, None]).squeeze(1)
+    rank = torch.div(samples.variant, restarts, rounding_mode='floor')
+    return cast(ClassifierObjective, objective).rank_rivals(samples.row).gather(1, rank[:, None]).squeeze(1)

@@ -51,9 +51,9 @@ class Attack(ABC):
             return batch.images.clone()
         with torch.inference_mode(False), eval_mode(predictor), torch.no_grad():
             batch = clone_inference_tensors(batch)
-            found = self.run(predictor, batch, rng).detach()
-            found = torch.where(found.isfinite(), found, batch.images)
-            return self.threat.project_images(batch.images, found, batch.valid)
+            adversarial = self.run(predictor, batch, rng).detach()
+            adversarial = torch.where(adversarial.isfinite(), adversarial, batch.images)
+            return self.threat.project_images(batch.images, adversarial, batch.valid)
 
     @abstractmethod
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
@@ -117,7 +117,7 @@ def check_detector(predictor: 'Predictor', attack: str) -> 'Detector':
 
 def clone_inference_tensors(batch: 'Batch') -> 'Batch':
     """Return the batch with copies of its inference tensors, which autograd rejects. Call outside inference mode."""
-    images, valid = (one.clone() if one.is_inference() else one for one in (batch.images, batch.valid))
+    images, valid = (tensor.clone() if tensor.is_inference() else tensor for tensor in (batch.images, batch.valid))
     return replace(batch, images=images, valid=valid)
 
 

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
-from pit_downstream.attacks.adam import init_adam, step_adam
+from pit_downstream.attacks.adam import AdamState
 from pit_downstream.attacks.objective import Objective
-from pit_downstream.attacks.search_engine import Search, State
+from pit_downstream.attacks.search_engine import Search
+from pit_downstream.attacks.search_state import ActiveSamples, SearchState
+from pit_downstream.attacks.threat_model import choose
 
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Batch, Predictor, Rng, Streams
@@ -20,9 +22,30 @@ SHRINK = 1 - 1e-6  # keeps atanh finite at black and white: 0.999999 in carlini/
 GROWTH = 10  # factor of the weight until an example fools, ibid.
 
 
+@dataclass(kw_only=True)
+class CarliniWagnerState(SearchState):
+    """State of Carlini & Wagner's attack. loss: negative squared distance of the result, -inf without one.
+
+    point: w of the current image. gradient, margin: of the loss at this image. first_...: the same at the start.
+    constant: c, with bounds low and high of its bisection. has_success: bool (n,), whether an image fooled with this c.
+    """
+
+    point: Tensor
+    gradient: Tensor
+    margin: Tensor
+    first_point: Tensor
+    first_gradient: Tensor
+    first_margin: Tensor
+    adam: AdamState
+    constant: Tensor
+    low: Tensor
+    high: Tensor
+    has_success: Tensor
+
+
 @ATTACKS.register('cw', source='Carlini & Wagner 2017, arXiv 1608.04644; constants of carlini/nn_robust_attacks')
 @dataclass(frozen=True, kw_only=True)
-class CarliniWagner(Search):
+class CarliniWagner(Search[CarliniWagnerState]):
     """Carlini & Wagner's L2 attack.
 
     Adam minimizes ||x' - x||^2 + c max(confidence - margin, 0) over w with x' = (tanh w + 1) / 2. c is bisected.
@@ -56,57 +79,63 @@ class CarliniWagner(Search):
         return self.steps * self.searches
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
-        found = super().run(predictor, batch, rng)
-        return torch.where(self.threat.is_within(found - batch.images)[:, None, None, None], found, batch.images)
+        nearest = super().run(predictor, batch, rng)
+        return choose(self.threat.is_within(nearest - batch.images), nearest, batch.images)
 
-    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
-        clean, rows = state['clean'], state['row']
-        point = torch.atanh((2 * clean - 1) * SHRINK)
-        result = objective.evaluate(_to_image(point), rows)
-        each = clean.new_ones(len(rows))
-        none = torch.zeros_like(each, dtype=torch.bool)
-        return {'point': point, 'gradient': result.get_gradient(), 'margin': result.loss, **init_adam(clean),
-                'first': point, 'first_gradient': result.get_gradient(), 'first_margin': result.loss,
-                'constant': self.constant * each, 'low': 0 * each, 'high': math.inf * each, 'hit': none,
-                'found': clean, 'fooled': none, 'loss': -math.inf * each}
+    def init_state(self, objective: Objective, samples: ActiveSamples, rng: 'Rng') -> CarliniWagnerState:
+        point = torch.atanh((2 * samples.clean - 1) * SHRINK)
+        result = objective.evaluate(_to_image(point), samples.row)
+        gradient, ones = result.get_gradient(), samples.clean.new_ones(len(samples.row))
+        false = torch.zeros_like(ones, dtype=torch.bool)
+        return CarliniWagnerState(
+            samples=samples, adversarial=samples.clean, fooled=false, loss=-math.inf * ones, point=point,
+            gradient=gradient, margin=result.loss, first_point=point, first_gradient=gradient, first_margin=result.loss,
+            adam=AdamState.zeros_like(samples.clean), constant=self.constant * ones, low=0 * ones, high=math.inf * ones,
+            has_success=false)
 
-    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        move, memory = step_adam(state, self._compute_gradient(state), age % self.steps)
-        moved = {'point': state['point'] - self.rate * move, **memory}
-        images = _to_image(moved['point'])
-        result = objective.evaluate(images, state['row'], gradient=not last)
-        moved |= {'gradient': state['gradient'] if last else result.get_gradient(), 'margin': result.loss}
-        moved |= self._compare(state, images, result.fooled & (result.loss >= self.confidence))
+    def update_state(self, objective: Objective, state: CarliniWagnerState, age: Tensor, *, last: bool) -> None:
+        state.point = state.point - self.rate * state.adam.step(self._compute_gradient(state), age % self.steps)
+        images = _to_image(state.point)
+        result = objective.evaluate(images, state.row, gradient=not last)
+        state.margin = result.loss
+        if result.gradient is not None:
+            state.gradient = result.gradient
+        self._select_nearest(state, images, result.fooled & (result.loss >= self.confidence))
         done = (age + 1) % self.steps == 0
-        return moved | self._update_constants(state | moved, done.to(images.device)) if bool(done.any()) else moved
+        if bool(done.any()):
+            self._update_constants(state, done.to(images.device))
 
-    def _compute_gradient(self, state: State) -> Tensor:
+    def _compute_gradient(self, state: CarliniWagnerState) -> Tensor:
         """Return the gradient of the minimized objective with respect to w."""
-        images = _to_image(state['point'])
-        weight = torch.where(state['margin'] <= self.confidence, state['constant'], 0)
-        slope = 2 * (images - state['clean']) - weight[:, None, None, None] * state['gradient']
+        images = _to_image(state.point)
+        weight = torch.where(state.margin <= self.confidence, state.constant, 0)
+        slope = 2 * (images - state.clean) - weight[:, None, None, None] * state.gradient
         return slope * 2 * images * (1 - images)  # the derivative of (tanh w + 1) / 2
 
-    def _compare(self, state: State, images: Tensor, hit: Tensor) -> State:
-        """Keep the fooling image that is nearest so far. loss: negative squared distance."""
-        near = -(images - state['clean']).square().flatten(1).sum(1)
-        better = hit & (near > state['loss'])
-        inside = self.threat.is_within(images - state['clean'])
-        return {'found': torch.where(better[:, None, None, None], images, state['found']), 'fooled': better & inside,
-                'loss': torch.where(better, near, state['loss']), 'hit': state['hit'] | hit}
+    def _select_nearest(self, state: CarliniWagnerState, images: Tensor, success: Tensor) -> None:
+        """Set the result to the nearest fooling image so far. success: bool (n,), whether the new images fool."""
+        delta = images - state.clean
+        nearness = -delta.square().flatten(1).sum(1)
+        better = success & (nearness > state.loss)
+        state.adversarial = choose(better, images, state.adversarial)
+        state.fooled = better & self.threat.is_within(delta)
+        state.loss = torch.where(better, nearness, state.loss)
+        state.has_success = state.has_success | success
 
-    def _update_constants(self, state: State, done: Tensor) -> State:
+    def _update_constants(self, state: CarliniWagnerState, done: Tensor) -> None:
         """Set the next c of the rows that have finished the current one, and restart them."""
-        constant, hit = state['constant'], state['hit']
-        high = torch.where(done & hit, torch.minimum(state['high'], constant), state['high'])
-        low = torch.where(done & ~hit, torch.maximum(state['low'], constant), state['low'])
-        following = torch.where(high.isinf(), GROWTH * constant, (low + high) / 2)
+        success = state.has_success
+        state.high = torch.where(done & success, torch.minimum(state.high, state.constant), state.high)
+        state.low = torch.where(done & ~success, torch.maximum(state.low, state.constant), state.low)
+        following = torch.where(state.high.isinf(), GROWTH * state.constant, (state.low + state.high) / 2)
+        state.constant = torch.where(done, following, state.constant)
+        state.has_success = success & ~done
         wide = done[:, None, None, None]
-        return {'high': high, 'low': low, 'constant': torch.where(done, following, constant), 'hit': hit & ~done,
-                'mean': torch.where(wide, 0, state['mean']), 'square': torch.where(wide, 0, state['square']),
-                'point': torch.where(wide, state['first'], state['point']),
-                'gradient': torch.where(wide, state['first_gradient'], state['gradient']),
-                'margin': torch.where(done, state['first_margin'], state['margin'])}
+        state.adam.mean = torch.where(wide, 0, state.adam.mean)
+        state.adam.square = torch.where(wide, 0, state.adam.square)
+        state.point = torch.where(wide, state.first_point, state.point)
+        state.gradient = torch.where(wide, state.first_gradient, state.gradient)
+        state.margin = torch.where(done, state.first_margin, state.margin)
 
 
 def _to_image(point: Tensor) -> Tensor:

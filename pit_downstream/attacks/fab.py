@@ -16,7 +16,8 @@ from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.apgd import select_goals, count_targets
 from pit_downstream.attacks.projections import TINY, project_to_plane
 from pit_downstream.attacks.objective import ClassifierObjective, Objective
-from pit_downstream.attacks.search_engine import Search, State
+from pit_downstream.attacks.search_engine import Search
+from pit_downstream.attacks.search_state import ActiveSamples, SearchState
 from pit_downstream.attacks.threat_model import choose
 
 if TYPE_CHECKING:
@@ -26,9 +27,23 @@ DUAL = {'Linf': 1, 'L2': 2, 'L1': math.inf}  # norm of the plane's normal in the
 SHORTEST = 1e-8  # lower bound of a distance when two are weighted
 
 
+@dataclass(kw_only=True)
+class FABState(SearchState):
+    """State of FAB. loss: negative distance of the result, -inf without one.
+
+    position: (n, 3, H, W), current image. height (n,), normal (n, 3, H, W): plane of the boundary near the position.
+    goals: target classes (n,) of a targeted search.
+    """
+
+    position: Tensor
+    height: Tensor
+    normal: Tensor
+    goals: Tensor | None
+
+
 @ATTACKS.register('fab', source='Croce & Hein 2020, arXiv 1907.02044')
 @dataclass(frozen=True, kw_only=True)
-class FAB(Search):
+class FAB(Search[FABState]):
     """FAB attack towards the nearest other class at every step, with one backward pass per other class.
 
     It minimizes the distance. epsilon only decides success. restarts: searches per image, the first from the image.
@@ -54,60 +69,69 @@ class FAB(Search):
     def count_searches(self, objective: Objective) -> int:
         return self.restarts * min(1, count_targets(objective, 1))
 
-    def init_goals(self, objective: Objective, state: State) -> State:
-        return {}
+    def init_goals(self, objective: Objective, samples: ActiveSamples) -> Tensor | None:
+        """Return the target class of each row (n,), None in an untargeted search."""
+        return None
 
-    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
-        update = self.init_goals(objective, state)
-        at = self._draw_start(state, rng)
-        update |= dict(zip(('height', 'slope'), self.compute_plane(objective, at, state | update), strict=True))
-        none = torch.zeros(len(at), dtype=torch.bool, device=at.device)
-        return update | {'at': at, 'fooled': none, 'found': state['clean'],
-                        'loss': torch.full_like(update['height'], -math.inf)}  # negative distance of 'found'
+    def init_state(self, objective: Objective, samples: ActiveSamples, rng: 'Rng') -> FABState:
+        goals = self.init_goals(objective, samples)
+        position = self._draw_start(samples, rng)
+        height, normal = self.compute_plane(objective, position, samples.row, goals)
+        return FABState(samples=samples, adversarial=samples.clean, fooled=torch.zeros_like(height, dtype=torch.bool),
+                        loss=torch.full_like(height, -math.inf), position=position, height=height, normal=normal,
+                        goals=goals)
 
-    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        at, clean = self._step_across(state), state['clean']
-        over = objective.evaluate(at, state['row'], goals=state.get('goal'), gradient=False).fooled
-        nearness = -self.threat.get_size(at - clean)
-        nearer = over & (nearness > state['loss'])
-        update = {'loss': torch.where(nearer, nearness, state['loss']), 'found': choose(nearer, at, state['found'])}
-        update['fooled'] = -update['loss'] <= self.threat.epsilon
-        update['at'] = choose(over, clean + self.back * (at - clean), at)
+    def update_state(self, objective: Objective, state: FABState, age: Tensor, *, last: bool) -> None:
+        images, clean = self._step_across(state), state.clean
+        fooled = objective.evaluate(images, state.row, goals=state.goals, gradient=False).fooled
+        nearness = -self.threat.get_size(images - clean)
+        nearer = fooled & (nearness > state.loss)
+        state.loss = torch.where(nearer, nearness, state.loss)
+        state.adversarial = choose(nearer, images, state.adversarial)
+        state.fooled = -state.loss <= self.threat.epsilon
+        state.position = choose(fooled, clean + self.back * (images - clean), images)
         if not last:
-            # fooled rows can skip their plane; on a GPU the selection of rows would synchronize
-            skips = at.device.type == 'cpu' and not self.run_to_end
-            todo = (~update['fooled']).nonzero().flatten() if skips else slice(None)
-            update |= {key: state[key].clone() for key in ('height', 'slope')}
-            chosen = {key: value[todo] for key, value in state.items()}
-            if len(chosen['row']):
-                plane = self.compute_plane(objective, update['at'][todo], chosen)
-                update['height'][todo], update['slope'][todo] = plane
-        return update
+            self._update_planes(objective, state)
 
-    def compute_plane(self, objective: Objective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """Linearize the boundary to another class at `at`. Returns height (n,) and normal (n, 3, H, W)."""
-        return _select_nearest(cast(ClassifierObjective, objective).iterate_rivals(at, state['row']), self.threat.norm)
+    def _update_planes(self, objective: Objective, state: FABState) -> None:
+        """Linearize the boundary at the new position, on a CPU only of rows that are not fooled.
 
-    def _draw_start(self, state: State, rng: 'Rng') -> Tensor:
+        On a GPU the selection of rows would synchronize.
+        """
+        if state.position.device.type != 'cpu' or self.run_to_end:
+            state.height, state.normal = self.compute_plane(objective, state.position, state.row, state.goals)
+            return
+        todo = (~state.fooled).nonzero().flatten()
+        if len(todo):
+            goals = None if state.goals is None else state.goals[todo]
+            height, normal = self.compute_plane(objective, state.position[todo], state.row[todo], goals)
+            state.height = state.height.index_copy(0, todo, height)
+            state.normal = state.normal.index_copy(0, todo, normal)
+
+    def compute_plane(self, objective: Objective, images: Tensor, rows: Tensor, goals: Tensor | None
+                      ) -> tuple[Tensor, Tensor]:
+        """Linearize the boundary to another class at the images. Return height (n,) and normal (n, 3, H, W)."""
+        return _select_nearest(cast(ClassifierObjective, objective).iterate_rivals(images, rows), self.threat.norm)
+
+    def _draw_start(self, samples: ActiveSamples, rng: 'Rng') -> Tensor:
         """Return the clean image or, in a restart, a random one at distance epsilon / 2."""
-        clean, again = state['clean'], state['variant'] % self.restarts > 0
+        clean, is_restart = samples.clean, samples.variant % self.restarts > 0
         if self.restarts == 1:
             return clean
         draw = 2 * rng.uniform(clean.shape) - 1 if self.threat.norm == 'Linf' else rng.normal(clean.shape)
-        away = draw * (self.threat.epsilon / 2 / self.threat.get_size(draw).clamp_min(TINY))[:, None, None, None]
-        return choose(again, (clean + away).clamp(0, 1), clean)
+        delta = draw * (self.threat.epsilon / 2 / self.threat.get_size(draw).clamp_min(TINY))[:, None, None, None]
+        return choose(is_restart, (clean + delta).clamp(0, 1), clean)
 
-    def _step_across(self, state: State) -> Tensor:
+    def _step_across(self, state: FABState) -> Tensor:
         """Step beyond the plane: a weighted mean of the projections of the current and of the clean image."""
-        at, clean = state['at'].flatten(1), state['clean'].flatten(1)
-        normal = state['slope'].flatten(1)
-        clean_height = state['height'] + ((clean - at) * normal).sum(1)
-        here = project_to_plane(at, normal, state['height'], self.threat.norm)
-        there = project_to_plane(clean, normal, clean_height, self.threat.norm)
-        short, long = (self.threat.get_size(way).clamp_min(SHORTEST) for way in (here, there))
+        position, clean, normal = state.position.flatten(1), state.clean.flatten(1), state.normal.flatten(1)
+        clean_height = state.height + ((clean - position) * normal).sum(1)
+        delta = project_to_plane(position, normal, state.height, self.threat.norm)
+        clean_delta = project_to_plane(clean, normal, clean_height, self.threat.norm)
+        short, long = (self.threat.get_size(values).clamp_min(SHORTEST) for values in (delta, clean_delta))
         weight = (short / (short + long)).clamp_max(self.nearer)[:, None]
-        moved = torch.lerp(at + self.beyond * here, clean + self.beyond * there, weight)
-        return moved.clamp(0, 1).view_as(state['at'])
+        moved = torch.lerp(position + self.beyond * delta, clean + self.beyond * clean_delta, weight)
+        return moved.clamp(0, 1).view_as(state.position)
 
 
 @ATTACKS.register('fab_t', source='Croce & Hein 2020: targeted, in fra31/auto-attack')
@@ -126,11 +150,12 @@ class TargetedFAB(FAB):
     def count_searches(self, objective: Objective) -> int:
         return self.restarts * count_targets(objective, self.targets)
 
-    def init_goals(self, objective: Objective, state: State) -> State:
-        return {'goal': select_goals(objective, state, self.restarts)}
+    def init_goals(self, objective: Objective, samples: ActiveSamples) -> Tensor:
+        return select_goals(objective, samples, self.restarts)
 
-    def compute_plane(self, objective: Objective, at: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        result = objective.evaluate(at, state['row'], goals=state['goal'])
+    def compute_plane(self, objective: Objective, images: Tensor, rows: Tensor, goals: Tensor | None
+                      ) -> tuple[Tensor, Tensor]:
+        result = objective.evaluate(images, rows, goals=goals)
         return result.loss, result.get_gradient()
 
 

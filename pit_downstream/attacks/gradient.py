@@ -8,9 +8,10 @@ from torch import Tensor
 
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
-from pit_downstream.attacks.adam import init_adam, step_adam
+from pit_downstream.attacks.adam import AdamState
 from pit_downstream.attacks.objective import Objective
-from pit_downstream.attacks.search_engine import Search, State
+from pit_downstream.attacks.search_engine import Search
+from pit_downstream.attacks.search_state import ActiveSamples, GradientState
 from pit_downstream.attacks.threat_model import SMALLEST
 
 if TYPE_CHECKING:
@@ -19,9 +20,18 @@ if TYPE_CHECKING:
 TRADES_START = 0.001  # standard deviation: yaodongyu/TRADES, trades.py
 
 
+@dataclass(kw_only=True)
+class PGDState(GradientState):
+    """State of PGD. goals: of the loss, as in Objective.evaluate. adam, gradient_sum: of the optimizer."""
+
+    goals: Tensor | None = None
+    adam: AdamState | None = None
+    gradient_sum: Tensor | None = None
+
+
 @ATTACKS.register('pgd', source='Madry et al. 2018, arXiv 1706.06083')
 @dataclass(frozen=True, kw_only=True)
-class PGD(Search):
+class PGD(Search[PGDState]):
     """Projected gradient ascent. step: step size in pixel scale, by default 2.5 epsilon / steps (Madry et al.).
 
     start: 'random' within the ball, or 'clean'. restarts: searches per image, each from a different random start.
@@ -55,34 +65,43 @@ class PGD(Search):
         """Step size, in pixel scale."""
         return 2.5 * self.threat.epsilon / self.steps if self.step is None else self.step
 
-    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
-        images = state['clean']
-        if self.start == 'random':
-            images = self.threat.project_images(images, images + self.threat.draw(images.shape, rng))
-        return self._evaluate(objective, state, images, gradient=True) | self._init_optimizer(images)
+    def init_state(self, objective: Objective, samples: ActiveSamples, rng: 'Rng') -> PGDState:
+        goals = self._compute_goals(objective, samples)
+        images = self._draw_start(samples.clean, rng)
+        result = objective.evaluate(images, samples.row, goals=goals)
+        state = PGDState(samples=samples, adversarial=images, fooled=result.fooled, loss=result.loss,
+                         gradient=result.get_gradient(), goals=goals)
+        self._init_optimizer(state)
+        return state
 
-    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        direction, memory = self._compute_direction(state, age)
-        images = self.threat.project_images(state['clean'], state['found'] + self.step_size * direction)
-        return self._evaluate(objective, state, images, gradient=not last) | memory
+    def update_state(self, objective: Objective, state: PGDState, age: Tensor, *, last: bool) -> None:
+        direction = self._compute_direction(state, age)
+        images = self.threat.project_images(state.clean, state.adversarial + self.step_size * direction)
+        state.move(images, objective.evaluate(images, state.row, goals=state.goals, gradient=not last))
 
-    def _init_optimizer(self, images: Tensor) -> State:
-        return init_adam(images) if self.optimizer == 'adam' else {}
+    def _compute_goals(self, objective: Objective, samples: ActiveSamples) -> Tensor | None:
+        """Return the goals of the loss, as in Objective.evaluate."""
+        return None
 
-    def _compute_direction(self, state: State, age: Tensor) -> tuple[Tensor, State]:
-        """Return the update direction of norm 1 and the new optimizer state."""
-        steepest = self.threat.get_steepest(state['gradient'])
-        if self.optimizer == 'steepest':
-            return steepest, {}
-        direction, memory = step_adam(state, steepest, age)
+    def _draw_start(self, clean: Tensor, rng: 'Rng') -> Tensor:
+        """Return the first image of each row."""
+        if self.start == 'clean':
+            return clean
+        return self.threat.project_images(clean, clean + self.threat.draw(clean.shape, rng))
+
+    def _init_optimizer(self, state: PGDState) -> None:
+        if self.optimizer == 'adam':
+            state.adam = AdamState.zeros_like(state.clean)
+
+    def _compute_direction(self, state: PGDState, age: Tensor) -> Tensor:
+        """Return the update direction of norm 1, and update the state of the optimizer."""
+        steepest = self.threat.get_steepest(state.gradient)
+        if state.adam is None:
+            return steepest
+        direction = state.adam.step(steepest, age)
         if self.threat.norm != 'Linf':
             direction = direction / self.threat.get_size(direction).clamp_min(SMALLEST).view(-1, 1, 1, 1)
-        return direction, memory
-
-    def _evaluate(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
-        result = objective.evaluate(images, state['row'], goals=state.get('goals'), gradient=gradient)
-        slope = state['gradient'] if result.gradient is None else result.gradient
-        return {'found': images, 'fooled': result.fooled, 'loss': result.loss, 'gradient': slope}
+        return direction
 
 
 @ATTACKS.register('bim', source='Kurakin et al. 2017, arXiv 1607.02533')
@@ -116,14 +135,14 @@ class MIM(BIM):
 
     momentum: float = 1.0  # the paper's
 
-    def _init_optimizer(self, images: Tensor) -> State:
-        return {'sum': torch.zeros_like(images)}
+    def _init_optimizer(self, state: PGDState) -> None:
+        state.gradient_sum = torch.zeros_like(state.clean)
 
-    def _compute_direction(self, state: State, age: Tensor) -> tuple[Tensor, State]:
-        gradient = state['gradient']
-        lengths = gradient.abs().sum((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
-        total = self.momentum * state['sum'] + gradient / lengths
-        return self.threat.get_steepest(total), {'sum': total}
+    def _compute_direction(self, state: PGDState, age: Tensor) -> Tensor:
+        assert state.gradient_sum is not None
+        lengths = state.gradient.abs().sum((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
+        state.gradient_sum = self.momentum * state.gradient_sum + state.gradient / lengths
+        return self.threat.get_steepest(state.gradient_sum)
 
 
 @ATTACKS.register('tpgd', source='Zhang et al. 2019 (TRADES), arXiv 1901.08573')
@@ -142,10 +161,8 @@ class TPGD(PGD):
     loss: str = field(default='kl', init=False)
     start: str = field(default='normal', init=False)
 
-    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
-        clean = state['clean']
-        goals = objective.evaluate(clean, state['row'], gradient=False).get_logits().softmax(1)
-        images = self.threat.project_images(clean, clean + TRADES_START * rng.normal(clean.shape))
-        state = state | {'goals': goals}
-        return {'goals': goals, **self._evaluate(objective, state, images, gradient=True),
-                **self._init_optimizer(images)}
+    def _compute_goals(self, objective: Objective, samples: ActiveSamples) -> Tensor:
+        return objective.evaluate(samples.clean, samples.row, gradient=False).get_logits().softmax(1)
+
+    def _draw_start(self, clean: Tensor, rng: 'Rng') -> Tensor:
+        return self.threat.project_images(clean, clean + TRADES_START * rng.normal(clean.shape))

@@ -122,10 +122,10 @@ class ClassifierObjective:
             inputs = self._shown(images, rows).detach().requires_grad_()
             logits = self.predictor.logits(inputs)
         rank_rivals, labels = self.rank_rivals(rows), self.labels[rows]
-        for place, goals in enumerate(rank_rivals.unbind(1)):
+        for index, goals in enumerate(rank_rivals.unbind(1)):
             with torch.enable_grad():
                 difference = margin_to_goal(logits, labels, goals)
-                slope = _compute_gradient(difference, inputs, again=place + 1 < rank_rivals.shape[1])
+                slope = _compute_gradient(difference, inputs, again=index + 1 < rank_rivals.shape[1])
             yield difference.detach(), slope * self.batch.valid[rows] if self._padded else slope
 
     def verify(self, images: Tensor, rows: Tensor) -> Tensor:
@@ -187,9 +187,9 @@ def _compute_gradient(loss: Tensor, images: Tensor, *, again: bool = False) -> T
 
     again: another gradient of the same forward pass follows.
     """
-    found = torch.autograd.grad(loss.sum(), images, allow_unused=True, retain_graph=again)[0] \
+    gradient = torch.autograd.grad(loss.sum(), images, allow_unused=True, retain_graph=again)[0] \
         if loss.requires_grad else None
-    return torch.zeros_like(images) if found is None else found.nan_to_num(0, 0, 0)
+    return torch.zeros_like(images) if gradient is None else gradient.nan_to_num(0, 0, 0)
 
 
 LOSSES: dict[str, Loss] = {

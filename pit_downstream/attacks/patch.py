@@ -1,6 +1,6 @@
 """Adversarial patches: a few square cells with arbitrary pixels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
@@ -9,9 +9,10 @@ from torch import Tensor
 
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
-from pit_downstream.attacks.adam import init_adam, step_adam
-from pit_downstream.attacks.objective import ClassifierObjective, Objective
-from pit_downstream.attacks.search_engine import Search, State
+from pit_downstream.attacks.adam import AdamState
+from pit_downstream.attacks.objective import ClassifierObjective, LossEvaluation, Objective
+from pit_downstream.attacks.search_engine import Search
+from pit_downstream.attacks.search_state import ActiveSamples, GradientState
 from pit_downstream.attacks.threat_model import SMALLEST, check_patches
 
 if TYPE_CHECKING:
@@ -21,9 +22,17 @@ RATE = .05  # Patch-Fool's 0.22 is in units of ImageNet's standard deviation, wh
 SLOWER = (10, .95)  # interval in steps, and factor of the rate: GATECH-EIC/Patch-Fool, main.py
 
 
+@dataclass(kw_only=True)
+class PatchState(GradientState):
+    """State of a patch search. mask: bool (n, 1, H, W), the pixels of the selected cells."""
+
+    mask: Tensor
+    adam: AdamState
+
+
 @ATTACKS.register('patch', source='Brown et al. 2017, arXiv 1712.09665; per image and on the grid of a ViT')
 @dataclass(frozen=True, kw_only=True)
-class Patch(Search):
+class Patch(Search[PatchState]):
     """Adam on the pixels of `count` cells of `side` pixels, from random values.
 
     place: selection of the cells: 'salient' (largest gradient on the clean image), 'random', 'center' (nearest to the
@@ -44,41 +53,39 @@ class Patch(Search):
         if self.rate <= 0:
             raise InputError(f'rate is above 0, got {self.rate}')
 
-    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
-        clean = state['clean']
+    def init_state(self, objective: Objective, samples: ActiveSamples, rng: 'Rng') -> PatchState:
+        clean = samples.clean
         patches = check_patches(self.threat)
         chance = rng.uniform((len(clean), *patches.sum_cells(clean[:1]).shape[1:]))
-        cells = patches.select_cells(self._score_cells(objective, state, chance))
-        mask = patches.mask(cells, clean.shape)
+        mask = patches.mask(patches.select_cells(self._score_cells(objective, samples, chance)), clean.shape)
         images = torch.where(mask, rng.uniform(clean.shape), clean)
-        state = state | {'mask': mask}
-        return {'mask': mask, **init_adam(clean), **self._evaluate(objective, state, images, gradient=True)}
+        result = self._evaluate(objective, images, samples.row, mask, gradient=True)
+        return PatchState(samples=samples, adversarial=images, fooled=result.fooled, loss=result.loss,
+                          gradient=result.get_gradient(), mask=mask, adam=AdamState.zeros_like(clean))
 
-    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+    def update_state(self, objective: Objective, state: PatchState, age: Tensor, *, last: bool) -> None:
         # without normalization, Adam's epsilon exceeds the small gradients of a confident model
-        slope = state['gradient'] * state['mask']
+        slope = state.gradient * state.mask
         slope = slope / slope.abs().amax((1, 2, 3), keepdim=True).clamp_min(SMALLEST)
-        move, memory = step_adam(state, slope, age)
         rate = self.rate * SLOWER[1] ** (age // SLOWER[0]).to(slope)
-        images = (state['found'] + rate.view(-1, 1, 1, 1) * move).clamp(0, 1)
-        images = torch.where(state['mask'], images, state['clean'])
-        return self._evaluate(objective, state, images, gradient=not last) | memory
+        images = (state.adversarial + rate.view(-1, 1, 1, 1) * state.adam.step(slope, age)).clamp(0, 1)
+        images = torch.where(state.mask, images, state.clean)
+        state.move(images, self._evaluate(objective, images, state.row, state.mask, gradient=not last))
 
-    def _score_cells(self, objective: Objective, state: State, chance: Tensor) -> Tensor:
+    def _score_cells(self, objective: Objective, samples: ActiveSamples, chance: Tensor) -> Tensor:
         """Return scores (n, h, w). The cells with the highest are selected. chance: (n, h, w) in [0, 1)."""
         if self.place == 'random':
             return chance
         if self.place == 'salient':
-            gradient = objective.evaluate(state['clean'], state['row']).get_gradient()
+            gradient = objective.evaluate(samples.clean, samples.row).get_gradient()
             return check_patches(self.threat).sum_cells(gradient.abs())
         rows, columns = (torch.arange(count, device=chance.device) - (self.place == 'center') * (count - 1) / 2
                          for count in chance.shape[1:])
         return -(rows[:, None] ** 2 + columns ** 2).expand_as(chance)
 
-    def _evaluate(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
-        result = objective.evaluate(images, state['row'], gradient=gradient)
-        slope = state['gradient'] if result.gradient is None else result.gradient
-        return {'found': images, 'fooled': result.fooled, 'loss': result.loss, 'gradient': slope}
+    def _evaluate(self, objective: Objective, images: Tensor, rows: Tensor, mask: Tensor, *, gradient: bool
+                  ) -> LossEvaluation:
+        return objective.evaluate(images, rows, gradient=gradient)
 
 
 @ATTACKS.register('patch_fool', source='Fu et al. 2022, arXiv 2203.08392; constants of GATECH-EIC/Patch-Fool')
@@ -111,27 +118,28 @@ class PatchFool(Patch):
                              "patch_fool(attention=0, place='salient')")
         return super().run(predictor, batch, rng)
 
-    def _score_cells(self, objective: Objective, state: State, chance: Tensor) -> Tensor:
+    def _score_cells(self, objective: Objective, samples: ActiveSamples, chance: Tensor) -> Tensor:
         if self.place != 'attention':
-            return super()._score_cells(objective, state, chance)
+            return super()._score_cells(objective, samples, chance)
         predictor = _get_traceable(objective)
         with predictor.tracing() as trace:
-            predictor.logits(state['clean'])
+            predictor.logits(samples.clean)
         maps = trace.maps['softmax']
         if self.layer >= len(maps):
             raise InputError(f'layer is 0..{len(maps) - 1} in this model, got {self.layer}')
-        place, attention = list(maps.items())[self.layer]
-        received = attention.mean((1, 2))[:, trace.count_prefix_tokens(place):].unflatten(1, trace.grids[place])
+        name, attention = list(maps.items())[self.layer]
+        received = attention.mean((1, 2))[:, trace.count_prefix_tokens(name):].unflatten(1, trace.grids[name])
         rows, columns = chance.shape[1:]
         return F.adaptive_avg_pool2d(received[:, None], (rows, columns)).squeeze(1)
 
-    def _evaluate(self, objective: Objective, state: State, images: Tensor, *, gradient: bool) -> State:
-        result = super()._evaluate(objective, state, images, gradient=gradient)
-        if gradient and self.attention:
-            slope = result['gradient'] * state['mask']
-            pull = self._compute_attention_gradient(_get_traceable(objective), images, state['mask']) * state['mask']
-            result['gradient'] = slope + self.attention * remove_conflict(pull, slope)
-        return result
+    def _evaluate(self, objective: Objective, images: Tensor, rows: Tensor, mask: Tensor, *, gradient: bool
+                  ) -> LossEvaluation:
+        result = super()._evaluate(objective, images, rows, mask, gradient=gradient)
+        if not gradient or not self.attention:
+            return result
+        slope = result.get_gradient() * mask
+        pull = self._compute_attention_gradient(_get_traceable(objective), images, mask) * mask
+        return replace(result, gradient=slope + self.attention * remove_conflict(pull, slope))
 
     def _compute_attention_gradient(self, predictor: 'Traceable', images: Tensor, mask: Tensor) -> Tensor:
         """Compute the gradient (n, 3, H, W) of the log attention on the patch."""
@@ -140,9 +148,9 @@ class PatchFool(Patch):
             predictor.logits(inputs)
             maps = list(trace.maps['softmax'].items())
             total = inputs.sum((1, 2, 3)) * 0
-            for place, attention in maps[1:len(maps) // 2]:
-                cover = F.adaptive_avg_pool2d(mask.to(attention.dtype), trace.grids[place]).flatten(1)
-                received = attention.mean(1)[:, :, trace.count_prefix_tokens(place):] @ cover[:, :, None]
+            for name, attention in maps[1:len(maps) // 2]:
+                cover = F.adaptive_avg_pool2d(mask.to(attention.dtype), trace.grids[name]).flatten(1)
+                received = attention.mean(1)[:, :, trace.count_prefix_tokens(name):] @ cover[:, :, None]
                 total = total + received.clamp_min(SMALLEST).log().mean((1, 2))
             return torch.autograd.grad(total.sum(), inputs)[0]
 

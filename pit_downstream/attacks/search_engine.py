@@ -9,26 +9,30 @@ import math
 from abc import abstractmethod
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from pit_downstream.attacks.base import Attack
-from pit_downstream.utils.errors import InputError
 from pit_downstream.attacks.objective import LOSS_TYPES, Objective, make_objective
+from pit_downstream.attacks.search_state import ActiveSamples, SearchState
+from pit_downstream.attacks.threat_model import choose
+from pit_downstream.utils.errors import InputError
 
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Batch, Predictor, Rng, Streams
 
-State = dict[str, Tensor]  # each (n, ...), a row per search: 'row', 'variant', 'clean', 'found', 'fooled', 'loss', ...
+StateT = TypeVar('StateT', bound=SearchState)
 REFILL_SHARE = 4  # new rows start once 1 / 4 of the batch is free: passes of a few images are inefficient
 CHECK_INTERVAL = 4  # steps between checks for fooled rows on a GPU, where each check synchronizes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search(Attack):
-    """Base class of iterative attacks. steps: of one search. loss: maximized on classifiers ('ce', 'margin' ...).
+class Search(Attack, Generic[StateT]):
+    """Base class of iterative attacks, with a state of type StateT.
+
+    steps: of one search. loss: maximized on classifiers ('ce', 'margin' ...).
 
     run_to_end: no row stops early, and the search with the largest final loss gives the result, for transfer studies.
     By default the first fooling example is the result, and misclassified images stay unchanged. With several searches
@@ -61,20 +65,17 @@ class Search(Attack):
         """Return the number of searches per image: restarts times targets, which depend on the number of classes."""
         return 1
 
-    def is_done(self, state: State, age: Tensor) -> Tensor:
+    def is_done(self, state: StateT, age: Tensor) -> Tensor:
         """Return bool (n,) on the CPU: the rows that have finished."""
         return age >= self.num_steps
 
     @abstractmethod
-    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
-        """Return the initial state of new rows, including 'found', 'fooled' and 'loss'.
-
-        state: 'row' and 'variant' (n,), 'clean' (n, 3, H, W). rng: one stream per row. All random draws belong here.
-        """
+    def init_state(self, objective: Objective, samples: ActiveSamples, rng: 'Rng') -> StateT:
+        """Return the initial state of new rows. rng: one stream per row. All random draws belong in this method."""
 
     @abstractmethod
-    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
-        """Return the changed state after one step of every row.
+    def update_state(self, objective: Objective, state: StateT, age: Tensor, *, last: bool) -> None:
+        """Step every row once: assign new tensors to the fields of the state. Tensors do not change in place.
 
         age: (n,) on the CPU, steps so far. last: it is the last step of every row.
         """
@@ -96,10 +97,11 @@ class Search(Attack):
         return SearchBatch(self, objective, images, rng, width or len(images), rough).run(among)
 
 
-class SearchBatch:
+class SearchBatch(Generic[StateT]):
     """Search over the images of one batch, `width` rows at a time."""
 
-    def __init__(self, attack: Search, objective: Objective, images: Tensor, rng: 'Streams', width: int, rough: bool):
+    def __init__(self, attack: Search[StateT], objective: Objective, images: Tensor, rng: 'Streams', width: int,
+                 rough: bool):
         self.attack, self.objective, self.images, self.rng = attack, objective, images, rng
         self.width, self.rough = width, rough
         self.results = images.clone()
@@ -115,19 +117,20 @@ class SearchBatch:
         searches = self.attack.count_searches(self.objective) if any(selected) else 0
         queue = deque((image, variant) for variant in range(searches)
                       for image in range(len(self.images)) if selected[image])
-        state, age = None, torch.zeros(0, dtype=torch.long)
+        state: StateT | None = None
+        age = torch.zeros(0, dtype=torch.long)
         while queue or state is not None:
             state, age = self._add_rows(state, age, queue)
             if state is None:
                 break
             for _ in range(self.check_interval):
-                state |= self._step_rows(state, age)
+                self._step_rows(state, age)
                 age = age + 1
             state, age = self._remove_rows(state, age)
         fooled = [before and not now for before, now in zip(selected, self.robust, strict=True)]
         return self.results, torch.tensor(fooled, dtype=torch.bool, device=self.images.device)
 
-    def _add_rows(self, state: State | None, age: Tensor, queue: deque) -> tuple[State | None, Tensor]:
+    def _add_rows(self, state: StateT | None, age: Tensor, queue: deque) -> tuple[StateT | None, Tensor]:
         """Start the next searches of images that are not fooled yet, if enough rows are free."""
         free = self.width - len(age)
         added: list[tuple[int, int]] = []
@@ -140,64 +143,64 @@ class SearchBatch:
             return state, age
         rows, variants = zip(*added, strict=True)
         device = self.images.device
-        new = {'row': torch.tensor(rows, device=device), 'variant': torch.tensor(variants, device=device)}
-        new['clean'] = self.images[new['row']]
+        index = torch.tensor(rows, device=device)
+        samples = ActiveSamples(row=index, variant=torch.tensor(variants, device=device), clean=self.images[index])
         rng = self.rng.rows(rows, variants, type(self.attack).__name__, device)
-        new |= self.attack.init_state(self.objective, new, rng)
+        new = self.attack.init_state(self.objective, samples, rng)
         if not self.attack.run_to_end:
-            new['caught'] = new['found']
+            new.last_fooling = new.adversarial
         age = torch.cat([age, torch.zeros(len(rows), dtype=torch.long)])
-        return (new if state is None else {key: torch.cat([state[key], new[key]]) for key in new}), age
+        return (new if state is None else new.concatenate([state, new])), age
 
-    def _step_rows(self, state: State, age: Tensor) -> State:
-        """Step once. 'caught' keeps the last fooling image, because the check may follow several steps later."""
+    def _step_rows(self, state: StateT, age: Tensor) -> None:
+        """Step once, and store the last fooling images, because the check may follow several steps later."""
         last = bool((age == self.attack.num_steps - 1).all())
-        update = self.attack.update_state(self.objective, state, age, last=last)
+        fooled_before = state.fooled
+        self.attack.update_state(self.objective, state, age, last=last)
         if self.attack.run_to_end:
-            return update
-        if self.check_interval == 1 and not bool(state['fooled'].any()):
-            update['caught'] = update['found']
+            return
+        if self.check_interval == 1 and not bool(fooled_before.any()):
+            state.last_fooling = state.adversarial
         else:
-            update['caught'] = torch.where(update['fooled'][:, None, None, None], update['found'], state['caught'])
-            update['fooled'] = update['fooled'] | state['fooled']
-        return update
+            assert state.last_fooling is not None
+            state.last_fooling = choose(state.fooled, state.adversarial, state.last_fooling)
+            state.fooled = state.fooled | fooled_before
 
-    def _remove_rows(self, state: State, age: Tensor) -> tuple[State | None, Tensor]:
+    def _remove_rows(self, state: StateT, age: Tensor) -> tuple[StateT | None, Tensor]:
         """Store the results of fooled and finished rows, and remove all rows of decided images."""
         done = self.attack.is_done(state, age)
-        fooled = state['fooled']
-        if self.rough and not self.attack.run_to_end and bool(fooled.any()):
+        fooled = state.fooled
+        if self.rough and state.last_fooling is not None and bool(fooled.any()):
             which = fooled.nonzero().flatten()
             fooled = fooled.clone()
-            fooled[which] = self.objective.verify(state['caught'][which], state['row'][which])
-            state['fooled'] = fooled  # unconfirmed rows continue
+            fooled[which] = self.objective.verify(state.last_fooling[which], state.row[which])
+            state.fooled = fooled  # unconfirmed rows continue
         decided = fooled.cpu() & (not self.attack.run_to_end)
         removed = done | decided
         if removed.any():
             self._store_results(state, done, decided)
-            robust = torch.tensor([self.robust[row] for row in state['row'].tolist()])
+            robust = torch.tensor([self.robust[row] for row in state.row.tolist()])
             removed = removed | ~robust
-        kept = (~removed).nonzero().flatten()
-        if not len(kept):
+        active = (~removed).nonzero().flatten()
+        if not len(active):
             return None, age[:0]
-        where = kept.to(self.images.device)
-        return (state if len(kept) == len(age) else {key: value[where] for key, value in state.items()}), age[kept]
+        return (state if len(active) == len(age) else state.select(active.to(self.images.device))), age[active]
 
-    def _store_results(self, state: State, done: Tensor, decided: Tensor) -> None:
+    def _store_results(self, state: StateT, done: Tensor, decided: Tensor) -> None:
         """Store the first fooling image of each image, else the one with the largest loss at the end of a search."""
-        rows, loss = state['row'].tolist(), state['loss'].tolist()
-        caught, ended = {}, {}  # by image, the index of the row with its result
+        rows, loss = state.row.tolist(), state.loss.tolist()
+        fooling, ended = {}, {}  # by image, the index of the row with its result
         for index in decided.nonzero().flatten().tolist():
             if self.robust[rows[index]]:
                 self.robust[rows[index]] = False
-                caught[rows[index]] = index
+                fooling[rows[index]] = index
         for index in (done & ~decided).nonzero().flatten().tolist():
             row = rows[index]
             if self.robust[row] and loss[index] > self.best_loss[row]:
                 ended[row], self.best_loss[row] = index, loss[index]
-        for key, indices in (('caught', caught), ('found', ended)):
-            if indices:
-                self.results[list(indices)] = state[key][list(indices.values())]
+        for images, indices in ((state.last_fooling, fooling), (state.adversarial, ended)):
+            if images is not None and indices:
+                self.results[list(indices)] = images[list(indices.values())]
 
 
 def get_check_interval(num_steps: int, device: torch.device) -> int:

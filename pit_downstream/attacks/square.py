@@ -13,8 +13,10 @@ from torch import Tensor
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.attacks.objective import LossEvaluation, Objective
-from pit_downstream.attacks.search_engine import Search, State
+from pit_downstream.attacks.search_engine import Search
+from pit_downstream.attacks.search_state import ActiveSamples, SearchState
 from pit_downstream.attacks.square_windows import Windows
+from pit_downstream.attacks.threat_model import choose
 
 if TYPE_CHECKING:
     from pit_downstream.utils.protocols import Rng
@@ -23,9 +25,22 @@ AHEAD, PER_AHEAD = 16, 8  # maximum proposals per row and pass; steps per additi
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, of 10,000: section 5 of the paper
 
 
+@dataclass(kw_only=True)
+class SquareState(SearchState):
+    """State of Square.
+
+    positions: (n, steps, 2 or 4) in [0, 1), origins of the squares of every query. coins: uint8 (n, steps), a random
+    bit per channel for the signs, and a last one. query: (n,), the next query.
+    """
+
+    positions: Tensor
+    coins: Tensor
+    query: Tensor
+
+
 @ATTACKS.register('square', source='Andriushchenko et al. 2020, arXiv 1912.00049')
 @dataclass(frozen=True, kw_only=True)
-class Square(Search):
+class Square(Search[SquareState]):
     """Square attack. steps: queries after the first. p_init: pixel share of the first squares. restarts: per image.
 
     rescaled: rescale the schedule of square sizes from 10,000 queries to `steps`, unlike AutoAttack.
@@ -46,66 +61,67 @@ class Square(Search):
     def count_searches(self, objective: Objective) -> int:
         return self.restarts
 
-    def init_state(self, objective: Objective, state: State, rng: 'Rng') -> State:
-        clean = state['clean']
-        rows = len(clean)
+    def init_state(self, objective: Objective, samples: ActiveSamples, rng: 'Rng') -> SquareState:
+        clean = samples.clean
         linf = self.threat.norm == 'Linf'
-        at = self._draw_stripes(clean, rng) if linf else self._windows.draw_start(clean, rng)
-        places = rng.uniform((rows, self.steps, 2 if linf else 4))
-        coins = rng.integers(0, 2 ** (clean.shape[1] + 1), (rows, self.steps)).to(torch.uint8)
-        result = objective.evaluate(at, state['row'], gradient=False)
-        return {'places': places, 'coins': coins, 'query': torch.zeros_like(state['row']),
-                'found': at, 'loss': result.loss, 'fooled': result.fooled}
+        images = self._draw_stripes(clean, rng) if linf else self._windows.draw_start(clean, rng)
+        positions = rng.uniform((len(clean), self.steps, 2 if linf else 4))
+        coins = rng.integers(0, 2 ** (clean.shape[1] + 1), (len(clean), self.steps)).to(torch.uint8)
+        result = objective.evaluate(images, samples.row, gradient=False)
+        return SquareState(samples=samples, adversarial=images, fooled=result.fooled, loss=result.loss,
+                           positions=positions, coins=coins, query=torch.zeros_like(samples.row))
 
-    def update_state(self, objective: Objective, state: State, age: Tensor, *, last: bool) -> State:
+    def update_state(self, objective: Objective, state: SquareState, age: Tensor, *, last: bool) -> None:
         """Evaluate each row's next proposals, as many as fit in the batch, up to the first accepted one."""
         ahead = self._count_proposals(objective, age)
-        rows = torch.arange(len(age), device=state['row'].device)
-        spread = rows.repeat_interleave(ahead) if ahead > 1 else slice(None)
-        tried = {key: state[key][spread] for key in ('row', 'clean', 'found', 'loss', 'query')}
-        tried['query'] = tried['query'] + torch.arange(ahead, device=rows.device).repeat(len(rows))
-        at = tried['query'].clamp_max(self.steps - 1)
-        drawn = (state[key][rows.repeat_interleave(ahead), at] for key in ('places', 'coins'))
-        new = self._make_proposals(tried, at, *drawn)
-        result = self._evaluate_proposals(objective, tried, new)
-        taken = (((result.loss > tried['loss']) | result.fooled) & (tried['query'] < self.steps)).view(-1, ahead)
-        some, first = taken.any(1), taken.int().argmax(1)
-        place = rows * ahead + first
-        return {'found': torch.where(some[:, None, None, None], new[place], state['found']),
-                'loss': torch.where(some, result.loss[place], state['loss']), 'fooled': some & result.fooled[place],
-                'query': state['query'] + torch.where(some, first + 1, ahead)}
+        rows = torch.arange(len(age), device=state.row.device)
+        repeated = rows.repeat_interleave(ahead)
+        spread = repeated if ahead > 1 else slice(None)
+        row, clean, best, loss = (values[spread] for values in (state.row, state.clean, state.adversarial, state.loss))
+        query = state.query[spread] + torch.arange(ahead, device=rows.device).repeat(len(rows))
+        drawn = query.clamp_max(self.steps - 1)
+        new = self._make_proposals(clean, best, drawn, state.positions[repeated, drawn], state.coins[repeated, drawn])
+        result = self._evaluate_proposals(objective, new, best, row, loss)
+        better = (((result.loss > loss) | result.fooled) & (query < self.steps)).view(-1, ahead)
+        accepted, first = better.any(1), better.int().argmax(1)
+        index = rows * ahead + first
+        state.adversarial = choose(accepted, new[index], state.adversarial)
+        state.loss = torch.where(accepted, result.loss[index], state.loss)
+        state.fooled = accepted & result.fooled[index]
+        state.query = state.query + torch.where(accepted, first + 1, ahead)
 
-    def is_done(self, state: State, age: Tensor) -> Tensor:
-        return (state['query'] >= self.steps).cpu()
+    def is_done(self, state: SquareState, age: Tensor) -> Tensor:
+        return (state.query >= self.steps).cpu()
 
     def _count_proposals(self, objective: Objective, age: Tensor) -> int:
         """Return the number of proposals per row and pass. It does not affect the result.
 
         Proposals after an accepted one are wasted. The number starts small, because early proposals are often accepted.
         """
-        room = getattr(objective, 'width', len(age)) // len(age)
-        return max(1, min(room, AHEAD, 1 + int(age.min()) // PER_AHEAD))
+        capacity = getattr(objective, 'width', len(age)) // len(age)
+        return max(1, min(capacity, AHEAD, 1 + int(age.min()) // PER_AHEAD))
 
-    def _make_proposals(self, state: State, query: Tensor, places: Tensor, coins: Tensor) -> Tensor:
-        clean, found = state['clean'], state['found']
+    def _make_proposals(self, clean: Tensor, best: Tensor, query: Tensor, positions: Tensor, coins: Tensor) -> Tensor:
+        """Return new images that differ from `best` in one square. query: (n,), selects the size of the square."""
         channels = clean.shape[1]
         signs = (coins[:, None] >> torch.arange(channels, device=clean.device) & 1).to(clean) * 2 - 1
         sizes = self._compute_sizes(clean)[query]
         if self.threat.norm == 'Linf':
-            return self._place_squares(clean, found, sizes, places, signs)
-        return self._windows.move_windows(clean, found, sizes, places, signs, (coins >> channels & 1).bool())
+            return self._paste_squares(clean, best, sizes, positions, signs)
+        return self._windows.move_windows(clean, best, sizes, positions, signs, (coins >> channels & 1).bool())
 
-    def _evaluate_proposals(self, objective: Objective, state: State, new: Tensor) -> LossEvaluation:
+    def _evaluate_proposals(self, objective: Objective, new: Tensor, best: Tensor, rows: Tensor, loss: Tensor
+                            ) -> LossEvaluation:
         """Query the model, except for proposals that change nothing: one in eight or more, late in a search under Linf.
 
-        On a GPU all proposals are queried, because finding these would synchronize.
+        On a GPU all proposals are queried, because a selection would synchronize. loss: (n,), of `best`.
         """
-        todo = (new != state['found']).flatten(1).any(1) if new.device.type == 'cpu' else None
+        todo = (new != best).flatten(1).any(1) if new.device.type == 'cpu' else None
         if todo is None or todo.all():
-            return objective.evaluate(new, state['row'], gradient=False)
-        loss, fooled = state['loss'].clone(), torch.zeros_like(todo)
+            return objective.evaluate(new, rows, gradient=False)
+        loss, fooled = loss.clone(), torch.zeros_like(todo)
         if todo.any():
-            result = objective.evaluate(new[todo], state['row'][todo], gradient=False)
+            result = objective.evaluate(new[todo], rows[todo], gradient=False)
             loss[todo], fooled[todo] = result.loss, result.fooled
         return LossEvaluation(loss, fooled)
 
@@ -115,16 +131,16 @@ class Square(Search):
         signs = rng.integers(0, 2, (rows, channels, 1, width)).to(clean) * 2 - 1
         return (clean + self.threat.epsilon * signs).clamp(0, 1)
 
-    def _place_squares(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor) -> Tensor:
-        """Replace a square of `found` by the clean image with epsilon added to or subtracted from each channel."""
+    def _paste_squares(self, clean: Tensor, best: Tensor, sizes: Tensor, positions: Tensor, signs: Tensor) -> Tensor:
+        """Replace a square of `best` by the clean image with epsilon added to or subtracted from each channel."""
         sides = torch.tensor(clean.shape[-2:], device=clean.device)
         sizes = sizes[:, None]
-        first = (places * (sides - sizes)).long()  # the last position is never drawn: an oddity of the original
+        first = (positions * (sides - sizes)).long()  # the last position is never drawn: an oddity of the original
         down, right = (torch.arange(side, device=clean.device) - first[:, axis:axis + 1]
                        for axis, side in enumerate(clean.shape[-2:]))
         inside = ((down >= 0) & (down < sizes))[:, None, :, None] & ((right >= 0) & (right < sizes))[:, None, None, :]
         edge = (clean + self.threat.epsilon * signs[:, :, None, None]).clamp(0, 1)
-        return torch.where(inside, edge, found)
+        return torch.where(inside, edge, best)
 
     @cached_property
     def _windows(self) -> Windows:

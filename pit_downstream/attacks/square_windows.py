@@ -41,36 +41,36 @@ class Windows:
                 delta[:, :, top:top + side, left:left + side] = signs[:, :, None, None] * patterns[turned][:, None]
         return self._project(clean, delta)
 
-    def move_windows(self, clean: Tensor, found: Tensor, sizes: Tensor, places: Tensor, signs: Tensor, turned: Tensor
-                ) -> Tensor:
-        """Return new images. sizes: (n,), sides of the windows. places: (n, 4) in [0, 1), origins of the two windows.
+    def move_windows(self, clean: Tensor, images: Tensor, sizes: Tensor, positions: Tensor, signs: Tensor,
+                     turned: Tensor) -> Tensor:
+        """Return new images. sizes: (n,), sides of the windows. positions: (n, 4) in [0, 1), origins of both windows.
 
         signs: (n, C), 1 or -1. turned: bool (n,), transposed patterns.
         """
-        delta = found - clean
+        delta = images - clean
         for side in sizes.unique().tolist():
             rows = slice(None) if (sizes == side).all() else (sizes == side).nonzero().flatten()
-            delta[rows] = self._move(delta[rows], side, places[rows], signs[rows], turned[rows])
+            delta[rows] = self._move(delta[rows], side, positions[rows], signs[rows], turned[rows])
         return self._project(clean, delta)
 
-    def _move(self, delta: Tensor, side: int, places: Tensor, signs: Tensor, turned: Tensor) -> Tensor:
+    def _move(self, delta: Tensor, side: int, positions: Tensor, signs: Tensor, turned: Tensor) -> Tensor:
         """Clear the second window, and add its norm, the unused budget and a pattern to the first."""
         rows, channels, height, width = delta.shape
-        to, away = (_index_window(places[:, 2 * i:2 * i + 2], side, (height, width)) for i in (0, 1))
+        to, away = (_index_window(positions[:, 2 * i:2 * i + 2], side, (height, width)) for i in (0, 1))
         flat = delta.flatten(2)
         both = torch.zeros(rows, height * width, dtype=torch.bool, device=delta.device)
         both.scatter_(1, to, True).scatter_(1, away, True)
-        held = self._compute_size(flat * both[:, None])
+        freed = self._compute_size(flat * both[:, None])
         used = self._compute_size(delta.flatten(1)) ** self.order
         left = (self.threat.epsilon ** self.order - used).clamp_min(0)[:, None]
         if self.order == 2:
-            size = (left / channels + held ** 2).sqrt()
+            size = (left / channels + freed ** 2).sqrt()
         else:
-            size = left + held * channels
+            size = left + freed * channels
         to = to[:, None].expand(-1, channels, -1)
-        old = flat.gather(2, to)
+        previous = flat.gather(2, to)
         patterns = make_pattern(side, self.threat.norm).to(delta)[turned.long()].flatten(1)
-        new = signs[:, :, None] * patterns[:, None] + old / (TINY + self._compute_size(old)[..., None])
+        new = signs[:, :, None] * patterns[:, None] + previous / (TINY + self._compute_size(previous)[..., None])
         new = new / (TINY + self._compute_size(new)[..., None]) * size[..., None]
         emptied = flat.scatter(2, away[:, None].expand(-1, channels, -1), 0)
         return emptied.scatter_(2, to, new).view_as(delta)
@@ -86,10 +86,10 @@ class Windows:
         return (clean + delta * (self.threat.epsilon / size)[:, None, None, None]).clamp(0, 1)
 
 
-def _index_window(places: Tensor, side: int, sides: tuple[int, int]) -> Tensor:
-    """Return the flat indices (n, side * side) of a window with origin places (n, 2) in [0, 1)."""
-    first = (places * (torch.tensor(sides, device=places.device) - side)).long()
-    steps = torch.arange(side, device=places.device)
+def _index_window(positions: Tensor, side: int, sides: tuple[int, int]) -> Tensor:
+    """Return the flat indices (n, side * side) of a window with origin positions (n, 2) in [0, 1)."""
+    first = (positions * (torch.tensor(sides, device=positions.device) - side)).long()
+    steps = torch.arange(side, device=positions.device)
     down, right = ((first[:, axis:axis + 1] + steps) for axis in (0, 1))
     return (down[:, :, None] * sides[1] + right[:, None, :]).flatten(1)
 

@@ -54,17 +54,17 @@ class ThreatModel:
             return delta * _expand(self.epsilon / self.get_size(delta).clamp_min(max(self.epsilon, TINY)))
         return _project_l1(delta, self.epsilon)
 
-    def project_images(self, images: Tensor, found: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Project the images `found` into the ball around `images` and into [0, 1], and restore the padding.
+    def project_images(self, images: Tensor, adversarial: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Project `adversarial` into the ball around `images` and into [0, 1], and restore the padding.
 
         valid: bool (B, 1, H, W), False on padding. Clipping and masking shrink every component, so the result stays in
         the ball. Images already inside are returned bit for bit, so their verdict stays valid.
         """
         if self.norm == 'Linf':
-            near = found.clamp(images - self.epsilon, images + self.epsilon)
+            near = adversarial.clamp(images - self.epsilon, images + self.epsilon)
         else:
-            delta = found - images
-            near = torch.where(_expand(self.is_within(delta)), found, images + self.project(delta))
+            delta = adversarial - images
+            near = torch.where(_expand(self.is_within(delta)), adversarial, images + self.project(delta))
         if valid is not None:
             near = torch.where(valid, near, images)
         return near.clamp(0, 1)

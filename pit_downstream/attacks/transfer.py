@@ -49,7 +49,7 @@ class Transfer(Attack):
         return cls(attack.threat, source=predictors(source), attack=attack)
 
     def run(self, predictor: 'Predictor', batch: 'Batch', rng: 'Streams') -> Tensor:
-        mine, theirs = (getattr(getattr(one, 'view', None), 'size', None) for one in (predictor, self.source))
+        mine, theirs = (getattr(getattr(model, 'view', None), 'size', None) for model in (predictor, self.source))
         if mine != theirs:
             raise InputError(f'expected a source for images of {mine} pixels as {predictor.name}, got {theirs} of '
                              f'{self.source.name}; take a model of the same size')

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pit_downstream.attacks.fab import FAB, TargetedFAB
+from pit_downstream.attacks.search_state import ActiveSamples
 from pit_downstream.attacks.threat_model import ThreatModel
 from tests.attacks.toys import Linear, attacked, batch_of, fooled, make_images, predictor, streams
 
@@ -59,5 +60,6 @@ def test_restarts_begin_half_of_epsilon_away(norm):
     images, labels = make_images(3, seed=3)
     threat, batch = ThreatModel(norm, .02), batch_of(images * .2 + .4, labels)
     own = streams(batch).rows(range(3), [0] * 3, 'FAB', 'cpu')
-    start = FAB(threat, restarts=3)._draw_start({'clean': batch.images, 'variant': torch.tensor([0, 1, 2])}, own)
+    samples = ActiveSamples(row=torch.arange(3), variant=torch.arange(3), clean=batch.images)
+    start = FAB(threat, restarts=3)._draw_start(samples, own)
     torch.testing.assert_close(threat.get_size(start - batch.images), torch.tensor([0, .01, .01]), rtol=1e-3, atol=0)

@@ -114,17 +114,16 @@ def test_normalisation_inside_leaves_epsilon_in_pixels():
 
 
 def test_adam_is_torchs():
-    from pit_downstream.attacks.adam import init_adam, step_adam
+    from pit_downstream.attacks.adam import AdamState
     gradients = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
     parameter = torch.zeros(2, 3, requires_grad=True)
     optimizer = torch.optim.Adam([parameter], lr=.1)
-    place, memory = torch.zeros(2, 3), init_adam(torch.zeros(2, 3))
+    point, adam = torch.zeros(2, 3), AdamState.zeros_like(torch.zeros(2, 3))
     for age, gradient in enumerate(gradients):
         parameter.grad = gradient.clone()
         optimizer.step()
-        move, memory = step_adam(memory, gradient, torch.tensor([age, age]))
-        place = place - .1 * move
-        torch.testing.assert_close(place, parameter.detach(), rtol=1e-5, atol=1e-6)
+        point = point - .1 * adam.step(gradient, torch.tensor([age, age]))
+        torch.testing.assert_close(point, parameter.detach(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('make, words', [
