@@ -11,6 +11,9 @@ CORE = [
     'safetensors',
     'numpy',
     'pillow',
+    'pandas>=2.2',
+    'tabulate',  # tables in Markdown
+    'jinja2',  # tables in LaTeX
     'tqdm',
     'filelock',  # for results that several processes append to
     'pycocotools',  # for masks of the bundled dataset
@@ -32,7 +35,7 @@ DET = [
     'faster-coco-eval',  # the numbers of pycocotools, from compiled code
 ]
 
-REPORT = ['jinja2', 'matplotlib']
+REPORT = ['matplotlib']
 HF = ['transformers']  # detectors of Hugging Face
 EXPORT = ['onnx', 'onnxscript', 'onnxruntime']  # onnxruntime compares the file with the backbone
 DOCS = [*REPORT, 'pyyaml']  # figures and generated pages: `python -m speed.zoo`

@@ -24,17 +24,24 @@ _VISIBLE = ('num_classes', 'img_size')  # arguments that the shapes of the tenso
 
 _log = logging.getLogger(__name__)
 
-CONTENT = 'content'  # prefix of the metric of a record of the images under its condition: "content(digest='...')"
+SCHEMA = 1  # of a line of results.jsonl
 
-Key = tuple[Condition | str, str] | tuple[Condition | str, str, str]  # (condition, metric[, layer])
+# (condition, metric), with the layer or with layer and class for metrics that have them
+Key = tuple[Condition | str, str] | tuple[Condition | str, str, str] | tuple[Condition | str, str, str, str]
 
 
 @dataclass(frozen=True)
 class Record:
     """The `value` of `metric` of `model` on `dataset` under `condition`, over `count` samples.
 
-    `model`, `dataset` and `condition` are Spec texts. `value` is a fraction, never a percentage. `layer` is the layer
-    of a per-layer metric ('stage2.block4'), '' for other metrics.
+    Attributes:
+        model, dataset, condition: Spec texts.
+        value: A fraction, never a percentage.
+        layer: Layer of a per-layer metric ('stage2.block4'), '' for other metrics.
+        class_name: Class of a per-class metric, '' for other metrics.
+        benchmark: Name of the benchmark that measured it. Other benchmarks may use it, too.
+        data_digest: Digest of the images under this condition.
+        unreadable: Number of images that could not be read, which `count` does not include.
     """
 
     model: str
@@ -45,13 +52,17 @@ class Record:
     count: int
     seed: int
     layer: str = ''
+    class_name: str = ''
+    benchmark: str = ''
+    data_digest: str = ''
+    unreadable: int = 0
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        return self.condition, self.metric, self.layer
+    def key(self) -> tuple[str, str, str, str]:
+        return self.condition, self.metric, self.layer, self.class_name
 
     @property
-    def identity(self) -> tuple[str, str, int, str, str, str]:
+    def identity(self) -> tuple[str, str, int, str, str, str, str]:
         """Key of the record among those of all models and datasets."""
         return get_model_key(self.model), self.dataset, self.seed, *self.key
 
@@ -81,15 +92,15 @@ def get_weights_label(model: str) -> str:
     return '' if weights is None else _DIGEST.sub('', str(weights))
 
 
+def get_weights_digest(model: str) -> str:
+    """Return the 16 digits of the digest of a model's weights, '' for a name without one."""
+    return _extract_digest(model).removeprefix('@')
+
+
 def _extract_digest(model: str) -> str:
     """Return '@' and the 16 digits of the weights' digest, '' for a name without a digest."""
     match = _QUOTED_DIGEST.search(model) and _DIGEST.search(str(Spec.parse(model).get('weights')))
     return match[0] if match else ''
-
-
-def is_content(record: Record) -> bool:
-    """Return whether a record is of the images under its condition, not of a metric."""
-    return record.metric.startswith(f'{CONTENT}(')
 
 
 class MissingMeasurement(InputError):
@@ -101,11 +112,11 @@ class MissingMeasurement(InputError):
         names = list(dict.fromkeys(str(key[0]) for key in self.keys))
         shown = ', '.join(names[:6]) + (f' and {len(names) - 6} more' if len(names) > 6 else '')
         super().__init__(f'no {metrics} of {table.model} on {table.dataset} under {shown}'
-                         + (f'; to fill the gap: {command}' if command else ''))
+                         + (f'. To measure it: {command}' if command else ''))
 
 
 class Table:
-    """Records of one model on one dataset, by (condition, metric) or (condition, metric, layer)."""
+    """Records of one model on one dataset, by (condition, metric[, layer[, class]])."""
 
     def __init__(self, model: str, dataset: str, records: Iterable[Record] = ()):
         self.model, self.dataset = model, dataset
@@ -138,7 +149,7 @@ class Table:
 
 
 class ResultStore:
-    """An append-only JSON Lines file of records.
+    """An append-only JSON Lines file of records, each with `schema`.
 
     Records are durable once add() returns: they survive kill -9 and power loss. A torn last line is dropped. The first
     add() creates the file and its folders.
@@ -168,7 +179,7 @@ class ResultStore:
                                  'under %s', self.path, kept.value, kept.count, record.value, record.count,
                                  record.metric, quote(record.model), quote(record.condition))
             if fresh := [record for record in records if record.identity not in present]:
-                self._lines.append(map(asdict, fresh))
+                self._lines.append({'schema': SCHEMA, **asdict(record)} for record in fresh)
 
     def records(self) -> list[Record]:
         """Return all records in file order, [] if the file does not exist."""
@@ -197,11 +208,27 @@ class ResultStore:
 
     def _parse(self, number: int, line: bytes) -> Record:
         try:
-            return validate_record(Record(**json.loads(line)))
+            return parse_record(json.loads(line))
         except (ValueError, TypeError) as error:
+            if isinstance(error, SchemaError):
+                raise InputError(f'line {number} of {self.path} {error}') from error
             names = ', '.join(field.name for field in fields(Record))
-            raise InputError(f'expected a JSON object with {names} in line {number} of {self.path}, '
-                             f'got {quote(line)}; remove or fix that line') from error
+            raise InputError(f'line {number} of {self.path} must be a JSON object with {names}, got {quote(line)}. '
+                             'Remove or fix that line.') from error
+
+
+class SchemaError(InputError):
+    """Error for a record of another schema."""
+
+
+def parse_record(row: Mapping[str, Any]) -> Record:
+    """Return the record in a line of results.jsonl. Raises SchemaError for another schema, TypeError for other keys."""
+    if not isinstance(row, Mapping):
+        raise TypeError(f'not an object: {row!r}')
+    if row.get('schema') != SCHEMA:
+        raise SchemaError(f'has the schema {row.get("schema", "of an earlier version")}, this version reads {SCHEMA}. '
+                          'Evaluate again into another --output-dir, or use the version that wrote it.')
+    return validate_record(Record(**{key: value for key, value in row.items() if key != 'schema'}))
 
 
 def merge_records(located: Iterable[tuple[str, Record]], *,
@@ -250,20 +277,7 @@ def validate_record(record: Record) -> Record:
     return record
 
 
-def split_metric(name: str) -> tuple[str, str]:
-    """Split 'similarity@stage2.block4' into ('similarity', 'stage2.block4'). Without '@' the layer is ''."""
-    metric, _, layer = name.partition('@')
-    return metric, layer
-
-
-def make_records(values: Mapping[str, float], *, model: str, dataset: str, condition: Condition, count: int, seed: int
-               ) -> list[Record]:
-    """Convert the values of a Metric to records."""
-    named = ((*split_metric(name), float(value)) for name, value in values.items())
-    return [Record(model, dataset, str(condition), metric, value, count, seed, layer)
-            for metric, layer, value in named]
-
-
-def _complete_key(key: Key) -> tuple[str, str, str]:
-    condition, metric, *layer = key
-    return str(condition), metric, layer[0] if layer else ''
+def _complete_key(key: Key) -> tuple[str, str, str, str]:
+    condition, metric, *rest = key
+    layer, class_name = (*rest, '', '')[:2]
+    return str(condition), metric, layer, class_name
