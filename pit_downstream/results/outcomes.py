@@ -1,0 +1,263 @@
+"""Per-image values of a run, from which its numbers are computed: verdicts, losses, attention measures, detections."""
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pit_downstream.results.condition import Condition
+from pit_downstream.results.records import SCHEMA, SchemaError, get_model_key
+from pit_downstream.utils.digests import hash_text
+from pit_downstream.utils.errors import InputError
+from pit_downstream.utils.jsonl import JsonLines
+from pit_downstream.utils.spec import quote
+
+FILE, DETECTIONS = 'outcomes.jsonl', 'detections'  # the latter is a folder with one file per condition
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Model, dataset and seed of a run. size: number of images of the dataset."""
+
+    model: str
+    dataset: str
+    seed: int
+    size: int = 0
+
+    @property
+    def key(self) -> str:
+        """Digest that identifies the outcomes: equal for equal weights, in a file of any name."""
+        return hash_text(get_model_key(self.model), self.dataset, str(self.seed))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Values of some images under one condition, as they are appended.
+
+    Attributes:
+        indices: Dataset indices of the readable images, ascending, int (N,).
+        values: By name an array (N, ...), or a list of N items with arrays in them, such as detections.
+        unreadable: Indices of images that could not be read.
+        costs: Images in forward and backward passes, in total.
+        data_digest: Digest of the images under this condition.
+    """
+
+    condition: str
+    indices: np.ndarray
+    values: Mapping[str, Any]
+    unreadable: Sequence[int] = ()
+    costs: Mapping[str, int] = field(default_factory=dict)
+    data_digest: str = ''
+
+
+@dataclass
+class Outcomes:
+    """Values of one condition, of all its entries. If an index has several values, the first counts."""
+
+    size: int
+    values: dict[str, dict[int, Any]] = field(default_factory=dict)  # by name, then by dataset index
+    unreadable: set[int] = field(default_factory=set)
+    costs: dict[str, int] = field(default_factory=dict)
+    data_digest: str = ''
+
+    def add(self, entry: Entry) -> None:
+        """Add an entry. Costs count if it has a value that was not known."""
+        is_new = False
+        self.unreadable.update(entry.unreadable)
+        self.data_digest = self.data_digest or entry.data_digest
+        for name, values in entry.values.items():
+            known = self.values.setdefault(name, {})
+            for index, value in zip(entry.indices.tolist(), values, strict=True):
+                if index not in known:
+                    known[index] = value
+                    is_new = True
+        for name, cost in entry.costs.items() if is_new else ():
+            self.costs[name] = self.costs.get(name, 0) + cost
+
+    def find_missing(self, names: Collection[str]) -> set[int]:
+        """Return the indices without a value of one of `names`, apart from unreadable images."""
+        every = set(range(self.size)) - self.unreadable
+        return every - set.intersection(every, *(set(self.values.get(name, ())) for name in names))
+
+    @property
+    def indices(self) -> list[int]:
+        """Indices with a value, ascending."""
+        return sorted(set().union(*self.values.values()))
+
+    def get_values(self, name: str) -> Any:
+        """Return the values of a name in the order of the dataset: an array (N, ...), or a list of items."""
+        known = self.values[name]
+        ordered = [known[index] for index in sorted(known)]
+        return ordered if ordered and isinstance(ordered[0], Mapping) else np.asarray(ordered)
+
+    def get_dense(self, name: str) -> 'np.ndarray | None':
+        """Return the values of a name for all images, float (size,), NaN without a value. None for an unknown name."""
+        if name not in self.values:
+            return None
+        dense = np.full(self.size, np.nan)
+        known = self.values[name]
+        dense[list(known)] = [float(value) for value in known.values()]
+        return dense
+
+
+class OutcomeStore:
+    """Append-only outcomes in a folder, or in memory without one.
+
+    outcomes.jsonl has one line per condition and block of images; detections/ has one such file per condition, because
+    detections are large. append() is durable once it returns. Processes of one run and runs of other models may append
+    to one folder at the same time, and files of several machines can be concatenated.
+    """
+
+    def __init__(self, folder: str | Path | None):
+        self.folder = None if folder is None else Path(folder)
+        self._memory: list[tuple[str, Entry]] = []
+
+    def append(self, identity: Identity, entries: Iterable[Entry]) -> None:
+        """Append entries, in one write per file."""
+        if self.folder is None:
+            self._memory += [(identity.key, entry) for entry in entries]
+            return
+        files: dict[Path, list[Entry]] = {}
+        for entry in entries:
+            files.setdefault(self._get_path(identity, entry), []).append(entry)
+        for path, some in files.items():
+            JsonLines(path).append(_format_line(identity, entry) for entry in some)
+
+    def read(self, identity: Identity, conditions: Collection[str] | None = None) -> dict[str, Outcomes]:
+        """Return the outcomes by condition, of `conditions` or of all."""
+        outcomes: dict[str, Outcomes] = {}
+        for entry in self._read_entries(identity, conditions):
+            outcomes.setdefault(entry.condition, Outcomes(identity.size)).add(entry)
+        return outcomes
+
+    def list_identities(self) -> list[Identity]:
+        """Return the identities with outcomes in the folder."""
+        identities: dict[str, Identity] = {}
+        for path in self._list_files():
+            for number, line in enumerate(JsonLines(path).read(), 1):
+                if line[:26] not in identities:
+                    content = _parse_line(path, number, line)
+                    identities[line[:26].decode()] = Identity(*(content[name] for name in (
+                        'model', 'dataset', 'seed', 'size')))
+        return list({identity.key: identity for identity in identities.values()}.values())
+
+    def _read_entries(self, identity: Identity, conditions: Collection[str] | None) -> Iterator[Entry]:
+        if self.folder is None:
+            yield from (entry for key, entry in self._memory if key == identity.key and (
+                conditions is None or entry.condition in conditions))
+            return
+        prefix = f'{{"key": "{identity.key}"'.encode()
+        for path in self._list_files(identity, conditions):
+            for number, line in enumerate(JsonLines(path).read(), 1):
+                if not line.startswith(prefix):
+                    _check_line(path, number, line)
+                    continue
+                content = _parse_line(path, number, line)
+                if conditions is None or content['condition'] in conditions:
+                    yield _make_entry(content)
+
+    def _list_files(self, identity: Identity | None = None, conditions: Collection[str] | None = None) -> list[Path]:
+        """Return the files with outcomes, or those that can have outcomes of an identity under some conditions."""
+        if self.folder is None:
+            return []
+        detections = sorted((self.folder / DETECTIONS).glob('*.jsonl'))
+        if identity is not None:
+            names = None if conditions is None else {_name_file(identity, condition) for condition in conditions}
+            detections = [path for path in detections if path.name.startswith(identity.key)
+                          and (names is None or path.name in names)]
+        return [self.folder / FILE, *detections]
+
+    def _get_path(self, identity: Identity, entry: Entry) -> Path:
+        assert self.folder is not None
+        if any(isinstance(values, list) for values in entry.values.values()):
+            return self.folder / DETECTIONS / _name_file(identity, entry.condition)
+        return self.folder / FILE
+
+
+def _name_file(identity: Identity, condition: str) -> str:
+    """Return the name of the file of a condition's detections: '<key>-fog_severity_3-<digest>.jsonl'."""
+    slug = re.sub(r'[^0-9A-Za-z]+', '_', condition).strip('_')[:80]
+    return f'{identity.key}-{slug}-{hash_text(condition)[:8]}.jsonl'
+
+
+def _format_line(identity: Identity, entry: Entry) -> dict[str, Any]:
+    """Return the object of a line. `key` comes first, so that other lines can be skipped unparsed."""
+    packed = {name: _pack_array(values) if isinstance(values, np.ndarray) else _pack_items(values)
+              for name, values in entry.values.items()}
+    return {'key': identity.key, 'schema': SCHEMA, 'model': identity.model, 'dataset': identity.dataset,
+            'seed': identity.seed, 'size': identity.size, 'condition': entry.condition,
+            'data_digest': entry.data_digest, 'indices': _pack_indices(entry.indices.tolist()),
+            'unreadable': _pack_indices(entry.unreadable), 'costs': dict(entry.costs), 'values': packed}
+
+
+def _make_entry(content: Mapping[str, Any]) -> Entry:
+    values = {name: _unpack(packed) for name, packed in content['values'].items()}
+    return Entry(str(Condition.parse(content['condition'])), np.array(_unpack_indices(content['indices']), dtype=int),
+                 values, _unpack_indices(content['unreadable']), content['costs'], content['data_digest'])
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+        if content.get('schema') != SCHEMA:
+            raise SchemaError(f'line {number} of {path} has outcomes of another version. Evaluate again into another '
+                              '--output-dir.')
+        if content.keys() < {'model', 'dataset', 'seed', 'size', 'condition', 'indices', 'unreadable', 'values'}:
+            raise ValueError('keys are missing')
+        return content
+    except SchemaError:
+        raise
+    except (ValueError, AttributeError) as error:
+        raise InputError(f'line {number} of {path} must have the outcomes of some images, got {quote(line)}. Remove or '
+                         'fix that line.') from error
+
+
+def _check_line(path: Path, number: int, line: bytes) -> None:
+    """Raise InputError for a line that is no outcome of another model or dataset."""
+    if not (line.startswith(b'{"key": "') and line.endswith(b'}')):
+        _parse_line(path, number, line)
+
+
+def _pack_indices(indices: Iterable[int]) -> list[list[int]]:
+    """Return ascending indices as runs [start, stop)."""
+    runs: list[list[int]] = []
+    for index in sorted(indices):
+        if runs and runs[-1][1] == index:
+            runs[-1][1] = index + 1
+        else:
+            runs.append([index, index + 1])
+    return runs
+
+
+def _unpack_indices(runs: Iterable[Sequence[int]]) -> list[int]:
+    return [index for start, stop in runs for index in range(start, stop)]
+
+
+def _pack_array(array: np.ndarray) -> dict[str, Any]:
+    data = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes())).decode()
+    return {'dtype': str(array.dtype), 'shape': list(array.shape), 'data': data}
+
+
+def _pack_items(items: Sequence[Any]) -> dict[str, Any]:
+    text = json.dumps(items, default=lambda array: {'dtype': str(array.dtype), 'shape': list(array.shape),
+                                                    'items': array.ravel().tolist()})
+    return {'data': base64.b64encode(zlib.compress(text.encode())).decode()}
+
+
+def _unpack(packed: Mapping[str, Any]) -> Any:
+    data = zlib.decompress(base64.b64decode(packed['data']))
+    if 'dtype' in packed:
+        return np.frombuffer(data, packed['dtype']).reshape(packed['shape'])
+    return json.loads(data, object_hook=_restore_array)
+
+
+def _restore_array(content: dict[str, Any]) -> Any:
+    if content.keys() == {'dtype', 'shape', 'items'}:
+        return np.array(content['items'], content['dtype']).reshape(content['shape'])
+    return content
