@@ -51,7 +51,8 @@ class Difference:
 def compute_wilson_interval(rate: float, count: int) -> Interval:
     """Compute the 95 % interval of a probability observed as `rate` in `count` independent trials (Wilson 1927)."""
     if count < 1 or not 0 <= rate <= 1:
-        raise InputError(f'a rate must be in [0, 1] and its count at least 1, got {rate} and {count}. Check the record.')
+        raise InputError(f'a rate must be in [0, 1] and its count at least 1, got {rate} and {count}. Check the '
+                         'record.')
     spread = Z * math.sqrt(rate * (1 - rate) / count + (Z / (2 * count)) ** 2)
     middle, scale = rate + Z * Z / (2 * count), 1 + Z * Z / count
     return max(0., (middle - spread) / scale), min(1., (middle + spread) / scale)

@@ -56,54 +56,70 @@ class Entry:
     data_digest: str = ''
 
 
-@dataclass
 class Outcomes:
-    """Values of one condition, of all its entries. If an index has several values, the first counts."""
+    """Values of one condition, of all its entries, in the order of the dataset. The first value of an index counts.
 
-    size: int
-    values: dict[str, dict[int, Any]] = field(default_factory=dict)  # by name, then by dataset index
-    unreadable: set[int] = field(default_factory=set)
-    costs: dict[str, int] = field(default_factory=dict)
-    data_digest: str = ''
+    Attributes:
+        size: Number of images of the dataset.
+        unreadable: Whether each image could not be read, bool (size,).
+        costs: Images in forward and backward passes, in total.
+        data_digest: Digest of the images under this condition.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        self.unreadable = np.zeros(size, bool)
+        self.costs: dict[str, int] = {}
+        self.data_digest = ''
+        self._values: dict[str, Any] = {}  # by name, (size, ...), or a list of items
+        self._known: dict[str, np.ndarray] = {}
 
     def add(self, entry: Entry) -> None:
         """Add an entry. Costs count if it has a value that was not known."""
         is_new = False
-        self.unreadable.update(entry.unreadable)
+        self.unreadable[list(entry.unreadable)] = True
         self.data_digest = self.data_digest or entry.data_digest
         for name, values in entry.values.items():
-            known = self.values.setdefault(name, {})
-            for index, value in zip(entry.indices.tolist(), values, strict=True):
-                if index not in known:
-                    known[index] = value
-                    is_new = True
+            if name not in self._values:
+                self._values[name] = np.zeros((self.size, *values.shape[1:]), values.dtype) if isinstance(
+                    values, np.ndarray) else [None] * self.size
+                self._known[name] = np.zeros(self.size, bool)
+            fresh = ~self._known[name][entry.indices]
+            is_new |= bool(fresh.any())
+            if isinstance(values, np.ndarray):
+                self._values[name][entry.indices[fresh]] = values[fresh]
+            else:
+                for position in np.flatnonzero(fresh):
+                    self._values[name][entry.indices[position]] = values[position]
+            self._known[name][entry.indices] = True
         for name, cost in entry.costs.items() if is_new else ():
             self.costs[name] = self.costs.get(name, 0) + cost
 
-    def find_missing(self, names: Collection[str]) -> set[int]:
-        """Return the indices without a value of one of `names`, apart from unreadable images."""
-        every = set(range(self.size)) - self.unreadable
-        return every - set.intersection(every, *(set(self.values.get(name, ())) for name in names))
+    def find_missing(self, names: Collection[str]) -> np.ndarray:
+        """Return the images without a value of one of `names`, apart from unreadable ones, bool (size,)."""
+        missing = np.zeros(self.size, bool)
+        for name in names:
+            missing |= ~self._known.get(name, np.zeros(self.size, bool))
+        return missing & ~self.unreadable
+
+    def is_known(self, name: str) -> np.ndarray:
+        """Return the images with a value of this name, bool (size,)."""
+        return self._known.get(name, np.zeros(self.size, bool))
 
     @property
-    def indices(self) -> list[int]:
-        """Indices with a value, ascending."""
-        return sorted(set().union(*self.values.values()))
+    def names(self) -> list[str]:
+        return list(self._values)
 
     def get_values(self, name: str) -> Any:
-        """Return the values of a name in the order of the dataset: an array (N, ...), or a list of items."""
-        known = self.values[name]
-        ordered = [known[index] for index in sorted(known)]
-        return ordered if ordered and isinstance(ordered[0], Mapping) else np.asarray(ordered)
+        """Return the known values of a name: an array (N, ...), or a list of items."""
+        known, values = self._known[name], self._values[name]
+        return values[known] if isinstance(values, np.ndarray) else [values[index] for index in np.flatnonzero(known)]
 
     def get_dense(self, name: str) -> 'np.ndarray | None':
         """Return the values of a name for all images, float (size,), NaN without a value. None for an unknown name."""
-        if name not in self.values:
+        if name not in self._values:
             return None
-        dense = np.full(self.size, np.nan)
-        known = self.values[name]
-        dense[list(known)] = [float(value) for value in known.values()]
-        return dense
+        return np.where(self._known[name], self._values[name].astype(float), np.nan)
 
 
 class OutcomeStore:

@@ -42,7 +42,9 @@ class Cell:
     @property
     def fraction_interval(self) -> str:
         """Ends of the interval as fractions, '' without an interval."""
-        return '' if self.low is None or self.high is None else f'{format_number(self.low)} to {format_number(self.high)}'
+        if self.low is None or self.high is None:
+            return ''
+        return f'{format_number(self.low)} to {format_number(self.high)}'
 
 
 @dataclass(frozen=True)
