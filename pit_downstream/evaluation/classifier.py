@@ -97,8 +97,10 @@ class ClassifierPredictor:
     def view(self) -> Preprocess:
         return self.preparation.view
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
-        images = torch.stack([sample.image for sample in samples]).to(self.device, non_blocking=True).float() / 255
+    def collate(self, samples: Sequence[Sample], images: Tensor | None = None) -> Batch:
+        if images is None:
+            images = torch.stack([sample.image for sample in samples])
+        images = images.to(self.device, non_blocking=True).float() / 255
         valid = torch.ones((), dtype=torch.bool, device=self.device).expand(len(images), 1, *images.shape[-2:])
         return Batch(images, valid, tuple(samples))
 

@@ -1,21 +1,22 @@
 """Top-1 and top-5 error, negative log likelihood and calibration error of a classifier.
 
-Sums are kept as integers on the device: real values are first rounded to 2^-24. Integer addition does not depend on
-the order, so the same predictions give bit-identical values in one process and in many.
+Metrics measure per-image values. Their means are taken over all images in the order of the dataset, so the same
+predictions give bit-identical numbers for any batch size and number of ranks.
 """
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from pit_downstream.results.outcomes import Outcomes
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.protocols import Batch, Outputs
+from pit_downstream.utils.protocols import Batch, MetricValue, Outputs
 from pit_downstream.utils.registry import METRICS
 
 BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
-_UNIT = 2 ** 24  # 6e-8 is finer than float32 logits, and the sum of 50,000 values of 1e7 is below 2^63
 
 
 def compute_top_k_errors(logits: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -34,65 +35,51 @@ def compute_nll(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.nn.functional.cross_entropy(logits.double(), labels, reduction='none')
 
 
-def count_calibration_bins(logits: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
-    """Return images, correct images and the sum of confidences (in units of 2^-24) per bin, int64 (3, bins).
+def compute_ece(confidences: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
+    """Compute the expected calibration error: the sum over bins of (image fraction) * |accuracy - mean confidence|.
 
     Bin i has the confidences in (i / bins, (i + 1) / bins], as in Guo et al. 2017.
+
+    Args:
+        confidences: Largest softmax probability of each image, float64 (N,).
+        correct: Whether each prediction is right, bool (N,).
     """
-    confidence, predicted = logits.double().softmax(1).max(1)
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    values = torch.stack([torch.ones_like(place), (predicted == labels).long(), _convert_to_fixed_point(confidence)])
-    return values.new_zeros(3, bins).index_add_(1, place, values)
-
-
-def compute_ece(counts: Tensor) -> float:
-    """Return the sum over bins of (image fraction) * |accuracy - mean confidence|. counts: of calibration_counts."""
-    images, right, confidence = counts.double()
-    return ((right - confidence / _UNIT).abs().sum() / images.sum()).item()
+    index = np.clip(np.ceil(confidences * bins).astype(int), 1, bins) - 1
+    gaps = [abs(math.fsum(correct[index == bin].astype(float)) - math.fsum(confidences[index == bin]))
+            for bin in range(bins)]
+    return math.fsum(gaps) / len(confidences)
 
 
 class ClassificationMetric:
-    """Base class of metrics summed over batches. Subclasses define `shape`, `sums` (of a batch) and `value`."""
+    """Base class of metrics with one value per image, of which the number is the mean.
+
+    Attributes:
+        name: Name of the number.
+        value_names: Names of the per-image values that it needs.
+    """
 
     needs_trace = False
-    higher_is_better = False
     name: str
-    shape: tuple[int, ...] = ()
 
-    def __init__(self):
-        self.reset()
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        return (self.name,)
 
-    def reset(self) -> None:
-        self.count = 0
-        self._total = torch.zeros(math.prod(self.shape) + 2, dtype=torch.long)  # sums, bad images, images
+    @property
+    def record_name(self) -> str:
+        """Name of a number that is recorded last: if it is recorded, all are."""
+        return self.name
 
-    def update(self, outputs: Outputs, batch: Batch) -> None:
-        """Add a batch. outputs.predictions: logits (B, K). The target of each sample is its class index."""
-        logits = outputs.predictions.float()
-        self.add(self.compute_sums(logits, _get_labels(batch, logits)), logits)
-
-    def add(self, sums: Tensor, logits: Tensor) -> None:
-        """Add the sums of a batch and count its images."""
-        bad = (~logits.isfinite().all(1)).sum()
-        added = torch.cat([sums.flatten(), torch.stack([bad, torch.full_like(bad, len(logits))])])
-        self._total = self._total.to(added.device) + added
-
-    def compute(self) -> dict[str, float]:
-        """Return the value by name. Raises InputError for no images, and for non-finite logits."""
-        *sums, bad, self.count = _sum_over_ranks(self._total).tolist()
-        if not self.count:
-            raise InputError('expected at least one image, got none; check the data and --limit')
-        if bad:
-            raise InputError(f'expected finite logits, got NaN or infinity for {bad} of {self.count} images; check '
-                             'the weights, or measure with --precision float32')
-        return {self.name: self.value(torch.tensor(sums).view(self.shape))}
-
-    def compute_sums(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the sums of a batch, int64 of `shape`."""
+    def measure(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return per-image values (B,) by name. outputs.predictions: logits (B, K). Targets are class indices."""
         raise NotImplementedError
 
-    def value(self, sums: Tensor) -> float:
-        raise NotImplementedError
+    def compute(self, outcomes: Outcomes, samples: Any) -> list[MetricValue]:
+        """Return the mean over the images with a value. Raises InputError if there is none."""
+        values = outcomes.get_values(self.name).astype(float)
+        values = values[np.isfinite(values)]
+        require_images(len(values))
+        return [MetricValue(self.name, math.fsum(values) / len(values), len(values))]
 
 
 class TopError(ClassificationMetric):
@@ -100,13 +87,10 @@ class TopError(ClassificationMetric):
 
     def __init__(self, k: int):
         self.k, self.name = k, f'top{k}_error'
-        super().__init__()
 
-    def compute_sums(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return compute_top_k_errors(logits, labels, self.k).sum()
-
-    def value(self, sums: Tensor) -> float:
-        return sums.item() / self.count
+    def measure(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        logits = outputs.predictions.float()
+        return {self.name: compute_top_k_errors(logits, get_labels(batch, logits), self.k)}
 
 
 @METRICS.register('nll')
@@ -115,24 +99,27 @@ class NegativeLogLikelihood(ClassificationMetric):
 
     name = 'nll'
 
-    def compute_sums(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return _convert_to_fixed_point(compute_nll(logits, labels)).sum()
-
-    def value(self, sums: Tensor) -> float:
-        return sums.item() / _UNIT / self.count
+    def measure(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        logits = outputs.predictions.float()
+        return {self.name: compute_nll(logits, get_labels(batch, logits))}
 
 
 @METRICS.register('ece')
 class CalibrationError(ClassificationMetric):
     """Expected calibration error over 15 bins of equal width, in [0, 1]."""
 
-    name, shape = 'ece', (3, BINS)
+    name = 'ece'
+    value_names = ('confidence', 'top1_error')
 
-    def compute_sums(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return count_calibration_bins(logits, labels)
+    def measure(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        logits = outputs.predictions.float()
+        confidence = logits.double().softmax(1).amax(1)
+        return {'confidence': confidence, 'top1_error': compute_top_k_errors(logits, get_labels(batch, logits), 1)}
 
-    def value(self, sums: Tensor) -> float:
-        return compute_ece(sums)
+    def compute(self, outcomes: Outcomes, samples: Any) -> list[MetricValue]:
+        confidences, errors = (outcomes.get_values(name) for name in self.value_names)
+        require_images(len(errors))
+        return [MetricValue(self.name, compute_ece(confidences, errors == 0), len(errors))]
 
 
 @METRICS.register('top1_error')
@@ -153,23 +140,16 @@ def make_classification_metrics() -> list[ClassificationMetric]:
     return [METRICS[name]() for name in CLASSIFICATION]
 
 
-def _convert_to_fixed_point(values: Tensor) -> Tensor:
-    """Convert float64 values in [0, 1e7] to integer multiples of 2^-24. Non-finite values are 0, counted separately."""
-    return (values.nan_to_num(0, 0, 0).clamp(max=1e7) * _UNIT).round().long()
+def require_images(count: int) -> None:
+    """Raise InputError for a number of no images."""
+    if not count:
+        raise InputError('no image has a value. Check the data and --limit.')
 
 
-def _get_labels(batch: Batch, logits: Tensor) -> Tensor:
+def get_labels(batch: Batch, logits: Tensor) -> Tensor:
     """Return the class indices (B,) on the device of the logits."""
     targets = [sample.target for sample in batch.samples]
     if targets and not 0 <= min(targets) <= max(targets) < logits.shape[1]:
-        raise InputError(f'expected labels in 0..{logits.shape[1] - 1}, the classes of the model, got labels in '
-                         f'{min(targets)}..{max(targets)}; give a model with as many classes as the data has')
+        raise InputError(f'labels must be in 0..{logits.shape[1] - 1}, the classes of the model, got '
+                         f'{min(targets)}..{max(targets)}. Pass a model with as many classes as the data has.')
     return torch.tensor(targets, device=logits.device)
-
-
-def _sum_over_ranks(total: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()):
-        return total
-    total = total.to('cuda' if dist.get_backend() == 'nccl' else 'cpu', copy=True)
-    dist.all_reduce(total)
-    return total

@@ -104,8 +104,11 @@ class Predictor(Protocol):
     name: str
     device: torch.device
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Return the samples as a batch of network inputs on the model's device."""
+    def collate(self, samples: Sequence[Sample], images: Tensor | None = None) -> Batch:
+        """Return the samples as a batch of network inputs on the model's device.
+
+        images: uint8 (B, 3, H, W), those of the samples if they are stacked already.
+        """
 
     def loss(self, images: Tensor, batch: Batch) -> Tensor:
         """Return the loss per image (B,), differentiable in `images`. A higher loss is worse for the model."""
@@ -213,23 +216,38 @@ class Streams(Rng, Protocol):
         """Return fresh streams, one per (image, tag). A row's draws depend on its image, tag and purpose alone."""
 
 
-class Metric(Protocol):
-    """A metric accumulated over batches. State is on the device. Distributed compute() sums over ranks.
+@dataclass(frozen=True)
+class MetricValue:
+    """A number of a metric, over `count` images. layer, class_name: '' for metrics without them."""
 
-    `name` is the name of the value. If compute() returns several values, it is the name of the last, so a stored record
-    of this name implies that all are stored. `count` is the number of samples in the last compute(), over all ranks.
+    metric: str
+    value: float
+    count: int
+    layer: str = ''
+    class_name: str = ''
+
+
+class Metric(Protocol):
+    """A metric: per-image values, and numbers computed from those of all images.
+
+    Attributes:
+        name: Name of the metric.
+        value_names: Names of per-image values that are stored for every evaluated image.
+        record_name: Name of the number that is recorded last: if it is recorded, all numbers are.
+        needs_trace: Whether measure() needs the attention trace.
     """
 
     name: str
     needs_trace: bool
-    higher_is_better: bool
-    count: int
 
-    def reset(self) -> None:
-        """Reset the state."""
+    @property
+    def value_names(self) -> tuple[str, ...]: ...
 
-    def update(self, outputs: Outputs, batch: Batch) -> None:
-        """Add one batch."""
+    @property
+    def record_name(self) -> str: ...
 
-    def compute(self) -> Mapping[str, float]:
-        """Return values by metric name, e.g. {'top1_error': 0.25}. Values of one layer are named 'metric@layer'."""
+    def measure(self, outputs: Outputs, batch: Batch) -> Mapping[str, Any]:
+        """Return per-image values by name: tensors (B,) on any device, or lists of B items with arrays in them."""
+
+    def compute(self, outcomes: Any, samples: Any) -> Sequence[MetricValue]:
+        """Return the numbers. outcomes: results.outcomes.Outcomes. samples: the dataset, for ids and targets."""
