@@ -27,17 +27,17 @@ class OriginalSizePredictor(DetectorPredictor):
         super().__init__(predictor.model, predictor.pipeline, seed=predictor.seed,
                          name=str(Spec.of(spec.name, **dict(spec.kwargs), at='original')))
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
+    def collate(self, samples: Sequence[Sample], images: Tensor | None = None) -> Batch:
         seen = super().collate(samples)
         sides = [max(sample.image.shape[axis] for sample in samples) for axis in (1, 2)]
-        images = torch.zeros(len(samples), 3, *sides, device=self.device)
+        full = torch.zeros(len(samples), 3, *sides, device=self.device)
         valid = torch.zeros(len(samples), 1, *sides, dtype=torch.bool, device=self.device)
         for place, sample in enumerate(samples):
             height, width = sample.image.shape[1:]
-            images[place, :, :height, :width] = sample.image.to(self.device).float() / self._white
+            full[place, :, :height, :width] = sample.image.to(self.device).float() / self._white
             valid[place, :, :height, :width] = True
         rows = zip(seen.samples, seen.images * self._white, strict=True)
-        return Batch(images, valid, tuple(replace(sample, image=levels) for sample, levels in rows))
+        return Batch(full, valid, tuple(replace(sample, image=levels) for sample, levels in rows))
 
     def levels(self, image: Tensor, sample: Sample) -> Tensor:
         height, width = sample.target.network_shape

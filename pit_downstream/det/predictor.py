@@ -62,7 +62,7 @@ class DetectorPredictor:
         with torch.inference_mode(False):  # gradients pass through the product
             self._white = torch.tensor(255., device=self.device)  # a GPU divides exactly by a tensor, not by a number
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
+    def collate(self, samples: Sequence[Sample], images: Tensor | None = None) -> Batch:
         """Run all transforms of the config's test pipeline on the raw images."""
         packed = [self.pipeline.pack(sample.image, sample.target) for sample in samples]
         sides = [max(inputs.shape[axis] for inputs, _ in packed) for axis in (1, 2)]

@@ -66,6 +66,11 @@ class DetectionSamples:
     def classes(self) -> tuple[str, ...]:
         return tuple(self.dataset.metainfo['classes'])
 
+    @cached_property
+    def ids(self) -> list[str]:
+        """Image ids as text."""
+        return [str(self.info(index)['img_id']) for index in range(len(self))]
+
     def __len__(self) -> int:
         return len(self._order)
 

@@ -40,11 +40,11 @@ class AttackResult:
 class KnownOutcomes:
     """Outcomes known before an attack, bool (B,) each.
 
-    `here`: the verdict at this epsilon is known. `wrong`: the image is misclassified at this epsilon or, unless the
+    `is_known`: the verdict at this epsilon is known. `wrong`: the image is misclassified at this epsilon or, unless the
     attack runs to its end, at a smaller one.
     """
 
-    here: Tensor
+    is_known: Tensor
     wrong: Tensor
 
 
@@ -55,9 +55,9 @@ def check_attack(spec: Spec | None, predictors: Predictors | None = None) -> Non
 
 
 def attack_curve(predictor: Predictor, batch: Batch, specs: Sequence[Spec], seed: int, *,
-                 settled: Sequence[KnownOutcomes] | None = None, predictors: Predictors | None = None
-                 ) -> list[AttackResult]:
-    """Attack a batch with attacks that differ only in epsilon, in rising order.
+                 known: Sequence[KnownOutcomes] | None = None, predictors: Predictors | None = None
+                 ) -> Iterator[AttackResult]:
+    """Attack a batch with attacks that differ only in epsilon, in rising order. Yield the result of each.
 
     Every verdict on a classifier comes from predict(), independent of the attack's own result. An image misclassified
     without an attack is not changed and counts as wrong. An image fooled at one epsilon stays fooled at all larger ones
@@ -65,24 +65,23 @@ def attack_curve(predictor: Predictor, batch: Batch, specs: Sequence[Spec], seed
     right, the clean image is used. Random draws depend on (seed, id) and the attack, not on epsilon or batch.
 
     Args:
-        settled: Known outcomes per spec. Images with a known outcome at an epsilon are skipped and returned as they
+        known: Known outcomes per spec. Images with a known outcome at an epsilon are skipped and returned as they
             were.
         predictors: Builds a predictor by name, for transfer attacks.
     """
     searches = [build_attack(spec, predictors=predictors) for spec in specs]
     if not hasattr(predictor, 'logits'):
-        found = []
         for spec, attack in zip(specs, searches, strict=True):
             with name_condition(spec):
-                found.append(_attacked(predictor, batch, attack, seed))
-        return found
+                result = _run_attack(predictor, batch, attack, seed)
+            yield result
+        return
     predictor = cast(Classifier, predictor)
-    clean = _clean(predictor, batch)
-    curve = [clean]
-    for place, attack in enumerate(searches):
-        before = clean if _to_end(attack) else curve[-1]
-        curve.append(_further(predictor, batch, attack, seed, clean, before, settled[place] if settled else None))
-    return curve[1:]
+    clean = previous = _predict_clean(predictor, batch)
+    for index, attack in enumerate(searches):
+        start = clean if _runs_to_end(attack) else previous
+        previous = _attack_remaining(predictor, batch, attack, seed, clean, start, known[index] if known else None)
+        yield previous
 
 
 @contextmanager
@@ -100,48 +99,48 @@ def get_attack(condition: Condition) -> Spec:
     return condition.attack
 
 
-def same_curve(one: Condition, other: Condition) -> bool:
+def is_same_curve(condition: Condition, other: Condition) -> bool:
     """Return whether two conditions with an attack differ at most in its epsilon."""
-    first, second = ((condition.corruption, get_attack(condition).without('epsilon')) for condition in (one, other))
+    first, second = ((one.corruption, get_attack(one).without('epsilon')) for one in (condition, other))
     return first == second
 
 
-def radius(spec: Spec) -> float:
+def get_radius(spec: Spec) -> float:
     """Return the epsilon of an attack, 0 for attacks without one, such as a patch."""
     return float(cast(float | Fraction, spec.get('epsilon', 0)))
 
 
-def fools_further(small: Spec, large: Spec) -> bool:
+def implies_success(small: Spec, large: Spec) -> bool:
     """Return whether an image fooled by `small` counts as fooled under `large`, both of one attack."""
     if small == large:
         return True
     kind = ATTACKS[large.name]  # a transfer passes run_to_end to the attack on its source and has none itself
     to_end = hasattr(kind, 'run_to_end') and large.get('run_to_end', kind.run_to_end)
-    return radius(small) < radius(large) and not to_end
+    return get_radius(small) < get_radius(large) and not to_end
 
 
-def _to_end(attack: Attack) -> bool:
+def _runs_to_end(attack: Attack) -> bool:
     return getattr(attack, 'run_to_end', False)
 
 
-def _clean(predictor: Classifier, batch: Batch) -> AttackResult:
+def _predict_clean(predictor: Classifier, batch: Batch) -> AttackResult:
     outputs = predictor.predict(batch.images, batch)
     return AttackResult(batch.images, outputs, _wrong(predictor, outputs, batch))
 
 
-def _further(predictor: Classifier, batch: Batch, attack: Attack, seed: int, clean: AttackResult, before: AttackResult,
-             settled: KnownOutcomes | None) -> AttackResult:
+def _attack_remaining(predictor: Classifier, batch: Batch, attack: Attack, seed: int, clean: AttackResult,
+                      before: AttackResult, known: KnownOutcomes | None) -> AttackResult:
     """Attack the images of `before` that are not wrong yet, or all images if the attack runs to its end."""
     assert clean.wrong is not None and before.wrong is not None  # known for classifiers
-    wrong = before.wrong if settled is None else before.wrong | settled.wrong
-    leave = wrong if not _to_end(attack) else torch.zeros_like(wrong)
-    leave = leave if settled is None else leave | settled.here
+    wrong = before.wrong if known is None else before.wrong | known.wrong
+    leave = wrong if not _runs_to_end(attack) else torch.zeros_like(wrong)
+    leave = leave if known is None else leave | known.is_known
     rows = (~leave).nonzero().flatten()
     images, logits = before.images.clone(), before.outputs.predictions.clone()
     if not len(rows):
         return AttackResult(images, Outputs(logits), wrong)
     part = batch.part(rows.tolist())
-    found = _attacked(predictor, part, attack, seed)
+    found = _run_attack(predictor, part, attack, seed)
     fooled = _wrong(predictor, found.outputs, part)
     better = fooled | ~clean.wrong[rows]
     images[rows[better]], logits[rows[better]] = found.images[better], found.outputs.predictions[better]
@@ -149,7 +148,7 @@ def _further(predictor: Classifier, batch: Batch, attack: Attack, seed: int, cle
     return AttackResult(images, Outputs(logits), wrong, found.forwards, found.backwards)
 
 
-def _attacked(predictor: Predictor, batch: Batch, attack: Attack, seed: int) -> AttackResult:
+def _run_attack(predictor: Predictor, batch: Batch, attack: Attack, seed: int) -> AttackResult:
     counted = CountingPredictor(predictor)
     streams = BatchRng(seed, [sample.id for sample in batch.samples], device=batch.images.device)
     images = attack(counted, batch, streams)

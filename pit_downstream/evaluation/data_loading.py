@@ -1,11 +1,10 @@
-"""Load raw image batches with workers, in one stream over many passes without a gap between passes."""
+"""Load blocks of raw images with workers, in one stream over all blocks."""
 
 import logging
 import math
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -19,61 +18,97 @@ from pit_downstream.utils.rng import BatchRng
 _log = logging.getLogger(__name__)
 
 AHEAD = 2  # prefetched batches per worker
+MAX_BYTES = 512 << 20  # of decoded images in memory; a block with more is evaluated in parts
 _NOTHING = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
 class RawBatch:
-    """A batch of uint8 images (B, 3, H, W) of one size with ids and targets, or unreadable samples of a batch."""
+    """A batch of uint8 images (B, 3, H, W) of one size, with dataset indices, ids and targets."""
 
     images: Tensor
+    indices: tuple[int, ...] = ()
     ids: tuple[str, ...] = ()
     targets: tuple = ()
-    unreadable: tuple[UnreadableImage, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def pin_memory(self) -> 'RawBatch':
-        """Pin the images for an asynchronous copy to a GPU. Called by DataLoader."""
-        return replace(self, images=self.images.pin_memory())
-
     def to(self, device: torch.device) -> 'RawBatch':
         return replace(self, images=self.images.to(device, non_blocking=True))
 
-    def part(self, which: slice) -> 'RawBatch':
-        return replace(self, images=self.images[which], ids=self.ids[which], targets=self.targets[which])
+    def split(self, size: int) -> 'list[RawBatch]':
+        """Return parts of at most `size` images."""
+        if len(self) <= size:
+            return [self]
+        return [RawBatch(*(field[start:start + size] for field in (self.images, self.indices, self.ids, self.targets)))
+                for start in range(0, len(self), size)]
 
     def samples(self, images: Tensor) -> tuple[Sample, ...]:
         """Return the samples with `images` (B, 3, H, W) in place of the raw images."""
-        return tuple(map(Sample, self.ids, images.unbind(), self.targets))
+        return tuple(map(Sample, self.ids, images, self.targets))
 
 
-def passes(sources: Sequence[Samples], *, indices: Sequence[Sequence[int]], batch_size: int, workers: int,
-           pin: bool = False) -> Iterator[Iterator[RawBatch]]:
-    """Yield for each source an iterator over the batches of its `indices`, in order.
+@dataclass(frozen=True)
+class Block:
+    """Decoded images of one source, at most MAX_BYTES of them.
 
-    A batch with images of several sizes is split into one batch per size. Each pass must be exhausted before the next
-    begins. Workers keep running between passes.
+    Attributes:
+        source: Number of the source.
+        batches: Batches of readable images, one or more per batch of indices: images of one size each.
+        unreadable: Errors of the other images, by dataset index.
     """
-    plan = [[(place, index) for index in chosen[start:start + batch_size]]
-            for place, chosen in enumerate(indices) for start in range(0, len(chosen), batch_size)]
-    stream = _unpacked(DataLoader(
-        _Sources(sources), batch_sampler=plan, num_workers=workers, collate_fn=_pack if workers else _collate,
+
+    source: int
+    batches: tuple[RawBatch, ...]
+    unreadable: Mapping[int, UnreadableImage]
+
+    @property
+    def indices(self) -> list[int]:
+        """Dataset indices of the readable images, ascending."""
+        return sorted(index for batch in self.batches for index in batch.indices)
+
+
+def load_blocks(sources: Sequence[Samples], plan: Sequence[tuple[int, Sequence[int]]], *, batch_size: int, workers: int,
+                pin: bool = False) -> Iterator[Block]:
+    """Yield the images of a plan, decoded once. Workers keep running between blocks.
+
+    Args:
+        plan: Blocks (source, indices).
+        batch_size: Images per batch. A batch of images of several sizes is split into one batch per size.
+        workers: Number of decoding processes.
+        pin: Pin images for an asynchronous copy to a GPU.
+    """
+    batches = [[(source, index) for index in indices[start:start + batch_size]]
+               for source, indices in plan for start in range(0, len(indices), batch_size)]
+    stream = _unpack_batches(DataLoader(
+        _Sources(sources), batch_sampler=batches, num_workers=workers, collate_fn=_pack if workers else _collate,
         pin_memory=pin, prefetch_factor=AHEAD if workers else None))
-    for chosen in indices:
-        yield chain.from_iterable(islice(stream, -(-len(chosen) // batch_size)))
+    for source, indices in plan:
+        loaded: list[RawBatch] = []
+        unreadable: dict[int, UnreadableImage] = {}
+        for _ in range(0, len(indices), batch_size):
+            new, errors = next(stream)
+            if loaded and sum(batch.images.numel() for batch in (*loaded, *new)) > MAX_BYTES:
+                yield Block(source, tuple(loaded), unreadable)
+                loaded, unreadable = [], {}
+            loaded += new
+            unreadable |= errors
+        yield Block(source, tuple(loaded), unreadable)
 
 
-def _unpacked(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
+Loaded = tuple[list[RawBatch], dict[int, UnreadableImage]]
+
+
+def _unpack_batches(loader: DataLoader) -> Iterator[Loaded]:
     """Yield the batches. If a worker was killed, raise InputError with the flags to change.
 
     torch reports an exception in a worker as 'in DataLoader worker process', a killed worker as 'DataLoader worker (pid
     ...)'.
     """
     try:
-        for batches in loader:
-            yield batches.unpack() if isinstance(batches, _Packed) else batches
+        for loaded in loader:
+            yield loaded.unpack() if isinstance(loaded, _Packed) else loaded
     except RuntimeError as error:
         if 'DataLoader worker (pid' not in str(error):
             raise
@@ -82,28 +117,27 @@ def _unpacked(loader: DataLoader) -> Iterator[tuple[RawBatch, ...]]:
 
 
 class _Sources(Dataset):
-    """Dataset that maps (source index, sample index) to the sample, or to the reason why it is unreadable."""
+    """Dataset that maps (source, index) to the index and its sample, or the reason why it is unreadable."""
 
     def __init__(self, sources: Sequence[Samples]):
         self._sources = sources
 
-    def __getitem__(self, place: tuple[int, int]) -> Sample | UnreadableImage:
-        source, index = place
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Sample | UnreadableImage]:
+        source, index = key
         try:
-            return self._sources[source][index]
+            return index, self._sources[source][index]
         except UnreadableImage as error:
-            return error.with_traceback(None)
+            return index, error.with_traceback(None)
 
 
-def _collate(items: list[Sample | UnreadableImage]) -> tuple[RawBatch, ...]:
-    """Return one batch per image size, in order of first occurrence, preceded by a batch of unreadable samples."""
-    unreadable = tuple(item for item in items if isinstance(item, UnreadableImage))
-    sizes: dict[torch.Size, list[Sample]] = {}
-    for item in items:
+def _collate(items: list[tuple[int, Sample | UnreadableImage]]) -> Loaded:
+    """Return one batch per image size, in order of first occurrence, and the errors by index."""
+    sizes: dict[torch.Size, list[tuple[int, Sample]]] = {}
+    for index, item in items:
         if isinstance(item, Sample):
-            sizes.setdefault(item.image.shape, []).append(item)
-    batches = tuple(map(_stacked, sizes.values()))
-    return (RawBatch(_NOTHING, unreadable=unreadable), *batches) if unreadable else batches
+            sizes.setdefault(item.image.shape, []).append((index, item))
+    errors = {index: item for index, item in items if isinstance(item, UnreadableImage)}
+    return list(map(_stack, sizes.values())), errors
 
 
 @dataclass(frozen=True)
@@ -119,24 +153,25 @@ class _Packed:
     def pin_memory(self) -> '_Packed':
         return replace(self, pixels=self.pixels.pin_memory())
 
-    def unpack(self) -> tuple[RawBatch, ...]:
-        shapes, batches = pickle.loads(self.rest)
+    def unpack(self) -> Loaded:
+        shapes, batches, errors = pickle.loads(self.rest)
         images = self.pixels.split([math.prod(shape) for shape in shapes])
-        return tuple(replace(batch, images=flat.view(shape))
-                     for batch, flat, shape in zip(batches, images, shapes, strict=True))
+        return [replace(batch, images=flat.view(shape))
+                for batch, flat, shape in zip(batches, images, shapes, strict=True)], errors
 
 
-def _pack(items: list[Sample | UnreadableImage]) -> _Packed:
+def _pack(items: list[tuple[int, Sample | UnreadableImage]]) -> _Packed:
     """Collate and pack in a worker. pickle copies the tensors in targets, which multiprocessing would share."""
-    batches = _collate(items)
+    batches, errors = _collate(items)
     shapes = [batch.images.shape for batch in batches]
-    rest = pickle.dumps((shapes, [replace(batch, images=_NOTHING) for batch in batches]))
-    return _Packed(torch.cat([batch.images.flatten() for batch in batches]), rest)
+    rest = pickle.dumps((shapes, [replace(batch, images=_NOTHING) for batch in batches], errors))
+    return _Packed(torch.cat([batch.images.flatten() for batch in batches] or [_NOTHING.flatten()]), rest)
 
 
-def _stacked(samples: list[Sample]) -> RawBatch:
-    images = torch.stack([sample.image for sample in samples])
-    return RawBatch(images, tuple(sample.id for sample in samples), tuple(sample.target for sample in samples))
+def _stack(items: list[tuple[int, Sample]]) -> RawBatch:
+    indices, samples = zip(*items, strict=True)
+    return RawBatch(torch.stack([sample.image for sample in samples]), indices,
+                    tuple(sample.id for sample in samples), tuple(sample.target for sample in samples))
 
 
 def draw_batches(predictor: Predictor, samples: Sequence[Sample], *, count: int, size: int, seed: int = 0,

@@ -144,6 +144,17 @@ def raise_on_all_ranks(refusal: ValueError | None) -> None:
         raise refusals[0] if refusal is None else refusal
 
 
+def mark_failure() -> None:
+    """Let the other ranks know that this one ends with an error, so that they stop before their next block."""
+    if _stores and is_distributed():
+        dist.PrefixStore('pit_downstream', _stores[-1]).set('failed', '1')
+
+
+def has_failed_rank() -> bool:
+    """Return whether a rank has called mark_failure()."""
+    return bool(_stores) and is_distributed() and dist.PrefixStore('pit_downstream', _stores[-1]).check(['failed'])
+
+
 def broadcast(item: T | None) -> T:
     """Return rank 0's item on every rank. The other ranks pass any item, such as None."""
     box = [item]

@@ -4,8 +4,8 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,12 +145,21 @@ class OutcomeStore:
         for path, some in files.items():
             JsonLines(path).append(_format_line(identity, entry) for entry in some)
 
-    def read(self, identity: Identity, conditions: Collection[str] | None = None) -> dict[str, Outcomes]:
-        """Return the outcomes by condition, of `conditions` or of all."""
+    def read(self, identity: Identity, conditions: Collection[str] | None = None, *, items: bool = True
+             ) -> dict[str, Outcomes]:
+        """Return the outcomes by condition, of `conditions` or of all.
+
+        items: Load detections. Without them, only which images have detections is known.
+        """
         outcomes: dict[str, Outcomes] = {}
-        for entry in self._read_entries(identity, conditions):
+        for entry in self._read_entries(identity, conditions, items):
             outcomes.setdefault(entry.condition, Outcomes(identity.size)).add(entry)
         return outcomes
+
+    def gather(self, all_gather: Callable[[list], list]) -> None:
+        """Exchange the entries in memory between ranks. Files are shared already."""
+        if self.folder is None:
+            self._memory = all_gather(self._memory)
 
     def list_identities(self) -> list[Identity]:
         """Return the identities with outcomes in the folder."""
@@ -163,10 +172,10 @@ class OutcomeStore:
                         'model', 'dataset', 'seed', 'size')))
         return list({identity.key: identity for identity in identities.values()}.values())
 
-    def _read_entries(self, identity: Identity, conditions: Collection[str] | None) -> Iterator[Entry]:
+    def _read_entries(self, identity: Identity, conditions: Collection[str] | None, items: bool) -> Iterator[Entry]:
         if self.folder is None:
-            yield from (entry for key, entry in self._memory if key == identity.key and (
-                conditions is None or entry.condition in conditions))
+            yield from (entry if items else drop_items(entry) for key, entry in self._memory if key == identity.key
+                        and (conditions is None or entry.condition in conditions))
             return
         prefix = f'{{"key": "{identity.key}"'.encode()
         for path in self._list_files(identity, conditions):
@@ -176,7 +185,7 @@ class OutcomeStore:
                     continue
                 content = _parse_line(path, number, line)
                 if conditions is None or content['condition'] in conditions:
-                    yield _make_entry(content)
+                    yield _make_entry(content, items)
 
     def _list_files(self, identity: Identity | None = None, conditions: Collection[str] | None = None) -> list[Path]:
         """Return the files with outcomes, or those that can have outcomes of an identity under some conditions."""
@@ -212,10 +221,18 @@ def _format_line(identity: Identity, entry: Entry) -> dict[str, Any]:
             'unreadable': _pack_indices(entry.unreadable), 'costs': dict(entry.costs), 'values': packed}
 
 
-def _make_entry(content: Mapping[str, Any]) -> Entry:
-    values = {name: _unpack(packed) for name, packed in content['values'].items()}
-    return Entry(str(Condition.parse(content['condition'])), np.array(_unpack_indices(content['indices']), dtype=int),
-                 values, _unpack_indices(content['unreadable']), content['costs'], content['data_digest'])
+def drop_items(entry: Entry) -> Entry:
+    """Return an entry with an array of zeros in place of every list."""
+    return replace(entry, values={name: values if isinstance(values, np.ndarray) else np.zeros(len(values), bool)
+                                  for name, values in entry.values.items()})
+
+
+def _make_entry(content: Mapping[str, Any], items: bool) -> Entry:
+    indices = np.array(_unpack_indices(content['indices']), dtype=int)
+    values = {name: _unpack(packed) if items or 'dtype' in packed else np.zeros(len(indices), bool)
+              for name, packed in content['values'].items()}
+    return Entry(str(Condition.parse(content['condition'])), indices, values, _unpack_indices(content['unreadable']),
+                 content['costs'], content['data_digest'])
 
 
 def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
