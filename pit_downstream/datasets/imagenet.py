@@ -1,6 +1,6 @@
 """ImageNet and datasets with its layouts: class folders, a flat folder with labels, published corrupted sets."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pit_downstream.results.condition import Condition
@@ -62,6 +62,29 @@ def load_flat_folder(root: str | Path, labels: str | Path, *, view: Preprocess, 
                          f'{len(unnamed)} of them, {", ".join(unnamed[:3])} ...; complete {labels}')
     return ImageFolderSamples(root, pictures, [targets[picture] for picture in pictures], view=view,
                           name=name or _make_name(root, len(set(targets.values())) == 1000))
+
+
+def load_unlabeled_folder(root: str | Path, *, view: Preprocess, exclude: str | Path | None = None
+                          ) -> ImageFolderSamples:
+    """Load the images at any depth below `root`, with the class 0.
+
+    exclude: folder to leave out, such as that of the figures.
+    """
+    root = Path(root)
+    ids = [f'{parent}/{image}' if parent else image for parent, images in _walk(root, exclude) for image in images]
+    if not ids:
+        raise InputError(f'no images under {root}. Pass another --data DIR.')
+    return ImageFolderSamples(root, ids, [0] * len(ids), view=view, name=make_folder_name(root))
+
+
+def _walk(root: Path, exclude: str | Path | None, parent: str = '') -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder below `root` as a relative path, with its images, sorted."""
+    if exclude is not None and (root / parent).resolve() == Path(exclude).resolve():
+        return
+    listing = scan_folder(root / parent)
+    yield parent, listing.images
+    for folder in listing.folders:
+        yield from _walk(root, exclude, f'{parent}/{folder}' if parent else folder)
 
 
 def is_imagenet(samples: ImageFolderSamples) -> bool:

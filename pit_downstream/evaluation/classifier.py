@@ -83,6 +83,7 @@ class ClassifierPredictor:
             raise InputError(f'amp is one of {", ".join(AMP)}, got {wrong[0]!r}')
         self.model, self.preparation, self.name = model.eval(), preparation, name
         self.class_names = class_names
+        self.has_given_name = True  # False for a module without a name, whose results cannot be stored
         self._num_classes: int | None = None  # determined on first use
         self.device = next((tensor.device for tensor in model.parameters()), torch.device('cpu'))
         self._forward = torch.compile(model) if compiled else model
