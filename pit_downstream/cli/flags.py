@@ -1,8 +1,10 @@
 """Flags with one meaning in every tool, in the groups of `--help`."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pit_downstream.cli.argument_types import (
     StoreConfigOptions,
@@ -13,6 +15,9 @@ from pit_downstream.cli.argument_types import (
 )
 from pit_downstream.cli.errors import add_debug_flag
 from pit_downstream.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from pit_downstream.benchmarks.base import Benchmark
 
 GROUPS = ('model', 'data', 'preprocessing', 'conditions', 'output', 'run')
 IMAGENET_VAL = 'data/imagenet/val'  # path of ImageNet's images in data/README.md
@@ -100,14 +105,37 @@ def add_preprocess_flags(parser: ToolParser) -> None:
             f"three; {neutral} for a model that normalizes its input (default: the model's)")
 
 
-def add_corruption_flags(parser: ToolParser) -> None:
-    """Add --corruptions, --severities and --import of the tools that measure corruptions on a grid."""
+def add_corrupted_data_flags(parser: ToolParser) -> None:
+    """Add the flags of a folder of corrupted images."""
+    add = parser.groups['data'].add_argument
+    add('--corrupted-data', metavar='DIR', help='folder of corrupted images, DIR/[GROUP/]CORRUPTION/SEVERITY/CLASS '
+        '(ImageNet-C, -C-bar, 3DCC); --data has the clean images (default: none)')
+    add('--corrupted-name', metavar='NAME', help='name of --corrupted-data in records (default: imagenet_c for all '
+        '1000 classes, else the folder)')
+
+
+def add_benchmark_flags(parser: ToolParser, benchmark: 'type[Benchmark]', *others: 'type[Benchmark]') -> None:
+    """Add a flag for every field of a benchmark, with the type of its default. others: benchmarks of other tasks."""
     add = parser.groups['conditions'].add_argument
-    add('--corruptions', nargs='+', default=['benchmark'], metavar='NAME', help='names of corruptions, benchmark '
-        '(the 15), extra (the 4 hold-out corruptions) or all (default: benchmark)')
-    add('--severities', nargs='+', type=int, action=StoreUnique, default=[1, 2, 3, 4, 5], metavar='1..5',
-        help='severities (default: 1 2 3 4 5)')
-    add_import_flag(parser, 'custom corruptions')
+    for field in fields(benchmark):  # type: ignore[arg-type]
+        default = field.default
+        flag, text = f'--{field.name.replace("_", "-")}', field.metadata.get('help', field.name.replace('_', ' '))
+        options: dict[str, Any] = {'default': None, 'metavar': field.metadata.get('metavar')}
+        if isinstance(default, bool):
+            add(flag, action='store_true', default=default, help=f'{text} (default: off)')
+            continue
+        if isinstance(default, tuple):
+            kind = int if default and all(isinstance(value, int) for value in default) else str
+            options |= {'nargs': field.metadata.get('nargs', '+'), 'type': kind}
+            options |= {'action': StoreUnique} if kind is int else {}
+            shown = field.metadata.get('default', ' '.join(map(str, default)) or 'none')
+        else:
+            kinds = {'int': int, 'float': parse_decimal}
+            options['type'] = next((kind for name, kind in kinds.items() if name in str(field.type)), str)
+            shown = field.metadata.get('default', 'none' if default is None else default)
+        if 'choices' in field.metadata:
+            options['choices'] = field.metadata['choices']
+        add(flag, **options, help=f'{text} (default: {shown})')
 
 
 def add_import_flag(parser: ToolParser, what: str) -> None:
@@ -116,12 +144,14 @@ def add_import_flag(parser: ToolParser, what: str) -> None:
 
 
 def add_result_flags(parser: ToolParser) -> None:
-    """Add --output-dir, --csv and --json."""
+    """Add --output-dir and the files of the results: --csv, --json, --latex and --markdown."""
     add = parser.groups['output'].add_argument
-    add('--output-dir', default=RECORDS, metavar='DIR', help='folder of the records; an interrupted run resumes from '
+    add('--output-dir', default=RECORDS, metavar='DIR', help='folder of the results; an interrupted run resumes from '
         'it (default: %(default)s)')
     add('--csv', metavar='FILE', help='file for every number with its interval and count (default: none)')
     add('--json', metavar='FILE', help='file for the summary and every number (default: none)')
+    add('--latex', metavar='FILE', help='file for the tables in LaTeX (default: none)')
+    add('--markdown', metavar='FILE', help='file for the tables in Markdown (default: none)')
 
 
 def add_run_flags(parser: ToolParser, *tasks: str) -> None:
@@ -139,6 +169,11 @@ def add_run_flags(parser: ToolParser, *tasks: str) -> None:
             'recorded with the results (default: %(default)s)')
         add('--compile', action='store_true', help='run the model through torch.compile (default: off)')
     add_seed_flag(parser)
+
+
+def add_dry_run_flag(parser: ToolParser) -> None:
+    parser.groups['run'].add_argument('--dry-run', action='store_true', help='print conditions, images, and estimated '
+                                      'time and disk space, and stop (default: off)')
 
 
 def add_device_flag(parser: ToolParser) -> None:
@@ -183,27 +218,11 @@ def reject_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, flag
             raise InputError(f'{flag} {reason}. Leave it out.')
 
 
-def make_command(parser: argparse.ArgumentParser, tool: str, args: argparse.Namespace, *,
-                 omit: Iterable[str] = ()) -> list[str]:
-    """Return the words of the command that gives `args`: every flag that is not at its default, except `omit`."""
-    words = ['pit-downstream', tool.replace('_', '-')]
-    for action in parser._actions:
-        value = getattr(args, action.dest, action.default)
-        if value == action.default or not action.option_strings or action.option_strings[-1] in omit:
-            continue
-        words.append(action.option_strings[-1])
-        if isinstance(value, dict):
-            words += [f'{key}={item}' for key, item in value.items()]
-        elif value is not True:
-            words += map(str, value if isinstance(value, list) else [value])
-    return words
-
-
 def check_outputs(args: argparse.Namespace) -> None:
     """Raise InputError, before any work, if results, images or records cannot be written."""
     from pit_downstream.utils.path_checks import require_writable_file, require_writable_folder
     for names, require in ((('output_dir', 'cache', 'save_images'), require_writable_folder),
-                           (('csv', 'json'), require_writable_file)):
+                           (('csv', 'json', 'latex', 'markdown'), require_writable_file)):
         for name in names:
             if path := getattr(args, name, None):
                 require(path, f'--{name.replace("_", "-")}')

@@ -13,6 +13,7 @@ from torch import Tensor
 from pit_downstream import attacks  # noqa: F401  registers them
 from pit_downstream.attacks.base import Attack, Predictors, build_attack
 from pit_downstream.results.condition import Condition
+from pit_downstream.results.records import get_model_key
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Batch, Classifier, NonFiniteOutputs, Outputs, Predictor
 from pit_downstream.utils.registry import ATTACKS
@@ -52,6 +53,28 @@ def check_attack(spec: Spec | None, predictors: Predictors | None = None) -> Non
     """Raise InputError unless `spec` has a known attack, its size and no unknown arguments."""
     if spec is not None:
         build_attack(spec, predictors=predictors)
+
+
+def complete_attack(text: str, *, source: str | None = None, predictors: Predictors | None = None) -> Spec:
+    """Return an attack with its default arguments, as a transfer if `source` is given and the attack uses a model.
+
+    A transfer names its source by the key that identifies the weights, so that records never mix two sources.
+
+    Args:
+        text: Name with arguments.
+        source: Name of the classifier on which the adversarial images are computed.
+        predictors: Builds the source by its name.
+    """
+    spec = Spec.parse(text)
+    attack = ATTACKS[spec.name]
+    usual = {'norm': 'patch'} if attack.norms == ('patch',) else getattr(attack, 'usual', {})
+    spec = Spec.of(spec.name, **{**usual, **dict(spec.kwargs)})
+    if source is not None and spec.name not in ('noise', 'transfer'):
+        spec = Spec.of('transfer', **{**dict(spec.kwargs), 'attack': spec.name, 'source': source})
+    name = spec.get('source')
+    if predictors is None or spec.name != 'transfer' or not isinstance(name, str):
+        return spec
+    return Spec.of(spec.name, **{**dict(spec.kwargs), 'source': get_model_key(predictors(name).name)})
 
 
 def attack_curve(predictor: Predictor, batch: Batch, specs: Sequence[Spec], seed: int, *,

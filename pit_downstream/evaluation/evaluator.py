@@ -189,7 +189,7 @@ class Evaluator:
             InputError: More than `allow_missing` images are unreadable; the message has their names. Or the model
                 returns NaN, or the images of a condition are not those that were evaluated before.
         """
-        table = self._read_table()
+        table = self.read_table()
         pending = [condition for condition in self.conditions if any(
             (condition, metric.record_name) not in table for metric in self.metrics)]
         if pending:
@@ -203,7 +203,7 @@ class Evaluator:
                 self._check_gallery(pending)
             self._evaluate(pending)
             self._add_records(pending)
-            table = self._read_table()
+            table = self.read_table()
         if self.gallery and rank() == 0:
             for condition in self.conditions:
                 if condition.attack is not None:
@@ -212,10 +212,16 @@ class Evaluator:
 
     # Plan
 
-    def _read_table(self) -> Table:
+    def read_table(self) -> Table:
+        """Return the records of the model on the dataset, on every rank."""
         table = self.store.get_table(self.predictor.name, self.samples.name,
                                      seed=self.options.seed) if rank() == 0 else None
         return broadcast(table)
+
+    def is_pending(self, condition: Condition) -> bool:
+        """Return whether a condition lacks a number."""
+        table = self.read_table()
+        return any((condition, metric.record_name) not in table for metric in self.metrics)
 
     def _list_related(self, pending: Iterable[Condition]) -> list[str] | None:
         """Return the conditions whose outcomes are needed: None (all) for attacks, which reuse smaller epsilons."""
