@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pit_downstream.api import choose_model
 from pit_downstream.cli import flags, models
 from pit_downstream.cli.argument_types import int_in_range
 from pit_downstream.cli.errors import report_errors
@@ -58,16 +59,17 @@ def load_backbone(parser: argparse.ArgumentParser, args: argparse.Namespace):
     from pit_downstream.utils.path_checks import require_writable_file
     require_writable_file(args.output, '--output')
     require_export(args.opset)
-    choice = models.choose_model(args.model, args.weights, 'classifier', 'detector')
-    if choice.task == 'classifier':
+    task, name, weights = choose_model(args.model, args.weights, 'classifier', 'detector')
+    if task == 'classifier':
         flags.reject_flags(parser, args, ('--bundled', '--data', '--cfg-options'), 'applies to the config of a '
                            f"detector, got the backbone {args.model}, whose arguments are in brackets: "
                            "'pit_s(out_indices=(2,))'")
-        return _load_by_name(choice)
+        return _load_by_name(name, weights or 'pretrained')
     from pit_downstream.backbones.multi_scale import DetectionBackbone
+    from pit_downstream.det.inputs import find_weights, read_detector_config
     from pit_downstream.det.predictor import build_detector
-    cfg = models.read_detector_config(args, choice)
-    detector = build_detector(cfg, models.find_weights(choice), config=Path(choice.name).stem)
+    cfg = read_detector_config(name, **models.get_data_options(args))
+    detector = build_detector(cfg, find_weights(str(weights)), config=Path(name).stem)
     backbone = detector.model.backbone
     if not isinstance(backbone, DetectionBackbone):
         raise InputError(f'the backbone must be a PiT or a DeepViT, got {type(backbone).__name__}. Export it with its '
@@ -75,10 +77,10 @@ def load_backbone(parser: argparse.ArgumentParser, args: argparse.Namespace):
     return backbone
 
 
-def _load_by_name(choice: models.ModelChoice):
+def _load_by_name(name: str, weights: str):
     from pit_downstream.backbones import DeepViT, PiT, deepvit, pit
     from pit_downstream.evaluation.models import WEIGHTS, build_classifier, build_module, read_weights
-    spec, weights = Spec.parse(choice.name), choice.weights or 'pretrained'
+    spec = Spec.parse(name)
     classes = {f'pit_{arch}': (PiT, arch) for arch in pit.ARCHS} | {
         arch if arch.startswith('vit_') else f'deepvit_{arch}': (DeepViT, arch) for arch in deepvit.ARCHS}
     models.require_name(spec.name, list(classes), 'backbone')

@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from pit_downstream.api import choose_model
 from pit_downstream.cli import flags, models
 from pit_downstream.cli.argument_types import int_in_range
 from pit_downstream.cli.errors import report_errors
@@ -52,19 +53,20 @@ def _measure_cost(parser: argparse.ArgumentParser, args: argparse.Namespace):
     from pit_downstream.utils.slurm import require_one_process
     flags.check_outputs(args)
     require_one_process('get_complexity.py')
-    choice = models.choose_model(args.model, 'random', 'classifier', 'detector')
+    task, name, _ = choose_model(args.model, 'random', 'classifier', 'detector')
     from pit_downstream.evaluation.distributed import init_distributed
     device, shape = init_distributed(args.device), args.shape and tuple(args.shape)
-    if choice.task == 'classifier':
-        flags.reject_flags(parser, args, ('--cfg-options',), f'applies to a detector, got a classifier: {choice.name}, '
+    if task == 'classifier':
+        flags.reject_flags(parser, args, ('--cfg-options',), f'applies to a detector, got a classifier: {name}, '
                            "whose arguments are in brackets: 'pit_s(num_classes=10)'")
         from pit_downstream.evaluation.model_cost import classifier_facts
         from pit_downstream.evaluation.models import build_classifier, is_function
         add_cwd_to_path()
-        weights = None if is_function(choice.name) else 'random'
-        predictor = build_classifier(choice.name, weights=weights, device=device)
+        weights = None if is_function(name) else 'random'
+        predictor = build_classifier(name, weights=weights, device=device)
         return classifier_facts(predictor, shape, batch_size=args.batch_size or 8, repeats=args.repeats)
+    from pit_downstream.det.inputs import read_detector_config
     from pit_downstream.det.model_cost import measure_detector
-    cfg = models.read_detector_config(args, choice)
-    return measure_detector(cfg, shape or COCO, config=choice.name, device=device, batch_size=args.batch_size or 1,
+    cfg = read_detector_config(name, **models.get_data_options(args))
+    return measure_detector(cfg, shape or COCO, config=name, device=device, batch_size=args.batch_size or 1,
                             repeats=args.repeats)

@@ -5,12 +5,16 @@ pit-downstream show-detections --model detr_pit_s --weights work_dirs/detr_pit_s
     --output detr.png --corruptions 'frost(severity=5)' --attacks "tog(epsilon=8/255, mode='vanishing')"
 """
 
+import argparse
 from collections.abc import Sequence
 
-from pit_downstream.cli import conditions, flags, models
+from pit_downstream.api import choose_model
+from pit_downstream.cli import flags, models
 from pit_downstream.cli.argument_types import int_in_range
 from pit_downstream.cli.errors import report_errors
+from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.utils.errors import InputError
+from pit_downstream.utils.spec import Spec
 
 
 def make_parser() -> flags.ToolParser:
@@ -39,9 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pit_downstream.utils.slurm import require_one_process
         require_image_to_write(args.output, '--output')
         require_one_process('show_detections.py')
-        choice = models.choose_model(args.model, args.weights, 'detector')
-        wanted = conditions.choose_shown_conditions(args)
-        predictor, samples, _ = models.load_detector(args, choice)
+        choose_model(args.model, args.weights, 'detector')
+        wanted = _choose_conditions(args)
+        opened = models.load_detector(args)
+        predictor, samples = opened.predictor, opened.samples
         if args.image >= len(samples):
             raise InputError(f'--image must be in 0..{len(samples) - 1}, got {args.image}.')
         sample = samples[args.image]
@@ -50,3 +55,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         with replace_atomically(args.output) as new:
             sheet.save(new)
         print(f'{args.output}: image {sample.id} of {samples.name}')
+
+
+def _choose_conditions(args: argparse.Namespace) -> list[Condition]:
+    """Return the clean condition, and those of --corruptions and --attacks, which have all their arguments."""
+    from pit_downstream import corruptions, det  # noqa: F401  register corruptions and attacks
+    from pit_downstream.evaluation.attacking import check_attack
+    from pit_downstream.evaluation.corrupting import check_corruption
+    conditions = [CLEAN, *(Condition(Spec.parse(text)) for text in args.corruptions),
+                  *(Condition(None, Spec.parse(text)) for text in args.attacks)]
+    for condition in conditions:
+        check_corruption(condition.corruption)
+        check_attack(condition.attack)
+    return conditions

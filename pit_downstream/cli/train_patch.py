@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from pit_downstream.utils.slurm import require_one_process
         flags.check_outputs(args)
         require_one_process('train_patch.py')
-        predictor, samples, _ = models.load_detector(args)
+        opened = models.load_detector(args)
+        predictor, samples = opened.predictor, opened.samples
         from tqdm import tqdm
 
         from pit_downstream.attacks import dpatch

@@ -52,7 +52,7 @@ def load_detector(config: str, weights: str, *, data: str | None = None, images:
     used = init_distributed(device)
     cfg = read_detector_config(config, data=data, images=images, bundled=bundled, cfg_options=cfg_options,
                                loaders=('test_dataloader',))
-    checkpoint = 'random' if weights == 'random' else find_checkpoint(str(weights))
+    checkpoint = find_weights(weights)
     samples = build_detection_samples(cfg, limit=limit)
     predictor = build_detector(cfg, checkpoint, config=Path(config).stem, device=used, seed=seed)
     return DetectorInputs(OriginalSizePredictor(predictor) if resolution == 'original' else predictor, samples, cfg)
@@ -69,3 +69,8 @@ def read_detector_config(config: str, *, data: str | None = None, images: str | 
         config=config, cfg_options=dict(cfg_options or {}), bundled=bundled, images=images,
         data=None if annotations else data, annotations=annotations, launcher='none', local_rank=0, work_dir=None),
         loaders=loaders)
+
+
+def find_weights(weights: str) -> str | Path:
+    """Return 'random', or the checkpoint file of a path or work dir."""
+    return 'random' if weights == 'random' else find_checkpoint(weights)

@@ -12,8 +12,8 @@ from pit_downstream.results.condition import Condition
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import replace_atomically, resolve_inside, write_atomic
 from pit_downstream.evaluation.corrupting import apply_corruption
-from pit_downstream.evaluation.data_loading import RawBatch, passes
-from pit_downstream.evaluation.evaluator import Pass, plan_passes
+from pit_downstream.evaluation.data_loading import RawBatch, load_blocks
+from pit_downstream.evaluation.evaluator import BLOCK, Pass, plan_passes
 from pit_downstream.evaluation.distributed import shard_indices, rank
 from pit_downstream.det.samples import DetectionSamples
 from pit_downstream.det.ground_truth import GroundTruth
@@ -31,7 +31,7 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
     """
     if format not in FORMATS:
         raise InputError(f'format is one of {", ".join(FORMATS)}, got {format!r}')
-    folder, plan = Path(folder), [one for one in plan_passes(samples, conditions) if one.work[0][1].corruption]
+    folder, plan = Path(folder), [one for one in plan_passes(samples, conditions)[1] if one.work[0][1].corruption]
     ids = [samples.info(index)['img_id'] for index in range(len(samples))]
     names = _assign_names(truth, set(ids), format)
     places = [[_build_paths(folder, one, names[id]) for id in ids] for one in plan]
@@ -40,10 +40,14 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
         _write_annotations(folder, truth, names, set(ids))
     missing = [[index for index in shard_indices(len(ids)) if not all(path.exists() for path in paths[index])]
                for paths in places]
-    stream = passes([samples for _ in plan], indices=missing, batch_size=batch_size, workers=workers)
-    for one, batches in zip(plan, stream, strict=True):
-        for batch in batches:
-            _save_batch(batch, one, folder, names, seed)
+    wanted = sorted(set().union(*missing))
+    blocks = [(0, wanted[start:start + BLOCK]) for start in range(0, len(wanted), BLOCK)]
+    for block in load_blocks([samples], blocks, batch_size=batch_size, workers=workers):
+        if block.unreadable:
+            raise InputError(f'unreadable image: {next(iter(block.unreadable.values()))}. Fix it.')
+        for one in plan:
+            for batch in block.batches:
+                _save_batch(batch, one, folder, names, seed)
     return sum(len(chosen) * len(one.work) for one, chosen in zip(plan, missing, strict=True))
 
 
@@ -60,8 +64,6 @@ def _assign_names(truth: GroundTruth, ids: set, format: str) -> dict[Any, str]:
 
 
 def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, str], seed: int) -> None:
-    if batch.unreadable:
-        raise InputError(f'expected readable images, got one that is not: {batch.unreadable[0]}; fix it')
     files = [_build_paths(folder, one, names[target['img_id']]) for target in batch.targets]
     for place, images in enumerate(apply_corruption(batch, [rest for _, rest in one.work], seed)):
         for image, paths in zip(images, files, strict=True):

@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.intervals import Difference, Estimate, compute_wilson_interval
 from pit_downstream.results.records import SCHEMA, MissingMeasurement, Record, Table, get_weights_digest
@@ -20,6 +18,7 @@ from pit_downstream.utils.spec import Spec, format_value
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from pit_downstream.benchmarks.base import Benchmark
@@ -79,8 +78,9 @@ class Results:
         return list(dict.fromkeys(record for table in self.tables.values() for record in table.records))
 
     @cached_property
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> 'pd.DataFrame':
         """One row per number, with COLUMNS. `low` and `high` are the ends of the 95 % interval of an error."""
+        import pandas as pd
         return pd.DataFrame([make_row(record) for record in self.records], columns=list(COLUMNS))
 
     @property
@@ -154,7 +154,7 @@ class Results:
         return f'{" to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))} image{"s" * (counts[-1] != 1)}'
 
 
-def compare(first: Results, second: Results) -> pd.DataFrame:
+def compare(first: Results, second: Results) -> 'pd.DataFrame':
     """Return the differences second - first under every condition that both results have.
 
     Accuracies that were measured on the same images, and whose per-image outcomes are stored, are paired by image: the
@@ -168,6 +168,7 @@ def compare(first: Results, second: Results) -> pd.DataFrame:
     Raises:
         InputError: The two have no condition on the same images in common.
     """
+    import pandas as pd
     rows = []
     for name in first.tables:
         if name not in second.tables or not have_same_images(first.tables[name], second.tables[name]):
