@@ -354,6 +354,11 @@ class Evaluator:
                     values = self._measure(outputs, prepared)
             yield condition, values
 
+    def measure(self, batch: RawBatch, one: Pass) -> Mapping[str, Any]:
+        """Return the per-image values of a batch under the last condition of a pass, without its attack."""
+        work = [(condition, Condition(rest.corruption)) for condition, rest in one.work]
+        return list(self._predict_conditions(batch, work, self.sources[one.source]))[-1][1]
+
     def _measure(self, outputs: Any, batch: Batch) -> dict[str, Any]:
         """Return the values of all metrics by name. Of a classifier, '' is whether its logits are finite."""
         values: dict[str, Any] = {}

@@ -143,7 +143,7 @@ class OutcomeStore:
         for entry in entries:
             files.setdefault(self._get_path(identity, entry), []).append(entry)
         for path, some in files.items():
-            JsonLines(path).append(_format_line(identity, entry) for entry in some)
+            JsonLines(path).append(format_line(identity, entry) for entry in some)
 
     def read(self, identity: Identity, conditions: Collection[str] | None = None, *, items: bool = True
              ) -> dict[str, Outcomes]:
@@ -211,7 +211,7 @@ def _name_file(identity: Identity, condition: str) -> str:
     return f'{identity.key}-{slug}-{hash_text(condition)[:8]}.jsonl'
 
 
-def _format_line(identity: Identity, entry: Entry) -> dict[str, Any]:
+def format_line(identity: Identity, entry: Entry) -> dict[str, Any]:
     """Return the object of a line. `key` comes first, so that other lines can be skipped unparsed."""
     packed = {name: _pack_array(values) if isinstance(values, np.ndarray) else _pack_items(values)
               for name, values in entry.values.items()}
