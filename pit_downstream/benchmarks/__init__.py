@@ -1,1 +1,13 @@
-"""Benchmarks: named sets of conditions with a pure summary and the published constants it needs."""
+"""Benchmarks: conditions, metrics, published constants with their sources, summary, and the layout of the table."""
+
+from pit_downstream.benchmarks.adversarial import Adversarial
+from pit_downstream.benchmarks.attention import Attention
+from pit_downstream.benchmarks.base import Benchmark, Layout
+from pit_downstream.benchmarks.coco_c import CocoC
+from pit_downstream.benchmarks.detection_attacks import DetectionAttacks
+from pit_downstream.benchmarks.imagenet_c import ImageNetC
+from pit_downstream.benchmarks.occlusion import Occlusion
+from pit_downstream.benchmarks.shifts import Shifts
+
+__all__ = ['Adversarial', 'Attention', 'Benchmark', 'CocoC', 'DetectionAttacks', 'ImageNetC', 'Layout', 'Occlusion',
+           'Shifts']

@@ -1,51 +1,121 @@
-"""Adversarial robustness: accuracy of a classifier under attacks of growing size, on all images.
+"""Adversarial robustness: accuracy of a classifier under attacks of growing size, on all images."""
 
-Results as text, CSV and JSON.
-"""
-
-import csv
-import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from fractions import Fraction
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from pit_downstream.benchmarks.base import Benchmark, Layout, describe_missing
 from pit_downstream.results.condition import CLEAN, Condition
-from pit_downstream.results.records import Record, Table
+from pit_downstream.results.intervals import Estimate
+from pit_downstream.results.records import Table
+from pit_downstream.results.results import Gap, format_epsilon, get_epsilon
+from pit_downstream.results.tables import MISSING, Cell, Sheet, number, rate, words
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import BENCHMARKS
-from pit_downstream.utils.spec import Spec, Value, format_value
-from pit_downstream.benchmarks.base import Benchmark, compute_wilson_interval
-from pit_downstream.benchmarks.tables import align_columns, format_number
+from pit_downstream.utils.spec import Spec, Value
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pit_downstream.results.results import Results
 
 ERROR = 'top1_error'
-METRICS = (ERROR, 'forwards', 'backwards')  # the latter count forward and backward passes per image
-EPSILONS = tuple(Fraction(level, 255) for level in (1, 2, 4, 8))
-DEFAULT_ATTACKS = (Spec.of('noise'), Spec.of('fgsm'), Spec.of('pgd', steps=20), Spec.of('autoattack'))
-
-_COLUMNS = ('model', 'dataset', 'condition', 'corruption', 'attack', 'norm', 'epsilon', 'metric', 'value', 'low',
-            'high', 'count', 'seed')
+COSTS = ('forwards', 'backwards')  # images in forward and backward passes, per image
+EPSILONS = ('1/255', '2/255', '4/255', '8/255')
+ATTACKS = ('noise', 'fgsm', 'pgd(steps=20)', 'autoattack')
 THREAT_ARGUMENTS = ('norm', 'epsilon', 'count', 'side')  # arguments of a threat model, the last two of patches
+WORST = 'worst_case'
 
-CorrectById = Mapping[str, bool]  # by image: whether the model was right
+Curve = list[tuple[float, Estimate]]
 
 
+@BENCHMARKS.register('adversarial')
 @dataclass(frozen=True)
-class Rate:
-    """Fraction of `count` images with its 95 % interval (Wilson)."""
+class Adversarial(Benchmark):
+    """Accuracy under attacks, and in the worst case of all attacks of one norm and epsilon.
 
-    value: float
-    low: float
-    high: float
-    count: int
+    Attributes:
+        attacks: Names with arguments. An attack that sets a norm or epsilon keeps it. () evaluates only corruptions.
+        norm: 'Linf', 'L2' or 'L1'.
+        epsilons: Sizes of perturbations for pixels in [0, 1], as text ('8/255').
+        corruptions: Corruptions with arguments whose images are also attacked.
+        source: Classifier on which adversarial images are computed (transfer attack).
+    """
 
-    @classmethod
-    def of(cls, value: float, count: int) -> 'Rate':
-        return cls(value, *compute_wilson_interval(value, count), count)
+    name = 'adversarial'
+    title = 'Attacks'
+    about = ('Robust accuracy: the share of all images that are still classified correctly after the attack, in '
+             'percent. Epsilon is how far a pixel may move on the scale of [0, 1]. An attack bounds robustness from '
+             'above: a stronger one may find more. In the worst case an image counts as correct only where every '
+             'attack failed.')
+    layout = Layout(rows='attack', columns='epsilon', value=ERROR)
+
+    attacks: tuple[str, ...] = field(default=ATTACKS, metadata={
+        'help': "names with arguments: 'pgd(steps=20, restarts=5)'; an attack with an explicit norm or epsilon keeps "
+        'it; none evaluates only the corruptions', 'nargs': '*', 'metavar': 'ATTACK',
+        'default': f'{" ".join(ATTACKS)}; of a detector noise pgd(steps=10)'})
+    norm: str = field(default='Linf', metadata={'help': 'Linf, L2 or L1'})
+    epsilons: tuple[str, ...] = field(default=EPSILONS, metadata={
+        'help': 'perturbation sizes for pixels in [0, 1]', 'default': f'for Linf: {" ".join(EPSILONS)}',
+        'metavar': 'N/255'})
+    corruptions: tuple[str, ...] = field(default=(), metadata={
+        'help': "also attack images under these corruptions, such as 'fog(severity=3)'", 'metavar': 'CORRUPTION'})
+    source: str | None = field(default=None, metadata={
+        'help': 'transfer attack: compute the adversarial images on this classifier, such as resnet50 or '
+        '"pit_s(weights=\'FILE\')"', 'default': '--model', 'metavar': 'MODEL'})
+
+    def conditions(self) -> tuple[Condition, ...]:
+        return list_conditions(map(Spec.parse, self.attacks), map(parse_epsilon, self.epsilons), norms=[self.norm],
+                               corruptions=[None, *map(Spec.parse, self.corruptions)])
+
+    def metric_names(self, task: str) -> tuple[str, ...]:
+        return (ERROR,)
+
+    def summarize(self, results: 'Results') -> dict[str, Estimate]:
+        """Return accuracies by condition, 'accuracy(clean)' first, and those in the worst case."""
+        table = results.table
+        table.require([(CLEAN, ERROR)])
+        accuracies = {f'accuracy({condition})': get_accuracy(table, condition)
+                      for condition in (CLEAN, *list_attacked_conditions(table))}
+        return accuracies | {f'accuracy({condition})': estimate
+                             for condition, estimate in compute_worst_cases(results).items()}
+
+    def tabulate(self, results: 'Results') -> list[Sheet]:
+        """Return a row per condition: accuracy on all images, passes per image. Worst cases come last."""
+        table, rows = results.table, []
+        for condition in self.conditions():
+            measured = (condition, ERROR) in table
+            costs = [number(table[condition, metric]) if (condition, metric) in table else words('')
+                     for metric in COSTS]
+            rows.append((*make_condition_cells(condition),
+                         rate(get_accuracy(table, condition) if measured else None), *costs))
+        rows += [(*make_condition_cells(condition), rate(estimate), words(''), words(''))
+                 for condition, estimate in compute_worst_cases(results).items()]
+        caption = (f'Accuracy of {results.model} on all images of {table.dataset}, in percent with 95 % intervals '
+                   '(Wilson); forwards and backwards are images in passes through the model and back, per image.')
+        return [Sheet(self.name, caption, ('attack', 'norm', 'epsilon', 'accuracy', *COSTS), tuple(rows))]
+
+    def find_gaps(self, results: 'Results') -> list[Gap]:
+        absent = [condition for condition in self.conditions() if (condition, ERROR) not in results.table]
+        return [Gap(f'{describe_missing(absent)} not measured', self.build_command(results, absent))] if absent else []
+
+    @property
+    def tool(self) -> str:
+        return 'eval-adversarial'
 
 
-def list_conditions(attacks: Iterable[Spec] = DEFAULT_ATTACKS, epsilons: Iterable[Value] = EPSILONS, *,
-                    norms: Iterable[str] = ('Linf',),
+def parse_epsilon(text: str) -> Value:
+    """Return the value of '8/255' or '0.5'. Raises InputError for other texts."""
+    try:
+        value = Spec.parse(f'_(epsilon={text})').get('epsilon')
+    except InputError:
+        value = None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, 'numerator'):
+        raise InputError(f'epsilon must be a number such as 8/255 or 0.5, got {text!r}. Change --epsilons.')
+    return value
+
+
+def list_conditions(attacks: Iterable[Spec], epsilons: Iterable[Value], *, norms: Iterable[str] = ('Linf',),
                     corruptions: Iterable[Spec | None] = (None,)) -> tuple[Condition, ...]:
     """Return every corruption (None: clean images) without attack, and with every attack at every epsilon.
 
@@ -66,10 +136,10 @@ def set_norm_and_epsilon(attack: Spec, norm: str, epsilon: Value) -> Spec:
     return Spec.of(attack.name, **{'norm': norm, 'epsilon': epsilon, **dict(attack.kwargs)})
 
 
-def get_accuracy(table: Table, condition: Condition) -> Rate:
+def get_accuracy(table: Table, condition: Condition) -> Estimate:
     """Return 1 - error on all images; robust accuracy if the condition has an attack."""
     record = table.record((condition, ERROR))
-    return Rate.of(1 - record.value, record.count)
+    return Estimate.of_rate(1 - record.value, record.count)
 
 
 def list_attacked_conditions(table: Table) -> list[Condition]:
@@ -78,117 +148,104 @@ def list_attacked_conditions(table: Table) -> list[Condition]:
     return list(dict.fromkeys(condition for condition in parsed if condition.attack is not None))
 
 
-def group_curves(table: Table, argument: str = 'epsilon') -> dict[str, list[tuple[float, Rate]]]:
-    """Return robust accuracy over an argument: {'clean + pgd(steps=20)': [(1/255, rate), ...]}.
+def group_curves(table: Table, argument: str = 'epsilon') -> dict[Condition, Curve]:
+    """Return robust accuracy over an argument of the attack, by the condition without the argument.
 
-    Keys are conditions without the argument. argument: of the attack; 'epsilon', 'steps', 'restarts' ... A curve has at
-    least two points, in ascending order.
+    argument: 'epsilon', 'steps', 'restarts' ... A curve has at least two points, in ascending order.
     """
-    found: dict[str, list[tuple[float, Rate]]] = {}
+    curves: dict[Condition, Curve] = {}
     for condition in list_attacked_conditions(table):
         attack = condition.attack
-        value = attack.get(argument) if attack else None
-        if attack and isinstance(value, (int, float, Fraction)):
+        value = get_number(attack, argument)
+        if attack and value is not None:
             rest = Condition(condition.corruption, attack.without(argument))
-            found.setdefault(str(rest), []).append((float(value), get_accuracy(table, condition)))
-    return {name: sorted(points, key=lambda point: point[0]) for name, points in found.items() if len(points) > 1}
+            curves.setdefault(rest, []).append((value, get_accuracy(table, condition)))
+    return {rest: sorted(points, key=lambda point: point[0]) for rest, points in curves.items() if len(points) > 1}
 
 
-def compute_worst_cases(verdicts: Mapping[Condition, CorrectById]) -> dict[Condition, Rate]:
-    """Return the fraction of images that withstand every attack of one norm and epsilon, if there are several.
+def get_number(attack: Spec | None, argument: str) -> float | None:
+    """Return a numeric argument of an attack, None for other ones."""
+    if argument == 'epsilon':
+        return get_epsilon(attack)
+    value: Any = attack.get(argument) if attack else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
-    The attack of a key is named worst_case, with that norm and epsilon. Raises InputError if the attacks were not made
-    on the same images.
+
+def compute_worst_cases(results: 'Results', *, at_least: int = 2, is_included: Any = None) -> dict[Condition, Estimate]:
+    """Return the accuracy of images that withstand every attack of one norm and epsilon, on one corruption.
+
+    The attack of a key is named worst_case, with that norm and epsilon. A group is omitted if it has fewer attacks than
+    `at_least`, or if per-image outcomes of several attacks are not stored.
+
+    Args:
+        is_included: Returns whether a condition takes part, all by default.
     """
-    groups: dict[Condition, list[CorrectById]] = {}
-    for condition, found in verdicts.items():
-        if condition.attack is not None:
-            size = {key: value for key, value in condition.attack.kwargs if key in THREAT_ARGUMENTS}
-            groups.setdefault(Condition(condition.corruption, Spec.of('worst_case', **size)), []).append(found)
-    return {condition: _worst(condition, several) for condition, several in groups.items() if len(several) > 1}
+    groups: dict[Condition, list[Condition]] = {}
+    for condition in list_attacked_conditions(results.table):
+        if is_included is None or is_included(condition):
+            groups.setdefault(get_worst_case(condition), []).append(condition)
+    worst = {}
+    for case, conditions in groups.items():
+        if len(conditions) < at_least:
+            continue
+        if len(conditions) == 1:
+            worst[case] = get_accuracy(results.table, conditions[0])
+            continue
+        errors = [results.get_outcomes(condition, ERROR) for condition in conditions]
+        if (estimate := _combine(errors)) is not None:
+            worst[case] = estimate
+    return worst
 
 
-def _worst(condition: Condition, several: Sequence[CorrectById]) -> Rate:
-    ids = several[0].keys()
-    if any(one.keys() != ids for one in several):
-        raise InputError(f'expected verdicts on the same images for {condition}, got {len(ids)} and others; run the '
-                         'attacks to their end')
-    return Rate.of(sum(all(one[id] for one in several) for id in ids) / len(ids), len(ids))
+def get_worst_case(condition: Condition) -> Condition:
+    """Return the worst-case condition of attacks with the same norm and epsilon."""
+    kwargs = condition.attack.kwargs if condition.attack else ()
+    size = {key: value for key, value in kwargs if key in THREAT_ARGUMENTS}
+    return Condition(condition.corruption, Spec.of(WORST, **size))
 
 
-def summarize(table: Table) -> dict[str, float]:
-    """Return accuracies by condition, 'accuracy(clean)' first. Raises MissingMeasurement without the clean accuracy."""
-    table.require([(CLEAN, ERROR)], command='pit-downstream eval-adversarial with the flags of the first run')
-    return {f'accuracy({condition})': get_accuracy(table, condition).value
-            for condition in (CLEAN, *list_attacked_conditions(table))}
+def _combine(errors: 'Sequence[np.ndarray | None]') -> Estimate | None:
+    """Return the accuracy over several attacks, None unless all have outcomes of the same images."""
+    import numpy as np
+    known = [np.isfinite(error) for error in errors if error is not None]
+    if len(known) < len(errors) or any(not np.array_equal(known[0], other) for other in known) or not known[0].any():
+        return None
+    stacked = np.stack([error[known[0]] for error in errors if error is not None])
+    correct = (stacked == 0).all(0)
+    return Estimate.of_rate(float(correct.sum()) / len(correct), len(correct))
 
 
-def format_table(table: Table, conditions: Sequence[Condition], worst: Mapping[Condition, Rate]) -> str:
-    """Return a line per condition: accuracy on all images, its interval, passes per image. Worst cases come last."""
-    rows = [['attack', 'norm', 'epsilon', 'accuracy', '95 %', 'forwards', 'backwards']]
-    for condition in conditions:
-        cost = [f'{table[condition, metric]:.1f}' if (condition, metric) in table else ''
-                for metric in ('forwards', 'backwards')]
-        rows.append([*describe_condition(condition), *_cells(get_accuracy(table, condition)), *cost])
-    rows += [[*describe_condition(condition), *_cells(rate), '', ''] for condition, rate in worst.items()]
-    return align_columns(rows)
-
-
-def format_csv(table: Table) -> str:
-    """Return one line per record; low and high are the ends of the 95 % interval (Wilson) of an error."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, _COLUMNS, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(map(_make_row, table.records))
-    return out.getvalue()
-
-
-def format_json(table: Table, worst: Mapping[Condition, Rate], warnings: Sequence[str] = ()) -> str:
-    """Return {'model', 'dataset', 'summary', 'worst_cases', 'curves', 'warnings', 'records'}.
-
-    curves: by argument, 'epsilon' and 'steps', then by attack; entries are [value, accuracy with its interval].
-    """
-    curves = {argument: {name: [[value, asdict(rate)] for value, rate in points]
-                         for name, points in group_curves(table, argument).items()}
-              for argument in ('epsilon', 'steps')}
-    return json.dumps({'model': table.model, 'dataset': table.dataset, 'summary': summarize(table),
-                       'worst_cases': {str(condition): asdict(rate) for condition, rate in worst.items()},
-                       'curves': curves, 'warnings': list(warnings), 'records': list(map(_make_row, table.records))},
-                      indent=1) + '\n'
-
-
-def describe_condition(condition: Condition) -> list[str]:
+def describe_condition(condition: Condition) -> tuple[str, str, str]:
     """Return three texts: corruption and attack without norm and epsilon, the norm, and the epsilon."""
     attack = condition.attack
     if attack is None:
-        return [str(condition), '', '']
-    rest = attack.without('norm', 'epsilon')
-    name = str(rest).replace('worst_case', 'worst case')
+        return str(condition), '', ''
+    name = str(attack.without('norm', 'epsilon')).replace(WORST, 'worst case')
     if condition.corruption is not None:
         name = f'{condition.corruption} + {name}'
-    return [name, str(attack.get('norm', 'Linf')), _format_epsilon(attack)]
+    return name, str(attack.get('norm', 'Linf')), format_epsilon(attack)
 
 
-def _format_epsilon(attack: Spec) -> str:
-    return format_value(attack.get('epsilon')) if attack.get('epsilon') is not None else ''
+def make_condition_cells(condition: Condition) -> tuple[Cell, Cell, Cell]:
+    """Return the cells for attack, norm and epsilon. Epsilon sorts by size."""
+    name, norm, epsilon = describe_condition(condition)
+    size = 0. if condition.attack is None else get_epsilon(condition.attack)
+    return words(name), words(norm), Cell(epsilon, size, fraction=epsilon or ' ')
 
 
-def _cells(rate: Rate) -> list[str]:
-    return [format_number(rate.value), f'{format_number(rate.low)} to {format_number(rate.high)}']
+def describe_threat(condition: Condition) -> str:
+    """Return a label such as 'Linf 8/255', or 'patch' for a patch."""
+    attack = condition.attack or Spec(WORST)
+    norm, epsilon = str(attack.get('norm', 'Linf')), format_epsilon(attack)
+    return f'{norm} {epsilon}'.strip() or MISSING
 
 
-def _make_row(record: Record) -> dict:
-    condition = Condition.parse(record.condition)
-    attack = condition.attack
-    low, high = compute_wilson_interval(record.value, record.count) if record.metric == ERROR else ('', '')
-    return {'model': record.model, 'dataset': record.dataset, 'condition': record.condition,
-            'corruption': '' if condition.corruption is None else str(condition.corruption),
-            'attack': '' if attack is None else str(attack.without('norm', 'epsilon')),
-            'norm': '' if attack is None else attack.get('norm', 'Linf'),
-            'epsilon': '' if attack is None else _format_epsilon(attack),
-            'metric': record.metric, 'value': record.value, 'low': low, 'high': high, 'count': record.count,
-            'seed': record.seed}
-
-
-BENCHMARKS.register('adversarial')(
-    Benchmark('adversarial', dataset='imagenet', conditions=list_conditions(), metrics=METRICS, summarize=summarize))
+def find_strongest(results: 'Results', is_included: Any = None) -> Mapping[Condition, Estimate]:
+    """Return, for each norm and epsilon, the accuracy under the strongest attack."""
+    strongest: dict[Condition, Estimate] = {}
+    for condition in list_attacked_conditions(results.table):
+        if is_included is None or is_included(condition):
+            estimate, case = get_accuracy(results.table, condition), get_worst_case(condition)
+            if case not in strongest or estimate.value < strongest[case].value:
+                strongest[case] = estimate
+    return strongest

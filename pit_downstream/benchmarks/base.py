@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pit_downstream.results.commands import build_command
+from pit_downstream.results.commands import build_command, get_tool
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.intervals import Estimate
 from pit_downstream.results.records import MissingMeasurement, Record, Table, get_weights_label
@@ -103,11 +103,13 @@ class Benchmark(ABC):
         """Return the flags that select `conditions`, by flag. By default none: the same command measures the rest."""
         return {}
 
-    def build_command(self, results: 'Results', conditions: Iterable[Condition]) -> str:
-        """Return the command that measures `conditions`: that of the run, with other flags."""
-        flags = self.choose_flags(conditions)
-        argv = results.argv or [f'pit-downstream {self.tool}', *shlex.split(format_model_flag(results.model))]
-        return build_command(argv, flags)
+    def build_command(self, results: 'Results', conditions: Iterable[Condition], *,
+                      flags: Mapping[str, Sequence[str]] | None = None) -> str:
+        """Return the command that measures `conditions`: that of the run, with `flags`, by default choose_flags()."""
+        name, *rest = self.tool.split()
+        argv = results.argv if results.argv and get_tool(results.argv[0]) == name else [
+            f'pit-downstream {name}', *rest, *shlex.split(format_model_flag(results.model))]
+        return build_command(argv, self.choose_flags(conditions) if flags is None else flags)
 
     @property
     def tool(self) -> str:

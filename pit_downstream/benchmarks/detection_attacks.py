@@ -1,85 +1,98 @@
-"""AP of a detector with and without attack, on the same images: curves over epsilon as text and JSON."""
+"""AP of a detector with and without attack, on the same images."""
 
-import json
-from collections.abc import Sequence
-from fractions import Fraction
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pit_downstream.results.condition import Condition
-from pit_downstream.results.records import Table
-from pit_downstream.utils.spec import Spec, Value, format_value
 from pit_downstream.benchmarks import coco_c
-from pit_downstream.benchmarks.tables import align_columns, format_number
+from pit_downstream.benchmarks.adversarial import Adversarial
+from pit_downstream.benchmarks.base import Layout, describe_missing
+from pit_downstream.results.condition import Condition
+from pit_downstream.results.intervals import Estimate
+from pit_downstream.results.records import Table
+from pit_downstream.results.results import Gap, format_epsilon, get_epsilon
+from pit_downstream.results.tables import Sheet, rate, words
+from pit_downstream.utils.registry import BENCHMARKS
+
+if TYPE_CHECKING:
+    from pit_downstream.results.results import Results
+
+ATTACKS = ('noise', 'pgd(steps=10)')
 
 Curve = list[tuple[float, float]]  # (epsilon, value) in ascending order
 
 
-def format_table(table: Table, conditions: Sequence[Condition]) -> str:
-    """Return for each AP a line without attack and one per attack, with a column per epsilon.
+@BENCHMARKS.register('detection_attacks')
+@dataclass(frozen=True)
+class DetectionAttacks(Adversarial):
+    """AP under attacks. AP is no rate of images, so it has no worst case and no interval here."""
 
-    '-' marks an epsilon that was not measured.
-    """
-    return '\n\n'.join(_metric_text(table, metric, conditions) for metric in _chief(table))
+    name = 'detection_attacks'
+    title = 'Attacked detectors'
+    about = ('AP of detectors, in percent, on the same images without and with an attack. AP is no rate of images: it '
+             'has no interval here.')
+    tasks = ('detector',)
+    layout = Layout(rows='attack', columns='epsilon', value='AP', mean=False)
+
+    attacks: tuple[str, ...] = field(default=ATTACKS)
+
+    def metric_names(self, task: str) -> tuple[str, ...]:
+        return ()
+
+    def required(self) -> tuple[tuple[Condition, str], ...]:
+        return tuple((condition, 'AP') for condition in self.conditions())
+
+    def summarize(self, results: 'Results') -> dict[str, Estimate]:
+        """Return the main metrics by condition: 'AP(clean)' ..."""
+        return {f'{metric}({condition})': Estimate(results.table[condition, metric])
+                for metric in list_main_metrics(results.table) for condition in self.conditions()
+                if (condition, metric) in results.table}
+
+    def tabulate(self, results: 'Results') -> list[Sheet]:
+        """Return for each AP a row without attack and one per attack, with a column per epsilon."""
+        return [self._tabulate_metric(results, metric) for metric in list_main_metrics(results.table)]
+
+    def find_gaps(self, results: 'Results') -> list[Gap]:
+        metric = list_main_metrics(results.table)[0]
+        absent = [condition for condition in self.conditions() if (condition, metric) not in results.table]
+        return [Gap(f'{describe_missing(absent)} not measured', self.build_command(results, absent))] if absent else []
+
+    def _tabulate_metric(self, results: 'Results', metric: str) -> Sheet:
+        table, conditions = results.table, self.conditions()
+        attacks = [condition.attack for condition in conditions if condition.attack]
+        epsilons = sorted(dict.fromkeys(map(format_epsilon, attacks)), key=lambda text: next(
+            (get_epsilon(attack) or 0. for attack in attacks if format_epsilon(attack) == text), 0.))
+
+        def get_cell(condition: Condition | None):
+            if condition is None:
+                return words('')
+            return rate(table[condition, metric] if (condition, metric) in table else None)
+        rows = [(words(str(condition)), get_cell(condition), *[words('')] * len(epsilons))
+                for condition in conditions if condition.attack is None]
+        for rest in dict.fromkeys(map(drop_epsilon, (one for one in conditions if one.attack))):
+            sized = {format_epsilon(one.attack): one for one in conditions if one.attack and drop_epsilon(one) == rest}
+            rows.append((words(str(rest)), words(''), *(get_cell(sized.get(epsilon)) for epsilon in epsilons)))
+        caption = f'{metric} of {results.model} on {table.dataset}, in percent, by attack and epsilon.'
+        return Sheet(f'{self.name}_{metric}', caption, (metric, 'no attack', *epsilons), tuple(rows))
 
 
-def format_json(table: Table) -> str:
-    """Return {'model', 'dataset', 'clean', 'curves', 'records'}.
-
-    clean: by metric. curves: by metric, then by condition without epsilon; pairs [epsilon, value].
-    """
-    metrics = coco_c.list_measured_metrics(table)
-    clean = {metric: {str(condition): table[condition, metric] for condition in _conditions(table)
-                      if condition.attack is None and (condition, metric) in table} for metric in metrics}
-    return json.dumps({'model': table.model, 'dataset': table.dataset, 'clean': clean,
-                       'curves': {metric: group_curves(table, metric) for metric in metrics},
-                       'records': [vars(record) for record in table.records]}, indent=1) + '\n'
-
-
-def group_curves(table: Table, metric: str) -> dict[str, Curve]:
-    """Return a metric over epsilon, by the condition without epsilon."""
-    found: dict[str, Curve] = {}
-    for condition in _conditions(table):
-        epsilon = condition.attack.get('epsilon') if condition.attack else None
-        if isinstance(epsilon, (int, float, Fraction)) and (condition, metric) in table:
-            found.setdefault(str(_still(condition)), []).append((float(epsilon), table[condition, metric]))
-    return {name: sorted(points) for name, points in found.items()}
-
-
-def _metric_text(table: Table, metric: str, conditions: Sequence[Condition]) -> str:
-    epsilons = sorted({one.attack.get('epsilon') for one in conditions if one.attack}, key=_size)
-    rows = [[metric, 'no attack', *map(_spelled, epsilons)]]
-    for condition in conditions:
-        if condition.attack is None:
-            rows.append([str(condition), format_number(table[condition, metric]), *[''] * len(epsilons)])
-    for still in dict.fromkeys(_still(one) for one in conditions if one.attack):
-        cells = [_sized(still, epsilon) for epsilon in epsilons]
-        rows.append([str(still), '', *(format_number(table[cell, metric] if (cell, metric) in table else None)
-                                       for cell in cells)])
-    return align_columns(rows)
-
-
-def _chief(table: Table) -> list[str]:
-    """Return the metrics of a text table: AP of boxes and of masks, or AP50 without AP."""
+def list_main_metrics(table: Table) -> list[str]:
+    """Return AP of boxes and of masks, or the first available metric without AP."""
     measured = coco_c.list_measured_metrics(table)
-    return [metric for metric in measured if metric in ('AP', 'mask_AP')] or list(measured[:1])
+    return [metric for metric in measured if metric in coco_c.MAIN] or list(measured[:1])
 
 
-def _conditions(table: Table) -> list[Condition]:
-    return list(dict.fromkeys(Condition.parse(record.condition) for record in table.records))
-
-
-def _still(condition: Condition) -> Condition:
+def drop_epsilon(condition: Condition) -> Condition:
+    """Return a condition without the epsilon of its attack."""
     return Condition(condition.corruption, condition.attack and condition.attack.without('epsilon'))
 
 
-def _sized(still: Condition, epsilon: Value) -> Condition:
-    """Return the condition `still` with this epsilon."""
-    attack = still.attack
-    return Condition(still.corruption, attack and Spec.of(attack.name, **{**dict(attack.kwargs), 'epsilon': epsilon}))
+def group_curves(table: Table, metric: str) -> dict[Condition, Curve]:
+    """Return a metric over epsilon, by the condition without epsilon."""
+    curves: dict[Condition, Curve] = {}
+    for record in table.records:
+        condition = Condition.parse(record.condition)
+        epsilon = get_epsilon(condition.attack)
+        if epsilon is not None and record.metric == metric:
+            curves.setdefault(drop_epsilon(condition), []).append((epsilon, record.value))
+    return {rest: sorted(points) for rest, points in curves.items()}
 
-
-def _size(epsilon: Value) -> float:
-    return float(epsilon) if isinstance(epsilon, (int, float, Fraction)) else float('inf')
-
-
-def _spelled(epsilon: Value) -> str:
-    return '' if epsilon is None else format_value(epsilon)

@@ -1,19 +1,25 @@
 """ImageNet-C (Hendrycks & Dietterich 2019): top-1 error under corruptions, relative to AlexNet's."""
 
-import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
+from pit_downstream.benchmarks.base import Benchmark, Layout, average, describe_missing, make_sheet
+from pit_downstream.benchmarks.shifts import is_shift
 from pit_downstream.results.condition import CLEAN, Condition
-from pit_downstream.results.records import Key, MissingMeasurement, Table, is_content
+from pit_downstream.results.intervals import Estimate, compute_weighted_interval
+from pit_downstream.results.records import Record, Table
+from pit_downstream.results.results import Gap
+from pit_downstream.results.tables import Sheet, rate, words
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.utils.spec import Spec, Value
-from pit_downstream.benchmarks.base import Benchmark, compute_weighted_interval, format_model_flag
-from pit_downstream.benchmarks.shifts import is_shift
-from pit_downstream.benchmarks.tables import align_columns, average_or_none, format_number, make_row
+
+if TYPE_CHECKING:
+    from pit_downstream.results.results import Results
 
 ERROR = 'top1_error'
 METRICS = (ERROR, 'top5_error', 'nll', 'ece')
@@ -47,18 +53,154 @@ HOLD_OUT = tuple(ALEXNET_HOLD_OUT)
 HENDRYCKS = ('elastic_transform', 'pixelate', 'frost')  # corruptions.variants has the authors' version of these
 
 
-def make_condition(corruption: str, severity: int, **variant: Value) -> Condition:
-    """Return the condition of a corruption. variant: further arguments; 'variant' is dropped outside HENDRYCKS."""
+@BENCHMARKS.register('imagenet_c')
+@dataclass(frozen=True)
+class ImageNetC(Benchmark):
+    """Errors under corruptions at several severities, mCE and mean accuracy.
+
+    Attributes:
+        corruptions: Names of corruptions.
+        severities: Severities in 1..5.
+        variant: 'hendrycks' for ImageNet-C's elastic_transform, pixelate and frost, which differ from those of
+            imagecorruptions.
+        jpeg_quality: JPEG quality at which corrupted images are saved and read back, as the published files were (85).
+    """
+
+    name = 'imagenet_c'
+    title = 'ImageNet-C'
+    about = ('Top-1 error in percent under fifteen corruptions at five severities (Hendrycks & Dietterich 2019). CE is '
+             'the error summed over the severities, divided by that of the reference.')
+    layout = Layout(rows='corruption', columns='severity', value=ERROR)
+
+    corruptions: tuple[str, ...] = field(default=CORRUPTIONS, metadata={
+        'help': 'names of corruptions, benchmark (the 15), extra (the 4 hold-out corruptions) or all',
+        'default': 'benchmark', 'metavar': 'NAME'})
+    severities: tuple[int, ...] = field(default=SEVERITIES, metadata={'help': 'severities', 'metavar': '1..5'})
+    variant: str | None = field(default=None, metadata={
+        'help': "use ImageNet-C's elastic_transform, pixelate and frost, which differ from those of imagecorruptions; "
+        'recorded with the results', 'choices': ['hendrycks'], 'default': 'imagecorruptions'})
+    jpeg_quality: int | None = field(default=None, metadata={
+        'help': 'JPEG quality at which every corrupted image is saved and read back; the published files have 85; '
+        'recorded with the results', 'default': 'no JPEG', 'metavar': 'Q'})
+
+    def __post_init__(self) -> None:
+        check_severities(self.severities)
+        if self.jpeg_quality is not None and self.jpeg_quality not in range(1, 101):
+            raise InputError(f'jpeg_quality must be in 1..100, got {self.jpeg_quality}. The published files have 85.')
+
+    @property
+    def arguments(self) -> dict[str, Value]:
+        """Arguments of every corruption besides the severity."""
+        arguments: dict[str, Value] = {'jpeg': self.jpeg_quality} if self.jpeg_quality else {}
+        return arguments | ({'variant': self.variant} if self.variant else {})
+
+    def conditions(self) -> tuple[Condition, ...]:
+        return list_conditions(self.corruptions, self.severities, **self.arguments)
+
+    def metric_names(self, task: str) -> tuple[str, ...]:
+        return METRICS
+
+    def required(self) -> tuple[tuple[Condition, str], ...]:
+        """Return what mCE needs: all severities of the 15 corruptions, if one of these is selected."""
+        if not set(self.corruptions) & set(CORRUPTIONS):
+            return super().required()
+        return tuple((condition, ERROR) for condition in list_conditions(**self.arguments))
+
+    def summarize(self, results: 'Results') -> dict[str, Estimate]:
+        """Return mCE, relative mCE, their terms, and mean accuracies with 95 % intervals, in fractions.
+
+        0.767 is the 76.7 of a leaderboard. Without the clean error, relative mCE and its terms are omitted. A table of
+        images other than ImageNet's has mean accuracies alone. Raises MissingMeasurement with every missing corruption
+        and severity.
+        """
+        return summarize(results.table, **self.arguments)
+
+    def tabulate(self, results: 'Results') -> list[Sheet]:
+        """Return the errors by severity with mean and, on ImageNet, CE; mCE and mean accuracies."""
+        sheet = make_sheet(self.name, results, self.layout, ERROR)
+        if has_alexnet(results.table.dataset):
+            ce = [rate(_compute_or_none(results.table, row[0].text, self.arguments)) for row in sheet.rows]
+            sheet = Sheet(sheet.name, sheet.caption, (*sheet.columns, 'CE'), tuple(
+                (*row, cell if row[0].text != 'clean' else words('')) for row, cell in zip(sheet.rows, ce,
+                                                                                          strict=True)))
+        return [sheet, *self.tabulate_summary(results)]
+
+    def tabulate_summary(self, results: 'Results') -> list[Sheet]:
+        table, rows = results.table, []
+        if not self._find_missing(table):
+            summary = self.summarize(results)
+            shown = {name: name.replace('_', ' ') for name in ('mCE', 'relative_mCE', 'mean_accuracy')}
+            shown |= {f'mean_accuracy(severity={severity})': f'at severity {severity}' for severity in SEVERITIES}
+            rows = [(words(title), rate(summary[name])) for name, title in shown.items() if name in summary]
+        if set(self.corruptions) != set(CORRUPTIONS) or set(self.severities) != set(SEVERITIES):
+            keys = [(condition, ERROR) for condition in self.conditions()[1:]]
+            if keys and all(key in table for key in keys):
+                mean = _average_accuracy([table.record(key) for key in keys])
+                rows.append((words(f'mean accuracy of the {len(keys)} above'), rate(mean)))
+        if not rows:
+            return []
+        caption = f'{self.title}: {results.model} on {table.dataset}, in percent with 95 % intervals.'
+        if not has_alexnet(table.dataset):
+            caption += " No CE and mCE: AlexNet's errors are those on ImageNet."
+        return [Sheet(f'{self.name}_summary', caption, ('', 'value'), tuple(rows))]
+
+    def find_gaps(self, results: 'Results') -> list[Gap]:
+        """Return what prevents an mCE, in one line."""
+        absent = self._find_missing(results.table)
+        table = results.table
+        gaps = []
+        if absent and set(self.corruptions) & set(CORRUPTIONS):
+            lost = 'mCE' if has_alexnet(table.dataset) else 'mean accuracy of all 75'
+            gaps.append(Gap(f'no {lost}: {describe_missing(absent)} not measured', self.build_command(results, absent)))
+        elif (CLEAN, ERROR) not in table and has_alexnet(table.dataset):
+            gaps.append(Gap('no relative mCE: clean images not measured', self.build_command(results, [CLEAN])))
+        others = [condition for condition in self.conditions() if condition != CLEAN and (condition, ERROR) not in table
+                  and condition not in absent]
+        if others:
+            gaps.append(Gap(f'{describe_missing(others)} not measured', self.build_command(results, others)))
+        return gaps
+
+    def choose_flags(self, conditions: Iterable[Condition]) -> Mapping[str, Sequence[str]]:
+        return choose_corruption_flags(conditions)
+
+    @property
+    def tool(self) -> str:
+        return 'eval-imagenet-c'
+
+    def _find_missing(self, table: Table) -> list[Condition]:
+        """Return the corruptions of the benchmark that are missing for mCE."""
+        return [condition for condition in list_conditions(**self.arguments)[1:] if (condition, ERROR) not in table]
+
+
+def make_condition(corruption: str, severity: int, **arguments: Value) -> Condition:
+    """Return the condition of a corruption. arguments: further ones; 'variant' is dropped outside HENDRYCKS."""
     if corruption not in HENDRYCKS:
-        variant.pop('variant', None)
-    return Condition(Spec.of(corruption, severity=severity, **variant))
+        arguments.pop('variant', None)
+    return Condition(Spec.of(corruption, severity=severity, **arguments))
 
 
 def list_conditions(corruptions: Iterable[str] = CORRUPTIONS, severities: Iterable[int] = SEVERITIES, /,
-                    **variant: Value) -> tuple[Condition, ...]:
-    """Return the clean condition and every corruption at every severity. variant: arguments of each, e.g. jpeg=85."""
+                    **arguments: Value) -> tuple[Condition, ...]:
+    """Return the clean condition and every corruption at every severity. arguments: of each, such as jpeg=85."""
     severities = tuple(severities)
-    return (CLEAN, *(make_condition(name, severity, **variant) for name in corruptions for severity in severities))
+    return (CLEAN, *(make_condition(name, severity, **arguments) for name in corruptions for severity in severities))
+
+
+def check_severities(severities: Sequence[int]) -> None:
+    """Raise InputError for a severity outside of 1..5."""
+    wrong = [severity for severity in severities if severity not in SEVERITIES]
+    if wrong or not severities:
+        raise InputError(f'severities must be in 1..5, got {wrong or "none"}. Clean images are measured without a '
+                         'severity.')
+
+
+def choose_corruption_flags(conditions: Iterable[Condition]) -> dict[str, list[str]]:
+    """Return --corruptions and --severities of conditions; clean ones need no flag."""
+    specs = [condition.corruption for condition in conditions if condition.corruption is not None]
+    if not specs:
+        return {}
+    return {'--corruptions': list(dict.fromkeys(spec.name for spec in specs)),
+            '--severities': sorted({str(spec.get('severity')) for spec in specs})}
 
 
 def has_alexnet(dataset: str) -> bool:
@@ -66,128 +208,92 @@ def has_alexnet(dataset: str) -> bool:
     return Spec.parse(dataset).name.startswith('imagenet') and not is_shift(dataset)
 
 
-def compute_ce(table: Table, corruption: str, **variant: Value) -> float:
-    """Compute CE: the error summed over the severities, divided by AlexNet's."""
-    return math.fsum(_get_errors(table, corruption, variant)) / _sum_alexnet_errors(corruption)
+def compute_ce(table: Table, corruption: str, **arguments: Value) -> Estimate:
+    """Compute CE with its interval: the error summed over the severities, divided by AlexNet's."""
+    return _sum_errors(table, {corruption: 1 / _sum_alexnet_errors(corruption)}, arguments)
 
 
-def compute_relative_ce(table: Table, corruption: str, **variant: Value) -> float:
+def compute_relative_ce(table: Table, corruption: str, **arguments: Value) -> Estimate:
     """Compute relative CE: as CE, with the clean errors subtracted on both sides."""
-    clean = len(SEVERITIES) * table[CLEAN, ERROR]
-    return ((math.fsum(_get_errors(table, corruption, variant)) - clean)
-            / (_sum_alexnet_errors(corruption) - len(SEVERITIES) * ALEXNET_CLEAN))
+    weight = 1 / (_sum_alexnet_errors(corruption) - len(SEVERITIES) * ALEXNET_CLEAN)
+    return _sum_errors(table, {corruption: weight}, arguments, is_relative=True)
 
 
-def compute_mean_accuracy(table: Table, severity: int, corruptions: Sequence[str] = CORRUPTIONS, /,
-                          **variant: Value) -> float:
-    """Compute 1 - error, averaged over the corruptions at one severity."""
-    return 1 - math.fsum(table[make_condition(name, severity, **variant), ERROR]
-                         for name in corruptions) / len(corruptions)
+def compute_mean_accuracy(table: Table, corruptions: Sequence[str] = CORRUPTIONS,
+                          severities: Sequence[int] = SEVERITIES, /, **arguments: Value) -> Estimate:
+    """Compute 1 - error, averaged over corruptions and severities, with its interval."""
+    keys = [(make_condition(name, severity, **arguments), ERROR) for name in corruptions for severity in severities]
+    table.require(keys)
+    return _average_accuracy([table.record(key) for key in keys])
 
 
-def summarize(table: Table, **variant: Value) -> dict[str, float]:
-    """Compute mCE, relative mCE, their 15 terms, and mean accuracies, in fractions: 0.767 is the 76.7 of a leaderboard.
-
-    Without the clean error, relative mCE and its terms are omitted. A table of images other than ImageNet's has mean
-    accuracies alone. Raises MissingMeasurement with every missing corruption and severity and the command that measures
-    them.
-    """
-    require_measured(table, [(one, ERROR) for one in list_conditions(**variant)[1:]])
-    accuracy = {severity: compute_mean_accuracy(table, severity, **variant) for severity in SEVERITIES}
-    means = {'mean_accuracy': statistics.fmean(accuracy.values()),
-             **{f'mean_accuracy(severity={severity})': value for severity, value in accuracy.items()}}
-    if not has_alexnet(table.dataset):
-        return means | ({'clean_accuracy': 1 - table[CLEAN, ERROR]} if (CLEAN, ERROR) in table else {})
-    ce = {name: compute_ce(table, name, **variant) for name in CORRUPTIONS}
-    summary = {'mCE': statistics.fmean(ce.values()), **means, **{f'CE({name})': value for name, value in ce.items()}}
-    if (CLEAN, ERROR) not in table:
+def summarize(table: Table, **arguments: Value) -> dict[str, Estimate]:
+    """Return the summary of a table, see ImageNetC.summarize."""
+    table.require([(condition, ERROR) for condition in list_conditions(**arguments)[1:]])
+    has_clean, is_imagenet = (CLEAN, ERROR) in table, has_alexnet(table.dataset)
+    by_severity = {severity: compute_mean_accuracy(table, CORRUPTIONS, [severity], **arguments)
+                   for severity in SEVERITIES}
+    overall = compute_mean_accuracy(table, **arguments)
+    means = {'mean_accuracy': Estimate(statistics.fmean(one.value for one in by_severity.values()), overall.low,
+                                       overall.high),
+             **{f'mean_accuracy(severity={severity})': one for severity, one in by_severity.items()}}
+    clean = {}
+    if has_clean:
+        record = table.record((CLEAN, ERROR))
+        low, high = compute_weighted_interval([(-1, record.value, record.count)], offset=1.)
+        clean = {'clean_accuracy': Estimate(1 - record.value, low, high, record.count)}
+    if not is_imagenet:
+        return means | clean
+    ce = {name: compute_ce(table, name, **arguments) for name in CORRUPTIONS}
+    weights = {name: 1 / _sum_alexnet_errors(name) / len(ce) for name in CORRUPTIONS}
+    mce = _sum_errors(table, weights, arguments)
+    summary = {'mCE': Estimate(statistics.fmean(one.value for one in ce.values()), mce.low, mce.high), **means,
+               **{f'CE({name})': one for name, one in ce.items()}}
+    if not has_clean:
         return summary
-    relative = {name: compute_relative_ce(table, name, **variant) for name in CORRUPTIONS}
-    return {**summary, 'relative_mCE': statistics.fmean(relative.values()), 'clean_accuracy': 1 - table[CLEAN, ERROR],
-            **{f'relative_CE({name})': value for name, value in relative.items()}}
+    relative = {name: compute_relative_ce(table, name, **arguments) for name in CORRUPTIONS}
+    weights = {name: 1 / (_sum_alexnet_errors(name) - len(SEVERITIES) * ALEXNET_CLEAN) / len(ce)
+               for name in CORRUPTIONS}
+    whole = _sum_errors(table, weights, arguments, is_relative=True)
+    return {**summary, **clean,
+            'relative_mCE': Estimate(statistics.fmean(one.value for one in relative.values()), whole.low, whole.high),
+            **{f'relative_CE({name})': one for name, one in relative.items()}}
 
 
-def compute_intervals(table: Table, **variant: Value) -> dict[str, tuple[float, float]]:
-    """Compute 95 % intervals of all values of `summarize`, which are weighted sums of the measured errors.
+def _compute_or_none(table: Table, corruption: str, arguments: dict[str, Value]) -> Estimate | None:
+    """Return CE, None if a severity is missing or AlexNet's error is unknown."""
+    try:
+        return compute_ce(table, corruption, **arguments)
+    except InputError:
+        return None
 
-    All errors are from the same images; see compute_weighted_interval for the consequences.
+
+def _sum_errors(table: Table, weights: Mapping[str, float], arguments: dict[str, Value], *, is_relative: bool = False
+                ) -> Estimate:
+    """Return the sum of weight * error over the severities or, if `is_relative`, of weight * (error - clean error).
+
+    All errors are from the same images, see compute_weighted_interval.
     """
-    require_measured(table, [(one, ERROR) for one in list_conditions(**variant)[1:]])
-    ce = {name: 1 / _sum_alexnet_errors(name) for name in CORRUPTIONS}
-    severities = {severity: compute_mean_accuracy_interval(table, CORRUPTIONS, [severity], **variant)
-                  for severity in SEVERITIES}
-    means = {'mean_accuracy': compute_mean_accuracy_interval(table, CORRUPTIONS, SEVERITIES, **variant),
-             **{f'mean_accuracy(severity={severity})': interval for severity, interval in severities.items()}}
-    if (CLEAN, ERROR) in table:
-        clean = table.record((CLEAN, ERROR))
-        means['clean_accuracy'] = compute_weighted_interval([(-1, clean.value, clean.count)], offset=1.)
-    if not has_alexnet(table.dataset):
-        return means
-    found = {
-        'mCE': _compute_interval(table, {name: weight / len(ce) for name, weight in ce.items()}, variant), **means,
-        **{f'CE({name})': _compute_interval(table, {name: weight}, variant) for name, weight in ce.items()},
-    }
-    if (CLEAN, ERROR) not in table:
-        return found
-    above_clean = {name: 1 / (_sum_alexnet_errors(name) - len(SEVERITIES) * ALEXNET_CLEAN) for name in CORRUPTIONS}
-    return {
-        **found,
-        'relative_mCE': _compute_interval(table, {name: weight / len(ce) for name, weight in above_clean.items()},
-                                          variant, relative=True),
-        **{f'relative_CE({name})': _compute_interval(table, {name: weight}, variant, relative=True)
-           for name, weight in above_clean.items()},
-    }
-
-
-def compute_ce_interval(table: Table, corruption: str, **variant: Value) -> tuple[float, float]:
-    """Compute the 95 % interval of compute_ce()."""
-    require_measured(table, [(make_condition(corruption, severity, **variant), ERROR) for severity in SEVERITIES])
-    return _compute_interval(table, {corruption: 1 / _sum_alexnet_errors(corruption)}, variant)
-
-
-def compute_mean_accuracy_interval(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value
-                                   ) -> tuple[float, float]:
-    """Compute the 95 % interval of 1 - error, averaged over some corruptions and severities."""
-    records = [table.record((make_condition(name, severity, **variant), ERROR))
-               for name in corruptions for severity in severities]
-    return compute_weighted_interval([(-1 / len(records), one.value, one.count) for one in records], offset=1.)
-
-
-def _compute_interval(table: Table, weights: dict[str, float], variant: dict[str, Value], *, relative: bool = False
-                      ) -> tuple[float, float]:
-    """Compute the interval of the sum of weight * error or, if `relative`, of weight * (error - clean error)."""
-    records = {name: [table.record((make_condition(name, severity, **variant), ERROR)) for severity in SEVERITIES]
-               for name in weights}
+    keys = {name: [(make_condition(name, severity, **arguments), ERROR) for severity in SEVERITIES]
+            for name in weights}
+    table.require([key for several in keys.values() for key in several])
+    records = {name: [table.record(key) for key in several] for name, several in keys.items()}
     terms = [(weight, one.value, one.count) for name, weight in weights.items() for one in records[name]]
-    if relative:
-        clean = table.record((CLEAN, ERROR))
-        terms.append((-len(SEVERITIES) * math.fsum(weights.values()), clean.value, clean.count))
-    return compute_weighted_interval(terms)
+    clean = 0.
+    if is_relative:
+        record = table.record((CLEAN, ERROR))
+        clean = len(SEVERITIES) * record.value
+        terms.append((-len(SEVERITIES) * math.fsum(weights.values()), record.value, record.count))
+    value = math.fsum(weight * (math.fsum(one.value for one in records[name]) - clean)
+                      for name, weight in weights.items())
+    return Estimate(value, *compute_weighted_interval(terms))
 
 
-def require_measured(table: Table, keys: Iterable[Key]) -> None:
-    """Raise MissingMeasurement for keys missing from `table`, with the command that measures them."""
-    missing = [key for key in keys if key not in table]
-    table.require(missing, command=build_command(table, missing))
-
-
-def build_command(table: Table, keys: Iterable[Key], *, run: str | None = None) -> str:
-    """Return the command that measures `keys`. run: command of the run that omitted them; by default only --model."""
-    specs = [spec for spec in (Condition.parse(str(key[0])).corruption for key in keys) if spec is not None]
-    if run is None:
-        run = f'pit-downstream eval-imagenet-c {format_model_flag(table.model)}'
-        qualities = {quality for spec in specs if isinstance(quality := spec.get('jpeg'), int)}
-        run += f' --jpeg-quality {min(qualities)}' if qualities else ''
-        run += ' --variant hendrycks' * any(spec.get('variant') is not None for spec in specs)
-    names = dict.fromkeys(spec.name for spec in specs)
-    severities = sorted({str(spec.get('severity')) for spec in specs})
-    return f'{run} --corruptions {" ".join(names)} --severities {" ".join(severities)}' if specs else run
-
-
-def _get_errors(table: Table, corruption: str, variant: dict[str, Value]) -> list[float]:
-    keys = [(make_condition(corruption, severity, **variant), ERROR) for severity in SEVERITIES]
-    require_measured(table, keys)
-    return [table[key] for key in keys]
+def _average_accuracy(records: Sequence[Record]) -> Estimate:
+    mean = average([record.value for record in records])
+    assert mean is not None
+    terms = [(-1 / len(records), record.value, record.count) for record in records]
+    return Estimate(1 - mean, *compute_weighted_interval(terms, offset=1.))
 
 
 def _sum_alexnet_errors(corruption: str) -> float:
@@ -195,90 +301,4 @@ def _sum_alexnet_errors(corruption: str) -> float:
         return math.fsum(ALEXNET[corruption])
     if corruption in ALEXNET_HOLD_OUT:
         return len(SEVERITIES) * ALEXNET_HOLD_OUT[corruption]
-    raise InputError(f'no error of AlexNet is published for {corruption!r}, so it has no CE; its errors are in the '
-                     'table')
-
-
-def format_table(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
-    """Return top-1 errors by corruption and severity with their mean and, on ImageNet, CE; '-' if missing."""
-    rows = [['top-1 error', *map(str, severities), 'mean', 'CE']]
-    if (CLEAN, ERROR) in table:
-        rows.append(['clean', *[''] * len(severities), format_number(table[CLEAN, ERROR]), ''])
-    for name in corruptions:
-        keys = [(make_condition(name, severity, **variant), ERROR) for severity in severities]
-        errors = [table[key] if key in table else None for key in keys]
-        try:
-            ce = compute_ce(table, name, **variant)
-        except InputError:  # a severity is missing, or AlexNet's error is unknown
-            ce = None
-        rows.append([name, *map(format_number, [*errors, average_or_none(errors), ce])])
-    return align_columns(rows if has_alexnet(table.dataset) else [row[:-1] for row in rows])
-
-
-def format_summary(table: Table, corruptions: Sequence[str], severities: Sequence[int], *, run: str | None = None,
-                   **variant: Value) -> str:
-    """Return mCE, relative mCE and mean accuracies with 95 % intervals; no mCE on images other than ImageNet's.
-
-    A sentence reports missing measurements instead. The mean accuracy over a subset of the conditions follows. A set
-    without AlexNet's errors (ImageNet-C-bar, 3DCC) has only that mean. run: the command that measured the table.
-    """
-    lines = []
-    summary: dict[str, float] | None
-    intervals: dict[str, tuple[float, float]] | None
-    try:
-        summary, intervals = summarize(table, **variant), compute_intervals(table, **variant)
-        shown = {name: name.replace('_', ' ') for name in ('mCE', 'relative_mCE', 'mean_accuracy')}
-        shown |= {f'mean_accuracy(severity={severity})': f'at severity {severity}' for severity in SEVERITIES}
-        lines = [_format_line(title, summary[name], intervals[name]) for name,
-                 title in shown.items() if name in summary]
-        if not has_alexnet(table.dataset):
-            spec = Spec.parse(table.dataset)
-            lines.append("no CE and mCE: AlexNet's errors are those on ImageNet, not on "
-                         f'{spec.get("root") or spec.name}')
-        elif 'relative_mCE' not in summary:
-            lines.append(f'no relative mCE: {MissingMeasurement(table, [(CLEAN, ERROR)]).args[0]}')
-    except MissingMeasurement as missing:
-        if set(corruptions) & set(CORRUPTIONS):
-            command = build_command(table, missing.keys, run=run)
-            absent = 'mCE' if has_alexnet(table.dataset) else 'mean accuracy of all 75'
-            lines = [f'no {absent}: {MissingMeasurement(table, missing.keys, command).args[0]}']
-    if set(corruptions) != set(CORRUPTIONS) or set(severities) != set(SEVERITIES):
-        mean, interval = _compute_subset_mean(table, corruptions, severities, variant)
-        lines.append(_format_line(f'mean accuracy of the {len(corruptions) * len(severities)} above', mean, interval))
-    return '\n'.join(lines)
-
-
-def format_json(table: Table, corruptions: Sequence[str], severities: Sequence[int], **variant: Value) -> str:
-    """Return {'model', 'dataset', 'summary', 'intervals', 'chosen', 'records'}.
-
-    summary, intervals: null if a measurement is missing. chosen: the mean accuracy over these corruptions and
-    severities, with its interval.
-    """
-    summary: dict[str, float] | None
-    intervals: dict[str, tuple[float, float]] | None
-    try:
-        summary, intervals = summarize(table, **variant), compute_intervals(table, **variant)
-    except MissingMeasurement:
-        summary = intervals = None
-    mean, interval = _compute_subset_mean(table, corruptions, severities, variant)
-    chosen = {'corruptions': list(corruptions), 'severities': list(severities), 'mean_accuracy': mean,
-              'interval': interval}
-    rows = [make_row(record) for record in table.records if not is_content(record)]
-    return json.dumps({'model': table.model, 'dataset': table.dataset, 'summary': summary, 'intervals': intervals,
-                       'chosen': chosen, 'records': rows}, indent=1) + '\n'
-
-
-def _format_line(name: str, value: float, interval: tuple[float, float]) -> str:
-    return f'{name:13}  {format_number(value)}  (95 %: {format_number(interval[0])} to {format_number(interval[1])})'
-
-
-def _compute_subset_mean(table: Table, corruptions: Sequence[str], severities: Sequence[int], variant: dict[str, Value]
-            ) -> tuple[float, tuple[float, float]]:
-    """Return the mean accuracy over corruptions and severities, and its interval."""
-    accuracies = [compute_mean_accuracy(table, severity, corruptions, **variant) for severity in severities]
-    return (math.fsum(accuracies) / len(accuracies),
-            compute_mean_accuracy_interval(table, corruptions, severities, **variant))
-
-
-BENCHMARKS.register('imagenet_c')(
-    Benchmark('imagenet_c', dataset='imagenet', conditions=list_conditions(), metrics=METRICS, summarize=summarize))
+    raise InputError(f'{corruption!r} has no CE: no error of AlexNet is published for it. Its errors are in the table.')

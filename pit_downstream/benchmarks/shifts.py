@@ -1,21 +1,21 @@
 """Dataset shifts: top-1 error on other images of the same classes, and the gap to the matching clean images."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from pit_downstream.results.condition import CLEAN
+from pit_downstream.benchmarks.base import Benchmark, Layout
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.intervals import Estimate, compute_weighted_interval
 from pit_downstream.results.records import MissingMeasurement, Record, Table, get_weights_label
+from pit_downstream.results.results import Gap
+from pit_downstream.results.tables import Sheet, count, missing, points, rate, words
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.utils.spec import Spec
-from pit_downstream.benchmarks.base import (
-    Benchmark,
-    compute_weighted_interval,
-    compute_wilson_interval,
-    format_model_flag,
-)
-from pit_downstream.benchmarks.tables import align_columns, format_number, format_records_csv, make_row
+
+if TYPE_CHECKING:
+    from pit_downstream.results.results import Results
 
 ERROR = 'top1_error'
 IMAGENET = 'imagenet'
@@ -104,44 +104,34 @@ def get_timm_errors(model: str) -> Mapping[str, float]:
 
 
 def get_record(tables: Tables, key: MetricKey) -> Record:
-    """Return the record of a key. Raises MissingMeasurement with the command that measures it."""
+    """Return the record of a key. Raises MissingMeasurement."""
     model = next(iter(tables.values())).model
-    table = tables.get(key.dataset) or Table(model, key.dataset)
-    clean = key.dataset in (IMAGENET, CUSTOM_CLEAN)
-    what = '--data DIR with the clean images' if clean else f'--shifts {key.dataset}=DIR'
-    table.require([(CLEAN, key.metric)],
-                  command=f'pit-downstream eval-shifts {format_model_flag(model)} {what} and the '
-                                                   'other flags of the first run')
-    return table.record((CLEAN, key.metric))
+    return (tables.get(key.dataset) or Table(model, key.dataset)).record((CLEAN, key.metric))
 
 
-def compute_gap(tables: Tables, shift: str) -> tuple[float, tuple[float, float]]:
-    """Return the error of the shift minus the matching clean error, with its 95 % interval."""
+def compute_gap(tables: Tables, shift: str) -> Estimate:
+    """Return the error of the shift minus the matching clean error."""
     clean = get_clean_key(shift, tables)
     assert clean is not None
     return _subtract(get_record(tables, get_error_key(shift)), get_record(tables, clean))
 
 
-def compute_bg_gap(tables: Tables) -> tuple[float, tuple[float, float]]:
-    """Compute the BG-gap (Xiao et al. 2020), accuracy on mixed_same - accuracy on mixed_rand, and its 95 % interval."""
+def compute_bg_gap(tables: Tables) -> Estimate:
+    """Compute the BG-gap (Xiao et al. 2020), accuracy on mixed_same - accuracy on mixed_rand."""
     same, random = (get_record(tables, MetricKey(name)) for name in (SAME, RANDOM))
     return _subtract(random, same)
 
 
-def summarize(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, float]:
+def summarize(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, Estimate]:
     """Return error and gap of every shift, and the BG-gap if one of its two sides is selected, in fractions.
 
     shifts: names, by default all in `tables`. Raises MissingMeasurement for missing results.
     """
-    names = list_measured_shifts(tables) if shifts is None else tuple(shifts)
-    errors = {f'{name}_error': get_record(tables, get_error_key(name)).value for name in names}
-    return errors | {name: value for name, (value, _) in _compute_gaps(tables, names).items()}
-
-
-def compute_intervals(tables: Tables, shifts: Iterable[str] | None = None) -> dict[str, tuple[float, float]]:
-    """Return 95 % intervals of the gaps of summarize(). Tables contain those of the errors (Wilson)."""
-    return {name: interval for name,
-            (_, interval) in _compute_gaps(tables, list_measured_shifts(tables) if shifts is None else shifts).items()}
+    names = list_measured_shifts(tables) if shifts is None else list(shifts)
+    records = {name: get_record(tables, get_error_key(name)) for name in names}
+    errors = {f'{name}_error': Estimate.of_rate(record.value, record.count) for name, record in records.items()}
+    gaps = {f'{name}_gap': compute_gap(tables, name) for name in names if get_clean_key(name)}
+    return errors | gaps | ({'bg_gap': compute_bg_gap(tables)} if {SAME, RANDOM} & set(names) else {})
 
 
 def list_measured_shifts(tables: Tables) -> tuple[str, ...]:
@@ -151,81 +141,98 @@ def list_measured_shifts(tables: Tables) -> tuple[str, ...]:
     return tuple(name for name in names if (CLEAN, get_error_key(name).metric) in tables[get_error_key(name).dataset])
 
 
-def _compute_gaps(tables: Tables, names: Iterable[str]) -> dict[str, tuple[float, tuple[float, float]]]:
-    names = list(names)
-    gaps = {f'{name}_gap': compute_gap(tables, name) for name in names if get_clean_key(name)}
-    return gaps | ({'bg_gap': compute_bg_gap(tables)} if {SAME, RANDOM} & set(names) else {})
-
-
-def _subtract(error: Record, clean: Record) -> tuple[float, tuple[float, float]]:
-    terms = (1, error.value, error.count), (-1, clean.value, clean.count)
-    return error.value - clean.value, compute_weighted_interval(terms)
-
-
-def format_table(tables: Tables, names: Sequence[str]) -> str:
-    """Return a line for the clean images, if any, and for every shift: error, its interval, clean error, gap.
-
-    Errors that timm publishes for the same weights are in a last column. '-' marks a missing measurement.
-    """
-    known = get_timm_errors(next(iter(tables.values())).model)
-    rows = [['top-1 error', 'images', 'error', '95 %', 'clean', 'gap', 'timm']]
-    for name in [*list_clean_datasets(tables), *names]:
-        record = get_record(tables, get_error_key(name))
-        interval = ' to '.join(map(format_number, compute_wilson_interval(record.value, record.count)))
-        rows.append([name, str(record.count), format_number(record.value), interval,
-                     *_format_clean_and_gap(tables, name, record), format_number(known.get(name))])
-    return align_columns(rows if known else [cells[:-1] for cells in rows])
-
-
-def format_summary(tables: Tables, names: Sequence[str]) -> str:
-    """Return the BG-gap if both sides are measured, and a sentence for every gap without its clean error."""
-    lines = []
-    if {SAME, RANDOM} <= set(names):
-        value, (low, high) = compute_bg_gap(tables)
-        lines = [f'BG-gap  {format_number(value)}  (95 %: {format_number(low)} to {format_number(high)})']
-    missing: dict[str, list[str]] = {}
-    for name in names:
-        try:
-            if get_clean_key(name):
-                compute_gap(tables, name)
-        except MissingMeasurement as error:
-            missing.setdefault(error.args[0], []).append(name)
-    return '\n'.join([*lines, *(f'no gap of {", ".join(these)}: {sentence}' for sentence, these in missing.items())])
-
-
-def format_csv(tables: Tables) -> str:
-    """Return one line per record; low and high are the ends of the 95 % interval (Wilson)."""
-    return format_records_csv(_list_records(tables))
-
-
-def format_json(tables: Tables, names: Sequence[str]) -> str:
-    """Return {'model', 'summary', 'intervals', 'records'}; summary and intervals are null over a gap."""
-    summary: dict[str, float] | None
-    intervals: dict[str, tuple[float, float]] | None
-    try:
-        summary, intervals = summarize(tables, names), compute_intervals(tables, names)
-    except MissingMeasurement:
-        summary = intervals = None
-    return json.dumps({'model': next(iter(tables.values())).model, 'summary': summary, 'intervals': intervals,
-                       'records': list(map(make_row, _list_records(tables)))}, indent=1) + '\n'
-
-
-def _list_records(tables: Tables) -> list[Record]:
-    """Return each record once: 'imagenet' and 'clean' may be the same table."""
-    return list(dict.fromkeys(record for table in tables.values() for record in table.records))
-
-
-def _format_clean_and_gap(tables: Tables, name: str, record: Record) -> tuple[str, str]:
-    """Return clean error and gap: '' without matching clean images, '-' if they were not measured."""
+def get_clean_error(tables: Tables, name: str) -> float | None:
+    """Return the matching clean error of a shift, None if it was not measured or does not exist."""
     key = get_clean_key(name, tables)
-    if key is None:
-        return '', ''
     try:
-        clean = get_record(tables, key).value
+        return None if key is None else get_record(tables, key).value
     except MissingMeasurement:
-        return format_number(None), format_number(None)
-    return format_number(clean), format_number(record.value - clean)
+        return None
 
 
-BENCHMARKS.register('shifts')(
-    Benchmark('shifts', dataset=IMAGENET, conditions=(CLEAN,), metrics=(ERROR,), summarize=summarize))
+def _subtract(error: Record, clean: Record) -> Estimate:
+    terms = (1, error.value, error.count), (-1, clean.value, clean.count)
+    return Estimate(error.value - clean.value, *compute_weighted_interval(terms))
+
+
+@BENCHMARKS.register('shifts')
+@dataclass(frozen=True)
+class Shifts(Benchmark):
+    """Errors on shifted datasets, and their gaps to clean images of the same classes.
+
+    The results have a table per dataset: 'imagenet' or 'clean', 'imagenet_a', ..., 'shift_fog'.
+
+    Attributes:
+        shifts: Texts NAME or NAME=DIR (datasets.shifts.select_shifts), () for all available datasets.
+    """
+
+    name = 'shifts'
+    title = 'Shifts'
+    about = ('Top-1 error in percent on other images of the same classes, beside the error on the matching clean '
+             'images; the gap is the difference. Its interval holds for any correlation of the two.')
+    layout = Layout(rows='dataset', value=ERROR)
+
+    shifts: tuple[str, ...] = field(default=(), metadata={
+        'help': 'datasets and their folders; in9 selects every variation of the Backgrounds Challenge, '
+        'shift_ANYTHING=DIR a custom dataset with the class folders of --data', 'metavar': 'NAME[=DIR]',
+        'default': 'all datasets in the folders that data/README.md describes'})
+
+    def conditions(self) -> tuple[Condition, ...]:
+        return (CLEAN,)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the selected shifts."""
+        return [text.partition('=')[0] for text in self.shifts]
+
+    def summarize(self, results: 'Results') -> dict[str, Estimate]:
+        return summarize(results.tables, self.names or None)
+
+    def tabulate(self, results: 'Results') -> list[Sheet]:
+        """Return a row for the clean images, if any, and for every shift: error, matching clean error, gap.
+
+        Errors that timm publishes for the same weights are in a last column.
+        """
+        tables, known = results.tables, get_timm_errors(results.model)
+        names = self.names or list(list_measured_shifts(tables))
+        rows = []
+        for name in [*list_clean_datasets(tables), *names]:
+            record = get_record(tables, get_error_key(name))
+            clean = get_clean_error(tables, name)
+            gap = missing() if get_clean_key(name, tables) else words('')
+            rows.append((words(name), count(record.count), rate(Estimate.of_rate(record.value, record.count)),
+                         gap if clean is None else rate(clean),
+                         gap if clean is None else points(compute_gap(tables, name)), rate(known.get(name))))
+        columns = ('dataset', 'images', 'error', 'matching clean error', 'gap', "timm's error")
+        caption = f'Top-1 error of {results.model} in percent with 95 % intervals (Wilson); the gap is in points.'
+        sheets = [Sheet(self.name, caption, columns if known else columns[:-1],
+                        tuple(rows if known else [row[:-1] for row in rows]))]
+        if {SAME, RANDOM} <= set(names):
+            sheets.append(Sheet('bg_gap', 'BG-gap (Xiao et al. 2020): accuracy on mixed_same - accuracy on '
+                                'mixed_rand, in points.', ('', 'value'), ((words('BG-gap'), points(
+                                    compute_bg_gap(tables))),)))
+        return sheets
+
+    def find_gaps(self, results: 'Results') -> list[Gap]:
+        """Return the matching clean errors that are missing."""
+        absent: dict[str, list[str]] = {}
+        for name in self.names or list_measured_shifts(results.tables):
+            key = get_clean_key(name, results.tables)
+            if key and get_clean_error(results.tables, name) is None:
+                absent.setdefault(key.dataset, []).append(name)
+        return [Gap(f'no gap of {", ".join(names)}: error of {dataset} not measured', self.build_clean_command(
+            results, dataset)) for dataset, names in absent.items()]
+
+    def build_clean_command(self, results: 'Results', dataset: str) -> str:
+        """Return the command that measures the clean images of some shifts."""
+        from pit_downstream.results.commands import parse_flags
+        if dataset in (IMAGENET, CUSTOM_CLEAN):
+            flags: Mapping[str, Sequence[str]] = {'--data': ['DIR']}
+        else:
+            given = parse_flags(results.argv[1:]).get('--shifts', [])
+            flags = {'--shifts': [*given, f'{dataset}=DIR']}
+        return self.build_command(results, [], flags=flags)
+
+    @property
+    def tool(self) -> str:
+        return 'eval-shifts'
