@@ -91,7 +91,7 @@ class Adversarial(Benchmark):
                          rate(get_accuracy(table, condition) if measured else None), *costs))
         rows += [(*make_condition_cells(condition), rate(estimate), words(''), words(''))
                  for condition, estimate in compute_worst_cases(results).items()]
-        caption = (f'Accuracy of {results.model} on all images of {table.dataset}, in percent with 95 % intervals '
+        caption = (f'Accuracy of {results.subject}, in percent with 95 % intervals '
                    '(Wilson); forwards and backwards are images in passes through the model and back, per image.')
         return [Sheet(self.name, caption, ('attack', 'norm', 'epsilon', 'accuracy', *COSTS), tuple(rows))]
 

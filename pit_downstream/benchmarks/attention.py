@@ -58,8 +58,8 @@ class Attention(Benchmark):
                 ratio = table.record((record.condition, f'{kind}_similar_ratio{suffix}', record.layer))
                 rows.append((words(record.condition), words(KINDS.get(kind, kind)), words(record.layer or 'all'),
                              number(record.value), rate(ratio.value)))
-        caption = (f'Blocks of {results.model} whose attention maps have a cosine above {self.threshold} to those of '
-                   f'the previous block, on {table.dataset}.')
+        caption = (f'Blocks whose attention maps have a cosine above {self.threshold} to those of the previous block: '
+                   f'{results.subject}.')
         return [Sheet(self.name, caption, ('condition', 'maps', 'stage', 'similar blocks', 'of all'), tuple(rows))]
 
     def find_gaps(self, results: 'Results') -> list[Gap]:

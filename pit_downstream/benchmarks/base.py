@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pit_downstream.results.commands import build_command, get_tool
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.intervals import Estimate
+from pit_downstream.results.labels import label_dataset, label_models
 from pit_downstream.results.records import MissingMeasurement, Record, Table, get_weights_label
 from pit_downstream.results.results import Gap, format_epsilon
 from pit_downstream.results.tables import Sheet, count, mark_best, number, rate, words
@@ -81,8 +82,8 @@ class Benchmark(ABC):
             return []
         rows = tuple((words(name.replace('_', ' ')), rate(estimate)) for name, estimate in summary.items()
                      if '(' not in name)
-        return [Sheet(f'{self.name}_summary', f'{self.title or self.name}: summary of {results.model}, in percent with '
-                      '95 % intervals.', ('', 'value'), rows)] if rows else []
+        return [Sheet(f'{self.name}_summary', f'{self.title or self.name}: summary of {results.label}, in percent with 95 % '
+                      'intervals.', ('', 'value'), rows)] if rows else []
 
     def required(self) -> tuple[tuple[Condition, str], ...]:
         """Return the (condition, metric) pairs that a complete result has, by default the layout's metric."""
@@ -127,10 +128,11 @@ class Benchmark(ABC):
                      for grid in grids]
             better = not metric.endswith('_error')
             rows.append((words(name.replace('_', ' ')), *mark_best(cells, higher_is_better=better)))
-        models = [Spec.parse(results.model).name for results in several]
-        caption = (f'{self.title or self.name}: {metric} in percent on {several[0].table.dataset}, mean over '
-                   f'{self.layout.columns or "the conditions"}. The best number of a row is in bold.')
-        return Sheet(f'{self.name}_models', caption, (self.layout.rows, *models), tuple(rows))
+        labels = label_models(results.model for results in several)
+        caption = (f'{self.title or self.name}: {metric} in percent on {label_dataset(several[0].table.dataset)}, mean '
+                   f'over {self.layout.columns or "the conditions"}. The best number of a row is in bold.')
+        columns = (self.layout.rows, *(labels[results.model] for results in several))
+        return Sheet(f'{self.name}_models', caption, columns, tuple(rows))
 
 
 def list_metrics(table: Table) -> list[str]:
@@ -152,8 +154,9 @@ def get_part(condition: Condition, part: str) -> str:
     if part == 'epsilon':
         return format_epsilon(attack) if attack else ''
     for spec in (corruption, attack):
-        if spec and spec.get(part) is not None:
-            return format_value(spec.get(part))
+        value = spec.get(part) if spec else None
+        if value is not None:
+            return value if isinstance(value, str) else format_value(value)
     return ''
 
 
@@ -193,7 +196,7 @@ def make_sheet(name: str, results: 'Results', layout: Layout, metric: str) -> Sh
             rows.append((words(row), make(interval), count(record.count)))  # type: ignore[operator]
     titles = (metric, *columns, *(['mean'] if layout.mean else [])) if layout.columns else (
         layout.rows, metric, 'images')
-    caption = (f'{metric} of {results.model} on {results.table.dataset}'
+    caption = (f'{metric} of {results.subject}'
                f'{", in percent" if is_rate else ""}, by {layout.rows}{layout.columns and f" and {layout.columns}"}.')
     return Sheet(f'{name}_{metric}', caption, tuple(titles), tuple(rows))
 

@@ -106,7 +106,7 @@ class CocoC(Benchmark):
             rows.append(tuple(row))
         columns = ('metric', 'P', *(('mPC', 'rPC') if is_complete else ()), *(
             (f'mean of the {len(chosen) // len(metrics)} above',) if is_subset else ()))
-        caption = (f'{self.title}: {results.model} on {table.dataset}, in percent. P: clean; mPC: mean over 75 '
+        caption = (f'{self.title}: {results.subject}, in percent. P: clean; mPC: mean over 75 '
                    'corrupted conditions; rPC = mPC / P.')
         return [Sheet(f'{self.name}_summary', caption, columns, tuple(rows))]
 

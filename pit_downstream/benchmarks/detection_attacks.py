@@ -71,7 +71,7 @@ class DetectionAttacks(Adversarial):
         for rest in dict.fromkeys(map(drop_epsilon, (one for one in conditions if one.attack))):
             sized = {format_epsilon(one.attack): one for one in conditions if one.attack and drop_epsilon(one) == rest}
             rows.append((words(str(rest)), words(''), *(get_cell(sized.get(epsilon)) for epsilon in epsilons)))
-        caption = f'{metric} of {results.model} on {table.dataset}, in percent, by attack and epsilon.'
+        caption = f'{metric} of {results.subject}, in percent, by attack and epsilon.'
         return Sheet(f'{self.name}_{metric}', caption, (metric, 'no attack', *epsilons), tuple(rows))
 
 

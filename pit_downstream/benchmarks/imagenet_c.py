@@ -139,7 +139,7 @@ class ImageNetC(Benchmark):
                 rows.append((words(f'mean accuracy of the {len(keys)} above'), rate(mean)))
         if not rows:
             return []
-        caption = f'{self.title}: {results.model} on {table.dataset}, in percent with 95 % intervals.'
+        caption = f'{self.title}: {results.subject}, in percent with 95 % intervals.'
         if not has_alexnet(table.dataset):
             caption += " No CE and mCE: AlexNet's errors are those on ImageNet."
         return [Sheet(f'{self.name}_summary', caption, ('', 'value'), tuple(rows))]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pit_downstream.results.condition import Condition
+from pit_downstream.results.labels import label_dataset, label_model
 from pit_downstream.results.intervals import Difference, Estimate, compute_wilson_interval
 from pit_downstream.results.records import SCHEMA, MissingMeasurement, Record, Table, get_weights_digest
 from pit_downstream.results.tables import Sheet, render_latex, render_markdown, render_text
@@ -71,6 +72,16 @@ class Results:
     @property
     def model(self) -> str:
         return self.table.model
+
+    @property
+    def label(self) -> str:
+        """Short name of the model, as in captions."""
+        return label_model(self.model)
+
+    @property
+    def subject(self) -> str:
+        """Text such as 'pit_s on imagenet, 1000 of 50000 images', as in captions."""
+        return f'{self.label} on {label_dataset(self.table.dataset)}'
 
     @property
     def records(self) -> list[Record]:
