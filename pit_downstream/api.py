@@ -344,17 +344,20 @@ def choose_model(model: str, weights: str | None, *tasks: str) -> tuple[str, str
 
 def find_benchmark(benchmark: str | Benchmark, task: str) -> Benchmark:
     """Return the benchmark of a name, checked for the task."""
-    if isinstance(benchmark, str):
-        spec = Spec.parse(benchmark)
-        name = DETECTOR_BENCHMARKS.get(spec.name, spec.name) if task == 'detector' else spec.name
-        try:
-            benchmark = BENCHMARKS[name](**dict(spec.kwargs))
-        except TypeError as error:
-            raise InputError(f'no such argument of the benchmark {spec}: {error}. Leave it out.') from error
-    if task not in benchmark.tasks:
-        raise InputError(f'the benchmark {benchmark.name} is for a {benchmark.tasks[0]}, got a {task}. Choose one of '
+    chosen = _build_benchmark(benchmark, task) if isinstance(benchmark, str) else benchmark
+    if task not in chosen.tasks:
+        raise InputError(f'the benchmark {chosen.name} is for a {chosen.tasks[0]}, got a {task}. Choose one of '
                          f'{", ".join(name for name in BENCHMARKS if task in BENCHMARKS[name].tasks)}.')
-    return benchmark
+    return chosen
+
+
+def _build_benchmark(text: str, task: str) -> Benchmark:
+    spec = Spec.parse(text)
+    name = DETECTOR_BENCHMARKS.get(spec.name, spec.name) if task == 'detector' else spec.name
+    try:
+        return BENCHMARKS[name](**dict(spec.kwargs))
+    except TypeError as error:
+        raise InputError(f'no such argument of the benchmark {spec}: {error}. Leave it out.') from error
 
 
 def _complete_attacks(benchmark: Benchmark, task: str, model: ModelOptions) -> 'tuple[Benchmark, Any]':
@@ -419,9 +422,10 @@ def _open_classifier_subject(model: Any, benchmark: Benchmark, options: ModelOpt
     if is_folder and data.corrupted_data is None:
         inputs.require_folder(data.data, bundled=data.bundled)
     needs_labels = 'attention' not in benchmark.name
-    build = None
+    build: Callable | None = None
     if not needs_labels:
-        from pit_downstream.evaluation.attention_analysis import build_model as build
+        from pit_downstream.evaluation.attention_analysis import build_model
+        build = build_model
     conditions = benchmark.conditions()
     predictor = _open_classifier(model, options, data, is_attacked=any(one.attack for one in conditions), build=build)
     metrics = [_make_metric(name) for name in benchmark.metric_names('classifier')]
@@ -500,7 +504,7 @@ def _evaluate_conditions(benchmark: Benchmark, subject: Subject, store: 'Store',
     warnings: tuple[str, ...] = ()
     is_classifier = hasattr(predictor, 'logits')
     if attacked and is_classifier:
-        warnings = robustness_checks.check_classifier(predictor, samples)
+        warnings = robustness_checks.check_classifier(predictor, samples)  # type: ignore[arg-type]
     elif attacked:
         if options.save_images:
             raise InputError('--save-images applies to a classifier, got a detector. pit-downstream show-detections '
@@ -546,8 +550,8 @@ def _evaluate_shifts(benchmark: Benchmark, predictor: 'ClassifierPredictor', dat
                          'out, and pass their folder with --data DIR.')
     clean = inputs.open_clean_images(predictor, data.data, bundled=data.bundled, labels=data.labels, limit=data.limit,
                                      cache=data.cache, of_imagenet=len(custom) < len(folders))
-    reference = clean and CleanReference(Path(inputs.find_folder(data.data, bundled=data.bundled)), clean.name,
-                                         inputs.get_classes(predictor))
+    reference = None if clean is None else CleanReference(
+        Path(inputs.find_folder(data.data, bundled=data.bundled)), clean.name, inputs.get_classes(predictor))
     shifts = load_shifts(folders, view=predictor.view, limit=data.limit, clean=reference)
     for name, shift in shifts.items() if data.cache else ():
         if shift.samples is not None:  # the cache has the methods of the samples

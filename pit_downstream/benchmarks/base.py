@@ -82,8 +82,8 @@ class Benchmark(ABC):
             return []
         rows = tuple((words(name.replace('_', ' ')), rate(estimate)) for name, estimate in summary.items()
                      if '(' not in name)
-        return [Sheet(f'{self.name}_summary', f'{self.title or self.name}: summary of {results.label}, in percent with 95 % '
-                      'intervals.', ('', 'value'), rows)] if rows else []
+        caption = f'{self.title or self.name}: summary of {results.label}, in percent with 95 % intervals.'
+        return [Sheet(f'{self.name}_summary', caption, ('', 'value'), rows)] if rows else []
 
     def required(self) -> tuple[tuple[Condition, str], ...]:
         """Return the (condition, metric) pairs that a complete result has, by default the layout's metric."""
@@ -192,8 +192,8 @@ def make_sheet(name: str, results: 'Results', layout: Layout, metric: str) -> Sh
             rows.append((words(row), *(blank if alone is None else [make(alone.value), *blank[1:]])))
         else:
             record = grid[row, metric]
-            interval = Estimate.of_rate(record.value, record.count) if metric.endswith(RATES) else record.value
-            rows.append((words(row), make(interval), count(record.count)))  # type: ignore[operator]
+            value = rate(Estimate.of_rate(record.value, record.count)) if metric.endswith(RATES) else make(record.value)
+            rows.append((words(row), value, count(record.count)))
     titles = (metric, *columns, *(['mean'] if layout.mean else [])) if layout.columns else (
         layout.rows, metric, 'images')
     caption = (f'{metric} of {results.subject}'

@@ -2,13 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
+from typing import TypeVar
 
-from pit_downstream.benchmarks.base import Benchmark
+from pit_downstream.benchmarks.base import Benchmark, get_fields
 from pit_downstream.cli import flags
 from pit_downstream.cli.plugins import add_cwd_to_path, import_plugins
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.imports import pause_garbage_collection
+
+B = TypeVar('B', bound=Benchmark)
 
 CLASSIFIER_FLAGS = ('--labels', '--classes', '--cache', '--preprocess', '--img-size', '--mean', '--std', '--source',
                     '--save-images', '--precision', '--compile')
@@ -30,9 +32,9 @@ def make_parser(description: str, benchmark: type[Benchmark], *tasks: str) -> fl
     return parser
 
 
-def make_benchmark(args: argparse.Namespace, benchmark: type[Benchmark]) -> Benchmark:
+def make_benchmark(args: argparse.Namespace, benchmark: type[B]) -> B:
     """Return the benchmark with the fields that the flags set."""
-    given = {field.name: getattr(args, field.name, None) for field in fields(benchmark)}  # type: ignore[arg-type]
+    given = {field.name: getattr(args, field.name, None) for field in get_fields(benchmark)}
     return benchmark(**{name: tuple(value) if isinstance(value, list) else value
                         for name, value in given.items() if value is not None})
 
@@ -44,8 +46,8 @@ def evaluate(args: argparse.Namespace, benchmark: Benchmark, *, model: str | Non
     with pause_garbage_collection():
         from pit_downstream import api
         from pit_downstream.evaluation.inputs import get_parameters
-    names = get_parameters(api.evaluate) - {'argv', 'progress'} - {field.name for field in fields(benchmark)
-                                                                    }  # type: ignore[arg-type]
+    own = {field.name for field in get_fields(type(benchmark))}
+    names = get_parameters(api.evaluate) - {'argv', 'progress'} - own
     options = {name: value for name, value in vars(args).items() if name in names}
     if model is not None:
         options['weights'] = weights

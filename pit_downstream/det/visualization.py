@@ -178,7 +178,7 @@ def draw_panels(predictor: DetectorPredictor, sample: Sample, conditions: Sequen
 def predict_under(predictor: DetectorPredictor, sample: Sample, condition: Condition, *, seed: int = 0
                   ) -> tuple[Tensor, InstanceData]:
     """Return the image under a condition, uint8 (3, H, W) at raw size, and its detections, on the CPU."""
-    raw = RawBatch(sample.image[None], (sample.id,), (sample.target,))
+    raw = RawBatch(sample.image[None], (0,), (sample.id,), (sample.target,))
     batch = predictor.collate(raw.samples(next(apply_corruption(raw, [Condition(condition.corruption)], seed))))
     if condition.attack is None:
         images, outputs = batch.images, predictor.predict(batch.images, batch)

@@ -41,8 +41,8 @@ class RawBatch:
         """Return parts of at most `size` images."""
         if len(self) <= size:
             return [self]
-        return [RawBatch(*(field[start:start + size] for field in (self.images, self.indices, self.ids, self.targets)))
-                for start in range(0, len(self), size)]
+        parts = [slice(start, start + size) for start in range(0, len(self), size)]
+        return [RawBatch(self.images[part], self.indices[part], self.ids[part], self.targets[part]) for part in parts]
 
     def samples(self, images: Tensor) -> tuple[Sample, ...]:
         """Return the samples with `images` (B, 3, H, W) in place of the raw images."""

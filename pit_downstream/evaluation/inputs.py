@@ -91,7 +91,7 @@ def wrap_module(module: nn.Module, *, mean: Sequence[float] | float | None = Non
     spec = Spec(name or type(module).__name__)
     given: dict[str, Any] = {key: (values,) if isinstance(values, (int, float)) else tuple(values)
                              for key, values in (('mean', mean), ('std', std)) if values is not None}
-    reduced = {} if precision == 'float32' else {'amp': precision}
+    reduced: dict[str, Any] = {} if precision == 'float32' else {'amp': precision}
     device = next((tensor.device for tensor in module.parameters()), torch.device('cpu'))
     loaded = LoadedModel(module, preparation, spec, CUSTOM)
     predictor = as_predictor(loaded, device=device, compiled=compile, **given, **reduced,
@@ -215,9 +215,13 @@ def require_classes(samples: LabeledSamples | ImageFolderSamples, predictor: Cla
             and is_imagenet(samples):
         raise InputError(f"{samples.root} has ImageNet's classes, numbered in 0..999, got a model of {classes} "
                          f'outputs: {predictor.name}. Use a model with a head of 1000 classes.')
-    if (largest := max(samples.targets)) >= classes:  # type: ignore[type-var]
+    if (largest := max(map(_get_largest, samples.targets))) >= classes:
         raise InputError(f'{predictor.name} has {classes} classes, got data of class {largest}. Pass another --model '
                          'or --data.')
+
+
+def _get_largest(target: int | tuple[int, ...]) -> int:
+    return max(target) if isinstance(target, tuple) else target
 
 
 def describe_preprocessing(predictor: ClassifierPredictor, *, is_published: bool = False) -> str:

@@ -204,15 +204,15 @@ def compare_records(first: Results, second: Results, dataset: str, record: Recor
     from pit_downstream.results.intervals import compare_intervals, compare_paired, compare_paired_values
     condition = Condition.parse(record.condition)
     name = f'{record.metric}@{record.layer}' if record.layer else record.metric
-    pair = None if record.class_name else [
-        results.get_outcomes(condition, name, dataset) for results in (first, second)]
+    before, after = (None if record.class_name else results.get_outcomes(condition, name, dataset)
+                     for results in (first, second))
     is_error = record.metric.endswith('_error')
-    if pair and pair[0] is not None and pair[1] is not None and len(pair[0]) == len(pair[1]):
+    if before is not None and after is not None and len(before) == len(after):
         import numpy as np
-        known = np.isfinite(pair[0].astype(float)) & np.isfinite(pair[1].astype(float))
+        known = np.isfinite(before) & np.isfinite(after)
         if known.sum() == record.count == other.count:
-            values = [values[known] for values in pair]
-            return compare_paired(values[0] == 0, values[1] == 0) if is_error else compare_paired_values(*values)
+            before, after = before[known], after[known]
+            return compare_paired(before == 0, after == 0) if is_error else compare_paired_values(before, after)
     if is_error:
         low, high = (compute_wilson_interval(1 - entry.value, entry.count) for entry in (record, other))
         return compare_intervals(low, high, record.value - other.value)

@@ -84,7 +84,7 @@ def rate(value: 'float | Estimate | None', interval: Sequence[float | None] | No
     if value is None:
         return missing()
     if isinstance(value, Estimate):
-        value, interval = value.value, (value.low, value.high)
+        return rate(value.value, (value.low, value.high))
     low, high = interval or (None, None)
     return Cell(_use_minus(f'{100 * value:.1f}'), value, low, high, format_number(value))
 
@@ -94,7 +94,7 @@ def points(value: 'float | Difference | Estimate | None', interval: Sequence[flo
     if value is None:
         return missing()
     if isinstance(value, (Difference, Estimate)):
-        value, interval = value.value, (value.low, value.high)
+        return points(value.value, (value.low, value.high))
     low, high = interval or (None, None)
     text = _use_minus(f'{100 * value:+.1f}').replace('+0.0', '0.0').replace('−0.0', '0.0')
     return Cell(text, value, low, high, f'{round(value, 4) + 0:+.4f}')
