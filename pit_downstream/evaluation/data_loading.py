@@ -37,12 +37,10 @@ class RawBatch:
     def to(self, device: torch.device) -> 'RawBatch':
         return replace(self, images=self.images.to(device, non_blocking=True))
 
-    def split(self, size: int) -> 'list[RawBatch]':
-        """Return parts of at most `size` images."""
-        if len(self) <= size:
-            return [self]
-        parts = [slice(start, start + size) for start in range(0, len(self), size)]
-        return [RawBatch(self.images[part], self.indices[part], self.ids[part], self.targets[part]) for part in parts]
+    def get_part(self, start: int, stop: int) -> 'RawBatch':
+        """Return the images from `start` up to `stop`."""
+        part = slice(start, stop)
+        return RawBatch(self.images[part], self.indices[part], self.ids[part], self.targets[part])
 
     def samples(self, images: Tensor) -> tuple[Sample, ...]:
         """Return the samples with `images` (B, 3, H, W) in place of the raw images."""

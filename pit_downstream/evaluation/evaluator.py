@@ -308,7 +308,7 @@ class Evaluator:
     def _evaluate_block(self, block: Block, passes: Sequence[Pass], progress: Progress) -> None:
         """Evaluate a block under the conditions that lack it, and append the outcomes."""
         self._note_unreadable(block)
-        batches = [part for batch in block.batches for part in batch.to(self.device).split(self.size)]
+        batches = [batch.to(self.device) for batch in block.batches]
         for one in passes:
             start = time.monotonic()
             if self._count_unreadable(one) <= self.options.allow_missing:
@@ -325,9 +325,9 @@ class Evaluator:
         if not work:
             return
         values: dict[Condition, list[tuple[tuple[int, ...], Mapping[str, Any]]]] = {pair[0]: [] for pair in work}
-        for batch in batches:
-            for part, condition, measured in self._measure_batch(batch, work, self.sources[one.source]):
-                values[condition].append((part.indices, measured))
+        for part in self._split(batches):
+            for measured_part, condition, measured in self._measure_batch(part, work, self.sources[one.source]):
+                values[condition].append((measured_part.indices, measured))
         self._append([self._make_entry(condition, parts, block) for condition, parts in values.items()])
 
     def _measure_batch(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]], source: Samples
@@ -339,7 +339,7 @@ class Evaluator:
             if not self.is_auto or len(batch) == 1:
                 raise
         self._reduce_batch(len(batch))
-        return [result for part in batch.split(self.size) for result in self._measure_batch(part, work, source)]
+        return [result for part in self._split([batch]) for result in self._measure_batch(part, work, source)]
 
     def _predict_conditions(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]], source: Samples
                             ) -> Iterator[tuple[Condition, Mapping[str, Any]]]:
@@ -370,7 +370,7 @@ class Evaluator:
 
     def _attack_block(self, block: Block, batches: Sequence[RawBatch], one: Pass) -> None:
         """Attack the batches of a block, and append the outcomes of each batch and condition."""
-        for batch in batches:
+        for batch in self._split(batches):
             self._attack_batch(batch, one)
         if block.unreadable:
             self._append([Entry(str(condition), np.zeros(0, int), {}, tuple(block.unreadable))
@@ -387,7 +387,7 @@ class Evaluator:
             if not self.is_auto or len(batch) == 1:
                 raise
         self._reduce_batch(len(batch))
-        for part in batch.split(self.size):
+        for part in self._split([batch]):
             self._attack_batch(part, one)
 
     def _attack_conditions(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> None:
@@ -458,6 +458,15 @@ class Evaluator:
                                      strict=True):
             if before and other is not None:
                 self.gallery.copy(other, condition, id)
+
+    def _split(self, batches: Iterable[RawBatch]) -> Iterator[RawBatch]:
+        """Yield parts of at most `size` images, which may shrink between two of them."""
+        for batch in batches:
+            start = 0
+            while start < len(batch):
+                stop = start + self.size
+                yield batch.get_part(start, stop)
+                start = stop
 
     def _reduce_batch(self, tried: int) -> None:
         self.size = max(1, tried // 2)

@@ -1,6 +1,7 @@
-"""The loop on a toy classifier and forty images: same numbers whatever the batches, workers, ranks and stops."""
+"""The evaluator on a toy classifier and forty images: equal numbers for any batches, workers, ranks and kills."""
 
 import dataclasses
+import json
 import logging
 import multiprocessing
 import os
@@ -8,7 +9,6 @@ import signal
 import socket
 import sys
 import time
-import weakref
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from PIL import Image
 from pit_downstream.benchmarks.imagenet_c import list_conditions
 from pit_downstream.cli.errors import report_errors
 from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.outcomes import Identity, OutcomeStore
 from pit_downstream.results.records import ResultStore
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import CORRUPTIONS
@@ -29,9 +30,9 @@ from pit_downstream.datasets.imagenet import load_class_folders, load_corruption
 from pit_downstream.evaluation import evaluator as loop
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.corrupting import apply_corruption
-from pit_downstream.evaluation.keep import keep_measuring
+from pit_downstream.evaluation import data_loading
 from pit_downstream.evaluation.data_loading import RawBatch
-from pit_downstream.evaluation.evaluator import measure, measure_passes, plan_passes
+from pit_downstream.evaluation.evaluator import EvaluationOptions, Evaluator, Store, plan_passes
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.evaluation.distributed import init_distributed, destroy_distributed
 from pit_downstream.metrics.classification import CLASSIFICATION, make_classification_metrics
@@ -39,6 +40,12 @@ from tests.evaluation import toy
 
 NAMES, SEVERITIES = ('toy_noise', 'toy_dark'), (1, 3, 5)
 CONDITIONS = list_conditions(NAMES, SEVERITIES)
+
+
+def measure(predictor, samples, metrics, conditions, *, store=None, **options):
+    """Evaluate in memory, or in the folder `store`, and return the records."""
+    return list(Evaluator(predictor, samples, metrics, conditions, store=Store(store),
+                          options=EvaluationOptions(**options)).run().records)
 
 
 @pytest.fixture(scope='module')
@@ -59,8 +66,8 @@ def samples(folder, predictor):
 @pytest.fixture(scope='module')
 def plain(folder, predictor):
     """The records of an undisturbed run in batches of 8."""
-    return list(measure(predictor, load_class_folders(folder, view=predictor.view), make_classification_metrics(),
-                        CONDITIONS, batch_size=8))
+    return measure(predictor, load_class_folders(folder, view=predictor.view), make_classification_metrics(),
+                   CONDITIONS, batch_size=8)
 
 
 def test_every_condition_gets_every_metric(plain, predictor, samples):
@@ -91,7 +98,7 @@ def test_values_are_those_of_a_plain_walk(plain, predictor, samples):
 @pytest.mark.parametrize('options', [{'batch_size': 7}, {'batch_size': 40}, {'batch_size': 'auto'},
                                      {'batch_size': 16, 'workers': 2}], ids=str)
 def test_batches_and_workers_make_no_difference(plain, predictor, samples, options):
-    assert list(measure(predictor, samples, make_classification_metrics(), CONDITIONS, **options)) == plain
+    assert measure(predictor, samples, make_classification_metrics(), CONDITIONS, **options) == plain
 
 
 def test_a_model_in_float32_agrees_to_its_last_bits(samples, predictor):
@@ -117,35 +124,71 @@ def test_the_seed_matters_to_noise_alone(plain, predictor, samples):
     assert differing and all('toy_noise' in condition for condition in differing)
 
 
-def test_an_image_is_decoded_once_for_all_severities(predictor, samples, monkeypatch, tmp_path):
+def test_image_is_decoded_once_for_all_conditions(predictor, samples, monkeypatch, tmp_path):
     decoded = []
     read = ImageFolderSamples.__getitem__
     monkeypatch.setattr(
         ImageFolderSamples, '__getitem__', lambda self, index: decoded.append(index) or read(self, index))
-    list(measure(predictor, samples, make_classification_metrics(), CONDITIONS))
-    assert len(decoded) == 3 * 40  # clean, noise, dark
+    measure(predictor, samples, make_classification_metrics(), CONDITIONS)
+    assert sorted(decoded) == list(range(40))
     decoded.clear()
-    list(measure(predictor, CachedSamples(samples, tmp_path), make_classification_metrics(), CONDITIONS))
+    for _ in range(2):
+        measure(predictor, CachedSamples(samples, tmp_path), make_classification_metrics(), CONDITIONS)
     assert sorted(decoded) == list(range(40))
 
 
 def test_a_store_is_filled_once(plain, predictor, samples, tmp_path, monkeypatch):
     store = ResultStore(tmp_path / 'results.jsonl')
-    table = keep_measuring(store, predictor, samples, make_classification_metrics(), CONDITIONS)
-    assert store.records() == plain and list(table.records) == plain
-    before = store.path.read_bytes()
-    monkeypatch.setattr(loop, 'passes', None)  # nothing is loaded the second time
-    again = keep_measuring(store, predictor, samples, make_classification_metrics(), CONDITIONS)
-    assert store.path.read_bytes() == before and again.records == table.records
+    records = measure(predictor, samples, make_classification_metrics(), CONDITIONS, store=tmp_path)
+    assert store.records() == plain and records == plain
+    before = store.path.read_bytes(), (tmp_path / 'outcomes.jsonl').read_bytes()
+    monkeypatch.setattr(loop, 'load_blocks', None)  # nothing is loaded the second time
+    again = measure(predictor, samples, make_classification_metrics(), CONDITIONS, store=tmp_path)
+    assert (store.path.read_bytes(), (tmp_path / 'outcomes.jsonl').read_bytes()) == before and again == records
     assert len((tmp_path / 'runs.jsonl').read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize('kept', [1, 5, 17, 20])
-def test_what_is_there_is_not_measured_again(plain, predictor, samples, tmp_path, kept):
+@pytest.mark.parametrize('count', [1, 5, 17, 20])
+def test_recorded_conditions_are_not_measured_again(plain, predictor, samples, tmp_path, count):
     store = ResultStore(tmp_path / 'results.jsonl')
-    store.add(*plain[:kept])
-    keep_measuring(store, predictor, samples, make_classification_metrics(), CONDITIONS)
+    store.add(*plain[:count])
+    measure(predictor, samples, make_classification_metrics(), CONDITIONS, store=tmp_path)
     assert store.records() == plain
+    measured = {json.loads(line)['condition'] for line in (tmp_path / 'outcomes.jsonl').read_text().splitlines()}
+    assert measured == {str(condition) for condition in CONDITIONS[count // 4:]}
+
+
+def test_recorded_outcomes_are_not_measured_again(plain, predictor, samples, tmp_path, monkeypatch):
+    """A run may be killed between the last outcome and its records."""
+    measure(predictor, samples, make_classification_metrics(), CONDITIONS, store=tmp_path)
+    (tmp_path / 'results.jsonl').unlink()
+    monkeypatch.setattr(ClassifierPredictor, 'predict', None)
+    assert measure(predictor, samples, make_classification_metrics(), CONDITIONS, store=tmp_path) == plain
+
+
+def test_outcomes_are_those_of_each_image(predictor, samples, tmp_path):
+    measure(predictor, samples, make_classification_metrics(), CONDITIONS, store=tmp_path, batch_size=16)
+    identity = Identity(predictor.name, samples.name, 0, 40)
+    outcomes = OutcomeStore(tmp_path).read(identity)
+    for index in (0, 17, 39):
+        batch = predictor.collate([samples[index]])
+        logits = predictor.predict(batch.images, batch).predictions
+        assert outcomes['clean'].get_dense('top1_error')[index] == (logits.argmax() != samples.targets[index])
+        loss = torch.nn.functional.cross_entropy(logits.double(), torch.tensor([samples.targets[index]]))
+        assert outcomes['clean'].get_dense('nll')[index] == pytest.approx(loss.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize('length', [16, 40, 100])
+def test_blocks_make_no_difference(plain, predictor, samples, tmp_path, monkeypatch, length):
+    monkeypatch.setattr(loop, 'BLOCK', length)
+    assert measure(predictor, samples, make_classification_metrics(), CONDITIONS, store=tmp_path, batch_size=8) == plain
+    lines = (tmp_path / 'outcomes.jsonl').read_text().count('\n')
+    assert lines == -(-40 // min(length, 40)) * len(CONDITIONS)
+
+
+def test_blocks_are_split_where_memory_is_short(plain, predictor, samples, monkeypatch):
+    monkeypatch.setattr(data_loading, 'MAX_BYTES', 20 * 3 * toy.SIDE ** 2)
+    assert measure(predictor, samples, make_classification_metrics(), CONDITIONS, batch_size=8, workers=1) == plain
 
 
 def test_unreadable_images_are_named_and_counted(predictor, tmp_path, caplog):
@@ -154,38 +197,20 @@ def test_unreadable_images_are_named_and_counted(predictor, tmp_path, caplog):
     broken[0].write_bytes(broken[0].read_bytes()[:300])
     broken[1].write_bytes(b'')
     samples = load_class_folders(folder, view=predictor.view)
-    run = measure(predictor, samples, make_classification_metrics(), CONDITIONS, batch_size=8, allow_missing=1)
-    with pytest.raises(ValueError, match=r'expected readable images, got 2 that are not: n01443537/05.JPEG \(.*\), '
+    with pytest.raises(InputError, match=r'2 images are unreadable: n01443537/05.JPEG \(.*\), '
                                          r'n01484850/10.JPEG .*--allow-missing 2'):
-        next(run)
+        measure(predictor, samples, make_classification_metrics(), CONDITIONS, batch_size=8, allow_missing=1)
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
-        records = list(measure(predictor, samples, make_classification_metrics(), CONDITIONS, batch_size=8,
-                               allow_missing=2, workers=1))
-    assert {record.count for record in records} == {38} and 'left out: n01443537/05.JPEG' in caplog.text
-    assert caplog.text.count('left out: ') == 2  # once each, not in each of three passes
-
-
-def test_what_a_pass_found_goes_with_it(predictor, samples):
-    """A detector's metrics hold everything that was found; of 76 conditions at once that is gigabytes."""
-    class Heavy:
-        name, needs_trace, higher_is_better, count = 'heavy', False, True, 1
-        alive = weakref.WeakSet()
-
-        def reset(self):
-            self.alive.add(self)
-
-        def update(self, outputs, batch):
-            pass
-
-        def compute(self):
-            return {'heavy': 0.}
-    run = measure_passes(predictor, samples, [Heavy()], [CLEAN, *list_conditions(NAMES, [1])[1:]], batch_size=40)
-    alive = [len(Heavy.alive) for _ in run]
-    assert alive == [3, 2, 1]
+        records = measure(predictor, samples, make_classification_metrics(), CONDITIONS, batch_size=8,
+                          allow_missing=2, workers=1)
+    assert {(record.count, record.unreadable) for record in records} == {(38, 2)}
+    assert 'left out: n01443537/05.JPEG' in caplog.text
+    assert caplog.text.count('left out: ') == 2  # once each, not under each condition
 
 
 def test_images_too_small_to_corrupt_are_named(predictor):
-    batch = RawBatch(torch.zeros(2, 3, 8, 40, dtype=torch.uint8), ('first', 'second'), (0, 0))
+    batch = RawBatch(torch.zeros(2, 3, 8, 40, dtype=torch.uint8), (0, 1), ('first', 'second'), (0, 0))
     with pytest.raises(ValueError, match='32 pixels a side or more under a corruption, got 8 x 40 in first; take it'):
         next(apply_corruption(batch, list_conditions(['toy_noise'], [1])[1:], 0))
     assert next(apply_corruption(batch, [CLEAN], 0)) is batch.images
@@ -205,14 +230,14 @@ def test_batch_size_auto_halves_when_memory_runs_out(plain, predictor, samples, 
         records = list(measure(Small(), samples, make_classification_metrics(), CONDITIONS, batch_size='auto'))
     assert records == plain
     assert [record.getMessage() for record in caplog.records] == [
-        'memory ran out at batch size 32; going on with 16', 'memory ran out at batch size 16; going on with 8',
-        'memory ran out at batch size 8; going on with 4']
+        'memory ran out at batch size 32; continuing with 16', 'memory ran out at batch size 16; continuing with 8',
+        'memory ran out at batch size 8; continuing with 4']
     with pytest.raises(torch.OutOfMemoryError):
         list(measure(Small(), samples, make_classification_metrics(), CONDITIONS, batch_size=8))
 
 
 def test_as_published_is_what_pillow_saves(plain, predictor, samples, tmp_path):
-    batch = RawBatch(torch.stack([samples[index].image for index in range(4)]), tuple(samples.ids[:4]))
+    batch = RawBatch(torch.stack([samples[index].image for index in range(4)]), tuple(range(4)), tuple(samples.ids[:4]))
     raw, saved = (next(apply_corruption(batch, list_conditions(['toy_noise'], [1], **variant)[1:], 0))
                   for variant in ({}, {'jpeg': 85}))
     for image, read in zip(raw, saved, strict=True):
@@ -241,7 +266,8 @@ def test_published_folders_are_not_corrupted_again(plain, predictor, samples, fo
     records = list(measure(predictor, published, make_classification_metrics(),
                            list_conditions(['toy_dark'], SEVERITIES)))
     wanted = [record for record in plain if 'noise' not in record.condition]
-    assert [dataclasses.replace(record, dataset=samples.name) for record in records] == wanted
+    assert [dataclasses.replace(record, dataset=samples.name, data_digest='') for record in records] == wanted
+    assert {record.data_digest for record in records} == {published.at(one)[0].files for one in published.conditions}
     assert records[0].dataset == published.name != samples.name
 
 
@@ -262,15 +288,16 @@ def test_published_folders_are_not_corrupted_again(plain, predictor, samples, fo
     (Condition(Spec.of('occlusion', severity=1, share=.5)), 'expected a severity or share, got both'),
 ])
 def test_impossible_conditions_are_refused_before_any_work(predictor, samples, condition, words, monkeypatch):
-    monkeypatch.setattr(loop, 'passes', None)
+    monkeypatch.setattr(loop, 'load_blocks', None)
     with pytest.raises(InputError, match=words):
-        next(measure(predictor, samples, make_classification_metrics(), [CLEAN, condition]))
+        measure(predictor, samples, make_classification_metrics(), [CLEAN, condition])
 
 
 def test_severities_share_a_pass_in_the_order_given(samples):
-    plan = plan_passes(samples, [*CONDITIONS, *list_conditions(['toy_dark'], [2], jpeg=85), CLEAN])
+    sources, plan = plan_passes(samples, [*CONDITIONS, *list_conditions(['toy_dark'], [2], jpeg=85), CLEAN])
     assert [(one.title, len(one.work)) for one in plan] == [
         ('clean', 1), ('toy_noise', 3), ('toy_dark', 3), ('toy_dark', 1)]
+    assert sources == [samples] and {one.source for one in plan} == {0}
 
 
 @pytest.mark.parametrize('options', [{'batch_size': 8}, {'batch_size': 5, 'workers': 1}], ids=str)
@@ -287,7 +314,7 @@ def test_images_of_different_sizes_give_what_they_give_one_by_one(tmp_path, pred
 
 
 def test_order_bgr_shows_the_corruption_red_and_blue_exchanged(samples):
-    batch = RawBatch(torch.stack([samples[index].image for index in range(4)]), tuple(samples.ids[:4]))
+    batch = RawBatch(torch.stack([samples[index].image for index in range(4)]), tuple(range(4)), tuple(samples.ids[:4]))
     right, wrong = (next(apply_corruption(batch, list_conditions(['toy_noise'], [1], **variant)[1:], 0))
                     for variant in ({}, {'order': 'bgr'}))
     noise = BatchRng(0, batch.ids, purpose='toy_noise').normal(batch.images.shape)
@@ -300,28 +327,30 @@ def fill(folder, store, pause=0., environment=()):
     os.environ.update(environment)
     predictor = build_classifier(toy.NAME, device=init_distributed('cpu'))
     predictor.model.register_forward_pre_hook(lambda *_: time.sleep(pause))
-    keep_measuring(ResultStore(store), predictor, load_class_folders(folder, view=predictor.view),
-                   make_classification_metrics(), CONDITIONS, batch_size=8)
+    measure(predictor, load_class_folders(folder, view=predictor.view), make_classification_metrics(), CONDITIONS,
+            store=store.parent, batch_size=8)
     destroy_distributed()
 
 
-@pytest.mark.parametrize('lines', [0, 4, 16])
-def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(plain, folder, tmp_path, lines):
-    """kill -9 as soon as the store has that many lines, at whatever the process is then doing."""
-    store = tmp_path / 'results.jsonl'
+@pytest.mark.parametrize('lines', [0, 1, 10, 25])
+def test_killed_and_resumed_run_equals_an_uninterrupted_one(plain, folder, tmp_path, monkeypatch, lines):
+    """Send SIGKILL as soon as there are that many lines of outcomes, whatever the process is doing."""
+    monkeypatch.setattr(loop, 'BLOCK', 8)
+    store, outcomes = tmp_path / 'results.jsonl', tmp_path / 'outcomes.jsonl'
     process = toy.started(fill, folder, store, 0.02)
     deadline = time.monotonic() + 60
-    while process.is_alive() and not (store.exists() and store.read_bytes().count(b'\n') >= lines):
+    while process.is_alive() and not (outcomes.exists() and outcomes.read_bytes().count(b'\n') >= lines):
         assert time.monotonic() < deadline
         time.sleep(0.001)
     process.kill()
     process.join()
-    left = store.read_bytes()
-    assert process.exitcode == -signal.SIGKILL and lines <= left.count(b'\n') < len(plain)
-    store.write_bytes(left + b'{"model": "tests.eval')  # as if a write had been torn as well
+    before = outcomes.read_bytes()
+    assert process.exitcode == -signal.SIGKILL and lines <= before.count(b'\n') < 5 * len(CONDITIONS)
+    outcomes.write_bytes(before + b'{"key": "0123')  # as if a write had been torn as well
     fill(folder, store)
     assert ResultStore(store).records() == plain
-    assert store.read_bytes().startswith(left)
+    assert outcomes.read_bytes().startswith(before)
+    assert outcomes.read_bytes().count(b'\n') == 5 * len(CONDITIONS)
 
 
 class Deadly(ImageFolderSamples):
@@ -336,7 +365,7 @@ def test_a_killed_worker_gets_one_sentence(predictor, samples):
     with pytest.raises(ValueError, match='killed.*--workers'):
         list(measure(predictor, deadly, make_classification_metrics(), [CLEAN], workers=1))
     for options in ({'workers': -1}, {'batch_size': 0}):
-        with pytest.raises(ValueError, match='expected workers from 0 up and a batch size from 1 up, got'):
+        with pytest.raises(ValueError, match='workers must be 0 or more and batch_size 1 or more, got'):
             list(measure(predictor, deadly, make_classification_metrics(), [CLEAN], **options))
 
 
@@ -369,8 +398,8 @@ def test_a_refusal_of_one_rank_is_printed_once(tmp_path):
         process.join(100)
     assert [process.exitcode for process in ranks] == [2, 2]
     assert sorted(path.read_text() for path in said) == [  # the rank that ends first prints
-        '', 'expected labels in 0..7, the classes of the model, got labels in 281..281; give a model with as many '
-        'classes as the data has\n']
+        '', 'labels must be in 0..7, the classes of the model, got 281..281. Pass a model with as many classes as the '
+        'data has.\n']
 
 
 def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
