@@ -192,15 +192,16 @@ class Evaluator:
         table = self.read_table()
         pending = [condition for condition in self.conditions if any(
             (condition, metric.record_name) not in table for metric in self.metrics)]
-        if pending:
-            if rank() == 0:
-                self.store.log_run(self.predictor, self.samples, self.benchmark, self.options)
-            known = self.store.outcomes.read(self.identity, self._list_related(pending), items=False
+        if pending or self.gallery:
+            known = self.store.outcomes.read(self.identity, self._list_related(self.conditions), items=False
                                              ) if rank() == 0 else None
             self.outcomes: dict[str, Outcomes] = broadcast(known)
+        if self.gallery:
+            self._check_gallery()
+        if pending:
             self._check_images(pending, table)
-            if self.gallery:
-                self._check_gallery(pending)
+            if rank() == 0:
+                self.store.log_run(self.predictor, self.samples, self.benchmark, self.options)
             self._evaluate(pending)
             self._add_records(pending)
             table = self.read_table()
@@ -223,9 +224,9 @@ class Evaluator:
         table = self.read_table()
         return any((condition, metric.record_name) not in table for metric in self.metrics)
 
-    def _list_related(self, pending: Iterable[Condition]) -> list[str] | None:
+    def _list_related(self, conditions: Iterable[Condition]) -> list[str] | None:
         """Return the conditions whose outcomes are needed: None (all) for attacks, which reuse smaller epsilons."""
-        return None if any(one.attack for one in pending) else list(map(str, pending))
+        return None if any(one.attack for one in conditions) else list(map(str, conditions))
 
     def _check_images(self, pending: Iterable[Condition], table: Table) -> None:
         """Raise InputError if a condition with separate images was evaluated on other images."""
@@ -245,11 +246,11 @@ class Evaluator:
                     'another --corrupted-name NAME.')
         raise_on_all_ranks(refusal)
 
-    def _check_gallery(self, pending: Sequence[Condition]) -> None:
+    def _check_gallery(self) -> None:
         """Raise InputError if an image would leave the folder, or one that is not attacked again is not saved."""
         assert self.gallery is not None
         ids = cast(LabeledSamples, self.samples).ids
-        attacked = [condition for condition in pending if condition.attack is not None]
+        attacked = [condition for condition in self.conditions if condition.attack is not None]
         for id in ids if attacked else ():
             self.gallery.path(attacked[0], id)
         related = [other for other in map(Condition.parse, self.outcomes) if other.attack is not None and any(

@@ -14,12 +14,13 @@ from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.base import Preprocess
 from pit_downstream.datasets.imagenet import load_class_folders
-from pit_downstream.evaluation.attacking import CountingPredictor, KnownOutcomes, attack_curve, fools_further
+from pit_downstream.evaluation.attacking import CountingPredictor, KnownOutcomes, attack_curve, implies_success
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
-from pit_downstream.evaluation.evaluator import measure, plan_passes
+from pit_downstream.evaluation.evaluator import plan_passes
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.metrics.classification import make_top1_error
 from tests.evaluation import toy
+from tests.evaluation.test_evaluator import measure
 
 GREYS = (133, 138, 153, 102)  # margins to the threshold of 127.5: 5.5, 10.5, 25.5 levels, and the wrong side
 STEEP = 'pgd(epsilon={}/255, start="clean", step=1, steps=3)'  # one step reaches the border of the ball
@@ -50,7 +51,7 @@ def specs(text=STEEP, levels=LEVELS):
 
 
 def test_each_epsilon_fools_what_its_ball_reaches(predictor, batch):
-    curve = attack_curve(predictor, batch, specs(), 0)
+    curve = list(attack_curve(predictor, batch, specs(), 0))
     assert [found.wrong.tolist() for found in curve] == [
         [False, False, False, True], [True, False, False, True], [True, True, False, True]]
     for found, level in zip(curve, LEVELS, strict=True):
@@ -63,19 +64,19 @@ def test_each_epsilon_fools_what_its_ball_reaches(predictor, batch):
 def test_passes_are_counted_exactly(predictor, batch):
     """Standing: a look, a start, three steps and the verdict, of which the start and two steps go back. Fooled by the
     first step: a look, a start, a step and the verdict; back go the start and the step."""
-    curve = attack_curve(predictor, batch, specs(), 0)
+    curve = list(attack_curve(predictor, batch, specs(), 0))
     assert [(found.forwards, found.backwards) for found in curve] == [
         (3 * 6, 3 * 3), (4 + 2 * 6, 2 + 2 * 3), (4 + 6, 2 + 3)]
 
 
 def test_what_a_smaller_epsilon_fooled_is_carried(predictor, batch):
-    curve = attack_curve(predictor, batch, specs(), 0)
+    curve = list(attack_curve(predictor, batch, specs(), 0))
     assert torch.equal(curve[2].images[0], curve[1].images[0])
     assert not torch.equal(curve[2].images[1], curve[1].images[1])
 
 
 def test_running_to_the_end_takes_every_image_at_every_epsilon(predictor, batch):
-    curve = attack_curve(predictor, batch, specs(STEEP.replace('start', 'run_to_end=True, start')), 0)
+    curve = list(attack_curve(predictor, batch, specs(STEEP.replace('start', 'run_to_end=True, start')), 0))
     assert [found.wrong.tolist() for found in curve] == [
         [False, False, False, True], [True, False, False, True], [True, True, False, True]]
     assert {(found.forwards, found.backwards) for found in curve} == {(4 * 5, 4 * 3)}  # nothing is looked at before
@@ -88,23 +89,24 @@ def test_running_to_the_end_takes_every_image_at_every_epsilon(predictor, batch)
     ("transfer(source='m', epsilon={})", True), ("transfer(source='m', run_to_end=True, epsilon={})", True)])
 def test_what_is_carried_in_one_run_is_carried_to_the_next(text, further):
     small, large = (Spec.parse(text.format(epsilon)) for epsilon in ('4/255', '8/255'))
-    assert fools_further(small, large) is further and fools_further(large, large) and not fools_further(large, small)
+    assert implies_success(small, large) is further and implies_success(large, large) and not implies_success(large, small)
 
 
-def test_what_is_settled_is_not_attacked(predictor, batch):
+def test_images_with_known_outcomes_are_not_attacked(predictor, batch):
     """The first image is known at 4/255 to stand and at 8/255 to be fooled."""
     first = torch.tensor([True, False, False, False])
     no = torch.zeros(4, dtype=torch.bool)
-    curve = attack_curve(predictor, batch, specs(), 0, settled=[KnownOutcomes(first, no), KnownOutcomes(first, first),
-                                                                KnownOutcomes(no, first)])
+    curve = list(attack_curve(predictor, batch, specs(), 0, known=[
+        KnownOutcomes(first, no), KnownOutcomes(first, first), KnownOutcomes(no, first)]))
     assert [found.wrong.tolist() for found in curve] == [
         [False, False, False, True], [True, False, False, True], [True, True, False, True]]
     assert [found.forwards for found in curve] == [2 * 6, 2 * 6, 4 + 6]
 
 
 def test_batches_make_no_difference(predictor, batch):
-    whole = attack_curve(predictor, batch, specs('pgd(epsilon={}/255, steps=3)'), 5)
-    parts = [attack_curve(predictor, batch.part([row]), specs('pgd(epsilon={}/255, steps=3)'), 5) for row in range(4)]
+    whole = list(attack_curve(predictor, batch, specs('pgd(epsilon={}/255, steps=3)'), 5))
+    parts = [list(attack_curve(predictor, batch.part([row]), specs('pgd(epsilon={}/255, steps=3)'), 5))
+             for row in range(4)]
     for place, found in enumerate(whole):
         assert torch.equal(found.images, torch.cat([part[place].images for part in parts]))
         assert found.forwards == sum(part[place].forwards for part in parts)
@@ -137,7 +139,7 @@ def test_half_precision_searches_and_float32_judges(batch):
                                     search='bf16')
     assert predictor.rough and not torch.equal(predictor.logits(batch.images),
                                                predictor.predict(batch.images, batch).predictions)
-    curve = attack_curve(predictor, batch, specs(), 0)
+    curve = list(attack_curve(predictor, batch, specs(), 0))
     assert [found.wrong.tolist() for found in curve] == [
         [False, False, False, True], [True, False, False, True], [True, True, False, True]]
 
@@ -152,7 +154,7 @@ def test_search_is_named_and_amp_is_not_search():
 def test_logits_that_are_not_finite_are_no_success(predictor, batch):
     predictor.model.register_forward_hook(lambda module, given, logits: logits / 0)
     with pytest.raises(ValueError, match='expected finite logits, got NaN or infinity for 4 of 4 images'):
-        attack_curve(predictor, batch, specs(), 0)
+        list(attack_curve(predictor, batch, specs(), 0))
 
 
 class Detector:
@@ -167,7 +169,7 @@ class Detector:
 
 def test_a_predictor_without_logits_is_attacked_at_every_epsilon(predictor, batch):
     assert not hasattr(CountingPredictor(Detector(predictor)), 'logits')
-    curve = attack_curve(Detector(predictor), batch, specs(), 0)
+    curve = list(attack_curve(Detector(predictor), batch, specs(), 0))
     assert [found.wrong for found in curve] == [None] * 3
     assert {(found.forwards, found.backwards) for found in curve} == {(4 * 5, 4 * 3)}
     assert [found.outputs.predictions.argmax(1).sum().item() for found in curve] == [1, 2, 3]
@@ -190,7 +192,8 @@ def test_the_loop_attacks_clean_and_corrupted_images(folder):
     samples = load_class_folders(folder, view=predictor.view)
     dark = Spec.of('toy_dark', severity=2)
     conditions = [CLEAN, *under(None, 'pgd'), *under(dark, 'pgd')]
-    records = list(measure(predictor, samples, [make_top1_error()], conditions, batch_size=8))
+    records = [record for record in measure(predictor, samples, [make_top1_error()], conditions, batch_size=8)
+               if record.metric == 'top1_error']
     assert [record.condition for record in records] == list(map(str, conditions))
     for condition, record in zip(conditions[1:], records[1:], strict=True):
         wrong = 0
@@ -200,7 +203,7 @@ def test_the_loop_attacks_clean_and_corrupted_images(folder):
                 sample = Sample(sample.id, levels, sample.target)
             batch = predictor.collate([sample])
             smaller = [one.attack for one in conditions[1:3] if one.attack <= condition.attack]
-            wrong += attack_curve(predictor, batch, smaller, 0)[-1].wrong.item()
+            wrong += list(attack_curve(predictor, batch, smaller, 0))[-1].wrong.item()
         assert record.value == wrong / 20 and record.count == 20
     values = [record.value for record in records]
     assert values[0] <= values[1] <= values[2] and values[2] > values[0]
@@ -208,9 +211,9 @@ def test_the_loop_attacks_clean_and_corrupted_images(folder):
 
 def test_epsilons_share_a_pass_in_rising_order(folder):
     samples = load_class_folders(folder, view=Preprocess(32, None))
-    plan = plan_passes(samples, [*under(None, 'pgd', (8, 1)), *under(Spec.of('toy_dark', severity=1), 'pgd', (2,)),
-                                 *under(Spec.of('toy_dark', severity=2), 'pgd', (2,)), CLEAN,
-                                 *under(None, 'pgd', (4,))])
+    _, plan = plan_passes(samples, [*under(None, 'pgd', (8, 1)), *under(Spec.of('toy_dark', severity=1), 'pgd', (2,)),
+                                    *under(Spec.of('toy_dark', severity=2), 'pgd', (2,)), CLEAN,
+                                    *under(None, 'pgd', (4,))])
     assert [one.title for one in plan] == ['pgd', 'toy_dark + pgd', 'toy_dark + pgd', 'clean']
     assert [float(condition.attack.get('epsilon')) * 255 for condition, _ in plan[0].work] == [1, 4, 8]
 
@@ -219,7 +222,7 @@ def test_strengths_of_occlusion_share_a_pass(folder):
     predictor = build_classifier(toy.FOUR)
     samples = load_class_folders(folder, view=predictor.view)
     conditions = [Condition(Spec.parse(f'occlusion(share={share})')) for share in ('1/4', '0.5', '1')]
-    assert len(plan_passes(samples, conditions)) == 1
+    assert len(plan_passes(samples, conditions)[1]) == 1
     values = [record.value for record in measure(predictor, samples, [make_top1_error()], conditions)]
     black = predictor.predict(torch.zeros(1, 3, 32, 32), None).predictions.argmax().item()
     assert values[-1] == sum(target != black for target in samples.targets) / 20

@@ -1,4 +1,4 @@
-"""Verdicts of attacks are kept image by image: same records whatever the batches, ranks, stops and earlier curves."""
+"""Outcomes of attacks per image: equal records for any batches, ranks, kills and earlier curves."""
 
 import json
 import os
@@ -13,14 +13,16 @@ import torch
 from PIL import Image
 
 from pit_downstream.results.condition import Condition
+from pit_downstream.metrics.classification import make_top1_error
+from pit_downstream.results.outcomes import Identity, OutcomeStore
 from pit_downstream.results.records import ResultStore
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation import evaluator as loop
+from pit_downstream.evaluation.evaluator import EvaluationOptions, Evaluator, Store
 from pit_downstream.evaluation.image_export import Gallery
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.evaluation.distributed import init_distributed, destroy_distributed
-from pit_downstream.evaluation.verdicts import Chunk, VerdictStore, keep_attacking
 from tests.evaluation import toy
 
 FOG = Spec.of('toy_dark', severity=2)
@@ -44,10 +46,15 @@ def attacked(folder, store, *, conditions=CONDITIONS, save=None, batch_size=8, *
     """The records of a run whose results.jsonl lies in `store`."""
     predictor = build_classifier(toy.FOUR)
     samples = load_class_folders(folder, view=predictor.view)
-    gallery = save and Gallery(save, model=predictor.name, dataset=samples.name, seed=0)
-    keep_attacking(ResultStore(store / 'results.jsonl'), predictor, samples, conditions, gallery=gallery,
-                   batch_size=batch_size, **more)
+    Evaluator(predictor, samples, [make_top1_error()], conditions, store=Store(store),
+              options=EvaluationOptions(batch_size=batch_size, save_images=save, **more)).run()
     return ResultStore(store / 'results.jsonl').records()
+
+
+def read_outcomes(folder, store):
+    predictor = build_classifier(toy.FOUR)
+    samples = load_class_folders(folder, view=predictor.view)
+    return OutcomeStore(store).read(Identity(predictor.name, samples.name, 0, len(samples)))
 
 
 @pytest.fixture(scope='module')
@@ -69,27 +76,27 @@ def test_batches_make_no_difference(plain, folder, tmp_path, size):
     assert attacked(folder, tmp_path, batch_size=size) == plain
 
 
-def test_records_are_sums_of_the_verdicts(plain, folder, tmp_path):
+def test_records_are_sums_of_the_outcomes(plain, folder, tmp_path):
     attacked(folder, tmp_path)
-    lines = list(map(json.loads, (tmp_path / 'verdicts.jsonl').read_text().splitlines()))
+    lines = list(map(json.loads, (tmp_path / 'outcomes.jsonl').read_text().splitlines()))
     assert len(lines) == 5 * len(CONDITIONS)
+    outcomes = read_outcomes(folder, tmp_path)
     for condition in map(str, CONDITIONS):
         mine = [line for line in lines if line['condition'] == condition]
-        ids = [id for line in mine for id in line['ids']]
         values = {record.metric: record.value for record in plain if record.condition == condition}
-        assert len(set(ids)) == len(ids) == 40
-        assert values['top1_error'] == ''.join(line['right'] for line in mine).count('0') / 40
-        assert values['forwards'] == sum(line['forwards'] for line in mine) / 40
-        assert values['backwards'] == sum(line['backwards'] for line in mine) / 40
+        assert [line['indices'] for line in mine] == [[[start, start + 8]] for start in range(0, 40, 8)]
+        assert values['top1_error'] == outcomes[condition].get_dense('top1_error').mean()
+        assert values['forwards'] == sum(line['costs']['forwards'] for line in mine) / 40
+        assert values['backwards'] == sum(line['costs']['backwards'] for line in mine) / 40
 
 
 def test_what_is_there_is_not_attacked_again(plain, folder, tmp_path, monkeypatch):
     attacked(folder, tmp_path)
-    before = (tmp_path / 'verdicts.jsonl').read_bytes()
+    before = (tmp_path / 'outcomes.jsonl').read_bytes()
     (tmp_path / 'results.jsonl').unlink()  # stopped between the last verdict and its record
     assert attacked(folder, tmp_path) == plain
-    assert (tmp_path / 'verdicts.jsonl').read_bytes() == before
-    monkeypatch.setattr(loop, 'passes', None)
+    assert (tmp_path / 'outcomes.jsonl').read_bytes() == before
+    monkeypatch.setattr(loop, 'load_blocks', None)
     assert attacked(folder, tmp_path) == plain
 
 
@@ -103,26 +110,16 @@ def test_an_epsilon_added_later_begins_with_what_smaller_ones_fooled(plain, fold
 def test_from_any_line_on(plain, folder, tmp_path, lines):
     """Also from within the lines of one batch, the next of which was torn."""
     attacked(folder, tmp_path)
-    whole = (tmp_path / 'verdicts.jsonl').read_bytes().split(b'\n')
+    whole = (tmp_path / 'outcomes.jsonl').read_bytes().split(b'\n')
     (tmp_path / 'results.jsonl').unlink()
-    (tmp_path / 'verdicts.jsonl').write_bytes(b'\n'.join([*whole[:lines], whole[lines][:50]]))
+    (tmp_path / 'outcomes.jsonl').write_bytes(b'\n'.join([*whole[:lines], whole[lines][:50]]))
     assert attacked(folder, tmp_path, batch_size=7) == plain
 
 
 def test_invalid_line_is_named(folder, tmp_path):
-    (tmp_path / 'verdicts.jsonl').write_text('{"model": 3}\n')
-    with pytest.raises(ValueError, match='expected the verdicts of some images in line 1 of .*verdicts.jsonl, got'):
+    (tmp_path / 'outcomes.jsonl').write_text('{"model": 3}\n')
+    with pytest.raises(ValueError, match='line 1 of .*outcomes.jsonl has outcomes of another version'):
         attacked(folder, tmp_path)
-
-
-def test_the_first_of_two_verdicts_counts(tmp_path):
-    store = VerdictStore(tmp_path)
-    store.add(Chunk('m', 'd', 'clean + noise(epsilon=1)', 0, ('a', 'b'), '10', 8, 4),
-              Chunk('m', 'd', 'clean + noise(epsilon=1)', 0, ('a', 'b'), '11', 9, 5),
-              Chunk('m', 'd', 'clean + noise(epsilon=1)', 1, ('a',), '1', 1, 1))
-    (found,) = store.read('m', 'd', 0).values()
-    assert (found.right, found.forwards, found.backwards) == ({'a': True, 'b': False}, 8, 4)
-    assert found.values() == {'top1_error': .5, 'forwards': 4, 'backwards': 2}
 
 
 def fill(folder, store, pause=0., environment=(), save=None):
@@ -131,28 +128,28 @@ def fill(folder, store, pause=0., environment=(), save=None):
     predictor = build_classifier(toy.FOUR, device=init_distributed('cpu'))
     samples = load_class_folders(folder, view=predictor.view)
     predictor.model.register_forward_pre_hook(lambda *_: time.sleep(pause))
-    gallery = save and Gallery(save, model=predictor.name, dataset=samples.name, seed=0)
-    keep_attacking(ResultStore(store / 'results.jsonl'), predictor, samples, CONDITIONS, batch_size=8, gallery=gallery)
+    Evaluator(predictor, samples, [make_top1_error()], CONDITIONS, store=Store(store),
+              options=EvaluationOptions(batch_size=8, save_images=save)).run()
     destroy_distributed()
 
 
 @pytest.mark.parametrize('lines', [1, 16, 33])
 def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(plain, folder, tmp_path, lines):
-    """kill -9 as soon as there are that many lines of verdicts, at whatever the process is then doing."""
-    verdicts = tmp_path / 'verdicts.jsonl'
+    """kill -9 as soon as there are that many lines of outcomes, at whatever the process is then doing."""
+    outcomes = tmp_path / 'outcomes.jsonl'
     process = toy.started(fill, folder, tmp_path, 0.02)
     deadline = time.monotonic() + 60
-    while process.is_alive() and not (verdicts.exists() and verdicts.read_bytes().count(b'\n') >= lines):
+    while process.is_alive() and not (outcomes.exists() and outcomes.read_bytes().count(b'\n') >= lines):
         assert time.monotonic() < deadline
         time.sleep(0.001)
     process.kill()
     process.join()
-    left = verdicts.read_bytes()
+    left = outcomes.read_bytes()
     assert process.exitcode == -signal.SIGKILL and lines <= left.count(b'\n') < 5 * len(CONDITIONS)
-    verdicts.write_bytes(left + b'{"model": "tests.eval')  # as if a write had been torn as well
+    outcomes.write_bytes(left + b'{"key": "0123')  # as if a write had been torn as well
     fill(folder, tmp_path)
     assert ResultStore(tmp_path / 'results.jsonl').records() == plain
-    assert verdicts.read_bytes().startswith(left) and verdicts.read_bytes().count(b'\n') == 5 * len(CONDITIONS)
+    assert outcomes.read_bytes().startswith(left) and outcomes.read_bytes().count(b'\n') == 5 * len(CONDITIONS)
 
 
 def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
@@ -168,10 +165,10 @@ def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
     assert [process.exitcode for process in ranks] == [0, 0]
     assert ResultStore(tmp_path / 'results.jsonl').records() == plain
     assert len(list((tmp_path / 'images').rglob('*.npy'))) == 40 * (len(CONDITIONS) + 2)
-    files = [tmp_path / 'verdicts.jsonl', tmp_path / 'verdicts.1.jsonl']
-    assert [file.read_text().count('\n') for file in files] == [batches * len(CONDITIONS) for batches in (3, 2)]
+    outcomes = tmp_path / 'outcomes.jsonl'
+    assert outcomes.read_text().count('\n') == 5 * len(CONDITIONS)
     (tmp_path / 'results.jsonl').unlink()
-    files[1].write_bytes(files[1].read_bytes()[:-5000])
+    outcomes.write_bytes(outcomes.read_bytes()[:-5000])
     assert attacked(folder, tmp_path) == plain
 
 
@@ -180,7 +177,8 @@ def test_images_are_saved_exactly(folder, tmp_path):
     predictor = build_classifier(toy.FOUR)
     samples = load_class_folders(folder, view=predictor.view)
     gallery = Gallery(tmp_path / 'images', model=predictor.name, dataset=samples.name, seed=0)
-    known = VerdictStore(tmp_path / 'store').read(predictor.name, samples.name, 0)
+    errors = {condition: outcomes.get_dense('top1_error')
+              for condition, outcomes in read_outcomes(folder, tmp_path / 'store').items()}
     for condition in CONDITIONS:
         radius = float(condition.attack.get('epsilon'))
         for index, id in enumerate(samples.ids):
@@ -188,7 +186,7 @@ def test_images_are_saved_exactly(folder, tmp_path):
             assert image.dtype == torch.float32 and (image - clean).abs().max() <= radius + 1e-6
             assert condition.corruption or torch.equal(clean, samples[index].image / 255)
             right = predictor.predict(image[None], None).predictions.argmax().item() == samples.targets[index]
-            assert right == known[str(condition)].right[id]
+            assert right == (errors[str(condition)][index] == 0)
 
 
 def test_saving_goes_on_where_it_was(folder, tmp_path):
