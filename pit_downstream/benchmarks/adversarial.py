@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pit_downstream.benchmarks.base import Benchmark, Layout, describe_missing
+from pit_downstream.benchmarks.base import Benchmark
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.intervals import Estimate
+from pit_downstream.results.layout import Layout
 from pit_downstream.results.records import Table
-from pit_downstream.results.results import Gap, format_epsilon, get_epsilon
+from pit_downstream.results.results import format_epsilon, get_epsilon
 from pit_downstream.results.tables import MISSING, Cell, Sheet, number, rate, words
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import BENCHMARKS
@@ -94,10 +95,6 @@ class Adversarial(Benchmark):
         caption = (f'Accuracy of {results.subject}, in percent with 95 % intervals '
                    '(Wilson); forwards and backwards are images in passes through the model and back, per image.')
         return [Sheet(self.name, caption, ('attack', 'norm', 'epsilon', 'accuracy', *COSTS), tuple(rows))]
-
-    def find_gaps(self, results: 'Results') -> list[Gap]:
-        absent = [condition for condition in self.conditions() if (condition, ERROR) not in results.table]
-        return [Gap(f'{describe_missing(absent)} not measured', self.build_command(results, absent))] if absent else []
 
     @property
     def tool(self) -> str:

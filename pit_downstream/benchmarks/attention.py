@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pit_downstream.benchmarks.base import Benchmark, Layout, describe_missing
+from pit_downstream.benchmarks.base import Benchmark, describe_missing
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.intervals import Estimate
+from pit_downstream.results.layout import Layout
 from pit_downstream.results.results import Gap
 from pit_downstream.results.tables import Sheet, number, rate, words
 from pit_downstream.utils.registry import BENCHMARKS
@@ -31,7 +32,7 @@ class Attention(Benchmark):
     title = 'Attention collapse'
     about = ('Cross-layer similarity: the cosine between the attention maps of two blocks, mean over heads, tokens and '
              'images (Zhou et al. 2021). Attention collapses where it tends to 1 with depth.')
-    layout = Layout(rows='condition', value='token_rank')
+    layout = Layout(rows='condition', columns='layer', value='token_rank', mean=False)
 
     threshold: float = field(default=0.9, metadata={'help': 'cosine above which blocks are similar', 'metavar': 'X'})
     corruptions: tuple[str, ...] = field(default=(), metadata={
@@ -47,6 +48,9 @@ class Attention(Benchmark):
         """Return number and ratio of similar blocks by kind of maps and stage, on clean images."""
         return {f'{record.metric}{f"@{record.layer}" if record.layer else ""}': Estimate(record.value)
                 for record in results.table.records if '_similar_' in record.metric and record.condition == str(CLEAN)}
+
+    def select_headline(self, results: 'Results') -> dict[str, Estimate]:
+        return self.summarize(results)
 
     def tabulate(self, results: 'Results') -> list[Sheet]:
         """Return the number of similar blocks of every condition, kind of maps and stage."""

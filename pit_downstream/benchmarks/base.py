@@ -1,46 +1,35 @@
 """Base class of benchmarks: conditions, metrics, a summary, and the layout of their table."""
 
-import math
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pit_downstream.results.commands import build_command, get_tool
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.intervals import Estimate
 from pit_downstream.results.labels import label_dataset, label_models
-from pit_downstream.results.records import MissingMeasurement, Record, Table, get_weights_label
-from pit_downstream.results.results import Gap, format_epsilon
-from pit_downstream.results.tables import Sheet, count, mark_best, number, rate, words
+from pit_downstream.results.layout import (
+    Layout,
+    average,
+    choose_metric,
+    get_part,
+    is_fraction,
+    is_lower_better,
+    list_metrics,
+    make_cell,
+    make_grid,
+    make_sheet,
+)
+from pit_downstream.results.records import MissingMeasurement, Table, get_weights_label
+from pit_downstream.results.results import Gap
+from pit_downstream.results.tables import Sheet, mark_best, words
 from pit_downstream.utils.errors import InputError
-from pit_downstream.utils.spec import Spec, format_value
+from pit_downstream.utils.spec import Spec
 
 if TYPE_CHECKING:
     from pit_downstream.results.results import Results
-
-RATES = ('_error', '_accuracy')  # suffixes of metrics that are fractions of images
-UNBOUNDED = ('nll', 'forwards', 'backwards')  # metrics that are no fractions
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Layout of a table: a number of one metric in every cell.
-
-    Attributes:
-        rows, columns: Parts of a condition: 'corruption', 'severity', 'attack', 'epsilon', 'condition', or an argument
-            of the corruption. Without columns, the table has one number per row.
-        value: The metric. Other metrics of the benchmark have a table each, if `every_metric`.
-        mean: Add the mean over the columns, and over the rows.
-    """
-
-    rows: str
-    columns: str = ''
-    value: str = 'top1_error'
-    mean: bool = True
-    every_metric: bool = False
-
 
 class Benchmark(ABC):
     """Base class of benchmarks. A subclass is a frozen dataclass whose fields are flags of `pit-downstream evaluate`.
@@ -69,21 +58,23 @@ class Benchmark(ABC):
 
     def tabulate(self, results: 'Results') -> list[Sheet]:
         """Return the tables of the benchmark, in its layout."""
-        names = [name for name in list_metrics(results.table) if name not in UNBOUNDED]
-        shown = names if self.layout.every_metric else [self.layout.value] if self.layout.value in names else names[:1]
+        shown = list_metrics(results.table) if self.layout.every_metric else [choose_metric(results, self.layout)]
         sheets = [make_sheet(self.name, results, self.layout, metric) for metric in shown]
-        return [*sheets, *self.tabulate_summary(results)]
+        return [*(sheet for sheet in sheets if sheet.rows), *self.tabulate_summary(results)]
 
     def tabulate_summary(self, results: 'Results') -> list[Sheet]:
         """Return the summary as a table, [] without one or over a gap."""
-        try:
-            summary = self.summarize(results)
-        except MissingMeasurement:
-            return []
-        rows = tuple((words(name.replace('_', ' ')), rate(estimate)) for name, estimate in summary.items()
-                     if '(' not in name)
+        rows = tuple((words(name.replace('_', ' ')), make_cell(name, estimate))
+                     for name, estimate in self.select_headline(results).items())
         caption = f'{self.title or self.name}: summary of {results.label}, in percent with 95 % intervals.'
         return [Sheet(f'{self.name}_summary', caption, ('', 'value'), rows)] if rows else []
+
+    def select_headline(self, results: 'Results') -> dict[str, Estimate]:
+        """Return the numbers of the summary that compare models: by default names without arguments, {} over a gap."""
+        try:
+            return {name: estimate for name, estimate in self.summarize(results).items() if '(' not in name}
+        except MissingMeasurement:
+            return {}
 
     def required(self) -> tuple[tuple[Condition, str], ...]:
         """Return the (condition, metric) pairs that a complete result has, by default the layout's metric."""
@@ -104,13 +95,28 @@ class Benchmark(ABC):
         """Return the flags that select `conditions`, by flag. By default none: the same command measures the rest."""
         return {}
 
+    def list_flags(self) -> dict[str, list[str]]:
+        """Return the flags of the fields that differ from their defaults."""
+        flags: dict[str, list[str]] = {}
+        for field in get_fields(type(self)):
+            value = getattr(self, field.name)
+            if value != field.default and value is not None and value is not False:
+                values = [] if value is True else value if isinstance(value, tuple) else [value]
+                flags[f'--{field.name.replace("_", "-")}'] = list(map(str, values))
+        return flags
+
     def build_command(self, results: 'Results', conditions: Iterable[Condition], *,
                       flags: Mapping[str, Sequence[str]] | None = None) -> str:
-        """Return the command that measures `conditions`: that of the run, with `flags`, by default choose_flags()."""
+        """Return the command that measures `conditions`: that of the run, with `flags`, by default choose_flags().
+
+        Without the command of a run, the fields of the benchmark become flags.
+        """
         name, *rest = self.tool.split()
-        argv = results.argv if results.argv and get_tool(results.argv[0]) == name else [
-            f'pit-downstream {name}', *rest, *shlex.split(format_model_flag(results.model))]
-        return build_command(argv, self.choose_flags(conditions) if flags is None else flags)
+        chosen = self.choose_flags(conditions) if flags is None else flags
+        if results.argv and get_tool(results.argv[0]) == name:
+            return build_command(results.argv, chosen)
+        argv = [f'pit-downstream {name}', *rest, *shlex.split(format_model_flag(results.model))]
+        return build_command(argv, {**self.list_flags(), **chosen})
 
     @property
     def tool(self) -> str:
@@ -118,93 +124,36 @@ class Benchmark(ABC):
         return f'evaluate --benchmark {self.name}'
 
     def compare_models(self, several: 'Sequence[Results]') -> Sheet:
-        """Return a table with a column per model: means over the columns of the layout, the best in bold."""
-        metric = next((metric for metric in (self.layout.value, *list_metrics(several[0].table))
-                       if metric in list_metrics(several[0].table)), self.layout.value)
-        grids = [make_grid(results.table, self.layout, metric) for results in several]
+        """Return a table with a column per model, the best number of a row in bold.
+
+        Rows have the means over the columns of the layout, then the headline of the summary. A mean over other columns
+        than those of the other models is missing.
+        """
+        metric = choose_metric(several[0], self.layout)
         rows = []
-        for name in dict.fromkeys(row for grid in grids for row, _ in grid):
-            cells = [rate(average([record.value for (row, _), record in grid.items() if row == name]))
-                     for grid in grids]
-            better = not metric.endswith('_error')
-            rows.append((words(name.replace('_', ' ')), *mark_best(cells, higher_is_better=better)))
+        for name, values in self._compare_rows(several, metric).items():
+            rows.append((words(name.replace('_', ' ')), *mark_best(
+                [make_cell(metric, value) for value in values], higher_is_better=not is_lower_better(metric))))
+        headlines = [self.select_headline(results) for results in several]
+        for name in dict.fromkeys(name for headline in headlines for name in headline):
+            cells = [make_cell(name, headline[name].value if name in headline else None) for headline in headlines]
+            rows.append((words(name.replace('_', ' ')), *mark_best(
+                cells, higher_is_better=not is_lower_better(name))))
         labels = label_models(results.model for results in several)
-        caption = (f'{self.title or self.name}: {metric} in percent on {label_dataset(several[0].table.dataset)}, mean '
-                   f'over {self.layout.columns or "the conditions"}. The best number of a row is in bold.')
+        mean = f', mean over the columns {self.layout.columns}' if self.layout.columns else ''
+        caption = (f'{self.title or self.name}: {metric}{" in percent" if is_fraction(metric) else ""} on '
+                   f'{label_dataset(several[0].table.dataset)}{mean}. The best number of a row is in bold.')
         columns = (self.layout.rows, *(labels[results.model] for results in several))
         return Sheet(f'{self.name}_models', caption, columns, tuple(rows))
 
-
-def list_metrics(table: Table) -> list[str]:
-    """Return the metrics of a table, in the order of its records."""
-    return list(dict.fromkeys(record.metric for record in table.records if not record.layer))
-
-
-def get_part(condition: Condition, part: str) -> str:
-    """Return a part of a condition as text: 'corruption', 'severity', 'attack', 'epsilon', 'norm', 'condition', or an
-    argument of the corruption or attack; '' if the condition has none.
-    """
-    corruption, attack = condition.corruption, condition.attack
-    if part == 'condition':
-        return str(condition)
-    if part == 'corruption':
-        return corruption.name if corruption else 'clean'
-    if part == 'attack':
-        return str(attack.without('norm', 'epsilon')) if attack else 'none'
-    if part == 'epsilon':
-        return format_epsilon(attack) if attack else ''
-    for spec in (corruption, attack):
-        value = spec.get(part) if spec else None
-        if value is not None:
-            return value if isinstance(value, str) else format_value(value)
-    return ''
-
-
-def make_grid(table: Table, layout: Layout, metric: str) -> dict[tuple[str, str], Record]:
-    """Return the records of a metric by (row, column) of the layout."""
-    grid = {}
-    for record in table.records:
-        if record.metric == metric and not record.layer and not record.class_name:
-            condition = Condition.parse(record.condition)
-            grid[get_part(condition, layout.rows), get_part(condition, layout.columns) if layout.columns else metric
-                 ] = record
-    return grid
-
-
-def make_sheet(name: str, results: 'Results', layout: Layout, metric: str) -> Sheet:
-    """Return a table of one metric in a layout. A cell that was not measured has a dash; no mean is over a gap."""
-    chosen = {str(condition) for condition in results.benchmark.conditions()}
-    grid = {place: record for place, record in make_grid(results.table, layout, metric).items()
-            if record.condition in chosen}
-    names = list(dict.fromkeys(row for row, _ in grid))
-    columns = sorted({column for _, column in grid if column}, key=_sort_key)
-    is_rate = metric not in UNBOUNDED
-    make = rate if is_rate else number
-    rows = []
-    for row in names:
-        alone = grid.get((row, ''))  # such as clean: one number in place of a row of them
-        values = [grid[row, column].value if (row, column) in grid else None for column in columns]
-        mean = alone.value if alone is not None else average(values)
-        blank = [words('')] * len(columns) if alone is not None else [make(value) for value in values]
-        if layout.columns and layout.mean:
-            rows.append((words(row), *blank, make(mean)))
-        elif layout.columns:
-            rows.append((words(row), *(blank if alone is None else [make(alone.value), *blank[1:]])))
-        else:
-            record = grid[row, metric]
-            value = rate(Estimate.of_rate(record.value, record.count)) if metric.endswith(RATES) else make(record.value)
-            rows.append((words(row), value, count(record.count)))
-    titles = (metric, *columns, *(['mean'] if layout.mean else [])) if layout.columns else (
-        layout.rows, metric, 'images')
-    caption = (f'{metric} of {results.subject}'
-               f'{", in percent" if is_rate else ""}, by {layout.rows}{layout.columns and f" and {layout.columns}"}.')
-    return Sheet(f'{name}_{metric}', caption, tuple(titles), tuple(rows))
-
-
-def average(values: Sequence[float | None]) -> float | None:
-    """Return the mean, None if a value is missing."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
+    def _compare_rows(self, several: 'Sequence[Results]', metric: str) -> dict[str, list[float | None]]:
+        """Return the mean of every row of the layout by model, None for a gap. Models differ in their layers."""
+        if 'layer' in (self.layout.rows, self.layout.columns):
+            return {}
+        grids = [make_grid(results, self.layout, metric) for results in several]
+        places = dict.fromkeys(place for grid in grids for place in grid)
+        return {name: [average([grid[place].value if place in grid else None for place in places if place[0] == name])
+                       for grid in grids] for name in dict.fromkeys(row for row, _ in places)}
 
 
 def describe_missing(conditions: Sequence[Condition], limit: int = 4) -> str:
@@ -236,14 +185,3 @@ def format_model_flag(model: str) -> str:
 def get_fields(benchmark: type[Benchmark]) -> tuple[Any, ...]:
     """Return the dataclass fields of a benchmark, each of which is a flag."""
     return fields(benchmark)  # type: ignore[arg-type]
-
-
-def _sort_key(text: str) -> tuple[float, str]:
-    """Sort numbers and fractions by size, other texts after them."""
-    numerator, _, denominator = text.partition('/')
-    try:
-        return float(numerator) / float(denominator or 1), text
-    except ValueError:
-        return math.inf, text
-
-

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pit_downstream.benchmarks.base import Benchmark, Layout, describe_missing, make_sheet
+from pit_downstream.benchmarks.base import Benchmark, describe_missing
 from pit_downstream.benchmarks.imagenet_c import (
     CORRUPTIONS,
     SEVERITIES,
@@ -16,7 +16,8 @@ from pit_downstream.benchmarks.imagenet_c import (
 )
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.intervals import Estimate
-from pit_downstream.results.records import Table
+from pit_downstream.results.layout import Layout, make_sheet
+from pit_downstream.results.records import MissingMeasurement, Table
 from pit_downstream.results.results import Gap
 from pit_downstream.results.tables import Sheet, rate, words
 from pit_downstream.utils.registry import BENCHMARKS
@@ -47,7 +48,7 @@ class CocoC(Benchmark):
     about = ('AP in percent under fifteen corruptions at five severities (Michaelis et al. 2019). P is AP on clean '
              'images, mPC the mean over all 75, rPC = mPC / P.')
     tasks = ('detector',)
-    layout = Layout(rows='corruption', columns='severity', value='AP')
+    layout = Layout(rows='corruption', columns='severity', value='AP', mean_row=True)
 
     corruptions: tuple[str, ...] = field(default=CORRUPTIONS, metadata={
         'help': 'names of corruptions, benchmark (the 15), extra (the 4 hold-out corruptions), all, or none',
@@ -87,6 +88,15 @@ class CocoC(Benchmark):
         return [*([make_sheet(self.name, results, self.layout, name) for name in shown] if self.corruptions else []),
                 *self.tabulate_summary(results)]
 
+    def select_headline(self, results: 'Results') -> dict[str, Estimate]:
+        """Return P, mPC and rPC of AP, {} over a gap."""
+        try:
+            summary = self.summarize(results)
+        except MissingMeasurement:
+            return {}
+        names = [f'{name}({metric})' for metric in MAIN for name in ('P', 'mPC', 'rPC')]
+        return {name: summary[name] for name in names if name in summary}
+
     def tabulate_summary(self, results: 'Results') -> list[Sheet]:
         table, metrics = results.table, list_measured_metrics(results.table)
         chosen = [(condition, metric) for metric in metrics for condition in self.conditions()[1:]]
@@ -111,11 +121,16 @@ class CocoC(Benchmark):
         return [Sheet(f'{self.name}_summary', caption, columns, tuple(rows))]
 
     def find_gaps(self, results: 'Results') -> list[Gap]:
-        absent = self._find_missing(results.table)
-        if not absent or not self.corruptions:
-            return []
-        lost = f'no mPC: {describe_missing(absent)} not measured'
-        return [Gap(lost, self.build_command(results, absent))]
+        """Return what prevents an mPC, in one line, and what else was not measured."""
+        metrics, gaps = list_measured_metrics(results.table), []
+        absent = self._find_missing(results.table) if set(self.corruptions) & set(CORRUPTIONS) else []
+        if absent:
+            gaps.append(Gap(f'no mPC: {describe_missing(absent)} not measured', self.build_command(results, absent)))
+        others = [condition for condition in self.conditions() if condition not in absent
+                  and any((condition, metric) not in results.table for metric in metrics)]
+        if others:
+            gaps.append(Gap(f'{describe_missing(others)} not measured', self.build_command(results, others)))
+        return gaps
 
     def choose_flags(self, conditions: Iterable[Condition]) -> Mapping[str, Sequence[str]]:
         return choose_corruption_flags(conditions)

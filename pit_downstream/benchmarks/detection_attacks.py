@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from pit_downstream.benchmarks import coco_c
 from pit_downstream.benchmarks.adversarial import Adversarial
-from pit_downstream.benchmarks.base import Layout, describe_missing
-from pit_downstream.results.condition import Condition
+from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.intervals import Estimate
+from pit_downstream.results.layout import Layout
 from pit_downstream.results.records import Table
-from pit_downstream.results.results import Gap, format_epsilon, get_epsilon
+from pit_downstream.results.results import format_epsilon, get_epsilon
 from pit_downstream.results.tables import Sheet, rate, words
 from pit_downstream.utils.registry import BENCHMARKS
 
@@ -33,7 +33,9 @@ class DetectionAttacks(Adversarial):
     tasks = ('detector',)
     layout = Layout(rows='attack', columns='epsilon', value='AP', mean=False)
 
-    attacks: tuple[str, ...] = field(default=ATTACKS)
+    attacks: tuple[str, ...] = field(default=ATTACKS, metadata={
+        'help': "names with arguments, such as 'tog(mode=\'vanishing\')'; an attack with an explicit norm or epsilon "
+        'keeps it', 'nargs': '*', 'metavar': 'ATTACK'})
 
     def metric_names(self, task: str) -> tuple[str, ...]:
         return ()
@@ -42,7 +44,8 @@ class DetectionAttacks(Adversarial):
         return tuple((condition, 'AP') for condition in self.conditions())
 
     def summarize(self, results: 'Results') -> dict[str, Estimate]:
-        """Return the main metrics by condition: 'AP(clean)' ..."""
+        """Return the main metrics by condition: 'AP(clean)' ... Raises MissingMeasurement without clean AP."""
+        results.table.require((CLEAN, metric) for metric in list_main_metrics(results.table))
         return {f'{metric}({condition})': Estimate(results.table[condition, metric])
                 for metric in list_main_metrics(results.table) for condition in self.conditions()
                 if (condition, metric) in results.table}
@@ -50,11 +53,6 @@ class DetectionAttacks(Adversarial):
     def tabulate(self, results: 'Results') -> list[Sheet]:
         """Return for each AP a row without attack and one per attack, with a column per epsilon."""
         return [self._tabulate_metric(results, metric) for metric in list_main_metrics(results.table)]
-
-    def find_gaps(self, results: 'Results') -> list[Gap]:
-        metric = list_main_metrics(results.table)[0]
-        absent = [condition for condition in self.conditions() if (condition, metric) not in results.table]
-        return [Gap(f'{describe_missing(absent)} not measured', self.build_command(results, absent))] if absent else []
 
     def _tabulate_metric(self, results: 'Results', metric: str) -> Sheet:
         table, conditions = results.table, self.conditions()

@@ -3,14 +3,15 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pit_downstream.benchmarks.base import Benchmark, Layout, average, describe_missing, make_sheet
+from pit_downstream.benchmarks.base import Benchmark, describe_missing
 from pit_downstream.benchmarks.shifts import is_shift
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.intervals import Estimate, compute_weighted_interval
+from pit_downstream.results.layout import Layout, average, make_sheet
 from pit_downstream.results.records import Record, Table
 from pit_downstream.results.results import Gap
 from pit_downstream.results.tables import Sheet, rate, words
@@ -119,10 +120,11 @@ class ImageNetC(Benchmark):
         """Return the errors by severity with mean and, on ImageNet, CE; mCE and mean accuracies."""
         sheet = make_sheet(self.name, results, self.layout, ERROR)
         if has_alexnet(results.table.dataset):
-            ce = [rate(_compute_or_none(results.table, row[0].text, self.arguments)) for row in sheet.rows]
-            sheet = Sheet(sheet.name, sheet.caption, (*sheet.columns, 'CE'), tuple(
-                (*row, cell if row[0].text != 'clean' else words('')) for row, cell in zip(sheet.rows, ce,
-                                                                                          strict=True)))
+            ce = {row[0].text: _compute_or_none(results.table, row[0].text, self.arguments) for row in sheet.rows}
+            cells = [words('') if row[0].text == 'clean' else rate(ce[row[0].text]) for row in sheet.rows]
+            if any(estimate is not None for estimate in ce.values()):
+                rows = tuple((*row, cell) for row, cell in zip(sheet.rows, cells, strict=True))
+                sheet = replace(sheet, columns=(*sheet.columns, 'CE'), rows=rows)
         return [sheet, *self.tabulate_summary(results)]
 
     def tabulate_summary(self, results: 'Results') -> list[Sheet]:
@@ -152,9 +154,9 @@ class ImageNetC(Benchmark):
         if absent and set(self.corruptions) & set(CORRUPTIONS):
             lost = 'mCE' if has_alexnet(table.dataset) else 'mean accuracy of all 75'
             gaps.append(Gap(f'no {lost}: {describe_missing(absent)} not measured', self.build_command(results, absent)))
-        elif (CLEAN, ERROR) not in table and has_alexnet(table.dataset):
+        elif not absent and (CLEAN, ERROR) not in table and has_alexnet(table.dataset):
             gaps.append(Gap('no relative mCE: clean images not measured', self.build_command(results, [CLEAN])))
-        others = [condition for condition in self.conditions() if condition != CLEAN and (condition, ERROR) not in table
+        others = [condition for condition in self.conditions()[1:] if (condition, ERROR) not in table
                   and condition not in absent]
         if others:
             gaps.append(Gap(f'{describe_missing(others)} not measured', self.build_command(results, others)))

@@ -1,12 +1,19 @@
 """Occlusion: accuracy of a classifier on images of which a growing share is black."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pit_downstream.benchmarks.base import Benchmark, Layout
+from pit_downstream.benchmarks.adversarial import get_accuracy
+from pit_downstream.benchmarks.base import Benchmark
 from pit_downstream.benchmarks.imagenet_c import METRICS
 from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.intervals import Estimate
+from pit_downstream.results.layout import Layout
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.utils.spec import Spec
+
+if TYPE_CHECKING:
+    from pit_downstream.results.results import Results
 
 
 @BENCHMARKS.register('occlusion')
@@ -36,3 +43,8 @@ class Occlusion(Benchmark):
 
     def metric_names(self, task: str) -> tuple[str, ...]:
         return METRICS
+
+    def summarize(self, results: 'Results') -> dict[str, Estimate]:
+        """Return the accuracy by condition: 'accuracy(clean)' ... Raises MissingMeasurement for missing ones."""
+        results.table.require(self.required())
+        return {f'accuracy({condition})': get_accuracy(results.table, condition) for condition in self.conditions()}

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pit_downstream.benchmarks.base import Benchmark, Layout
+from pit_downstream.benchmarks.base import Benchmark
+from pit_downstream.results.commands import parse_flags
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.intervals import Estimate, compute_weighted_interval
+from pit_downstream.results.layout import Layout
 from pit_downstream.results.records import MissingMeasurement, Record, Table, get_weights_label
 from pit_downstream.results.results import Gap
 from pit_downstream.results.tables import Sheet, count, missing, points, rate, words
@@ -138,7 +140,16 @@ def list_measured_shifts(tables: Tables) -> tuple[str, ...]:
     """Return the shifts with an error in `tables`."""
     shifted = [name for name in tables if name not in (IMAGENET, CUSTOM_CLEAN)]
     names = [*shifted, *([REAL] if IMAGENET in tables else [])]
-    return tuple(name for name in names if (CLEAN, get_error_key(name).metric) in tables[get_error_key(name).dataset])
+    return tuple(name for name in names if get_error(tables, name) is not None)
+
+
+def get_error(tables: Tables, name: str) -> Estimate | None:
+    """Return the error of a dataset with its interval, None if it was not measured."""
+    try:
+        record = get_record(tables, get_error_key(name))
+    except MissingMeasurement:
+        return None
+    return Estimate.of_rate(record.value, record.count)
 
 
 def get_clean_error(tables: Tables, name: str) -> float | None:
@@ -186,7 +197,19 @@ class Shifts(Benchmark):
         return [text.partition('=')[0] for text in self.shifts]
 
     def summarize(self, results: 'Results') -> dict[str, Estimate]:
+        """Return error and gap of every shift, and the BG-gap. Raises MissingMeasurement for missing results."""
         return summarize(results.tables, self.names or None)
+
+    def select_headline(self, results: 'Results') -> dict[str, Estimate]:
+        """Return the gaps that were measured, and the error of ReaL. The layout has the other errors."""
+        tables = results.tables
+        headline: dict[str, Estimate] = {}
+        for name in list_measured_shifts(tables):
+            if name == REAL and (error := get_error(tables, REAL)) is not None:
+                headline[f'{REAL}_error'] = error
+            if get_clean_error(tables, name) is not None:
+                headline[f'{name}_gap'] = compute_gap(tables, name)
+        return headline | ({'bg_gap': compute_bg_gap(tables)} if {SAME, RANDOM} <= set(tables) else {})
 
     def tabulate(self, results: 'Results') -> list[Sheet]:
         """Return a row for the clean images, if any, and for every shift: error, matching clean error, gap.
@@ -197,26 +220,33 @@ class Shifts(Benchmark):
         names = self.names or list(list_measured_shifts(tables))
         rows = []
         for name in [*list_clean_datasets(tables), *names]:
-            record = get_record(tables, get_error_key(name))
-            clean = get_clean_error(tables, name)
+            error, clean = get_error(tables, name), get_clean_error(tables, name)
             gap = missing() if get_clean_key(name, tables) else words('')
-            rows.append((words(name), count(record.count), rate(Estimate.of_rate(record.value, record.count)),
+            rows.append((words(name), missing() if error is None else count(error.count or 0), rate(error),
                          gap if clean is None else rate(clean),
-                         gap if clean is None else points(compute_gap(tables, name)), rate(known.get(name))))
+                         gap if clean is None or error is None else points(compute_gap(tables, name)),
+                         rate(known.get(name))))
         columns = ('dataset', 'images', 'error', 'matching clean error', 'gap', "timm's error")
         caption = f'Top-1 error of {results.label} in percent with 95 % intervals (Wilson); the gap is in points.'
         sheets = [Sheet(self.name, caption, columns if known else columns[:-1],
                         tuple(rows if known else [row[:-1] for row in rows]))]
-        if {SAME, RANDOM} <= set(names):
+        if {SAME, RANDOM} <= set(names) & set(tables):
             sheets.append(Sheet('bg_gap', 'BG-gap (Xiao et al. 2020): accuracy on mixed_same - accuracy on '
                                 'mixed_rand, in points.', ('', 'value'), ((words('BG-gap'), points(
                                     compute_bg_gap(tables))),)))
         return sheets
 
     def find_gaps(self, results: 'Results') -> list[Gap]:
-        """Return the matching clean errors that are missing."""
+        """Return the shifts and the matching clean errors that are missing."""
         absent: dict[str, list[str]] = {}
-        for name in self.names or list_measured_shifts(results.tables):
+        names = self.names or list_measured_shifts(results.tables)
+        unmeasured = [name for name in names if get_error(results.tables, name) is None]
+        if unmeasured:
+            flags = parse_flags(results.argv[1:]).get('--shifts') or [
+                text if '=' in text or text == REAL else f'{text}=DIR' for text in self.shifts]
+            return [Gap(f'{", ".join(unmeasured)} not measured', self.build_command(
+                results, [], flags={'--shifts': flags}))]
+        for name in names:
             key = get_clean_key(name, results.tables)
             if key and get_clean_error(results.tables, name) is None:
                 absent.setdefault(key.dataset, []).append(name)
@@ -225,7 +255,6 @@ class Shifts(Benchmark):
 
     def build_clean_command(self, results: 'Results', dataset: str) -> str:
         """Return the command that measures the clean images of some shifts."""
-        from pit_downstream.results.commands import parse_flags
         if dataset in (IMAGENET, CUSTOM_CLEAN):
             flags: Mapping[str, Sequence[str]] = {'--data': ['DIR']}
         else:

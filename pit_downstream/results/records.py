@@ -104,10 +104,10 @@ def _extract_digest(model: str) -> str:
 
 
 class MissingMeasurement(InputError):
-    """Error for requested values that were not measured, with their `keys`."""
+    """Error for requested values that were not measured: their `keys` of a `table`, and a `command` or ''."""
 
     def __init__(self, table: 'Table', keys: Iterable[Key], command: str = ''):
-        self.keys = tuple(keys)
+        self.table, self.keys, self.command = table, tuple(keys), command
         metrics = ', '.join(dict.fromkeys(key[1] for key in self.keys))
         names = list(dict.fromkeys(str(key[0]) for key in self.keys))
         shown = ', '.join(names[:6]) + (f' and {len(names) - 6} more' if len(names) > 6 else '')

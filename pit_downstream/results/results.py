@@ -96,8 +96,15 @@ class Results:
 
     @property
     def summary(self) -> dict[str, Estimate]:
-        """Summary of the benchmark. Raises MissingMeasurement if a number that it needs is missing."""
-        return self.benchmark.summarize(self)
+        """Summary of the benchmark.
+
+        Raises MissingMeasurement, with the command that measures it, if a number that it needs is missing.
+        """
+        try:
+            return self.benchmark.summarize(self)
+        except MissingMeasurement as error:
+            command = error.command or next((gap.command for gap in self.gaps), '')
+            raise MissingMeasurement(error.table, error.keys, command) from None
 
     @property
     def sheets(self) -> list[Sheet]:
