@@ -158,7 +158,8 @@ def make_sheet(name: str, results: 'Results', layout: Layout, metric: str) -> Sh
                                           else [])]
         rows += [(words('mean'), *(make_cell(metric, value) for value in means))] if len(whole) > 1 else []
     titles = (metric, *columns, *(['mean'] if has_mean else [])) if layout.columns else (layout.rows, metric, 'images')
-    caption = (f'{metric} of {results.subject}{", in percent" if is_fraction(metric) else ""}, by {layout.rows}'
+    subject = results.label if 'dataset' in (layout.rows, layout.columns) else results.subject
+    caption = (f'{metric} of {subject}{", in percent" if is_fraction(metric) else ""}, by {layout.rows}'
                f'{layout.columns and f" and {layout.columns}"}.')
     return Sheet(f'{name}_{metric}', caption, titles, tuple(rows))
 

@@ -20,7 +20,7 @@ Grid = Mapping[tuple[str, str], Record]
 
 MARKERS = 'osv^D<>pP*Xd'
 LABEL = 40  # characters of a row's name
-TITLE = 70  # characters of a line of the title
+TITLE = 64  # characters of a line of the title
 
 
 def plot_layout(results: 'Results') -> 'Figure':
@@ -56,8 +56,9 @@ def plot_layout(results: 'Results') -> 'Figure':
     else:
         _draw_bars(axes, grid, rows, metric)
         axes.set_xlabel(unit)
-    title = f'{results.benchmark.title or results.benchmark.name}: {results.subject}'
-    axes.set_title('\n'.join(wrap(title, TITLE)), fontsize='medium')
+    subject = results.label if 'dataset' in (layout.rows, layout.columns) else results.subject
+    title = f'{results.benchmark.title or results.benchmark.name}: {subject}'
+    figure.suptitle('\n'.join(wrap(title, TITLE)), fontsize='medium')
     return figure
 
 

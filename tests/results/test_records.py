@@ -4,7 +4,8 @@ import logging
 import pytest
 
 from pit_downstream.results.condition import CLEAN, Condition
-from pit_downstream.results.records import MissingMeasurement, Record, ResultStore, Table, make_records
+from pit_downstream.results.records import MissingMeasurement, Record, ResultStore, Table, parse_record
+from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec
 
 FOG = Condition(Spec.of('fog', severity=3))
@@ -20,22 +21,38 @@ def store(tmp_path):
     return ResultStore(tmp_path / 'new' / 'results.jsonl')
 
 
-def test_records_come_back_as_they_went(store):
+def test_records_are_read_as_they_were_added(store):
     assert store.records() == [] and store.list_measured('pit_s', 'imagenet', 0) == frozenset()
-    records = [record(), record(FOG, value=1 / 3), record(metric='entropy', layer='stage2.block4')]
+    records = [record(benchmark='imagenet_c', data_digest='d' * 16, unreadable=2), record(FOG, value=1 / 3),
+               record(metric='entropy', layer='stage2.block4'), record(metric='AP', class_name='dog')]
     store.add(*records[:2])
-    store.add(records[2])
+    store.add(*records[2:])
     assert ResultStore(store.path).records() == records
     assert [json.loads(line) for line in store.path.read_text().splitlines()][1] == {
-        'model': 'pit_s', 'dataset': 'imagenet', 'condition': 'fog(severity=3)', 'metric': 'top1_error',
-        'value': 1 / 3, 'count': 100, 'seed': 0, 'layer': ''}
+        'schema': 1, 'model': 'pit_s', 'dataset': 'imagenet', 'condition': 'fog(severity=3)', 'metric': 'top1_error',
+        'value': 1 / 3, 'count': 100, 'seed': 0, 'layer': '', 'class_name': '', 'benchmark': '', 'data_digest': '',
+        'unreadable': 0}
+
+
+@pytest.mark.parametrize('schema, shown', [({}, 'an earlier version'), ({'schema': 2}, 'schema 2')])
+def test_record_of_another_schema_is_refused(store, schema, shown):
+    store.path.parent.mkdir()
+    store.path.write_text(json.dumps({**vars(record()), **schema}) + '\n')
+    with pytest.raises(InputError, match=rf'line 1 of .*results.jsonl .*{shown}.* reads 1.*--output-dir'):
+        store.records()
+
+
+def test_row_with_an_unknown_key_is_refused():
+    with pytest.raises(TypeError, match='recall'):
+        parse_record({'schema': 1, **vars(record()), 'recall': .5})
+    with pytest.raises(TypeError, match='not an object'):
+        parse_record([1, 2])  # type: ignore[arg-type]
 
 
 def test_a_value_of_another_type_is_refused(store):
     store.path.parent.mkdir()
-    store.path.write_text(json.dumps({**vars(record()), 'value': '0.25'}) + '\n')
-    with pytest.raises(ValueError,
-                       match='model, .* in line 1 of .*results'):
+    store.path.write_text(json.dumps({'schema': 1, **vars(record()), 'value': '0.25'}) + '\n')
+    with pytest.raises(InputError, match=r'line 1 of .*results.jsonl .*"value": "0.25"'):
         store.records()
 
 
@@ -60,8 +77,8 @@ def test_torn_last_line_is_dropped_and_reported(store, caplog):
 def test_a_line_broken_in_the_middle_is_an_error(store):
     store.add(record(), record(FOG))
     lines = store.path.read_text().splitlines(keepends=True)
-    store.path.write_text('{"model": 1}\n' + lines[1])
-    with pytest.raises(ValueError, match='expected a JSON object with model, dataset, .* in line 1 of .*results.jsonl'):
+    store.path.write_text('{"schema": 1, "model": 1}\n' + lines[1])
+    with pytest.raises(ValueError, match='line 1 of .*results.jsonl'):
         store.records()
 
 
@@ -85,8 +102,8 @@ def test_a_gap_is_named_with_the_command_that_fills_it(store):
     with pytest.raises(MissingMeasurement, match=r'no top1_error of pit_s on imagenet under fog\(severity=3\)$'):
         table[FOG, 'top1_error']
     wanted = [(CLEAN, 'top1_error')] + [(Condition(Spec.of('fog', severity=s)), 'top1_error') for s in range(1, 9)]
-    with pytest.raises(MissingMeasurement, match=r'under fog\(severity=1\), .*fog\(severity=6\) and 2 more; '
-                                                 r'to fill the gap: python tools/x.py$') as caught:
+    with pytest.raises(MissingMeasurement, match=r'under fog\(severity=1\), .*fog\(severity=6\) and 2 more. '
+                                                 r'To measure it: python tools/x.py$') as caught:
         table.require(wanted, command='python tools/x.py')
     assert caught.value.keys == tuple(wanted[1:])
 
@@ -103,9 +120,3 @@ def test_seeds_do_not_mix(store):
     assert store.table('pit_s', 'imagenet', seed=1)[CLEAN, 'top1_error'] == 0.5
     with pytest.raises(ValueError, match=r'contains pit_s on imagenet with the seeds \[0, 1\]. Choose one'):
         store.table('pit_s', 'imagenet')
-
-
-def test_computed_values_become_records():
-    made = make_records({'nll': 1, 'entropy@stage2.block4': 2.5}, model='pit_s', dataset='imagenet', condition=FOG,
-                        count=100, seed=0)
-    assert made == [record(FOG, 'nll', 1.), record(FOG, 'entropy', 2.5, layer='stage2.block4')]
