@@ -190,12 +190,6 @@ class ResultStore:
         return [(f'line {number} of {self.path}', self._parse(number, line))
                 for number, line in enumerate(self._lines.read(), 1)]
 
-    def list_measured(self, model: str, dataset: str, seed: int) -> frozenset[tuple[str, str]]:
-        """Return the (condition, metric) pairs that are already measured."""
-        wanted = get_model_key(model), dataset, seed
-        return frozenset((record.condition, record.metric) for record in self.records()
-                         if (get_model_key(record.model), record.dataset, record.seed) == wanted)
-
     def table(self, model: str, dataset: str, *, seed: int | None = None) -> Table:
         """Return the table of one model on one dataset. `seed` is required if there are records of several seeds."""
         wanted = get_model_key(model), dataset

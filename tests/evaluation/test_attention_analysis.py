@@ -1,9 +1,6 @@
-"""Analysis of a folder of images: what is read, built, measured and written."""
+"""Attention analysis of a folder of images: models, numbers, figures, resume."""
 
-import hashlib
-import json
 import re
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,14 +9,16 @@ import timm
 import torch
 from PIL import Image
 
+import pit_downstream as pit
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.backbones import DeepViT
-from pit_downstream.results.records import Record
-from pit_downstream.datasets.base import Preprocess, UnreadableImage
 from pit_downstream.evaluation import attention_analysis as attention
-from pit_downstream.evaluation.classifier import Preparation
+from pit_downstream.evaluation import evaluator
+from pit_downstream.evaluation.inputs import open_unlabeled_images
 from pit_downstream.metrics.attention import AttentionCollapse
+from pit_downstream.results.condition import CLEAN
 from pit_downstream.utils.errors import InputError
+from tests.metrics.collect import collect, compute
 
 
 @pytest.fixture(scope='module')
@@ -35,72 +34,68 @@ def folder(tmp_path_factory):
     return root
 
 
-def test_limit_is_spread_over_the_list(folder):
-    names = [path.name for path in attention.list_images(folder)]
-    assert names == ['0.png', '2.png', '4.png', '1.png', '3.png', '5.png']
-    assert [path.name for path in attention.list_images(folder, limit=2)] == ['0.png', '1.png']
-    assert attention.list_images(folder, limit=99) == attention.list_images(folder)
+def open_images(predictor, folder, **options):
+    return open_unlabeled_images(predictor, folder, **options)
 
 
-def test_bundled_images_are_drawn_first(few_shapes, monkeypatch):
-    asked = []
-    monkeypatch.setattr(attention, 'write_shapes', lambda root: asked.append(root) or few_shapes)
-    assert len(attention.list_images(attention.bundled_images())) == 6 and asked == ['data/shapes']
+def test_images_at_any_depth_are_used(folder):
+    predictor = attention.build_model('pit_ti', 'random', img_size=64)
+    assert open_images(predictor, folder).ids == ['a/0.png', 'a/2.png', 'a/4.png', 'b/1.png', 'b/3.png', 'b/5.png']
+    assert open_images(predictor, folder, limit=2).ids == ['a/0.png', 'b/1.png']
+    assert len(open_images(predictor, folder, limit=99)) == 6
+    assert len(open_images(predictor, folder, exclude=folder / 'a')) == 3
 
 
-def test_analysis_is_the_metric_on_prepared_images(folder):
+def test_numbers_are_the_metric_on_prepared_images(folder):
     """Prepared as the model's own timm config says: DeepViT in [-1, 1], resized and cropped at 0.9."""
     predictor = attention.build_model('vit_16', 'random', img_size=32)
     model = predictor.model
-    paths = attention.list_images(folder)
-    analysis = attention.analyse(predictor, paths, batch_size=4, samples=5)
+    results = pit.evaluate(predictor, 'attention', data=folder, batch_size=4)
     config = {**timm.data.resolve_model_data_config(model), 'input_size': (3, 32, 32)}
     assert config['mean'] == (0.5, 0.5, 0.5)
     transform = timm.data.create_transform(**config, is_training=False)
-    images = torch.stack([transform(Image.open(path).convert('RGB')) for path in paths])
-    metric = AttentionCollapse()
+    samples = open_images(predictor, folder)
+    images = torch.stack([transform(Image.open(folder / id).convert('RGB')) for id in samples.ids])
     with torch.no_grad(), trace_attention(model) as trace:
         model(images)
-        metric.update(SimpleNamespace(trace=trace))
-    expected = metric.compute()
-    assert analysis.count == 6 and analysis.values.keys() == expected.keys()
+        metric = AttentionCollapse()
+        expected = compute(metric, collect([metric], [(SimpleNamespace(trace=trace), None, np.arange(6))], 6))
+    values = attention.get_values(results)
+    assert values.keys() == expected.keys() and {record.count for record in results.records} == {6}
     for name, value in expected.items():
-        assert analysis.values[name] == pytest.approx(value, rel=1e-4), name
-    torch.testing.assert_close(analysis.images, (images[:5] + 1) / 2)
-    looked = analysis.attention['softmax']['block16']
-    torch.testing.assert_close(looked, trace.maps['softmax']['block16'][:5, :, 0, 1:].mean(1).reshape(5, 2, 2))
+        assert values[name] == pytest.approx(value, rel=1e-4), name
+    shown, maps = attention.trace_images(predictor, samples)
+    torch.testing.assert_close(shown, (images[:4] + 1) / 2)
+    torch.testing.assert_close(maps['softmax']['block16'],
+                               trace.maps['softmax']['block16'][:4, :, 0, 1:].mean(1).reshape(4, 2, 2))
 
 
-def test_records_have_the_fields_of_record():
-    values = {'softmax_similarity@block1:block2': 0.5, 'softmax_similar_blocks(threshold=0.9)@': 1.0}
-    analysis = attention.Analysis(values, 6, torch.zeros(1, 3, 4, 4), {}, Preparation(Preprocess(4, None)))
-    assert attention.records(analysis, model='m', dataset='d', seed=3) == [
-        Record('m', 'd', 'clean', 'softmax_similarity', 0.5, 6, 3, 'block1:block2'),
-        Record('m', 'd', 'clean', 'softmax_similar_blocks(threshold=0.9)', 1.0, 6, 3, '')]
+def test_attention_is_stored_per_image_and_resumes(folder, tmp_path, monkeypatch):
+    benchmark = pit.benchmarks.Attention(corruptions=('brightness(severity=3)',))
+    predictor = attention.build_model('deepvit_16', 'random', img_size=32)
+    whole = pit.evaluate(predictor, benchmark, data=folder, output_dir=tmp_path / 'whole', batch_size=2)
+    assert {record.condition for record in whole.records} == {'clean', 'brightness(severity=3)'}
+    monkeypatch.setattr(evaluator, 'BLOCK', 2)
+    parts = tmp_path / 'parts'
+    pit.evaluate(predictor, benchmark, data=folder, output_dir=parts, batch_size=2)
+    lines = (parts / 'outcomes.jsonl').read_text().splitlines(keepends=True)
+    (parts / 'results.jsonl').unlink()
+    (parts / 'outcomes.jsonl').write_text(''.join(lines[:2]) + lines[3][:99])
+    resumed = pit.evaluate(predictor, benchmark, data=folder, output_dir=parts, batch_size=2)
+    assert resumed.records == whole.records
+    ranks = resumed.get_outcomes(CLEAN, 'token_rank@block3')
+    assert len(ranks) == 6 and ranks.mean() == pytest.approx(resumed.table[CLEAN, 'token_rank', 'block3'], rel=1e-12)
 
 
-def test_names_are_keys(tmp_path):
-    """The digest is that of names and content, by hand."""
-    root = tmp_path / 'a' / 'val'
-    root.mkdir(parents=True)
-    for content in (b'one', b'two'):
-        (root / 'x.png').write_bytes(content)
-        line = f'x.png {hashlib.sha256(content).hexdigest()[:16]}'
-        files = hashlib.sha256(line.encode()).hexdigest()[:16]
-        paths = attention.list_images(root)
-        assert attention.dataset_text(root, paths) == f"folder(files='{files}', root='a/val')"
-        assert attention.dataset_text(root, paths, limit=5) == f"folder(files='{files}', limit=5, root='a/val')"
-
-
-def test_two_files_of_one_name_are_two_models(folder, tmp_path):
+def test_two_files_of_one_name_are_two_models(tmp_path):
+    names = set()
     for i in (1, 2):
         (tmp_path / str(i)).mkdir()
         torch.save(attention.build_model('pit_ti', 'random', seed=i).model.state_dict(), tmp_path / str(i) / 'w.pth')
-    analyses = attention.analyze_models([('pit_ti', str(tmp_path / str(i) / 'w.pth')) for i in (1, 2)],
-                                        attention.list_images(folder, limit=1), img_size=64)
-    assert len(analyses) == 2
-    assert all(re.fullmatch(r"pit_ti\(img_size=64, num_classes=1000, weights='w.pth@[0-9a-f]{16}'\)", text)
-               for text in analyses)
+        names.add(attention.build_model('pit_ti', str(tmp_path / str(i) / 'w.pth'), img_size=64).name)
+    assert len(names) == 2
+    assert all(re.fullmatch(r"pit_ti\(img_size=64, num_classes=1000, weights='w.pth@[0-9a-f]{16}'\)", name)
+               for name in names)
 
 
 def test_a_backbone_of_a_detector_will_do(tmp_path):
@@ -111,19 +106,13 @@ def test_a_backbone_of_a_detector_will_do(tmp_path):
     assert torch.equal(model.blocks[15].mlp.fc1.weight, backbone.blocks[15].mlp.fc1.weight)
 
 
-def test_figures_are_not_measured_again(folder):
-    assert len(attention.list_images(folder, apart_from=folder / 'a')) == 3
-
-
-def test_arguments_are_in_the_name_as_for_every_tool(folder, tmp_path):
+def test_arguments_are_in_the_name_as_for_every_tool(tmp_path):
     built = attention.build_model('pit_ti(img_size=64,num_classes=4)', 'random', seed=1).model
     torch.save(built.state_dict(), tmp_path / 'w.pth')
-    chosen = [('pit_ti(img_size=64,num_classes=4)', str(tmp_path / 'w.pth')), ('pit_ti', str(tmp_path / 'w.pth'))]
-    analyses = attention.analyze_models(chosen, attention.list_images(folder, limit=2))
-    named, plain = analyses
-    assert named.startswith("pit_ti(img_size=64, num_classes=4, weights='w.pth@")
-    assert plain.startswith("pit_ti(num_classes=4, weights='w.pth@")
-    assert [one.images.shape[-1] for one in analyses.values()] == [64, 224]
+    named, plain = (attention.build_model(name, str(tmp_path / 'w.pth'))
+                    for name in ('pit_ti(img_size=64,num_classes=4)', 'pit_ti'))
+    assert named.name.startswith("pit_ti(img_size=64, num_classes=4, weights='w.pth@") and named.view.size == 64
+    assert plain.name.startswith("pit_ti(num_classes=4, weights='w.pth@") and plain.view.size == 224
 
 
 def test_random_weights_follow_the_seed_alone():
@@ -176,21 +165,14 @@ def test_bad_weights_get_one_sentence(content, words, tmp_path):
     assert words in str(error.value)
 
 
-def test_other_bad_input_gets_one_sentence(folder, tmp_path):
-    with pytest.raises(ValueError, match='expected --compare MODEL with --compare-weights'):
-        attention.chosen_models('vit_16', None, None, 'w.pth')
+def test_other_bad_input_gets_one_sentence(tmp_path):
     with pytest.raises(InputError, match='no published weights available for vit_16'):
         attention.build_model('vit_16')
     with pytest.raises(InputError, match="no model named 'deepvit_x'; did you mean deepvit_"):
         attention.build_model('deepvit_x')
-    with pytest.raises(ValueError, match=r'got vit_16\(.* twice; give other weights'):
-        attention.analyze_models([('vit_16', 'random')] * 2, [])
-    with pytest.raises(ValueError, match='expected images under .*, found none'):
-        attention.list_images(tmp_path)
-    with pytest.raises(ValueError, match='limit is a positive number of images, got 0'):
-        attention.list_images(folder, limit=0)
-    with pytest.raises(ValueError, match='batch size and samples are positive, got 0 and 4'):
-        attention.analyze_models([('vit_16', 'random')], [], batch_size=0)
+    predictor = attention.build_model('pit_ti', 'random', img_size=64)
+    with pytest.raises(InputError, match='no images under'):
+        open_images(predictor, tmp_path)
 
 
 def test_damaged_images_are_refused(tmp_path):
@@ -200,29 +182,20 @@ def test_damaged_images_are_refused(tmp_path):
     content = bytearray((tmp_path / 'damaged.png').read_bytes())
     content[content.index(b'IEND') - 5] ^= 1  # the last byte of the checksum of the pixels
     (tmp_path / 'damaged.png').write_bytes(content)
-    for name in ('torn.jpg', 'damaged.png'):
-        with pytest.raises(UnreadableImage, match=name):
-            attention.analyze_models([('pit_ti(img_size=64)', 'random')], [tmp_path / name])
+    predictor = attention.build_model('pit_ti', 'random', img_size=64)
+    with pytest.raises(InputError, match='2 images are unreadable: damaged.png .*torn.jpg'):
+        pit.evaluate(predictor, 'attention', data=tmp_path)
 
 
-def test_everything_is_written(folder, tmp_path):
-    analyses = attention.analyze_models([('vit_16', 'random'), ('deepvit_16', 'random')],
-                                        attention.list_images(folder, limit=3), img_size=32, samples=2)
-    files = attention.write_analyses(analyses, tmp_path / 'out', dataset='d')
+def test_figures_of_two_models(folder, tmp_path):
+    predictors = [attention.build_model(name, 'random', img_size=32) for name in ('vit_16', 'deepvit_16')]
+    results = [pit.evaluate(predictor, 'attention', data=folder, limit=3) for predictor in predictors]
+    samples = [open_images(predictor, folder, limit=3) for predictor in predictors]
+    files = attention.draw_attention(results, predictors, samples, tmp_path)
     assert [re.sub('_[0-9a-f]{16}_', '_DIGEST_', path.name) for path in files] == [
-        'results.jsonl', 'similarity.png', 'profile.png',
+        'similarity.png', 'profile.png',
         'attention_vit_16_img_size_32_mean_0_5_std_0_5_weights_random_DIGEST_softmax.png',
         'attention_deepvit_16_img_size_32_mean_0_5_std_0_5_weights_random_DIGEST_softmax.png',
         'attention_deepvit_16_img_size_32_mean_0_5_std_0_5_weights_random_DIGEST_reattention.png']
-    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
-    assert len(lines) == sum(len(analysis.values) for analysis in analyses.values())
-    assert {line['model'] for line in lines} == set(analyses) and {line['count'] for line in lines} == {3}
-    assert all(Image.open(path).size[0] > 300 for path in files[1:])
-    attention.write_analyses(analyses, tmp_path / 'out', dataset='d')
-    assert len(files[0].read_text().splitlines()) == len(lines)  # a second time adds nothing
-    grown = {text: replace(analysis, count=4) for text, analysis in analyses.items()}
-    with pytest.raises(ValueError, match=r'on 3 images of d\(.*size=32\), got 4; choose another folder'):
-        attention.write_analyses(grown, tmp_path / 'out', dataset='d')
-    said = attention.summary(*list(analyses.items())[1])
-    assert said.startswith('deepvit_16(img_size=32, mean=0.5, std=0.5, weights=')
-    assert ', 3 images: similar blocks (threshold=0.9): softmax 15, ' in said
+    assert all(Image.open(path).size[0] > 300 for path in files)
+    assert 'softmax' in str(results[1]) and 'Re-attention' in str(results[1]) and 'Re-attention' not in str(results[0])

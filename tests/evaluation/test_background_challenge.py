@@ -6,13 +6,14 @@ import torch
 from PIL import Image
 
 from pit_downstream.results.condition import CLEAN
-from pit_downstream.results.records import ResultStore
 from pit_downstream.utils.registry import DATASETS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.datasets.backgrounds import IN9
 from pit_downstream.datasets.base import Preprocess
-from pit_downstream.evaluation.background_challenge import fooled_by_any, keep_challenge
+from pit_downstream.evaluation import evaluator
+from pit_downstream.evaluation.background_challenge import ChallengeError, ChallengeSamples, find_fooled
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
+from pit_downstream.evaluation.evaluator import EvaluationOptions, Evaluator, Store
 from tests.datasets import shift_folders
 from tests.evaluation import toy
 
@@ -32,6 +33,12 @@ def predictor():
 @pytest.fixture
 def challenge(tmp_path):
     return DATASETS['in9_challenge'](shift_folders.challenge(tmp_path / 'in9', side=SIDE), view=Preprocess(SIDE, 40))
+
+
+def evaluate(predictor, challenge, store=None, size=5):
+    """Return the records of the challenge, in batches of 7 foregrounds and `size` pairs."""
+    return Evaluator(predictor, ChallengeSamples(challenge, batch_size=size), [ChallengeError()], [CLEAN],
+                     store=Store(store), options=EvaluationOptions(batch_size=7)).run()
 
 
 def pixels(path):
@@ -57,10 +64,9 @@ def test_the_verdicts_are_those_of_the_plain_loop(predictor, challenge, tmp_path
     wanted = by_the_book(predictor, tmp_path / 'in9')
     every = [verdict for verdicts in wanted.values() for verdict in verdicts]
     assert 0 < sum(every) < len(every) == 18
-    store = ResultStore(tmp_path / 'results.jsonl')
-    table = keep_challenge(store, predictor, challenge, batch_size=5)
+    table = evaluate(predictor, challenge)
     assert table[CLEAN, 'top1_error'] == sum(every) / 18 and table.record((CLEAN, 'top1_error')).count == 18
-    assert {name: table[CLEAN, f'top1_error(class={name!r})'] for name in IN9} == {
+    assert {name: table[CLEAN, 'top1_error', '', name] for name in IN9} == {
         name: sum(verdicts) / 2 for name, verdicts in wanted.items()}
     masks = Spec.parse(table.dataset).get('mask_files')
     assert len(masks) == 16 and table.dataset == (
@@ -73,15 +79,15 @@ def test_the_verdicts_are_those_of_the_plain_loop(predictor, challenge, tmp_path
     assert Spec.parse(other.samples.name).get('mask_files') != masks
 
 
-def test_a_class_that_is_kept_is_not_measured_again(predictor, challenge, tmp_path):
-    store = ResultStore(tmp_path / 'results.jsonl')
-    whole = keep_challenge(store, predictor, challenge)
-    lines = (tmp_path / 'results.jsonl').read_text().splitlines()
-    (tmp_path / 'results.jsonl').write_text('\n'.join(lines[:4]) + '\n' + lines[5][:30])  # killed in the fifth class
-    assert {record.key: record for record in keep_challenge(store, predictor, challenge).records} == {
-        record.key: record for record in whole.records}
-    kept = (tmp_path / 'results.jsonl').read_text().splitlines()
-    assert kept[:4] == lines[:4] and sorted(kept) == sorted(lines)
+def test_outcomes_of_a_killed_run_are_not_measured_again(predictor, challenge, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluator, 'BLOCK', 7)
+    whole = evaluate(predictor, challenge, tmp_path)
+    lines = (tmp_path / 'outcomes.jsonl').read_text().splitlines(keepends=True)
+    assert len(lines) == 3
+    (tmp_path / 'results.jsonl').unlink()
+    (tmp_path / 'outcomes.jsonl').write_text(lines[0] + lines[1][:30])  # killed in the second block
+    assert evaluate(predictor, challenge, tmp_path, size=3).records == whole.records
+    assert (tmp_path / 'outcomes.jsonl').read_text().splitlines(keepends=True) == lines
 
 
 @pytest.mark.parametrize('size', [1, 3, 64])
@@ -90,17 +96,17 @@ def test_the_batch_size_changes_no_verdict(predictor, size):
     foregrounds, backgrounds = (torch.randint(0, 256, (count, 3, SIDE, SIDE), generator=random, dtype=torch.uint8)
                                 for count in (7, 11))
     masks = torch.rand(7, 1, SIDE, SIDE, generator=random) < .5
-    found = fooled_by_any(predictor, foregrounds, masks, backgrounds, IN9['insect'], batch_size=size)
-    assert torch.equal(found, fooled_by_any(predictor, foregrounds, masks, backgrounds, IN9['insect'], batch_size=20))
-    everything = fooled_by_any(predictor, foregrounds, masks, backgrounds, tuple(range(1000)), batch_size=size)
+    found = find_fooled(predictor, foregrounds, masks, backgrounds, IN9['insect'], batch_size=size)
+    assert torch.equal(found, find_fooled(predictor, foregrounds, masks, backgrounds, IN9['insect'], batch_size=20))
+    everything = find_fooled(predictor, foregrounds, masks, backgrounds, tuple(range(1000)), batch_size=size)
     assert not everything.any()
 
 
 def test_what_does_not_fit_gets_one_sentence(predictor, challenge, tmp_path):
     masks = tmp_path / 'in9' / 'fg_mask' / 'val' / '03_reptile'
     np.save(masks / '0.npy', np.zeros((8, 9)))
-    with pytest.raises(ValueError, match='expected a mask of 32 x 32 for 03_reptile/0.JPEG, .* got 8 x 9; give a'):
-        keep_challenge(ResultStore(tmp_path / 'r.jsonl'), predictor, challenge)
+    with pytest.raises(ValueError, match='mask of 03_reptile/0.JPEG has 8 x 9 pixels, its image 32 x 32. Pass a model'):
+        evaluate(predictor, challenge)
     np.save(masks / '0.npy', np.full((SIDE, SIDE), 255))
     with pytest.raises(ValueError, match='A mask must be an array .* of zeros and ones, .* up to 255 in .*0.npy'):
         challenge.load_mask(6)

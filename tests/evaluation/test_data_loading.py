@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pit_downstream.utils.protocols import Sample
-from pit_downstream.evaluation.data_loading import passes
+from pit_downstream.evaluation.data_loading import load_blocks
 
 LIMITED = """import resource, runpy, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -32,9 +32,10 @@ class Sizes:
 
 
 def test_batch_arrives_with_its_ids_images_and_targets():
-    plain, sent = (list(next(passes([Sizes(9)], indices=[range(9)], batch_size=4, workers=workers)))
+    plain, sent = (next(load_blocks([Sizes(9)], [(0, range(9))], batch_size=4, workers=workers)).batches
                    for workers in (0, 2))
     assert [batch.ids for batch in sent] == [batch.ids for batch in plain] == [(f'{index}',) for index in range(9)]
+    assert [batch.indices for batch in sent] == [(index,) for index in range(9)]
     for batch, other in zip(sent, plain, strict=True):
         assert torch.equal(batch.images, other.images)
         assert torch.equal(batch.targets[0]['boxes'], other.targets[0]['boxes'])
@@ -61,4 +62,4 @@ class Faulty(Sizes):
 def test_an_error_in_a_worker_keeps_its_type_and_text():
     """It is not reported as a killed worker."""
     with pytest.raises(RuntimeError, match='a fault of a decoder'):
-        list(next(passes([Faulty(4)], indices=[range(4)], batch_size=2, workers=1)))
+        list(load_blocks([Faulty(4)], [(0, range(4))], batch_size=2, workers=1))

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pit_downstream.cli.models import require_classes
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import ResultStore
 from pit_downstream.datasets.base import Preprocess
 from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
-from pit_downstream.evaluation.keep import keep_measuring
+from pit_downstream.evaluation.evaluator import Evaluator, Store
+from pit_downstream.evaluation.inputs import require_classes
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.metrics.classification import make_top1_error
 from tests.evaluation import toy
@@ -63,9 +63,8 @@ def test_imagenet_network_of_a_folder_has_its_accuracy(tmp_path):
         pytest.skip('PIT_DOWNSTREAM_REAL_DATA is not set')
     real = Path(real).resolve()
     predictor = build_classifier(f'local-dir:{real}/models/mobilenetv2_100')
-    table = keep_measuring(ResultStore(tmp_path / 'results.jsonl'), predictor,
-                           load_class_folders(real / 'imagenet_sample/val', view=predictor.view), [make_top1_error()],
-                           [CLEAN])
+    samples = load_class_folders(real / 'imagenet_sample/val', view=predictor.view)
+    table = Evaluator(predictor, samples, [make_top1_error()], [CLEAN], store=Store(None)).run()
     assert table[CLEAN, 'top1_error'] == pytest.approx(.14)
     assert predictor.name.startswith("mobilenetv2_100(mean=0.5, pad_type='same', std=0.5, weights='local-dir:")
 

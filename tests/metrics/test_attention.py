@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,8 @@ from pit_downstream.attention.trace import Trace, trace_attention
 from pit_downstream.backbones.deepvit import ARCHS
 from pit_downstream.backbones.deepvit import DeepVitClassifier
 from pit_downstream.metrics.attention import AttentionCollapse, measure_similarities
+from pit_downstream.results.outcomes import Outcomes
+from tests.metrics.collect import collect, compute
 
 pytestmark = pytest.mark.numeric
 
@@ -37,9 +40,15 @@ def traced(model, images):
 
 def computed(model, *batches, threshold=0.9):
     metric = AttentionCollapse(threshold=threshold)
-    for batch in batches:
-        metric.update(SimpleNamespace(trace=traced(model, batch)))
-    return metric.compute()
+    return measure(metric, *(SimpleNamespace(trace=traced(model, batch)) for batch in batches))
+
+
+def measure(metric, *outputs):
+    """Return the numbers of a metric over traced batches."""
+    sizes = [len(next(iter(one.trace.tokens.values()))) for one in outputs]
+    starts = np.cumsum([0, *sizes])
+    return compute(metric, collect([metric], [(one, None, np.arange(start, start + size)) for one, start, size in zip(
+        outputs, starts, sizes)], sum(sizes)))
 
 
 def hand_made(*maps, grid=(1, 2)):
@@ -102,9 +111,7 @@ def test_batches_make_no_difference(sizes):
 def test_by_hand():
     """Columns: uniform against identity cosine 1 / sqrt 3; the third block repeats the second."""
     uniform, identity = torch.full((1, 3, 3), 1 / 3), torch.eye(3)[None]
-    metric = AttentionCollapse()
-    metric.update(hand_made(uniform, identity, identity))
-    values = metric.compute()
+    values = measure(AttentionCollapse(), hand_made(uniform, identity, identity))
     assert values['softmax_similarity@block1:block2'] == pytest.approx(3 ** -0.5)
     assert values['softmax_similarity@block2:block3'] == pytest.approx(1)
     assert values['softmax_similar_blocks(threshold=0.9)@'] == 1
@@ -120,22 +127,21 @@ def test_threshold_counts_the_mean_over_images():
     """Neighbors of cosine 1 in one image and 1 / sqrt 3 in the other: mean 0.789, neither image alone decides."""
     uniform, identity = torch.full((1, 3, 3), 1 / 3), torch.eye(3)[None]
     for threshold, blocks in ((0.7, 1), (0.9, 0)):
-        metric = AttentionCollapse(threshold=threshold)
-        metric.update(hand_made(uniform, identity))
-        metric.update(hand_made(identity, identity))
-        assert metric.compute()[f'softmax_similar_blocks(threshold={threshold})@'] == blocks
+        values = measure(AttentionCollapse(threshold=threshold), hand_made(uniform, identity),
+                         hand_made(identity, identity))
+        assert values[f'softmax_similar_blocks(threshold={threshold})@'] == blocks
 
 
-def test_reset_forgets():
+def test_values_are_those_of_each_image():
+    uniform, identity = torch.full((1, 3, 3), 1 / 3), torch.eye(3)[None]
     metric = AttentionCollapse()
-    metric.update(hand_made(torch.eye(3)[None]))
-    metric.reset()
-    metric.update(hand_made(torch.full((1, 3, 3), 1 / 3)))
-    assert metric.count == 1 and metric.compute()['softmax_rank@block1'] == pytest.approx(1)
+    outcomes = collect([metric], [(hand_made(uniform), None, [0]), (hand_made(identity), None, [1])], 2)
+    assert outcomes.get_dense('softmax_rank@block1').tolist() == pytest.approx([1, 3])
+    assert {value.count for value in metric.compute(outcomes)} == {2}
 
 
 def test_matrices_are_symmetric_with_ones():
-    (_, layers), matrix = next(iter(measure_similarities(traced(deepvit(), IMAGES))))
+    _, layers, matrix = next(iter(measure_similarities(traced(deepvit(), IMAGES))))
     assert layers == ('block1', 'block2', 'block3', 'block4') and matrix.shape == (7, 4, 4)
     torch.testing.assert_close(matrix, matrix.mT)
     torch.testing.assert_close(matrix.diagonal(dim1=1, dim2=2), torch.ones(7, 4))
@@ -144,9 +150,5 @@ def test_matrices_are_symmetric_with_ones():
 def test_bad_input_gets_one_sentence():
     with pytest.raises(ValueError, match=r'threshold is a cosine in \[-1, 1\], got 90'):
         AttentionCollapse(threshold=90)
-    metric = AttentionCollapse()
-    with pytest.raises(ValueError, match='expected at least one image, got none'):
-        metric.compute()
-    metric.update(hand_made(torch.eye(3)[None]))
-    with pytest.raises(ValueError, match='reset between two models'):
-        metric.update(hand_made(torch.eye(3)[None], torch.eye(3)[None]))
+    with pytest.raises(ValueError, match='no image has a value'):
+        AttentionCollapse().compute(Outcomes(2))

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 from pit_downstream.utils.protocols import Batch, Outputs, Sample
 from pit_downstream.utils.registry import METRICS
 from pit_downstream.metrics.classification import (
-    CLASSIFICATION, TopError, count_calibration_bins, make_classification_metrics, compute_ece, compute_top_k_errors,
+    CLASSIFICATION, TopError, compute_ece, compute_top_k_errors, make_classification_metrics,
 )
+from tests.metrics.collect import collect
+from tests.metrics.collect import compute as compute_numbers
 
 pytestmark = pytest.mark.numeric
 
@@ -21,15 +22,21 @@ def predictions(count=400, classes=12, seed=0, scale=2.):
     return torch.tensor(logits, dtype=torch.float32), torch.tensor(labels)
 
 
-def update(metrics, logits, labels):
+def make_batch(labels):
     samples = tuple(Sample(str(i), None, label) for i, label in enumerate(labels.tolist()))
-    batch = Batch(images=None, valid=None, samples=samples)
-    for metric in metrics:
-        metric.update(Outputs(logits), batch)
+    return Batch(images=None, valid=None, samples=samples)
 
 
-def computed(metrics):
-    return {name: value for metric in metrics for name, value in metric.compute().items()}
+def measure(metrics, logits, labels, parts=None):
+    """Return the outcomes of images in batches of the indices `parts`."""
+    parts = [torch.arange(len(labels))] if parts is None else parts
+    return collect(metrics, [(Outputs(logits[part]), make_batch(labels[part]), part.numpy()) for part in parts],
+                   len(labels))
+
+
+def computed(metrics, logits, labels, parts=None):
+    outcomes = measure(metrics, logits, labels, parts)
+    return {name: value for metric in metrics for name, value in compute_numbers(metric, outcomes).items()}
 
 
 def reference(logits, labels):
@@ -53,14 +60,14 @@ def reference(logits, labels):
 def test_values_are_the_formulae(scale):
     logits, labels = predictions(scale=scale)
     metrics = make_classification_metrics()
-    update(metrics, logits, labels)
-    values = computed(metrics)
+    values = computed(metrics, logits, labels)
     wanted = reference(logits, labels)
     assert list(values) == list(CLASSIFICATION) == list(wanted)
     assert values['top1_error'] == wanted['top1_error'] and values['top5_error'] == wanted['top5_error']
-    assert values['nll'] == pytest.approx(wanted['nll'], rel=1e-6)
-    assert values['ece'] == pytest.approx(wanted['ece'], abs=1e-6)
-    assert [metric.count for metric in metrics] == [400] * 4
+    assert values['nll'] == pytest.approx(wanted['nll'], rel=1e-12)
+    assert values['ece'] == pytest.approx(wanted['ece'], abs=1e-12)
+    outcomes = measure(metrics, logits, labels)
+    assert {value.count for metric in metrics for value in metric.compute(outcomes, None)} == {400}
 
 
 @pytest.mark.parametrize('name', CLASSIFICATION)
@@ -68,10 +75,8 @@ def test_the_split_into_batches_makes_no_difference(name):
     logits, labels = predictions()
     values = []
     for size in (400, 32, 7, 1):
-        metric = METRICS[name]()
-        for part in torch.randperm(400, generator=torch.Generator().manual_seed(size)).split(size):
-            update([metric], logits[part], labels[part])
-        values.append(metric.compute()[name])
+        parts = torch.randperm(400, generator=torch.Generator().manual_seed(size)).split(size)
+        values.append(computed([METRICS[name]()], logits, labels, parts)[name])
     assert len(set(values)) == 1
 
 
@@ -80,61 +85,23 @@ def test_hand_computed():
     labels = torch.tensor([1, 1, 0])
     assert compute_top_k_errors(logits, labels, 1).tolist() == [True, True, False]  # of equals the first class is taken
     assert compute_top_k_errors(logits, labels, 2).tolist() == [False, False, False]
-    metric = TopError(1)
-    update([metric], logits, labels)
-    assert metric.compute() == {'top1_error': 2 / 3}
+    assert computed([TopError(1)], logits, labels) == {'top1_error': 2 / 3}
     # two images at confidence 0.75, one of them right: |1/2 - 3/4|
-    sure = torch.tensor([[.75, .25], [.75, .25]]).log()
-    counts = count_calibration_bins(sure, torch.tensor([0, 1]))
-    assert compute_ece(counts) == pytest.approx(0.25, abs=1e-7)
-
-
-def test_reset_forgets():
-    logits, labels = predictions()
-    metric = METRICS['nll']()
-    update([metric], logits, labels)
-    metric.reset()
-    update([metric], logits[:10], labels[:10])
-    assert metric.compute()['nll'] == pytest.approx(reference(logits[:10], labels[:10])['nll'], rel=1e-6)
-    assert metric.count == 10
+    assert compute_ece(np.array([.75, .75]), np.array([True, False])) == 0.25
+    # bin edges belong to the lower bin: 1/15 is in the first of 15, with accuracy 1 and confidence 1/15
+    assert compute_ece(np.array([1 / 15]), np.array([True])) == pytest.approx(14 / 15)
 
 
 def test_half_precision_logits_are_taken():
     logits, labels = predictions()
     metrics = make_classification_metrics()
-    update(metrics, logits.bfloat16(), labels)
-    assert computed(metrics)['nll'] == pytest.approx(reference(logits.bfloat16().float(), labels)['nll'], rel=1e-6)
+    assert computed(metrics, logits.bfloat16(), labels)['nll'] == pytest.approx(reference(logits.bfloat16().float(), labels)['nll'], rel=1e-6)
 
 
 def test_what_is_no_prediction_is_refused():
-    with pytest.raises(ValueError, match='expected at least one image, got none'):
-        METRICS['top1_error']().compute()
-    logits, labels = predictions(8)
-    logits[3, 2], logits[5, 1] = float('nan'), float('inf')
-    for metric in make_classification_metrics():
-        update([metric], logits, labels)
-        with pytest.raises(ValueError, match='got NaN or infinity for 2 of 8 images'):
-            metric.compute()
-    with pytest.raises(ValueError, match=r'expected labels in 0..11, the classes of the model, got labels in 0..12'):
-        update([METRICS['nll']()], *[predictions(8)[0], torch.tensor([0, 12] * 4)])
-
-
-def _one_rank(rank, folder, split):
-    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
-    logits, labels = predictions()
-    metrics = make_classification_metrics()
-    part = slice(None, split) if rank == 0 else slice(split, None)
-    if len(labels[part]):
-        update(metrics, logits[part], labels[part])
-    torch.save((computed(metrics), [metric.count for metric in metrics]), f'{folder}/{rank}.pth')
-    dist.destroy_process_group()
-
-
-@pytest.mark.parametrize('split', [150, 400])  # the second leaves rank 1 without an image
-def test_two_ranks_give_what_one_gives(tmp_path, split):
-    torch.multiprocessing.start_processes(_one_rank, (str(tmp_path), split), nprocs=2, start_method='fork')
-    metrics = make_classification_metrics()
-    update(metrics, *predictions())
-    alone = computed(metrics), [400] * 4
-    assert [torch.load(tmp_path / f'{rank}.pth') for rank in range(2)] == [alone, alone]
+    metric = METRICS['top1_error']()
+    outcomes = measure([metric], *predictions(0))
+    with pytest.raises(ValueError, match='no image has a value. Check the data'):
+        metric.compute(outcomes, None)
+    with pytest.raises(ValueError, match=r'labels must be in 0..11, the classes of the model, got 0..12'):
+        measure([METRICS['nll']()], predictions(8)[0], torch.tensor([0, 12] * 4))

@@ -4,15 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from pit_downstream.utils.protocols import Batch, Outputs, Sample
+from pit_downstream.utils.protocols import Batch, MetricValue, Outputs, Sample
 from pit_downstream.metrics.label_sets import LabelSetError, compute_label_set_errors, predict_classes
+from tests.metrics.collect import collect
 
 LOGITS = torch.tensor([[0., 9., 2., 1.], [3., 3., 0., 3.], [0., 1., 2., 8.]])
 
 
-def update(metric, logits, targets):
+def measure(metric, logits, targets, size=1000):
+    """Return the number and count of a metric on images in batches of `size`."""
     samples = tuple(Sample(str(i), None, target) for i, target in enumerate(targets))
-    metric.update(Outputs(logits), Batch(images=None, valid=None, samples=samples))
+    parts = [slice(start, min(start + size, len(targets))) for start in range(0, len(targets), size)]
+    outcomes = collect([metric], [(Outputs(logits[part]), Batch(None, None, samples[part]),
+                                   np.arange(part.start, part.stop)) for part in parts], len(targets))
+    (value,) = metric.compute(outcomes, None)
+    return value
 
 
 def test_the_best_of_some_classes():
@@ -28,8 +34,7 @@ def test_one_answer_among_some_classes():
     labels = random.choice(classes, 300)
     wanted = np.mean(logits[:, classes].argmax(1) != np.searchsorted(classes, labels))
     metric = LabelSetError('top1_error', classes=classes.tolist())
-    update(metric, torch.tensor(logits), labels.tolist())
-    assert metric.compute() == {'top1_error': wanted} and metric.count == 300
+    assert measure(metric, torch.tensor(logits), labels.tolist()) == MetricValue('top1_error', wanted, 300)
 
 
 def test_many_classes_map_to_one():
@@ -37,40 +42,30 @@ def test_many_classes_map_to_one():
     random = np.random.default_rng(1)
     logits, group = random.normal(size=(300, 30)), random.integers(-1, 3, 30)
     labels = random.integers(0, 3, 300)
-    metric = LabelSetError()
-    update(metric, torch.tensor(logits), [tuple(np.flatnonzero(group == label)) for label in labels])
-    assert metric.compute() == {'answer_error': np.mean(group[logits.argmax(1)] != labels)}
+    targets = [tuple(np.flatnonzero(group == label)) for label in labels]
+    assert measure(LabelSetError(), torch.tensor(logits), targets) == MetricValue(
+        'label_set_error', np.mean(group[logits.argmax(1)] != labels), 300)
 
 
 def test_several_labels_and_none():
-    metric = LabelSetError('real', answers=lambda sample: {0: (1, 2), 1: (), 2: (0,)}[sample.target])
-    update(metric, LOGITS, [0, 1, 2])
-    assert metric.compute() == {'real': .5} and metric.count == 2
+    metric = LabelSetError('real', labels=lambda sample: {0: (1, 2), 1: (), 2: (0,)}[sample.target])
+    assert measure(metric, LOGITS, [0, 1, 2]) == MetricValue('real', .5, 2)
     assert compute_label_set_errors(LOGITS, [(1, 2), (1, 2, 3), (0,)]).tolist() == [False, True, True]
-    update(metric, LOGITS, [1, 1, 1])  # a batch without any changes nothing
-    assert metric.compute() == {'real': .5} and metric.count == 2
+    logits = torch.cat([LOGITS, LOGITS])  # a batch of excluded images changes nothing
+    assert measure(metric, logits, [0, 1, 2, 1, 1, 1], size=3) == MetricValue('real', .5, 2)
 
 
 def test_the_split_into_batches_makes_no_difference():
     logits = torch.randn(100, 20, generator=torch.Generator().manual_seed(0))
     targets = [(i % 20, (i + 1) % 20) for i in range(100)]
-    values = []
-    for size in (100, 9, 1):
-        metric = LabelSetError(classes=range(3, 20))
-        for start in range(0, 100, size):
-            update(metric, logits[start:start + size], targets[start:start + size])
-        values.append((metric.compute(), metric.count))
+    values = [measure(LabelSetError(classes=range(3, 20)), logits, targets, size) for size in (100, 9, 1)]
     assert values[0] == values[1] == values[2]
 
 
 def test_what_cannot_be_judged_is_refused():
-    with pytest.raises(ValueError, match='expected at least one image, got none'):
-        LabelSetError().compute()
-    with pytest.raises(ValueError, match='expected logits of 6 classes at least, got 4; give a model of the 1000'):
-        update(LabelSetError(), LOGITS, [(0, 5), 1, 1])
-    with pytest.raises(ValueError, match='expected logits of 1000 classes at least, got 4'):
-        update(LabelSetError(classes=[0, 999]), LOGITS, [0, 1, 1])
-    metric = LabelSetError()
-    update(metric, torch.tensor([[float('nan')] * 4, [1., 0., 0., 0.]]), [0, 0])
-    with pytest.raises(ValueError, match='got NaN or infinity for 1 of 2 images'):
-        metric.compute()
+    with pytest.raises(ValueError, match='no image has a value'):
+        measure(LabelSetError(labels=lambda sample: ()), LOGITS, [0, 1, 2])
+    with pytest.raises(ValueError, match='need logits of 6 classes at least, got 4. Pass a model of the 1000'):
+        measure(LabelSetError(), LOGITS, [(0, 5), 1, 1])
+    with pytest.raises(ValueError, match='need logits of 1000 classes at least, got 4'):
+        measure(LabelSetError(classes=[0, 999]), LOGITS, [0, 1, 1])

@@ -22,7 +22,7 @@ def store(tmp_path):
 
 
 def test_records_are_read_as_they_were_added(store):
-    assert store.records() == [] and store.list_measured('pit_s', 'imagenet', 0) == frozenset()
+    assert store.records() == [] and len(store.table('pit_s', 'imagenet')) == 0
     records = [record(benchmark='imagenet_c', data_digest='d' * 16, unreadable=2), record(FOG, value=1 / 3),
                record(metric='entropy', layer='stage2.block4'), record(metric='AP', class_name='dog')]
     store.add(*records[:2])
@@ -56,10 +56,10 @@ def test_a_value_of_another_type_is_refused(store):
         store.records()
 
 
-def test_done_holds_for_one_model_data_set_and_seed(store):
+def test_tables_are_of_one_model_dataset_and_seed(store):
     store.add(record(), record(FOG, seed=1), record(FOG, model='pit_b'), record(FOG, dataset='imagenet(limit=10)'))
-    assert store.list_measured('pit_s', 'imagenet', 0) == {('clean', 'top1_error')}
-    assert store.list_measured('pit_s', 'imagenet', 1) == {('fog(severity=3)', 'top1_error')}
+    assert store.table('pit_s', 'imagenet', seed=0).records == (record(),)
+    assert store.table('pit_s', 'imagenet', seed=1).records == (record(FOG, seed=1),)
 
 
 def test_torn_last_line_is_dropped_and_reported(store, caplog):
