@@ -34,10 +34,10 @@ from pit_downstream.benchmarks import coco_c
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.records import Table
 from pit_downstream.det import config_utils
-from pit_downstream.det.metric import build_metrics
+from pit_downstream.det.metric import build_metric
 from pit_downstream.det.predictor import build_detector
 from pit_downstream.det.samples import build_detection_samples
-from pit_downstream.evaluation.evaluator import measure
+from pit_downstream.evaluation.evaluator import EvaluationOptions, Evaluator, Store
 from speed.runner import bench_parser, record
 from speed.table import SECONDS, Comparison, Spread
 from tests.reference.imagecorruptions_patched import reference
@@ -68,9 +68,10 @@ def ours(args: argparse.Namespace, cfg: Config, conditions: tuple) -> tuple[floa
     samples = build_detection_samples(cfg)
     predictor = build_detector(cfg, config_utils.find_checkpoint(args.checkpoint), config=Path(args.config).stem)
     start = time.perf_counter()
-    records = list(measure(predictor, samples, build_metrics(cfg, samples), conditions, workers=args.workers,
-                           batch_size=cfg.test_dataloader.batch_size))
-    return time.perf_counter() - start, Table(records[0].model, records[0].dataset, records)
+    options = EvaluationOptions(workers=args.workers, batch_size=cfg.test_dataloader.batch_size)
+    table = Evaluator(predictor, samples, [build_metric(cfg, samples)], conditions, store=Store(None),
+                      options=options).run()
+    return time.perf_counter() - start, table
 
 
 def theirs(args: argparse.Namespace, cfg: Config, names: list[str], folder: str) -> tuple[float, dict]:

@@ -30,6 +30,7 @@ import pit_downstream.backbones  # noqa: F401  registers the models
 from pit_downstream.attention.figures import draw_similarity, get_neighbor_similarity, select_metric
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.metrics.attention import AttentionCollapse
+from pit_downstream.results.outcomes import Entry, Outcomes
 from speed.table import HERE
 
 OUT = HERE.parent / 'docs' / 'results' / 'collapse.csv'
@@ -162,14 +163,15 @@ def learning_rate_factor(step: int, steps: int) -> float:
 def measure(model: nn.Module, images: Tensor, labels: Tensor, args: argparse.Namespace) -> dict:
     """Measure accuracy on all images, in float32, and attention collapse."""
     model.eval()
-    metric, correct = AttentionCollapse(), 0
+    metric, outcomes, correct = AttentionCollapse(), Outcomes(len(images)), 0
     with trace_attention(model) as trace:
         for start in range(0, len(images), 100):
             logits = model(network_images(images[start:start + 100], args.img_size))
             correct += (logits.argmax(1) == labels[start:start + 100]).sum().item()
-            metric.update(SimpleNamespace(trace=trace))
-    values = {name: float(f'{value:.6g}') for name, value in metric.compute().items()}
-    return {'accuracy': correct / len(images), 'values': values}
+            values = {name: value.numpy() for name, value in metric.measure(SimpleNamespace(trace=trace)).items()}
+            outcomes.add(Entry('clean', np.arange(start, start + len(logits)), values))
+    numbers = {f'{one.metric}@{one.layer}': float(f'{one.value:.6g}') for one in metric.compute(outcomes)}
+    return {'accuracy': correct / len(images), 'values': numbers}
 
 
 def measure_both(training: Training, moment: str, test: tuple[Tensor, Tensor]) -> None:

@@ -28,9 +28,14 @@ from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.datasets.shapes import write_shapes
 from pit_downstream.evaluation import evaluator
 from pit_downstream.evaluation.classifier import ClassifierPredictor
-from pit_downstream.evaluation.keep import keep_measuring
 from pit_downstream.evaluation.models import build_classifier
-from pit_downstream.metrics.classification import ClassificationMetric, make_classification_metrics
+from pit_downstream.metrics.classification import (
+    CalibrationError,
+    NegativeLogLikelihood,
+    TopError,
+    make_classification_metrics,
+)
+from pit_downstream.results.outcomes import OutcomeStore
 from speed.runner import DEVICE, bench_parser, record
 from speed.table import SECONDS, Comparison, Spread
 
@@ -79,23 +84,25 @@ def forward_seconds(predictor: ClassifierPredictor, batches: list[Batch], times:
 
 def whole_seconds(predictor: ClassifierPredictor, samples: Any, folder: str, clock: Clock, **options: Any) -> float:
     """Measure the seconds of the benchmark from an empty store to a full table. The clock times the parts."""
-    store = ResultStore(Path(folder) / 'results.jsonl')
     start = clock.now()
-    table = keep_measuring(store, predictor, samples, make_classification_metrics(), imagenet_c.list_conditions(),
-                           **options)
+    table = evaluator.Evaluator(
+        predictor, samples, make_classification_metrics(), imagenet_c.list_conditions(),
+        store=evaluator.Store(Path(folder) / 'records'), options=evaluator.EvaluationOptions(**options)).run()
     imagenet_c.summarize(table)
     return clock.now() - start
 
 
 def watch(clock: Clock, predictor: ClassifierPredictor) -> None:
     """Wrap the functions of a run to time them separately."""
-    apply_corruption, passes = evaluator.apply_corruption, evaluator.passes
+    apply_corruption, load_blocks = evaluator.apply_corruption, evaluator.load_blocks
     evaluator.apply_corruption = lambda *args: clock.iterated('corruption', apply_corruption(*args))
-    evaluator.passes = lambda *args, **kwargs: (
-        clock.iterated('waiting for images', batches) for batches in passes(*args, **kwargs))
+    evaluator.load_blocks = lambda *args, **kwargs: clock.iterated('waiting for images', load_blocks(*args, **kwargs))
     predictor.predict = clock.called('forward', predictor.predict)
     predictor.collate = clock.called('collate', predictor.collate)
-    ClassificationMetric.update = clock.called('metrics', ClassificationMetric.update)
+    for metric in (TopError, NegativeLogLikelihood, CalibrationError):
+        metric.measure = clock.called('metrics', metric.measure)
+        metric.compute = clock.called('metrics', metric.compute)
+    OutcomeStore.append = clock.called('store', OutcomeStore.append)
     ResultStore.add = clock.called('store', ResultStore.add)
 
 

@@ -11,6 +11,7 @@ TOOLS = {
     'train': 'Train a detector.',
     'test': 'Test a detector.',
     'train_classifier': 'Train a classifier.',
+    'evaluate': 'Evaluate a model in any benchmark.',
     'eval_imagenet_c': 'Evaluate a classifier on ImageNet-C.',
     'eval_coco_c': 'Evaluate a detector on COCO-C.',
     'eval_adversarial': 'Evaluate a classifier or a detector under adversarial attacks.',
