@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pit_downstream.evaluation.classifier import ClassifierPredictor
-    from pit_downstream.evaluation.evaluator import EvaluationOptions, Store
+    from pit_downstream.evaluation.evaluator import EvaluationOptions, Evaluator, Store
     from pit_downstream.utils.protocols import Metric, Predictor
 
 __all__ = ['attack', 'classifier', 'compare', 'detector', 'evaluate', 'list_models']
@@ -252,7 +252,7 @@ def evaluate(model: 'str | nn.Module | ClassifierPredictor | DetectorModel', ben
         limit: Number of evenly spaced images to use.
         allow_missing: Number of unreadable images allowed.
         progress: Show the progress.
-        dry_run: Print conditions, images, and estimated time and disk space, and raise SystemExit.
+        dry_run: Print conditions, images, and estimated time and disk space, and evaluate nothing.
         argv: Command to record, sys.argv by default.
 
     Other arguments are those of the tools (docs/evaluation.md).
@@ -283,7 +283,7 @@ def evaluate(model: 'str | nn.Module | ClassifierPredictor | DetectorModel', ben
         _require_names(predictor, None, output_dir)
         options = EvaluationOptions(seed=seed, batch_size=batch_size or 'auto', allow_missing=allow_missing, argv=argv,
                                     workers=choose_workers(workers, predictor.device), progress=progress)
-        return _evaluate_shifts(benchmark, predictor, data_options, store, options)
+        return _evaluate_shifts(benchmark, predictor, data_options, store, options, dry_run=dry_run)
     benchmark, sources = _complete_attacks(benchmark, task, model_options)
     open_subject = _open_detector_subject if task == 'detector' else _open_classifier_subject
     subject = open_subject(model, benchmark, model_options, data_options, sources, output_dir)
@@ -497,9 +497,7 @@ def _evaluate_conditions(benchmark: Benchmark, subject: Subject, store: 'Store',
     evaluator = Evaluator(predictor, samples, subject.metrics, conditions, store=store, options=options,
                           benchmark=benchmark.name)
     if dry_run:
-        from pit_downstream.evaluation.dry_run import describe_plan
-        if rank() == 0:
-            print('\n'.join(describe_plan(evaluator)))  # noqa: T201
+        _print_plan([evaluator])
         return _make_results(benchmark, {'data': evaluator.read_table()}, store, subject, options)
     warnings: tuple[str, ...] = ()
     is_classifier = hasattr(predictor, 'logits')
@@ -521,13 +519,22 @@ def _evaluate_conditions(benchmark: Benchmark, subject: Subject, store: 'Store',
     return _make_results(benchmark, {'data': table}, store, subject, options, warnings)
 
 
+def _print_plan(evaluators: 'Iterable[Evaluator]') -> None:
+    from pit_downstream.evaluation.distributed import rank
+    from pit_downstream.evaluation.dry_run import describe_plan
+    for evaluator in evaluators:
+        lines = list(describe_plan(evaluator))
+        if rank() == 0:
+            print(*lines, sep='\n')  # noqa: T201
+
+
 def _has_clean_images(samples: Any) -> bool:
     conditions: Iterable[Condition] | None = getattr(samples, 'conditions', None)
     return conditions is None or CLEAN in conditions
 
 
 def _evaluate_shifts(benchmark: Benchmark, predictor: 'ClassifierPredictor', data: DataOptions, store: 'Store',
-                     options: 'EvaluationOptions') -> Results:
+                     options: 'EvaluationOptions', *, dry_run: bool) -> Results:
     """Evaluate a classifier on shifted datasets, which have different images."""
     from pit_downstream.datasets.cache import CachedSamples
     from pit_downstream.datasets.shifts import (
@@ -538,7 +545,7 @@ def _evaluate_shifts(benchmark: Benchmark, predictor: 'ClassifierPredictor', dat
         select_shifts,
     )
     from pit_downstream.evaluation import inputs
-    from pit_downstream.evaluation.shifts import evaluate_shifts
+    from pit_downstream.evaluation.shifts import make_evaluators, run_evaluators
     folders = select_shifts(benchmark.shifts, data.data or inputs.IMAGENET_VAL)  # type: ignore[attr-defined]
     if not folders:
         raise InputError('no shifted dataset in data/. Put one where data/README.md describes, or pass its folder: '
@@ -556,7 +563,12 @@ def _evaluate_shifts(benchmark: Benchmark, predictor: 'ClassifierPredictor', dat
     for name, shift in shifts.items() if data.cache else ():
         if shift.samples is not None:  # the cache has the methods of the samples
             shifts[name] = replace(shift, samples=CachedSamples(shift.samples, data.cache))  # type: ignore[arg-type]
-    tables = evaluate_shifts(predictor, shifts, clean, store=store, options=options)
+    evaluators = make_evaluators(predictor, shifts, clean, store=store, options=options)
+    if dry_run:
+        _print_plan(dict.fromkeys(evaluators.values()))
+        tables = {name: evaluator.read_table() for name, evaluator in evaluators.items()}
+    else:
+        tables = run_evaluators(evaluators)
     subject = Subject(predictor, clean, (), header=(inputs.describe_preprocessing(predictor),))
     chosen = replace(benchmark, shifts=tuple(shifts))  # type: ignore[type-var]
     return _make_results(chosen, tables, store, subject, options)

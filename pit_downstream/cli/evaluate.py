@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pit_downstream.benchmarks.base import Benchmark
+from pit_downstream.benchmarks import Benchmark, ImageNetC
 from pit_downstream.cli import benchmark_tools as tools
 from pit_downstream.cli import flags
 from pit_downstream.cli.errors import report_errors
@@ -17,14 +17,9 @@ from pit_downstream.cli.plugins import import_plugins
 from pit_downstream.utils.registry import BENCHMARKS
 
 
-def make_parser(benchmark: type[Benchmark] | None = None) -> flags.ToolParser:
-    """Build the parser of a benchmark. Without one, it has no flags of conditions."""
-    if benchmark is None:
-        parser = flags.ToolParser(__doc__)
-        flags.add_import_flag(parser, 'benchmarks, corruptions or attacks')
-    else:
-        parser = tools.make_parser(__doc__, benchmark, *benchmark.tasks)
-    import pit_downstream.benchmarks  # noqa: F401  registers them
+def make_parser(benchmark: type[Benchmark] = ImageNetC) -> flags.ToolParser:
+    """Build the parser of a benchmark, whose fields are flags."""
+    parser = tools.make_parser(__doc__, benchmark, *benchmark.tasks)
     parser.groups['conditions'].add_argument('--benchmark', required=True, metavar='NAME', help='benchmark: '
                                              f'{", ".join(BENCHMARKS)} or a registered one')
     return parser

@@ -1,6 +1,7 @@
 """Evaluate a classifier on shifted datasets and on clean images of the same classes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 
@@ -19,12 +20,12 @@ from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.protocols import Metric, Sample
 
 
-def evaluate_shifts(predictor: ClassifierPredictor, shifts: Mapping[str, Shift], clean: LabeledSamples | None, *,
-                    store: Store, options: EvaluationOptions) -> dict[str, Table]:
-    """Return the table of every dataset by its name, including the clean images.
+def make_evaluators(predictor: ClassifierPredictor, shifts: Mapping[str, Shift], clean: LabeledSamples | None, *,
+                    store: Store, options: EvaluationOptions) -> dict[str, Evaluator]:
+    """Return the evaluator of every dataset by its name, including the clean images.
 
-    The clean table is 'imagenet' for published shifts and 'clean' for custom ones, which may have other classes. One
-    pass over the clean images serves all shifts.
+    The clean images are 'imagenet' for published shifts and 'clean' for custom ones, which may have other classes. One
+    evaluator of the clean images serves all shifts.
 
     Raises:
         InputError: A published shift is requested for a classifier without ImageNet's 1000 classes, or ReaL without
@@ -39,36 +40,38 @@ def evaluate_shifts(predictor: ClassifierPredictor, shifts: Mapping[str, Shift],
     if relabeled and clean is None:
         raise InputError(f'{", ".join(relabeled)} needs the validation images of ImageNet, got none. Pass their folder '
                          'with --data DIR.')
-    tables: dict[str, Table] = {}
+
+    def make(samples: LabeledSamples, *metrics: Metric) -> Evaluator:
+        return Evaluator(predictor, samples, metrics, [CLEAN], store=store, options=options, benchmark='shifts')
+    evaluators: dict[str, Evaluator] = {}
     if clean is not None:
-        metrics = [make_top1_error(), *_make_clean_metrics(shifts.values(), clean)]
-        table = _evaluate(predictor, clean, metrics, store, options)
-        tables |= {'imagenet': table} if len(custom) < len(shifts) else {}
-        tables |= {'clean': table} if custom else {}
+        evaluator = make(clean, make_top1_error(), *_make_clean_metrics(shifts.values(), clean))
+        evaluators |= {'imagenet': evaluator} if len(custom) < len(shifts) else {}
+        evaluators |= {'clean': evaluator} if custom else {}
     for name, shift in shifts.items():
         if isinstance(shift, Challenge):
             automatic = AUTO_BATCH.get(torch.device(predictor.device).type, 32)
             size = automatic if options.batch_size == 'auto' else int(options.batch_size)
-            samples = ChallengeSamples(shift, batch_size=size)
-            tables[name] = _evaluate(predictor, samples, [ChallengeError()], store, options)
+            evaluators[name] = make(ChallengeSamples(shift, batch_size=size), ChallengeError())
         elif shift.samples is not None:
-            metric = LabelSetError('top1_error', classes=shift.classes)
-            tables[name] = _evaluate(predictor, shift.samples, [metric], store, options)
+            evaluators[name] = make(shift.samples, LabelSetError('top1_error', classes=shift.classes))
+    return evaluators
+
+
+def run_evaluators(evaluators: Mapping[str, Evaluator]) -> dict[str, Table]:
+    """Evaluate every dataset and return its table: the clean records of its metrics, as a store may have others."""
+    tables: dict[str, Table] = {}
+    for name, evaluator in evaluators.items():
+        table = evaluator.run()
+        names = [metric.name for metric in evaluator.metrics]
+        tables[name] = Table(table.model, table.dataset, [record for record in table.records if record.metric in names
+                                                          and record.condition == str(CLEAN)])
+        samples = cast(LabeledSamples, evaluator.samples)
+        for metric in evaluator.metrics:
+            images = _count(samples, metric.labels) if isinstance(metric, LabelSetError) else len(samples)
+            require_counts(Table(table.model, table.dataset, [tables[name].record((CLEAN, metric.name))]), images,
+                           allow_missing=evaluator.options.allow_missing)
     return tables
-
-
-def _evaluate(predictor: ClassifierPredictor, samples: LabeledSamples, metrics: Sequence[Metric], store: Store,
-              options: EvaluationOptions) -> Table:
-    """Return only the clean records of `metrics`, as a store may have others of the same images."""
-    table = Evaluator(predictor, samples, metrics, [CLEAN], store=store, options=options, benchmark='shifts').run()
-    names = [metric.name for metric in metrics]
-    chosen = Table(table.model, table.dataset, [record for record in table.records if record.metric in names
-                                                and record.condition == str(CLEAN)])
-    for metric in metrics:
-        images = _count(samples, metric.labels) if isinstance(metric, LabelSetError) else len(samples)
-        require_counts(Table(table.model, table.dataset, [chosen.record((CLEAN, metric.name))]), images,
-                       allow_missing=options.allow_missing)
-    return chosen
 
 
 def _make_clean_metrics(shifts: Iterable[Shift], clean: LabeledSamples) -> list[LabelSetError]:

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from pit_downstream.results.condition import CLEAN
-from pit_downstream.results.records import ResultStore
 from pit_downstream.datasets.base import Preprocess
 from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
