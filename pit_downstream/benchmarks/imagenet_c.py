@@ -212,13 +212,13 @@ def has_alexnet(dataset: str) -> bool:
 
 def compute_ce(table: Table, corruption: str, **arguments: Value) -> Estimate:
     """Compute CE with its interval: the error summed over the severities, divided by AlexNet's."""
-    return _sum_errors(table, {corruption: 1 / _sum_alexnet_errors(corruption)}, arguments)
+    return _sum_errors(table, {corruption: _sum_alexnet_errors(corruption)}, arguments)
 
 
 def compute_relative_ce(table: Table, corruption: str, **arguments: Value) -> Estimate:
     """Compute relative CE: as CE, with the clean errors subtracted on both sides."""
-    weight = 1 / (_sum_alexnet_errors(corruption) - len(SEVERITIES) * ALEXNET_CLEAN)
-    return _sum_errors(table, {corruption: weight}, arguments, is_relative=True)
+    divisor = _sum_alexnet_errors(corruption) - len(SEVERITIES) * ALEXNET_CLEAN
+    return _sum_errors(table, {corruption: divisor}, arguments, is_relative=True)
 
 
 def compute_mean_accuracy(table: Table, corruptions: Sequence[str] = CORRUPTIONS,
@@ -247,16 +247,15 @@ def summarize(table: Table, **arguments: Value) -> dict[str, Estimate]:
     if not is_imagenet:
         return means | clean
     ce = {name: compute_ce(table, name, **arguments) for name in CORRUPTIONS}
-    weights = {name: 1 / _sum_alexnet_errors(name) / len(ce) for name in CORRUPTIONS}
-    mce = _sum_errors(table, weights, arguments)
+    divisors = {name: _sum_alexnet_errors(name) * len(ce) for name in CORRUPTIONS}
+    mce = _sum_errors(table, divisors, arguments)
     summary = {'mCE': Estimate(statistics.fmean(one.value for one in ce.values()), mce.low, mce.high), **means,
                **{f'CE({name})': one for name, one in ce.items()}}
     if not has_clean:
         return summary
     relative = {name: compute_relative_ce(table, name, **arguments) for name in CORRUPTIONS}
-    weights = {name: 1 / (_sum_alexnet_errors(name) - len(SEVERITIES) * ALEXNET_CLEAN) / len(ce)
-               for name in CORRUPTIONS}
-    whole = _sum_errors(table, weights, arguments, is_relative=True)
+    divisors = {name: (_sum_alexnet_errors(name) - len(SEVERITIES) * ALEXNET_CLEAN) * len(ce) for name in CORRUPTIONS}
+    whole = _sum_errors(table, divisors, arguments, is_relative=True)
     return {**summary, **clean,
             'relative_mCE': Estimate(statistics.fmean(one.value for one in relative.values()), whole.low, whole.high),
             **{f'relative_CE({name})': one for name, one in relative.items()}}
@@ -270,24 +269,25 @@ def _compute_or_none(table: Table, corruption: str, arguments: dict[str, Value])
         return None
 
 
-def _sum_errors(table: Table, weights: Mapping[str, float], arguments: dict[str, Value], *, is_relative: bool = False
+def _sum_errors(table: Table, divisors: Mapping[str, float], arguments: dict[str, Value], *, is_relative: bool = False
                 ) -> Estimate:
-    """Return the sum of weight * error over the severities or, if `is_relative`, of weight * (error - clean error).
+    """Return the sum over the severities of error / divisor or, if `is_relative`, of (error - clean error) / divisor.
 
     All errors are from the same images, see compute_weighted_interval.
     """
     keys = {name: [(make_condition(name, severity, **arguments), ERROR) for severity in SEVERITIES]
-            for name in weights}
+            for name in divisors}
     table.require([key for several in keys.values() for key in several])
     records = {name: [table.record(key) for key in several] for name, several in keys.items()}
-    terms = [(weight, one.value, one.count) for name, weight in weights.items() for one in records[name]]
+    terms = [(1 / divisor, one.value, one.count) for name, divisor in divisors.items() for one in records[name]]
     clean = 0.
     if is_relative:
         record = table.record((CLEAN, ERROR))
         clean = len(SEVERITIES) * record.value
-        terms.append((-len(SEVERITIES) * math.fsum(weights.values()), record.value, record.count))
-    value = math.fsum(weight * (math.fsum(one.value for one in records[name]) - clean)
-                      for name, weight in weights.items())
+        terms.append((-len(SEVERITIES) * math.fsum(1 / divisor for divisor in divisors.values()), record.value,
+                      record.count))
+    value = math.fsum((math.fsum(one.value for one in records[name]) - clean) / divisor
+                      for name, divisor in divisors.items())
     return Estimate(value, *compute_weighted_interval(terms))
 
 

@@ -42,7 +42,8 @@ def test_parts_of_a_condition(condition, parts):
 
 def test_columns_sort_by_size_and_words_keep_their_order():
     columns = ['8/255', '1/255', '10', '0.02', 'block10', '', 'block2']
-    assert list_columns([('row', column) for column in columns]) == ['1/255', '0.02', '8/255', '10', 'block10', 'block2']
+    assert list_columns(('row', column) for column in columns) == [
+        '1/255', '0.02', '8/255', '10', 'block10', 'block2']
 
 
 def test_mean_is_never_over_a_gap():

@@ -165,7 +165,8 @@ def test_compare_pairs_errors_by_image():
     assert row.difference == pytest.approx(.1) and bool(row.paired) and row['count'] == 10
     assert (row.low, row.high) == compute_paired_interval(2, 1, 10) and row.p == compute_mcnemar_p(2, 1)
     swapped = compare(*reversed(pair())).iloc[0]
-    assert swapped.difference == pytest.approx(-.1) and (swapped.low, swapped.high) == pytest.approx((-row.high, -row.low))
+    assert swapped.difference == pytest.approx(-.1)
+    assert (swapped.low, swapped.high) == pytest.approx((-row.high, -row.low))
 
 
 def test_compare_without_all_outcomes_adds_the_intervals():
@@ -197,6 +198,7 @@ def test_compare_ignores_the_preprocessing_and_refuses_other_images():
 
 
 def test_number_without_outcomes_has_a_difference_alone():
-    first, second = (make_results(FOG, {('clean', 'AP'): value}, model=model) for model, value in (('m', .25), ('n', .5)))
+    first, second = (make_results(FOG, {('clean', 'AP'): value}, model=model)
+                     for model, value in (('m', .25), ('n', .5)))
     row = compare(first, second).iloc[0]
     assert row.difference == .25 and isnan(row.low) and not row.paired
