@@ -12,12 +12,13 @@ from pit_downstream.results.intervals import Estimate
 from pit_downstream.results.labels import label_dataset, label_models
 from pit_downstream.results.layout import (
     Layout,
-    average,
+    average_row,
     choose_metric,
     get_part,
     is_fraction,
     is_lower_better,
     list_metrics,
+    list_places,
     make_cell,
     make_grid,
     make_sheet,
@@ -151,9 +152,10 @@ class Benchmark(ABC):
         if 'layer' in (self.layout.rows, self.layout.columns):
             return {}
         grids = [make_grid(results, self.layout, metric) for results in several]
-        places = dict.fromkeys(place for grid in grids for place in grid)
-        return {name: [average([grid[place].value if place in grid else None for place in places if place[0] == name])
-                       for grid in grids] for name in dict.fromkeys(row for row, _ in places)}
+        places = dict.fromkeys(place for results in several for place in list_places(results, self.layout, metric))
+        measured = {row for grid in grids for row, _ in grid}
+        return {row: [average_row(grid, places, row) for grid in grids]
+                for row in dict.fromkeys(row for row, _ in places) if row in measured}
 
 
 def describe_missing(conditions: Sequence[Condition], limit: int = 4) -> str:

@@ -226,8 +226,9 @@ class Shifts(Benchmark):
                          gap if clean is None else rate(clean),
                          gap if clean is None or error is None else points(compute_gap(tables, name)),
                          rate(known.get(name))))
-        columns = ('dataset', 'images', 'error', 'matching clean error', 'gap', "timm's error")
-        caption = f'Top-1 error of {results.label} in percent with 95 % intervals (Wilson); the gap is in points.'
+        columns = ('dataset', 'images', 'error', 'clean error', 'gap', "timm's error")
+        caption = (f'Top-1 error of {results.label} in percent with 95 % intervals (Wilson), the error on the matching '
+                   'clean images, and the gap to it in points.')
         sheets = [Sheet(self.name, caption, columns if known else columns[:-1],
                         tuple(rows if known else [row[:-1] for row in rows]))]
         if {SAME, RANDOM} <= set(names) & set(tables):

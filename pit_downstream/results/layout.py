@@ -1,7 +1,7 @@
 """Layout of a table of results: which part of a condition is a row and which is a column, and the cells."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -127,36 +127,56 @@ def make_grid(results: 'Results', layout: Layout, metric: str) -> dict[tuple[str
     return grid
 
 
-def list_columns(grid: Iterable[tuple[str, str]]) -> list[str]:
+def list_places(results: 'Results', layout: Layout, metric: str) -> list[tuple[str, str]]:
+    """Return the (row, column) of every condition of the benchmark and of every measured number, in this order.
+
+    Datasets and layers are known only from the records.
+    """
+    places = list(make_grid(results, layout, metric))
+    if not {'dataset', 'layer'} & {layout.rows, layout.columns}:
+        places = [(get_part(condition, layout.rows), get_part(condition, layout.columns) if layout.columns else metric)
+                  for condition in results.benchmark.conditions()] + places
+    return list(dict.fromkeys(places))
+
+
+def list_columns(places: Iterable[tuple[str, str]]) -> list[str]:
     """Return the columns of a grid, numbers by size, then others in their order. '' is the column of a row alone."""
-    return sorted(dict.fromkeys(column for _, column in grid if column), key=_parse_number)
+    return sorted(dict.fromkeys(column for _, column in places if column), key=_parse_number)
+
+
+def average_row(grid: Mapping[tuple[str, str], Record], places: Iterable[tuple[str, str]], row: str) -> float | None:
+    """Return the mean of the numbers of a row, None if one of its places has none."""
+    return average([grid[place].value if place in grid else None for place in places if place[0] == row])
 
 
 def make_sheet(name: str, results: 'Results', layout: Layout, metric: str) -> Sheet:
-    """Return a table of one metric in a layout. A cell that was not measured has a dash; no mean is over a gap."""
-    grid = make_grid(results, layout, metric)
-    columns = list_columns(grid)
+    """Return a table of one metric in a layout.
+
+    A row or column without any number is omitted. A cell that was not measured has a dash. A mean over conditions of
+    which one was not measured, also an omitted one, is a dash.
+    """
+    grid, places = make_grid(results, layout, metric), list_places(results, layout, metric)
+    columns, measured = list_columns(grid), {row for row, _ in grid}
     has_mean, rows = bool(layout.columns) and layout.mean, []
-    for row in dict.fromkeys(row for row, _ in grid):
-        alone = grid.get((row, ''))  # such as clean: one number in place of a row of them
+    for row in dict.fromkeys(row for row, _ in places if row in measured):
         values = [grid[row, column].value if (row, column) in grid else None for column in columns]
-        if alone is not None:
-            value = make_cell(metric, alone.value)
+        if (row, '') in grid:  # such as clean: one number in place of a row of them
+            value = make_cell(metric, grid[row, ''].value)
             rest = [*[words('')] * len(columns), value] if has_mean else [value, *[words('')] * (len(columns) - 1)]
             rows.append((words(row), *rest))
         elif layout.columns:
-            cells = [make_cell(metric, value) for value in values]
-            rows.append((words(row), *cells, *([make_cell(metric, average(values))] if has_mean else [])))
+            mean = [make_cell(metric, average_row(grid, places, row))] if has_mean else []
+            rows.append((words(row), *(make_cell(metric, value) for value in values), *mean))
         else:
             record = grid[row, metric]
             estimate = Estimate.of_rate(record.value, record.count) if metric.endswith(RATES) else record.value
             rows.append((words(row), make_cell(metric, estimate), count(record.count)))  # type: ignore[arg-type]
-    if layout.mean_row and columns:
-        whole = [row for row in dict.fromkeys(row for row, _ in grid) if (row, '') not in grid]
-        matrix = [[grid[row, column].value if (row, column) in grid else None for row in whole] for column in columns]
-        means = [*map(average, matrix), *([average([value for values in matrix for value in values])] if has_mean
-                                          else [])]
-        rows += [(words('mean'), *(make_cell(metric, value) for value in means))] if len(whole) > 1 else []
+    if layout.mean_row and len({row for row, column in places if column}) > 1:
+        cells = [[grid[place].value if place in grid else None for place in places if place[1] == column]
+                 for column in columns]
+        everything = [grid[place].value if place in grid else None for place in places if place[1]]
+        means = [*map(average, cells), *([average(everything)] if has_mean else [])]
+        rows.append((words('mean'), *(make_cell(metric, value) for value in means)))
     titles = (metric, *columns, *(['mean'] if has_mean else [])) if layout.columns else (layout.rows, metric, 'images')
     subject = results.label if 'dataset' in (layout.rows, layout.columns) else results.subject
     caption = (f'{metric} of {subject}{", in percent" if is_fraction(metric) else ""}, by {layout.rows}'

@@ -44,6 +44,8 @@ class Cell:
         """Ends of the interval as fractions, '' without an interval."""
         if self.low is None or self.high is None:
             return ''
+        if self.fraction[:1] in ('+', '-'):
+            return f'{_format_signed(self.low)} to {_format_signed(self.high)}'
         return f'{format_number(self.low)} to {format_number(self.high)}'
 
 
@@ -97,7 +99,7 @@ def points(value: 'float | Difference | Estimate | None', interval: Sequence[flo
         return points(value.value, (value.low, value.high))
     low, high = interval or (None, None)
     text = _use_minus(f'{100 * value:+.1f}').replace('+0.0', '0.0').replace('−0.0', '0.0')
-    return Cell(text, value, low, high, f'{round(value, 4) + 0:+.4f}')
+    return Cell(text, value, low, high, _format_signed(value))
 
 
 def number(value: float | None, digits: int = 3) -> Cell:
@@ -114,6 +116,10 @@ def count(value: int) -> Cell:
 def format_number(value: float | None) -> str:
     """Return four decimals, without -0.0000; '-' for None."""
     return '-' if value is None else f'{round(value, 4) + 0:.4f}'
+
+
+def _format_signed(value: float) -> str:
+    return f'{round(value, 4) + 0:+.4f}'
 
 
 def render_text(sheet: Sheet) -> str:

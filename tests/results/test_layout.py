@@ -9,7 +9,7 @@ from pit_downstream.results.condition import Condition
 from pit_downstream.results.layout import Layout, average, choose_metric, get_part, list_columns, make_grid, make_sheet
 from pit_downstream.results.results import Results
 from pit_downstream.utils.errors import InputError
-from tests.results.builders import get_rows, make_results, make_table
+from tests.results.builders import get_rows, make_results, make_table, without
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,22 @@ def test_columns_sort_by_size_and_words_keep_their_order():
 
 
 def test_mean_is_never_over_a_gap():
-    results = make({'clean': .1, 'fog(severity=1)': .2, 'fog(severity=2)': .4, 'snow(severity=2)': .5})
+    results = without(make({'clean': .1, 'fog(severity=1)': .2, 'fog(severity=2)': .4, 'snow(severity=1)': .3,
+                            'snow(severity=2)': .5}), 'snow(severity=1)')
     sheet = make_sheet('s', results, Layout('corruption', 'severity', mean_row=True), 'top1_error')
     assert get_rows(sheet) == [['top1_error', '1', '2', 'mean'], ['clean', '', '', '0.1000'],
                                ['fog', '0.2000', '0.4000', '0.3000'], ['snow', '-', '0.5000', '-'],
                                ['mean', '-', '0.4500', '-']]
     assert average([]) is None and average([.5, None]) is None and average([.5, 1.]) == .75
+
+
+def test_mean_is_missing_where_no_row_has_a_column():
+    """The column is not in the table, but the mean would be of easier conditions than that of another model."""
+    benchmark = Example(('clean', 'fog(severity=1)', 'fog(severity=5)', 'snow(severity=1)', 'snow(severity=5)'))
+    sheet = make_sheet('s', make_results(benchmark, {'snow(severity=1)': .5, 'fog(severity=1)': .2}), Layout(
+        'corruption', 'severity', mean_row=True), 'top1_error')
+    assert get_rows(sheet) == [['top1_error', '1', 'mean'], ['fog', '0.2000', '-'], ['snow', '0.5000', '-'],
+                               ['mean', '0.3500', '-']]
 
 
 def test_without_a_mean_the_clean_number_is_in_the_first_column():

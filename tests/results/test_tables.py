@@ -51,6 +51,11 @@ def test_terminal_has_fractions_and_intervals_in_columns():
     assert lines[1].index('50000') + 5 == lines[2].index(' 7 ') + 2  # numbers are right-aligned
 
 
+def test_interval_of_a_difference_has_signs():
+    text = render_text(Sheet('x', '', ('gap',), ((points(Difference(.1, -.05, .25)),),)))
+    assert columns_of(text) == [['gap', '95 %'], ['+0.1000', '-0.0500 to +0.2500']]
+
+
 def test_heading_is_above_the_table_in_a_terminal():
     assert render_text(Sheet('x', '', ('a',), ((words('b'),),), heading='of fog')).splitlines() == ['of fog', 'a', 'b']
 
