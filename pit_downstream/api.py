@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pit_downstream.benchmarks.base import Benchmark, require_counts
 from pit_downstream.results.condition import CLEAN, Condition
-from pit_downstream.results.outcomes import Identity
 from pit_downstream.results.records import Table
 from pit_downstream.results.results import Results, compare
 from pit_downstream.utils.config_paths import is_config
@@ -269,7 +268,8 @@ def evaluate(model: 'str | nn.Module | ClassifierPredictor | DetectorModel', ben
     for folder, flag in ((output_dir, '--output-dir'), (save_images, '--save-images'), (cache, '--cache')):
         if folder:
             require_writable_folder(folder, flag)
-    task, model, weights = _identify(model, weights)
+    tasks = benchmark.tasks if isinstance(benchmark, Benchmark) else TASKS
+    task, model, weights = _identify(model, weights, tasks)
     benchmark = find_benchmark(benchmark, task)
     model_options = ModelOptions(weights=weights, preprocess=preprocess, img_size=img_size, mean=mean, std=std,
                                  resolution=resolution, cfg_options=cfg_options, device=device, precision=precision,
@@ -278,12 +278,14 @@ def evaluate(model: 'str | nn.Module | ClassifierPredictor | DetectorModel', ben
                                limit=limit, corrupted_data=corrupted_data, corrupted_name=corrupted_name)
     store = Store(output_dir)
     argv = tuple(argv or sys.argv)
+    _check_data(task, data_options, is_optional=benchmark.name == 'shifts')
     if benchmark.name == 'shifts':
+        folders = _choose_shifts(benchmark, data_options)
         predictor = _open_classifier(model, model_options, data_options)
         _require_names(predictor, None, output_dir)
         options = EvaluationOptions(seed=seed, batch_size=batch_size or 'auto', allow_missing=allow_missing, argv=argv,
                                     workers=choose_workers(workers, predictor.device), progress=progress)
-        return _evaluate_shifts(benchmark, predictor, data_options, store, options, dry_run=dry_run)
+        return _evaluate_shifts(benchmark, folders, predictor, data_options, store, options, dry_run=dry_run)
     benchmark, sources = _complete_attacks(benchmark, task, model_options)
     open_subject = _open_detector_subject if task == 'detector' else _open_classifier_subject
     subject = open_subject(model, benchmark, model_options, data_options, sources, output_dir)
@@ -295,12 +297,12 @@ def evaluate(model: 'str | nn.Module | ClassifierPredictor | DetectorModel', ben
     return _evaluate_conditions(benchmark, subject, store, options, dry_run=dry_run)
 
 
-def _identify(model: Any, weights: str | None) -> tuple[str, Any, str | None]:
+def _identify(model: Any, weights: str | None, tasks: Sequence[str]) -> tuple[str, Any, str | None]:
     """Return the task, the model and its weights. A config is read to know its task."""
     if isinstance(model, DetectorModel):
         return 'detector', model, model.weights
     if isinstance(model, str):
-        task, name, weights = choose_model(model, weights, *TASKS)
+        task, name, weights = choose_model(model, weights, *tasks)
         return task, DetectorModel(name, str(weights)) if task == 'detector' else name, weights
     return 'classifier', model, weights
 
@@ -360,6 +362,19 @@ def _build_benchmark(text: str, task: str) -> Benchmark:
         raise InputError(f'no such argument of the benchmark {spec}: {error}. Leave it out.') from error
 
 
+def _check_data(task: str, data: DataOptions, *, is_optional: bool) -> None:
+    """Raise InputError for a missing folder of images, before a model is built or downloaded.
+
+    is_optional: the default folder may be missing, as the clean images of shifts.
+    """
+    from pit_downstream.evaluation.inputs import require_folder
+    if data.corrupted_data is not None and not Path(data.corrupted_data).is_dir():
+        raise InputError(f'no folder of corrupted images: {data.corrupted_data}. Pass another --corrupted-data DIR.')
+    is_needed = data.data is None and data.corrupted_data is None and not is_optional
+    if task == 'classifier' and (is_needed or isinstance(data.data, (str, Path))):
+        require_folder(data.data, bundled=data.bundled)
+
+
 def _complete_attacks(benchmark: Benchmark, task: str, model: ModelOptions) -> 'tuple[Benchmark, Any]':
     """Return the benchmark with complete attacks, and the function that builds the models of transfer attacks."""
     from pit_downstream.evaluation.attacking import check_attack, complete_attack
@@ -416,11 +431,6 @@ def _open_classifier_subject(model: Any, benchmark: Benchmark, options: ModelOpt
                              output_dir: str | Path | None) -> Subject:
     """Open a classifier with the images of a benchmark. Folders are checked before the model is built."""
     from pit_downstream.evaluation import inputs
-    is_folder = data.data is None or isinstance(data.data, (str, Path))
-    if data.corrupted_data is not None and not Path(data.corrupted_data).is_dir():
-        raise InputError(f'no folder of corrupted images: {data.corrupted_data}. Pass another --corrupted-data DIR.')
-    if is_folder and data.corrupted_data is None:
-        inputs.require_folder(data.data, bundled=data.bundled)
     needs_labels = 'attention' not in benchmark.name
     build: Callable | None = None
     if not needs_labels:
@@ -533,20 +543,11 @@ def _has_clean_images(samples: Any) -> bool:
     return conditions is None or CLEAN in conditions
 
 
-def _evaluate_shifts(benchmark: Benchmark, predictor: 'ClassifierPredictor', data: DataOptions, store: 'Store',
-                     options: 'EvaluationOptions', *, dry_run: bool) -> Results:
-    """Evaluate a classifier on shifted datasets, which have different images."""
-    from pit_downstream.datasets.cache import CachedSamples
-    from pit_downstream.datasets.shifts import (
-        CleanReference,
-        check_folders,
-        is_custom,
-        load_shifts,
-        select_shifts,
-    )
-    from pit_downstream.evaluation import inputs
-    from pit_downstream.evaluation.shifts import make_evaluators, run_evaluators
-    folders = select_shifts(benchmark.shifts, data.data or inputs.IMAGENET_VAL)  # type: ignore[attr-defined]
+def _choose_shifts(benchmark: Benchmark, data: DataOptions) -> dict[str, str | None]:
+    """Return the folders of the selected shifts by name."""
+    from pit_downstream.datasets.shifts import check_folders, is_custom, select_shifts
+    from pit_downstream.evaluation.inputs import IMAGENET_VAL
+    folders = select_shifts(benchmark.shifts, data.data or IMAGENET_VAL)  # type: ignore[attr-defined]
     if not folders:
         raise InputError('no shifted dataset in data/. Put one where data/README.md describes, or pass its folder: '
                          '--shifts imagenet_a=DIR.')
@@ -555,8 +556,18 @@ def _evaluate_shifts(benchmark: Benchmark, predictor: 'ClassifierPredictor', dat
     if custom and data.labels:
         raise InputError(f'--labels does not apply to {custom[0]}, whose clean images are in class folders. Leave it '
                          'out, and pass their folder with --data DIR.')
+    return folders
+
+
+def _evaluate_shifts(benchmark: Benchmark, folders: Mapping[str, str | None], predictor: 'ClassifierPredictor', data: DataOptions, store: 'Store',
+                     options: 'EvaluationOptions', *, dry_run: bool) -> Results:
+    """Evaluate a classifier on shifted datasets, which have different images."""
+    from pit_downstream.datasets.cache import CachedSamples
+    from pit_downstream.datasets.shifts import CleanReference, is_custom, load_shifts
+    from pit_downstream.evaluation import inputs
+    from pit_downstream.evaluation.shifts import make_evaluators, run_evaluators
     clean = inputs.open_clean_images(predictor, data.data, bundled=data.bundled, labels=data.labels, limit=data.limit,
-                                     cache=data.cache, of_imagenet=len(custom) < len(folders))
+                                     cache=data.cache, of_imagenet=not all(map(is_custom, folders)))
     reference = None if clean is None else CleanReference(
         Path(inputs.find_folder(data.data, bundled=data.bundled)), clean.name, inputs.get_classes(predictor))
     shifts = load_shifts(folders, view=predictor.view, limit=data.limit, clean=reference)
@@ -578,6 +589,8 @@ def _make_results(benchmark: Benchmark, tables: Mapping[str, Table], store: 'Sto
                   options: 'EvaluationOptions', warnings: Sequence[str] = ()) -> Results:
     """Return results that read per-image outcomes from the store when they are needed."""
     from functools import cache
+
+    from pit_downstream.results.outcomes import Identity
 
     @cache
     def read(dataset: str) -> Mapping[str, Any]:

@@ -192,14 +192,15 @@ class Evaluator:
         table = self.read_table()
         pending = [condition for condition in self.conditions if any(
             (condition, metric.record_name) not in table for metric in self.metrics)]
+        self.outcomes: dict[str, Outcomes] = {}
         if pending or self.gallery:
             known = self.store.outcomes.read(self.identity, self._list_related(self.conditions), items=False
                                              ) if rank() == 0 else None
-            self.outcomes: dict[str, Outcomes] = broadcast(known)
+            self.outcomes = broadcast(known)
         if self.gallery:
             self._check_gallery()
+        self._check_images(table)
         if pending:
-            self._check_images(pending, table)
             if rank() == 0:
                 self.store.log_run(self.predictor, self.samples, self.benchmark, self.options)
             self._evaluate(pending)
@@ -228,11 +229,11 @@ class Evaluator:
         """Return the conditions whose outcomes are needed: None (all) for attacks, which reuse smaller epsilons."""
         return None if any(one.attack for one in conditions) else list(map(str, conditions))
 
-    def _check_images(self, pending: Iterable[Condition], table: Table) -> None:
+    def _check_images(self, table: Table) -> None:
         """Raise InputError if a condition with separate images was evaluated on other images."""
         refusal = None
         recorded = {record.condition: record.data_digest for record in table.records}
-        for condition in pending:
+        for condition in self.conditions:
             source = self.samples.at(condition)[0]
             if source is self.samples:
                 continue

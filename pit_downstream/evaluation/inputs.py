@@ -21,7 +21,6 @@ from pit_downstream.datasets.imagenet import (
 )
 from pit_downstream.datasets.labelsets import Classes, read_classes
 from pit_downstream.datasets.objects import ObjectSamples
-from pit_downstream.datasets.shapes import write_shapes
 from pit_downstream.datasets.shifts import drop_resize, require_imagenet
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
 from pit_downstream.evaluation.distributed import broadcast, init_distributed, rank
@@ -50,7 +49,7 @@ def load_classifier(name: str, *, weights: str | None = None, classes: str | Non
     """
     names = read_classes(classes) if classes else None
     if is_attacked and precision == 'fp16':
-        raise InputError('precision fp16 loses small gradients of attacks. Pass bf16; success is decided in float32 '
+        raise InputError('--precision fp16 loses small gradients of attacks. Pass bf16; success is decided in float32 '
                          'anyway.')
     reduced = {} if precision == 'float32' else {'search' if is_attacked else 'amp': precision}
     predictor = build(name, weights=weights, seed=seed, device=init_distributed(device), compiled=compile, **reduced,
@@ -131,6 +130,7 @@ def find_folder(data: str | Path | None, *, bundled: bool = False) -> str:
         return str(data or IMAGENET_VAL)
     if not data:
         if rank() == 0:
+            from pit_downstream.datasets.shapes import write_shapes
             write_shapes(BUNDLED)
         broadcast(None)  # the other ranks wait
     return str(Path(data or BUNDLED, 'classification', 'val'))

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from pit_downstream.cli import eval_adversarial, flags, models
+from pit_downstream import api
+from pit_downstream.cli import eval_adversarial
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.utils.errors import InputError
 
@@ -23,14 +24,13 @@ def config(tmp_path):
 
 
 def test_config_of_a_classifier_gives_its_network_without_training_settings(config, tmp_path):
-    choice = models.choose_model(str(config), str(tmp_path), 'classifier', 'detector')
-    assert choice == models.ModelChoice('classifier', 'pit_ti(img_size=64, num_classes=4)',
-                                        str(tmp_path / 'weights.pth'))
+    choice = api.choose_model(str(config), str(tmp_path), 'classifier', 'detector')
+    assert choice == ('classifier', 'pit_ti(img_size=64, num_classes=4)', str(tmp_path / 'weights.pth'))
 
 
 def test_bundled_names_are_configs_and_other_names_are_classifiers():
-    assert models.choose_model('pit_s', None, 'classifier') == models.ModelChoice('classifier', 'pit_s', None)
-    assert models.choose_model('retinanet_pit_ti', 'w.pth', 'classifier', 'detector').task == 'detector'
+    assert api.choose_model('pit_s', None, 'classifier') == ('classifier', 'pit_s', None)
+    assert api.choose_model('retinanet_pit_ti', 'w.pth', 'classifier', 'detector')[0] == 'detector'
 
 
 @pytest.mark.parametrize('model, weights, tasks, words', [
@@ -41,7 +41,7 @@ def test_bundled_names_are_configs_and_other_names_are_classifiers():
     ('nowhere.py', 'w.pth', ['classifier'], "config file not found: 'nowhere.py'")])
 def test_models_of_another_task_and_missing_weights_are_refused(model, weights, tasks, words):
     with pytest.raises(InputError, match=words):
-        models.choose_model(model, weights, *tasks)
+        api.choose_model(model, weights, *tasks)
 
 
 def test_config_and_name_of_a_classifier_are_one_model_on_the_bundled_images(run_tool, few_shapes, config, tmp_path):
@@ -67,15 +67,6 @@ def test_flags_of_the_other_task_are_refused(model, given, words, capsys):
     with pytest.raises(SystemExit, match='2'):
         eval_adversarial.main(['--model', model, '--weights', 'random', *given])
     assert words in capsys.readouterr().err
-
-
-def test_command_of_a_run_has_the_flags_that_differ_from_their_defaults():
-    parser = eval_adversarial.make_parser()
-    argv = ['--cfg-options', 'a.b=1', '--bundled', '--limit', '5', '--mean', '0', '--attacks', 'fgsm', 'pgd(steps=2)']
-    command = flags.make_command(parser, 'eval_adversarial', parser.parse_args(['--model', 'x.py', *argv]),
-                                 omit=('--attacks',))
-    assert command == ['pit-downstream', 'eval-adversarial', '--model', 'x.py', '--cfg-options', 'a.b=1', '--bundled',
-                       '--limit', '5', '--mean', '0.0']
 
 
 def test_debug_shows_the_traceback_of_refused_input():

@@ -15,7 +15,7 @@ from pit_downstream.cli.main import TOOLS
 from pit_downstream.utils.extras import EXTRAS
 
 ROOT = Path(__file__).parents[2]
-CORE_TOOLS = {'eval_imagenet_c', 'eval_shifts', 'show_corruptions'}
+CORE_TOOLS = {'evaluate', 'eval_imagenet_c', 'eval_shifts', 'show_corruptions'}
 DETECTOR = ('--model', 'retinanet_pit_ti', '--weights', 'random', '--bundled')
 NEEDS = [  # tool, flags, extra
     ('train', ('retinanet_pit_ti', '--bundled'), 'det'),

@@ -13,8 +13,8 @@ import sys
 
 def main():
     import pit_downstream.cli.models
-    import pit_downstream.evaluation.keep
-    import pit_downstream.evaluation.models  # noqa: F401
+    import pit_downstream.evaluation.evaluator
+    import pit_downstream.evaluation.inputs  # noqa: F401
     tasks, *command = sys.argv[1:]
     step = {'SLURM_JOB_ID': str(random.randrange(10 ** 6)), 'SLURM_STEP_ID': '0', 'SLURM_STEPID': '0',
             'SLURM_NTASKS': tasks, 'SLURM_NPROCS': tasks, 'SLURM_STEP_NUM_TASKS': tasks, 'SLURM_STEP_NUM_NODES': '1',

@@ -56,8 +56,9 @@ def test_table_its_files_and_images(measured, tmp_path):
     rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
     assert len(rows) == 1 + 4 * 3 and rows[-1]['epsilon'] == '4/255' and {row['count'] for row in rows} == {'40'}
     read = json.loads((tmp_path / 'out.json').read_text())
-    assert read['summary']['accuracy(clean)'] == .8
-    assert [point[0] for point in read['curves']['epsilon']["clean + pgd(norm='Linf', steps=3)"]] == [1 / 255, 4 / 255]
+    assert read['summary']['accuracy(clean)']['value'] == .8 and read['schema'] == 1
+    worst = read['summary']["accuracy(clean + worst_case(epsilon=4/255, norm='Linf'))"]
+    assert (f'{worst["value"]:.4f}', worst['count']) == (cells[7][4], 40)
     folders = sorted(path.name for path in (tmp_path / 'images').iterdir())
     assert folders[:2] == ['about.json', 'clean'] and sum(name.endswith('.png') for name in folders) == 4
     assert np.load(next((tmp_path / 'images' / 'clean').rglob('*.npy'))).dtype == np.float32

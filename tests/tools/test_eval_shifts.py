@@ -76,12 +76,12 @@ def test_all_available_datasets_are_measured(measured, tmp_path):
     assert code == 0, said
     lines = out.splitlines()
     assert lines[0].startswith(f'{MODEL}(mean=') and lines.pop(1).startswith('preprocessing: ')
-    assert lines[2].split()[0] == 'top-1'
+    assert lines[2].split()[:2] == ['dataset', 'images']
     assert [line.split()[0] for line in lines[3:11]] == [
         'imagenet', 'imagenet_a', 'imagenet_v2_top_images', 'imagenet_real', 'objectnet', 'in9_original',
         'in9_mixed_same', 'in9_mixed_rand']
     assert [line.split()[1] for line in lines[3:11]] == ['12', '10', '10', '11', '4', '18', '18', '18']
-    assert lines[12].startswith('BG-gap') and len(lines) == 13
+    assert lines[13].startswith('BG-gap') and len(lines) == 14
     rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
     assert len(rows) == 7 + 4 and {row['condition'] for row in rows} == {'clean'}
     counts = {row['metric']: int(row['count']) for row in rows if row['dataset'].startswith('folder(')}
@@ -145,7 +145,7 @@ def test_a_part_without_clean_images(measured, data, tmp_path):
     assert [line.split()[0] for line in lines[3:7]] == [
         'imagenet_a', 'in9_original', 'in9_mixed_same', 'in9_mixed_rand']
     assert lines[3].split()[1] == '6' and lines[3].split()[-2:] == ['-', '-']
-    assert lines[-1].startswith('no gap of imagenet_a: no imagenet_a_clean_error of ')
+    assert lines[-1].startswith('no gap of imagenet_a: ') and '--shifts imagenet_a in9 --limit 6' in lines[-1]
     stored = [json.loads(line)['dataset'] for line in (tmp_path / 'store' / 'results.jsonl').read_text().splitlines()]
     assert all('limit=6' in dataset for dataset in stored) and list((tmp_path / 'cache').iterdir())
 
@@ -171,7 +171,8 @@ def test_custom_shift(measured, tmp_path, pictures_of):
             [name, str(len(list(roots[root].rglob('*.png')))), f'{error(root):.4f}']
             for name, root in (('clean', clean), ('shift_x', shift))]
         summary = json.loads((tmp_path / 'out.json').read_text())['summary']
-        assert summary == {'shift_x_error': error(shift), 'shift_x_gap': error(shift) - error(clean)}
+        assert {name: estimate['value'] for name, estimate in summary.items()} == {
+            'shift_x_error': error(shift), 'shift_x_gap': error(shift) - error(clean)}
     assert error('clean') != error('other') and error('fog') != error('rain'), {root: error(root) for root in roots}
 
 
@@ -192,8 +193,9 @@ def test_custom_shift_with_some_classes(measured, tmp_path, pictures_of):
         assert code == 0, said
         wrong = [int(predictor.predict(predictor.view(Image.open(path))[None].float() / 255, None).predictions.argmax())
                  != indices[folder] for folder in classes for path in (tmp_path / 'clean' / folder).iterdir()]
-        *_, clean[root], gap = out.splitlines()[-1].split()
-        assert clean[root] == f'{sum(wrong) / 24:.4f}' and out.splitlines()[-1].split()[1] == '6'
+        row = out.splitlines()[-1].split()  # dataset, images, error, its interval, matching clean error ...
+        clean[root] = row[6]
+        assert clean[root] == f'{sum(wrong) / 24:.4f}' and row[1] == '6'
     assert clean['some'] != clean['others']
 
 
@@ -247,9 +249,9 @@ def test_bad_input_ends_with_one_sentence(measured, data, tmp_path):
         assert (code, len(said.splitlines())) == (2, 1) and words in said and not (tmp_path / 'store').exists()
     no_imagenet(data, tmp_path)
     code, _, said = measured('--shifts', 'imagenet_real')
-    assert code == 2 and 'expected the validation images of ImageNet for imagenet_real, got none' in said
+    assert code == 2 and 'imagenet_real needs the validation images of ImageNet, got none' in said
     code, _, said = measured(model=toy.NAME)
-    assert code == 2 and 'expected a classifier of the 1000 classes of ImageNet, got 8 classes of' in said
+    assert code == 2 and 'shifts of ImageNet need a classifier of its 1000 classes, got 8 classes of' in said
     (tmp_path / 'data').rename(tmp_path / 'elsewhere')
     code, _, said = measured()
     assert code == 2 and said.startswith('no shifted dataset in data/. Put one where')
@@ -267,7 +269,7 @@ def test_unreadable_images_stop_the_table(measured, data, tmp_path):
     no_imagenet(data, tmp_path)
     few = ('--shifts', 'imagenet_r=r')
     code, _, said = measured(*few)
-    assert code == 2 and f'got 1 that are not: {broken.parent.name}/0.jpg (' in said
+    assert code == 2 and f'1 images are unreadable: {broken.parent.name}/0.jpg (' in said
     assert measured(*few, '--allow-missing', '1')[0] == 0
     code, _, said = measured(*few)
-    assert code == 2 and 'expected 10 images behind every number' in said
+    assert code == 2 and 'is of 9 of 10 images: 1 could not be read' in said

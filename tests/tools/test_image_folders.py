@@ -111,7 +111,7 @@ def test_every_format_is_read_and_every_unreadable_file_counted(tmp_path, run_to
     header.save(folder / 'x_huge.png')
     (folder / 'notes.txt').write_text('')
     done = run_tool('eval_imagenet_c.py', *FLAGS)
-    assert done.code == 2 and 'got 4 that are not' in done.err and len(done.err.splitlines()) == 1
+    assert done.code == 2 and '4 images are unreadable' in done.err and len(done.err.splitlines()) == 1
     for name in ('x_cut.gif', 'x_damaged.png', 'x_dangling.png', 'x_huge.png'):
         assert name in done.err
     assert [count for _, count in measure('--allow-missing', '4').values()] == [6]
