@@ -64,7 +64,12 @@ def _assign_names(truth: GroundTruth, ids: set, format: str) -> dict[Any, str]:
 
 
 def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, str], seed: int) -> None:
+    """Write the missing images of a batch under the conditions of a pass."""
     files = [_build_paths(folder, one, names[target['img_id']]) for target in batch.targets]
+    rows = [row for row, paths in enumerate(files) if not all(path.exists() for path in paths)]
+    if not rows:
+        return
+    files, batch = [files[row] for row in rows], batch.select(rows)
     for place, images in enumerate(apply_corruption(batch, [rest for _, rest in one.work], seed)):
         for image, paths in zip(images, files, strict=True):
             _write(image, paths[place])

@@ -37,10 +37,11 @@ class RawBatch:
     def to(self, device: torch.device) -> 'RawBatch':
         return replace(self, images=self.images.to(device, non_blocking=True))
 
-    def get_part(self, start: int, stop: int) -> 'RawBatch':
-        """Return the images from `start` up to `stop`."""
-        part = slice(start, stop)
-        return RawBatch(self.images[part], self.indices[part], self.ids[part], self.targets[part])
+    def select(self, rows: Sequence[int]) -> 'RawBatch':
+        """Return the images with the indices `rows`, in that order."""
+        rows = list(rows)
+        return RawBatch(self.images[rows], *(tuple(values[row] for row in rows) for values in (
+            self.indices, self.ids, self.targets)))
 
     def samples(self, images: Tensor) -> tuple[Sample, ...]:
         """Return the samples with `images` (B, 3, H, W) in place of the raw images."""

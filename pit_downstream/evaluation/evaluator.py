@@ -466,8 +466,8 @@ class Evaluator:
         for batch in batches:
             start = 0
             while start < len(batch):
-                stop = start + self.size
-                yield batch.get_part(start, stop)
+                stop = min(start + self.size, len(batch))
+                yield batch if stop - start == len(batch) else batch.select(range(start, stop))
                 start = stop
 
     def _reduce_batch(self, tried: int) -> None:

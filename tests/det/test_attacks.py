@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import pit_downstream as pit
 import pit_downstream.det  # noqa: F401
 from pit_downstream.attacks import dpatch
 from pit_downstream.attacks.base import build_attack
@@ -13,15 +14,12 @@ from pit_downstream.attacks.dag import MIN_SCORE
 from pit_downstream.attacks.tog import MODES, replace_labels
 from pit_downstream.benchmarks import detection_attacks
 from pit_downstream.results.condition import CLEAN, Condition
-from pit_downstream.results.records import ResultStore
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.det.annotations import to_instances
 from pit_downstream.det.candidates import disable_score_thresholds
-from pit_downstream.det.metric import build_metrics
 from pit_downstream.det.full_resolution import OriginalSizePredictor
 from pit_downstream.det.visualization import format_title, draw_panels
-from pit_downstream.det.robustness import keep_robustness
 from pit_downstream.evaluation.data_loading import draw_batches
 from pit_downstream.utils.protocols import Detections, Instances
 from pit_downstream.utils.rng import BatchRng
@@ -163,26 +161,26 @@ def test_classifiers_are_refused():
             build_attack(Spec.parse(text)).run(Classifier(), None, None)
 
 
-def test_through_the_loop_to_a_table(detectors, folder, tmp_path):
-    """The same images with and without attack, kept, and not measured twice; a curve in rising order."""
-    predictor, samples = detectors('retinanet')
-    metrics = build_metrics(tiny.config(folder, 'retinanet'), samples)
-    wanted = [CLEAN, *(Condition(None, Spec.parse(f'{name}epsilon={level}/255, norm=\'Linf\')'))
-                       for name in ('noise(', 'pgd(steps=1, ') for level in (8, 2))]
-    store = ResultStore(tmp_path / 'results.jsonl')
-    found = keep_robustness(store, predictor, samples, wanted, metrics=metrics, batch_size=2)
-    assert {record.count for record in found.table.records} == {5}
-    assert {record.condition for record in found.table.records} == set(map(str, wanted))
-    lines = found.text(wanted).splitlines()
+def test_attacks_from_config_to_table(folder, tmp_path):
+    """The same images with and without attack, stored, and not evaluated twice; a curve in rising order."""
+    tiny.config(folder, 'retinanet').dump(tmp_path / 'tiny.py')
+    detector = pit.detector(tmp_path / 'tiny.py', 'random')
+    benchmark = pit.benchmarks.DetectionAttacks(attacks=('noise', 'pgd(steps=1)'), epsilons=('8/255', '2/255'))
+    options = {'output_dir': tmp_path / 'store', 'device': 'cpu'}
+    results = pit.evaluate(detector, benchmark, batch_size=2, **options)
+    assert {record.count for record in results.records} == {5}
+    assert {record.condition for record in results.records} == set(map(str, results.benchmark.conditions()))
+    lines = str(results).split('\n\n')[1].splitlines()
     assert lines[0].split() == ['AP', 'no', 'attack', '2/255', '8/255'] and len(lines) == 4
-    assert float(lines[1].split()[1]) == round(found.table[CLEAN, 'AP'], 4) and lines[3].startswith('clean + pgd(')
-    size = store.path.stat().st_size
-    again = keep_robustness(store, predictor, samples, wanted, metrics=metrics, batch_size=3)
-    assert store.path.stat().st_size == size and again.text(wanted) == found.text(wanted)
-    curve = detection_attacks.group_curves(found.table, 'AP')["clean + pgd(norm='Linf', steps=1)"]
-    assert [epsilon for epsilon, _ in curve] == [2 / 255, 8 / 255] and '"curves"' in found.json()
+    assert float(lines[1].split()[1]) == round(results.table[CLEAN, 'AP'], 4) and lines[3].startswith('clean + pgd(')
+    size = (tmp_path / 'store/results.jsonl').stat().st_size
+    again = pit.evaluate(detector, benchmark, batch_size=3, **options)
+    assert (tmp_path / 'store/results.jsonl').stat().st_size == size and str(again) == str(results)
+    curves = detection_attacks.group_curves(results.table, 'AP')
+    (points,) = [points for rest, points in curves.items() if rest.attack.name == 'pgd']
+    assert [epsilon for epsilon, _ in points] == [2 / 255, 8 / 255]
     with pytest.raises(ValueError, match='--save-images applies to a classifier, got a detector'):
-        keep_robustness(store, predictor, samples, wanted, metrics=metrics, save='images')
+        pit.evaluate(detector, benchmark, save_images=tmp_path / 'images', **options)
 
 
 def test_images_side_by_side(detectors):

@@ -14,13 +14,13 @@ from pit_downstream.benchmarks import coco_c
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.utils.protocols import Batch, Outputs
 from pit_downstream.results.records import ResultStore, Table
-from pit_downstream.det.metric import build_metrics
+from pit_downstream.det.metric import build_metric
 from pit_downstream.det.samples import build_detection_samples
-from pit_downstream.evaluation.keep import keep_measuring
-from pit_downstream.evaluation.evaluator import measure
+from pit_downstream.evaluation import evaluator
 from pit_downstream.evaluation.distributed import init_distributed, destroy_distributed
 from tests.det import scenes
 from tests.evaluation import toy
+from tests.evaluation.test_evaluator import measure
 
 # Two cups of three are found, one with an IoU of 0.64, and one bowl of two; see tests/det/test_metric.py
 KNOWN = {'11': [(1, 5, 10, 30, 40)], '12': [(0, 0, 0, 32, 32)], '14': [(0, 10, 8, 32, 36)]}
@@ -36,7 +36,7 @@ class Constant:
         self.means = {sample.id: sample.image.float().mean() for sample in (samples[i] for i in range(len(samples)))}
         self.shy, self.largest = shy, 0
 
-    def collate(self, samples):
+    def collate(self, samples, images=None):
         images = torch.stack([sample.image for sample in samples]).float() / 255
         return Batch(images, torch.ones_like(images[:, :1], dtype=torch.bool), tuple(samples))
 
@@ -70,9 +70,8 @@ def table_of(records):
 
 def test_a_constant_detector_keeps_everything(cfg, samples):
     """All 76 conditions on images of three sizes: P = mPC, as counted by hand, and rPC = 1."""
-    records = list(measure(Constant(samples), samples, build_metrics(cfg, samples), coco_c.list_conditions(),
-                           batch_size=2))
-    summary = coco_c.summarize(table_of(records))
+    records = measure(Constant(samples), samples, [build_metric(cfg, samples)], coco_c.list_conditions(), batch_size=2)
+    summary = {name: estimate.value for name, estimate in coco_c.summarize(table_of(records)).items()}
     assert [summary['P(AP)'], summary['mPC(AP)']] == pytest.approx([SHARP, SHARP], abs=1e-12)
     assert summary['rPC(AP)'] == pytest.approx(1, abs=1e-12)
     assert summary['mPC(AP50)'] == pytest.approx((67 + 51) / 202, abs=1e-12)
@@ -81,8 +80,8 @@ def test_a_constant_detector_keeps_everything(cfg, samples):
 
 def test_a_shy_detector_loses_what_is_counted_by_hand(cfg, samples):
     """toy_dark multiplies by .9, .7, .5, .3 and .1: the last three are too dark, so 2 of 5 severities are as clean."""
-    records = list(measure(Constant(samples, shy=True), samples, build_metrics(cfg, samples),
-                           coco_c.list_conditions(['toy_dark']), batch_size=3))
+    records = measure(Constant(samples, shy=True), samples, [build_metric(cfg, samples)],
+                      coco_c.list_conditions(['toy_dark']), batch_size=3)
     table = table_of(records)
     assert [table[coco_c.make_condition('toy_dark', severity), 'AP'] > 0 for severity in range(1, 6)] == [1, 1, 0, 0, 0]
     mean = coco_c.compute_mpc(table, 'AP', ['toy_dark'])
@@ -93,25 +92,40 @@ def test_a_shy_detector_loses_what_is_counted_by_hand(cfg, samples):
                          ids=str)
 def test_batches_and_workers_make_no_difference(cfg, samples, options):
     conditions = coco_c.list_conditions(['toy_dark', 'fog'], [1, 3])
-    plain, other = (list(measure(Constant(samples, shy=True), samples, build_metrics(cfg, samples), conditions, **how))
+    plain, other = (measure(Constant(samples, shy=True), samples, [build_metric(cfg, samples)], conditions, **how)
                     for how in ({'batch_size': 2}, options))
     assert plain == other
 
 
 def test_images_of_one_size_share_a_batch(cfg, samples):
     detector = Constant(samples)
-    list(measure(detector, samples, build_metrics(cfg, samples), [CLEAN], batch_size=5))
+    measure(detector, samples, [build_metric(cfg, samples)], [CLEAN], batch_size=5)
     assert detector.largest == 3
 
 
 def test_the_second_run_measures_what_is_missing(cfg, samples, tmp_path):
     conditions = coco_c.list_conditions(['toy_dark', 'toy_noise'], [1, 3])
-    plain = list(measure(Constant(samples), samples, build_metrics(cfg, samples), conditions))
-    for kept in (1, 4, 5, 12, len(plain)):
-        store = ResultStore(tmp_path / f'{kept}.jsonl')
-        store.add(*plain[:kept])
-        table = keep_measuring(store, Constant(samples), samples, build_metrics(cfg, samples), conditions)
-        assert {record.key for record in table.records} == {record.key for record in plain}
+    plain = measure(Constant(samples), samples, [build_metric(cfg, samples)], conditions)
+    for count in (1, 4, 5, 12, len(plain)):
+        store = ResultStore(tmp_path / str(count) / 'results.jsonl')
+        store.add(*plain[:count])
+        records = measure(Constant(samples), samples, [build_metric(cfg, samples)], conditions, store=store.path.parent)
+        assert {record.key for record in records} == {record.key for record in plain}
+
+
+def test_stored_detections_give_the_same_numbers(cfg, samples, tmp_path, monkeypatch):
+    """As of a run that was killed before its records, and whose last line of one condition was torn."""
+    monkeypatch.setattr(evaluator, 'BLOCK', 2)
+    conditions = coco_c.list_conditions(['toy_dark'], [1, 3])
+    metrics = [build_metric(cfg, samples)]
+    plain = measure(Constant(samples, shy=True), samples, metrics, conditions, store=tmp_path, batch_size=2)
+    files = sorted((tmp_path / 'detections').glob('*.jsonl'))
+    assert len(files) == 3 and all(len(file.read_text().splitlines()) == 3 for file in files)
+    (tmp_path / 'results.jsonl').unlink()
+    files[1].write_bytes(files[1].read_bytes()[:-30])
+    detector = Constant(samples, shy=True)
+    assert measure(detector, samples, metrics, conditions, store=tmp_path, batch_size=2) == plain
+    assert detector.largest == 1  # the last block, of one image, under one condition
 
 
 def child(cfg, store, environment):
@@ -119,8 +133,8 @@ def child(cfg, store, environment):
     os.environ.update(environment)
     init_distributed('cpu')
     samples = build_detection_samples(cfg)
-    keep_measuring(ResultStore(store), Constant(samples, shy=True), samples, build_metrics(cfg, samples),
-                   coco_c.list_conditions(['toy_dark', 'fog'], [1, 3]), batch_size=2)
+    measure(Constant(samples, shy=True), samples, [build_metric(cfg, samples)],
+            coco_c.list_conditions(['toy_dark', 'fog'], [1, 3]), store=store.parent, batch_size=2)
     destroy_distributed()
 
 
@@ -137,9 +151,9 @@ def test_two_ranks_give_what_one_gives(cfg, samples, tmp_path):
     for process in ranks:
         process.join(240)
     assert [process.exitcode for process in ranks] == [0, 0]
-    assert ResultStore(tmp_path / 'results.jsonl').records() == list(measure(
-        Constant(samples, shy=True), samples, build_metrics(cfg, samples),
-        coco_c.list_conditions(['toy_dark', 'fog'], [1, 3])))
+    assert ResultStore(tmp_path / 'results.jsonl').records() == measure(
+        Constant(samples, shy=True), samples, [build_metric(cfg, samples)],
+        coco_c.list_conditions(['toy_dark', 'fog'], [1, 3]))
 
 
 def test_the_toy_corruptions_are_there():

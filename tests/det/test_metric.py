@@ -1,7 +1,7 @@
 """Average precisions of detections made by hand, counted by hand; and of random ones, against mmdet's own metrics."""
 
-import copy
 import importlib.util
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +11,11 @@ import pit_downstream.det  # noqa: F401
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
+from pit_downstream.results.outcomes import Entry, Identity, Outcomes, OutcomeStore
 from pit_downstream.utils.protocols import Outputs
 from pit_downstream.det import metric as room
 from pit_downstream.det import ground_truth as truth_room
-from pit_downstream.det.metric import MASKS, CocoAP, build_metrics
+from pit_downstream.det.metric import MASKS, CocoAP, build_metric
 from pit_downstream.det.samples import build_detection_samples
 from pit_downstream.det.ground_truth import GroundTruth, load_coco_tools
 from tests.det import scenes
@@ -45,8 +46,16 @@ def right(image, **more):
 
 
 def computed(metric, predictions):
-    metric.update(Outputs(predictions), None)
-    return metric.compute()
+    """Return the numbers by name, after the detections were stored as the evaluator does."""
+    ids = sorted({prediction.img_id for prediction in predictions})
+    samples = SimpleNamespace(info=lambda index: {'img_id': ids[index]})
+    store, identity = OutcomeStore(None), Identity('m', 'd', 0, len(ids))
+    for prediction in predictions:  # in batches of one, in any order
+        values = metric.measure(Outputs([prediction]), None)
+        store.append(identity, [Entry('clean', np.array([ids.index(prediction.img_id)]), values)])
+    numbers = metric.compute(store.read(identity).get('clean', Outcomes(0)), samples)
+    assert {value.count for value in numbers} == {len(ids)}
+    return {value.metric: value.value for value in numbers}
 
 
 def test_all_objects_found(truth):
@@ -54,7 +63,7 @@ def test_all_objects_found(truth):
     values = computed(metric, [right(image) for image in (10, 11, 12, 13, 14)])
     # none has the 9216 pixels of a large one
     assert values == pytest.approx({'AP_small': 1, 'AP_medium': 1, 'AP75': 1, 'AP50': 1, 'AP': 1}, abs=1e-12)
-    assert list(values)[-1] == metric.name == 'AP' and metric.count == 5
+    assert list(values)[-1] == metric.record_name == 'AP'
 
 
 def test_counted_by_hand(truth):
@@ -70,29 +79,27 @@ def test_counted_by_hand(truth):
 
 def test_nothing_found_is_zero_and_no_image_is_an_error(truth):
     assert computed(CocoAP(truth), [found(image, [], [], []) for image in (10, 11, 12)])['AP'] == 0
-    with pytest.raises(ValueError, match='expected at least one image, got none'):
-        CocoAP(truth).compute()
-    with pytest.raises(ValueError, match='expected objects in the 1 images, found none'):
+    with pytest.raises(ValueError, match='no image has a value'):
+        CocoAP(truth).compute(Outcomes(3), None)
+    with pytest.raises(ValueError, match='the 1 images have no objects'):
         computed(CocoAP(truth), [found(13, [], [], [])])
 
 
 def test_only_the_images_that_were_shown_count(truth):
     metric = CocoAP(truth)
-    assert computed(metric, [right(11)])['AP'] == pytest.approx(1, abs=1e-12) and metric.count == 1
+    assert computed(metric, [right(11)])['AP'] == pytest.approx(1, abs=1e-12)
 
 
 def test_an_image_shown_twice_counts_once(truth):
     """As when a sampler pads the last batch."""
-    metric = CocoAP(truth)
-    metric.update(Outputs([right(10), right(11)]), None)
-    assert computed(metric, [right(10)])['AP'] == 1 and metric.count == 2
+    assert computed(CocoAP(truth), [right(10), right(11), found(10, [], [], [])])['AP'] == 1
 
 
 def test_scores_that_are_no_numbers_and_unknown_labels_are_refused(truth):
-    with pytest.raises(ValueError, match='expected finite scores, got NaN or infinity in image 10; check the weights'):
-        CocoAP(truth).update(Outputs([found(10, [(0, 0, 9, 9)], [0], [float('nan')])]), None)
-    with pytest.raises(ValueError, match='expected labels of the 2 classes of the dataset, got 79; set metainfo'):
-        CocoAP(truth).update(Outputs([found(10, [(0, 0, 9, 9)], [79], [.5])]), None)  # at the first image that has one
+    with pytest.raises(ValueError, match='scores must be finite, got NaN or infinity in image 10. Check the weights'):
+        CocoAP(truth).measure(Outputs([found(10, [(0, 0, 9, 9)], [0], [float('nan')])]), None)
+    with pytest.raises(ValueError, match='labels must be of the 2 classes of the dataset, got 79. Set metainfo'):
+        CocoAP(truth).measure(Outputs([found(10, [(0, 0, 9, 9)], [79], [.5])]), None)  # at the first image that has one
 
 
 def test_masks(truth):
@@ -101,11 +108,13 @@ def test_masks(truth):
     mask[0, 10:30, 5:35] = True
     half = right(11, masks=mask)
     assert computed(CocoAP(truth), [half])['AP'] == pytest.approx(1, abs=1e-12)
-    values = computed(CocoAP(truth, MASKS), [half])
+    values = computed(CocoAP(truth, [MASKS]), [half])
     assert values['mask_AP50'] == pytest.approx(1, abs=1e-12) and values['mask_AP75'] == 0
     assert values['mask_AP'] == pytest.approx(.1, abs=1e-12) and list(values)[-1] == 'mask_AP'
-    with pytest.raises(ValueError, match='expected masks from the detector for mask AP, got boxes alone'):
-        computed(CocoAP(truth, MASKS), [right(11)])
+    both = computed(CocoAP(truth, ['bbox', MASKS]), [half])
+    assert both == computed(CocoAP(truth), [half]) | values and list(both)[-1] == 'mask_AP'
+    with pytest.raises(ValueError, match='mask AP needs masks, and the detector has boxes alone'):
+        computed(CocoAP(truth, [MASKS]), [right(11)])
 
 
 def guesses(seed):
@@ -132,7 +141,7 @@ def test_equals_mmdets_metric(folder, truth, kind, monkeypatch):
     theirs.dataset_meta = {'classes': scenes.CLASSES}
     theirs.process({}, [one.to_dict() for one in guesses(0)])
     wanted = theirs.compute_metrics(theirs.results)
-    values = computed(CocoAP(truth, kind), guesses(0))
+    values = computed(CocoAP(truth, [kind]), guesses(0))
     prefix = 'mask_' if kind == 'segm' else ''
     for name, key in (('AP', 'mAP'), ('AP50', 'mAP_50'), ('AP75', 'mAP_75'), ('AP_small', 'mAP_s')):
         assert values[prefix + name] == pytest.approx(wanted[f'{kind}_{key}'], abs=1e-12)
@@ -142,11 +151,10 @@ def test_equals_mmdets_metric(folder, truth, kind, monkeypatch):
 def test_the_evaluators_own_counts_and_thresholds_are_taken(folder):
     cfg = scenes.coco_config(folder, metric=['bbox', 'segm'])
     cfg.test_evaluator.update(proposal_nums=(100, 1, 10), iou_thrs=[.5])
-    boxes, masks = build_metrics(cfg, build_detection_samples(cfg))
-    assert (boxes.name, masks.name, boxes.most) == ('AP', 'mask_AP', [100, 1, 10]) and boxes.truth is masks.truth
-    values = computed(boxes, guesses(1))
-    assert values['AP'] == values['AP50']
-    assert copy.deepcopy(boxes).truth is boxes.truth  # the loop copies metrics for every condition
+    metric = build_metric(cfg, build_detection_samples(cfg))
+    assert (metric.names, metric.max_detections) == (('AP', 'mask_AP'), [100, 1, 10])
+    values = computed(metric, guesses(1))
+    assert values['AP'] == values['AP50'] and 'mask_AP' in values
 
 
 @pytest.mark.parametrize('evaluator, words', [
@@ -158,15 +166,15 @@ def test_evaluators_that_measure_no_ap_are_refused(folder, evaluator, words):
     cfg = scenes.coco_config(folder)
     cfg.test_evaluator = evaluator
     with pytest.raises(ValueError, match=words):
-        build_metrics(cfg, build_detection_samples(cfg))
+        build_metric(cfg, build_detection_samples(cfg))
 
 
 def test_without_annotation_file_the_dataset_is_used(folder):
     cfg = scenes.coco_config(folder)
     samples = build_detection_samples(cfg)
-    with_file, = build_metrics(cfg, samples)
+    with_file = build_metric(cfg, samples)
     cfg.test_evaluator.pop('ann_file')
-    without, = build_metrics(cfg, samples)
+    without = build_metric(cfg, samples)
     assert without.truth.category_ids == (0, 1)
     assert computed(with_file, guesses(2)) == computed(without, guesses(2))
 
@@ -176,7 +184,7 @@ def test_vocs_ap_is_eleven_points_at_iou_one_half(tmp_path):
     of two, 6 points."""
     cfg = scenes.voc_config(scenes.voc_folder(tmp_path / 'data'))
     samples = build_detection_samples(cfg)
-    metric, = build_metrics(cfg, samples)
+    metric = build_metric(cfg, samples)
     predictions = []
     for index in range(5):
         sample = samples[index]
@@ -196,7 +204,7 @@ def test_other_metrics_are_refused(folder):
     cfg.test_evaluator.type = 'LVISMetric'
     with pytest.raises(ValueError, match='expected CocoMetric or VOCMetric as test_evaluator, got LVISMetric; .*'
                                          '--cfg-options test_evaluator.type=CocoMetric'):
-        build_metrics(cfg, build_detection_samples(cfg))
+        build_metric(cfg, build_detection_samples(cfg))
 
 
 def test_which_tools_count():
@@ -210,8 +218,8 @@ def test_faster_coco_eval_gives_the_same(folder, kind, monkeypatch):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
     path = str(folder / 'annotations.json')
-    fast = computed(CocoAP(GroundTruth.of_file(path, scenes.CLASSES), kind), guesses(3))
+    fast = computed(CocoAP(GroundTruth.of_file(path, scenes.CLASSES), [kind]), guesses(3))
     for module in (room, truth_room):
         monkeypatch.setattr(module, 'load_coco_tools', lambda: (COCO, COCOeval, 'pycocotools'))
-    slow = computed(CocoAP(GroundTruth.of_file(path, scenes.CLASSES), kind), guesses(3))
+    slow = computed(CocoAP(GroundTruth.of_file(path, scenes.CLASSES), [kind]), guesses(3))
     assert fast == pytest.approx(slow, abs=1e-9) and 0 < slow[list(slow)[-1]] < 1

@@ -76,9 +76,8 @@ def test_p_is_what_tools_test_finds(measured, weights, few_shapes):
     assert (kept['AP50'], kept['AP75']) == pytest.approx((stats[1], stats[2]), abs=1e-9)
     lines = out.splitlines()
     assert lines[0].startswith("retinanet_pit_ti(config='") and " on coco(annotations='instances_val.json@" in lines[0]
-    assert [line.split()[0] for line in lines[2:] if line] == [
-        'AP', 'clean', 'P', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium']
-    assert lines[0].endswith(f', AP by {load_coco_tools()[2]}')
+    assert [line.split()[0] for line in lines[3:]] == ['metric', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium']
+    assert lines[1] == f'AP by {load_coco_tools()[2]}' and lines[4].split()[1] == f'{stats[0]:.4f}'
 
 
 def test_a_part_is_measured_saved_and_measured_again(measured, weights, few_shapes, tmp_path):
@@ -90,9 +89,9 @@ def test_a_part_is_measured_saved_and_measured_again(measured, weights, few_shap
     code, out, said = measured(*flags)
     assert code == 0, said
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines[2:7]] == ['AP', 'clean', 'fog', 'spatter', 'mean']
-    assert lines[8].startswith('no mPC: no AP') and '--corruptions gaussian_noise shot_noise' in lines[8]
+    assert [line.split()[0] for line in lines[3:8]] == ['AP', 'clean', 'fog', 'spatter', 'mean']
     assert lines[9].split('  ')[-1] == 'mean of the 4 above'
+    assert lines[-1].startswith('no mPC: 74 conditions') and '--corruptions gaussian_noise shot_noise' in lines[-1]
     assert len(list((tmp_path / 'saved').glob('*/*/*.png'))) == 2 * 2 * 4
     rows = list(csv.DictReader(open('out.csv')))
     assert {row['count'] for row in rows} == {'4'} and json.loads(Path('out.json').read_text())['summary'] is None

@@ -5,10 +5,11 @@ import torch
 
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.det.finite import NanWatch
-from pit_downstream.det.metric import build_metrics
+from pit_downstream.det.metric import build_metric
 from pit_downstream.det.predictor import build_detector
-from pit_downstream.evaluation.evaluator import measure
+from pit_downstream.results.records import ResultStore
 from tests.det import scenes, tiny
+from tests.evaluation.test_evaluator import measure
 
 TOOLS = {'eval_coco_c.py': ('--corruptions', 'none'), 'eval_adversarial.py': ('--attacks', 'noise'),
          'train_patch.py': ('--steps', '1', '--batch-size', '2'), 'show_detections.py': ('--corruptions', '--attacks'),
@@ -46,23 +47,23 @@ def test_no_tool_takes_nan_for_an_image_without_objects(run_tool, tmp_path, data
 
 
 @pytest.mark.parametrize('text', ['brightness(severity=5)', 'clean + noise(epsilon=32/255)'])
-def test_nan_under_a_condition_is_refused_with_condition_and_image(data, text):
+def test_nan_under_a_condition_is_refused_with_condition_and_image(data, text, tmp_path):
     """The backbone returns NaN for all images but the clean ones."""
     predictor, samples = tiny.detector(data, 'fcos')
     seen: list[torch.Tensor] = []
-    kept, learning = [], True
+    learning = True
 
     def spoil(module, inputs, outputs):
         if learning:
             seen.append(inputs[0].sum())
         return outputs if inputs[0].sum() in seen else tuple(one * float('nan') for one in outputs)
     predictor.model.backbone.register_forward_hook(spoil)
-    metrics = build_metrics(tiny.config(data, 'fcos'), samples)
+    metrics = [build_metric(tiny.config(data, 'fcos'), samples)]
+    clean = measure(predictor, samples, metrics, [CLEAN], store=tmp_path, batch_size=5)
+    learning = False
     with pytest.raises(ValueError) as error:
-        for record in measure(predictor, samples, metrics, [CLEAN, Condition.parse(text)], batch_size=5):
-            kept.append(record)
-            learning = False
-    assert {record.condition for record in kept} == {'clean'}
+        measure(predictor, samples, metrics, [CLEAN, Condition.parse(text)], store=tmp_path, batch_size=5)
+    assert ResultStore(tmp_path / 'results.jsonl').records() == clean
     assert text.split('(')[0] in str(error.value) and any(str(id) in str(error.value) for id in range(10, 15))
 
 
