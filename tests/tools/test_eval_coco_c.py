@@ -91,7 +91,7 @@ def test_a_part_is_measured_saved_and_measured_again(measured, weights, few_shap
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[3:8]] == ['AP', 'clean', 'fog', 'spatter', 'mean']
     assert lines[9].split('  ')[-1] == 'mean of the 4 above'
-    assert lines[-1].startswith('no mPC: 74 conditions') and '--corruptions gaussian_noise shot_noise' in lines[-1]
+    assert lines[-1].startswith('no mPC: 73 conditions') and '--corruptions gaussian_noise shot_noise' in lines[-1]
     assert len(list((tmp_path / 'saved').glob('*/*/*.png'))) == 2 * 2 * 4
     rows = list(csv.DictReader(open('out.csv')))
     assert {row['count'] for row in rows} == {'4'} and json.loads(Path('out.json').read_text())['summary'] is None
