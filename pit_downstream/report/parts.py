@@ -1,46 +1,27 @@
 """Parts of a report: sections of tables, figures, images and gaps."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pit_downstream.results.results import Gap
+from pit_downstream.results.tables import MISSING, Sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-
-@dataclass(frozen=True)
-class Cell:
-    """Cell of a table. text: as shown. value: exact, a fraction if the text is a percentage; None for words.
-
-    low, high: ends of the 95 % interval, if any. model: number of the model whose color marks the cell.
-    """
-
-    text: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    model: int | None = None
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """Table of the page. name: of its file, unique in the report. caption: content, units, source.
-
-    folded: collapsed by default, as for the numbers behind a figure.
-    """
-
-    name: str
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    folded: bool = False
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Drawn figure. name, caption: as in Sheet. drawing: a matplotlib figure.
+    """Drawn figure.
 
-    points: the numbers in it, one mapping each, {'model': ..., 'epsilon': ..., 'value': ...}.
+    Attributes:
+        name: Name of its files, unique in the report.
+        caption: Content, units and source.
+        drawing: The matplotlib figure.
+        points: The numbers in it, one mapping each: {'model': ..., 'epsilon': ..., 'value': ...}.
     """
 
     name: str
@@ -50,21 +31,13 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Image from a file. data: its bytes. kind: 'png' or 'jpeg'."""
+class Image:
+    """Image from a file. format: 'png' or 'jpeg'."""
 
     name: str
     caption: str
     data: bytes
-    kind: str
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Missing measurement, and the command that fills it."""
-
-    what: str
-    command: str
+    format: str
 
 
 @dataclass(frozen=True)
@@ -74,12 +47,12 @@ class Heading:
     text: str
 
 
-Part = Heading | Sheet | Figure | Picture
+Part = Heading | Sheet | Figure | Image
 
 
 @dataclass(frozen=True)
 class Section:
-    """Section of a report. name: in SECTIONS, and the page anchor. lead: one or two sentences on how to read it."""
+    """Section of a report. name: of the page anchor. lead: one or two sentences on how to read it."""
 
     name: str
     title: str
@@ -90,7 +63,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """Complete report. about: text under the title. sections: not empty, in page order. models: names by number."""
+    """Complete report. about: text under the title. sections: in page order. models: labels by number."""
 
     title: str
     about: str
@@ -101,57 +74,31 @@ class Report:
     def gaps(self) -> tuple[Gap, ...]:
         return tuple(dict.fromkeys(gap for section in self.sections for gap in section.gaps))
 
-    def parts(self, kind: type) -> list[Any]:
+    def list_parts(self, part_type: type[T]) -> list[T]:
         """Return all parts of one type, in page order."""
-        return [part for section in self.sections for part in section.parts if isinstance(part, kind)]
+        return [part for section in self.sections for part in section.parts if isinstance(part, part_type)]
 
 
-MISSING = '–'
+def drop_empty_columns(sheet: Sheet) -> Sheet:
+    """Return a table without the columns that have only dashes or nothing."""
+    shown = [index for index in range(len(sheet.columns))
+             if any(row[index].text not in ('', MISSING) for row in sheet.rows)]
+    return replace(sheet, columns=tuple(sheet.columns[index] for index in shown),
+                   rows=tuple(tuple(row[index] for index in shown) for row in sheet.rows))
 
 
-def words(text: object) -> Cell:
-    return Cell(str(text))
+def finish_section(section: Section) -> Section:
+    """Return a section without empty tables and columns, and without headings that have no part."""
+    parts = [drop_empty_columns(part) if isinstance(part, Sheet) else part for part in section.parts
+             if not isinstance(part, Sheet) or part.rows]
+    return replace(section, parts=tuple(_drop_headings(parts)))
 
 
-def missing() -> Cell:
-    return Cell(MISSING)
+def _drop_headings(parts: list[Part]) -> Iterator[Part]:
+    for part, after in zip(parts, [*parts[1:], None], strict=True):
+        if not isinstance(part, Heading) or not (after is None or isinstance(after, Heading)):
+            yield part
 
 
-def percent(value: float | None, interval: Sequence[float | None] | None = None) -> Cell:
-    """Format a fraction as a percentage with one decimal; '–' for None."""
-    if value is None:
-        return missing()
-    low, high = interval or (None, None)
-    return Cell(_minus(f'{100 * value:.1f}'), value, low, high)
-
-
-def points(value: float | None, interval: Sequence[float | None] | None = None) -> Cell:
-    """Format a difference of fractions in percentage points, with its sign."""
-    if value is None:
-        return missing()
-    low, high = interval or (None, None)
-    return Cell(_minus(f'{100 * value:+.1f}').replace('+0.0', '0.0'), value, low, high)
-
-
-def number(value: float | None, digits: int = 3) -> Cell:
-    """Format a number that is not a rate, with `digits` significant digits."""
-    if value is None:
-        return missing()
-    return Cell(f'{value:.0f}' if abs(value) >= 10 ** digits else f'{value:.{digits}g}', value)
-
-
-def format_count(value: int) -> Cell:
-    return Cell(f'{value:,}'.replace(',', ' '), value)
-
-
-def readable(name: str) -> str:
-    return name.replace('_', ' ')
-
-
-def slug(label: str) -> str:
+def make_slug(label: str) -> str:
     return ''.join(letter if letter.isalnum() else '_' for letter in label).strip('_')
-
-
-def _minus(text: str) -> str:
-    """Use a true minus sign, and none for a number rounded to zero."""
-    return '0.0' if text == '-0.0' else text.replace('-', '−')

@@ -1,0 +1,335 @@
+"""All recorded results of a report, grouped by benchmark and by images."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pit_downstream.benchmarks import (
+    Adversarial,
+    Attention,
+    Benchmark,
+    CocoC,
+    DetectionAttacks,
+    ImageNetC,
+    Occlusion,
+    Shifts,
+    imagenet_c,
+    shifts,
+)
+from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.records import Table, get_model_key
+from pit_downstream.results.results import VIEW, Results, get_image_key
+from pit_downstream.utils.registry import BENCHMARKS
+from pit_downstream.utils.spec import Spec, Value, format_value
+from pit_downstream.report import commands
+from pit_downstream.report.inputs import Inputs
+from pit_downstream.report.models import ERROR, ModelResults, distinguish_views, format_dataset, make_labels
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ALEXNET = 'AlexNet'
+TRANSFER = 'transfer'
+BUILT_IN = ('imagenet_c', 'occlusion', 'coco_c', 'adversarial', 'detection_attacks', 'shifts', 'attention')
+SHIFT_PREFIXES = ('imagenet', 'objectnet', 'in9_', shifts.CUSTOM_PREFIX)
+
+Predicate = Callable[[Condition], bool]
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """Entries measured on the same images. name: of the dataset. suffix: for file names."""
+
+    name: str
+    suffix: str
+    entries: tuple[ModelResults, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Results of several models in one benchmark, on the same images.
+
+    Attributes:
+        name, suffix: Of the images, as in ImageGroup.
+        benchmark: The benchmark with the recorded conditions of all models.
+        entries: One per model. results: Of each.
+        sources: All entries with records of the group.
+    """
+
+    name: str
+    suffix: str
+    benchmark: Benchmark
+    entries: tuple[ModelResults, ...]
+    results: tuple[Results, ...]
+    sources: tuple[ModelResults, ...]
+
+    @property
+    def pairs(self) -> list[tuple[ModelResults, Results]]:
+        return list(zip(self.entries, self.results, strict=True))
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Results of all input files. reference: label of the model to compare with, or AlexNet."""
+
+    inputs: Inputs
+    reference: str = ALEXNET
+
+    @cached_property
+    def entries(self) -> tuple[ModelResults, ...]:
+        """One entry per model, dataset and seed."""
+        labels = make_labels(model for model, _, _ in self.inputs.tables)
+        seeds: dict[str, set[int]] = {}
+        for model, _, seed in self.inputs.tables:
+            seeds.setdefault(get_model_key(model), set()).add(seed)
+        order, entries = list(seeds), []
+        for key, table in self.inputs.tables.items():
+            model = get_model_key(key[0])
+            label = labels[key[0]] + (f', seed {key[2]}' if len(seeds[model]) > 1 else '')
+            entries.append(ModelResults(key, table, label, order.index(model), self.inputs.sources[key]))
+        return tuple(distinguish_views(entry, entries) for entry in entries)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Number of each model by its label."""
+        return {entry.label: entry.number for entry in self.entries}
+
+    @cached_property
+    def groups(self) -> dict[str, list[Group]]:
+        """Groups by name of the benchmark, the custom ones last."""
+        finders: dict[str, Callable[[ReportData], Iterable[Group]]] = {
+            'imagenet_c': lambda data: _find_corruptions(data, ImageNetC, 'classifier'),
+            'occlusion': lambda data: _find_conditions(data, Occlusion(), 'classifier', is_by_strength),
+            'coco_c': lambda data: _find_corruptions(data, CocoC, 'detector'),
+            'adversarial': lambda data: _find_conditions(data, Adversarial(), 'classifier', is_white_box),
+            'detection_attacks': lambda data: _find_conditions(data, DetectionAttacks(), 'detector', is_attacked),
+            'shifts': _find_shifts, 'attention': _find_attention}
+        found = {name: list(find(self)) for name, find in finders.items()}
+        return found | {name: list(_find_custom(self, name)) for name in BENCHMARKS if name not in BUILT_IN}
+
+    def group_by_images(self, is_included: Callable[[ModelResults], bool]) -> Iterator[ImageGroup]:
+        """Yield the entries that satisfy `is_included`, grouped by images."""
+        groups: dict[str, list[ModelResults]] = {}
+        for entry in filter(is_included, self.entries):
+            groups.setdefault(get_image_key(entry.dataset), []).append(entry)
+        labels = list(map(format_dataset, groups))
+        for index, (images, entries) in enumerate(groups.items()):
+            label = labels[index]
+            if labels.count(label) > 1:  # such as one annotation file for several corruptions
+                label = f'{label}, files {Spec.parse(images).get("files")}'
+            yield ImageGroup(label, f'_{index + 1}' if len(groups) > 1 else '', tuple(entries))
+
+    def get_label(self, model: str) -> str:
+        """Return the label of a model named in a condition, or its name if it was not measured itself."""
+        wanted = get_model_key(model)
+        return next((entry.label for entry in self.entries if get_model_key(entry.model) == wanted),
+                    make_labels([model])[model])
+
+    def get_baseline(self, entries: Sequence[ModelResults]) -> ModelResults:
+        """Return the model to compare with: the reference if included, else the first."""
+        return next((entry for entry in entries if entry.label == self.reference), entries[0])
+
+    def list_models_without(self, name: str) -> list[ModelResults]:
+        """Return one entry of every model of the task of a benchmark that has no results in it."""
+        measured = {entry.number for group in self.groups[name] for entry in group.entries}
+        first: dict[int, ModelResults] = {}
+        for entry in self.entries:
+            is_usable = name != 'shifts' or Spec.parse(entry.dataset).name == shifts.IMAGENET
+            if entry.task in BENCHMARKS[name].tasks and entry.number not in measured and is_usable:
+                first.setdefault(entry.number, entry)
+        return list(first.values())
+
+    def choose_argv(self, entry: ModelResults, tool: str) -> list[str]:
+        """Return a command of `tool` on a model, see commands.choose_argv."""
+        return commands.choose_argv(self.inputs.runs, entry, tool)
+
+    def make_results(self, benchmark: Benchmark, entries: 'dict[str, ModelResults] | ModelResults') -> Results:
+        """Return the results of a model in a benchmark, with the records of its conditions only."""
+        by_name = {'data': entries} if isinstance(entries, ModelResults) else entries
+        first = next(iter(by_name.values()))
+        wanted = {str(condition) for condition in (*benchmark.conditions(), *(key[0] for key in benchmark.required()))}
+        tables = {name: Table(entry.model, entry.dataset, [
+            record for record in entry.table.records if record.condition in wanted])
+            for name, entry in by_name.items()}
+        readers = {entry.dataset: self.inputs.readers[entry.key] for entry in by_name.values()
+                   if entry.key in self.inputs.readers}
+
+        def read_outcomes(dataset: str, condition: Condition, metric: str) -> 'np.ndarray | None':
+            return readers[dataset](dataset, condition, metric) if dataset in readers else None
+        return Results(benchmark, tables, read_outcomes=read_outcomes, argv=self.choose_argv(first, benchmark.tool))
+
+    def make_group(self, images: ImageGroup, benchmark: Benchmark, *, entries: Sequence[ModelResults] | None = None,
+                   variant: str = '', suffix: str = '') -> Group:
+        """Return the results of entries in a benchmark, those of an image group by default."""
+        entries = tuple(images.entries if entries is None else entries)
+        return Group(images.name + variant, images.suffix + suffix, benchmark, entries,
+                     tuple(self.make_results(benchmark, entry) for entry in entries), entries)
+
+
+def is_attacked(condition: Condition) -> bool:
+    return condition.attack is not None
+
+
+def is_white_box(condition: Condition) -> bool:
+    """Return whether the condition attacks the measured model itself."""
+    return condition.attack is not None and condition.attack.name != TRANSFER
+
+
+def is_corrupted(condition: Condition) -> bool:
+    """Return whether the condition is a corruption with a severity, without an attack."""
+    return condition.attack is None and condition.corruption is not None and (
+        condition.corruption.get('severity') in imagenet_c.SEVERITIES)
+
+
+def is_by_strength(condition: Condition) -> bool:
+    """Return whether the condition is a corruption with another strength than a severity, without an attack."""
+    return condition.attack is None and condition.corruption is not None and not is_corrupted(condition)
+
+
+def get_numeric_arguments(spec: Spec) -> dict[str, float]:
+    """Return the numeric arguments of a corruption or attack."""
+    return {name: float(value) for name, value in spec.kwargs
+            if isinstance(value, (int, float, Fraction)) and not isinstance(value, bool)}
+
+
+def restrict(benchmark: Benchmark, conditions: Iterable[Condition]) -> Benchmark:
+    """Return a benchmark whose conditions are exactly the given ones."""
+    return _override(benchmark, conditions=lambda self, chosen=tuple(dict.fromkeys(conditions)): chosen)
+
+
+def _override(benchmark: Benchmark, **attributes: Any) -> Benchmark:
+    cls = type(benchmark)
+    return type(cls.__name__, (cls,), {**attributes, '__doc__': cls.__doc__})(**vars(benchmark))
+
+
+def _has_conditions(entry: ModelResults, task: str, is_included: Predicate) -> bool:
+    """Return whether an entry has such conditions that were not measured for a custom benchmark alone."""
+    custom = {name for name in BENCHMARKS if name not in BUILT_IN}
+    metrics = (ERROR,) if task == 'classifier' else ()
+    return entry.task == task and any(
+        is_included(Condition.parse(record.condition)) for record in entry.table.records
+        if record.benchmark not in custom and (not metrics or record.metric in metrics))
+
+
+def _find_corruptions(data: ReportData, cls: type[ImageNetC] | type[CocoC], task: str) -> Iterator[Group]:
+    """Yield a group per set of images and variant of the corruptions, such as {'jpeg': 85}."""
+    for images in data.group_by_images(lambda entry: _has_conditions(entry, task, is_corrupted)):
+        several = [variant for entry in images.entries for variant in _list_variants(entry)]
+        variants = [variant for index, variant in enumerate(several) if variant not in several[:index]]
+        for index, variant in enumerate(variants, 1):
+            entries = [entry for entry in images.entries if variant in _list_variants(entry)]
+            specs = [spec for entry in entries for spec in _list_corruptions(entry) if Condition(spec) ==
+                     imagenet_c.make_condition(spec.name, int(spec.get('severity')), **variant)]  # type: ignore
+            names = {spec.name for spec in specs}
+            order = [name for name in (*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT) if name in names]
+            order += sorted(names - set(order))
+            severities = tuple(sorted({int(spec.get('severity')) for spec in specs}))  # type: ignore[arg-type]
+            text = ', '.join(f'{key}={format_value(value)}' for key, value in variant.items())
+            yield data.make_group(
+                images, _override(cls(corruptions=tuple(order), severities=severities), arguments=variant),
+                entries=entries, variant=f' ({text})' if text else '',
+                suffix=f'_variant{index}' if len(variants) > 1 else '')
+
+
+def _list_corruptions(entry: ModelResults) -> list[Spec]:
+    return [condition.corruption for condition in entry.list_conditions() if is_corrupted(condition)
+            and condition.corruption]
+
+
+def _list_variants(entry: ModelResults) -> list[dict[str, Value]]:
+    """Return the corruption arguments of a table besides severity: {}, {'jpeg': 85}, {'variant': 'hendrycks'} ...
+
+    Only three corruptions have variant='hendrycks'. The others belong to both variants.
+    """
+    specs = _list_corruptions(entry)
+    variants: list[dict[str, Value]] = []
+    for base in dict.fromkeys(spec.without('severity', 'variant').kwargs for spec in specs):
+        same = [spec for spec in specs if spec.without('severity', 'variant').kwargs == base]
+        distinctive = [spec for spec in same if spec.name in imagenet_c.HENDRYCKS] or same
+        names = dict.fromkeys(spec.get('variant') for spec in distinctive)
+        variants += [dict(base) | ({'variant': name} if name else {}) for name in names]
+    return variants
+
+
+def _find_conditions(data: ReportData, benchmark: Benchmark, task: str, is_included: Predicate) -> Iterator[Group]:
+    """Yield a group per set of images, with the conditions that satisfy `is_included` and the same without attack."""
+    metric = ERROR if task == 'classifier' else None
+    for images in data.group_by_images(lambda entry: _has_conditions(entry, task, is_included)):
+        chosen: dict[ModelResults, list[Condition]] = {}
+        for entry in images.entries:
+            measured = entry.list_conditions(metric)
+            included = [condition for condition in measured if is_included(condition)]
+            bases = [Condition(one.corruption) if one.attack else CLEAN for one in included]
+            chosen[entry] = [*(base for base in dict.fromkeys(bases) if base in measured), *included]
+        group = data.make_group(images, restrict(benchmark, (one for several in chosen.values() for one in several)))
+        yield replace(group, results=tuple(data.make_results(restrict(benchmark, conditions), entry)
+                                           for entry, conditions in chosen.items()))
+
+
+def _find_attention(data: ReportData) -> Iterator[Group]:
+    """Yield a group per set of images and threshold of similar blocks."""
+    def list_thresholds(entry: ModelResults) -> list[str]:
+        return sorted(name.partition('=')[2].rstrip(')') for name in entry.metrics
+                      if name.startswith('softmax_similar_blocks('))
+    for images in data.group_by_images(lambda entry: any(name.endswith('_similarity') for name in entry.metrics)):
+        thresholds = dict.fromkeys(text for entry in images.entries for text in list_thresholds(entry)) or {'0.9': None}
+        for index, text in enumerate(thresholds, 1):
+            conditions = [Condition.parse(record.condition) for entry in images.entries
+                          for record in entry.table.records if '_similar' in record.metric]
+            entries = images.entries if len(thresholds) == 1 else [
+                entry for entry in images.entries if text in list_thresholds(entry)]
+            yield data.make_group(images, restrict(Attention(threshold=float(text)), conditions), entries=entries,
+                                  suffix=f'_threshold{index}' if index > 1 else '')
+
+
+def _find_shifts(data: ReportData) -> Iterator[Group]:
+    """Yield one group with the shifted datasets of every model and limit.
+
+    Of several datasets with one name, the largest table counts. Custom datasets are separate for each set of clean
+    images that they are compared with.
+    """
+    found: dict[tuple, dict[str, ModelResults]] = {}
+    for entry in data.entries:
+        spec = Spec.parse(entry.dataset)
+        if spec.name.startswith(SHIFT_PREFIXES) and (CLEAN, ERROR) in entry.table and spec.name != 'imagenet_c':
+            key = get_model_key(entry.model), spec.get('limit'), entry.key[2], spec.get('clean')
+            by_name = found.setdefault(key, _find_custom_clean(data, entry))
+            if spec.name not in by_name or len(entry.table) > len(by_name[spec.name].table):
+                by_name[spec.name] = entry
+    models = [by_name for by_name in found.values() if shifts.list_measured_shifts(
+        {name: entry.table for name, entry in by_name.items()})]
+    if models:
+        sources = dict.fromkeys(entry for by_name in models for entry in by_name.values())
+        yield Group('', '', Shifts(), tuple(next(iter(by_name.values())) for by_name in models),
+                    tuple(data.make_results(Shifts(), by_name) for by_name in models), tuple(sources))
+
+
+def _find_custom_clean(data: ReportData, custom: ModelResults) -> dict[str, ModelResults]:
+    """Return the clean entry for a custom dataset, matched by the digest of its files and by its view, if measured."""
+    def make_key(entry: ModelResults, files: str) -> tuple:
+        spec = Spec.parse(entry.dataset)
+        return get_model_key(entry.model), entry.key[2], spec.get(files), *map(spec.get, VIEW)
+    if Spec.parse(custom.dataset).get('clean') is None:
+        return {}
+    return next(({shifts.CUSTOM_CLEAN: entry} for entry in data.entries
+                 if make_key(entry, 'files') == make_key(custom, 'clean') and (CLEAN, ERROR) in entry.table), {})
+
+
+def _find_custom(data: ReportData, name: str) -> Iterator[Group]:
+    """Yield a group per set of images with records of a custom benchmark, whose arguments are those of the last run."""
+    def list_recorded(entry: ModelResults) -> list[Condition]:
+        return [Condition.parse(record.condition) for record in entry.table.records if record.benchmark == name]
+    runs: dict[tuple[str, str], Spec] = {}
+    for run in sorted(data.inputs.runs, key=lambda run: run.started):
+        if run.benchmark and Spec.parse(run.benchmark).name == name:
+            runs[get_model_key(run.model), run.dataset] = Spec.parse(run.benchmark)
+    for images in data.group_by_images(
+            lambda entry: bool(list_recorded(entry)) or (get_model_key(entry.model), entry.dataset) in runs):
+        conditions: list[Condition] = []
+        for entry in images.entries:
+            spec = runs.get((get_model_key(entry.model), entry.dataset), Spec(name))
+            benchmark = BENCHMARKS[name](**dict(spec.kwargs))
+            conditions += [*benchmark.conditions(), *list_recorded(entry)]
+        yield data.make_group(images, restrict(benchmark, conditions))
