@@ -25,7 +25,7 @@ def make_parser() -> flags.ToolParser:
     add('--title', default='Robustness report', help='title of the page (default: %(default)s)')
     add('--figures', metavar='DIR', help='folder for every figure as SVG and PNG (default: none)')
     add('--tables', metavar='DIR', help='folder for every table as LaTeX (booktabs) and Markdown (default: none)')
-    flags.add_import_flag(parser, 'sections')
+    flags.add_import_flag(parser, 'benchmarks or sections')
     return parser
 
 
@@ -34,13 +34,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = make_parser().parse_args(argv)
         require_extra('report')
         from pit_downstream.report import exports, page, sections
-        exports.require_places(args.output, figures=args.figures, tables=args.tables)
+        exports.check_outputs(args.output, figures=args.figures, tables=args.tables)
         import_plugins(args.imports)
         report = sections.make_report(args.paths, reference=args.reference, title=args.title,
-                                      apart_from=filter(None, (args.figures, args.tables)))
-        files = exports.write_report(report, args.output, html=page.as_html(report, made=page.made_now()))
-        exports.write_figures(report, args.figures)
-        exports.write_tables(report, args.tables)
+                                      exclude=filter(None, (args.figures, args.tables)))
+        files = exports.write_report(report, args.output, html=page.render_page(report, made=page.describe_origin()))
+        if args.figures:
+            exports.write_figures(report, args.figures)
+        if args.tables:
+            exports.write_tables(report, args.tables)
         for gap in report.gaps:
             print(f'missing: {gap.what}\n    {gap.command}')
         print(*files, *filter(None, (args.figures, args.tables)), sep='\n')

@@ -19,13 +19,14 @@ from pit_downstream.benchmarks import (
     shifts,
 )
 from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.results.labels import label_dataset, label_model, label_models
 from pit_downstream.results.records import Table, get_model_key
 from pit_downstream.results.results import VIEW, Results, get_image_key
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.utils.spec import Spec, Value, format_value
 from pit_downstream.report import commands
 from pit_downstream.report.inputs import Inputs
-from pit_downstream.report.models import ERROR, ModelResults, distinguish_views, format_dataset, make_labels
+from pit_downstream.report.models import ERROR, ModelResults, distinguish_views
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +81,7 @@ class ReportData:
     @cached_property
     def entries(self) -> tuple[ModelResults, ...]:
         """One entry per model, dataset and seed."""
-        labels = make_labels(model for model, _, _ in self.inputs.tables)
+        labels = label_models(model for model, _, _ in self.inputs.tables)
         seeds: dict[str, set[int]] = {}
         for model, _, seed in self.inputs.tables:
             seeds.setdefault(get_model_key(model), set()).add(seed)
@@ -114,7 +115,7 @@ class ReportData:
         groups: dict[str, list[ModelResults]] = {}
         for entry in filter(is_included, self.entries):
             groups.setdefault(get_image_key(entry.dataset), []).append(entry)
-        labels = list(map(format_dataset, groups))
+        labels = list(map(label_dataset, groups))
         for index, (images, entries) in enumerate(groups.items()):
             label = labels[index]
             if labels.count(label) > 1:  # such as one annotation file for several corruptions
@@ -125,7 +126,7 @@ class ReportData:
         """Return the label of a model named in a condition, or its name if it was not measured itself."""
         wanted = get_model_key(model)
         return next((entry.label for entry in self.entries if get_model_key(entry.model) == wanted),
-                    make_labels([model])[model])
+                    label_model(model))
 
     def get_baseline(self, entries: Sequence[ModelResults]) -> ModelResults:
         """Return the model to compare with: the reference if included, else the first."""

@@ -1,4 +1,4 @@
-"""Records of one model on one dataset, and short labels of models and datasets."""
+"""Records of one model on one dataset, with a label and a color."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pit_downstream.benchmarks import coco_c
 from pit_downstream.results.condition import Condition
-from pit_downstream.results.records import Table, get_model_key, get_weights_label
+from pit_downstream.results.records import Table
 from pit_downstream.results.results import VIEW, get_image_key
 from pit_downstream.results.tables import Cell
-from pit_downstream.utils.spec import Spec, format_value
+from pit_downstream.utils.spec import Spec
 from pit_downstream.report.inputs import Key
 
 ERROR = 'top1_error'
@@ -66,48 +66,6 @@ def format_sources(entries: Iterable[ModelResults]) -> str:
     """Return a sentence with the files of some tables."""
     files = list(dict.fromkeys(f'{path.parent.name}/{path.name}' for entry in entries for path in entry.files))
     return f'From {", ".join(files[:4])}{" …" if len(files) > 4 else ""}.'
-
-
-def make_labels(models: Iterable[str]) -> dict[str, str]:
-    """Return a short label by Spec text: the name if it is unique, otherwise with the arguments that differ.
-
-    Random weights are marked.
-    """
-    models = list(dict.fromkeys(models))
-    specs = {model: Spec.parse(get_model_key(model)) for model in models}
-    labels = {}
-    for model, spec in specs.items():
-        rivals = {other for other in specs.values() if other.name == spec.name and other != spec}
-        shown = {key: value for key, value in spec.kwargs if any(other.get(key) != value for other in rivals)}
-        if 'weights' in shown:
-            shown['weights'] = Spec.parse(model).get('weights')  # with its readable part
-        label = _format_label(spec, list(shown.items())) if rivals else spec.name
-        labels[model] = f'{label}, random weights' if get_weights_label(model) == 'random' else label
-    return labels
-
-
-def _format_label(spec: Spec, kwargs: list[tuple]) -> str:
-    """Return the name with these arguments. A weights file is shown by name and part of its digest."""
-    words = []
-    for key, value in kwargs:
-        file, at, digest = str(value).rpartition('@')
-        words.append(f'{Path(file).stem}@{digest[:4]}' if at else value if isinstance(value, str)
-                     else f'{key}={format_value(value)}')
-    return f'{spec.name} ({", ".join(map(str, words))})' if words else f'{spec.name} (plain)'
-
-
-def format_dataset(dataset: str) -> str:
-    """Return a label such as 'cifar10/test, 100 of 2000 images' from a Spec."""
-    spec = Spec.parse(dataset)
-    name, root, annotations = spec.name, spec.get('root'), spec.get('annotations')
-    if isinstance(root, str):
-        name = root if spec.name == 'folder' else f'{spec.name} {root}'
-    elif isinstance(annotations, str):
-        name = f'{spec.name} {Path(annotations.partition("@")[0]).stem}'
-    images, limit = spec.get('images'), spec.get('limit')
-    plain = f'{limit or images} image{"s" * ((limit or images) != 1)}'
-    count = f'{limit} of {images} images' if limit and images else plain
-    return f'{name}, {count}' if images or limit else name
 
 
 def distinguish_views(entry: ModelResults, entries: Sequence[ModelResults]) -> ModelResults:

@@ -12,4 +12,4 @@ document.querySelectorAll('th button').forEach((button) => button.addEventListen
   };
   [...body.rows].sort(compare).forEach((row) => body.append(row));
 }));
-addEventListener('beforeprint', () => document.querySelectorAll('details').forEach((one) => { one.open = true; }));
+addEventListener('beforeprint', () => document.querySelectorAll('details').forEach((details) => { details.open = true; }));

@@ -1,0 +1,182 @@
+"""Figures of attacks on classifiers and detectors, and the section on transfer of attacks between models."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+
+from pit_downstream.benchmarks import adversarial, detection_attacks
+from pit_downstream.benchmarks.adversarial import WORST
+from pit_downstream.results.commands import build_command
+from pit_downstream.results.condition import Condition
+from pit_downstream.results.intervals import Estimate
+from pit_downstream.results.records import get_model_key
+from pit_downstream.results.results import Gap, format_epsilon
+from pit_downstream.results.tables import Sheet, rate
+from pit_downstream.utils.spec import Spec
+from pit_downstream.report import commands, plots
+from pit_downstream.report.data import TRANSFER, Group, ImageGroup, ReportData, is_attacked
+from pit_downstream.report.models import ERROR, ModelResults, format_sources
+from pit_downstream.report.parts import Figure, Heading, Part, Section, make_slug
+
+USUAL = Spec.of('pgd', norm='Linf', epsilon=Fraction(8, 255), steps=10)  # suggested if nothing was transferred
+DETECTION_METRICS = ('AP', 'AP50', 'AP75', 'mask_AP')  # metrics in the table of attacks
+
+Values = Mapping[Condition, Estimate]
+Panels = dict[Condition, dict[str, list[tuple[float, Estimate]]]]
+
+
+def draw_attacks(data: ReportData, group: Group) -> Iterator[Figure]:
+    """Yield robust accuracy over epsilon and over steps: a figure per model and norm, with a line per attack."""
+    for entry, results in group.pairs:
+        values = {condition: adversarial.get_accuracy(results.table, condition)
+                  for condition in results.benchmark.conditions() if (condition, ERROR) in results.table}
+        worst = adversarial.compute_worst_cases(results)
+        yield from _draw_lines(group, entry, {**values, **worst}, 'epsilon', 'accuracy')
+        yield from _draw_lines(group, entry, values, 'steps', 'accuracy')
+
+
+def draw_detection_attacks(data: ReportData, group: Group) -> Iterator[Part]:
+    """Yield AP over epsilon, a figure per detector and norm, and a table with the other metrics."""
+    metrics = [name for name in DETECTION_METRICS if any(name in entry.metrics for entry in group.entries)]
+    metrics = metrics or detection_attacks.list_main_metrics(group.results[0].table)
+    rows = []
+    for entry, results in group.pairs:
+        for metric in detection_attacks.list_main_metrics(results.table):
+            yield from _draw_lines(group, entry, {
+                condition: Estimate(results.table[condition, metric]) for condition in results.benchmark.conditions()
+                if (condition, metric) in results.table}, 'epsilon', metric)
+        rows += [(entry.cell, *adversarial.make_condition_cells(condition), *(
+            rate(results.table[condition, metric] if (condition, metric) in results.table else None)
+            for metric in metrics)) for condition in results.benchmark.conditions()]
+    yield Sheet(f'detection_attacks{group.suffix}', f'Detectors on {group.name}, in percent. '
+                f'{format_sources(group.entries)}', ('model', 'attack', 'norm', 'epsilon', *metrics), tuple(rows))
+
+
+def _draw_lines(group: Group, entry: ModelResults, values: Values, argument: str, metric: str) -> Iterator[Figure]:
+    """Yield a figure per norm (over steps: per norm and epsilon) and corruption, with a line per attack."""
+    for index, (panel, series) in enumerate(_group_lines(values, argument).items(), 1):
+        threat = adversarial.describe_threat(panel)
+        title = f'{entry.label}: {threat}{f", {panel.corruption}" if panel.corruption else ""}'
+        xs = sorted({x for points in series.values() for x, _ in points})
+        drawn = {name: [(x, one.value, one.low, one.high) for x, one in points] for name, points in series.items()}
+        drawing = plots.lines_by_attack(title, drawn, xlabel=_label_axis(argument, xs), ylabel=f'{metric}, %',
+                                        ticks=_choose_ticks(xs))
+        points = tuple({'model': entry.label, 'norm': threat, 'attack': name, argument: x, 'value': one.value,
+                        'low': one.low, 'high': one.high} for name, line in series.items() for x, one in line)
+        under = f' on images under {panel.corruption}' if panel.corruption else ''
+        yield Figure(f'{metric}_over_{argument}{group.suffix}_{make_slug(entry.label)}_{index}',
+                     f'{entry.label}: {metric} under attack ({threat}) on {group.name}{under}, over {argument}'
+                     f'{", with 95 % intervals (Wilson)" if metric == "accuracy" else ""}. {format_sources([entry])}',
+                     drawing, points)
+
+
+def _group_lines(values: Values, argument: str) -> Panels:
+    """Return the points of each attack over an argument by norm, and by epsilon if that is another argument.
+
+    Over epsilon, lines begin at 0 with the value without attack. A panel needs an attack with two points.
+    """
+    panels: Panels = {}
+    for condition, estimate in values.items():
+        attack, x = condition.attack, adversarial.get_number(condition.attack, argument)
+        if attack and x is not None:
+            threat = {key: value for key, value in attack.kwargs if key in ('norm', 'epsilon') and key != argument}
+            panel = Condition(condition.corruption, Spec.of(WORST, **threat))
+            name = str(attack.without('norm', 'epsilon', argument)).replace(WORST, 'worst case')
+            panels.setdefault(panel, {}).setdefault(name, []).append((x, estimate))
+    panels = {panel: lines for panel, lines in panels.items() if any(len(line) > 1 for line in lines.values())}
+    for panel, lines in panels.items():
+        start = values.get(Condition(panel.corruption)) if argument == 'epsilon' else None
+        for name, line in lines.items():
+            lines[name] = sorted([*([(0., start)] if start else []), *line], key=lambda point: point[0])
+    return panels
+
+
+def _label_axis(argument: str, xs: Sequence[float]) -> str:
+    return 'epsilon, in 255ths' if argument == 'epsilon' and _are_levels(xs) else argument
+
+
+def _choose_ticks(xs: Sequence[float]) -> dict[float, str]:
+    """Return a tick for every point, without ticks that overlap."""
+    ticks: dict[float, str] = {}
+    for x in xs:
+        if not ticks or x - max(ticks) >= .045 * (max(xs) - min(xs)):
+            ticks[x] = f'{round(255 * x)}' if _are_levels(xs) else f'{x:g}'
+    return ticks
+
+
+def _are_levels(xs: Sequence[float]) -> bool:
+    """Return whether all values are gray levels, n/255."""
+    return any(xs) and all(abs(255 * x - round(255 * x)) < 1e-9 for x in xs) and max(xs) < 1
+
+
+def build_transfer(data: ReportData) -> Section:
+    """Build the matrices of robust accuracy: images computed on one model, classified by another."""
+    parts: list[Part] = []
+    gaps: list[Gap] = []
+    for group in data.group_by_images(lambda entry: any(map(_is_transferred, entry.list_conditions(ERROR)))):
+        parts.append(Heading(group.name))
+        attacks = dict.fromkeys(_get_original(condition.attack) for entry in group.entries for condition in
+                                entry.list_conditions(ERROR) if _is_transferred(condition) and condition.attack)
+        for index, attack in enumerate(attacks, 1):
+            cells, sources = _collect_cells(data, group, attack)
+            parts.append(_draw_matrix(group, attack, cells, list(sources), f'transfer{group.suffix}_{index}'))
+            gaps += [_make_gap(data, target, sources[source], attack) for source in sources
+                     for target in group.entries if (source, target.label) not in cells]
+    classifiers = list({entry.number: entry for entry in data.entries if ERROR in entry.metrics}.values())
+    if not parts:
+        gaps = [_make_gap(data, target, source.model, USUAL) for target in classifiers for source in classifiers
+                if target is not source]
+    lead = ('Accuracy in percent, on all images, of the model of a column on images that were computed on the model of '
+            'a row; on the diagonal the attack on the model itself.')
+    return Section('transfer', 'Transfer', lead, tuple(parts), tuple(gaps))
+
+
+def _is_transferred(condition: Condition) -> bool:
+    """Return whether the condition is an attack on clean images that was computed on another model."""
+    return is_attacked(condition) and condition.corruption is None and condition.attack.name == TRANSFER  # type: ignore
+
+
+def _get_original(attack: Spec) -> Spec:
+    """Return the attack on the source: transfer(attack='pgd', source=..., steps=10) gives pgd(steps=10)."""
+    return Spec.of(str(attack.get('attack')), **dict(attack.without('attack', 'source').kwargs))
+
+
+def _collect_cells(data: ReportData, group: ImageGroup, attack: Spec
+                   ) -> tuple[dict[tuple[str, str], Estimate], dict[str, str]]:
+    """Return the accuracies by labels of source and target, and the source models by label."""
+    cells: dict[tuple[str, str], Estimate] = {}
+    sources: dict[str, str] = {}
+    for entry in group.entries:
+        for condition in entry.list_conditions(ERROR):
+            is_direct = condition == Condition(None, attack)
+            if condition.attack and (is_direct or _is_transferred(condition)
+                                     and _get_original(condition.attack) == attack):
+                source = entry.model if is_direct else str(condition.attack.get('source'))
+                label = entry.label if is_direct else data.get_label(source)
+                sources.setdefault(label, source)
+                cells[label, entry.label] = adversarial.get_accuracy(entry.table, condition)
+    return cells, sources
+
+
+def _draw_matrix(group: ImageGroup, attack: Spec, cells: Mapping[tuple[str, str], Estimate], rows: list[str],
+                 name: str) -> Figure:
+    columns = [entry.label for entry in group.entries if any(entry.label == target for _, target in cells)]
+    title = f'{attack.without("norm", "epsilon")}, {adversarial.describe_threat(Condition(None, attack))}'
+    drawing = plots.heat_map(title, rows, columns, {
+        (rows.index(source), columns.index(target)): estimate.value for (source, target), estimate in cells.items()},
+        xlabel='classified by', ylabel='computed on')
+    points = tuple({'computed on': source, 'classified by': target, 'attack': str(attack), 'value': estimate.value,
+                    'low': estimate.low, 'high': estimate.high} for (source, target), estimate in cells.items())
+    return Figure(name, f'Accuracy in percent on {group.name} under {title}: images computed on the model of the row, '
+                  f'classified by that of the column. {format_sources(group.entries)}', drawing, points)
+
+
+def _make_gap(data: ReportData, target: ModelResults, source: str, attack: Spec) -> Gap:
+    """Return the gap of one cell with the command that fills it."""
+    flags = {'--attacks': [str(attack.without('epsilon'))]}
+    if attack.get('epsilon') is not None:
+        flags['--epsilons'] = [format_epsilon(attack)]
+    if data.get_label(source) != target.label:
+        entry = next((entry for entry in data.entries if get_model_key(entry.model) == get_model_key(source)), None)
+        flags['--source'] = [commands.name_source(data.inputs.runs, entry, source)]
+    return Gap(f'{target.label}: not measured on images of {attack} computed on {data.get_label(source)}',
+               build_command(data.choose_argv(target, 'eval-adversarial'), flags))
