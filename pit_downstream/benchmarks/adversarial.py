@@ -49,7 +49,7 @@ class Adversarial(Benchmark):
              'percent. Epsilon is how far a pixel may move on the scale of [0, 1]. An attack bounds robustness from '
              'above: a stronger one may find more. In the worst case an image counts as correct only where every '
              'attack failed.')
-    layout = Layout(rows='attack', columns='epsilon', value=ERROR)
+    layout = Layout(rows='attack', columns='epsilon', value=ERROR, mean=False)
 
     attacks: tuple[str, ...] = field(default=ATTACKS, metadata={
         'help': "names with arguments: 'pgd(steps=20, restarts=5)'; an attack with an explicit norm or epsilon keeps "

@@ -127,8 +127,8 @@ class Benchmark(ABC):
     def compare_models(self, several: 'Sequence[Results]') -> Sheet:
         """Return a table with a column per model, the best number of a row in bold.
 
-        Rows have the means over the columns of the layout, then the headline of the summary. A mean over other columns
-        than those of the other models is missing.
+        Rows have the means over the columns of the layout (without `mean`, the numbers of every column), then the
+        headline of the summary. A mean over other columns than those of the other models is missing.
         """
         metric = choose_metric(several[0], self.layout)
         rows = []
@@ -141,18 +141,21 @@ class Benchmark(ABC):
             rows.append((words(name.replace('_', ' ')), *mark_best(
                 cells, higher_is_better=not is_lower_better(name))))
         labels = label_models(results.model for results in several)
-        mean = f', mean over the columns {self.layout.columns}' if self.layout.columns else ''
+        mean = f', mean over the columns {self.layout.columns}' if self.layout.columns and self.layout.mean else ''
         caption = (f'{self.title or self.name}: {metric}{" in percent" if is_fraction(metric) else ""} on '
                    f'{label_dataset(several[0].table.dataset)}{mean}. The best number of a row is in bold.')
         columns = (self.layout.rows, *(labels[results.model] for results in several))
         return Sheet(f'{self.name}_models', caption, columns, tuple(rows))
 
     def _compare_rows(self, several: 'Sequence[Results]', metric: str) -> dict[str, list[float | None]]:
-        """Return the mean of every row of the layout by model, None for a gap. Models differ in their layers."""
+        """Return the numbers of the layout by row and model, None for a gap. Models differ in their layers."""
         if 'layer' in (self.layout.rows, self.layout.columns):
             return {}
         grids = [make_grid(results, self.layout, metric) for results in several]
         places = dict.fromkeys(place for results in several for place in list_places(results, self.layout, metric))
+        if self.layout.columns and not self.layout.mean:
+            return {', '.join(filter(None, place)): [grid[place].value if place in grid else None for grid in grids]
+                    for place in places if any(place in grid for grid in grids)}
         measured = {row for grid in grids for row, _ in grid}
         return {row: [average_row(grid, places, row) for grid in grids]
                 for row in dict.fromkeys(row for row, _ in places) if row in measured}

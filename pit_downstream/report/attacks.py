@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from pit_downstream.benchmarks import adversarial, detection_attacks
+from pit_downstream.benchmarks import adversarial
 from pit_downstream.benchmarks.adversarial import WORST
 from pit_downstream.results.commands import build_command
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.intervals import Estimate
 from pit_downstream.results.records import get_model_key
 from pit_downstream.results.results import Gap, format_epsilon
-from pit_downstream.results.tables import Sheet, rate
 from pit_downstream.utils.spec import Spec
 from pit_downstream.report import commands, plots
 from pit_downstream.report.data import TRANSFER, Group, ImageGroup, ReportData, is_attacked
@@ -18,37 +17,23 @@ from pit_downstream.report.models import ERROR, ModelResults, format_sources
 from pit_downstream.report.parts import Figure, Heading, Part, Section, make_slug
 
 USUAL = Spec.of('pgd', norm='Linf', epsilon=Fraction(8, 255), steps=10)  # suggested if nothing was transferred
-DETECTION_METRICS = ('AP', 'AP50', 'AP75', 'mask_AP')  # metrics in the table of attacks
 
 Values = Mapping[Condition, Estimate]
 Panels = dict[Condition, dict[str, list[tuple[float, Estimate]]]]
 
 
 def draw_attacks(data: ReportData, group: Group) -> Iterator[Figure]:
-    """Yield robust accuracy over epsilon and over steps: a figure per model and norm, with a line per attack."""
+    """Yield accuracy or AP over epsilon and over steps: a figure per model and norm, with a line per attack."""
     for entry, results in group.pairs:
-        values = {condition: adversarial.get_accuracy(results.table, condition)
-                  for condition in results.benchmark.conditions() if (condition, ERROR) in results.table}
-        worst = adversarial.compute_worst_cases(results)
-        yield from _draw_lines(group, entry, {**values, **worst}, 'epsilon', 'accuracy')
-        yield from _draw_lines(group, entry, values, 'steps', 'accuracy')
-
-
-def draw_detection_attacks(data: ReportData, group: Group) -> Iterator[Part]:
-    """Yield AP over epsilon, a figure per detector and norm, and a table with the other metrics."""
-    metrics = [name for name in DETECTION_METRICS if any(name in entry.metrics for entry in group.entries)]
-    metrics = metrics or detection_attacks.list_main_metrics(group.results[0].table)
-    rows = []
-    for entry, results in group.pairs:
-        for metric in detection_attacks.list_main_metrics(results.table):
-            yield from _draw_lines(group, entry, {
-                condition: Estimate(results.table[condition, metric]) for condition in results.benchmark.conditions()
-                if (condition, metric) in results.table}, 'epsilon', metric)
-        rows += [(entry.cell, *adversarial.make_condition_cells(condition), *(
-            rate(results.table[condition, metric] if (condition, metric) in results.table else None)
-            for metric in metrics)) for condition in results.benchmark.conditions()]
-    yield Sheet(f'detection_attacks{group.suffix}', f'Detectors on {group.name}, in percent. '
-                f'{format_sources(group.entries)}', ('model', 'attack', 'norm', 'epsilon', *metrics), tuple(rows))
+        for metric in group.metrics:
+            is_error = metric == ERROR
+            values = {condition: adversarial.get_accuracy(results.table, condition) if is_error else
+                      Estimate(results.table[condition, metric]) for condition in results.benchmark.conditions()
+                      if (condition, metric) in results.table}
+            worst = adversarial.compute_worst_cases(results) if is_error else {}
+            noun = 'accuracy' if is_error else metric
+            yield from _draw_lines(group, entry, {**values, **worst}, 'epsilon', noun)
+            yield from _draw_lines(group, entry, values, 'steps', noun)
 
 
 def _draw_lines(group: Group, entry: ModelResults, values: Values, argument: str, metric: str) -> Iterator[Figure]:

@@ -11,9 +11,9 @@ from pit_downstream.report.inputs import Run
 from pit_downstream.report.models import ModelResults
 
 # Flags with one meaning in every tool: they apply to another tool on the same model and images, too.
-SHARED = ('--model', '--weights', '--cfg-options', '--preprocess', '--img-size', '--mean', '--std', '--data', '--images',
-          '--bundled', '--labels', '--classes', '--limit', '--allow-missing', '--batch-size', '--workers', '--device',
-          '--seed', '--output-dir')
+SHARED = ('--model', '--weights', '--cfg-options', '--preprocess', '--img-size', '--mean', '--std', '--data',
+          '--images', '--bundled', '--labels', '--classes', '--limit', '--allow-missing', '--batch-size', '--workers',
+          '--device', '--seed', '--output-dir')
 # Flags that apply to another run of the same tool
 CONDITIONS = ('--jpeg-quality', '--variant', '--corrupted-data', '--corrupted-name', '--bgr', '--precision', '--import')
 NOT_IN = {'analyze-attention': ('--images', '--labels', '--classes', '--cfg-options', '--batch-size')}  # by tool

@@ -1,9 +1,9 @@
-"""Figures of corruptions and shifts: CE, mean AP, accuracy over a strength, and clean beside shifted errors."""
+"""Figures of corruptions and shifts: CE, accuracy over a strength, and clean beside shifted errors."""
 
 import math
 from collections.abc import Iterator, Mapping
 
-from pit_downstream.benchmarks import adversarial, coco_c, imagenet_c, shifts
+from pit_downstream.benchmarks import adversarial, imagenet_c, shifts
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.intervals import Estimate
 from pit_downstream.results.results import Results
@@ -74,35 +74,6 @@ def _make_mce_cell(results: Results, base: Results | None, ratios: Mapping[str, 
     if base is None:
         return rate(imagenet_c.summarize(results.table, **results.benchmark.arguments)['mCE'])  # type: ignore
     return rate(math.fsum(ratios[name].value for name in imagenet_c.CORRUPTIONS) / len(imagenet_c.CORRUPTIONS))
-
-
-def draw_means(data: ReportData, group: Group) -> Iterator[Part]:
-    """Yield the mean of AP over the five severities, by corruption, for complete rows only."""
-    arguments = group.benchmark.arguments  # type: ignore[attr-defined]
-    measured = {metric for results in group.results for metric in coco_c.list_measured_metrics(results.table)}
-    for metric in [metric for metric in coco_c.MAIN if metric in measured] or sorted(measured)[:1]:
-        means: dict[ModelResults, dict[str, float]] = {}
-        for entry, results in group.pairs:
-            for name in group.benchmark.corruptions:  # type: ignore[attr-defined]
-                if all((condition, metric) in results.table for condition in
-                       imagenet_c.list_conditions([name], **arguments)[1:]):
-                    mean = coco_c.compute_mpc(results.table, metric, [name], **arguments)
-                    means.setdefault(entry, {})[name] = mean
-        shown = list(dict.fromkeys(name for row in means.values() for name in row))
-        if not shown:
-            continue
-        figure = f'mean_{metric}{group.suffix}'
-        caption = (f'Mean {metric} over the five severities on {group.name}, in percent. '
-                   f'{format_sources(list(means))}')
-        readable = [name.replace('_', ' ') for name in shown]
-        values = {entry.label: {shown.index(name): (100 * value, None, None) for name, value in row.items()}
-                  for entry, row in means.items()}
-        drawing = plots.bars(f'mean {metric} by corruption', readable, values, data.numbers, xlabel=f'{metric}, %')
-        yield Figure(figure, caption, drawing, tuple({'model': entry.label, 'corruption': name, metric: value}
-                                                     for entry, row in means.items() for name, value in row.items()))
-        yield Sheet(figure, caption, ('corruption', *(entry.label for entry in means)), tuple(
-            (words(text), *(rate(row.get(name)) for row in means.values())) for text, name in zip(
-                readable, shown, strict=True)), folded=True)
 
 
 def draw_strengths(data: ReportData, group: Group) -> Iterator[Figure]:

@@ -19,7 +19,9 @@ from pit_downstream.benchmarks import (
     shifts,
 )
 from pit_downstream.results.condition import CLEAN, Condition
+from pit_downstream.benchmarks.coco_c import MAIN
 from pit_downstream.results.labels import label_dataset, label_model, label_models
+from pit_downstream.results.layout import Layout, list_metrics
 from pit_downstream.results.records import Table, get_model_key
 from pit_downstream.results.results import VIEW, Results, get_image_key
 from pit_downstream.utils.registry import BENCHMARKS
@@ -66,6 +68,14 @@ class Group:
     results: tuple[Results, ...]
     sources: tuple[ModelResults, ...]
 
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Metrics to draw: that of the layout, AP of boxes and masks, or else the first available metric."""
+        layout = self.benchmark.layout
+        measured = list(dict.fromkeys(name for results in self.results for name in list_metrics(results.table)))
+        main = [name for name in measured if name == layout.value or layout.value in MAIN and name in MAIN]
+        return measured if layout.every_metric else main or measured[:1]
+
     @property
     def pairs(self) -> list[tuple[ModelResults, Results]]:
         return list(zip(self.entries, self.results, strict=True))
@@ -102,7 +112,8 @@ class ReportData:
         """Groups by name of the benchmark, the custom ones last."""
         finders: dict[str, Callable[[ReportData], Iterable[Group]]] = {
             'imagenet_c': lambda data: _find_corruptions(data, ImageNetC, 'classifier'),
-            'occlusion': lambda data: _find_conditions(data, Occlusion(), 'classifier', is_by_strength),
+            'occlusion': lambda data: _find_conditions(
+                data, _override(Occlusion(), layout=Layout('condition')), 'classifier', is_by_strength),
             'coco_c': lambda data: _find_corruptions(data, CocoC, 'detector'),
             'adversarial': lambda data: _find_conditions(data, Adversarial(), 'classifier', is_white_box),
             'detection_attacks': lambda data: _find_conditions(data, DetectionAttacks(), 'detector', is_attacked),
@@ -197,7 +208,8 @@ def get_numeric_arguments(spec: Spec) -> dict[str, float]:
 
 def restrict(benchmark: Benchmark, conditions: Iterable[Condition]) -> Benchmark:
     """Return a benchmark whose conditions are exactly the given ones."""
-    return _override(benchmark, conditions=lambda self, chosen=tuple(dict.fromkeys(conditions)): chosen)
+    chosen = tuple(dict.fromkeys(conditions))
+    return _override(benchmark, conditions=lambda self: chosen)
 
 
 def _override(benchmark: Benchmark, **attributes: Any) -> Benchmark:

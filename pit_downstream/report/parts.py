@@ -1,11 +1,11 @@
 """Parts of a report: sections of tables, figures, images and gaps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pit_downstream.results.results import Gap
-from pit_downstream.results.tables import MISSING, Sheet
+from pit_downstream.results.tables import MISSING, Cell, Sheet, missing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -77,6 +77,15 @@ class Report:
     def list_parts(self, part_type: type[T]) -> list[T]:
         """Return all parts of one type, in page order."""
         return [part for section in self.sections for part in section.parts if isinstance(part, part_type)]
+
+
+def make_table(name: str, caption: str, rows: Sequence[Mapping[str, Cell]], *, folded: bool = False) -> Sheet:
+    """Return a table of rows {title: cell}, without columns that have only dashes or nothing."""
+    titles = dict.fromkeys(title for row in rows for title in row)
+    columns = tuple(title for title in titles if any(row[title].text not in ('', MISSING) for row in rows
+                                                     if title in row))
+    return Sheet(name, caption, columns, tuple(tuple(row.get(title, missing()) for title in columns) for row in rows),
+                 folded)
 
 
 def drop_empty_columns(sheet: Sheet) -> Sheet:

@@ -91,6 +91,13 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float, float |
 
 
 @styled
+def lines_by_attack(title: str, series: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]], *,
+                    xlabel: str, ylabel: str, ticks: Mapping[float, str] | None = None) -> 'Figure':
+    return curves(title, series, {name: index for index, name in enumerate(series)}, xlabel=xlabel, ylabel=ylabel,
+                  ticks=ticks)
+
+
+@styled
 def forest(title: str, rows: Sequence[str], values: Sequence[tuple[float, float, float, bool]], number: int, *,
            xlabel: str) -> 'Figure':
     """Draw differences with intervals, (value, low, high, paired) each, and a line at zero. Unpaired dots are rings."""

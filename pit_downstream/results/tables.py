@@ -22,6 +22,7 @@ class Cell:
         value: Exact number, None for words. low, high: Ends of its 95 % interval, if any.
         fraction: Text in a terminal, '' for `text`.
         model: Number of the model whose color marks the cell.
+        is_best: Print it in bold.
     """
 
     text: str
@@ -30,6 +31,7 @@ class Cell:
     high: float | None = None
     fraction: str = ''
     model: int | None = None
+    is_best: bool = False
 
     @property
     def interval(self) -> str:
@@ -142,14 +144,14 @@ def render_text(sheet: Sheet) -> str:
 
 def render_markdown(sheet: Sheet) -> str:
     """Return a GitHub Markdown table with its caption. Intervals are in brackets."""
-    rows = [[_format_with_interval(cell).replace('|', r'\|') for cell in row] for row in sheet.rows]
+    rows = [[_format_cell(cell, '**', '**').replace('|', r'\|') for cell in row] for row in sheet.rows]
     columns = [title.replace('|', r'\|') for title in sheet.columns]
     return f'{tabulate(rows, columns, "pipe", disable_numparse=True, colalign=_align(sheet))}\n\n{sheet.caption}\n'
 
 
 def render_latex(sheet: Sheet) -> str:
     """Return a LaTeX table for the booktabs package."""
-    rows = [[_format_with_interval(cell) for cell in row] for row in sheet.rows]
+    rows = [[_format_cell(cell, _BOLD, _END) for cell in row] for row in sheet.rows]
     body = tabulate(rows, sheet.columns, 'latex_booktabs', disable_numparse=True, colalign=_align(sheet))
     caption = tabulate([[sheet.caption]], tablefmt='latex').splitlines()[2].strip().removesuffix(r'\\').strip()
     text = '\n'.join([r'\begin{table}', r'\centering', rf'\caption{{{caption}}}',
@@ -166,15 +168,16 @@ def mark_best(cells: Sequence[Cell], *, higher_is_better: bool) -> list[Cell]:
         return list(cells)
     best = max(values) if higher_is_better else min(values)
     texts = {cell.text for cell in cells if cell.value == best}
-    return [replace(cell, text=f'{_BOLD}{cell.text}{_END}') if cell.text in texts else cell for cell in cells]
+    return [replace(cell, is_best=True) if cell.text in texts else cell for cell in cells]
 
 
 def _align(sheet: Sheet) -> list[str]:
     return ['right' if sheet.is_numeric(column) else 'left' for column in range(len(sheet.columns))]
 
 
-def _format_with_interval(cell: Cell) -> str:
-    return f'{cell.text} ({cell.interval})' if cell.interval else cell.text
+def _format_cell(cell: Cell, bold: str, end: str) -> str:
+    text = f'{bold}{cell.text}{end}' if cell.is_best else cell.text
+    return f'{text} ({cell.interval})' if cell.interval else text
 
 
 def _use_minus(text: str) -> str:

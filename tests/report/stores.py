@@ -1,4 +1,4 @@
-"""Stores, logs, benchmarks and images made by hand, of which every number is known."""
+"""Stores, logs, speed results and images made by hand, of which every number is known."""
 
 import json
 import struct
@@ -6,8 +6,11 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from pit_downstream.benchmarks.imagenet_c import ALEXNET, ALEXNET_CLEAN, ERROR, make_condition
 from pit_downstream.results.condition import CLEAN
+from pit_downstream.results.outcomes import Entry, Identity, OutcomeStore
 from pit_downstream.results.records import Record, ResultStore
 
 ALEX, HALF = 'alex', "half(weights='half.pth@0123abcd0123abcd')"  # as published; half its errors
@@ -21,7 +24,6 @@ RIGHT = {  # what stood, image by image; of ten
     (ALEX, FGSM.format('8/255')): '1100000000', (HALF, FGSM.format('8/255')): '1111000000',
     (ALEX, PGD.format('4/255')): '0111100000', (HALF, PGD.format('4/255')): '1111000000',
     (ALEX, PGD.format('8/255')): '0000000000', (HALF, PGD.format('8/255')): '1100000000'}
-IDS = tuple(f'cat/{number}.png' for number in range(10))
 
 
 def corrupted(model: str, scale: float = 1., *, data: str = DATA, apart_from: Iterable[str] = ()) -> list[Record]:
@@ -57,6 +59,7 @@ def traced(model: str, blocks: int = 3) -> list[Record]:
     found = [record('softmax_similarity', .5 + .1 * first, f'block{first}:block{second}')
              for first in range(1, blocks + 1) for second in range(first + 1, blocks + 1)]
     found += [record('softmax_entropy', 1. + number, f'block{number}') for number in range(1, blocks + 1)]
+    found += [record('token_rank', 2. + number, f'block{number}') for number in range(1, blocks + 1)]
     return [*found, record('softmax_similar_blocks(threshold=0.9)', 1., ''),
             record('softmax_similar_ratio(threshold=0.9)', 1 / blocks, '')]
 
@@ -68,21 +71,31 @@ def detected(scale: float = 1.) -> list[Record]:
     return [Record(DETECTOR, COCO, one, 'AP', scale * value, 8, 0) for one, value in values.items()]
 
 
-def write_store(folder: Path, records: Iterable[Record], *argv: str) -> Path:
-    """A store as the tools leave it, with verdicts where the records are those of RIGHT, and runs.jsonl."""
+def write_store(folder: Path, records: Iterable[Record], *argv: str, model: str = '', dataset: str = '',
+                benchmark: str = '') -> Path:
+    """Write a store as the tools do, with per-image outcomes where the records are those of RIGHT, and runs.jsonl.
+
+    model, dataset: of the run, by default those of the last record.
+    """
     records = list(records)
     ResultStore(folder / 'results.jsonl').add(*records)
-    chunks = [{'model': one.model, 'dataset': one.dataset, 'condition': one.condition, 'seed': 0, 'ids': IDS,
-               'right': RIGHT[one.model, one.condition], 'forwards': 75, 'backwards': 0} for one in records
-              if (one.model, one.condition) in RIGHT and one.metric == ERROR]
-    if chunks:
-        (folder / 'verdicts.jsonl').write_text(''.join(json.dumps(chunk) + '\n' for chunk in chunks))
+    for record in records:
+        if (record.model, record.condition) in RIGHT and record.metric == ERROR:
+            wrong = [letter == '0' for letter in RIGHT[record.model, record.condition]]
+            add_outcomes(folder, record, ERROR, np.array(wrong))
     if argv:
         run = {'started': '2026-01-02T03:04:05+00:00', 'argv': argv, 'device': 'cpu', 'seed': 0, 'commit': 'abc1234',
-               'versions': {'torch': '2.14.1'}}
+               'versions': {'torch': '2.14.1'}, 'benchmark': benchmark, 'model': model or records[-1].model,
+               'dataset': dataset or records[-1].dataset}
         with (folder / 'runs.jsonl').open('a') as file:
             file.write(json.dumps(run) + '\n')
     return folder / 'results.jsonl'
+
+
+def add_outcomes(folder: Path, record: Record, name: str, values: np.ndarray) -> None:
+    """Append per-image values of a record, in the order of the dataset."""
+    identity = Identity(record.model, record.dataset, record.seed, len(values))
+    OutcomeStore(folder).append(identity, [Entry(record.condition, np.arange(len(values)), {name: values})])
 
 
 def write_log(work_dir: Path, steps: Iterable[int], *, started: str = '20260102_030405', loss: float = 10.) -> Path:
@@ -111,13 +124,13 @@ def write_everything(folder: Path) -> Path:
     """One of each kind: every section of a report has something to show."""
     data = ('--data', 'data/val', '--output-dir', str(folder / 'imagenet_c'))
     write_store(folder / 'imagenet_c', [*corrupted(ALEX), *corrupted(HALF, .5)], 'tools/eval_imagenet_c.py', '--model',
-                'half', '--weights', 'weights/half.pth', *data)
+                'half', '--weights', 'weights/half.pth', *data, benchmark='imagenet_c')
     write_store(folder / 'attacks', [*attacked(ALEX), *attacked(HALF)])
     write_store(folder / 'shifts', shifted())
     write_store(folder / 'attention', [*traced(ALEX), *traced(HALF, 2)])
     write_store(folder / 'detection', detected(), 'tools/eval_coco_c.py', '--model', 'configs/retina.py',
                 '--weights', 'work_dirs/retina',
-                '--bundled', '--output-dir', str(folder / 'detection'), '--corruptions', 'fog')
+                '--bundled', '--output-dir', str(folder / 'detection'), '--corruptions', 'fog', benchmark='coco_c')
     occluded = [Record(HALF, DATA, f'occlusion(share={share})', ERROR, .3 + share, 1000, 0) for share in (.25, .5)]
     write_store(folder / 'occlusion', occluded)
     write_log(folder / 'work_dirs' / 'retina', range(1, 7))
@@ -126,6 +139,6 @@ def write_everything(folder: Path) -> Path:
         'benchmark,case,setting,metric,unit,ours_median,peer,peer_median,ratio,bound,commit,machine,threads\n'
         'fast,eval,small,time,s,0.002,other,0.005,2.5,,abc1234,m1,2\nfast,eval,small,accuracy,,1,other,1,,,abc1234,m1,2\n')
     (folder / 'benchmarks' / 'machines.json').write_text('{"m1": {"device": "x86_64"}}')
-    (folder / 'pictures').mkdir()
-    (folder / 'pictures' / 'gray.png').write_bytes(png())
+    (folder / 'images').mkdir()
+    (folder / 'images' / 'gray.png').write_bytes(png())
     return folder
