@@ -29,7 +29,7 @@ def draw_ce(data: ReportData, group: Group) -> list[Part]:
     caption = (f'CE in percent of {reference}, on {group.name}: below 100 is better than {reference}.'
                f'{"" if base else " Lines are 95 % intervals."} {format_sources(group.entries)}')
     rows = [(words(name.replace('_', ' ')), *(rate(ratios[entry].get(name)) for entry in group.entries))
-            for name in names if any(name in row for row in ratios.values())]
+            for name in names if name in known or any(name in row for row in ratios.values())]
     rows.append((words('mCE of the fifteen'), *(_make_mce_cell(results, base, ratios[entry])
                                                 for entry, results in group.pairs)))
     sheet = Sheet(f'ce{group.suffix}', caption, ('corruption', *(entry.label for entry in group.entries)), tuple(rows),

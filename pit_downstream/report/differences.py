@@ -104,14 +104,15 @@ def compare_means(first: Results, second: Results, title: str, records: Sequence
         if values[0] is not None and values[1] is not None and len(values[0]) == len(values[1]):
             difference = compare_paired_values(sign * values[0], sign * values[1])
         elif is_error:
-            difference = compare_intervals(*(compute_weighted_interval(
+            before, after = (compute_weighted_interval(
                 [(-1 / len(several), record.value, record.count) for record in several], offset=1.)
-                for several in (records, others)), means[0] - means[1])
+                for several in (records, others))
+            difference = compare_intervals(before, after, means[0] - means[1])
         else:
             difference = Difference(sign * (means[1] - means[0]), math.nan, math.nan)
-    before, after = (1 - mean if is_error else mean for mean in means)
-    return Comparison(title, metric.removesuffix('_error') + '_accuracy' if is_error else metric, before, after,
-                      difference)
+    if is_error:
+        means, metric = [1 - mean for mean in means], metric.removesuffix('_error') + '_accuracy'
+    return Comparison(title, metric, *means, difference)
 
 
 def _average_outcomes(results: Results, records: Sequence[Record]) -> np.ndarray | None:

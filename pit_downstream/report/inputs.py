@@ -81,19 +81,19 @@ def read_inputs(paths: Iterable[str | Path], *, exclude: Iterable[str | Path] = 
     Raises:
         InputError: A path is missing, there is nothing to report, a line cannot be read, or a number has two values.
     """
-    paths = [Path(path) for path in paths]
-    absent = [path for path in paths if not path.exists()]
+    given = [Path(path) for path in paths]
+    absent = [path for path in given if not path.exists()]
     if absent:
         raise InputError(f'no results, logs or folders of them: {absent[0]}. Pass paths that exist.')
     excluded = {Path(folder).resolve() for folder in exclude}
-    files = [path for path in find_files(paths) if not excluded & set(path.resolve().parents)]
+    files = [path for path in find_files(given) if not excluded & set(path.resolve().parents)]
     stores = [path for path in files if path.suffix == '.jsonl' and not path.name.startswith(('outcomes', 'runs'))
               and path.parent.name != DETECTIONS]
     located = {path: ResultStore(path).locate_records() for path in stores}
     for path in files:
         if path.suffix == '.json' and path.name != 'scalars.json':
             located[path] = [(f'record {number} of {path}', record) for number, record in enumerate(
-                _read_summary(path, is_given=path in paths), 1)]
+                _read_summary(path, is_given=path in given), 1)]
     tables, sources = _make_tables(located)
     folders = list(dict.fromkeys(path.parent for path in stores))
     speeds = {path: rows for path in files if path.suffix == '.csv' and (rows := _read_speeds(path))}
@@ -101,7 +101,7 @@ def read_inputs(paths: Iterable[str | Path], *, exclude: Iterable[str | Path] = 
         [path for path in files if path.name == 'scalars.json'], levels=2), speeds,
         _group_files([path for path in files if path.suffix.lower() in FORMATS]))
     if not (inputs.tables or inputs.logs or inputs.speeds or inputs.images):
-        raise InputError(f'no records, logs, speed results or images in {", ".join(map(str, paths)) or "no path"}. '
+        raise InputError(f'no records, logs, speed results or images in {", ".join(map(str, given)) or "no path"}. '
                          'Pass results.jsonl files, folders with them, or work dirs.')
     return inputs
 

@@ -1,6 +1,6 @@
 """Parts of a report: sections of tables, figures, images and gaps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,33 +80,24 @@ class Report:
 
 
 def make_table(name: str, caption: str, rows: Sequence[Mapping[str, Cell]], *, folded: bool = False) -> Sheet:
-    """Return a table of rows {title: cell}, without columns that have only dashes or nothing."""
-    titles = dict.fromkeys(title for row in rows for title in row)
-    columns = tuple(title for title in titles if any(row[title].text not in ('', MISSING) for row in rows
-                                                     if title in row))
+    """Return a table of rows {title: cell}, with a dash where a row has no cell."""
+    columns = tuple(dict.fromkeys(title for row in rows for title in row))
     return Sheet(name, caption, columns, tuple(tuple(row.get(title, missing()) for title in columns) for row in rows),
                  folded)
 
 
-def drop_empty_columns(sheet: Sheet) -> Sheet:
-    """Return a table without the columns that have only dashes or nothing."""
+def finish_section(section: Section) -> Section:
+    """Return a section without empty tables, and without columns that have only dashes or nothing."""
+    parts = [_drop_empty_columns(part) if isinstance(part, Sheet) else part for part in section.parts
+             if not isinstance(part, Sheet) or part.rows]
+    return replace(section, parts=tuple(parts))
+
+
+def _drop_empty_columns(sheet: Sheet) -> Sheet:
     shown = [index for index in range(len(sheet.columns))
              if any(row[index].text not in ('', MISSING) for row in sheet.rows)]
     return replace(sheet, columns=tuple(sheet.columns[index] for index in shown),
                    rows=tuple(tuple(row[index] for index in shown) for row in sheet.rows))
-
-
-def finish_section(section: Section) -> Section:
-    """Return a section without empty tables and columns, and without headings that have no part."""
-    parts = [drop_empty_columns(part) if isinstance(part, Sheet) else part for part in section.parts
-             if not isinstance(part, Sheet) or part.rows]
-    return replace(section, parts=tuple(_drop_headings(parts)))
-
-
-def _drop_headings(parts: list[Part]) -> Iterator[Part]:
-    for part, after in zip(parts, [*parts[1:], None], strict=True):
-        if not isinstance(part, Heading) or not (after is None or isinstance(after, Heading)):
-            yield part
 
 
 def make_slug(label: str) -> str:

@@ -20,7 +20,7 @@ def report(kept):
 
 @pytest.fixture(scope='session')
 def html(report):
-    return page.as_html(report, made='Made by hand.')
+    return page.render_page(report, made='Made by hand.')
 
 
 @pytest.fixture(scope='session')
@@ -33,4 +33,4 @@ def told(html):
 def numbers(report):
     """What report.json says of the sections."""
     import json
-    return json.loads(exports.as_json(report))['sections']
+    return json.loads(exports.format_json(report))['sections']

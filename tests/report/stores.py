@@ -26,12 +26,12 @@ RIGHT = {  # what stood, image by image; of ten
     (ALEX, PGD.format('8/255')): '0000000000', (HALF, PGD.format('8/255')): '1100000000'}
 
 
-def corrupted(model: str, scale: float = 1., *, data: str = DATA, apart_from: Iterable[str] = ()) -> list[Record]:
-    """AlexNet's table, or a multiple of it, on 1000 images; without the conditions `apart_from`."""
+def corrupted(model: str, scale: float = 1., *, data: str = DATA, exclude: Iterable[str] = ()) -> list[Record]:
+    """AlexNet's table, or a multiple of it, on 1000 images; without the conditions `exclude`."""
     errors = {CLEAN: ALEXNET_CLEAN} | {make_condition(name, severity): error for name, row in ALEXNET.items()
                                        for severity, error in enumerate(row, 1)}
     return [Record(model, data, str(one), ERROR, scale * error, 1000, 0) for one, error in errors.items()
-            if str(one) not in apart_from]
+            if str(one) not in exclude]
 
 
 def attacked(model: str, data: str = DATA) -> list[Record]:

@@ -31,7 +31,8 @@ def test_a_report_without_torch(tmp_path):
                           capture_output=True, text=True, timeout=280, check=True,
                           env={'PYTHONPATH': str(TOOL.parents[1]), 'PATH': '/usr/bin:/bin', 'HOME': str(tmp_path)})
     assert done.stdout.splitlines()[-4:] == ['page.html', 'page.json', 'page.csv', '[]']
-    assert done.stdout.startswith('missing: alex: no errors under the corruptions of ImageNet-C\n    pit-downstream')
+    assert done.stdout.startswith('missing: alex: ImageNet-C not measured\n'
+                                  '    pit-downstream eval-imagenet-c --model alex\n')
 
 
 def test_figures_and_tables_alone(run, tmp_path):
@@ -40,23 +41,24 @@ def test_figures_and_tables_alone(run, tmp_path):
                          '--title', 'Mine')
     assert (code, err) == (0, '') and out.splitlines()[-5:] == ['report.html', 'report.json', 'report.csv',
                                                               'store/figures', 'tables']
-    figures = json.loads(Path('report.json').read_text())['sections']['attacks']['figures']
+    figures = json.loads(Path('report.json').read_text())['sections']['adversarial']['figures']
     for name in figures:
         assert (tmp_path / f'store/figures/{name}.svg').read_text().count('#0b66b0') > 0
         assert (tmp_path / f'store/figures/{name}.png').read_bytes().startswith(b'\x89PNG')
-    assert (tmp_path / 'tables/attacks.tex').read_text().startswith(r'\begin{table}')
-    assert '| alex | fgsm | Linf | 4/255 | 50.0 (' in (tmp_path / 'tables/attacks.md').read_text()
+    assert (tmp_path / 'tables/adversarial.tex').read_text().startswith(r'\begin{table}')
+    rows = [' '.join(line.split()) for line in (tmp_path / 'tables/adversarial.md').read_text().splitlines()]
+    assert any(row.startswith('| alex | fgsm | Linf | 4/255 | 50.0 (') for row in rows)
     assert '<title>Mine</title>' in Path('report.html').read_text()
     assert run('store', '--figures', 'store/figures')[0] == 0  # its own figures are no images of the next report
     assert '<img' not in Path('report.html').read_text()
 
 
 @pytest.mark.parametrize('flags, sentence', [
-    (['absent'], 'expected results, logs or folders of them, found nothing at absent; name what is there'),
-    (['.'], 'expected records, logs, benchmarks or images in ., found none; name results.jsonl files, folders that '
-            'hold them, or work dirs'),
+    (['absent'], 'no results, logs or folders of them: absent. Pass paths that exist.'),
+    (['.'], 'no records, logs, speed results or images in .. Pass results.jsonl files, folders with them, or work '
+            'dirs.'),
     (['.', '--output', 'report.json'],
-     'expected an HTML file for --output, got report.json; name one like report.html'),
+     '--output must be an HTML file, got report.json. Pass a name like report.html.'),
     (['.', '--output', 'no/report.html'], 'expected a file to write for --output in a folder that is there, got '
                                        'no/report.html; make the folder no or name another one'),
 ])
@@ -67,7 +69,7 @@ def test_one_sentence_for_bad_input(run, flags, sentence):
 def test_a_reference_that_was_not_measured(run, tmp_path):
     stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
     code, _, err = run('store', '--reference', 'alix')
-    assert code == 2 and err == "no one model named 'alix' in these records; did you mean 'alex'?\n"
+    assert code == 2 and err == "no single model named 'alix' in these records. Did you mean 'alex'?\n"
 
 
 def test_custom_section(run, tmp_path, monkeypatch):
@@ -77,11 +79,12 @@ def test_custom_section(run, tmp_path, monkeypatch):
     stores.write_store(tmp_path / 'store', stores.attacked(stores.ALEX))
     (tmp_path / 'my_sections.py').write_text('''
 from pit_downstream.utils.registry import SECTIONS
-from pit_downstream.report.parts import Section, Sheet, format_count
+from pit_downstream.report.parts import Section
+from pit_downstream.results.tables import Sheet, count
 
 @SECTIONS.register('mine')
-def mine(measured):
-    sheet = Sheet('count', 'Tables.', ('tables',), ((format_count(len(measured.ones)),),))
+def build_mine(data):
+    sheet = Sheet('count', 'Tables.', ('tables',), ((count(len(data.entries)),),))
     return Section('mine', 'Mine', 'A lead.', (sheet,))
 ''')
     assert run('store', '--import', 'my_sections')[0] == 0
