@@ -108,8 +108,8 @@ def _draw_similarity(entry: ModelResults, pairs: dict[tuple[Layer, Layer], Recor
                     'value': record.value} for (first, second), record in pairs.items())
     negative = ', orange is below zero' if min(record.value for record in pairs.values()) < 0 else ''
     stages = '; no color: blocks of different stages' if any(layer.stage for layer in layers) else ''
-    return Figure(f'{name}_{make_slug(entry.label)}_{kind}', f'{entry.label}: similarity of the {noun} maps of each two '
-                  f'blocks{negative}{stages}. {format_sources([entry])}', drawing, points)
+    return Figure(f'{name}_{make_slug(entry.label)}_{kind}', f'{entry.label}: similarity of the {noun} maps of each '
+                  f'two blocks{negative}{stages}. {format_sources([entry])}', drawing, points)
 
 
 def _make_line(table: Table, depths: dict[int, Record]) -> list[tuple[float, float, None, None]]:

@@ -112,7 +112,7 @@ def compare_means(first: Results, second: Results, title: str, records: Sequence
             difference = Difference(sign * (means[1] - means[0]), math.nan, math.nan)
     if is_error:
         means, metric = [1 - mean for mean in means], metric.removesuffix('_error') + '_accuracy'
-    return Comparison(title, metric, *means, difference)
+    return Comparison(title, metric, means[0], means[1], difference)
 
 
 def _average_outcomes(results: Results, records: Sequence[Record]) -> np.ndarray | None:

@@ -189,7 +189,8 @@ def test_an_own_store_stays_as_it_was(tmp_path):
 def test_two_datasets_of_one_annotation_file_have_two_labels(tmp_path):
     datasets = [f"coco(annotations='val.json@abcd', files='{files}', images=8)" for files in ('d1', 'd2')]
     records = [Record(DETECTOR, dataset, 'clean', 'AP', .5, 8, 0) for dataset in datasets]
-    groups = list(ReportData(inputs.read_inputs([stores.write_store(tmp_path, records)])).group_by_images(lambda entry: True))
+    data = ReportData(inputs.read_inputs([stores.write_store(tmp_path, records)]))
+    groups = list(data.group_by_images(lambda entry: True))
     assert [group.name for group in groups] == ['coco val, 8 images, files d1', 'coco val, 8 images, files d2']
 
 
