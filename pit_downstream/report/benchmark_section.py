@@ -4,7 +4,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from pit_downstream.results.intervals import Estimate
-from pit_downstream.results.layout import RATES, average, is_fraction, list_columns, make_cell, make_grid
+from pit_downstream.results.layout import (
+    RATES,
+    average_row,
+    is_fraction,
+    list_columns,
+    list_places,
+    make_cell,
+    make_grid,
+)
 from pit_downstream.results.records import Record
 from pit_downstream.results.results import Gap
 from pit_downstream.results.tables import Cell, Sheet, count, missing, rate, words
@@ -63,7 +71,7 @@ def draw_layout(data: ReportData, group: Group) -> Iterator[Figure]:
             for entry, grid in grids.items():
                 yield _draw_heat_map(group, entry, grid, (rows, columns), (metric, high, name))
         if layout.mean or not layout.columns:
-            yield from _draw_bars(data, group, grids, metric, name)
+            yield from _draw_bars(data, group, metric, name)
 
 
 def _draw_heat_map(group: Group, entry: ModelResults, grid: Grid, axes: tuple[list[str], list[str]],
@@ -81,15 +89,14 @@ def _draw_heat_map(group: Group, entry: ModelResults, grid: Grid, axes: tuple[li
                   f'percent by {layout.rows} and {layout.columns}.{gaps} {format_sources([entry])}', drawing, points)
 
 
-def _draw_bars(data: ReportData, group: Group, grids: Mapping[ModelResults, Grid], metric: str, name: str
-               ) -> Iterator[Figure]:
+def _draw_bars(data: ReportData, group: Group, metric: str, name: str) -> Iterator[Figure]:
     """Yield bars of every row: its number, or its mean over the columns where all were measured."""
     layout, scale = group.benchmark.layout, 100 if is_fraction(metric) else 1
-    columns = list_columns(place for grid in grids.values() for place in grid)
     values: dict[ModelResults, dict[str, Estimate]] = {}
-    for entry, grid in grids.items():
-        for row in dict.fromkeys(row for row, _ in grid):
-            mean = average([grid[row, column].value if (row, column) in grid else None for column in columns])
+    for entry, results in group.pairs:
+        grid, places = make_grid(results, layout, metric), list_places(results, layout, metric)
+        for row in dict.fromkeys(row for row, column in grid if column):
+            mean = average_row(grid, places, row)
             if not layout.columns and metric.endswith(RATES):
                 values.setdefault(entry, {})[row] = Estimate.of_rate(grid[row, metric].value, grid[row, metric].count)
             elif mean is not None:
@@ -132,7 +139,7 @@ def tabulate_grid(group: Group, metric: str) -> Sheet:
     """Return a table of rates with a row per model and row of the layout: intervals, mean, and number of images."""
     layout, rows = group.benchmark.layout, []
     for entry, results in group.pairs:
-        grid = make_grid(results, layout, metric)
+        grid, places = make_grid(results, layout, metric), list_places(results, layout, metric)
         for name in dict.fromkeys(name for name, _ in grid):
             records = {column: record for (row, column), record in grid.items() if row == name}
             row = {'model': entry.cell, layout.rows: words(make_readable(name))}
@@ -140,9 +147,7 @@ def tabulate_grid(group: Group, metric: str) -> Sheet:
                 record = records.get(column)
                 row[f'{layout.columns} {column}'] = words('') if '' in records else missing() if record is None else \
                     rate(Estimate.of_rate(record.value, record.count))
-            mean = records[''].value if '' in records else average(
-                [records[column].value if column in records else None for column in list_columns(grid)])
-            row |= {'mean': rate(mean)} if layout.mean else {}
+            row |= {'mean': rate(average_row(grid, places, name))} if layout.mean else {}
             rows.append({**row, 'n': count(min(record.count for record in records.values()))})
     caption = (f'{metric} on {group.name}, in percent with 95 % intervals (Wilson); n: images. The mean over the '
                f'columns is there only where all were measured. {format_sources(group.entries)}')

@@ -177,7 +177,9 @@ def test_command_without_a_run_has_the_attacks():
 def test_attacks_of_models_are_compared():
     rows = {row[0].text: [cell.value for cell in row[1:]]
             for row in BENCHMARK.compare_models([attacked(), attacked(model='n')]).rows}
-    assert rows == {'clean': [.2, .2], 'fgsm': [.55, .55], 'pgd(steps=20)': [.65, .65], 'pgd(steps=5)': [.7, .7]}
+    assert rows == {'clean': [.2, .2], 'fgsm, 4/255': [.5, .5], 'fgsm, 8/255': [.6, .6],
+                    'pgd(steps=20), 4/255': [.55, .55], 'pgd(steps=20), 8/255': [.75, .75],
+                    'pgd(steps=5), 8/255': [.7, .7]}
 
 
 def test_default_has_autoattack_at_the_epsilon_of_leaderboards():

@@ -46,8 +46,8 @@ def test_models_of_other_depth_are_compared_by_similar_blocks():
     deep = {('clean', 'softmax_similar_blocks(threshold=0.9)', 'stage1'): 1.,
             ('clean', 'token_rank', 'stage9.block1'): 5.}
     sheet = BENCHMARK.compare_models([make_results(BENCHMARK, VALUES), make_results(BENCHMARK, deep, model='deep')])
-    rows = {row[0].text: [cell.text for cell in row[1:]] for row in sheet.rows}
-    assert rows['softmax similar blocks(threshold=0.9)@stage1'] == ['2', '\ue0001\ue001']
+    rows = {row[0].text: [f'**{cell.text}**' if cell.is_best else cell.text for cell in row[1:]] for row in sheet.rows}
+    assert rows['softmax similar blocks(threshold=0.9)@stage1'] == ['2', '**1**']
     assert rows['softmax similar ratio(threshold=0.9)@stage1'] == ['50.0', '–']
     assert not any('token' in name for name in rows)
 

@@ -149,7 +149,7 @@ def test_models_are_compared_by_mean_ap_and_mpc():
     rows = {row[0].text: row[1:] for row in CocoC().compare_models([half, PUBLISHED]).rows}
     assert [cell.value for cell in rows['fog']] == pytest.approx([.1519, .3038])
     assert [cell.value for cell in rows['rPC(AP)']] == pytest.approx([.5012 / 2, .5012], abs=1e-4)
-    assert [cell.text[0] == '\ue000' for cell in rows['mPC(AP)']] == [False, True]
+    assert [cell.is_best for cell in rows['mPC(AP)']] == [False, True]
 
 
 def test_conditions_and_metrics():

@@ -230,7 +230,7 @@ def test_models_are_compared_by_mean_errors_and_mce():
     assert sheet.columns == ('corruption', 'm', 'half') and len(rows) == 16 + 4
     assert rows['fog'] == pytest.approx([NORMALIZERS['fog'], NORMALIZERS['fog'] / 2], abs=1e-6)
     assert rows['mCE'] == pytest.approx([1, .5]) and rows['clean'] == [ALEXNET_CLEAN, .3]
-    best = {row[0].text: [cell.text.strip('\ue000\ue001') != cell.text for cell in row[1:]] for row in sheet.rows}
+    best = {row[0].text: [cell.is_best for cell in row[1:]] for row in sheet.rows}
     assert best['mCE'] == best['fog'] == best['mean accuracy'] == [False, True]
 
 

@@ -162,9 +162,9 @@ def test_selected_shift_that_was_not_measured_is_a_dash_and_a_gap():
 def test_models_are_compared_by_errors_and_gaps():
     sheet = Shifts().compare_models([pit_s(), results_of({('imagenet', 'top1_error'): .1, (
         'imagenet_sketch', 'top1_error'): .7}, 'other')])
-    rows = {row[0].text: [cell.text for cell in row[1:]] for row in sheet.rows}
-    assert rows['imagenet sketch'] == ['\ue00068.7\ue001', '70.0'] and rows['imagenet'] == ['18.9', '\ue00010.0\ue001']
-    assert rows['imagenet sketch gap'] == ['\ue000+49.8\ue001', '+60.0'] and rows['imagenet a'] == ['78.9', '–']
+    rows = {row[0].text: [f'**{cell.text}**' if cell.is_best else cell.text for cell in row[1:]] for row in sheet.rows}
+    assert rows['imagenet sketch'] == ['**68.7**', '70.0'] and rows['imagenet'] == ['18.9', '**10.0**']
+    assert rows['imagenet sketch gap'] == ['**+49.8**', '+60.0'] and rows['imagenet a'] == ['78.9', '–']
     assert rows['imagenet real error'] == ['13.7', '–'] and 'imagenet a error' not in rows
 
 

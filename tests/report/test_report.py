@@ -110,7 +110,7 @@ def test_transfer_is_a_matrix(numbers):
 
 def test_shifts_have_their_clean_counterparts(told):
     row = told.rows('shifts')['half', 'imagenet_v2_matched_frequency']
-    assert (row['error'].text, row['matching clean error'].text, row['gap'].text) == ('45.0', '30.0', '+15.0')
+    assert (row['error'].text, row['clean error'].text, row['gap'].text) == ('45.0', '30.0', '+15.0')
     error, clean = compute_wilson_interval(.45, 200), compute_wilson_interval(.3, 500)
     low, high = error[0] - clean[1], error[1] - clean[0]
     assert row['gap'].interval == f'{100 * low:+.1f} to {100 * high:+.1f}'
@@ -157,7 +157,7 @@ def test_custom_shift_is_shown_beside_its_clean_images(tmp_path):
         *stores.shifted(HALF)])
     report = sections.make_report([tmp_path])
     rows = Page(page.render_page(report, made='')).rows('shifts')
-    shown = {name: [row[column].text for column in ('error', 'matching clean error', 'gap')]
+    shown = {name: [row[column].text for column in ('error', 'clean error', 'gap')]
              for (_, name), row in rows.items() if name != 'clean'}
     assert shown == {
         'imagenet': ['30.0', '', ''], 'imagenet_v2_matched_frequency': ['45.0', '30.0', '+15.0'],
