@@ -505,7 +505,7 @@ def _evaluate_conditions(benchmark: Benchmark, subject: Subject, store: 'Store',
     conditions = [one for one in benchmark.conditions() if one != CLEAN or _has_clean_images(samples)]
     attacked = [one for one in conditions if one.attack is not None]
     evaluator = Evaluator(predictor, samples, subject.metrics, conditions, store=store, options=options,
-                          benchmark=benchmark.name)
+                          benchmark=benchmark.text)
     if dry_run:
         _print_plan([evaluator])
         return _make_results(benchmark, {'data': evaluator.read_table()}, store, subject, options)

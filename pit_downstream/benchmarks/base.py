@@ -96,6 +96,12 @@ class Benchmark(ABC):
         """Return the flags that select `conditions`, by flag. By default none: the same command measures the rest."""
         return {}
 
+    @property
+    def text(self) -> str:
+        """Name with the arguments that differ from their defaults, such as 'imagenet_c(severities=(1, 3))'."""
+        return str(Spec.of(self.name, **{field.name: value for field in get_fields(type(self))
+                                         if (value := getattr(self, field.name)) != field.default}))
+
     def list_flags(self) -> dict[str, list[str]]:
         """Return the flags of the fields that differ from their defaults."""
         flags: dict[str, list[str]] = {}

@@ -160,7 +160,7 @@ class Evaluator:
         metrics: Metrics under every condition. An attacked classifier also has the costs forwards and backwards.
         conditions: Conditions to evaluate.
         store: Records and outcomes.
-        benchmark: Name of the benchmark, for the records.
+        benchmark: Text of the benchmark, for runs.jsonl. Records have its name.
     """
 
     def __init__(self, predictor: Predictor, samples: Samples, metrics: Sequence[Metric],
@@ -571,7 +571,7 @@ class Evaluator:
         values = [value for metric in self.metrics for value in metric.compute(outcomes, source)]
         values += [MetricValue(name, cost / values[0].count, values[0].count) for name, cost in outcomes.costs.items()]
         return [Record(self.predictor.name, self.samples.name, str(condition), value.metric, float(value.value),
-                       value.count, self.options.seed, value.layer, value.class_name, self.benchmark,
+                       value.count, self.options.seed, value.layer, value.class_name, self.benchmark.partition('(')[0],
                        outcomes.data_digest, unreadable) for value in values]
 
 

@@ -18,6 +18,7 @@ from pit_downstream.benchmarks import (
     imagenet_c,
     shifts,
 )
+from pit_downstream.benchmarks.base import get_fields
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.benchmarks.coco_c import MAIN
 from pit_downstream.results.labels import label_dataset, label_model, label_models
@@ -146,10 +147,12 @@ class ReportData:
     def list_models_without(self, name: str) -> list[ModelResults]:
         """Return one entry of every model of the task of a benchmark that has no results in it."""
         measured = {entry.number for group in self.groups[name] for entry in group.entries}
+        with_errors = {entry.number for entry in self.entries if entry.task == 'detector' or ERROR in entry.metrics}
         first: dict[int, ModelResults] = {}
         for entry in self.entries:
             is_usable = name != 'shifts' or Spec.parse(entry.dataset).name == shifts.IMAGENET
-            if entry.task in BENCHMARKS[name].tasks and entry.number not in measured and is_usable:
+            is_usable &= entry.number in with_errors and entry.number not in measured
+            if entry.task in BENCHMARKS[name].tasks and is_usable:
                 first.setdefault(entry.number, entry)
         return list(first.values())
 
@@ -343,6 +346,7 @@ def _find_custom(data: ReportData, name: str) -> Iterator[Group]:
         conditions: list[Condition] = []
         for entry in images.entries:
             spec = runs.get((get_model_key(entry.model), entry.dataset), Spec(name))
-            benchmark = BENCHMARKS[name](**dict(spec.kwargs))
+            known = {field.name for field in get_fields(BENCHMARKS[name])}
+            benchmark = BENCHMARKS[name](**{key: value for key, value in spec.kwargs if key in known})
             conditions += [*benchmark.conditions(), *list_recorded(entry)]
         yield data.make_group(images, restrict(benchmark, conditions))

@@ -77,3 +77,9 @@ def test_exports_and_figure():
     assert '| darkness' in WHOLE.to_markdown()
     axes, = WHOLE.plot().axes
     assert axes.containers[0].lines[0].get_ydata().tolist() == [20, 40]
+
+
+def test_text_has_the_arguments_that_are_not_default():
+    assert Night().text == 'night' and Night(severities=(2,)).text == 'night(severities=(2,))'
+    spec = Spec.parse(Night(severities=(1, 5)).text)
+    assert Night(**dict(spec.kwargs)) == Night(severities=(1, 5))
