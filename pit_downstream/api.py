@@ -559,8 +559,8 @@ def _choose_shifts(benchmark: Benchmark, data: DataOptions) -> dict[str, str | N
     return folders
 
 
-def _evaluate_shifts(benchmark: Benchmark, folders: Mapping[str, str | None], predictor: 'ClassifierPredictor', data: DataOptions, store: 'Store',
-                     options: 'EvaluationOptions', *, dry_run: bool) -> Results:
+def _evaluate_shifts(benchmark: Benchmark, folders: Mapping[str, str | None], predictor: 'ClassifierPredictor',
+                     data: DataOptions, store: 'Store', options: 'EvaluationOptions', *, dry_run: bool) -> Results:
     """Evaluate a classifier on shifted datasets, which have different images."""
     from pit_downstream.datasets.cache import CachedSamples
     from pit_downstream.datasets.shifts import CleanReference, is_custom, load_shifts

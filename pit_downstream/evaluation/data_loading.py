@@ -39,9 +39,8 @@ class RawBatch:
 
     def select(self, rows: Sequence[int]) -> 'RawBatch':
         """Return the images with the indices `rows`, in that order."""
-        rows = list(rows)
-        return RawBatch(self.images[rows], *(tuple(values[row] for row in rows) for values in (
-            self.indices, self.ids, self.targets)))
+        return RawBatch(self.images[list(rows)], tuple(self.indices[row] for row in rows),
+                        tuple(self.ids[row] for row in rows), tuple(self.targets[row] for row in rows))
 
     def samples(self, images: Tensor) -> tuple[Sample, ...]:
         """Return the samples with `images` (B, 3, H, W) in place of the raw images."""
