@@ -10,7 +10,7 @@ from pit_downstream.results.intervals import Estimate
 from pit_downstream.results.layout import Layout
 from pit_downstream.results.records import Table
 from pit_downstream.results.results import format_epsilon, get_epsilon
-from pit_downstream.results.tables import MISSING, Cell, Sheet, number, rate, words
+from pit_downstream.results.tables import MISSING, Cell, Sheet, rate, words
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import BENCHMARKS
 from pit_downstream.utils.spec import Spec, Value
@@ -86,7 +86,7 @@ class Adversarial(Benchmark):
         table, rows = results.table, []
         for condition in self.conditions():
             measured = (condition, ERROR) in table
-            costs = [number(table[condition, metric]) if (condition, metric) in table else words('')
+            costs = [_make_cost(table[condition, metric]) if (condition, metric) in table else words('')
                      for metric in COSTS]
             rows.append((*make_condition_cells(condition),
                          rate(get_accuracy(table, condition) if measured else None), *costs))
@@ -99,6 +99,10 @@ class Adversarial(Benchmark):
     @property
     def tool(self) -> str:
         return 'eval-adversarial'
+
+
+def _make_cost(passes: float) -> Cell:
+    return Cell(f'{passes:.1f}', passes)
 
 
 def parse_epsilon(text: str) -> Value:
