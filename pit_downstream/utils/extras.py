@@ -7,7 +7,7 @@ from pit_downstream.utils.errors import InputError
 EXTRAS = {
     'det': ('mmengine', 'mmcv', 'mmdet', 'pycocotools'),
     'train': ('mmengine',),
-    'report': ('jinja2', 'matplotlib'),
+    'report': ('matplotlib',),
     'hf': ('transformers',),
     'export': ('onnx', 'onnxscript'),
 }

@@ -16,7 +16,7 @@ import pytest
 from pit_downstream.utils import jsonl
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.jsonl import JsonLines
-from pit_downstream.results.records import Record, ResultStore
+from pit_downstream.results.records import SCHEMA, Record, ResultStore
 
 APPENDS = int(os.environ.get('PIT_DOWNSTREAM_APPENDS', 200))  # 2000 for the full test, in about a minute
 FORK = multiprocessing.get_context('fork')
@@ -148,7 +148,7 @@ def test_a_second_value_in_the_last_digits_counts_once(tmp_path, caplog):
     """What two runs with different batch sizes have left in one file."""
     rows = [record(), record(0.25 * (1 + 1e-8)), record(0.5, 'top1_error')]
     path = tmp_path / 'results.jsonl'
-    path.write_text(''.join(json.dumps(vars(row)) + '\n' for row in rows))
+    path.write_text(''.join(json.dumps({'schema': SCHEMA, **vars(row)}) + '\n' for row in rows))
     with caplog.at_level(logging.WARNING):
         table = ResultStore(path).table('pit_s', 'imagenet')
     assert table.records == (rows[0], rows[2])
@@ -158,7 +158,7 @@ def test_a_second_value_in_the_last_digits_counts_once(tmp_path, caplog):
 @pytest.mark.parametrize('other', [record(0.2501), record(count=99), record(0.25 * (1 + 1e-5))])
 def test_two_different_values_name_both_lines(tmp_path, other):
     path = tmp_path / 'results.jsonl'
-    path.write_text(''.join(json.dumps(vars(row)) + '\n' for row in (record(), other)))
+    path.write_text(''.join(json.dumps({'schema': SCHEMA, **vars(row)}) + '\n' for row in (record(), other)))
     with pytest.raises(ValueError, match='got 0.25 ') as caught:
         ResultStore(path).table('pit_s', 'imagenet')
     assert f'line 1 of {path}' in str(caught.value) and f'line 2 of {path}' in str(caught.value)
