@@ -14,7 +14,7 @@ from pit_downstream.utils.spec import Spec
 from pit_downstream.report import commands, plots
 from pit_downstream.report.data import TRANSFER, Group, ImageGroup, ReportData, is_attacked
 from pit_downstream.report.models import ERROR, ModelResults, format_sources
-from pit_downstream.report.parts import Figure, Heading, Part, Section, make_slug
+from pit_downstream.report.parts import Figure, Heading, Part, Section, make_points, make_slug
 
 USUAL = Spec.of('pgd', norm='Linf', epsilon=Fraction(8, 255), steps=10)  # suggested if nothing was transferred
 
@@ -42,11 +42,9 @@ def _draw_lines(group: Group, entry: ModelResults, values: Values, argument: str
         threat = adversarial.describe_threat(panel)
         title = f'{entry.label}: {threat}{f", {panel.corruption}" if panel.corruption else ""}'
         xs = sorted({x for points in series.values() for x, _ in points})
-        drawn = {name: [(x, one.value, one.low, one.high) for x, one in points] for name, points in series.items()}
+        drawn, points = make_points(series, argument, key='attack', model=entry.label, norm=threat)
         drawing = plots.lines_by_attack(title, drawn, xlabel=_label_axis(argument, xs), ylabel=f'{metric}, %',
                                         ticks=_choose_ticks(xs))
-        points = tuple({'model': entry.label, 'norm': threat, 'attack': name, argument: x, 'value': one.value,
-                        'low': one.low, 'high': one.high} for name, line in series.items() for x, one in line)
         under = f' on images under {panel.corruption}' if panel.corruption else ''
         yield Figure(f'{metric}_over_{argument}{group.suffix}_{make_slug(entry.label)}_{index}',
                      f'{entry.label}: {metric} under attack ({threat}) on {group.name}{under}, over {argument}'

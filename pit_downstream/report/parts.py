@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pit_downstream.results.intervals import Estimate
 from pit_downstream.results.results import Gap
 from pit_downstream.results.tables import MISSING, Cell, Sheet, missing
 
@@ -98,6 +99,18 @@ def _drop_empty_columns(sheet: Sheet) -> Sheet:
              if any(row[index].text not in ('', MISSING) for row in sheet.rows)]
     return replace(sheet, columns=tuple(sheet.columns[index] for index in shown),
                    rows=tuple(tuple(row[index] for index in shown) for row in sheet.rows))
+
+
+def make_points(lines: Mapping[str, Sequence[tuple[float, Estimate]]], x_name: str, *, key: str, **extra: str
+                ) -> tuple[dict[str, list[tuple]], tuple[dict[str, Any], ...]]:
+    """Return lines of (x, estimate) by label as plots draw them, (x, value, low, high), and as points of a figure."""
+    drawn = {label: [(x, one.value, one.low, one.high) for x, one in line] for label, line in lines.items()}
+    return drawn, tuple({**extra, key: label, x_name: x, 'value': one.value, 'low': one.low, 'high': one.high}
+                        for label, line in lines.items() for x, one in line)
+
+
+def make_readable(name: str) -> str:
+    return name.replace('_', ' ')
 
 
 def make_slug(label: str) -> str:

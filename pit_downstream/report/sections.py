@@ -19,12 +19,12 @@ from pit_downstream.results.tables import MISSING, Cell, count, missing, number,
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import BENCHMARKS, SECTIONS
 from pit_downstream.report import attacks, training
-from pit_downstream.report.benchmark_section import build_section, make_readable
+from pit_downstream.report.benchmark_section import build_section
 from pit_downstream.report.data import ALEXNET, ReportData
 from pit_downstream.report.differences import build_differences
 from pit_downstream.report.inputs import FORMATS, Inputs, read_inputs
 from pit_downstream.report.models import ERROR, ModelResults, format_sources
-from pit_downstream.report.parts import Image, Report, Section, finish_section, make_table
+from pit_downstream.report.parts import Image, Report, Section, finish_section, make_readable, make_table
 
 TITLE = 'Robustness report'
 BEFORE = ('headline', 'differences', 'imagenet_c', 'occlusion', 'coco_c', 'adversarial', 'transfer',
