@@ -588,19 +588,15 @@ def _evaluate_shifts(benchmark: Benchmark, folders: Mapping[str, str | None], pr
 def _make_results(benchmark: Benchmark, tables: Mapping[str, Table], store: 'Store', subject: Subject,
                   options: 'EvaluationOptions', warnings: Sequence[str] = ()) -> Results:
     """Return results that read per-image outcomes from the store when they are needed."""
-    from functools import cache
-
-    from pit_downstream.results.outcomes import Identity
-
-    @cache
-    def read(dataset: str) -> Mapping[str, Any]:
-        table = next(table for table in tables.values() if table.dataset == dataset)
+    from pit_downstream.results.outcomes import Identity, make_reader
+    readers = {}
+    for table in tables.values():
         count = max((record.count + record.unreadable for record in table.records), default=0)
-        return store.outcomes.read(Identity(table.model, dataset, options.seed, count), items=False)
+        readers[table.dataset] = make_reader([(store.outcomes, Identity(table.model, table.dataset, options.seed,
+                                                                        count))])
 
     def read_outcomes(dataset: str, condition: Condition, metric: str) -> 'np.ndarray | None':
-        outcomes = read(dataset).get(str(condition))
-        return None if outcomes is None else outcomes.get_dense(metric)
+        return readers[dataset](condition, metric)
     return Results(benchmark, tables, read_outcomes=read_outcomes, argv=options.argv, header=subject.header,
                    warnings=warnings)
 

@@ -172,7 +172,7 @@ class ReportData:
                    if entry.key in self.inputs.readers}
 
         def read_outcomes(dataset: str, condition: Condition, metric: str) -> 'np.ndarray | None':
-            return readers[dataset](dataset, condition, metric) if dataset in readers else None
+            return readers[dataset](condition, metric) if dataset in readers else None
         return Results(benchmark, tables, read_outcomes=read_outcomes, argv=self.choose_argv(first, benchmark.tool))
 
     def make_group(self, images: ImageGroup, benchmark: Benchmark, *, entries: Sequence[ModelResults] | None = None,

@@ -4,25 +4,18 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from pit_downstream.benchmarks.adversarial import describe_condition
 from pit_downstream.results.condition import Condition
-from pit_downstream.results.intervals import (
-    Difference,
-    compare_intervals,
-    compare_paired_values,
-    compute_weighted_interval,
-)
+from pit_downstream.results.intervals import Difference
 from pit_downstream.results.layout import choose_metric, is_fraction, make_grid
 from pit_downstream.results.records import Record
-from pit_downstream.results.results import Results, compare_records, have_same_images
-from pit_downstream.results.tables import MISSING, Cell, Sheet, number, points, rate, words
+from pit_downstream.results.results import Results, compare_records, get_image_key, have_same_images
+from pit_downstream.results.tables import Cell, Sheet, missing, number, points, rate, words
 from pit_downstream.report import plots
 from pit_downstream.report.attention import list_profiles
 from pit_downstream.report.data import Group, ReportData
 from pit_downstream.report.models import ModelResults, format_sources
-from pit_downstream.report.parts import Figure, Part, Section
+from pit_downstream.report.parts import Figure, Part, Section, make_readable, make_table
 
 
 @dataclass(frozen=True)
@@ -76,13 +69,13 @@ def compare_rows(first: Results, second: Results) -> Iterator[Comparison]:
                 yield compare_means(first, second, title, profiles[0][title], profiles[1][title])
         return
     grids = [make_grid(results, layout, metric) for results in (first, second)]
-    places = [place for place in grids[0] if place in grids[1] and _have_same_images(
-        first, second, grids[0][place], grids[1][place])]
+    places = [place for place in grids[0] if place in grids[1] and get_image_key(
+        grids[0][place].dataset) == get_image_key(grids[1][place].dataset)]
     chosen: list[tuple[str, list[tuple[str, str]]]] = [
         (_describe(place, grids[0][place]), [place]) for place in places]
     if layout.columns and layout.mean:
         rows = dict.fromkeys(row for row, _ in places)
-        chosen = [(row.replace('_', ' '), [place for place in places if place[0] == row]) for row in rows]
+        chosen = [(make_readable(row), [place for place in places if place[0] == row]) for row in rows]
         corrupted = [place for place in places if place[1]]
         if sum(1 for row in rows if (row, '') not in places) > 1:
             chosen.append((f'mean of {len(corrupted)} conditions', corrupted))
@@ -92,48 +85,12 @@ def compare_rows(first: Results, second: Results) -> Iterator[Comparison]:
 
 def compare_means(first: Results, second: Results, title: str, records: Sequence[Record], others: Sequence[Record]
                   ) -> Comparison:
-    """Compare the means of records of two models, paired by image if all of their outcomes are stored."""
-    metric = records[0].metric
-    is_error = metric.endswith('_error')
-    means = [math.fsum(record.value for record in several) / len(several) for several in (records, others)]
-    if len(records) == len(others) == 1:
-        difference = compare_records(first, second, _get_dataset(first, records[0]), records[0], others[0])
-    else:
-        values = [_average_outcomes(*pair) for pair in ((first, records), (second, others))]
-        sign = -1 if is_error else 1
-        if values[0] is not None and values[1] is not None and len(values[0]) == len(values[1]):
-            difference = compare_paired_values(sign * values[0], sign * values[1])
-        elif is_error:
-            before, after = (compute_weighted_interval(
-                [(-1 / len(several), record.value, record.count) for record in several], offset=1.)
-                for several in (records, others))
-            difference = compare_intervals(before, after, means[0] - means[1])
-        else:
-            difference = Difference(sign * (means[1] - means[0]), math.nan, math.nan)
-    if is_error:
-        means, metric = [1 - mean for mean in means], metric.removesuffix('_error') + '_accuracy'
-    return Comparison(title, metric, means[0], means[1], difference)
-
-
-def _average_outcomes(results: Results, records: Sequence[Record]) -> np.ndarray | None:
-    """Return the mean of several records per image, None if outcomes are not stored for all images."""
-    arrays = []
-    for record in records:
-        name = f'{record.metric}@{record.layer}' if record.layer else record.metric
-        values = results.get_outcomes(Condition.parse(record.condition), name, _get_dataset(results, record))
-        if values is None or np.isfinite(values).sum() != record.count or record.count != len(values):
-            return None
-        arrays.append(values)
-    return np.mean(arrays, axis=0)
-
-
-def _get_dataset(results: Results, record: Record) -> str:
-    """Return the short name of a record's dataset."""
-    return next(name for name, table in results.tables.items() if table.dataset == record.dataset)
-
-
-def _have_same_images(first: Results, second: Results, record: Record, other: Record) -> bool:
-    return have_same_images(first.tables[_get_dataset(first, record)], second.tables[_get_dataset(second, other)])
+    """Compare the means of records of two models. Errors are compared as accuracies."""
+    metric, means = records[0].metric, [math.fsum(record.value for record in several) / len(several)
+                                        for several in (records, others)]
+    if metric.endswith('_error'):
+        metric, means = f'{metric.removesuffix("_error")}_accuracy', [1 - mean for mean in means]
+    return Comparison(title, metric, means[0], means[1], compare_records(first, second, records, others))
 
 
 def _describe(place: tuple[str, str], record: Record) -> str:
@@ -153,7 +110,7 @@ def _show(group: Group, base: ModelResults, entry: ModelResults, rows: Sequence[
     if all(is_fraction(row.metric) for row in rows):
         drawing = plots.forest(f'{title}: {entry.label} − {base.label}', [row.title for row in rows], [
             (100 * row.difference.value, 100 * row.difference.low, 100 * row.difference.high, row.is_paired)
-            for row in rows], entry.number, xlabel=f'difference in {rows[0].metric.replace("_", " ")}, points')
+            for row in rows], entry.number, xlabel=f'difference in {make_readable(rows[0].metric)}, points')
         yield Figure(name, caption, drawing, tuple(
             {'condition': row.title, 'first': base.label, 'second': entry.label, 'value': row.difference.value,
              **dict(zip(('low', 'high'), _get_interval(row), strict=True)), 'paired': row.is_paired,
@@ -164,11 +121,11 @@ def _show(group: Group, base: ModelResults, entry: ModelResults, rows: Sequence[
         make = rate if is_fraction(row.metric) else number
         change = (points(row.difference.value, interval) if is_fraction(row.metric) else
                   Cell(f'{row.difference.value:+.3g}'.replace('-', '−'), row.difference.value))
-        body.append((words(row.title), words(row.metric.replace('_', ' ')), make(row.first), make(row.second), change,
-                     Cell(MISSING) if p is None else Cell(f'{p:.3f}' if p >= .001 else '< 0.001', p),
-                     words(f'by image, {row.difference.count}' if row.is_paired else 'no')))
-    columns = ('condition', 'metric', base.label, entry.label, 'difference', 'p', 'paired')
-    yield Sheet(name, caption, columns, tuple(body), folded=True)
+        body.append({'condition': words(row.title), 'metric': words(make_readable(row.metric)),
+                     base.label: make(row.first), entry.label: make(row.second), 'difference': change,
+                     'p': missing() if p is None else Cell(f'{p:.3f}' if p >= .001 else '< 0.001', p),
+                     'paired': words(f'by image, {row.difference.count}' if row.is_paired else 'no')})
+    yield make_table(name, caption, body, folded=True)
 
 
 def _get_interval(row: Comparison) -> tuple[float | None, float | None]:

@@ -6,12 +6,11 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pit_downstream.results.condition import Condition
-from pit_downstream.results.outcomes import DETECTIONS, FILE, Identity, Outcomes, OutcomeStore
+from pit_downstream.results.outcomes import DETECTIONS, FILE, Identity, OutcomeStore, make_reader
 from pit_downstream.results.records import (
     SCHEMA,
     Record,
@@ -22,7 +21,7 @@ from pit_downstream.results.records import (
     merge_records,
     validate_record,
 )
-from pit_downstream.results.results import OutcomeReader, parse_row
+from pit_downstream.results.results import parse_row
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.jsonl import JsonLines
 
@@ -34,6 +33,7 @@ FORMATS = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg'}
 SPEED_COLUMNS = {'benchmark', 'case', 'ours_median', 'peer_median', 'ratio', 'machine'}
 
 Key = tuple[str, str, int]  # model, dataset, seed
+Reader = Callable[[Condition, str], 'np.ndarray | None']  # per-image values
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Inputs:
 
     tables: Mapping[Key, Table] = field(default_factory=dict)
     sources: Mapping[Key, tuple[Path, ...]] = field(default_factory=dict)
-    readers: Mapping[Key, OutcomeReader] = field(default_factory=dict)
+    readers: Mapping[Key, Reader] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
     logs: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
     speeds: Mapping[Path, Sequence[Mapping[str, str]]] = field(default_factory=dict)
@@ -193,7 +193,7 @@ def _make_tables(located: Mapping[Path, Sequence[tuple[str, Record]]]
             {key: tuple(paths) for key, paths in sources.items()})
 
 
-def _make_readers(folders: Iterable[Path], keys: Iterable[Key]) -> dict[Key, OutcomeReader]:
+def _make_readers(folders: Iterable[Path], keys: Iterable[Key]) -> dict[Key, Reader]:
     """Return a function per table that reads per-image values when they are needed."""
     names = {(get_model_key(model), dataset, seed): (model, dataset, seed) for model, dataset, seed in keys}
     places: dict[Key, list[tuple[OutcomeStore, Identity]]] = {}
@@ -203,21 +203,7 @@ def _make_readers(folders: Iterable[Path], keys: Iterable[Key]) -> dict[Key, Out
             key = get_model_key(identity.model), identity.dataset, identity.seed
             if key in names:
                 places.setdefault(names[key], []).append((store, identity))
-    return {key: _make_reader(several) for key, several in places.items()}
-
-
-def _make_reader(places: Sequence[tuple[OutcomeStore, Identity]]) -> OutcomeReader:
-    loaders: list[Callable[[], dict[str, Outcomes]]] = [
-        cache(lambda store=store, identity=identity: store.read(identity, items=False)) for store, identity in places]
-
-    def read(dataset: str, condition: Condition, metric: str) -> 'np.ndarray | None':
-        for load in loaders:
-            outcomes = load().get(str(condition))
-            values = None if outcomes is None else outcomes.get_dense(metric)
-            if values is not None:
-                return values
-        return None
-    return read
+    return {key: make_reader(several) for key, several in places.items()}
 
 
 def _read_runs(folders: Iterable[Path]) -> Iterator[Run]:

@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,20 @@ class OutcomeStore:
         if any(isinstance(values, list) for values in entry.values.values()):
             return self.folder / DETECTIONS / _name_file(identity, entry.condition)
         return self.folder / FILE
+
+
+def make_reader(places: Sequence[tuple[OutcomeStore, Identity]]) -> 'Callable[[Condition, str], np.ndarray | None]':
+    """Return a function of condition and name that returns the values of all images, None if they are not stored.
+
+    The outcomes are read at the first call, of the first of `places` that has them.
+    """
+    loaders = [cache(partial(store.read, identity, items=False)) for store, identity in places]
+
+    def read(condition: Condition, name: str) -> np.ndarray | None:
+        loaded = (load().get(str(condition)) for load in loaders)
+        return next((values for outcomes in loaded if outcomes and (values := outcomes.get_dense(name)) is not None),
+                    None)
+    return read
 
 
 def _name_file(identity: Identity, condition: str) -> str:

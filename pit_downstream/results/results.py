@@ -1,6 +1,7 @@
 """Results of a benchmark: a tidy table, a summary, tables to print, and the measurements that are missing."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -124,6 +125,19 @@ class Results:
         table = self.table if dataset is None else self.tables[dataset]
         return self._read_outcomes(table.dataset, condition, metric) if self._read_outcomes else None
 
+    def average_outcomes(self, records: Sequence[Record]) -> 'np.ndarray | None':
+        """Return the mean of several records per image, float (N,), None if one of them is without outcomes."""
+        arrays: list[np.ndarray] = []
+        for record in records:
+            dataset = next(name for name, table in self.tables.items() if table.dataset == record.dataset)
+            name = f'{record.metric}@{record.layer}' if record.layer else record.metric
+            values = None if record.class_name else self.get_outcomes(Condition.parse(record.condition), name, dataset)
+            if values is None or len(values) != len([*arrays, values][0]):
+                return None
+            arrays.append(values)
+        import numpy as np
+        return np.mean(arrays, axis=0)
+
     def __str__(self) -> str:
         parts = ['\n'.join([f'{self.model} on {self.table.dataset}, {self._count_images()}', *self.header])]
         parts += [render_text(sheet) for sheet in self.sheets]
@@ -196,7 +210,7 @@ def compare(first: Results, second: Results) -> 'pd.DataFrame':
             if key not in second.tables[name]:
                 continue
             other = second.tables[name].record(key)
-            difference = compare_records(first, second, name, record, other)
+            difference = compare_records(first, second, [record], [other])
             rows.append({'dataset': name, 'condition': record.condition, 'metric': record.metric, 'layer': record.layer,
                          'first': record.value, 'second': other.value, **asdict(difference),
                          'paired': difference.count is not None})
@@ -206,25 +220,38 @@ def compare(first: Results, second: Results) -> 'pd.DataFrame':
     return pd.DataFrame(rows).rename(columns={'value': 'difference'})
 
 
-def compare_records(first: Results, second: Results, dataset: str, record: Record, other: Record) -> Difference:
-    """Return the difference of two records of one condition, paired by image if both have their outcomes."""
-    from pit_downstream.results.intervals import compare_intervals, compare_paired, compare_paired_values
-    condition = Condition.parse(record.condition)
-    name = f'{record.metric}@{record.layer}' if record.layer else record.metric
-    before, after = (None if record.class_name else results.get_outcomes(condition, name, dataset)
-                     for results in (first, second))
-    is_error = record.metric.endswith('_error')
+def compare_records(first: Results, second: Results, records: Sequence[Record], others: Sequence[Record]) -> Difference:
+    """Return the difference of two means over records, paired by image if all of them have their outcomes.
+
+    Args:
+        records, others: Of the first and of the second results: of one condition each, or of several.
+    """
+    from pit_downstream.results.intervals import (
+        compare_intervals,
+        compare_paired,
+        compare_paired_values,
+        compute_weighted_interval,
+    )
+    before, after = first.average_outcomes(records), second.average_outcomes(others)
+    is_error = records[0].metric.endswith('_error')
     if before is not None and after is not None and len(before) == len(after):
         import numpy as np
         known = np.isfinite(before) & np.isfinite(after)
-        if known.sum() == record.count == other.count:
+        if all(known.sum() == record.count for record in (*records, *others)):
             before, after = before[known], after[known]
-            return compare_paired(before == 0, after == 0) if is_error else compare_paired_values(before, after)
+            if is_error and len(records) == len(others) == 1:
+                return compare_paired(before == 0, after == 0)
+            return compare_paired_values(1 - before, 1 - after) if is_error else compare_paired_values(before, after)
+    change = _average(others) - _average(records)
     if is_error:
-        low, high = (compute_wilson_interval(1 - entry.value, entry.count) for entry in (record, other))
-        return compare_intervals(low, high, record.value - other.value)
-    nan = float('nan')
-    return Difference(other.value - record.value, nan, nan)
+        low, high = (compute_weighted_interval([(-1 / len(several), record.value, record.count) for record in several],
+                                               offset=1.) for several in (records, others))
+        return compare_intervals(low, high, -change)
+    return Difference(change, float('nan'), float('nan'))
+
+
+def _average(records: Sequence[Record]) -> float:
+    return math.fsum(record.value for record in records) / len(records)
 
 
 def have_same_images(first: Table, second: Table) -> bool:

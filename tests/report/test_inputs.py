@@ -27,9 +27,9 @@ def test_files_count_once(tmp_path):
     assert often.tables.keys() == once.tables.keys() and often.tables[key].records == once.tables[key].records
     assert often.sources[key] == (store, copy)
     for found in (once, often):
-        errors = found.readers[key](key[1], Condition.parse(stores.FGSM.format('4/255')), stores.ERROR)
+        errors = found.readers[key](Condition.parse(stores.FGSM.format('4/255')), stores.ERROR)
         assert errors.tolist() == [0] * 5 + [1] * 5
-        assert found.readers[key](key[1], Condition.parse('clean'), stores.ERROR) is None
+        assert found.readers[key](Condition.parse('clean'), stores.ERROR) is None
 
 
 def test_two_values_of_one_number_are_refused(tmp_path):
