@@ -127,6 +127,7 @@ class Results:
 
     def average_outcomes(self, records: Sequence[Record]) -> 'np.ndarray | None':
         """Return the mean of several records per image, float (N,), None if one of them is without outcomes."""
+        import numpy as np
         arrays: list[np.ndarray] = []
         for record in records:
             dataset = next(name for name, table in self.tables.items() if table.dataset == record.dataset)
@@ -135,7 +136,6 @@ class Results:
             if values is None or len(values) != len([*arrays, values][0]):
                 return None
             arrays.append(values)
-        import numpy as np
         return np.mean(arrays, axis=0)
 
     def __str__(self) -> str:
