@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pit_downstream.results.plotting import wrap_text
 from pit_downstream.utils.extras import require_extra
 from pit_downstream.utils.path_checks import replace_atomically
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Values = Mapping[str, float]  # 'metric@layer' -> number
+
+TITLE = 34  # characters of a line above a heat map
+LEGEND = 140  # characters of a line below the profiles
 
 KINDS = {'softmax': 'softmax', 'reattention': 'Re-attention'}
 PROFILE = {  # metric -> axis label; {kind} is a key of KINDS
@@ -66,13 +70,14 @@ def draw_similarity(models: Mapping[str, Values], path: Path, *, caption: str = 
     low = -1 if any(table.nan_to_num(nan=1).min() < 0 for _, table in tables.values()) else 0
     columns = min(3, len(tables))
     rows = -(-len(tables) // columns)
-    figure = _create_figure(3.1 * columns + 0.8, 3.3 * rows + 0.3, caption)
+    lines = max(wrap_text(title, TITLE).count('\n') for title in tables)
+    figure = _create_figure(3.1 * columns + 0.8, (3.3 + 0.14 * lines) * rows + 0.3, caption)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel in panels[len(tables):]:
         panel.set_axis_off()
     for panel, (title, (layers, table)) in zip(panels, tables.items()):
         image = panel.imshow(table.numpy(), vmin=low, vmax=1, cmap='magma')
-        panel.set_title(title, fontsize=10)
+        panel.set_title(wrap_text(title, TITLE), fontsize=9)
         _label_blocks(panel, layers)
     figure.colorbar(image, ax=list(panels), shrink=0.8, label='cross-layer similarity')
     with replace_atomically(path) as new:
@@ -83,13 +88,14 @@ def draw_profile(models: Mapping[str, Values], path: Path, *, caption: str = '')
     """Plot every measure by depth: one panel per measure, one color per model, dashed lines for Re-attention maps."""
     figure = _create_figure(13, 6.4, caption)
     panels = figure.subplots(2, 4).flat
+    panels[-1].set_axis_off()
     for panel, (metric, label) in zip(panels, PROFILE.items()):
         for color, values in enumerate(models.values()):
             for kind in KINDS if '{kind}' in metric else ('softmax',):
                 _draw_lines(panel, _group_by_depth(values, metric, kind), f'C{color}', kind)
         panel.set_title(label, fontsize=9)
         panel.set_xlabel('block', fontsize=8)
-    _draw_legend(panels[len(PROFILE)], list(models))
+    _draw_legend(figure, list(models), any(select_metric(values, 'reattention_rank') for values in models.values()))
     with replace_atomically(path) as new:
         figure.savefig(new, dpi=110)
 
@@ -139,7 +145,7 @@ def _create_figure(width: float, height: float, caption: str) -> 'Figure':
     from matplotlib.figure import Figure
     figure = Figure((width, height), layout='constrained')
     if caption:
-        figure.suptitle(caption, fontsize=11)
+        figure.suptitle(wrap_text(caption, max(16, int(11 * width))), fontsize=11)
     return figure
 
 
@@ -162,12 +168,16 @@ def _draw_lines(panel, stages: Mapping[str, Mapping[int, float]], color: str, ki
                    linestyle='--' if kind == 'reattention' else '-')
 
 
-def _draw_legend(panel, names: Sequence[str]) -> None:
-    panel.set_axis_off()
-    for i, name in enumerate(names):
-        panel.plot([], [], color=f'C{i}', label=name)
-    panel.plot([], [], color='gray', linestyle='--', label="Re-attention's maps")
-    panel.legend(loc='center', fontsize=10)
+def _draw_legend(figure: 'Figure', names: Sequence[str], has_reattention: bool) -> None:
+    """Draw a legend below the panels, one line per model if names are long."""
+    from matplotlib.lines import Line2D
+    lines = [Line2D([], [], color=f'C{i}', label=wrap_text(name, LEGEND)) for i, name in enumerate(names)]
+    if has_reattention:
+        lines.append(Line2D([], [], color='gray', linestyle='--', label='Re-attention maps'))
+    longest = max(len(line.get_label()) for line in lines)
+    columns = max(1, min(len(lines), LEGEND // (longest + 6)))
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(lines) // columns))
+    figure.legend(handles=lines, loc='outside lower center', ncols=columns, fontsize=10)
 
 
 def _label_blocks(panel, layers: Sequence[str]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from pit_downstream.results.plotting import wrap_text
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -20,10 +22,11 @@ MARKERS = 'osD^vPX*'
 _VARIABLES = {INK: 'ink', MUTED: 'muted', GRID: 'grid', PAPER: 'paper',
               **{hue: f's{index}' for index, hue in enumerate(SERIES)}}
 WIDTH = 3.9  # figure width in inches; 72 page units per inch
+LINE = 42  # characters of a title that fit in WIDTH
 _STYLE: dict[Any, Any] = {
     'svg.fonttype': 'none', 'svg.hashsalt': 'pit_downstream', 'font.family': 'DejaVu Sans', 'font.size': 9,
-    'text.color': INK, 'axes.edgecolor': GRID, 'axes.labelcolor': MUTED, 'axes.titlecolor': INK,
-    'axes.titlesize': 9.5, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left', 'axes.labelsize': 8.5,
+    'text.color': INK, 'axes.edgecolor': GRID, 'axes.labelcolor': MUTED,
+    'axes.labelsize': 8.5, 'figure.titlesize': 9.5, 'figure.titleweight': 'bold',
     'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'axes.axisbelow': True,
     'grid.color': GRID, 'grid.linewidth': .7, 'xtick.color': MUTED, 'ytick.color': MUTED, 'xtick.labelsize': 8,
     'ytick.labelsize': 8, 'xtick.major.size': 0, 'ytick.major.size': 0, 'xtick.minor.size': 0,
@@ -46,12 +49,12 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def canvas(title: str = '', *, height: float = 2.9, width: float = WIDTH) -> 'tuple[Figure, Axes]':
-    """Create a figure with one panel. Call it from a styled function."""
+    """Create a figure with one panel, and the title in lines that fit. Call it from a styled function."""
     from matplotlib.figure import Figure
-    figure = Figure((width, height), layout='constrained')
-    axes = figure.add_subplot()
-    axes.set_title(title)
-    return figure, axes
+    title = wrap_text(title, int(LINE * width / WIDTH))
+    figure = Figure((width, height + .16 * title.count('\n')), layout='constrained')
+    figure.suptitle(title, x=.01, horizontalalignment='left')
+    return figure, figure.add_subplot()
 
 
 @styled

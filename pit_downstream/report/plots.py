@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from pit_downstream.results.plotting import wrap_text
 from pit_downstream.report.plot_style import COLD, HEAT, INK, MARKERS, MUTED, PAPER, canvas, color, styled
 
 if TYPE_CHECKING:
@@ -10,17 +11,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEGIBLE = .75  # opacity of a cell above which white text is easier to read than dark text
+LEGEND = 48  # characters of a line of the legend that fit below a panel
+ROW = 24  # characters of a line left of a panel
+TICKS = 40  # characters of all labels that fit below a panel
+SHADES = 32  # of a color bar
 
 
 @styled
 def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[int, int], float], *,
              high: float = 1., shown: bool = True, xlabel: str = '', ylabel: str = '') -> 'Figure':
-    """Draw cells by (row, column), more opaque toward `high`. A missing cell shows a dash.
+    """Draw cells by (row, column), more opaque toward `high`, and a color bar. A missing cell shows a dash.
 
     shown: print the numbers as percentages. Cells below zero have another color.
     """
     side = .235 if shown else min(.235, 3.4 / max(1, len(rows)))
-    figure, axes = canvas(title, height=side * len(rows) + .75)
+    rows = [wrap_text(name, ROW) for name in rows]
+    columns = [wrap_text(name, max(5, TICKS // len(columns))) if shown else name for name in columns]
+    side = max([side, *(.15 * (1 + name.count('\n')) for name in rows if '\n' in name)])
+    height = side * len(rows) + .14 * max((name.count('\n') for name in columns), default=0)
+    figure, axes = canvas(title, height=max(1.5, height + .75))
     from matplotlib.patches import Rectangle
     for row in range(len(rows)):
         for column in range(len(columns)):
@@ -40,6 +49,7 @@ def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Map
     _bare(axes, 'both')
     if not shown:
         axes.set_aspect('equal')
+    _add_color_bar(figure, axes, high, percent=shown, negative=min(cells.values(), default=0) < 0)
     return figure
 
 
@@ -59,7 +69,7 @@ def bars(title: str, rows: Sequence[str], series: Mapping[str, Mapping[int, tupl
     if line is not None:
         axes.axvline(line, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(ylim=(len(rows) - .5, -.5), xlabel=xlabel)
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_yticks(range(len(rows)), [wrap_text(name, ROW) for name in rows])
     _bare(axes, 'y')
     _legend(figure, axes)
     return figure
@@ -110,7 +120,7 @@ def forest(title: str, rows: Sequence[str], values: Sequence[tuple[float, float,
             axes.plot(value, row, 'o', color=PAPER, markersize=2, zorder=4)
     axes.axvline(0, color=INK, linewidth=1)
     axes.set(ylim=(len(rows) - .5, -.5), xlabel=xlabel)
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_yticks(range(len(rows)), [wrap_text(name, ROW) for name in rows])
     _bare(axes, 'y')
     return figure
 
@@ -127,7 +137,7 @@ def pairs(title: str, rows: Sequence[str], values: Mapping[int, tuple[float | No
                       label=names[0] if row == min(values) else None, zorder=3)
         axes.plot(100 * after, row, 'o', color=color(number), label=names[1] if row == min(values) else None, zorder=3)
     axes.set(xlim=(0, 100), ylim=(len(rows) - .5, -.5), xlabel=xlabel)
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_yticks(range(len(rows)), [wrap_text(name, ROW) for name in rows])
     _bare(axes, 'y')
     _legend(figure, axes, few=0)
     return figure
@@ -140,8 +150,24 @@ def _bare(axes: 'Axes', which: Literal['both', 'x', 'y']) -> None:
         axes.spines[side].set_visible(side == 'bottom' and which != 'both')
 
 
+def _add_color_bar(figure: 'Figure', axes: 'Axes', high: float, *, percent: bool, negative: bool) -> None:
+    """Add the scale of a heat map: opacity is proportional to the absolute value."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize, to_rgba
+    steps = [step / SHADES for step in range(1 - SHADES if negative else 0, SHADES + 1)]
+    colors = ListedColormap([to_rgba(COLD if step < 0 else HEAT, abs(step)) for step in steps])
+    scale = (100 if percent else 1) * high
+    bar = figure.colorbar(ScalarMappable(Normalize(-scale if negative else 0, scale), colors), ax=axes, fraction=.05,
+                          pad=.02)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
 def _legend(figure: 'Figure', axes: 'Axes', *, few: int = 1) -> None:
     """Draw a legend below the panel if it has more than `few` entries."""
     handles, names = axes.get_legend_handles_labels()
     if len(names) > few:
-        figure.legend(handles, names, loc='outside lower left', ncols=1 if max(map(len, names)) > 24 else 2)
+        columns = 1 if max(map(len, names)) > LEGEND // 2 else 2
+        lines = [wrap_text(name, LEGEND // columns) for name in names]
+        rows = sum(1 + name.count('\n') for name in lines) / columns
+        figure.set_figheight(figure.get_figheight() + .15 * rows)
+        figure.legend(handles, lines, loc='outside lower left', ncols=columns)

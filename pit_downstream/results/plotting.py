@@ -58,8 +58,13 @@ def plot_layout(results: 'Results') -> 'Figure':
         axes.set_xlabel(unit)
     subject = results.label if 'dataset' in (layout.rows, layout.columns) else results.subject
     title = f'{results.benchmark.title or results.benchmark.name}: {subject}'
-    figure.suptitle('\n'.join(wrap(title, TITLE)), fontsize='medium')
+    figure.suptitle(wrap_text(title, TITLE), fontsize='medium')
     return figure
+
+
+def wrap_text(text: str, characters: int) -> str:
+    """Return the text in lines of at most `characters`."""
+    return '\n'.join(wrap(text, characters))
 
 
 def _draw_lines(axes: 'Axes', grid: Grid, rows: list[str], metric: str) -> None:
