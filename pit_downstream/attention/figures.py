@@ -71,7 +71,7 @@ def draw_similarity(models: Mapping[str, Values], path: Path, *, caption: str = 
     columns = min(3, len(tables))
     rows = -(-len(tables) // columns)
     lines = max(wrap_text(title, TITLE).count('\n') for title in tables)
-    figure = _create_figure(3.1 * columns + 0.8, (3.3 + 0.14 * lines) * rows + 0.3, caption)
+    figure = _create_figure(3.1 * columns + 0.8, (3.3 + 0.16 * lines) * rows + 0.4, caption)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel in panels[len(tables):]:
         panel.set_axis_off()
@@ -143,9 +143,10 @@ def select_evenly(layers: Sequence[str], count: int) -> list[str]:
 def _create_figure(width: float, height: float, caption: str) -> 'Figure':
     require_extra('report')
     from matplotlib.figure import Figure
-    figure = Figure((width, height), layout='constrained')
+    caption = wrap_text(caption, max(16, int(9 * width)))
+    figure = Figure((width, height + 0.2 * caption.count('\n')), layout='constrained')
     if caption:
-        figure.suptitle(wrap_text(caption, max(16, int(11 * width))), fontsize=11)
+        figure.suptitle(caption, fontsize=11)
     return figure
 
 
@@ -174,7 +175,7 @@ def _draw_legend(figure: 'Figure', names: Sequence[str], has_reattention: bool) 
     lines = [Line2D([], [], color=f'C{i}', label=wrap_text(name, LEGEND)) for i, name in enumerate(names)]
     if has_reattention:
         lines.append(Line2D([], [], color='gray', linestyle='--', label='Re-attention maps'))
-    longest = max(len(line.get_label()) for line in lines)
+    longest = max(len(str(line.get_label())) for line in lines)
     columns = max(1, min(len(lines), LEGEND // (longest + 6)))
     figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(lines) // columns))
     figure.legend(handles=lines, loc='outside lower center', ncols=columns, fontsize=10)

@@ -43,8 +43,8 @@ def _draw_lines(group: Group, entry: ModelResults, values: Values, argument: str
         title = f'{entry.label}: {threat}{f", {panel.corruption}" if panel.corruption else ""}'
         xs = sorted({x for points in series.values() for x, _ in points})
         drawn, points = make_points(series, argument, key='attack', model=entry.label, norm=threat)
-        drawing = plots.lines_by_attack(title, drawn, xlabel=_label_axis(argument, xs), ylabel=f'{metric}, %',
-                                        ticks=_choose_ticks(xs))
+        drawing = plots.curves(title, drawn, {name: index for index, name in enumerate(drawn)}, dashed='worst case',
+                               xlabel=_label_axis(argument, xs), ylabel=f'{metric}, %', ticks=_choose_ticks(xs))
         under = f' on images under {panel.corruption}' if panel.corruption else ''
         yield Figure(f'{metric}_over_{argument}{group.suffix}_{make_slug(entry.label)}_{index}',
                      f'{entry.label}: {metric} under attack ({threat}) on {group.name}{under}, over {argument}'

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 LEGIBLE = .75  # opacity of a cell above which white text is easier to read than dark text
 LEGEND = 48  # characters of a line of the legend that fit below a panel
-ROW = 24  # characters of a line left of a panel
+ROW = 22  # characters of a line left of a panel
 TICKS = 40  # characters of all labels that fit below a panel
 SHADES = 32  # of a color bar
 
@@ -26,10 +26,11 @@ def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Map
     """
     side = .235 if shown else min(.235, 3.4 / max(1, len(rows)))
     rows = [wrap_text(name, ROW) for name in rows]
-    columns = [wrap_text(name, max(5, TICKS // len(columns))) if shown else name for name in columns]
+    columns = [wrap_text(name, ROW) for name in columns]
     side = max([side, *(.15 * (1 + name.count('\n')) for name in rows if '\n' in name)])
-    height = side * len(rows) + .14 * max((name.count('\n') for name in columns), default=0)
-    figure, axes = canvas(title, height=max(1.5, height + .75))
+    longest = max((len(line) for name in columns for line in name.split('\n')), default=0)
+    is_turned = shown and longest * len(columns) > TICKS
+    figure, axes = canvas(title, height=max(1.5, side * len(rows) + .75 + (.08 * longest if is_turned else 0)))
     from matplotlib.patches import Rectangle
     for row in range(len(rows)):
         for column in range(len(columns)):
@@ -44,7 +45,8 @@ def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Map
                           in_layout=False)
     axes.set(xlim=(-.5, len(columns) - .5), ylim=(len(rows) - .5, -.5), xlabel=xlabel, ylabel=ylabel)
     step = max(1, -(-len(rows) // 16))
-    axes.set_xticks(range(0, len(columns), 1 if shown else step), columns[::1 if shown else step])
+    axes.set_xticks(range(0, len(columns), 1 if shown else step), columns[::1 if shown else step],
+                    rotation=90 if is_turned else 0)
     axes.set_yticks(range(0, len(rows), 1 if shown else step), rows[::1 if shown else step])
     _bare(axes, 'both')
     if not shown:
@@ -78,14 +80,18 @@ def bars(title: str, rows: Sequence[str], series: Mapping[str, Mapping[int, tupl
 @styled
 def curves(title: str, series: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]],
            numbers: Mapping[str, int], *, xlabel: str, ylabel: str, ticks: Mapping[float, str] | None = None,
-           unit: bool = True, marked: bool = True) -> 'Figure':
-    """Draw lines through (x, y, low, high), with the interval as a band. unit: y is a fraction, drawn as 0 to 100 %."""
+           unit: bool = True, marked: bool = True, dashed: str = '') -> 'Figure':
+    """Draw lines through (x, y, low, high), with the interval as a band.
+
+    unit: y is a fraction, drawn as 0 to 100 %. dashed: prefix of the names of dashed lines.
+    """
     figure, axes = canvas(title)
     scale = 100 if unit else 1
     for name, points in series.items():
         hue, mark = color(numbers[name]), MARKERS[numbers[name] % len(MARKERS)]
         x, y = [point[0] for point in points], [scale * point[1] for point in points]
-        axes.plot(x, y, color=hue, marker=mark if marked else '', label=name, clip_on=False, zorder=3)
+        axes.plot(x, y, color=hue, marker=mark if marked else '', label=name, clip_on=False, zorder=3,
+                  linestyle='--' if dashed and name.startswith(dashed) else '-')
         known = [(at, low, high) for at, _, low, high in points if low is not None and high is not None]
         if known:
             axes.fill_between([at for at, _, _ in known], [scale * low for _, low, _ in known],
@@ -98,13 +104,6 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float, float |
     _bare(axes, 'x')
     _legend(figure, axes)
     return figure
-
-
-@styled
-def lines_by_attack(title: str, series: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]], *,
-                    xlabel: str, ylabel: str, ticks: Mapping[float, str] | None = None) -> 'Figure':
-    return curves(title, series, {name: index for index, name in enumerate(series)}, xlabel=xlabel, ylabel=ylabel,
-                  ticks=ticks)
 
 
 @styled

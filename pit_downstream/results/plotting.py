@@ -1,5 +1,6 @@
 """Figure of results in the layout of their benchmark: a line per row over the columns, or a bar per row."""
 
+import re
 from collections.abc import Mapping
 from textwrap import shorten, wrap
 from typing import TYPE_CHECKING
@@ -63,8 +64,8 @@ def plot_layout(results: 'Results') -> 'Figure':
 
 
 def wrap_text(text: str, characters: int) -> str:
-    """Return the text in lines of at most `characters`."""
-    return '\n'.join(wrap(text, characters))
+    """Return the text in lines of at most `characters`, broken at spaces and commas."""
+    return text if len(text) <= characters else '\n'.join(wrap(re.sub(r',(?=\S)', ', ', text), characters))
 
 
 def _draw_lines(axes: 'Axes', grid: Grid, rows: list[str], metric: str) -> None:
