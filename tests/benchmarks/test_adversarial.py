@@ -154,10 +154,10 @@ def test_table_has_costs_and_worst_cases():
     rows = get_rows(sheet)
     assert rows[0] == ['attack', 'norm', 'epsilon', 'accuracy', 'forwards', 'backwards']
     assert rows[1] == ['clean', '', ' ', '0.8000', '', '']
-    assert rows[4] == ['pgd(steps=20)', 'Linf', '4/255', '0.4500', '12.2', '10']
+    assert rows[4] == ['pgd(steps=20)', 'Linf', '4/255', '0.4500', '12.2', '10.0']
     assert rows[7] == ['worst case', 'Linf', '4/255', '0.5000', '', ''] and len(rows) == 8
     line = str(attacked()).splitlines()[6].split()
-    assert line == ['pgd(steps=20)', 'Linf', '4/255', '0.4500', '0.2582', 'to', '0.6579', '12.2', '10']
+    assert line == ['pgd(steps=20)', 'Linf', '4/255', '0.4500', '0.2582', 'to', '0.6579', '12.2', '10.0']
 
 
 def test_missing_attack_is_a_dash_and_a_gap():
