@@ -437,23 +437,25 @@ def _open_classifier_subject(model: Any, benchmark: Benchmark, options: ModelOpt
         from pit_downstream.evaluation.attention_analysis import build_model
         build = build_model
     conditions = benchmark.conditions()
-    predictor = _open_classifier(model, options, data, is_attacked=any(one.attack for one in conditions), build=build)
+    is_attacked = any(condition.attack for condition in conditions)
+    predictor = _open_classifier(model, options, data, is_attacked=is_attacked, build=build)
     metrics = [_make_metric(name) for name in benchmark.metric_names('classifier')]
     header = [inputs.describe_preprocessing(predictor, is_published=data.corrupted_data is not None)]
     if not needs_labels:
         samples = inputs.open_unlabeled_images(predictor, data.data, bundled=data.bundled, limit=data.limit,
                                                exclude=output_dir)
     elif data.corrupted_data is not None:
-        names = dict.fromkeys(one.corruption.name for one in conditions if one.corruption)
-        severities = dict.fromkeys(one.corruption.get('severity') for one in conditions if one.corruption)
+        corruptions = [condition.corruption for condition in conditions if condition.corruption]
+        names = dict.fromkeys(corruption.name for corruption in corruptions)
+        severities = dict.fromkeys(corruption.get('severity') for corruption in corruptions)
         samples = inputs.open_corrupted_images(
             predictor, data.corrupted_data, list(names), list(severities),  # type: ignore[arg-type]
             name=data.corrupted_name, limit=data.limit, data=data.data, bundled=data.bundled, labels=data.labels)
     else:
         samples = inputs.open_images(predictor, data.data, bundled=data.bundled, labels=data.labels, limit=data.limit,
                                      cache=data.cache)
-    for name in sorted({str(one.attack.get('source')) for one in conditions
-                        if one.attack and one.attack.name == 'transfer'}):
+    for name in sorted({str(condition.attack.get('source')) for condition in conditions
+                        if condition.attack and condition.attack.name == 'transfer'}):
         source = sources(name)
         inputs.require_classes(samples, source)
         if source.class_names and predictor.class_names and source.class_names != predictor.class_names:
@@ -502,8 +504,8 @@ def _evaluate_conditions(benchmark: Benchmark, subject: Subject, store: 'Store',
     from pit_downstream.evaluation.distributed import broadcast, rank
     from pit_downstream.evaluation.evaluator import Evaluator
     predictor, samples = subject.predictor, subject.samples
-    conditions = [one for one in benchmark.conditions() if one != CLEAN or _has_clean_images(samples)]
-    attacked = [one for one in conditions if one.attack is not None]
+    conditions = [condition for condition in benchmark.conditions() if condition != CLEAN or _has_clean_images(samples)]
+    attacked = [condition for condition in conditions if condition.attack is not None]
     evaluator = Evaluator(predictor, samples, subject.metrics, conditions, store=store, options=options,
                           benchmark=benchmark.text)
     if dry_run:
@@ -517,13 +519,13 @@ def _evaluate_conditions(benchmark: Benchmark, subject: Subject, store: 'Store',
         if options.save_images:
             raise InputError('--save-images applies to a classifier, got a detector. pit-downstream show-detections '
                              'draws attacked images.')
-        robustness_checks.try_attacks(predictor, samples, [one for one in attacked if evaluator.is_pending(one)],
+        robustness_checks.try_attacks(predictor, samples, list(filter(evaluator.is_pending, attacked)),
                                       options.seed)
     table = evaluator.run()
     if attacked and is_classifier:
         after = robustness_checks.check_accuracies(table, attacked) if rank() == 0 else None
         warnings = (*warnings, *broadcast(after))
-    wanted = {str(one) for one in (*conditions, *(condition for condition, _ in benchmark.required()))}
+    wanted = {str(condition) for condition in (*conditions, *(condition for condition, _ in benchmark.required()))}
     table = Table(table.model, table.dataset, [record for record in table.records if record.condition in wanted])
     require_counts(table, len(samples), allow_missing=options.allow_missing)
     return _make_results(benchmark, {'data': table}, store, subject, options, warnings)

@@ -13,7 +13,7 @@ from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.path_checks import replace_atomically, resolve_inside, write_atomic
 from pit_downstream.evaluation.corrupting import apply_corruption
 from pit_downstream.evaluation.data_loading import RawBatch, load_blocks
-from pit_downstream.evaluation.evaluator import BLOCK, Pass, plan_passes
+from pit_downstream.evaluation.evaluator import BLOCK, ConditionGroup, group_conditions
 from pit_downstream.evaluation.distributed import shard_indices, rank
 from pit_downstream.det.samples import DetectionSamples
 from pit_downstream.det.ground_truth import GroundTruth
@@ -31,10 +31,11 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
     """
     if format not in FORMATS:
         raise InputError(f'format is one of {", ".join(FORMATS)}, got {format!r}')
-    folder, plan = Path(folder), [one for one in plan_passes(samples, conditions)[1] if one.work[0][1].corruption]
+    folder = Path(folder)
+    plan = [group for group in group_conditions(samples, conditions)[1] if group.work[0][1].corruption]
     ids = [samples.info(index)['img_id'] for index in range(len(samples))]
     names = _assign_names(truth, set(ids), format)
-    places = [[_build_paths(folder, one, names[id]) for id in ids] for one in plan]
+    places = [[_build_paths(folder, group, names[id]) for id in ids] for group in plan]
     _require_same_source(folder, {'dataset': samples.name, 'seed': seed})
     if rank() == 0:
         _write_annotations(folder, truth, names, set(ids))
@@ -45,10 +46,10 @@ def save_images(samples: DetectionSamples, truth: GroundTruth, conditions: Itera
     for block in load_blocks([samples], blocks, batch_size=batch_size, workers=workers):
         if block.unreadable:
             raise InputError(f'unreadable image: {next(iter(block.unreadable.values()))}. Fix it.')
-        for one in plan:
+        for group in plan:
             for batch in block.batches:
-                _save_batch(batch, one, folder, names, seed)
-    return sum(len(chosen) * len(one.work) for one, chosen in zip(plan, missing, strict=True))
+                _save_batch(batch, group, folder, names, seed)
+    return sum(len(chosen) * len(group.work) for group, chosen in zip(plan, missing, strict=True))
 
 
 def _assign_names(truth: GroundTruth, ids: set, format: str) -> dict[Any, str]:
@@ -63,22 +64,22 @@ def _assign_names(truth: GroundTruth, ids: set, format: str) -> dict[Any, str]:
     return {id: str(name) if fit else f'{id}.{format}' for id, name in names.items()}
 
 
-def _save_batch(batch: RawBatch, one: Pass, folder: Path, names: Mapping[Any, str], seed: int) -> None:
+def _save_batch(batch: RawBatch, group: ConditionGroup, folder: Path, names: Mapping[Any, str], seed: int) -> None:
     """Write the missing images of a batch under the conditions of a pass."""
-    files = [_build_paths(folder, one, names[target['img_id']]) for target in batch.targets]
+    files = [_build_paths(folder, group, names[target['img_id']]) for target in batch.targets]
     rows = [row for row, paths in enumerate(files) if not all(path.exists() for path in paths)]
     if not rows:
         return
     files, batch = [files[row] for row in rows], batch.select(rows)
-    for place, images in enumerate(apply_corruption(batch, [rest for _, rest in one.work], seed)):
+    for place, images in enumerate(apply_corruption(batch, [rest for _, rest in group.work], seed)):
         for image, paths in zip(images, files, strict=True):
             _write(image, paths[place])
 
 
-def _build_paths(folder: Path, one: Pass, name: str) -> list[Path]:
+def _build_paths(folder: Path, group: ConditionGroup, name: str) -> list[Path]:
     """Return the paths of an image under each condition of a pass."""
-    specs = [rest.corruption for _, rest in one.work if rest.corruption is not None]
-    assert len(specs) == len(one.work)  # save_images selects corrupted passes
+    specs = [rest.corruption for _, rest in group.work if rest.corruption is not None]
+    assert len(specs) == len(group.work)  # save_images selects corrupted groups
     return [resolve_inside(folder, f'{_format_folder(spec)}/{spec.get("severity")}/{name}') for spec in specs]
 
 
@@ -108,5 +109,6 @@ def _write_annotations(folder: Path, truth: GroundTruth, names: Mapping[Any, str
     content = {**truth.content,
                'images': [{**image, 'file_name': names[image['id']]} for image in truth.content['images']
                           if image['id'] in ids],
-               'annotations': [one for one in truth.content['annotations'] if one['image_id'] in ids]}
+               'annotations': [annotation for annotation in truth.content['annotations']
+                               if annotation['image_id'] in ids]}
     write_atomic(folder / 'annotations.json', json.dumps(content))

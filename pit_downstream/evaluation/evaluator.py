@@ -89,10 +89,10 @@ class EvaluationOptions:
 
 
 @dataclass(frozen=True)
-class Pass:
+class ConditionGroup:
     """Conditions that are evaluated together on the images of one source.
 
-    The severities of one corruption form a pass, and so do the epsilons of one attack, in rising order.
+    The severities of one corruption form a group, and so do the epsilons of one attack, in rising order.
 
     Attributes:
         source: Number of the source.
@@ -173,7 +173,7 @@ class Evaluator:
         self.is_auto = options.batch_size == 'auto'
         self.size = AUTO_BATCH.get(self.device.type, 32) if self.is_auto else int(options.batch_size)
         self.batch_size = self.size  # of the loader; `size` shrinks when memory runs out
-        self.sources, self.passes = plan_passes(samples, self.conditions, options.predictors)
+        self.sources, self.groups = group_conditions(samples, self.conditions, options.predictors)
         self.identity = Identity(predictor.name, samples.name, options.seed, len(samples))
         self.value_names = tuple(dict.fromkeys(name for metric in self.metrics for name in metric.value_names))
         self.needs_trace = any(metric.needs_trace for metric in self.metrics)
@@ -227,7 +227,7 @@ class Evaluator:
 
     def _list_related(self, conditions: Iterable[Condition]) -> list[str] | None:
         """Return the conditions whose outcomes are needed: None (all) for attacks, which reuse smaller epsilons."""
-        return None if any(one.attack for one in conditions) else list(map(str, conditions))
+        return None if any(condition.attack for condition in conditions) else list(map(str, conditions))
 
     def _check_images(self, table: Table) -> None:
         """Raise InputError if a condition with separate images was evaluated on other images."""
@@ -259,7 +259,7 @@ class Evaluator:
         self.gallery.require({other: [ids[index] for index in np.flatnonzero(
             self.outcomes[str(other)].is_known(VERDICT))] for other in related})
 
-    def _plan_blocks(self, passes: Sequence[Pass]) -> list[tuple[int, list[int]]]:
+    def _plan_blocks(self, groups: Sequence[ConditionGroup]) -> list[tuple[int, list[int]]]:
         """Return this rank's blocks (source, indices) with an image that some condition lacks."""
         steps = max(1, BLOCK // self.batch_size)
         sizes = sum(-(-len(source) // (steps * self.batch_size)) for source in self.sources)
@@ -271,7 +271,7 @@ class Evaluator:
         blocks = []
         for number, source in enumerate(self.sources):
             missing = np.zeros(len(source), bool)
-            for condition in (condition for one in passes if one.source == number for condition, _ in one.work):
+            for condition in (condition for group in groups if group.source == number for condition, _ in group.work):
                 missing |= self._get_outcomes(condition).find_missing(self.value_names)
             blocks += [(number, list(range(start, min(start + length, len(source)))))
                        for start in range(0, len(source), length) if missing[start:start + length].any()]
@@ -284,14 +284,14 @@ class Evaluator:
     # Evaluate
 
     def _evaluate(self, pending: Sequence[Condition]) -> None:
-        passes = [Pass(one.source, work) for one in self.passes
-                  if (work := tuple(pair for pair in one.work if pair[0] in pending))]
-        plan = self._plan_blocks(passes)
+        groups = [ConditionGroup(group.source, work) for group in self.groups
+                  if (work := tuple(pair for pair in group.work if pair[0] in pending))]
+        plan = self._plan_blocks(groups)
         images: dict[str, int] = {}
         for source, indices in plan:
-            for one in passes:
-                if one.source == source:
-                    images[one.title] = images.get(one.title, 0) + len(indices) * len(one.work)
+            for group in groups:
+                if group.source == source:
+                    images[group.title] = images.get(group.title, 0) + len(indices) * len(group.work)
         progress = Progress(images, show=self.options.progress and rank() == 0)
         refusal: InputError | None = None
         try:
@@ -299,7 +299,7 @@ class Evaluator:
                                      pin=self.device.type == 'cuda'):
                 if has_failed_rank():
                     break
-                self._evaluate_block(block, [one for one in passes if one.source == block.source], progress)
+                self._evaluate_block(block, [group for group in groups if group.source == block.source], progress)
         except InputError as error:
             refusal = error
             mark_failure()
@@ -307,28 +307,28 @@ class Evaluator:
         raise_on_all_ranks(refusal)
         self._check_readable()
 
-    def _evaluate_block(self, block: Block, passes: Sequence[Pass], progress: Progress) -> None:
+    def _evaluate_block(self, block: Block, groups: Sequence[ConditionGroup], progress: Progress) -> None:
         """Evaluate a block under the conditions that lack it, and append the outcomes."""
         self._note_unreadable(block)
         batches = [batch.to(self.device) for batch in block.batches]
-        for one in passes:
+        for group in groups:
             start = time.monotonic()
-            if self._count_unreadable(one) <= self.options.allow_missing:
-                if one.is_attack:
-                    self._attack_block(block, batches, one)
+            if self._count_unreadable(group) <= self.options.allow_missing:
+                if group.is_attack:
+                    self._attack_block(block, batches, group)
                 else:
-                    self._measure_block(block, batches, one)
-            progress.update(one.title, (len(block.indices) + len(block.unreadable)) * len(one.work),
+                    self._measure_block(block, batches, group)
+            progress.update(group.title, (len(block.indices) + len(block.unreadable)) * len(group.work),
                             time.monotonic() - start)
 
-    def _measure_block(self, block: Block, batches: Sequence[RawBatch], one: Pass) -> None:
+    def _measure_block(self, block: Block, batches: Sequence[RawBatch], group: ConditionGroup) -> None:
         indices = block.indices
-        work = [pair for pair in one.work if self._is_missing(pair[0], indices) or block.unreadable]
+        work = [pair for pair in group.work if self._is_missing(pair[0], indices) or block.unreadable]
         if not work:
             return
         values: dict[Condition, list[tuple[tuple[int, ...], Mapping[str, Any]]]] = {pair[0]: [] for pair in work}
         for part in self._split(batches):
-            for measured_part, condition, measured in self._measure_batch(part, work, self.sources[one.source]):
+            for measured_part, condition, measured in self._measure_batch(part, work, self.sources[group.source]):
                 values[condition].append((measured_part.indices, measured))
         self._append([self._make_entry(condition, parts, block) for condition, parts in values.items()])
 
@@ -356,10 +356,10 @@ class Evaluator:
                     values = self._measure(outputs, prepared)
             yield condition, values
 
-    def measure(self, batch: RawBatch, one: Pass) -> Mapping[str, Any]:
-        """Return the per-image values of a batch under the last condition of a pass, without its attack."""
-        work = [(condition, Condition(rest.corruption)) for condition, rest in one.work]
-        return list(self._predict_conditions(batch, work, self.sources[one.source]))[-1][1]
+    def measure(self, batch: RawBatch, group: ConditionGroup) -> Mapping[str, Any]:
+        """Return the per-image values of a batch under the last condition of a group, without its attack."""
+        work = [(condition, Condition(rest.corruption)) for condition, rest in group.work]
+        return list(self._predict_conditions(batch, work, self.sources[group.source]))[-1][1]
 
     def _measure(self, outputs: Any, batch: Batch) -> dict[str, Any]:
         """Return the values of all metrics by name. Of a classifier, '' is whether its logits are finite."""
@@ -370,16 +370,16 @@ class Evaluator:
             values[''] = outputs.predictions.isfinite().all(1)
         return values
 
-    def _attack_block(self, block: Block, batches: Sequence[RawBatch], one: Pass) -> None:
+    def _attack_block(self, block: Block, batches: Sequence[RawBatch], group: ConditionGroup) -> None:
         """Attack the batches of a block, and append the outcomes of each batch and condition."""
         for batch in self._split(batches):
-            self._attack_batch(batch, one)
+            self._attack_batch(batch, group)
         if block.unreadable:
             self._append([Entry(str(condition), np.zeros(0, int), {}, tuple(block.unreadable))
-                          for condition, _ in one.work])
+                          for condition, _ in group.work])
 
-    def _attack_batch(self, batch: RawBatch, one: Pass) -> None:
-        work = [pair for pair in one.work if self._is_missing(pair[0], batch.indices)]
+    def _attack_batch(self, batch: RawBatch, group: ConditionGroup) -> None:
+        work = [pair for pair in group.work if self._is_missing(pair[0], batch.indices)]
         if not work:
             return
         try:
@@ -390,7 +390,7 @@ class Evaluator:
                 raise
         self._reduce_batch(len(batch))
         for part in self._split([batch]):
-            self._attack_batch(part, one)
+            self._attack_batch(part, group)
 
     def _attack_conditions(self, batch: RawBatch, work: Sequence[tuple[Condition, Condition]]) -> None:
         options = self.options
@@ -522,8 +522,8 @@ class Evaluator:
         for index, error in block.unreadable.items():
             self._unreadable.setdefault(block.source, {})[index] = error
 
-    def _count_unreadable(self, one: Pass) -> int:
-        return len(self._unreadable.get(one.source, ()))
+    def _count_unreadable(self, group: ConditionGroup) -> int:
+        return len(self._unreadable.get(group.source, ()))
 
     # Compute
 
@@ -575,16 +575,16 @@ class Evaluator:
                        outcomes.data_digest, unreadable) for value in values]
 
 
-def plan_passes(samples: Samples, conditions: Iterable[Condition], predictors: Predictors | None = None
-                ) -> tuple[list[Samples], list[Pass]]:
-    """Return the sources of the images, and the conditions in passes.
+def group_conditions(samples: Samples, conditions: Iterable[Condition], predictors: Predictors | None = None
+                     ) -> tuple[list[Samples], list[ConditionGroup]]:
+    """Return the sources of the images, and the conditions in groups.
 
-    Conditions that differ only in severity share a pass, and so do those that differ only in the attack's epsilon, in
+    Conditions that differ only in severity share a group, and so do those that differ only in the attack's epsilon, in
     rising order. Corrupted images stored on disk have a source each. Raises InputError for a corruption, severity or
     attack that does not exist.
     """
     sources: list[Samples] = []
-    groups: dict[tuple, Pass] = {}
+    groups: dict[tuple, ConditionGroup] = {}
     for condition in dict.fromkeys(conditions):
         source, rest = samples.at(condition)
         check_corruption(rest.corruption)
@@ -593,12 +593,12 @@ def plan_passes(samples: Samples, conditions: Iterable[Condition], predictors: P
         sources += [source] if number == len(sources) else []
         key = number, *_get_shared_part(rest)
         before = groups[key].work if key in groups else ()
-        groups[key] = Pass(number, tuple(sorted((*before, (condition, rest)), key=_get_epsilon)))
+        groups[key] = ConditionGroup(number, tuple(sorted((*before, (condition, rest)), key=_get_epsilon)))
     return sources, list(groups.values())
 
 
 def _get_shared_part(condition: Condition) -> tuple[Spec | None, Spec | None]:
-    """Return the part of a condition that is equal for all conditions of one pass."""
+    """Return the part of a condition that is equal for all conditions of one group."""
     corruption, attack = condition.corruption, condition.attack
     if attack is not None:
         return corruption, attack.without('epsilon')

@@ -16,7 +16,7 @@ from pit_downstream.datasets.base import Preprocess
 from pit_downstream.datasets.imagenet import load_class_folders
 from pit_downstream.evaluation.attacking import CountingPredictor, KnownOutcomes, attack_curve, implies_success
 from pit_downstream.evaluation.classifier import ClassifierPredictor, Preparation
-from pit_downstream.evaluation.evaluator import plan_passes
+from pit_downstream.evaluation.evaluator import group_conditions
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.metrics.classification import make_top1_error
 from tests.evaluation import toy
@@ -212,9 +212,9 @@ def test_the_loop_attacks_clean_and_corrupted_images(folder):
 
 def test_epsilons_share_a_pass_in_rising_order(folder):
     samples = load_class_folders(folder, view=Preprocess(32, None))
-    _, plan = plan_passes(samples, [*under(None, 'pgd', (8, 1)), *under(Spec.of('toy_dark', severity=1), 'pgd', (2,)),
-                                    *under(Spec.of('toy_dark', severity=2), 'pgd', (2,)), CLEAN,
-                                    *under(None, 'pgd', (4,))])
+    _, plan = group_conditions(samples, [
+        *under(None, 'pgd', (8, 1)), *under(Spec.of('toy_dark', severity=1), 'pgd', (2,)),
+        *under(Spec.of('toy_dark', severity=2), 'pgd', (2,)), CLEAN, *under(None, 'pgd', (4,))])
     assert [one.title for one in plan] == ['pgd', 'toy_dark + pgd', 'toy_dark + pgd', 'clean']
     assert [float(condition.attack.get('epsilon')) * 255 for condition, _ in plan[0].work] == [1, 4, 8]
 
@@ -223,7 +223,7 @@ def test_strengths_of_occlusion_share_a_pass(folder):
     predictor = build_classifier(toy.FOUR)
     samples = load_class_folders(folder, view=predictor.view)
     conditions = [Condition(Spec.parse(f'occlusion(share={share})')) for share in ('1/4', '0.5', '1')]
-    assert len(plan_passes(samples, conditions)[1]) == 1
+    assert len(group_conditions(samples, conditions)[1]) == 1
     values = [record.value for record in measure(predictor, samples, [make_top1_error()], conditions)]
     black = predictor.predict(torch.zeros(1, 3, 32, 32), None).predictions.argmax().item()
     assert values[-1] == sum(target != black for target in samples.targets) / 20

@@ -32,7 +32,7 @@ from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.corrupting import apply_corruption
 from pit_downstream.evaluation import data_loading
 from pit_downstream.evaluation.data_loading import RawBatch
-from pit_downstream.evaluation.evaluator import EvaluationOptions, Evaluator, Store, plan_passes
+from pit_downstream.evaluation.evaluator import EvaluationOptions, Evaluator, Store, group_conditions
 from pit_downstream.evaluation.models import build_classifier
 from pit_downstream.evaluation.distributed import init_distributed, destroy_distributed
 from pit_downstream.metrics.classification import CLASSIFICATION, make_classification_metrics
@@ -294,7 +294,7 @@ def test_impossible_conditions_are_refused_before_any_work(predictor, samples, c
 
 
 def test_severities_share_a_pass_in_the_order_given(samples):
-    sources, plan = plan_passes(samples, [*CONDITIONS, *list_conditions(['toy_dark'], [2], jpeg=85), CLEAN])
+    sources, plan = group_conditions(samples, [*CONDITIONS, *list_conditions(['toy_dark'], [2], jpeg=85), CLEAN])
     assert [(one.title, len(one.work)) for one in plan] == [
         ('clean', 1), ('toy_noise', 3), ('toy_dark', 3), ('toy_dark', 1)]
     assert sources == [samples] and {one.source for one in plan} == {0}
