@@ -14,7 +14,8 @@ LEGIBLE = .75  # opacity of a cell above which white text is easier to read than
 LEGEND = 48  # characters of a line of the legend that fit below a panel
 ROW = 22  # characters of a line left of a panel
 TICKS = 40  # characters of all labels that fit below a panel
-SHADES = 32  # of a color bar
+SHADES = 24  # of a color bar; matplotlib draws 50 and more as pixels
+NUMBERS = 12  # columns of a heat map beyond which its cells are too narrow for numbers
 
 
 @styled
@@ -22,12 +23,10 @@ def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Map
              high: float = 1., shown: bool = True, xlabel: str = '', ylabel: str = '') -> 'Figure':
     """Draw cells by (row, column), more opaque toward `high`, and a color bar. A missing cell shows a dash.
 
-    shown: print the numbers as percentages. Cells below zero have another color.
+    shown: print the numbers as percentages, with up to 12 columns. Cells below zero have another color.
     """
-    side = .235 if shown else min(.235, 3.4 / max(1, len(rows)))
-    rows = [wrap_text(name, ROW) for name in rows]
+    rows, side = _wrap_rows(rows, .235 if shown else min(.235, 3.4 / max(1, len(rows))))
     columns = [wrap_text(name, ROW) for name in columns]
-    side = max([side, *(.15 * (1 + name.count('\n')) for name in rows if '\n' in name)])
     longest = max((len(line) for name in columns for line in name.split('\n')), default=0)
     is_turned = shown and longest * len(columns) > TICKS
     figure, axes = canvas(title, height=max(1.5, side * len(rows) + .75 + (.08 * longest if is_turned else 0)))
@@ -39,10 +38,10 @@ def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: Map
             if value and depth:
                 axes.add_patch(Rectangle((column - .5, row - .5), 1, 1, facecolor=COLD if value < 0 else HEAT,
                                          alpha=round(depth, 3), linewidth=0))
-            if shown:
+            if shown and len(columns) <= NUMBERS:
                 axes.text(column, row, '–' if value is None else f'{100 * value:.1f}', ha='center',
-                          va='center_baseline', fontsize=8.5, color='#ffffff' if depth > LEGIBLE else INK,
-                          in_layout=False)
+                          va='center_baseline', fontsize=min(8.5, 60 / len(columns)),
+                          color='#ffffff' if depth > LEGIBLE else INK, in_layout=False)
     axes.set(xlim=(-.5, len(columns) - .5), ylim=(len(rows) - .5, -.5), xlabel=xlabel, ylabel=ylabel)
     step = max(1, -(-len(rows) // 16))
     axes.set_xticks(range(0, len(columns), 1 if shown else step), columns[::1 if shown else step],
@@ -60,7 +59,8 @@ def bars(title: str, rows: Sequence[str], series: Mapping[str, Mapping[int, tupl
          numbers: Mapping[str, int], *, xlabel: str, line: float | None = None) -> 'Figure':
     """Draw horizontal bars: a group per row with a bar per series. series: row -> (value, low, high)."""
     thick = .8 / max(1, len(series))
-    figure, axes = canvas(title, height=max(1.6, len(rows) * max(.24, .13 * len(series)) + .9))
+    rows, side = _wrap_rows(rows, max(.24, .13 * len(series)))
+    figure, axes = canvas(title, height=max(1.6, len(rows) * side + .9))
     for index, (name, values) in enumerate(series.items()):
         places = [row - .4 + thick * (index + .5) for row in values]
         widths = [value for value, _, _ in values.values()]
@@ -71,7 +71,7 @@ def bars(title: str, rows: Sequence[str], series: Mapping[str, Mapping[int, tupl
     if line is not None:
         axes.axvline(line, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(ylim=(len(rows) - .5, -.5), xlabel=xlabel)
-    axes.set_yticks(range(len(rows)), [wrap_text(name, ROW) for name in rows])
+    axes.set_yticks(range(len(rows)), rows)
     _bare(axes, 'y')
     _legend(figure, axes)
     return figure
@@ -88,7 +88,8 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float, float |
     figure, axes = canvas(title)
     scale = 100 if unit else 1
     for name, points in series.items():
-        hue, mark = color(numbers[name]), MARKERS[numbers[name] % len(MARKERS)]
+        number = numbers[name]
+        hue, mark = color(number), MARKERS[(number + number // len(MARKERS)) % len(MARKERS)]
         x, y = [point[0] for point in points], [scale * point[1] for point in points]
         axes.plot(x, y, color=hue, marker=mark if marked else '', label=name, clip_on=False, zorder=3,
                   linestyle='--' if dashed and name.startswith(dashed) else '-')
@@ -110,7 +111,8 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float, float |
 def forest(title: str, rows: Sequence[str], values: Sequence[tuple[float, float, float, bool]], number: int, *,
            xlabel: str) -> 'Figure':
     """Draw differences with intervals, (value, low, high, paired) each, and a line at zero. Unpaired dots are rings."""
-    figure, axes = canvas(title, height=.21 * len(rows) + .9)
+    rows, side = _wrap_rows(rows, .21)
+    figure, axes = canvas(title, height=side * len(rows) + .9)
     hue = color(number)
     for row, (value, low, high, whole) in enumerate(values):
         axes.plot([low, high], [row, row], color=hue, linewidth=1.3, solid_capstyle='butt', zorder=2)
@@ -119,7 +121,7 @@ def forest(title: str, rows: Sequence[str], values: Sequence[tuple[float, float,
             axes.plot(value, row, 'o', color=PAPER, markersize=2, zorder=4)
     axes.axvline(0, color=INK, linewidth=1)
     axes.set(ylim=(len(rows) - .5, -.5), xlabel=xlabel)
-    axes.set_yticks(range(len(rows)), [wrap_text(name, ROW) for name in rows])
+    axes.set_yticks(range(len(rows)), rows)
     _bare(axes, 'y')
     return figure
 
@@ -128,7 +130,8 @@ def forest(title: str, rows: Sequence[str], values: Sequence[tuple[float, float,
 def pairs(title: str, rows: Sequence[str], values: Mapping[int, tuple[float | None, float]], number: int, *,
           names: tuple[str, str], xlabel: str) -> 'Figure':
     """Draw two dots on a line per row: before and after. Values are fractions, drawn in percent."""
-    figure, axes = canvas(title, height=.3 * len(rows) + 1)
+    rows, side = _wrap_rows(rows, .3)
+    figure, axes = canvas(title, height=side * len(rows) + 1)
     for row, (before, after) in values.items():
         if before is not None:
             axes.plot([100 * before, 100 * after], [row, row], color=MUTED, linewidth=1.1, zorder=2)
@@ -136,10 +139,16 @@ def pairs(title: str, rows: Sequence[str], values: Mapping[int, tuple[float | No
                       label=names[0] if row == min(values) else None, zorder=3)
         axes.plot(100 * after, row, 'o', color=color(number), label=names[1] if row == min(values) else None, zorder=3)
     axes.set(xlim=(0, 100), ylim=(len(rows) - .5, -.5), xlabel=xlabel)
-    axes.set_yticks(range(len(rows)), [wrap_text(name, ROW) for name in rows])
+    axes.set_yticks(range(len(rows)), rows)
     _bare(axes, 'y')
     _legend(figure, axes, few=0)
     return figure
+
+
+def _wrap_rows(rows: Sequence[str], side: float) -> tuple[list[str], float]:
+    """Return the names of rows in lines, and the height of a row in inches: at least `side`."""
+    wrapped = [wrap_text(name, ROW) for name in rows]
+    return wrapped, max([side, *(.15 * (1 + name.count('\n')) for name in wrapped if '\n' in name)])
 
 
 def _bare(axes: 'Axes', which: Literal['both', 'x', 'y']) -> None:
@@ -159,6 +168,7 @@ def _add_color_bar(figure: 'Figure', axes: 'Axes', high: float, *, percent: bool
     bar = figure.colorbar(ScalarMappable(Normalize(-scale if negative else 0, scale), colors), ax=axes, fraction=.05,
                           pad=.02)
     bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.set_title('%' if percent else '', fontsize=8)
 
 
 def _legend(figure: 'Figure', axes: 'Axes', *, few: int = 1) -> None:
@@ -169,4 +179,4 @@ def _legend(figure: 'Figure', axes: 'Axes', *, few: int = 1) -> None:
         lines = [wrap_text(name, LEGEND // columns) for name in names]
         rows = sum(1 + name.count('\n') for name in lines) / columns
         figure.set_figheight(figure.get_figheight() + .15 * rows)
-        figure.legend(handles, lines, loc='outside lower left', ncols=columns)
+        figure.legend(handles, lines, loc='outside lower left', ncols=columns, handlelength=2.8)

@@ -1,6 +1,7 @@
 """Every figure keeps its titles, labels and legends inside the frame, for names of any length."""
 
 import io
+import itertools
 
 import pytest
 from PIL import Image
@@ -41,6 +42,23 @@ def test_text_stays_inside_the_frame(name):
     assert plot_style.png(drawing)
     box, (width, height) = drawing.get_tightbbox(), drawing.get_size_inches()
     assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+
+
+@pytest.mark.parametrize('name', DRAWINGS)
+def test_labels_do_not_overlap(name):
+    drawing = DRAWINGS[name]()
+    drawing.draw_without_rendering()
+    for axes in drawing.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            boxes = [label.get_window_extent() for label in axis.get_ticklabels() if label.get_text()]
+            assert not any(box.overlaps(other) for box, other in itertools.combinations(boxes, 2))
+
+
+def test_more_lines_than_colors_differ_in_their_markers():
+    names = [f'attack {index}' for index in range(16)]
+    drawing = plots.curves('', dict.fromkeys(names, LINE), {name: index for index, name in enumerate(names)},
+                           xlabel='epsilon', ylabel='accuracy')
+    assert len({(line.get_color(), line.get_marker()) for line in drawing.axes[0].lines}) == 16
 
 
 @pytest.mark.parametrize('name', [name for name in DRAWINGS if name in ('heat_map', 'matrix', 'similarity')])
