@@ -102,7 +102,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: a predictor on samples with metrics. header: lines above the tables."""
+    """Predictor, samples and metrics of an evaluation. header: lines above the tables."""
 
     predictor: 'Predictor'
     samples: Any

@@ -86,21 +86,21 @@ class Preprocess:
             raise InputError(f"expected an interpolation of {', '.join(modes)} and the mode 'center' or 'squash', got "
                              f'{self.interpolation!r} and {self.mode!r}; --preprocess imagenet fits models of 224 px')
 
-    def __call__(self, picture: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image) -> Tensor:
         """Return the raw image, uint8 (3, H, W), RGB."""
-        picture = _convert_to_rgb(picture)
+        image = _convert_to_rgb(image)
         if self.border:
-            width, height = picture.size
-            picture = picture.crop((self.border, self.border, width - self.border, height - self.border))
+            width, height = image.size
+            image = image.crop((self.border, self.border, width - self.border, height - self.border))
         if self.resize is not None:
             side = self.resize if self.mode == 'center' else [self.resize, self.resize]
-            picture = resize(picture, side, InterpolationMode(self.interpolation))
+            image = resize(image, side, InterpolationMode(self.interpolation))
         if self.size is not None:
-            if min(picture.size) < self.size:
+            if min(image.size) < self.size:
                 raise InputError(f'expected {self.size} x {self.size} pixels at least, got '
-                                 f'{picture.width} x {picture.height}')
-            picture = center_crop(picture, self.size)
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+                                 f'{image.width} x {image.height}')
+            image = center_crop(image, self.size)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def __str__(self) -> str:
         cut = [f'{self.border} pixels cut from each side'] if self.border else []
@@ -134,12 +134,12 @@ def load_image(path: str | Path, id: str | None = None) -> Image.Image:
     """
     try:
         with open(path, 'rb') as file:
-            picture = Image.open(file)
-            if picture.format == 'PNG':
-                picture.verify()  # decoding misses damage before intact last rows; every chunk has a checksum
+            image = Image.open(file)
+            if image.format == 'PNG':
+                image.verify()  # decoding misses damage before intact last rows; every chunk has a checksum
                 file.seek(0)
-                picture = Image.open(file)
-            return _convert_to_rgb(picture)
+                image = Image.open(file)
+            return _convert_to_rgb(image)
     except DECODE_ERRORS as error:
         raise UnreadableImage(str(path) if id is None else id, describe_error(error)) from error
 
@@ -149,36 +149,36 @@ def describe_error(error: Exception) -> str:
     return str(error).partition(' <_io.')[0].strip() or type(error).__name__
 
 
-def apply_exif_orientation(picture: Image.Image) -> Image.Image:
+def apply_exif_orientation(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation, as OpenCV does when mmdet loads images. Malformed EXIF data are ignored.
 
     Pillow applies the orientation of TIFF files only, and so do the image folders of torchvision and timm.
     """
-    picture.load()  # in a PNG, EXIF data may follow the pixels
+    image.load()  # in a PNG, EXIF data may follow the pixels
     exif = Image.Exif()
     try:
-        exif.load(picture.info.get('exif', b''))
+        exif.load(image.info.get('exif', b''))
         turn = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
     except (SyntaxError, ValueError, TypeError, LookupError, OSError, struct.error):
-        return picture
+        return image
     if turn is None:
-        return picture
-    turned = picture.transpose(turn)
+        return image
+    turned = image.transpose(turn)
     del turned.info['exif']  # already applied
     return turned
 
 
-def _convert_to_rgb(picture: Image.Image) -> Image.Image:
+def _convert_to_rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB. 16-bit gray keeps its upper 8 bits, as in Pillow's 16-bit color. convert() would clip at 255."""
-    picture = apply_exif_orientation(picture)
-    if picture.format == 'PPM' and picture.mode == 'I':  # Pillow scales its gray levels to 16 bits
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.mode.startswith('I;16'):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.mode in ('I', 'F'):
-        raise InputError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {picture.mode}), whose white '
+    image = apply_exif_orientation(image)
+    if image.format == 'PPM' and image.mode == 'I':  # Pillow scales its gray levels to 16 bits
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith('I;16'):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ('I', 'F'):
+        raise InputError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {image.mode}), whose white '
                          'level is unknown. Convert the image')
-    return picture.convert('RGB')
+    return image.convert('RGB')
 
 
 class ImageFolderSamples:
@@ -215,9 +215,9 @@ class ImageFolderSamples:
 
     def __getitem__(self, index: int) -> Sample:
         id = self.ids[index]
-        picture = load_image(self.root / id, id)
+        loaded = load_image(self.root / id, id)
         try:
-            image = self.view(picture)
+            image = self.view(loaded)
         except ValueError as error:
             raise UnreadableImage(id, f'{error}') from error
         return Sample(id, image, self.targets[index])

@@ -32,9 +32,9 @@ def load_class_folders(root: str | Path, *, view: Preprocess, name: str | None =
     if not folders and list_images(root):
         raise InputError(f'expected class folders in {root}, found {len(list_images(root))} images; for a flat '
                          'folder give their classes with --labels FILE')
-    pictures = list_images_by_class(root, folders)
-    indices = (classes or Classes()).indices(folders, [folder for folder in folders if pictures[folder]])
-    found = [(f'{folder}/{picture}', indices[folder]) for folder in folders for picture in pictures[folder]]
+    names = list_images_by_class(root, folders)
+    indices = (classes or Classes()).indices(folders, [folder for folder in folders if names[folder]])
+    found = [(f'{folder}/{name}', indices[folder]) for folder in folders for name in names[folder]]
     ids, targets = zip(*found, strict=True) if found else ((), ())
     thousand = set(folders) == get_wnid_indices().keys()
     return ImageFolderSamples(root, ids, targets, view=view, name=name or _make_name(root, thousand))
@@ -52,15 +52,15 @@ def load_flat_folder(root: str | Path, labels: str | Path, *, view: Preprocess, 
     if not labels.is_file():
         raise InputError(f'expected the labels of {root} in {labels}, found no such file; check --labels')
     listing = scan_folder(root)
-    pictures = listing.images
+    names = listing.images
     warn_ignored(root, {'hidden': listing.hidden, 'no image': [
         other for other in listing.others if (root / other).resolve() != labels.resolve()]})
-    targets = _read_labels(labels, pictures, classes or Classes())
-    unnamed = [picture for picture in pictures if picture not in targets]
+    targets = _read_labels(labels, names, classes or Classes())
+    unnamed = [name for name in names if name not in targets]
     if unnamed:
-        raise InputError(f'expected a label for each of the {len(pictures)} images in {root}, got none for '
+        raise InputError(f'expected a label for each of the {len(names)} images in {root}, got none for '
                          f'{len(unnamed)} of them, {", ".join(unnamed[:3])} ...; complete {labels}')
-    return ImageFolderSamples(root, pictures, [targets[picture] for picture in pictures], view=view,
+    return ImageFolderSamples(root, names, [targets[name] for name in names], view=view,
                           name=name or _make_name(root, len(set(targets.values())) == 1000))
 
 
@@ -128,20 +128,20 @@ def _find_corruption(root: Path, corruption: str) -> Path:
     return grouped[0] if grouped and not (root / corruption).is_dir() else root / corruption
 
 
-def _read_labels(path: Path, pictures: list[str], classes: Classes) -> dict[str, int]:
+def _read_labels(path: Path, names: list[str], classes: Classes) -> dict[str, int]:
     rows = [_split_row(line.strip()) for line in path.read_text('utf-8', 'surrogateescape').splitlines()
             if line.strip()]
     rows = [row for row in rows if row[0] not in ('ImageId', 'filename', 'image')]
     if all(len(row) == 1 for row in rows):
-        if len(rows) != len(pictures):
-            raise InputError(f'expected {len(pictures)} labels in {path}, one for each image, got {len(rows)}')
-        rows = [[picture, *row] for picture, row in zip(pictures, rows, strict=True)]
-    stems = {picture.rsplit('.', 1)[0]: picture for picture in pictures}
+        if len(rows) != len(names):
+            raise InputError(f'expected {len(names)} labels in {path}, one for each image, got {len(rows)}')
+        rows = [[name, *row] for name, row in zip(names, rows, strict=True)]
+    stems = {name.rsplit('.', 1)[0]: name for name in names}
     targets: dict[str, int] = {}
-    for picture, label in ((stems.get(row[0], row[0]), classes.label(row[1])) for row in rows if len(row) > 1):
-        if targets.setdefault(picture, label) != label:
-            raise InputError(f'expected one class for each image in {path}, got {targets[picture]} and {label} for '
-                             f'{picture}. Remove one of its lines')
+    for name, label in ((stems.get(row[0], row[0]), classes.label(row[1])) for row in rows if len(row) > 1):
+        if targets.setdefault(name, label) != label:
+            raise InputError(f'expected one class for each image in {path}, got {targets[name]} and {label} for '
+                             f'{name}. Remove one of its lines')
     if max(targets.values(), default=0) > 999 and min(targets.values()) > 0:
         raise InputError(f'expected class indices 0..999 in {path}, got {min(targets.values())}..'
                          f'{max(targets.values())}; {_DEVKIT}')
@@ -150,8 +150,8 @@ def _read_labels(path: Path, pictures: list[str], classes: Classes) -> dict[str,
 
 def _split_row(line: str) -> list[str]:
     """Split a line into [label] or [image, label ...]. Image names may contain spaces."""
-    picture, comma, labels = line.partition(',')
-    return [picture.strip(), *labels.split()] if comma else line.rsplit(maxsplit=1)
+    name, comma, labels = line.partition(',')
+    return [name.strip(), *labels.split()] if comma else line.rsplit(maxsplit=1)
 
 
 def _make_name(root: Path, all_classes: bool) -> str:

@@ -74,8 +74,8 @@ def draw_scene(seed: int, split: str, index: int, *, size: int = 128, contrast: 
         if place is None:
             continue
         _put(canvas, cutout, place)
-        picture, window = _compute_overlap(len(cutout.mask), place, size)
-        owner[picture][cutout.mask[window]] = len(labels)
+        region, window = _compute_overlap(len(cutout.mask), place, size)
+        owner[region][cutout.mask[window]] = len(labels)
         labels.append(label)
         areas.append(int(cutout.mask.sum()))
         places.append((*place, radius))
@@ -167,9 +167,9 @@ def _compute_overlap(window: int, place: tuple[int, int], size: int) -> tuple[tu
     """Return the overlap of the image and a window centered at `place` (row, column), as slices of both."""
     starts = [middle - window // 2 for middle in place]
     inside = [(max(start, 0), min(start + window, size)) for start in starts]
-    picture = tuple(slice(low, high) for low, high in inside)
+    region = tuple(slice(low, high) for low, high in inside)
     part = tuple(slice(low - start, high - start) for (low, high), start in zip(inside, starts))
-    return picture, part
+    return region, part
 
 
 def _find_position(cutout: Cutout, owner: Array, areas: list[int], neighbours: list[tuple[int, int, float]],
@@ -179,8 +179,8 @@ def _find_position(cutout: Cutout, owner: Array, areas: list[int], neighbours: l
     before = np.bincount(owner.ravel() + 1, minlength=len(areas) + 1)[1:]
     for _ in range(TRIES):
         place = _propose_position(cutout.radius, size, neighbours, rng)
-        picture, window = _compute_overlap(len(cutout.mask), place, size)
-        covered = owner[picture][cutout.mask[window]]
+        region, window = _compute_overlap(len(cutout.mask), place, size)
+        covered = owner[region][cutout.mask[window]]
         after = before - np.bincount(covered + 1, minlength=len(areas) + 1)[1:]
         if covered.size >= max(0.7 * area, MIN_PIXELS) and all(
                 left >= max(MIN_VISIBLE * whole, MIN_PIXELS) for left, whole in zip(after, areas)):
@@ -205,11 +205,11 @@ def _put(canvas: Array, cutout: Cutout, place: tuple[int, int]) -> None:
     """Draw the shadow, then the object, on the canvas."""
     size, window = len(canvas), len(cutout.mask)
     for shift in (SHADOW, (0, 0)):
-        picture, part = _compute_overlap(window, (place[0] + shift[1], place[1] + shift[0]), size)
+        region, part = _compute_overlap(window, (place[0] + shift[1], place[1] + shift[0]), size)
         if shift == SHADOW:
-            canvas[picture] *= 1 - cutout.shade[part][..., None]
+            canvas[region] *= 1 - cutout.shade[part][..., None]
         else:
-            canvas[picture] += (cutout.colors[part] - canvas[picture]) * cutout.cover[part][..., None]
+            canvas[region] += (cutout.colors[part] - canvas[region]) * cutout.cover[part][..., None]
 
 
 def _convert_canvas(canvas: Array, contrast: float, rng: np.random.Generator) -> Array:
@@ -217,7 +217,7 @@ def _convert_canvas(canvas: Array, contrast: float, rng: np.random.Generator) ->
     x, y = make_grid(*canvas.shape[:2])
     u, _ = rotate(x, y, draw_direction(rng))
     light = 1 - draw_uniform(rng, 0.0, 0.25) * (0.5 + u / (1.5 * len(canvas)))
-    picture = np.clip(canvas * light[..., None], 0, 1)
+    image = np.clip(canvas * light[..., None], 0, 1)
     if contrast != 1:
-        picture = 0.5 + contrast * (picture - 0.5)
-    return (picture * 255 + 0.5).astype(np.uint8)
+        image = 0.5 + contrast * (image - 0.5)
+    return (image * 255 + 0.5).astype(np.uint8)

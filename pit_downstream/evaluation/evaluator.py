@@ -349,7 +349,7 @@ class Evaluator:
         for (condition, _), images in zip(work, variants, strict=True):
             prepared = self.predictor.collate(batch.samples(images), images)
             with name_condition(condition):
-                if hasattr(source, 'measure_batch'):  # a dataset with a test of its own, such as many backgrounds
+                if hasattr(source, 'measure_batch'):  # a dataset with another test, such as many backgrounds
                     values: dict[str, Any] = source.measure_batch(self.predictor, prepared, batch.indices)
                 else:
                     outputs = self.predictor.predict(prepared.images, prepared, trace=self.needs_trace)

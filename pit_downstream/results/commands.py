@@ -26,7 +26,7 @@ def get_tool(program: str) -> str:
 
 
 def build_command(argv: Sequence[str], flags: Mapping[str, Sequence[str]]) -> str:
-    """Return the command of a run with `flags` in place of its own ones.
+    """Return the command of a run with `flags` in place of the recorded ones.
 
     Args:
         argv: Recorded command, sys.argv.

@@ -78,11 +78,11 @@ class TrainingImages(FolderImages):
         for place in (*range(index, len(self)), *range(index)):
             path = self.samples.root / self.samples.ids[place]
             try:
-                picture = load_image(path)
+                image = load_image(path)
             except UnreadableImage as error:
                 self._report(error, 'another image is trained on in its place')
                 continue
-            return {'images': torch.as_tensor(self.transform(picture)), 'labels': self.samples.targets[place]}
+            return {'images': torch.as_tensor(self.transform(image)), 'labels': self.samples.targets[place]}
         raise InputError(f'expected images in {self.samples.root}, got {len(self)} files of which none decodes')
 
 
@@ -103,7 +103,7 @@ def create_training_transform(**options) -> Callable:
 
 
 def posterize(image: Image.Image, bits: int, **options) -> Image.Image:
-    """Keep the `bits` highest bits of each channel. With 0 bits the image is black."""
+    """Keep the highest `bits` bits of each channel. With 0 the image is black."""
     return auto_augment.posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)
 
 

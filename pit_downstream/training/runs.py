@@ -102,7 +102,7 @@ def set_classes(cfg: Config) -> None:
     """
     train, val = (cfg[f'{part}_dataloader'].dataset.root for part in ('train', 'val'))
     folders, asked = (_list_class_folders(root) for root in (train, val))
-    empty = [name for name, pictures in list_images_by_class(Path(train), folders).items() if not pictures]
+    empty = [name for name, files in list_images_by_class(Path(train), folders).items() if not files]
     if empty:
         raise InputError(f'{len(empty)} of {len(folders)} class folders in {train} have no images: '
                          f'{format_names(empty)}. Add '
@@ -111,7 +111,7 @@ def set_classes(cfg: Config) -> None:
     if network.get('num_classes') == len(get_wnid_indices()) and set(names) <= get_wnid_indices().keys():
         names = tuple(get_wnid_indices())
     unknown = [name for name,
-               pictures in list_images_by_class(Path(val), asked).items() if pictures and name not in names]
+               files in list_images_by_class(Path(val), asked).items() if files and name not in names]
     if unknown:
         raise InputError(f'expected the classes of {train} in {val}, got {format_names(unknown)}; both need the same '
                          'folders')
