@@ -519,8 +519,8 @@ def _evaluate_conditions(benchmark: Benchmark, subject: Subject, store: 'Store',
         if options.save_images:
             raise InputError('--save-images applies to a classifier, got a detector. pit-downstream show-detections '
                              'draws attacked images.')
-        robustness_checks.try_attacks(predictor, samples, list(filter(evaluator.is_pending, attacked)),
-                                      options.seed)
+        pending = [condition for condition in evaluator.list_pending() if condition.attack is not None]
+        robustness_checks.try_attacks(predictor, samples, pending, options.seed)
     table = evaluator.run()
     if attacked and is_classifier:
         after = robustness_checks.check_accuracies(table, attacked) if rank() == 0 else None

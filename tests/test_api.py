@@ -285,7 +285,7 @@ def test_dry_run_prints_conditions_time_and_disk(folder, tmp_path, capsys):
                            data=folder, output_dir=tmp_path, dry_run=True)
     text = capsys.readouterr().out
     assert '3 of 3 conditions remain, 40 images each' in text
-    assert re.search(r'pgd: 2 conditions, at most about \d+:\d\d', text)
+    assert re.search(r'pgd\(.*\): 2 conditions, at most about \d+:\d\d', text)
     assert 'time: about' in text and 'MB' in text and not results.records
     assert not (tmp_path / 'outcomes.jsonl').exists() and not (tmp_path / 'runs.jsonl').exists()
 

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pit_downstream.benchmarks.base import Benchmark, describe_missing
-from pit_downstream.benchmarks.shifts import is_shift
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.intervals import Estimate, compute_weighted_interval
 from pit_downstream.results.layout import Layout, average, make_sheet
@@ -207,7 +206,7 @@ def choose_corruption_flags(conditions: Iterable[Condition]) -> dict[str, list[s
 
 def has_alexnet(dataset: str) -> bool:
     """Return whether AlexNet's errors apply to a recorded dataset: ImageNet's images and their corruptions."""
-    return Spec.parse(dataset).name.startswith('imagenet') and not is_shift(dataset)
+    return Spec.parse(dataset).name in ('imagenet', 'imagenet_c')
 
 
 def compute_ce(table: Table, corruption: str, **arguments: Value) -> Estimate:

@@ -74,7 +74,7 @@ def get_clean_key(shift: str, tables: Tables = MappingProxyType({})) -> MetricKe
     """
     if shift.startswith(CUSTOM_PREFIX):
         classes = Spec.parse(tables[shift].dataset).get('classes') if shift in tables else None
-        return MetricKey(CUSTOM_CLEAN, ERROR if classes is None else f'{ERROR}_of_{classes}')
+        return MetricKey(CUSTOM_CLEAN, ERROR if classes is None else f'classes_{classes}_{ERROR}')
     if shift in (*SUBSETS, REAL):
         return MetricKey(IMAGENET, f'{shift}_clean_error')
     if shift.startswith('in9_'):

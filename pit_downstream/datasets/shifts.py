@@ -178,7 +178,7 @@ def load_custom_shift(name: str, root: str | Path, clean: CleanReference, *, vie
     if len(filled) < len(clean_filled):
         classes = sorted(index for (index,) in folders.values())
         arguments['classes'] = hash_text(repr(classes))
-        clean_labels = {f'top1_error_of_{arguments["classes"]}': filter_targets(classes)}
+        clean_labels = {f'classes_{arguments["classes"]}_top1_error': filter_targets(classes)}
     return Shift(load_labeled_folders(root, folders, name, view, **arguments), clean_labels=clean_labels)
 
 

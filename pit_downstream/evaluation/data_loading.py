@@ -5,6 +5,7 @@ import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -183,7 +184,7 @@ def draw_batches(predictor: Predictor, samples: Sequence[Sample], *, count: int,
     unreadable: dict[int, UnreadableImage] = {}
 
     def read_sample(start: int) -> Sample:
-        for index in (*range(start, len(samples)), *range(start)):
+        for index in chain(range(start, len(samples)), range(start)):
             try:
                 if index not in unreadable:
                     return samples[index]

@@ -1,5 +1,6 @@
 """Distributed evaluation: under torchrun or srun, each process evaluates its shard of the samples."""
 
+import itertools
 import os
 import socket
 import sys
@@ -16,6 +17,7 @@ from pit_downstream.utils.slurm import get_env_world_size, get_step_env
 T = TypeVar('T')
 
 _stores: list[dist.Store] = []  # keeps the store alive, which rank 0 serves to the others
+_flags = itertools.count()
 
 PATIENCE = timedelta(days=7)  # ranks synchronize only at the end of a pass, where a fast rank waits long
 
@@ -144,15 +146,23 @@ def raise_on_all_ranks(refusal: ValueError | None) -> None:
         raise refusals[0] if refusal is None else refusal
 
 
-def mark_failure() -> None:
-    """Let the other ranks know that this one ends with an error, so that they stop before their next block."""
-    if _stores and is_distributed():
-        dist.PrefixStore('pit_downstream', _stores[-1]).set('failed', '1')
+class FailureFlag:
+    """Flag that a rank sets when it ends with an error, so that the others stop before their next block.
 
+    Create it on all ranks in the same order: each flag has a key of the store.
+    """
 
-def has_failed_rank() -> bool:
-    """Return whether a rank has called mark_failure()."""
-    return bool(_stores) and is_distributed() and dist.PrefixStore('pit_downstream', _stores[-1]).check(['failed'])
+    def __init__(self) -> None:
+        self._key = f'failed/{next(_flags)}'
+        self._store = dist.PrefixStore('pit_downstream', _stores[-1]) if _stores and is_distributed() else None
+
+    def set(self) -> None:
+        if self._store is not None:
+            self._store.set(self._key, '1')
+
+    def is_set(self) -> bool:
+        """Return whether any rank has set the flag."""
+        return self._store is not None and self._store.check([self._key])
 
 
 def broadcast(item: T | None) -> T:

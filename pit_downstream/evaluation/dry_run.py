@@ -27,7 +27,7 @@ def describe_plan(evaluator: Evaluator) -> Iterator[str]:
     Each group of conditions is timed on a few images. An attack runs for one step; its time is that of a step times its
     steps, restarts and targets, an upper bound, since images leave the batch when they are fooled.
     """
-    pending = [condition for condition in evaluator.conditions if evaluator.is_pending(condition)]
+    pending = evaluator.list_pending()
     yield (f'{evaluator.predictor.name} on {evaluator.samples.name}: {len(pending)} of {len(evaluator.conditions)} '
            f'conditions remain, {len(evaluator.samples)} images each')
     seconds = size = 0.

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -28,10 +28,9 @@ from pit_downstream.evaluation.attacking import (
 from pit_downstream.evaluation.corrupting import apply_corruption, arguments, check_corruption
 from pit_downstream.evaluation.data_loading import Block, RawBatch, load_blocks
 from pit_downstream.evaluation.distributed import (
+    FailureFlag,
     all_gather,
     broadcast,
-    has_failed_rank,
-    mark_failure,
     raise_on_all_ranks,
     rank,
     shard_indices,
@@ -109,8 +108,8 @@ class ConditionGroup:
     @property
     def title(self) -> str:
         condition = self.work[0][0]
-        names = [spec.name for spec in (condition.corruption, condition.attack) if spec]
-        return ' + '.join(names) or str(condition)
+        parts = [str(spec) for spec in _get_shared_part(condition) if spec]
+        return ' + '.join(parts) or str(condition)
 
 
 class Store:
@@ -190,8 +189,7 @@ class Evaluator:
                 returns NaN, or the images of a condition are not those that were evaluated before.
         """
         table = self.read_table()
-        pending = [condition for condition in self.conditions if any(
-            (condition, metric.record_name) not in table for metric in self.metrics)]
+        pending = self.list_pending(table)
         self.outcomes: dict[str, Outcomes] = {}
         if pending or self.gallery:
             known = self.store.outcomes.read(self.identity, self._list_related(self.conditions), items=False
@@ -220,10 +218,12 @@ class Evaluator:
                                      seed=self.options.seed) if rank() == 0 else None
         return broadcast(table)
 
-    def is_pending(self, condition: Condition) -> bool:
-        """Return whether a condition lacks a number."""
-        table = self.read_table()
-        return any((condition, metric.record_name) not in table for metric in self.metrics)
+    def list_pending(self, table: Table | None = None) -> list[Condition]:
+        """Return the conditions that lack a number in a table, by default that of the store."""
+        records = (self.read_table() if table is None else table).records
+        recorded = {(record.condition, record.metric) for record in records}
+        return [condition for condition in self.conditions if any(
+            (str(condition), metric.record_name) not in recorded for metric in self.metrics)]
 
     def _list_related(self, conditions: Iterable[Condition]) -> list[str] | None:
         """Return the conditions whose outcomes are needed: None (all) for attacks, which reuse smaller epsilons."""
@@ -293,16 +293,17 @@ class Evaluator:
                 if group.source == source:
                     images[group.title] = images.get(group.title, 0) + len(indices) * len(group.work)
         progress = Progress(images, show=self.options.progress and rank() == 0)
+        failure = FailureFlag()
         refusal: InputError | None = None
         try:
             for block in load_blocks(self.sources, plan, batch_size=self.batch_size, workers=self.options.workers,
                                      pin=self.device.type == 'cuda'):
-                if has_failed_rank():
+                if failure.is_set():
                     break
                 self._evaluate_block(block, [group for group in groups if group.source == block.source], progress)
         except InputError as error:
             refusal = error
-            mark_failure()
+            failure.set()
         progress.close()
         raise_on_all_ranks(refusal)
         self._check_readable()
@@ -322,8 +323,7 @@ class Evaluator:
                             time.monotonic() - start)
 
     def _measure_block(self, block: Block, batches: Sequence[RawBatch], group: ConditionGroup) -> None:
-        indices = block.indices
-        work = [pair for pair in group.work if self._is_missing(pair[0], indices) or block.unreadable]
+        work = [pair for pair in group.work if self._is_missing(pair[0], block.indices, block.unreadable)]
         if not work:
             return
         values: dict[Condition, list[tuple[tuple[int, ...], Mapping[str, Any]]]] = {pair[0]: [] for pair in work}
@@ -374,9 +374,8 @@ class Evaluator:
         """Attack the batches of a block, and append the outcomes of each batch and condition."""
         for batch in self._split(batches):
             self._attack_batch(batch, group)
-        if block.unreadable:
-            self._append([Entry(str(condition), np.zeros(0, int), {}, tuple(block.unreadable))
-                          for condition, _ in group.work])
+        self._append([Entry(str(condition), np.zeros(0, int), {}, tuple(block.unreadable))
+                      for condition, _ in group.work if self._is_missing(condition, (), block.unreadable)])
 
     def _attack_batch(self, batch: RawBatch, group: ConditionGroup) -> None:
         work = [pair for pair in group.work if self._is_missing(pair[0], batch.indices)]
@@ -477,9 +476,11 @@ class Evaluator:
 
     # Store
 
-    def _is_missing(self, condition: Condition, indices: Sequence[int]) -> bool:
-        missing = self._get_outcomes(condition).find_missing(self.value_names)
-        return bool(missing[list(indices)].any())
+    def _is_missing(self, condition: Condition, indices: Sequence[int], unreadable: Collection[int] = ()) -> bool:
+        """Return whether an image lacks a value, or an unreadable one is not recorded as such."""
+        outcomes = self._get_outcomes(condition)
+        return bool(outcomes.find_missing(self.value_names)[list(indices)].any()
+                    or not outcomes.is_recorded[list(unreadable)].all())
 
     def _make_entry(self, condition: Condition, parts: Sequence[tuple[Sequence[int], Mapping[str, Any]]],
                     block: Block | None) -> Entry:
@@ -563,16 +564,19 @@ class Evaluator:
     def _compute_records(self, condition: Condition, every: Mapping[str, Outcomes]) -> list[Record]:
         source, _ = self.samples.at(condition)
         outcomes = every.get(str(condition), Outcomes(len(source)))
+        if missing := int((outcomes.find_missing(self.value_names) & ~outcomes.unreadable).sum()):
+            raise InputError(f'{missing} of {len(source)} images were not evaluated under {condition}. Run the same '
+                             'command again.')
         unreadable = int(outcomes.unreadable.sum())
         if unreadable > self.options.allow_missing:
             ids = [cast(LabeledSamples, source).ids[index] for index in np.flatnonzero(outcomes.unreadable)[:8]]
             raise InputError(f'{unreadable} images are unreadable: {", ".join(ids)}. Fix them, or leave them out with '
                              f'--allow-missing {unreadable}.')
         values = [value for metric in self.metrics for value in metric.compute(outcomes, source)]
-        values += [MetricValue(name, cost / values[0].count, values[0].count) for name, cost in outcomes.costs.items()]
+        costs = [MetricValue(name, cost / values[0].count, values[0].count) for name, cost in outcomes.costs.items()]
         return [Record(self.predictor.name, self.samples.name, str(condition), value.metric, float(value.value),
                        value.count, self.options.seed, value.layer, value.class_name, self.benchmark.partition('(')[0],
-                       outcomes.data_digest, unreadable) for value in values]
+                       outcomes.data_digest, unreadable) for value in (*costs, *values)]
 
 
 def group_conditions(samples: Samples, conditions: Iterable[Condition], predictors: Predictors | None = None

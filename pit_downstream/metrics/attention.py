@@ -38,11 +38,11 @@ class AttentionCollapse:
     needs_trace = True
     name = 'attention'
     value_names = ('attention',)  # 1 for a traced image; the values of layers depend on the model
-    record_name = 'token_rank'
 
     def __init__(self, *, threshold: float = 0.9):
         collapse.require_cosine(threshold)
         self.threshold = threshold
+        self.record_name = f'softmax_similar_ratio(threshold={threshold})'
 
     def measure(self, outputs: Any, batch: Any = None) -> dict[str, Tensor]:
         """Return per-image values (B,) by 'metric@layer'."""
@@ -62,8 +62,8 @@ class AttentionCollapse:
                  if '@' in name}
         numbers = [MetricValue(metric, mean, count, layer) for name, mean in means.items()
                    for metric, layer in [name.split('@')]]
-        numbers.sort(key=lambda value: value.metric == self.record_name)
-        return [*self._count_similar_blocks(means, count), *numbers]
+        return sorted([*self._count_similar_blocks(means, count), *numbers],
+                      key=lambda value: value.metric == self.record_name)
 
     def _count_similar_blocks(self, means: Mapping[str, float], count: int) -> Iterator[MetricValue]:
         """Yield number and ratio of similar blocks, from the mean similarities of every kind and stage."""

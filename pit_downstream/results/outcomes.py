@@ -62,23 +62,26 @@ class Outcomes:
 
     Attributes:
         size: Number of images of the dataset.
-        unreadable: Whether each image could not be read, bool (size,).
+        is_recorded: Whether each image has a value or is unreadable, bool (size,).
         costs: Images in forward and backward passes, in total.
         data_digest: Digest of the images under this condition.
     """
 
     def __init__(self, size: int):
         self.size = size
-        self.unreadable = np.zeros(size, bool)
-        self.costs: dict[str, int] = {}
+        self.is_recorded = np.zeros(size, bool)
+        self._is_readable = np.zeros(size, bool)
+        self.costs: dict[str, float] = {}
         self.data_digest = ''
         self._values: dict[str, Any] = {}  # by name, (size, ...), or a list of items
         self._known: dict[str, np.ndarray] = {}
 
     def add(self, entry: Entry) -> None:
-        """Add an entry. Costs count if it has a value that was not known."""
-        is_new = False
-        self.unreadable[list(entry.unreadable)] = True
+        """Add an entry. Its costs count by the share of images without a known value."""
+        share = 0.
+        self.is_recorded[list(entry.unreadable)] = True
+        self.is_recorded[entry.indices] = True
+        self._is_readable[entry.indices] = True
         self.data_digest = self.data_digest or entry.data_digest
         for name, values in entry.values.items():
             if name not in self._values:
@@ -86,22 +89,27 @@ class Outcomes:
                     values, np.ndarray) else [None] * self.size
                 self._known[name] = np.zeros(self.size, bool)
             fresh = ~self._known[name][entry.indices]
-            is_new |= bool(fresh.any())
+            share = max(share, float(fresh.mean())) if fresh.size else share
             if isinstance(values, np.ndarray):
                 self._values[name][entry.indices[fresh]] = values[fresh]
             else:
                 for position in np.flatnonzero(fresh):
                     self._values[name][entry.indices[position]] = values[position]
             self._known[name][entry.indices] = True
-        for name, cost in entry.costs.items() if is_new else ():
-            self.costs[name] = self.costs.get(name, 0) + cost
+        for name, cost in entry.costs.items() if share else ():
+            self.costs[name] = self.costs.get(name, 0) + cost * share
+
+    @property
+    def unreadable(self) -> np.ndarray:
+        """Whether each image could not be read, bool (size,). An image that was read later is not unreadable."""
+        return self.is_recorded & ~self._is_readable
 
     def find_missing(self, names: Collection[str]) -> np.ndarray:
-        """Return the images without a value of one of `names`, apart from unreadable ones, bool (size,)."""
+        """Return the images without a value of one of `names`, bool (size,)."""
         missing = np.zeros(self.size, bool)
         for name in names:
             missing |= ~self._known.get(name, np.zeros(self.size, bool))
-        return missing & ~self.unreadable
+        return missing
 
     def is_known(self, name: str) -> np.ndarray:
         """Return the images with a value of this name, bool (size,)."""
@@ -134,6 +142,7 @@ class OutcomeStore:
     def __init__(self, folder: str | Path | None):
         self.folder = None if folder is None else Path(folder)
         self._memory: list[tuple[str, Entry]] = []
+        self._gathered = 0  # entries in memory that every rank has
 
     def append(self, identity: Identity, entries: Iterable[Entry]) -> None:
         """Append entries, in one write per file."""
@@ -160,13 +169,14 @@ class OutcomeStore:
     def gather(self, all_gather: Callable[[list], list]) -> None:
         """Exchange the entries in memory between ranks. Files are shared already."""
         if self.folder is None:
-            self._memory = all_gather(self._memory)
+            self._memory[self._gathered:] = all_gather(self._memory[self._gathered:])
+            self._gathered = len(self._memory)
 
     def list_identities(self) -> list[Identity]:
         """Return the identities with outcomes in the folder."""
         identities: dict[str, Identity] = {}
         for path in self._list_files():
-            for number, line in enumerate(JsonLines(path).read(), 1):
+            for number, line in enumerate(JsonLines(path), 1):
                 if line[:26] not in identities:
                     content = _parse_line(path, number, line)
                     identities[line[:26].decode()] = Identity(*(content[name] for name in (
@@ -180,7 +190,7 @@ class OutcomeStore:
             return
         prefix = f'{{"key": "{identity.key}"'.encode()
         for path in self._list_files(identity, conditions):
-            for number, line in enumerate(JsonLines(path).read(), 1):
+            for number, line in enumerate(JsonLines(path), 1):
                 if not line.startswith(prefix):
                     _check_line(path, number, line)
                     continue

@@ -194,11 +194,11 @@ def compare(first: Results, second: Results) -> 'pd.DataFrame':
     models, which is wider than necessary.
 
     Returns:
-        A frame with the columns dataset, condition, metric, layer, first, second, difference, low, high, p, count and
-        paired. For errors the difference is that of the accuracies: above zero, `second` is better.
+        A frame with the columns dataset, condition, metric, layer, class, first, second, difference, low, high, p,
+        count and paired. For errors the difference is that of the accuracies: above zero, `second` is better.
 
     Raises:
-        InputError: The two have no condition on the same images in common.
+        InputError: The two have no condition on the same images in common, or a condition of other images.
     """
     import pandas as pd
     rows = []
@@ -210,9 +210,13 @@ def compare(first: Results, second: Results) -> 'pd.DataFrame':
             if key not in second.tables[name]:
                 continue
             other = second.tables[name].record(key)
+            if not have_same_content(record, other):
+                raise InputError(f'{first.model} and {second.model} were measured on different images under '
+                                 f'{record.condition}: their digests are {record.data_digest} and {other.data_digest}. '
+                                 'Evaluate both on the same images.')
             difference = compare_records(first, second, [record], [other])
             rows.append({'dataset': name, 'condition': record.condition, 'metric': record.metric, 'layer': record.layer,
-                         'first': record.value, 'second': other.value, **asdict(difference),
+                         'class': record.class_name, 'first': record.value, 'second': other.value, **asdict(difference),
                          'paired': difference.count is not None})
     if not rows:
         raise InputError(f'the results of {first.model} and {second.model} have no condition on the same images in '
@@ -244,14 +248,20 @@ def compare_records(first: Results, second: Results, records: Sequence[Record], 
             return compare_paired_values(1 - before, 1 - after) if is_error else compare_paired_values(before, after)
     change = _average(others) - _average(records)
     if is_error:
-        low, high = (compute_weighted_interval([(-1 / len(several), record.value, record.count) for record in several],
-                                               offset=1.) for several in (records, others))
-        return compare_intervals(low, high, -change)
+        interval, other = (compute_weighted_interval(
+            [(-1 / len(several), record.value, record.count) for record in several], offset=1.)
+            for several in (records, others))
+        return compare_intervals(interval, other, -change)
     return Difference(change, float('nan'), float('nan'))
 
 
 def _average(records: Sequence[Record]) -> float:
     return math.fsum(record.value for record in records) / len(records)
+
+
+def have_same_content(record: Record, other: Record) -> bool:
+    """Return whether two records of one dataset are of the same images: their digests, if any, are equal."""
+    return record.data_digest == other.data_digest or not (record.data_digest and other.data_digest)
 
 
 def have_same_images(first: Table, second: Table) -> bool:
@@ -261,7 +271,7 @@ def have_same_images(first: Table, second: Table) -> bool:
 
 def get_image_key(dataset: str) -> str:
     """Return the name of a dataset without its view, which is equal for the same images."""
-    return str(Spec.parse(dataset).without(*VIEW))
+    return str(Spec.parse(dataset).without(*VIEW, *(f'clean_{key}' for key in VIEW)))
 
 
 def make_row(record: Record) -> dict[str, Any]:

@@ -68,13 +68,20 @@ class JsonLines:
         with lock:
             yield
 
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the lines in file order, none if the file does not exist."""
+        if not self.path.is_file():
+            return
+        with self.path.open('rb') as file:
+            for line in file:
+                if line.endswith(b'\n'):
+                    yield line[:-1]
+                else:
+                    _log.warning('%s: dropped a torn last line: %s', self.path, quote(line))
+
     def read(self) -> list[bytes]:
         """Return the lines in file order, [] if the file does not exist."""
-        text = self.path.read_bytes() if self.path.is_file() else b''
-        *lines, torn = text.split(b'\n')
-        if torn:
-            _log.warning('%s: dropped a torn last line: %s', self.path, quote(torn))
-        return lines
+        return list(self)
 
     def _truncate_torn_line(self, handle: int) -> int:
         """Remove an incomplete last line and return the remaining size."""

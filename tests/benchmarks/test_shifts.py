@@ -72,7 +72,7 @@ def test_gap_of_a_custom_shift_is_to_its_clean_images():
 def test_gap_of_a_custom_shift_with_some_classes_is_to_these():
     name = "shift_x(classes='cat_dog')"
     clean = [Record('m', 'clean', 'clean', 'top1_error', .5, 20, 0),
-             Record('m', 'clean', 'clean', 'top1_error_of_cat_dog', .25, 8, 0)]
+             Record('m', 'clean', 'clean', 'classes_cat_dog_top1_error', .25, 8, 0)]
     tables = {'clean': Table('m', 'clean', clean),
               'shift_x': Table('m', name, [Record('m', name, 'clean', 'top1_error', .75, 8, 0)])}
     assert values_of(Results(Shifts(('shift_x=DIR',)), tables)) == {'shift_x_error': .75, 'shift_x_gap': .5}

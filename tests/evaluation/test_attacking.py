@@ -210,16 +210,17 @@ def test_the_loop_attacks_clean_and_corrupted_images(folder):
     assert values[0] <= values[1] <= values[2] and values[2] > values[0]
 
 
-def test_epsilons_share_a_pass_in_rising_order(folder):
+def test_epsilons_share_a_group_in_rising_order(folder):
     samples = load_class_folders(folder, view=Preprocess(32, None))
     _, plan = group_conditions(samples, [
         *under(None, 'pgd', (8, 1)), *under(Spec.of('toy_dark', severity=1), 'pgd', (2,)),
         *under(Spec.of('toy_dark', severity=2), 'pgd', (2,)), CLEAN, *under(None, 'pgd', (4,))])
-    assert [one.title for one in plan] == ['pgd', 'toy_dark + pgd', 'toy_dark + pgd', 'clean']
+    assert [group.title for group in plan] == [
+        'pgd(steps=4)', 'toy_dark(severity=1) + pgd(steps=4)', 'toy_dark(severity=2) + pgd(steps=4)', 'clean']
     assert [float(condition.attack.get('epsilon')) * 255 for condition, _ in plan[0].work] == [1, 4, 8]
 
 
-def test_strengths_of_occlusion_share_a_pass(folder):
+def test_strengths_of_occlusion_share_a_group(folder):
     predictor = build_classifier(toy.FOUR)
     samples = load_class_folders(folder, view=predictor.view)
     conditions = [Condition(Spec.parse(f'occlusion(share={share})')) for share in ('1/4', '0.5', '1')]

@@ -293,11 +293,11 @@ def test_impossible_conditions_are_refused_before_any_work(predictor, samples, c
         measure(predictor, samples, make_classification_metrics(), [CLEAN, condition])
 
 
-def test_severities_share_a_pass_in_the_order_given(samples):
+def test_severities_share_a_group_in_the_order_given(samples):
     sources, plan = group_conditions(samples, [*CONDITIONS, *list_conditions(['toy_dark'], [2], jpeg=85), CLEAN])
-    assert [(one.title, len(one.work)) for one in plan] == [
-        ('clean', 1), ('toy_noise', 3), ('toy_dark', 3), ('toy_dark', 1)]
-    assert sources == [samples] and {one.source for one in plan} == {0}
+    assert [(group.title, len(group.work)) for group in plan] == [
+        ('clean', 1), ('toy_noise', 3), ('toy_dark', 3), ('toy_dark(jpeg=85)', 1)]
+    assert sources == [samples] and {group.source for group in plan} == {0}
 
 
 @pytest.mark.parametrize('options', [{'batch_size': 8}, {'batch_size': 5, 'workers': 1}], ids=str)

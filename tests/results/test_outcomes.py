@@ -33,8 +33,8 @@ def test_values_of_blocks_are_in_the_order_of_the_dataset(store):
     assert clean.get_values('top1_error').dtype == np.uint8
     assert clean.unreadable.nonzero()[0].tolist() == [6]
     assert clean.costs == {'forwards': 70, 'backwards': 4} and clean.data_digest == 'd' * 16
-    assert clean.find_missing(['top1_error']).nonzero()[0].tolist() == [8, 9]
-    assert clean.find_missing(['top1_error', 'nll']).nonzero()[0].tolist() == [0, 1, 2, 3, 4, 5, 7, 8, 9]
+    assert clean.find_missing(['top1_error']).nonzero()[0].tolist() == [6, 8, 9]
+    assert clean.find_missing(['top1_error', 'nll']).nonzero()[0].tolist() == list(range(10))
     assert clean.is_known('top1_error').sum() == 7 and not clean.is_known('nll').any()
     np.testing.assert_array_equal(clean.get_dense('top1_error'), [0, 0, 1, 1, 1, 0, np.nan, 1, np.nan, np.nan])
     assert clean.get_dense('nll') is None and clean.names == ['top1_error']
@@ -48,7 +48,16 @@ def test_first_value_of_an_image_counts(store):
     store.append(PIT, [entry([0, 1], [1, 1], costs={'forwards': 2})])
     clean = store.read(PIT)['clean']
     assert clean.get_values('top1_error').tolist() == [0, 1, 0]
-    assert clean.costs == {'forwards': 4}  # not those of a line without a new value
+    assert clean.costs == {'forwards': 3}  # by the share of images with a new value
+
+
+def test_an_image_that_is_read_later_is_not_unreadable(store):
+    store.append(PIT, [entry([0, 1], [0, 1], unreadable=[2])])
+    store.append(PIT, [entry([2], [1])])
+    store.append(PIT, [entry([], [], unreadable=[1, 3])])
+    clean = store.read(PIT)['clean']
+    assert clean.unreadable.nonzero()[0].tolist() == [3] and clean.is_recorded[:4].all()
+    assert clean.get_values('top1_error').tolist() == [0, 1, 1]
 
 
 def test_models_datasets_and_seeds_do_not_mix(store):
@@ -120,18 +129,24 @@ def test_detections_are_in_a_file_per_condition(tmp_path):
     assert without.get_values('detections').tolist() == [False, False]
 
 
-def test_outcomes_in_memory_are_exchanged_between_ranks():
+def test_outcomes_in_memory_are_exchanged_between_ranks_once():
     ranks = [OutcomeStore(None), OutcomeStore(None)]
+
+    def exchange() -> list[int]:
+        shared: list[list] = [[], []]
+        for rank, entries in zip(ranks, shared, strict=True):
+            rank.gather(lambda own, entries=entries: entries.extend(own) or own)
+        for rank, others in zip(ranks, reversed(shared), strict=True):
+            rank._memory.extend(others)
+            rank._gathered = len(rank._memory)
+        return [len(entries) for entries in shared]
     ranks[0].append(PIT, [entry([0], [1])])
     ranks[1].append(PIT, [entry([1], [0])])
-    shared: list = []
-
-    def all_gather(entries: list) -> list:
-        shared.extend(entries)
-        return shared
+    assert exchange() == [1, 1]
+    ranks[0].append(PIT, [entry([2], [1])])
+    assert exchange() == [1, 0]  # entries that every rank has are not sent again
     for rank in ranks:
-        rank.gather(all_gather)
-    assert [rank.read(PIT)['clean'].get_values('top1_error').tolist() for rank in ranks] == [[1, 0]] * 2
+        assert sorted(rank.read(PIT)['clean'].get_values('top1_error').tolist()) == [0, 1, 1]
 
 
 def test_files_are_shared_without_an_exchange(tmp_path):
