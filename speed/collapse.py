@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pit_downstream.backbones  # noqa: F401  registers the models
-from pit_downstream.attention.figures import draw_similarity, get_neighbor_similarity, select_metric
+from pit_downstream.benchmarks.attention import get_neighbor_similarity, select_metric
+from pit_downstream.evaluation.attention_figures import draw_similarity
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.metrics.attention import AttentionCollapse
 from pit_downstream.results.outcomes import Entry, Outcomes

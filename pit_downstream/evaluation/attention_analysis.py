@@ -9,10 +9,11 @@ import timm
 import torch
 from torch import Tensor
 
-from pit_downstream.attention import figures
 from pit_downstream.attention.trace import trace_attention
 from pit_downstream.backbones.weights import fit, rename_timm_pools, strip_prefix
+from pit_downstream.benchmarks.attention import KINDS, get_records
 from pit_downstream.datasets.base import Samples
+from pit_downstream.evaluation import attention_figures as figures
 from pit_downstream.evaluation.classifier import ClassifierPredictor
 from pit_downstream.evaluation.models import (
     WEIGHTS,
@@ -23,7 +24,6 @@ from pit_downstream.evaluation.models import (
     config_preparation,
     read_weights,
 )
-from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.results import Results
 from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.spec import Spec
@@ -72,14 +72,13 @@ def draw_attention(results: Sequence[Results], predictors: Sequence[ClassifierPr
         for kind, maps in attention.items():
             chosen = {layer: maps[layer] for layer in figures.select_evenly(list(maps), NUM_LAYERS)}
             files.append(folder / f'attention_{re.sub(r"[^0-9A-Za-z]+", "_", predictor.name).strip("_")}_{kind}.png')
-            figures.draw_overlays(shown, chosen, files[-1], caption=f'{predictor.name}, {figures.KINDS[kind]}')
+            figures.draw_overlays(shown, chosen, files[-1], caption=f'{predictor.name}, {KINDS[kind]}')
     return files
 
 
 def get_values(results: Results) -> dict[str, float]:
     """Return the numbers of clean images by 'metric@layer'."""
-    return {f'{record.metric}@{record.layer}': record.value for record in results.table.records
-            if record.condition == str(CLEAN)}
+    return {name: record.value for name, record in get_records(results.table).items()}
 
 
 def trace_images(predictor: ClassifierPredictor, samples: Samples) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pit_downstream.benchmarks.adversarial import describe_condition
+from pit_downstream.benchmarks.attention import get_records, list_profiles
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.intervals import Difference
 from pit_downstream.results.layout import choose_metric, is_fraction, make_grid
@@ -12,7 +13,6 @@ from pit_downstream.results.records import Record
 from pit_downstream.results.results import Results, compare_records, get_image_key, have_same_images
 from pit_downstream.results.tables import Cell, Sheet, missing, number, points, rate, words
 from pit_downstream.report import plots
-from pit_downstream.report.attention import list_profiles
 from pit_downstream.report.data import Group, ReportData
 from pit_downstream.report.models import ModelResults, format_sources
 from pit_downstream.report.parts import Figure, Part, Section, make_readable, make_table
@@ -62,11 +62,10 @@ def compare_rows(first: Results, second: Results) -> Iterator[Comparison]:
     """
     layout, metric = first.benchmark.layout, choose_metric(first, first.benchmark.layout)
     if 'layer' in (layout.rows, layout.columns):
-        profiles = [{title: list(depths.values()) for title, depths in list_profiles(results.table).items()}
-                    for results in (first, second)]
+        profiles = [list_profiles(get_records(results.table)) for results in (first, second)]
         for title in profiles[0]:
             if title in profiles[1] and have_same_images(first.table, second.table):
-                yield compare_means(first, second, title, profiles[0][title], profiles[1][title])
+                yield compare_means(first, second, title, *(list(one[title].values()) for one in profiles))
         return
     grids = [make_grid(results, layout, metric) for results in (first, second)]
     places = [place for place in grids[0] if place in grids[1] and get_image_key(

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pit_downstream.attention import figures
+from pit_downstream.benchmarks import attention
+from pit_downstream.evaluation import attention_figures as figures
 
 PLAIN = {'softmax_similarity@block1:block2': 0.5, 'softmax_similarity@block1:block3': 0.25,
          'softmax_similarity@block2:block3': 0.75, 'reattention_similarity@block2:block3': -0.5,
@@ -38,9 +39,9 @@ def test_blocks_are_ordered_by_number():
 
 
 def test_neighbours():
-    assert figures.get_neighbor_similarity(PLAIN, 'softmax') == {'block2': 0.5, 'block3': 0.75}
-    assert figures.get_neighbor_similarity(PLAIN, 'reattention') == {'block3': -0.5}
-    assert figures.get_neighbor_similarity(STAGES, 'softmax') == {'stage1.block2': 0.5, 'stage2.block2': 0.75}
+    assert attention.get_neighbor_similarity(PLAIN, 'softmax') == {'block2': 0.5, 'block3': 0.75}
+    assert attention.get_neighbor_similarity(PLAIN, 'reattention') == {'block3': -0.5}
+    assert attention.get_neighbor_similarity(STAGES, 'softmax') == {'stage1.block2': 0.5, 'stage2.block2': 0.75}
 
 
 def test_spread():
@@ -80,8 +81,8 @@ def test_overlays_are_where_they_belong(tmp_path):
 
 
 def test_matplotlib_is_imported_late():
-    code = ('import sys; import pit_downstream.attention.figures, pit_downstream.evaluation.attention_analysis; '
-            'assert "matplotlib" not in sys.modules')
+    code = ('import sys; import pit_downstream.evaluation.attention_figures; '
+            'import pit_downstream.evaluation.attention_analysis; assert "matplotlib" not in sys.modules')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 

@@ -6,7 +6,7 @@ import itertools
 import pytest
 from PIL import Image
 
-from pit_downstream.attention import figures
+from pit_downstream.evaluation import attention_figures as figures
 from pit_downstream.report import plot_style, plots
 
 NAMES = ('pit_ti(img_size=64, num_classes=4), trained for 300 epochs on the bundled images',

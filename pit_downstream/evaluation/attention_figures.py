@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pit_downstream.benchmarks.attention import (
+    KINDS,
+    PROFILE,
+    format_layer,
+    get_profile,
+    make_line,
+    parse_layer,
+    select_metric,
+)
 from pit_downstream.results.plotting import wrap_text
 from pit_downstream.utils.extras import require_extra
 from pit_downstream.utils.path_checks import replace_atomically
@@ -22,39 +31,11 @@ Values = Mapping[str, float]  # 'metric@layer' -> number
 TITLE = 34  # characters of a line above a heat map
 LEGEND = 140  # characters of a line below the profiles
 
-KINDS = {'softmax': 'softmax', 'reattention': 'Re-attention'}
-PROFILE = {  # metric -> axis label; {kind} is a key of KINDS
-    '{kind}_similarity': 'similarity to the block before',
-    '{kind}_head_similarity': 'similarity among heads',
-    '{kind}_rank': 'effective rank of the maps',
-    'softmax_entropy': 'attention entropy (nats)',
-    'softmax_distance': 'attention distance (patches)',
-    'token_similarity': 'similarity among patch tokens',
-    'token_rank': 'effective rank of the patch tokens',
-}
-
-
-def select_metric(values: Values, metric: str) -> dict[str, float]:
-    """Return the values of one metric by layer, in block order."""
-    named = (name.split('@') for name in values)
-    return {layer: values[f'{name}@{layer}'] for name, layer in named if name == metric}
-
-
-def get_neighbor_similarity(values: Values, kind: str) -> dict[str, float]:
-    """Return the similarity of each block to the previous one, by layer. The first block of a stage has none."""
-    pairs, result = select_metric(values, f'{kind}_similarity'), {}
-    for pair, value in pairs.items():
-        first, second = pair.split(':')
-        if _number(second) == _number(first) + 1:
-            result[second] = value
-    return result
-
 
 def build_similarity_table(values: Values, kind: str) -> tuple[list[str], Tensor]:
     """Return the layers and the cross-layer similarity (L, L) of one kind, nan between blocks of different stages."""
     pairs = select_metric(values, f'{kind}_similarity')
-    layers = list(dict.fromkeys(layer for pair in pairs for layer in pair.split(':')))
-    layers.sort(key=_parse_layer)
+    layers = sorted({layer for pair in pairs for layer in pair.split(':')}, key=parse_layer)
     table = torch.full((len(layers), len(layers)), torch.nan, dtype=torch.float64).fill_diagonal_(1)
     for pair, value in pairs.items():
         i, j = (layers.index(layer) for layer in pair.split(':'))
@@ -92,7 +73,9 @@ def draw_profile(models: Mapping[str, Values], path: Path, *, caption: str = '')
     for panel, (metric, label) in zip(panels, PROFILE.items()):
         for color, values in enumerate(models.values()):
             for kind in KINDS if '{kind}' in metric else ('softmax',):
-                _draw_lines(panel, _group_by_depth(values, metric, kind), f'C{color}', kind)
+                line = make_line(values, get_profile(values, metric, kind))
+                panel.plot([depth for depth, _ in line], [value for _, value in line], color=f'C{color}', marker='.',
+                           linestyle='--' if kind == 'reattention' else '-')
         panel.set_title(label, fontsize=9)
         panel.set_xlabel('block', fontsize=8)
     _draw_legend(figure, list(models), any(select_metric(values, 'reattention_rank') for values in models.values()))
@@ -150,25 +133,6 @@ def _create_figure(width: float, height: float, caption: str) -> 'Figure':
     return figure
 
 
-def _group_by_depth(values: Values, metric: str, kind: str) -> dict[str, dict[int, float]]:
-    """Return {stage: {block number: value}}. Blocks are numbered from 1 across all stages."""
-    depth = {layer: i for i, layer in enumerate(select_metric(values, 'softmax_entropy'), start=1)}
-    if metric == '{kind}_similarity':
-        result = get_neighbor_similarity(values, kind)
-    else:
-        result = select_metric(values, metric.format(kind=kind))
-    stages: dict[str, dict[int, float]] = {}
-    for layer, value in result.items():
-        stages.setdefault(layer.rpartition('.')[0], {})[depth[layer]] = value
-    return stages
-
-
-def _draw_lines(panel, stages: Mapping[str, Mapping[int, float]], color: str, kind: str) -> None:
-    for line in stages.values():
-        panel.plot(list(line), list(line.values()), color=color, marker='.',
-                   linestyle='--' if kind == 'reattention' else '-')
-
-
 def _draw_legend(figure: 'Figure', names: Sequence[str], has_reattention: bool) -> None:
     """Draw a legend below the panels, one line per model if names are long."""
     from matplotlib.lines import Line2D
@@ -183,20 +147,6 @@ def _draw_legend(figure: 'Figure', names: Sequence[str], has_reattention: bool) 
 
 def _label_blocks(panel, layers: Sequence[str]) -> None:
     step = -(-len(layers) // 8)
-    panel.set_xticks(range(0, len(layers), step), [_format_layer(layer) for layer in layers[::step]], fontsize=8)
-    panel.set_yticks(range(0, len(layers), step), [_format_layer(layer) for layer in layers[::step]], fontsize=8)
+    panel.set_xticks(range(0, len(layers), step), [format_layer(layer) for layer in layers[::step]], fontsize=8)
+    panel.set_yticks(range(0, len(layers), step), [format_layer(layer) for layer in layers[::step]], fontsize=8)
     panel.set_xlabel('block', fontsize=8)
-
-
-def _format_layer(layer: str) -> str:
-    """Return '4' for 'block4', '2.4' for 'stage2.block4'."""
-    return '.'.join(str(number) for number in _parse_layer(layer) if number)
-
-
-def _parse_layer(layer: str) -> tuple[int, int]:
-    stage, _, block = layer.rpartition('.')
-    return int(stage.removeprefix('stage') or 0), int(block.removeprefix('block'))
-
-
-def _number(layer: str) -> int:
-    return _parse_layer(layer)[1]
