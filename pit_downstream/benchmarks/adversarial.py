@@ -26,6 +26,7 @@ EPSILONS = ('1/255', '2/255', '4/255', '8/255')
 ATTACKS = ('noise', 'fgsm', 'pgd(steps=20)', 'autoattack')
 THREAT_ARGUMENTS = ('norm', 'epsilon', 'count', 'side')  # arguments of a threat model, the last two of patches
 WORST = 'worst_case'
+TRANSFER = 'transfer'  # attack whose images are computed on another model
 
 Curve = list[tuple[float, Estimate]]
 
@@ -162,6 +163,11 @@ def group_curves(table: Table, argument: str = 'epsilon') -> dict[Condition, Cur
             rest = Condition(condition.corruption, attack.without(argument))
             curves.setdefault(rest, []).append((value, get_accuracy(table, condition)))
     return {rest: sorted(points, key=lambda point: point[0]) for rest, points in curves.items() if len(points) > 1}
+
+
+def is_attacked(condition: Condition, *, is_transfer: bool | None = None) -> bool:
+    """Return whether the condition has an attack, by default any."""
+    return condition.attack is not None and is_transfer in (None, condition.attack.name == TRANSFER)
 
 
 def get_number(attack: Spec | None, argument: str) -> float | None:

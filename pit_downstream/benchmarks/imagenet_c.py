@@ -119,7 +119,7 @@ class ImageNetC(Benchmark):
         """Return the errors by severity with mean and, on ImageNet, CE; mCE and mean accuracies."""
         sheet = make_sheet(self.name, results, self.layout, ERROR)
         if has_alexnet(results.table.dataset):
-            ce = {row[0].text: _compute_or_none(results.table, row[0].text, self.arguments) for row in sheet.rows}
+            ce = {row[0].text: find_ce(results.table, row[0].text, self.arguments) for row in sheet.rows}
             cells = [words('') if row[0].text == 'clean' else rate(ce[row[0].text]) for row in sheet.rows]
             if any(estimate is not None for estimate in ce.values()):
                 rows = tuple((*row, cell) for row, cell in zip(sheet.rows, cells, strict=True))
@@ -187,6 +187,28 @@ def list_conditions(corruptions: Iterable[str] = CORRUPTIONS, severities: Iterab
     return (CLEAN, *(make_condition(name, severity, **arguments) for name in corruptions for severity in severities))
 
 
+def is_corrupted(condition: Condition) -> bool:
+    """Return whether the condition is a corruption with a severity, without an attack."""
+    return condition.attack is None and condition.corruption is not None and (
+        condition.corruption.get('severity') in SEVERITIES)
+
+
+def list_variants(corruptions: Iterable[Spec]) -> list[tuple[tuple[str, Value], ...]]:
+    """Return the arguments of corruptions besides severity: (), (('jpeg', 85),), (('variant', 'hendrycks'),) ...
+
+    Only HENDRYCKS have variant='hendrycks'. The others belong to both variants.
+    """
+    by_base: dict[tuple[tuple[str, Value], ...], list[Spec]] = {}
+    for spec in corruptions:
+        by_base.setdefault(spec.without('severity', 'variant').kwargs, []).append(spec)
+    variants: list[tuple[tuple[str, Value], ...]] = []
+    for base, specs in by_base.items():
+        distinctive = [spec for spec in specs if spec.name in HENDRYCKS] or specs
+        names = dict.fromkeys(spec.get('variant') for spec in distinctive)
+        variants += [(*base, ('variant', name)) if name else base for name in names]
+    return variants
+
+
 def check_severities(severities: Sequence[int]) -> None:
     """Raise InputError for a severity outside of 1..5."""
     wrong = [severity for severity in severities if severity not in SEVERITIES]
@@ -212,6 +234,22 @@ def has_alexnet(dataset: str) -> bool:
 def compute_ce(table: Table, corruption: str, **arguments: Value) -> Estimate:
     """Compute CE with its interval: the error summed over the severities, divided by AlexNet's."""
     return _sum_errors(table, {corruption: _sum_alexnet_errors(corruption)}, arguments)
+
+
+def find_ce(table: Table, corruption: str, arguments: Mapping[str, Value], reference: Table | None = None
+            ) -> Estimate | None:
+    """Return CE or, without an interval, the quotient of the errors to those of a reference other than AlexNet.
+
+    Returns None if a severity is missing, AlexNet's error is unknown, or the reference has no errors.
+    """
+    try:
+        if reference is None:
+            return compute_ce(table, corruption, **arguments) if has_alexnet(table.dataset) else None
+        errors, others = (math.fsum(one[make_condition(corruption, severity, **arguments), ERROR]
+                                    for severity in SEVERITIES) for one in (table, reference))
+        return Estimate(errors / others)
+    except (InputError, ZeroDivisionError):
+        return None
 
 
 def compute_relative_ce(table: Table, corruption: str, **arguments: Value) -> Estimate:
@@ -258,14 +296,6 @@ def summarize(table: Table, **arguments: Value) -> dict[str, Estimate]:
     return {**summary, **clean,
             'relative_mCE': Estimate(statistics.fmean(one.value for one in relative.values()), whole.low, whole.high),
             **{f'relative_CE({name})': one for name, one in relative.items()}}
-
-
-def _compute_or_none(table: Table, corruption: str, arguments: dict[str, Value]) -> Estimate | None:
-    """Return CE, None if a severity is missing or AlexNet's error is unknown."""
-    try:
-        return compute_ce(table, corruption, **arguments)
-    except InputError:
-        return None
 
 
 def _sum_errors(table: Table, divisors: Mapping[str, float], arguments: dict[str, Value], *, is_relative: bool = False

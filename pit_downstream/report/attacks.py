@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from pit_downstream.benchmarks import adversarial
-from pit_downstream.benchmarks.adversarial import WORST
+from pit_downstream.benchmarks.adversarial import WORST, is_attacked
 from pit_downstream.results.commands import build_command
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.intervals import Estimate
@@ -12,7 +12,7 @@ from pit_downstream.results.records import get_model_key
 from pit_downstream.results.results import Gap, format_epsilon
 from pit_downstream.utils.spec import Spec
 from pit_downstream.report import commands, plots
-from pit_downstream.report.data import TRANSFER, Group, ImageGroup, ReportData, is_attacked
+from pit_downstream.report.data import Group, ImageGroup, ReportData
 from pit_downstream.report.models import ERROR, ModelResults, format_sources
 from pit_downstream.report.parts import Figure, Heading, Part, Section, make_points, make_slug
 
@@ -41,10 +41,10 @@ def _draw_lines(group: Group, entry: ModelResults, values: Values, argument: str
     for index, (panel, series) in enumerate(_group_lines(values, argument).items(), 1):
         threat = adversarial.describe_threat(panel)
         title = f'{entry.label}: {threat}{f", {panel.corruption}" if panel.corruption else ""}'
-        xs = sorted({x for points in series.values() for x, _ in points})
+        label, ticks = _label_axis(argument, sorted({x for points in series.values() for x, _ in points}))
         drawn, points = make_points(series, argument, key='attack', model=entry.label, norm=threat)
         drawing = plots.curves(title, drawn, {name: index for index, name in enumerate(drawn)}, dashed='worst case',
-                               xlabel=_label_axis(argument, xs), ylabel=f'{metric}, %', ticks=_choose_ticks(xs))
+                               xlabel=label, ylabel=f'{metric}, %', ticks=ticks)
         under = f' on images under {panel.corruption}' if panel.corruption else ''
         yield Figure(f'{metric}_over_{argument}{group.suffix}_{make_slug(entry.label)}_{index}',
                      f'{entry.label}: {metric} under attack ({threat}) on {group.name}{under}, over {argument}'
@@ -73,22 +73,14 @@ def _group_lines(values: Values, argument: str) -> Panels:
     return panels
 
 
-def _label_axis(argument: str, xs: Sequence[float]) -> str:
-    return 'epsilon, in 255ths' if argument == 'epsilon' and _are_levels(xs) else argument
-
-
-def _choose_ticks(xs: Sequence[float]) -> dict[float, str]:
-    """Return a tick for every point, without ticks that overlap."""
+def _label_axis(argument: str, xs: Sequence[float]) -> tuple[str, dict[float, str]]:
+    """Return the label of an axis, and a tick for every point but those that would overlap. Gray levels are n/255."""
+    are_levels = any(xs) and max(xs) < 1 and all(abs(255 * x - round(255 * x)) < 1e-9 for x in xs)
     ticks: dict[float, str] = {}
     for x in xs:
         if not ticks or x - max(ticks) >= .045 * (max(xs) - min(xs)):
-            ticks[x] = f'{round(255 * x)}' if _are_levels(xs) else f'{x:g}'
-    return ticks
-
-
-def _are_levels(xs: Sequence[float]) -> bool:
-    """Return whether all values are gray levels, n/255."""
-    return any(xs) and all(abs(255 * x - round(255 * x)) < 1e-9 for x in xs) and max(xs) < 1
+            ticks[x] = f'{round(255 * x)}' if are_levels else f'{x:g}'
+    return 'epsilon, in 255ths' if argument == 'epsilon' and are_levels else argument, ticks
 
 
 def build_transfer(data: ReportData) -> Section:
@@ -115,7 +107,7 @@ def build_transfer(data: ReportData) -> Section:
 
 def _is_transferred(condition: Condition) -> bool:
     """Return whether the condition is an attack on clean images that was computed on another model."""
-    return is_attacked(condition) and condition.corruption is None and condition.attack.name == TRANSFER  # type: ignore
+    return is_attacked(condition, is_transfer=True) and condition.corruption is None
 
 
 def _get_original(attack: Spec) -> Spec:

@@ -35,7 +35,7 @@ def build_section(data: ReportData, name: str) -> Section:
         gaps += [Gap(f'{entry.label}{group.name and f" on {group.name}"}: {gap.what}', gap.command)
                  for entry, results in group.pairs for gap in results.gaps]
     for entry in data.list_models_without(name):
-        command = cls().build_command(data.make_results(cls(), entry), [])
+        command = cls().build_command(data.make_results(cls(), {'data': entry}), [])
         gaps.append(Gap(f'{entry.label}: {cls.title or name} not measured', command))
     return Section(name, TITLES.get(name, cls.title or name), cls.about, tuple(parts), tuple(gaps))
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from pit_downstream.benchmarks import (
@@ -18,15 +17,16 @@ from pit_downstream.benchmarks import (
     imagenet_c,
     shifts,
 )
+from pit_downstream.benchmarks.adversarial import is_attacked
 from pit_downstream.benchmarks.base import get_fields
-from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.benchmarks.coco_c import MAIN
+from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.labels import label_dataset, label_model, label_models
 from pit_downstream.results.layout import Layout, list_metrics
 from pit_downstream.results.records import Table, get_model_key
 from pit_downstream.results.results import VIEW, Results, get_image_key
 from pit_downstream.utils.registry import BENCHMARKS
-from pit_downstream.utils.spec import Spec, Value, format_value
+from pit_downstream.utils.spec import Spec, format_value
 from pit_downstream.report import commands
 from pit_downstream.report.inputs import Inputs
 from pit_downstream.report.models import ERROR, ModelResults, distinguish_views
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 ALEXNET = 'AlexNet'
-TRANSFER = 'transfer'
 BUILT_IN = ('imagenet_c', 'occlusion', 'coco_c', 'adversarial', 'detection_attacks', 'shifts', 'attention')
 SHIFT_PREFIXES = ('imagenet', 'objectnet', 'in9_', shifts.CUSTOM_PREFIX)
 
@@ -96,11 +95,11 @@ class ReportData:
         seeds: dict[str, set[int]] = {}
         for model, _, seed in self.inputs.tables:
             seeds.setdefault(get_model_key(model), set()).add(seed)
-        order, entries = list(seeds), []
+        numbers, entries = {model: number for number, model in enumerate(seeds)}, []
         for key, table in self.inputs.tables.items():
             model = get_model_key(key[0])
             label = labels[key[0]] + (f', seed {key[2]}' if len(seeds[model]) > 1 else '')
-            entries.append(ModelResults(key, table, label, order.index(model), self.inputs.sources[key]))
+            entries.append(ModelResults(key, table, label, numbers[model], self.inputs.sources[key]))
         return tuple(distinguish_views(entry, entries) for entry in entries)
 
     @cached_property
@@ -111,16 +110,15 @@ class ReportData:
     @cached_property
     def groups(self) -> dict[str, list[Group]]:
         """Groups by name of the benchmark, the custom ones last."""
-        finders: dict[str, Callable[[ReportData], Iterable[Group]]] = {
-            'imagenet_c': lambda data: _find_corruptions(data, ImageNetC, 'classifier'),
-            'occlusion': lambda data: _find_conditions(
-                data, _override(Occlusion(), layout=Layout('condition')), 'classifier', is_by_strength),
-            'coco_c': lambda data: _find_corruptions(data, CocoC, 'detector'),
-            'adversarial': lambda data: _find_conditions(data, Adversarial(), 'classifier', is_white_box),
-            'detection_attacks': lambda data: _find_conditions(data, DetectionAttacks(), 'detector', is_attacked),
-            'shifts': _find_shifts, 'attention': _find_attention}
-        found = {name: list(find(self)) for name, find in finders.items()}
-        return found | {name: list(_find_custom(self, name)) for name in BENCHMARKS if name not in BUILT_IN}
+        found: dict[str, Iterable[Group]] = {
+            'imagenet_c': _find_corruptions(self, ImageNetC()),
+            'occlusion': _find_conditions(self, _override(Occlusion(), layout=Layout('condition')), is_by_strength),
+            'coco_c': _find_corruptions(self, CocoC()),
+            'adversarial': _find_conditions(self, Adversarial(), partial(is_attacked, is_transfer=False)),
+            'detection_attacks': _find_conditions(self, DetectionAttacks(), is_attacked),
+            'shifts': _find_shifts(self), 'attention': _find_attention(self)}
+        found |= {name: _find_custom(self, name) for name in BENCHMARKS if name not in BUILT_IN}
+        return {name: list(groups) for name, groups in found.items()}
 
     def group_by_images(self, is_included: Callable[[ModelResults], bool]) -> Iterator[ImageGroup]:
         """Yield the entries that satisfy `is_included`, grouped by images."""
@@ -160,53 +158,31 @@ class ReportData:
         """Return a command of `tool` on a model, see commands.choose_argv."""
         return commands.choose_argv(self.inputs.runs, entry, tool)
 
-    def make_results(self, benchmark: Benchmark, entries: 'dict[str, ModelResults] | ModelResults') -> Results:
+    def make_results(self, benchmark: Benchmark, by_name: dict[str, ModelResults]) -> Results:
         """Return the results of a model in a benchmark, with the records of its conditions only."""
-        by_name = {'data': entries} if isinstance(entries, ModelResults) else entries
-        first = next(iter(by_name.values()))
         wanted = {str(condition) for condition in (*benchmark.conditions(), *(key[0] for key in benchmark.required()))}
         tables = {name: Table(entry.model, entry.dataset, [
             record for record in entry.table.records if record.condition in wanted])
             for name, entry in by_name.items()}
-        readers = {entry.dataset: self.inputs.readers[entry.key] for entry in by_name.values()
-                   if entry.key in self.inputs.readers}
+        readers = {entry.dataset: self.inputs.readers.get(entry.key) for entry in by_name.values()}
 
         def read_outcomes(dataset: str, condition: Condition, metric: str) -> 'np.ndarray | None':
-            return readers[dataset](condition, metric) if dataset in readers else None
-        return Results(benchmark, tables, read_outcomes=read_outcomes, argv=self.choose_argv(first, benchmark.tool))
+            reader = readers.get(dataset)
+            return reader(condition, metric) if reader else None
+        argv = self.choose_argv(next(iter(by_name.values())), benchmark.tool)
+        return Results(benchmark, tables, read_outcomes=read_outcomes, argv=argv)
 
     def make_group(self, images: ImageGroup, benchmark: Benchmark, *, entries: Sequence[ModelResults] | None = None,
                    variant: str = '', suffix: str = '') -> Group:
         """Return the results of entries in a benchmark, those of an image group by default."""
         entries = tuple(images.entries if entries is None else entries)
         return Group(images.name + variant, images.suffix + suffix, benchmark, entries,
-                     tuple(self.make_results(benchmark, entry) for entry in entries), entries)
-
-
-def is_attacked(condition: Condition) -> bool:
-    return condition.attack is not None
-
-
-def is_white_box(condition: Condition) -> bool:
-    """Return whether the condition attacks the measured model itself."""
-    return condition.attack is not None and condition.attack.name != TRANSFER
-
-
-def is_corrupted(condition: Condition) -> bool:
-    """Return whether the condition is a corruption with a severity, without an attack."""
-    return condition.attack is None and condition.corruption is not None and (
-        condition.corruption.get('severity') in imagenet_c.SEVERITIES)
+                     tuple(self.make_results(benchmark, {'data': entry}) for entry in entries), entries)
 
 
 def is_by_strength(condition: Condition) -> bool:
     """Return whether the condition is a corruption with another strength than a severity, without an attack."""
-    return condition.attack is None and condition.corruption is not None and not is_corrupted(condition)
-
-
-def get_numeric_arguments(spec: Spec) -> dict[str, float]:
-    """Return the numeric arguments of a corruption or attack."""
-    return {name: float(value) for name, value in spec.kwargs
-            if isinstance(value, (int, float, Fraction)) and not isinstance(value, bool)}
+    return condition.attack is None and condition.corruption is not None and not imagenet_c.is_corrupted(condition)
 
 
 def restrict(benchmark: Benchmark, conditions: Iterable[Condition]) -> Benchmark:
@@ -220,82 +196,61 @@ def _override(benchmark: Benchmark, **attributes: Any) -> Benchmark:
     return type(cls.__name__, (cls,), {**attributes, '__doc__': cls.__doc__})(**vars(benchmark))
 
 
-def _has_conditions(entry: ModelResults, task: str, is_included: Predicate) -> bool:
+def _has_conditions(entry: ModelResults, benchmark: Benchmark, is_included: Predicate) -> bool:
     """Return whether an entry has such conditions that were not measured for a custom benchmark alone."""
-    custom = {name for name in BENCHMARKS if name not in BUILT_IN}
-    metrics = (ERROR,) if task == 'classifier' else ()
-    return entry.task == task and any(
+    return entry.task in benchmark.tasks and any(
         is_included(Condition.parse(record.condition)) for record in entry.table.records
-        if record.benchmark not in custom and (not metrics or record.metric in metrics))
+        if (record.benchmark in BUILT_IN or record.benchmark not in BENCHMARKS)
+        and (entry.task == 'detector' or record.metric == ERROR))
 
 
-def _find_corruptions(data: ReportData, cls: type[ImageNetC] | type[CocoC], task: str) -> Iterator[Group]:
+def _find_corruptions(data: ReportData, benchmark: ImageNetC | CocoC) -> Iterator[Group]:
     """Yield a group per set of images and variant of the corruptions, such as {'jpeg': 85}."""
-    for images in data.group_by_images(lambda entry: _has_conditions(entry, task, is_corrupted)):
-        several = [variant for entry in images.entries for variant in _list_variants(entry)]
-        variants = [variant for index, variant in enumerate(several) if variant not in several[:index]]
-        for index, variant in enumerate(variants, 1):
-            entries = [entry for entry in images.entries if variant in _list_variants(entry)]
-            specs = [spec for entry in entries for spec in _list_corruptions(entry) if Condition(spec) ==
-                     imagenet_c.make_condition(spec.name, int(spec.get('severity')), **variant)]  # type: ignore
-            names = {spec.name for spec in specs}
-            order = [name for name in (*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT) if name in names]
-            order += sorted(names - set(order))
-            severities = tuple(sorted({int(spec.get('severity')) for spec in specs}))  # type: ignore[arg-type]
-            text = ', '.join(f'{key}={format_value(value)}' for key, value in variant.items())
-            yield data.make_group(
-                images, _override(cls(corruptions=tuple(order), severities=severities), arguments=variant),
+    for images in data.group_by_images(lambda entry: _has_conditions(entry, benchmark, imagenet_c.is_corrupted)):
+        specs = {entry: [one.corruption for one in entry.list_conditions() if one.corruption
+                         and imagenet_c.is_corrupted(one)] for entry in images.entries}
+        variants = {entry: imagenet_c.list_variants(several) for entry, several in specs.items()}
+        every = dict.fromkeys(variant for several in variants.values() for variant in several)
+        for index, variant in enumerate(every, 1):
+            entries = [entry for entry in images.entries if variant in variants[entry]]
+            arguments = dict(variant)
+            chosen = [(spec.name, severity) for entry in entries for spec in specs[entry]
+                      for severity in imagenet_c.SEVERITIES
+                      if Condition(spec) == imagenet_c.make_condition(spec.name, severity, **arguments)]
+            names = sorted({name for name, _ in chosen})
+            published = [name for name in (*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT) if name in names]
+            text = ', '.join(f'{key}={format_value(value)}' for key, value in variant)
+            yield data.make_group(images, _override(replace(
+                benchmark, corruptions=tuple(dict.fromkeys([*published, *names])),
+                severities=tuple(sorted({severity for _, severity in chosen}))), arguments=arguments),
                 entries=entries, variant=f' ({text})' if text else '',
-                suffix=f'_variant{index}' if len(variants) > 1 else '')
+                suffix=f'_variant{index}' if len(every) > 1 else '')
 
 
-def _list_corruptions(entry: ModelResults) -> list[Spec]:
-    return [condition.corruption for condition in entry.list_conditions() if is_corrupted(condition)
-            and condition.corruption]
-
-
-def _list_variants(entry: ModelResults) -> list[dict[str, Value]]:
-    """Return the corruption arguments of a table besides severity: {}, {'jpeg': 85}, {'variant': 'hendrycks'} ...
-
-    Only three corruptions have variant='hendrycks'. The others belong to both variants.
-    """
-    specs = _list_corruptions(entry)
-    variants: list[dict[str, Value]] = []
-    for base in dict.fromkeys(spec.without('severity', 'variant').kwargs for spec in specs):
-        same = [spec for spec in specs if spec.without('severity', 'variant').kwargs == base]
-        distinctive = [spec for spec in same if spec.name in imagenet_c.HENDRYCKS] or same
-        names = dict.fromkeys(spec.get('variant') for spec in distinctive)
-        variants += [dict(base) | ({'variant': name} if name else {}) for name in names]
-    return variants
-
-
-def _find_conditions(data: ReportData, benchmark: Benchmark, task: str, is_included: Predicate) -> Iterator[Group]:
+def _find_conditions(data: ReportData, benchmark: Benchmark, is_included: Predicate) -> Iterator[Group]:
     """Yield a group per set of images, with the conditions that satisfy `is_included` and the same without attack."""
-    metric = ERROR if task == 'classifier' else None
-    for images in data.group_by_images(lambda entry: _has_conditions(entry, task, is_included)):
+    for images in data.group_by_images(lambda entry: _has_conditions(entry, benchmark, is_included)):
         chosen: dict[ModelResults, list[Condition]] = {}
         for entry in images.entries:
-            measured = entry.list_conditions(metric)
+            measured = entry.list_conditions(ERROR if entry.task == 'classifier' else None)
             included = [condition for condition in measured if is_included(condition)]
             bases = [Condition(one.corruption) if one.attack else CLEAN for one in included]
             chosen[entry] = [*(base for base in dict.fromkeys(bases) if base in measured), *included]
         group = data.make_group(images, restrict(benchmark, (one for several in chosen.values() for one in several)))
-        yield replace(group, results=tuple(data.make_results(restrict(benchmark, conditions), entry)
+        yield replace(group, results=tuple(data.make_results(restrict(benchmark, conditions), {'data': entry})
                                            for entry, conditions in chosen.items()))
 
 
 def _find_attention(data: ReportData) -> Iterator[Group]:
     """Yield a group per set of images and threshold of similar blocks."""
-    def list_thresholds(entry: ModelResults) -> list[str]:
-        return sorted(name.partition('=')[2].rstrip(')') for name in entry.metrics
-                      if name.startswith('softmax_similar_blocks('))
     for images in data.group_by_images(lambda entry: any(name.endswith('_similarity') for name in entry.metrics)):
-        thresholds = dict.fromkeys(text for entry in images.entries for text in list_thresholds(entry)) or {'0.9': None}
-        for index, text in enumerate(thresholds, 1):
-            conditions = [Condition.parse(record.condition) for entry in images.entries
-                          for record in entry.table.records if '_similar' in record.metric]
-            entries = images.entries if len(thresholds) == 1 else [
-                entry for entry in images.entries if text in list_thresholds(entry)]
+        thresholds = {entry: sorted(name.partition('=')[2].rstrip(')') for name in entry.metrics
+                                    if name.startswith('softmax_similar_blocks(')) for entry in images.entries}
+        every = dict.fromkeys(text for several in thresholds.values() for text in several) or ['0.9']
+        conditions = [Condition.parse(record.condition) for entry in images.entries
+                      for record in entry.table.records if '_similar' in record.metric]
+        for index, text in enumerate(every, 1):
+            entries = [entry for entry in images.entries if len(every) == 1 or text in thresholds[entry]]
             yield data.make_group(images, restrict(Attention(threshold=float(text)), conditions), entries=entries,
                                   suffix=f'_threshold{index}' if index > 1 else '')
 

@@ -10,7 +10,7 @@ from pit_downstream.results.condition import Condition
 from pit_downstream.results.intervals import Difference
 from pit_downstream.results.layout import choose_metric, is_fraction, make_grid
 from pit_downstream.results.records import Record
-from pit_downstream.results.results import Results, compare_records, get_image_key, have_same_images
+from pit_downstream.results.results import Results, average_records, compare_records, get_image_key, have_same_images
 from pit_downstream.results.tables import Cell, Sheet, missing, number, points, rate, words
 from pit_downstream.report import plots
 from pit_downstream.report.data import Group, ReportData
@@ -85,8 +85,7 @@ def compare_rows(first: Results, second: Results) -> Iterator[Comparison]:
 def compare_means(first: Results, second: Results, title: str, records: Sequence[Record], others: Sequence[Record]
                   ) -> Comparison:
     """Compare the means of records of two models. Errors are compared as accuracies."""
-    metric, means = records[0].metric, [math.fsum(record.value for record in several) / len(several)
-                                        for several in (records, others)]
+    metric, means = records[0].metric, [average_records(records), average_records(others)]
     if metric.endswith('_error'):
         metric, means = f'{metric.removesuffix("_error")}_accuracy', [1 - mean for mean in means]
     return Comparison(title, metric, means[0], means[1], compare_records(first, second, records, others))

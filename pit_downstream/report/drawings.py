@@ -1,23 +1,19 @@
 """Figures of benchmarks: in their layout, CE, accuracy over a strength, and clean beside shifted errors."""
 
-import math
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
 
 from pit_downstream.benchmarks import adversarial, imagenet_c, shifts
 from pit_downstream.results.condition import CLEAN
 from pit_downstream.results.intervals import Estimate
-from pit_downstream.results.layout import RATES, average_row, is_fraction, list_columns, list_places, make_grid
-from pit_downstream.results.records import Record
-from pit_downstream.results.results import Results
-from pit_downstream.results.tables import Cell, missing, rate, words
-from pit_downstream.utils.errors import InputError
+from pit_downstream.results.layout import RATES, average, average_row, is_fraction, list_columns, list_places, make_grid
+from pit_downstream.results.tables import rate, words
 from pit_downstream.utils.spec import Spec
 from pit_downstream.report import plots
-from pit_downstream.report.data import ALEXNET, Group, ReportData, get_numeric_arguments, is_by_strength
+from pit_downstream.report.data import ALEXNET, Group, ReportData, is_by_strength
 from pit_downstream.report.models import ERROR, ModelResults, format_sources
 from pit_downstream.report.parts import Figure, Part, make_points, make_readable, make_slug, make_table
-
-Grid = Mapping[tuple[str, str], Record]
 
 
 def draw_corruptions(data: ReportData, group: Group) -> list[Part]:
@@ -29,32 +25,31 @@ def draw_layout(data: ReportData, group: Group) -> Iterator[Figure]:
     """Yield figures in the layout of a benchmark: a heat map per model, and bars of the means or numbers of all."""
     layout = group.benchmark.layout
     for metric in group.metrics:
-        grids = {entry: make_grid(results, layout, metric) for entry, results in group.pairs}
         name = f'{group.benchmark.name}_{metric}{group.suffix}'
         if layout.columns and is_fraction(metric):
-            rows = list(dict.fromkeys(row for grid in grids.values() for row, column in grid if column))
-            columns = list_columns(place for grid in grids.values() for place in grid)
-            records = [record for grid in grids.values() for record in grid.values()]
-            high = 1. if metric.endswith(RATES) else max((record.value for record in records), default=0) or 1.
-            for entry, grid in grids.items():
-                yield _draw_heat_map(group, entry, grid, (rows, columns), (metric, high, name))
+            yield from _draw_heat_maps(group, metric, name)
         if layout.mean or not layout.columns:
             yield from _draw_means(data, group, metric, name)
 
 
-def _draw_heat_map(group: Group, entry: ModelResults, grid: Grid, axes: tuple[list[str], list[str]],
-                   scale: tuple[str, float, str]) -> Figure:
-    (rows, columns), (metric, high, name), layout = axes, scale, group.benchmark.layout
-    cells = {(rows.index(row), columns.index(column)): record.value for (row, column), record in grid.items()
-             if column}
-    single = ''.join(f', {row} {100 * record.value:.1f}' for (row, column), record in grid.items() if not column)
-    drawing = plots.heat_map(entry.label + single, list(map(make_readable, rows)), columns, cells, high=high,
-                             xlabel=layout.columns)
-    points = tuple({'model': entry.label, layout.rows: row, layout.columns: column, metric: record.value}
-                   for (row, column), record in grid.items() if column)
-    gaps = ' A dash was not measured.' if len(cells) < len(rows) * len(columns) else ''
-    return Figure(f'{name}_{make_slug(entry.label)}', f'{entry.label} on {group.name}: {make_readable(metric)} in '
-                  f'percent by {layout.rows} and {layout.columns}.{gaps} {format_sources([entry])}', drawing, points)
+def _draw_heat_maps(group: Group, metric: str, name: str) -> Iterator[Figure]:
+    """Yield a heat map per model, with the rows and columns of all. Numbers without a column are in the title."""
+    layout = group.benchmark.layout
+    grids = {entry: make_grid(results, layout, metric) for entry, results in group.pairs}
+    rows = list(dict.fromkeys(row for grid in grids.values() for row, column in grid if column))
+    columns = list_columns(place for grid in grids.values() for place in grid)
+    largest = max((record.value for grid in grids.values() for record in grid.values()), default=0)
+    for entry, grid in grids.items():
+        places = {place: record.value for place, record in grid.items() if place[1]}
+        cells = {(rows.index(row), columns.index(column)): value for (row, column), value in places.items()}
+        single = ''.join(f', {row} {100 * record.value:.1f}' for (row, column), record in grid.items() if not column)
+        drawing = plots.heat_map(entry.label + single, list(map(make_readable, rows)), columns, cells,
+                                 high=1. if metric.endswith(RATES) else largest or 1., xlabel=layout.columns)
+        gaps = ' A dash was not measured.' if len(cells) < len(rows) * len(columns) else ''
+        yield Figure(f'{name}_{make_slug(entry.label)}', f'{entry.label} on {group.name}: {make_readable(metric)} in '
+                     f'percent by {layout.rows} and {layout.columns}.{gaps} {format_sources([entry])}', drawing, tuple(
+                         {'model': entry.label, layout.rows: row, layout.columns: column, metric: value}
+                         for (row, column), value in places.items()))
 
 
 def _draw_means(data: ReportData, group: Group, metric: str, name: str) -> Iterator[Figure]:
@@ -90,50 +85,30 @@ def draw_bars(data: ReportData, name: str, caption: str, values: Mapping[ModelRe
 
 def draw_ce(data: ReportData, group: Group) -> Iterator[Part]:
     """Yield CE per corruption and mCE, relative to a model on the same images or, on ImageNet, to AlexNet."""
-    base = next((results for entry, results in group.pairs if entry.label == data.reference), None)
-    names: tuple[str, ...] = group.benchmark.corruptions  # type: ignore[attr-defined]
-    ratios = {entry: {name: ratio for name in names if (ratio := _compute_ratio(results, base, name)) is not None}
-              for entry, results in group.pairs}
+    base = next((results.table for entry, results in group.pairs if entry.label == data.reference), None)
+    benchmark: Any = group.benchmark
+    ratios = {entry: {name: ce for name in benchmark.corruptions if (
+        ce := imagenet_c.find_ce(results.table, name, benchmark.arguments, base))} for entry, results in group.pairs}
     if not any(ratios.values()):
         return
-    known = {*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT}.union(*ratios.values())
-    reference = data.reference if base else ALEXNET
+    reference = ALEXNET if base is None else data.reference
     caption = (f'CE in percent of {reference}, on {group.name}: below 100 is better than {reference}.'
-               f'{"" if base else " Lines are 95 % intervals."} {format_sources(group.entries)}')
+               f'{" Lines are 95 % intervals." if base is None else ""} {format_sources(group.entries)}')
     drawn = {entry: row for entry, row in ratios.items() if row and entry.label != data.reference}
     if drawn:
         yield draw_bars(data, f'ce{group.suffix}', caption, drawn, title=f'CE against {reference}', row='corruption',
                         xlabel=f'CE, % of {reference}', line=100, reference=reference)
+    known = {*imagenet_c.CORRUPTIONS, *imagenet_c.HOLD_OUT}.union(*ratios.values())
     rows = [{'corruption': words(make_readable(name)), **{entry.label: rate(row.get(name))
                                                           for entry, row in ratios.items()}}
-            for name in names if name in known]
-    rows.append({'corruption': words('mCE of the fifteen'), **{entry.label: _make_mce_cell(results, base, ratios[entry])
-                                                               for entry, results in group.pairs}})
+            for name in benchmark.corruptions if name in known]
+    mce: dict[str, Estimate | float | None] = {
+        entry.label: results.benchmark.select_headline(results).get('mCE') for entry, results in group.pairs}
+    if base is not None:
+        mce = {entry.label: average([row[name].value if name in row else None for name in imagenet_c.CORRUPTIONS])
+               for entry, row in ratios.items()}
+    rows.append({'corruption': words('mCE of the fifteen'), **{label: rate(value) for label, value in mce.items()}})
     yield make_table(f'ce{group.suffix}', caption, rows, folded=True)
-
-
-def _compute_ratio(results: Results, base: Results | None, name: str) -> Estimate | None:
-    """Return CE with its interval, or the quotient of errors to those of `base` without one. None over a gap."""
-    arguments = results.benchmark.arguments  # type: ignore[attr-defined]
-    try:
-        if base is not None:
-            errors = [math.fsum(table[imagenet_c.make_condition(name, severity, **arguments), ERROR]
-                                for severity in imagenet_c.SEVERITIES) for table in (results.table, base.table)]
-            return Estimate(errors[0] / errors[1])
-        if imagenet_c.has_alexnet(results.table.dataset):
-            return imagenet_c.compute_ce(results.table, name, **arguments)
-    except (InputError, ZeroDivisionError):  # missing severity, unknown AlexNet error, or perfect reference
-        pass
-    return None
-
-
-def _make_mce_cell(results: Results, base: Results | None, ratios: Mapping[str, Estimate]) -> Cell:
-    """Return mCE over all fifteen corruptions, or a dash."""
-    if not all(name in ratios for name in imagenet_c.CORRUPTIONS):
-        return missing()
-    if base is None:
-        return rate(imagenet_c.summarize(results.table, **results.benchmark.arguments)['mCE'])  # type: ignore
-    return rate(math.fsum(ratios[name].value for name in imagenet_c.CORRUPTIONS) / len(imagenet_c.CORRUPTIONS))
 
 
 def draw_strengths(data: ReportData, group: Group) -> Iterator[Figure]:
@@ -143,9 +118,11 @@ def draw_strengths(data: ReportData, group: Group) -> Iterator[Figure]:
         clean = [(0., adversarial.get_accuracy(entry.table, CLEAN))] if (CLEAN, ERROR) in entry.table else []
         for condition in results.benchmark.conditions():
             if is_by_strength(condition) and condition.corruption:
-                for name, value in get_numeric_arguments(condition.corruption).items():
+                for name, value in condition.corruption.kwargs:
+                    if not isinstance(value, (int, float, Fraction)) or isinstance(value, bool):
+                        continue
                     line = lines.setdefault((condition.corruption.without(name), name), {}).setdefault(entry, [*clean])
-                    line.append((value, adversarial.get_accuracy(results.table, condition)))
+                    line.append((float(value), adversarial.get_accuracy(results.table, condition)))
     varying = {key: series for key, series in lines.items() if any(
         sum(x > 0 for x, _ in line) > 1 for line in series.values())}
     for index, ((rest, name), series) in enumerate(varying.items(), 1):

@@ -1,6 +1,7 @@
 """Report as one self-contained HTML file with style, script, figures and images."""
 
 import re
+from base64 import b64encode
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def render_page(report: Report, *, made: str = '') -> str:
     engine.globals.update(get_type=get_type, group_parts=group_parts, colors=len(plot_style.SERIES),
                           is_folded=lambda sheet: sheet.folded or len(sheet.rows) > MAX_ROWS,
                           svg=lambda figure: plot_style.svg(figure.drawing, figure.name, themed=True),
-                          data_url=lambda image: plot_style.data_url(image.data, image.format),
+                          data_url=lambda image: f'data:image/{image.format};base64,{b64encode(image.data).decode()}',
                           get_subject=lambda caption: re.split(r'[,:;]|\. ', caption)[0])
     return engine.get_template('page.html').render(
         report=report, made=made, style=(FILES / 'page.css').read_text(encoding='utf-8'),

@@ -1,6 +1,5 @@
 """Figure style: palette, font sizes, and colors that a page can replace in dark mode."""
 
-import base64
 import io
 import re
 from collections.abc import Callable
@@ -48,11 +47,11 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     return drawn
 
 
-def canvas(title: str = '', *, height: float = 2.9, width: float = WIDTH) -> 'tuple[Figure, Axes]':
+def canvas(title: str, *, height: float = 2.9) -> 'tuple[Figure, Axes]':
     """Create a figure with one panel, and the title in lines that fit. Call it from a styled function."""
     from matplotlib.figure import Figure
-    title = wrap_text(title, int(LINE * width / WIDTH))
-    figure = Figure((width, height + .16 * title.count('\n')), layout='constrained')
+    title = wrap_text(title, LINE)
+    figure = Figure((WIDTH, height + .16 * title.count('\n')), layout='constrained')
     figure.suptitle(title, x=.01, horizontalalignment='left')
     return figure, figure.add_subplot()
 
@@ -71,14 +70,10 @@ def svg(figure: 'Figure', name: str, *, themed: bool = False) -> str:
 
 
 @styled
-def png(figure: 'Figure', *, dpi: int = 200) -> bytes:
+def png(figure: 'Figure') -> bytes:
     out = io.BytesIO()
-    _save(figure, out, format='png', dpi=dpi, metadata={'Software': None})
+    _save(figure, out, format='png', dpi=200, metadata={'Software': None})
     return out.getvalue()
-
-
-def data_url(data: bytes, kind: str) -> str:
-    return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
 
 
 def _save(figure: 'Figure', out: Any, **options: Any) -> None:

@@ -70,9 +70,7 @@ def bars(title: str, rows: Sequence[str], series: Mapping[str, Mapping[int, tupl
                 axes.plot([low, high], [place, place], color=MUTED, linewidth=.9, solid_capstyle='butt')
     if line is not None:
         axes.axvline(line, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set(ylim=(len(rows) - .5, -.5), xlabel=xlabel)
-    axes.set_yticks(range(len(rows)), rows)
-    _bare(axes, 'y')
+    _label_rows(axes, rows, xlabel)
     _legend(figure, axes)
     return figure
 
@@ -120,9 +118,7 @@ def forest(title: str, rows: Sequence[str], values: Sequence[tuple[float, float,
         if not whole:
             axes.plot(value, row, 'o', color=PAPER, markersize=2, zorder=4)
     axes.axvline(0, color=INK, linewidth=1)
-    axes.set(ylim=(len(rows) - .5, -.5), xlabel=xlabel)
-    axes.set_yticks(range(len(rows)), rows)
-    _bare(axes, 'y')
+    _label_rows(axes, rows, xlabel)
     return figure
 
 
@@ -138,9 +134,8 @@ def pairs(title: str, rows: Sequence[str], values: Mapping[int, tuple[float | No
             axes.plot(100 * before, row, 'o', color='none', markeredgecolor=color(number), markeredgewidth=1.4,
                       label=names[0] if row == min(values) else None, zorder=3)
         axes.plot(100 * after, row, 'o', color=color(number), label=names[1] if row == min(values) else None, zorder=3)
-    axes.set(xlim=(0, 100), ylim=(len(rows) - .5, -.5), xlabel=xlabel)
-    axes.set_yticks(range(len(rows)), rows)
-    _bare(axes, 'y')
+    axes.set_xlim(0, 100)
+    _label_rows(axes, rows, xlabel)
     _legend(figure, axes, few=0)
     return figure
 
@@ -156,6 +151,13 @@ def _bare(axes: 'Axes', which: Literal['both', 'x', 'y']) -> None:
     axes.grid(False, axis=which)
     for side in ('left', 'bottom'):
         axes.spines[side].set_visible(side == 'bottom' and which != 'both')
+
+
+def _label_rows(axes: 'Axes', rows: Sequence[str], xlabel: str) -> None:
+    """Label a row of the panel per name, the first at the top."""
+    axes.set(ylim=(len(rows) - .5, -.5), xlabel=xlabel)
+    axes.set_yticks(range(len(rows)), rows)
+    _bare(axes, 'y')
 
 
 def _add_color_bar(figure: 'Figure', axes: 'Axes', high: float, *, percent: bool, negative: bool) -> None:

@@ -246,7 +246,7 @@ def compare_records(first: Results, second: Results, records: Sequence[Record], 
             if is_error and len(records) == len(others) == 1:
                 return compare_paired(before == 0, after == 0)
             return compare_paired_values(1 - before, 1 - after) if is_error else compare_paired_values(before, after)
-    change = _average(others) - _average(records)
+    change = average_records(others) - average_records(records)
     if is_error:
         interval, other = (compute_weighted_interval(
             [(-1 / len(several), record.value, record.count) for record in several], offset=1.)
@@ -255,7 +255,8 @@ def compare_records(first: Results, second: Results, records: Sequence[Record], 
     return Difference(change, float('nan'), float('nan'))
 
 
-def _average(records: Sequence[Record]) -> float:
+def average_records(records: Sequence[Record]) -> float:
+    """Return the mean value of records."""
     return math.fsum(record.value for record in records) / len(records)
 
 
