@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pit_downstream.benchmarks.base import Benchmark
 from pit_downstream.results.condition import CLEAN, Condition
@@ -28,7 +28,7 @@ THREAT_ARGUMENTS = ('norm', 'epsilon', 'count', 'side')  # arguments of a threat
 WORST = 'worst_case'
 TRANSFER = 'transfer'  # attack whose images are computed on another model
 
-Curve = list[tuple[float, Estimate]]
+T = TypeVar('T')
 
 
 @BENCHMARKS.register('adversarial')
@@ -150,19 +150,17 @@ def list_attacked_conditions(table: Table) -> list[Condition]:
     return list(dict.fromkeys(condition for condition in parsed if condition.attack is not None))
 
 
-def group_curves(table: Table, argument: str = 'epsilon') -> dict[Condition, Curve]:
-    """Return robust accuracy over an argument of the attack, by the condition without the argument.
+def group_curves(values: Mapping[Condition, T], argument: str = 'epsilon') -> dict[Condition, list[tuple[float, T]]]:
+    """Return values over an argument of the attack, by the condition without it, in ascending order.
 
-    argument: 'epsilon', 'steps', 'restarts' ... A curve has at least two points, in ascending order.
+    argument: 'epsilon', 'steps', 'restarts' ...
     """
-    curves: dict[Condition, Curve] = {}
-    for condition in list_attacked_conditions(table):
-        attack = condition.attack
-        value = get_number(attack, argument)
-        if attack and value is not None:
-            rest = Condition(condition.corruption, attack.without(argument))
-            curves.setdefault(rest, []).append((value, get_accuracy(table, condition)))
-    return {rest: sorted(points, key=lambda point: point[0]) for rest, points in curves.items() if len(points) > 1}
+    curves: dict[Condition, list[tuple[float, T]]] = {}
+    for condition, value in values.items():
+        attack, x = condition.attack, get_number(condition.attack, argument)
+        if attack and x is not None:
+            curves.setdefault(Condition(condition.corruption, attack.without(argument)), []).append((x, value))
+    return {rest: sorted(points, key=lambda point: point[0]) for rest, points in curves.items()}
 
 
 def is_attacked(condition: Condition, *, is_transfer: bool | None = None) -> bool:
@@ -247,12 +245,11 @@ def describe_threat(condition: Condition) -> str:
     return f'{norm} {epsilon}'.strip() or MISSING
 
 
-def find_strongest(results: 'Results', is_included: Any = None) -> Mapping[Condition, Estimate]:
+def find_strongest(results: 'Results') -> Mapping[Condition, Estimate]:
     """Return, for each norm and epsilon, the accuracy under the strongest attack."""
     strongest: dict[Condition, Estimate] = {}
     for condition in list_attacked_conditions(results.table):
-        if is_included is None or is_included(condition):
-            estimate, case = get_accuracy(results.table, condition), get_worst_case(condition)
-            if case not in strongest or estimate.value < strongest[case].value:
-                strongest[case] = estimate
+        estimate, case = get_accuracy(results.table, condition), get_worst_case(condition)
+        if case not in strongest or estimate.value < strongest[case].value:
+            strongest[case] = estimate
     return strongest

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 ATTACKS = ('noise', 'pgd(steps=10)')
 
-Curve = list[tuple[float, float]]  # (epsilon, value) in ascending order
-
 
 @BENCHMARKS.register('detection_attacks')
 @dataclass(frozen=True)
@@ -82,15 +80,3 @@ def list_main_metrics(table: Table) -> list[str]:
 def drop_epsilon(condition: Condition) -> Condition:
     """Return a condition without the epsilon of its attack."""
     return Condition(condition.corruption, condition.attack and condition.attack.without('epsilon'))
-
-
-def group_curves(table: Table, metric: str) -> dict[Condition, Curve]:
-    """Return a metric over epsilon, by the condition without epsilon."""
-    curves: dict[Condition, Curve] = {}
-    for record in table.records:
-        condition = Condition.parse(record.condition)
-        epsilon = get_epsilon(condition.attack)
-        if epsilon is not None and record.metric == metric:
-            curves.setdefault(drop_epsilon(condition), []).append((epsilon, record.value))
-    return {rest: sorted(points) for rest, points in curves.items()}
-

@@ -58,19 +58,15 @@ def _group_lines(values: Values, argument: str) -> Panels:
     Over epsilon, lines begin at 0 with the value without attack. A panel needs an attack with two points.
     """
     panels: Panels = {}
-    for condition, estimate in values.items():
-        attack, x = condition.attack, adversarial.get_number(condition.attack, argument)
-        if attack and x is not None:
-            threat = {key: value for key, value in attack.kwargs if key in ('norm', 'epsilon') and key != argument}
-            panel = Condition(condition.corruption, Spec.of(WORST, **threat))
-            name = str(attack.without('norm', 'epsilon', argument)).replace(WORST, 'worst case')
-            panels.setdefault(panel, {}).setdefault(name, []).append((x, estimate))
-    panels = {panel: lines for panel, lines in panels.items() if any(len(line) > 1 for line in lines.values())}
-    for panel, lines in panels.items():
-        start = values.get(Condition(panel.corruption)) if argument == 'epsilon' else None
-        for name, line in lines.items():
-            lines[name] = sorted([*([(0., start)] if start else []), *line], key=lambda point: point[0])
-    return panels
+    for rest, line in adversarial.group_curves(values, argument).items():
+        attack = rest.attack or Spec(WORST)
+        threat = {key: value for key, value in attack.kwargs if key in ('norm', 'epsilon')}
+        name = str(attack.without('norm', 'epsilon')).replace(WORST, 'worst case')
+        panels.setdefault(Condition(rest.corruption, Spec.of(WORST, **threat)), {})[name] = line
+    starts = {condition.corruption: [(0., value)] for condition, value in values.items()
+              if condition.attack is None and argument == 'epsilon'}
+    return {panel: {name: starts.get(panel.corruption, []) + line for name, line in lines.items()}
+            for panel, lines in panels.items() if any(len(line) > 1 for line in lines.values())}
 
 
 def _label_axis(argument: str, xs: Sequence[float]) -> tuple[str, dict[float, str]]:

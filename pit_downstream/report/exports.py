@@ -16,7 +16,7 @@ from pit_downstream.utils.path_checks import (
     write_atomic,
 )
 from pit_downstream.report import plot_style
-from pit_downstream.report.parts import Figure, Report, Section
+from pit_downstream.report.parts import Figure, Report
 
 COLUMNS = ('section', 'kind', 'part', 'row', 'column', 'value', 'low', 'high')
 
@@ -58,8 +58,9 @@ def format_csv(report: Report) -> str:
     writer.writerow(COLUMNS)
     for section in report.sections:
         for part in section.parts:
-            writer.writerows(_make_sheet_rows(section, part) if isinstance(part, Sheet) else
-                             _make_figure_rows(section, part) if isinstance(part, Figure) else ())
+            if isinstance(part, (Sheet, Figure)):
+                kind = 'table' if isinstance(part, Sheet) else 'figure'
+                writer.writerows((section.name, kind, part.name, *numbers) for numbers in _list_numbers(part))
     return out.getvalue()
 
 
@@ -94,19 +95,16 @@ def _make_cell(cell: Cell) -> dict[str, Any]:
     return {'text': cell.text} | ({} if cell.value is None else {'value': cell.value}) | ends
 
 
-def _make_sheet_rows(section: Section, sheet: Sheet) -> Iterator[tuple]:
-    for row in sheet.rows:
-        name = ' | '.join(cell.text for cell in row if cell.value is None and cell.text not in ('', MISSING))
-        for column, cell in zip(sheet.columns, row, strict=True):
-            if cell.value is not None:
-                yield (section.name, 'table', sheet.name, name, column, cell.value,
-                       *('' if end is None else end for end in (cell.low, cell.high)))
-
-
-def _make_figure_rows(section: Section, figure: Figure) -> Iterator[tuple]:
-    for point in figure.points:
-        rest = {key: value for key, value in point.items() if key not in ('low', 'high', 'p', 'paired')}
-        column = 'value' if 'value' in rest else list(rest)[-1]
-        name = ' | '.join(f'{key}={value}' for key, value in rest.items() if key != column)
-        yield (section.name, 'figure', figure.name, name, column, rest[column],
-               *('' if point.get(end) is None else point[end] for end in ('low', 'high')))
+def _list_numbers(part: Sheet | Figure) -> Iterator[tuple]:
+    """Yield row, column, value, and ends of the interval, for every number of a table or figure."""
+    if isinstance(part, Sheet):
+        for row in part.rows:
+            name = ' | '.join(cell.text for cell in row if cell.value is None and cell.text not in ('', MISSING))
+            yield from ((name, column, cell.value, cell.low, cell.high)
+                        for column, cell in zip(part.columns, row, strict=True) if cell.value is not None)
+    else:
+        for point in part.points:
+            rest = {key: value for key, value in point.items() if key not in ('low', 'high', 'p', 'paired')}
+            column = 'value' if 'value' in rest else list(rest)[-1]
+            name = ' | '.join(f'{key}={value}' for key, value in rest.items() if key != column)
+            yield name, column, rest[column], point.get('low'), point.get('high')

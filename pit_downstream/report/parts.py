@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pit_downstream.results.intervals import Estimate
@@ -89,16 +90,15 @@ def make_table(name: str, caption: str, rows: Sequence[Mapping[str, Cell]], *, f
 
 def finish_section(section: Section) -> Section:
     """Return a section without empty tables, and without columns that have only dashes or nothing."""
-    parts = [_drop_empty_columns(part) if isinstance(part, Sheet) else part for part in section.parts
-             if not isinstance(part, Sheet) or part.rows]
+    parts: list[Part] = []
+    for part in section.parts:
+        if isinstance(part, Sheet):
+            shown = [any(cell.text not in ('', MISSING) for cell in column) for column in zip(*part.rows, strict=True)]
+            part = replace(part, columns=tuple(compress(part.columns, shown)),
+                           rows=tuple(tuple(compress(row, shown)) for row in part.rows))
+        if not isinstance(part, Sheet) or part.rows:
+            parts.append(part)
     return replace(section, parts=tuple(parts))
-
-
-def _drop_empty_columns(sheet: Sheet) -> Sheet:
-    shown = [index for index in range(len(sheet.columns))
-             if any(row[index].text not in ('', MISSING) for row in sheet.rows)]
-    return replace(sheet, columns=tuple(sheet.columns[index] for index in shown),
-                   rows=tuple(tuple(row[index] for index in shown) for row in sheet.rows))
 
 
 def make_points(lines: Mapping[str, Sequence[tuple[float, Estimate]]], x_name: str, *, key: str, **extra: str

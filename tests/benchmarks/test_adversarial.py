@@ -89,8 +89,8 @@ def test_summary_has_accuracies_with_their_intervals():
 
 def test_curves_over_epsilon_and_over_steps():
     def values(argument):
-        return {str(name): [(value, rate.value) for value, rate in points]
-                for name, points in group_curves(attacked().table, argument).items()}
+        accuracies = {Condition.parse(name): 1 - error for name, error in ERRORS.items()}
+        return {str(name): points for name, points in group_curves(accuracies, argument).items() if len(points) > 1}
     assert values('epsilon') == {"clean + fgsm(norm='Linf')": [(4 / 255, .5), (8 / 255, pytest.approx(.4))],
                                  "clean + pgd(norm='Linf', steps=20)": [(4 / 255, pytest.approx(.45)), (8 / 255, .25)]}
     assert values('steps') == {"clean + pgd(epsilon=8/255, norm='Linf')": [(5, pytest.approx(.3)), (20, .25)]}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pit_downstream.benchmarks.detection_attacks import DetectionAttacks, group_curves
+from pit_downstream.benchmarks.adversarial import group_curves
+from pit_downstream.benchmarks.detection_attacks import DetectionAttacks
 from pit_downstream.results.records import MissingMeasurement
 from tests.results.builders import get_rows, make_results, without
 
@@ -49,7 +50,8 @@ def test_summary_has_ap_without_interval():
 
 
 def test_curves_are_over_epsilon():
-    curves = {str(name): points for name, points in group_curves(results_of().table, 'AP').items()}
+    values = {condition: results_of().table[condition, 'AP'] for condition in BENCHMARK.conditions()}
+    curves = {str(name): points for name, points in group_curves(values).items()}
     assert curves == {"clean + pgd(norm='Linf', steps=10)": [(2 / 255, .3), (8 / 255, .1)],
                       "fog(severity=3) + pgd(norm='Linf', steps=10)": [(2 / 255, .15), (8 / 255, .05)]}
 

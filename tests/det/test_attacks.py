@@ -12,7 +12,7 @@ from pit_downstream.attacks import dpatch
 from pit_downstream.attacks.base import build_attack
 from pit_downstream.attacks.dag import MIN_SCORE
 from pit_downstream.attacks.tog import MODES, replace_labels
-from pit_downstream.benchmarks import detection_attacks
+from pit_downstream.benchmarks.adversarial import group_curves
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.utils.registry import ATTACKS
 from pit_downstream.utils.spec import Spec
@@ -176,7 +176,7 @@ def test_attacks_from_config_to_table(folder, tmp_path):
     size = (tmp_path / 'store/results.jsonl').stat().st_size
     again = pit.evaluate(detector, benchmark, batch_size=3, **options)
     assert (tmp_path / 'store/results.jsonl').stat().st_size == size and str(again) == str(results)
-    curves = detection_attacks.group_curves(results.table, 'AP')
+    curves = group_curves({condition: results.table[condition, 'AP'] for condition in results.benchmark.conditions()})
     (points,) = [points for rest, points in curves.items() if rest.attack.name == 'pgd']
     assert [epsilon for epsilon, _ in points] == [2 / 255, 8 / 255]
     with pytest.raises(ValueError, match='--save-images applies to a classifier, got a detector'):
