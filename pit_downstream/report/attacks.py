@@ -8,7 +8,6 @@ from pit_downstream.benchmarks.adversarial import WORST, is_attacked
 from pit_downstream.results.commands import build_command
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.intervals import Estimate
-from pit_downstream.results.records import get_model_key
 from pit_downstream.results.results import Gap, format_epsilon
 from pit_downstream.utils.spec import Spec
 from pit_downstream.report import commands, plots
@@ -147,7 +146,6 @@ def _make_gap(data: ReportData, target: ModelResults, source: str, attack: Spec)
     if attack.get('epsilon') is not None:
         flags['--epsilons'] = [format_epsilon(attack)]
     if data.get_label(source) != target.label:
-        entry = next((entry for entry in data.entries if get_model_key(entry.model) == get_model_key(source)), None)
-        flags['--source'] = [commands.name_source(data.inputs.runs, entry, source)]
+        flags['--source'] = [commands.name_source(data.inputs.runs, data.find_model(source), source)]
     return Gap(f'{target.label}: not measured on images of {attack} computed on {data.get_label(source)}',
                build_command(data.choose_argv(target, 'eval-adversarial'), flags))

@@ -55,9 +55,8 @@ def name_source(runs: Iterable[Run], entry: ModelResults | None, model: str) -> 
 def _find_run(runs: Iterable[Run], entry: ModelResults, program: str, rest: Sequence[str]) -> Run | None:
     def rank(run: Run) -> tuple[bool, bool, str]:
         return run.dataset == entry.dataset, _is_run_of(run, program, rest), run.started
-    wanted = get_model_key(entry.model)
-    return max((run for run in runs if run.argv and run.model and get_model_key(run.model) == wanted), default=None,
-               key=rank)
+    return max((run for run in runs if run.argv and run.model and get_model_key(run.model) == entry.key[0]),
+               default=None, key=rank)
 
 
 def _is_run_of(run: Run, program: str, rest: Sequence[str]) -> bool:

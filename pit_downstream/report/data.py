@@ -91,15 +91,15 @@ class ReportData:
     @cached_property
     def entries(self) -> tuple[ModelResults, ...]:
         """One entry per model, dataset and seed."""
-        labels = label_models(model for model, _, _ in self.inputs.tables)
+        tables = self.inputs.tables
+        labels = label_models(table.model for table in tables.values())
         seeds: dict[str, set[int]] = {}
-        for model, _, seed in self.inputs.tables:
-            seeds.setdefault(get_model_key(model), set()).add(seed)
-        numbers, entries = {model: number for number, model in enumerate(seeds)}, []
-        for key, table in self.inputs.tables.items():
-            model = get_model_key(key[0])
-            label = labels[key[0]] + (f', seed {key[2]}' if len(seeds[model]) > 1 else '')
-            entries.append(ModelResults(key, table, label, numbers[model], self.inputs.sources[key]))
+        for model, _, seed in tables:
+            seeds.setdefault(model, set()).add(seed)
+        numbers = {model: number for number, model in enumerate(seeds)}
+        entries = [ModelResults(
+            key, table, labels[table.model] + (f', seed {key[2]}' if len(seeds[key[0]]) > 1 else ''), numbers[key[0]],
+            self.inputs.sources[key]) for key, table in tables.items()]
         return tuple(distinguish_views(entry, entries) for entry in entries)
 
     @cached_property
@@ -132,11 +132,14 @@ class ReportData:
                 label = f'{label}, files {Spec.parse(images).get("files")}'
             yield ImageGroup(label, f'_{index + 1}' if len(groups) > 1 else '', tuple(entries))
 
+    def find_model(self, model: str) -> ModelResults | None:
+        """Return the first entry of a model named in a condition, None if it was not measured itself."""
+        return next((entry for entry in self.entries if entry.key[0] == get_model_key(model)), None)
+
     def get_label(self, model: str) -> str:
-        """Return the label of a model named in a condition, or its name if it was not measured itself."""
-        wanted = get_model_key(model)
-        return next((entry.label for entry in self.entries if get_model_key(entry.model) == wanted),
-                    label_model(model))
+        """Return the label of a model named in a condition."""
+        entry = self.find_model(model)
+        return entry.label if entry else label_model(model)
 
     def get_baseline(self, entries: Sequence[ModelResults]) -> ModelResults:
         """Return the model to compare with: the reference if included, else the first."""
@@ -148,9 +151,8 @@ class ReportData:
         with_errors = {entry.number for entry in self.entries if entry.task == 'detector' or ERROR in entry.metrics}
         first: dict[int, ModelResults] = {}
         for entry in self.entries:
-            is_usable = name != 'shifts' or Spec.parse(entry.dataset).name == shifts.IMAGENET
-            is_usable &= entry.number in with_errors and entry.number not in measured
-            if entry.task in BENCHMARKS[name].tasks and is_usable:
+            has_images = name != 'shifts' or Spec.parse(entry.dataset).name == shifts.IMAGENET
+            if entry.task in BENCHMARKS[name].tasks and entry.number in with_errors - measured and has_images:
                 first.setdefault(entry.number, entry)
         return list(first.values())
 
@@ -265,7 +267,7 @@ def _find_shifts(data: ReportData) -> Iterator[Group]:
     for entry in data.entries:
         spec = Spec.parse(entry.dataset)
         if spec.name.startswith(SHIFT_PREFIXES) and (CLEAN, ERROR) in entry.table and spec.name != 'imagenet_c':
-            key = get_model_key(entry.model), spec.get('limit'), entry.key[2], spec.get('clean')
+            key = entry.key[0], spec.get('limit'), entry.key[2], spec.get('clean')
             by_name = found.setdefault(key, _find_custom_clean(data, entry))
             if spec.name not in by_name or len(entry.table) > len(by_name[spec.name].table):
                 by_name[spec.name] = entry
@@ -281,7 +283,7 @@ def _find_custom_clean(data: ReportData, custom: ModelResults) -> dict[str, Mode
     """Return the clean entry for a custom dataset, matched by the digest of its files and by its view, if measured."""
     def make_key(entry: ModelResults, files: str) -> tuple:
         spec = Spec.parse(entry.dataset)
-        return get_model_key(entry.model), entry.key[2], spec.get(files), *map(spec.get, VIEW)
+        return entry.key[0], entry.key[2], spec.get(files), *map(spec.get, VIEW)
     if Spec.parse(custom.dataset).get('clean') is None:
         return {}
     return next(({shifts.CUSTOM_CLEAN: entry} for entry in data.entries
@@ -297,11 +299,11 @@ def _find_custom(data: ReportData, name: str) -> Iterator[Group]:
         if run.benchmark and Spec.parse(run.benchmark).name == name:
             runs[get_model_key(run.model), run.dataset] = Spec.parse(run.benchmark)
     for images in data.group_by_images(
-            lambda entry: bool(list_recorded(entry)) or (get_model_key(entry.model), entry.dataset) in runs):
+            lambda entry: bool(list_recorded(entry)) or entry.key[:2] in runs):
         conditions: list[Condition] = []
+        known = {field.name for field in get_fields(BENCHMARKS[name])}
         for entry in images.entries:
-            spec = runs.get((get_model_key(entry.model), entry.dataset), Spec(name))
-            known = {field.name for field in get_fields(BENCHMARKS[name])}
+            spec = runs.get(entry.key[:2], Spec(name))
             benchmark = BENCHMARKS[name](**{key: value for key, value in spec.kwargs if key in known})
             conditions += [*benchmark.conditions(), *list_recorded(entry)]
         yield data.make_group(images, restrict(benchmark, conditions))

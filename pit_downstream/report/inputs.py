@@ -32,7 +32,7 @@ MAX_JSON = 8 << 20  # bytes; a larger file in a folder is an annotation file or 
 FORMATS = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg'}
 SPEED_COLUMNS = {'benchmark', 'case', 'ours_median', 'peer_median', 'ratio', 'machine'}
 
-Key = tuple[str, str, int]  # model, dataset, seed
+Key = tuple[str, str, int]  # get_model_key(model), dataset, seed
 Reader = Callable[[Condition, str], 'np.ndarray | None']  # per-image values
 
 _log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def read_inputs(paths: Iterable[str | Path], *, exclude: Iterable[str | Path] = 
     tables, sources = _make_tables(located)
     folders = list(dict.fromkeys(path.parent for path in stores))
     speeds = {path: rows for path in files if path.suffix == '.csv' and (rows := _read_speeds(path))}
-    inputs = Inputs(tables, sources, _make_readers(folders, tables), tuple(_read_runs(folders)), _group_files(
+    inputs = Inputs(tables, sources, _make_readers(folders), tuple(_read_runs(folders)), _group_files(
         [path for path in files if path.name == 'scalars.json'], levels=2), speeds,
         _group_files([path for path in files if path.suffix.lower() in FORMATS]))
     if not (inputs.tables or inputs.logs or inputs.speeds or inputs.images):
@@ -177,33 +177,29 @@ def _iterate_records(content: Any) -> Iterator[Record]:
 
 def _make_tables(located: Mapping[Path, Sequence[tuple[str, Record]]]
                  ) -> tuple[dict[Key, Table], dict[Key, tuple[Path, ...]]]:
-    """Group records of several files into tables. A repeated number counts once."""
+    """Group records of several files into tables. A repeated number counts once.
+
+    Models with equal tensors share a table, with the first name.
+    """
     sources: dict[Key, dict[Path, None]] = {}
     grouped: dict[Key, list[Record]] = {}
-    names: dict[str, str] = {}  # models with equal tensors share the first name
-
-    def make_key(record: Record) -> Key:
-        return names.setdefault(get_model_key(record.model), record.model), record.dataset, record.seed
     for path, pairs in located.items():
         for _, record in pairs:
-            sources.setdefault(make_key(record), {})[path] = None
+            sources.setdefault(record.identity[:3], {})[path] = None
     for record in merge_records(pair for pairs in located.values() for pair in pairs):
-        grouped.setdefault(make_key(record), []).append(record)
-    return ({key: Table(key[0], key[1], records) for key, records in grouped.items()},
+        grouped.setdefault(record.identity[:3], []).append(record)
+    return ({key: Table(records[0].model, key[1], records) for key, records in grouped.items()},
             {key: tuple(paths) for key, paths in sources.items()})
 
 
-def _make_readers(folders: Iterable[Path], keys: Iterable[Key]) -> dict[Key, Reader]:
+def _make_readers(folders: Iterable[Path]) -> dict[Key, Reader]:
     """Return a function per table that reads per-image values when they are needed."""
-    names = {(get_model_key(model), dataset, seed): (model, dataset, seed) for model, dataset, seed in keys}
-    places: dict[Key, list[tuple[OutcomeStore, Identity]]] = {}
-    for folder in folders:
-        store = OutcomeStore(folder)
-        for identity in store.list_identities() if (folder / FILE).exists() else ():
+    stored: dict[Key, list[tuple[OutcomeStore, Identity]]] = {}
+    for store in (OutcomeStore(folder) for folder in folders if (folder / FILE).exists()):
+        for identity in store.list_identities():
             key = get_model_key(identity.model), identity.dataset, identity.seed
-            if key in names:
-                places.setdefault(names[key], []).append((store, identity))
-    return {key: make_reader(several) for key, several in places.items()}
+            stored.setdefault(key, []).append((store, identity))
+    return {key: make_reader(several) for key, several in stored.items()}
 
 
 def _read_runs(folders: Iterable[Path]) -> Iterator[Run]:

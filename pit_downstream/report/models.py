@@ -21,7 +21,7 @@ class ModelResults:
     """Table of one model on one set of images.
 
     Attributes:
-        key: Model, dataset and seed.
+        key: Key of the model (get_model_key), dataset and seed.
         label: Short name of the model.
         number: Number of the model, for its color.
         files: Files that have the records.

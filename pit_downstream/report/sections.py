@@ -70,7 +70,7 @@ def build_report(inputs: Inputs, *, reference: str = ALEXNET, title: str = TITLE
                 for name in names]
     return Report(title, _describe_contents(data), tuple(section for section in sections if section.parts
                                                          or section.gaps),
-                  tuple(dict.fromkeys(label_models(model for model, _, _ in inputs.tables).values())))
+                  tuple(dict.fromkeys(label_models(table.model for table in inputs.tables.values()).values())))
 
 
 @SECTIONS.register('headline')
@@ -162,8 +162,7 @@ def build_provenance(data: ReportData) -> Section:
              'conditions': count(len(entry.list_conditions())), 'records': count(len(entry.table)),
              'files': words(', '.join(f'{path.parent.name}/{path.name}' for path in entry.files))}
             for entry in data.entries]
-    cells = {get_model_key(entry.model): Cell(data.get_label(entry.model), model=entry.number)
-             for entry in data.entries}
+    cells = {entry.key[0]: Cell(data.get_label(entry.model), model=entry.number) for entry in data.entries}
     runs = [{'started, UTC': words(run.started.replace('T', ' ')[:16]), 'benchmark': words(run.benchmark),
              'model': cells.get(get_model_key(run.model), words(run.model)) if run.model else missing(),
              'data': words(run.dataset and label_dataset(run.dataset)), 'device': words(run.device),

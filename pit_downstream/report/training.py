@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pit_downstream.results.results import Gap
-from pit_downstream.results.tables import MISSING, Cell, Sheet, count, number, words
+from pit_downstream.results.tables import MISSING, Cell, Sheet, count, missing, number, words
 from pit_downstream.utils.jsonl import JsonLines
 from pit_downstream.report import plots
 from pit_downstream.report.data import ReportData
-from pit_downstream.report.parts import Figure, Part, Section, make_slug
+from pit_downstream.report.parts import Figure, Part, Section, make_slug, make_table
 
 MAIN = ('mAP', 'mAP_50', 'top1', 'top5', 'accuracy')  # suffixes of the validation metrics that are drawn
 NO_SCORES = ('time', 'data_time', 'memory', 'lr', 'base_lr', 'epoch', 'iter', 'step')
@@ -112,7 +112,8 @@ def _tabulate_logs(logs: Sequence[TrainingLog]) -> Sheet:
         best = next(iter(log.main_scores), None)
         x, value = max(log.scores[best], key=lambda point: point[1]) if best else (None, None)
         first, last = (log.losses[0][1], log.losses[-1][1]) if log.losses else (None, None)
-        rows.append((words(log.name), count(log.steps), number(first), number(last), words(best or MISSING),
-                     number(value), Cell(f'{log.x} {x}', x) if best else words(MISSING), number(log.seconds)))
-    columns = ('work dir', 'iterations', 'first loss', 'last loss', 'score', 'best', 'at', 'seconds per iteration')
-    return Sheet('training', "From mmengine's logs; seconds are the median of the logged values.", columns, tuple(rows))
+        rows.append({
+            'work dir': words(log.name), 'iterations': count(log.steps), 'first loss': number(first),
+            'last loss': number(last), 'score': words(best or MISSING), 'best': number(value),
+            'at': Cell(f'{log.x} {x}', x) if best else missing(), 'seconds per iteration': number(log.seconds)})
+    return make_table('training', "From mmengine's logs; seconds are the median of the logged values.", rows)
