@@ -163,9 +163,21 @@ def group_curves(values: Mapping[Condition, T], argument: str = 'epsilon') -> di
     return {rest: sorted(points, key=lambda point: point[0]) for rest, points in curves.items()}
 
 
-def is_attacked(condition: Condition, *, is_transfer: bool | None = None) -> bool:
-    """Return whether the condition has an attack, by default any."""
-    return condition.attack is not None and is_transfer in (None, condition.attack.name == TRANSFER)
+def is_white_box(condition: Condition) -> bool:
+    """Return whether the condition attacks the measured model itself."""
+    return condition.attack is not None and condition.attack.name != TRANSFER
+
+
+def get_transfer(condition: Condition) -> tuple[str, Spec] | None:
+    """Return source and attack of images that were computed on another model from clean ones, None for other images.
+
+    "clean + transfer(attack='pgd', source='resnet50', steps=10)" gives 'resnet50' and pgd(steps=10).
+    """
+    attack = condition.attack
+    if attack is None or attack.name != TRANSFER or condition.corruption is not None:
+        return None
+    original = Spec.of(str(attack.get('attack')), **dict(attack.without('attack', 'source').kwargs))
+    return str(attack.get('source')), original
 
 
 def get_number(attack: Spec | None, argument: str) -> float | None:

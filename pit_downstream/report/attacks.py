@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from pit_downstream.benchmarks import adversarial
-from pit_downstream.benchmarks.adversarial import WORST, is_attacked
+from pit_downstream.benchmarks.adversarial import WORST
 from pit_downstream.results.commands import build_command
 from pit_downstream.results.condition import Condition
 from pit_downstream.results.intervals import Estimate
@@ -82,10 +82,9 @@ def build_transfer(data: ReportData) -> Section:
     """Build the matrices of robust accuracy: images computed on one model, classified by another."""
     parts: list[Part] = []
     gaps: list[Gap] = []
-    for group in data.group_by_images(lambda entry: any(map(_is_transferred, entry.list_conditions(ERROR)))):
+    for group in data.group_by_images(lambda entry: bool(_list_transferred(entry))):
         parts.append(Heading(group.name))
-        attacks = dict.fromkeys(_get_original(condition.attack) for entry in group.entries for condition in
-                                entry.list_conditions(ERROR) if _is_transferred(condition) and condition.attack)
+        attacks = dict.fromkeys(attack for entry in group.entries for attack in _list_transferred(entry))
         for index, attack in enumerate(attacks, 1):
             cells, sources = _collect_cells(data, group, attack)
             parts.append(_draw_matrix(group, attack, cells, list(sources), f'transfer{group.suffix}_{index}'))
@@ -100,14 +99,9 @@ def build_transfer(data: ReportData) -> Section:
     return Section('transfer', 'Transfer', lead, tuple(parts), tuple(gaps))
 
 
-def _is_transferred(condition: Condition) -> bool:
-    """Return whether the condition is an attack on clean images that was computed on another model."""
-    return is_attacked(condition, is_transfer=True) and condition.corruption is None
-
-
-def _get_original(attack: Spec) -> Spec:
-    """Return the attack on the source: transfer(attack='pgd', source=..., steps=10) gives pgd(steps=10)."""
-    return Spec.of(str(attack.get('attack')), **dict(attack.without('attack', 'source').kwargs))
+def _list_transferred(entry: ModelResults) -> list[Spec]:
+    """Return the attacks whose images were computed on another model and classified by this one."""
+    return [transfer[1] for transfer in map(adversarial.get_transfer, entry.list_conditions(ERROR)) if transfer]
 
 
 def _collect_cells(data: ReportData, group: ImageGroup, attack: Spec
@@ -117,11 +111,10 @@ def _collect_cells(data: ReportData, group: ImageGroup, attack: Spec
     sources: dict[str, str] = {}
     for entry in group.entries:
         for condition in entry.list_conditions(ERROR):
-            is_direct = condition == Condition(None, attack)
-            if condition.attack and (is_direct or _is_transferred(condition)
-                                     and _get_original(condition.attack) == attack):
-                source = entry.model if is_direct else str(condition.attack.get('source'))
-                label = entry.label if is_direct else data.get_label(source)
+            transfer = adversarial.get_transfer(condition)
+            source, original = transfer or (entry.model, condition.attack)
+            if condition.corruption is None and original == attack:
+                label = data.get_label(source) if transfer else entry.label
                 sources.setdefault(label, source)
                 cells[label, entry.label] = adversarial.get_accuracy(entry.table, condition)
     return cells, sources

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pit_downstream.benchmarks import (
@@ -17,7 +17,7 @@ from pit_downstream.benchmarks import (
     imagenet_c,
     shifts,
 )
-from pit_downstream.benchmarks.adversarial import is_attacked
+from pit_downstream.benchmarks.adversarial import is_white_box
 from pit_downstream.benchmarks.base import get_fields
 from pit_downstream.benchmarks.coco_c import MAIN
 from pit_downstream.results.condition import CLEAN, Condition
@@ -114,8 +114,8 @@ class ReportData:
             'imagenet_c': _find_corruptions(self, ImageNetC()),
             'occlusion': _find_conditions(self, _override(Occlusion(), layout=Layout('condition')), is_by_strength),
             'coco_c': _find_corruptions(self, CocoC()),
-            'adversarial': _find_conditions(self, Adversarial(), partial(is_attacked, is_transfer=False)),
-            'detection_attacks': _find_conditions(self, DetectionAttacks(), is_attacked),
+            'adversarial': _find_conditions(self, Adversarial(), is_white_box),
+            'detection_attacks': _find_conditions(self, DetectionAttacks(), lambda one: one.attack is not None),
             'shifts': _find_shifts(self), 'attention': _find_attention(self)}
         found |= {name: _find_custom(self, name) for name in BENCHMARKS if name not in BUILT_IN}
         return {name: list(groups) for name, groups in found.items()}

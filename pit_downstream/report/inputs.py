@@ -42,7 +42,6 @@ _log = logging.getLogger(__name__)
 class Run:
     """One run of a tool, as in a line of runs.jsonl. benchmark: its name, with the arguments that were not default."""
 
-    folder: Path
     argv: tuple[str, ...]
     started: str
     device: str
@@ -207,7 +206,7 @@ def _read_runs(folders: Iterable[Path]) -> Iterator[Run]:
         for line in JsonLines(folder / 'runs.jsonl').read():
             try:
                 run = json.loads(line)
-                yield Run(folder, tuple(run['argv']), run['started'], run['device'], run['commit'], run['versions'],
+                yield Run(tuple(run['argv']), run['started'], run['device'], run['commit'], run['versions'],
                           run.get('benchmark', ''), run.get('model', ''), run.get('dataset', ''))
             except (ValueError, KeyError, TypeError):  # from another version; the records are valid without it
                 continue
