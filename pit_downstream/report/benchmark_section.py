@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from pit_downstream.benchmarks.adversarial import COSTS
 from pit_downstream.results.intervals import Estimate
 from pit_downstream.results.layout import RATES, average_row, list_columns, list_places, make_cell, make_grid
 from pit_downstream.results.results import Gap
@@ -16,7 +17,6 @@ from pit_downstream.report.models import format_sources
 from pit_downstream.report.parts import Heading, Part, Section, make_readable, make_table
 
 TITLES = {'occlusion': 'Strengths'}  # the section also has other corruptions without a severity
-COSTS = ('forwards', 'backwards')
 
 
 def build_section(data: ReportData, name: str) -> Section:
