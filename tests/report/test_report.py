@@ -152,8 +152,8 @@ def test_custom_shift_is_shown_beside_its_clean_images(tmp_path):
         record("shift_rain(clean='bbbb2222', files='dddd4444', images=40)", .25),
         record("shift_snow(clean='eeee5555', files='ffff6666', images=40)", .5),
         record("shift_part(classes='0123abcd', clean='aaaa1111', files='9999aaaa', images=40)", .5),
-        Record(HALF, "folder(files='aaaa1111', images=80, root='mine/val')", 'clean', 'top1_error_of_0123abcd', .4, 20,
-               0),
+        Record(HALF, "folder(files='aaaa1111', images=80, root='mine/val')", 'clean', 'classes_0123abcd_top1_error',
+               .4, 20, 0),
         *stores.shifted(HALF)])
     report = sections.make_report([tmp_path])
     rows = Page(page.render_page(report, made='')).rows('shifts')

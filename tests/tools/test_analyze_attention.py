@@ -15,14 +15,16 @@ def test_two_models_on_the_bundled_images(tool, few_shapes, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ''  # no progress bar: this is no terminal
     lines = done.stdout.splitlines()
-    assert re.fullmatch(r"vit_16\(img_size=32, mean=0.5, std=0.5, weights='random@[0-9a-f]{16}'\), 3 images: similar "
-                        r'blocks \(threshold=0.9\): softmax 15', lines[0])
-    assert lines[2].startswith('deepvit_16(img_size=32, mean=0.5, std=0.5, weights=') and ', 3 images' in lines[2]
-    assert lines.pop(1) == lines.pop(2) and 'crop of 32 x 32, mean 0.5 0.5 0.5' in done.stdout
-    assert lines[2] == 'out/results.jsonl' and all((tmp_path / line).is_file() for line in lines[2:])
+    assert re.fullmatch(r"vit_16\(img_size=32, mean=0.5, std=0.5, weights='random@[0-9a-f]{16}'\) on folder\(.*\), "
+                        '3 images', lines[0])
+    assert lines[4].split() == ['clean', 'softmax', 'all', '15', '0.9375']
+    assert lines[6].startswith('deepvit_16(img_size=32, mean=0.5, std=0.5, weights=')
+    assert lines[1] == lines[7] and 'crop of 32 x 32, mean 0.5 0.5 0.5' in lines[1]
+    assert [line.split()[1] for line in lines[10:12]] == ['softmax', 'Re-attention']
+    assert lines[12] == 'out/similarity.png' and all((tmp_path / line).is_file() for line in lines[12:])
     records = [json.loads(line) for line in (tmp_path / 'out/results.jsonl').read_text().splitlines()]
     [dataset] = {record['dataset'] for record in records}
-    assert re.fullmatch(r"folder\(files='[0-9a-f]{16}', interpolation='bicubic', limit=3, resize=35, "
+    assert re.fullmatch(r"folder\(files='[0-9a-f]{16}', images=\d+, interpolation='bicubic', limit=3, resize=35, "
                         r"root='classification/val', size=32\)", dataset)
     assert {record['condition'] for record in records} == {'clean'}
 
