@@ -6,9 +6,11 @@ Keywords have the names of the tools' flags.
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pit_downstream.benchmarks.attention import Attention
 from pit_downstream.benchmarks.base import Benchmark, require_counts
 from pit_downstream.results.condition import CLEAN, Condition
 from pit_downstream.results.records import Table
@@ -170,8 +172,22 @@ def list_models(filter: str = '', *, pretrained: bool = False) -> list[str]:
     return [*ours, *(name for name in names if name not in set(ours))]
 
 
+def _in_evaluation_mode(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function of a model to set its module to evaluation mode, and to restore the mode at the end."""
+    @wraps(function)
+    def call(model: Any, *args: Any, **options: Any) -> Any:
+        module = getattr(model, 'model', model)
+        if not hasattr(module, 'modules'):
+            return function(model, *args, **options)
+        from pit_downstream.evaluation.classifier import evaluation_mode
+        with evaluation_mode(module):
+            return function(model, *args, **options)
+    return call
+
+
+@_in_evaluation_mode
 def attack(model: 'str | nn.Module | ClassifierPredictor', images: 'Tensor', labels: 'Tensor',
-           attack: str = 'pgd(steps=20)', *, epsilon: float | None = None, norm: str = 'Linf', seed: int = 0,
+           attack: str = 'pgd(steps=20)', *, epsilon: float | None = None, norm: str | None = None, seed: int = 0,
            batch_size: int = 64) -> 'tuple[Tensor, AttackOutcomes]':
     """Attack images of a classifier.
 
@@ -181,18 +197,20 @@ def attack(model: 'str | nn.Module | ClassifierPredictor', images: 'Tensor', lab
         labels: Class indices (N,), int.
         attack: Name with arguments, such as 'autoattack' or 'pgd(steps=20, restarts=5)'.
         epsilon: Size of the perturbation on the scale of the images, such as 8/255. A patch has none.
-        norm: 'Linf', 'L2' or 'L1'.
+        norm: 'Linf', 'L2' or 'L1' (default: that of the attack).
         seed: The random draws of image i depend on (seed, i) alone.
         batch_size: Images per forward pass.
 
     Returns:
         The adversarial images (N, 3, H, W), on the device of `images`. Images that are misclassified without an attack
         are not changed. And the outcomes.
+
+    Raises:
+        InputError: Images or labels are not as described, or an argument contradicts one of `attack`.
     """
     import numpy as np
     import torch
 
-    from pit_downstream.benchmarks.adversarial import set_norm_and_epsilon
     from pit_downstream.evaluation.attacking import attack_curve, complete_attack
     from pit_downstream.utils.protocols import Batch, Sample
     predictor = _as_classifier(model)
@@ -204,9 +222,14 @@ def attack(model: 'str | nn.Module | ClassifierPredictor', images: 'Tensor', lab
     if not 0 <= int(labels.min()) <= int(labels.max()) < predictor.classes():
         raise InputError(f'labels must be in 0..{predictor.classes() - 1}, the classes of the model, got '
                          f'{int(labels.min())}..{int(labels.max())}. Pass the class indices of the model.')
-    spec = complete_attack(attack)
-    if epsilon is not None:
-        spec = set_norm_and_epsilon(spec, norm, epsilon)
+    spec = Spec.parse(attack)
+    given = {name: value for name, value in (('epsilon', epsilon), ('norm', norm)) if value is not None}
+    for name, value in given.items():
+        if spec.get(name, value) != value:
+            raise InputError(f'{name} is {spec.get(name)} in {attack} and {value} as an argument. Pass one of them.')
+    spec = complete_attack(str(Spec.of(spec.name, **{**given, **dict(spec.kwargs)})))
+    if spec.get('norm', 'Linf') != 'patch' and spec.get('epsilon') is None:
+        raise InputError(f'the attack {attack} has no epsilon. Pass epsilon=8/255, or another size.')
     adversarial, was_correct, is_correct, costs = [], [], [], np.zeros(2, int)
     for start in range(0, len(images), batch_size):
         part = images[start:start + batch_size].to(predictor.device).float()
@@ -225,6 +248,7 @@ def attack(model: 'str | nn.Module | ClassifierPredictor', images: 'Tensor', lab
     return torch.cat(adversarial), outcomes
 
 
+@_in_evaluation_mode
 def evaluate(model: 'str | nn.Module | ClassifierPredictor | DetectorModel', benchmark: str | Benchmark = 'imagenet_c',
              *, data: Any = None, weights: str | None = None, output_dir: str | Path | None = None,
              images: str | None = None, bundled: bool = False, labels: str | None = None, classes: str | None = None,
@@ -412,7 +436,8 @@ def _open_classifier(model: Any, options: ModelOptions, data: DataOptions, *, is
         return inputs.load_classifier(
             model, weights=options.weights, classes=data.classes, precision=options.precision, compile=options.compile,
             device=options.device, seed=options.seed, is_attacked=is_attacked, build=build or models.build_classifier,
-            preprocess=options.preprocess, img_size=options.img_size, mean=options.mean, std=options.std)
+            preprocess=options.preprocess, img_size=options.img_size, mean=_as_tuple(options.mean),
+            std=_as_tuple(options.std))
     if options.weights is not None:
         raise InputError(f'weights is for a model by name, got {options.weights} with a {type(model).__name__}. Load '
                          'them into the module.')
@@ -422,6 +447,8 @@ def _open_classifier(model: Any, options: ModelOptions, data: DataOptions, *, is
         wrong += ['precision'] if options.precision != 'float32' else []
         if wrong:
             raise InputError(f'{wrong[0]} is an argument of the adapter: pass it to pit.classifier(...).')
+        if model.is_module:  # its weights may have changed
+            inputs.identify_module(model)
         return model
     return inputs.wrap_module(model, mean=options.mean, std=options.std, img_size=options.img_size,
                               precision=options.precision, compile=options.compile)
@@ -431,7 +458,7 @@ def _open_classifier_subject(model: Any, benchmark: Benchmark, options: ModelOpt
                              output_dir: str | Path | None) -> Subject:
     """Open a classifier with the images of a benchmark. Folders are checked before the model is built."""
     from pit_downstream.evaluation import inputs
-    needs_labels = 'attention' not in benchmark.name
+    needs_labels = not isinstance(benchmark, Attention)
     build: Callable | None = None
     if not needs_labels:
         from pit_downstream.evaluation.attention_analysis import build_model

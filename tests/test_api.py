@@ -171,7 +171,7 @@ def test_attack_returns_images_in_the_ball_and_outcomes(folder):
 @pytest.mark.parametrize('change, words', [
     ({'images': torch.rand(2, 3, 32, 32) * 255}, 'in \\[0, 1\\]'), ({'labels': torch.tensor([0, 4])}, 'got 0..4'),
     ({'labels': torch.tensor([0])}, r'got torch.float32 \(2, 3, 32, 32\) and \(1,\)'),
-    ({'attack': 'pgdd'}, "no attack named 'pgdd'"), ({'epsilon': None}, 'expected a number as epsilon')])
+    ({'attack': 'pgdd'}, "no attack named 'pgdd'"), ({'epsilon': None}, 'has no epsilon. Pass epsilon=8/255')])
 def test_attack_refuses_bad_input(change, words):
     given = {'images': torch.rand(2, 3, 32, 32), 'labels': torch.tensor([0, 1]), 'attack': 'pgd', 'epsilon': .1}
     with pytest.raises(InputError, match=words):
@@ -290,3 +290,43 @@ def test_dry_run_prints_conditions_time_and_disk(folder, tmp_path, capsys):
     assert not (tmp_path / 'outcomes.jsonl').exists() and not (tmp_path / 'runs.jsonl').exists()
 
 
+
+
+def test_a_module_is_in_evaluation_mode_and_keeps_its_own(folder):
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(.5), torch.nn.Linear(3 * 32 * 32, 4))
+    model = pit.classifier(module, mean=.5, std=.5, img_size=32, name='net')
+    module.train()
+    values = [pit.evaluate(model, pit.benchmarks.ImageNetC(corruptions=(), severities=(1,)), data=folder,
+                           progress=False).frame['value'].tolist() for _ in range(2)]
+    assert values[0] == values[1] and module.training and module[1].training
+
+
+def test_an_adapter_is_identified_by_its_current_weights(folder, tmp_path):
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    model = pit.classifier(module, mean=.5, std=.5, img_size=32, name='net')
+    clean = pit.benchmarks.ImageNetC(corruptions=(), severities=(1,))
+    before = pit.evaluate(model, clean, data=folder, output_dir=tmp_path, progress=False)
+    with torch.no_grad():
+        module[1].weight.mul_(50)
+    after = pit.evaluate(model, clean, data=folder, output_dir=tmp_path, progress=False)
+    fresh = pit.evaluate(model, clean, data=folder, progress=False)
+    assert before.model != after.model == fresh.model
+    assert after.frame['value'].tolist() == fresh.frame['value'].tolist() != before.frame['value'].tolist()
+
+
+def test_arguments_of_an_attack_count_once():
+    model, images, labels = pit.classifier(toy.FOUR), torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+    for attack, options, message in [
+            ('pgd(epsilon=2/255)', {'epsilon': 8 / 255}, 'epsilon is 2/255 in'),
+            ("pgd(norm='L2', epsilon=1)", {'norm': 'Linf'}, 'norm is L2 in'), ('pgd', {}, 'has no epsilon')]:
+        with pytest.raises(InputError, match=message):
+            pit.attack(model, images, labels, attack, **options)
+    adversarial, _ = pit.attack(model, images, labels, 'pgd(steps=3, epsilon=0.05, run_to_end=True)', norm='L2')
+    assert (adversarial - images).flatten(1).norm(dim=1).max() <= .05 + 1e-5
+
+
+@pytest.mark.parametrize('names', ['abcd', ['a', 'b', 'c'], ['a', 'a', 'b', 'c']])
+def test_class_names_that_do_not_match_the_outputs(folder, names):
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    with pytest.raises(InputError, match='class_names must'):
+        pit.evaluate(pit.classifier(module, mean=0, std=1, img_size=32, class_names=names), data=folder)

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pit_downstream.benchmarks import Benchmark, ImageNetC
+from pit_downstream.benchmarks import Benchmark, CocoC, ImageNetC
 from pit_downstream.cli import benchmark_tools as tools
 from pit_downstream.cli import flags
 from pit_downstream.cli.errors import report_errors
@@ -37,6 +37,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         benchmark = BENCHMARKS[given.benchmark]
         parser = make_parser(benchmark)
         args = parser.parse_args(sys.argv[1:] if argv is None else argv)
-        if 'severities' in vars(args) and 'corruptions' in vars(args):
+        if issubclass(benchmark, (ImageNetC, CocoC)):
             tools.select_corruptions(args)
         tools.run(parser, args, tools.make_benchmark(args, benchmark))

@@ -20,6 +20,18 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AMP = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Set a module to evaluation mode, and restore the mode of every submodule at the end."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, is_training in modes.items():
+            part.training = is_training
+
+
 @dataclass(frozen=True)
 class Preparation:
     """Preprocessing of a model: the view of an image, then (image - mean) / std per channel, image in [0, 1].
@@ -84,6 +96,7 @@ class ClassifierPredictor:
         self.model, self.preparation, self.name = model.eval(), preparation, name
         self.class_names = class_names
         self.has_given_name = True  # False for a module without a name, whose results cannot be stored
+        self.is_module = False  # whether the caller's module was wrapped
         self._num_classes: int | None = None  # determined on first use
         self.device = next((tensor.device for tensor in model.parameters()), torch.device('cpu'))
         self._forward = torch.compile(model) if compiled else model

@@ -94,13 +94,32 @@ def wrap_module(module: nn.Module, *, mean: Sequence[float] | float | None = Non
     device = next((tensor.device for tensor in module.parameters()), torch.device('cpu'))
     loaded = LoadedModel(module, preparation, spec, CUSTOM)
     predictor = as_predictor(loaded, device=device, compiled=compile, **given, **reduced,
-                             class_names=tuple(class_names) if class_names else None)
-    digest = hash_text(hash_tensors({**module.state_dict(), **dict(module.named_buffers())}),
-                       type(module).__qualname__, repr(module), _probe(predictor))
-    own = Spec.parse(predictor.name)
-    predictor.name = str(Spec.of(own.name, **{**dict(own.kwargs), 'weights': f'{CUSTOM}@{digest}'}))
-    predictor.has_given_name = name is not None or bool(config)
+                             class_names=_check_class_names(class_names))
+    if predictor.class_names and len(predictor.class_names) != predictor.classes():
+        raise InputError(f'class_names must have one name per output of {spec}, {predictor.classes()}, got '
+                         f'{len(predictor.class_names)}. Add or remove names.')
+    predictor.has_given_name, predictor.is_module = name is not None or bool(config), True
+    identify_module(predictor)
     return predictor
+
+
+def identify_module(predictor: ClassifierPredictor) -> None:
+    """Set the name of a wrapped module to that of its current weights and code, as far as outputs show it."""
+    module, spec = predictor.model, Spec.parse(predictor.name)
+    attributes = {f'{path}.{key}': value for path, part in module.named_modules() for key, value in vars(part).items()
+                  if key[0] != '_' and key != 'training' and isinstance(value, (bool, int, float, str, type(None)))}
+    digest = hash_text(hash_tensors({**module.state_dict(), **dict(module.named_buffers())}),
+                       type(module).__qualname__, repr(module), repr(sorted(attributes.items())), _probe(predictor))
+    predictor.name = str(Spec.of(spec.name, **{**dict(spec.kwargs), 'weights': f'{CUSTOM}@{digest}'}))
+
+
+def _check_class_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or len(set(names)) < len(names):
+        raise InputError(f'class_names must be different names in the order of the outputs, got {names!r}. Pass a list '
+                         'of them.')
+    return tuple(names)
 
 
 def _probe(predictor: ClassifierPredictor) -> str:

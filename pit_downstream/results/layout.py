@@ -158,15 +158,17 @@ def make_sheet(name: str, results: 'Results', layout: Layout, metric: str) -> Sh
     grid, places = make_grid(results, layout, metric), list_places(results, layout, metric)
     columns, measured = list_columns(grid), {row for row, _ in grid}
     has_mean, rows = bool(layout.columns) and layout.mean, []
+    has_clean = bool(layout.columns) and not has_mean and any(not column for _, column in grid)
+    first = [words('')] if has_clean else []  # of a row of several numbers, in the column of single ones
     for row in dict.fromkeys(row for row, _ in places if row in measured):
         values = [grid[row, column].value if (row, column) in grid else None for column in columns]
         if (row, '') in grid:  # such as clean: one number in place of a row of them
             value = make_cell(metric, grid[row, ''].value)
-            rest = [*[words('')] * len(columns), value] if has_mean else [value, *[words('')] * (len(columns) - 1)]
-            rows.append((words(row), *rest))
+            rest = [*[words('')] * len(columns), value] if has_mean else [value, *[words('')] * len(columns)]
+            rows.append((words(row or 'clean'), *rest))
         elif layout.columns:
             mean = [make_cell(metric, average_row(grid, places, row))] if has_mean else []
-            rows.append((words(row), *(make_cell(metric, value) for value in values), *mean))
+            rows.append((words(row), *first, *(make_cell(metric, value) for value in values), *mean))
         else:
             record = grid[row, metric]
             estimate = Estimate.of_rate(record.value, record.count) if metric.endswith(RATES) else record.value
@@ -176,8 +178,10 @@ def make_sheet(name: str, results: 'Results', layout: Layout, metric: str) -> Sh
                  for column in columns]
         everything = [grid[place].value if place in grid else None for place in places if place[1]]
         means = [*map(average, cells), *([average(everything)] if has_mean else [])]
-        rows.append((words('mean'), *(make_cell(metric, value) for value in means)))
-    titles = (metric, *columns, *(['mean'] if has_mean else [])) if layout.columns else (layout.rows, metric, 'images')
+        rows.append((words('mean'), *first, *(make_cell(metric, value) for value in means)))
+    titles: tuple[str, ...] = (layout.rows, metric, 'images')
+    if layout.columns:
+        titles = (metric, *(['clean'] if has_clean else []), *columns, *(['mean'] if has_mean else []))
     subject = results.label if 'dataset' in (layout.rows, layout.columns) else results.subject
     caption = (f'{metric} of {subject}{", in percent" if is_fraction(metric) else ""}, by {layout.rows}'
                f'{layout.columns and f" and {layout.columns}"}.')

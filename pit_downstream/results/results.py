@@ -198,7 +198,8 @@ def compare(first: Results, second: Results) -> 'pd.DataFrame':
         count and paired. For errors the difference is that of the accuracies: above zero, `second` is better.
 
     Raises:
-        InputError: The two have no condition on the same images in common, or a condition of other images.
+        InputError: The two have no condition on the same images in common, or a condition of other images, or other
+            seeds.
     """
     import pandas as pd
     rows = []
@@ -210,6 +211,9 @@ def compare(first: Results, second: Results) -> 'pd.DataFrame':
             if key not in second.tables[name]:
                 continue
             other = second.tables[name].record(key)
+            if record.seed != other.seed:
+                raise InputError(f'{first.model} was evaluated with the seed {record.seed} and {second.model} with '
+                                 f'{other.seed}. Evaluate both with one seed.')
             if not have_same_content(record, other):
                 raise InputError(f'{first.model} and {second.model} were measured on different images under '
                                  f'{record.condition}: their digests are {record.data_digest} and {other.data_digest}. '

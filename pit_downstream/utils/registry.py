@@ -31,7 +31,7 @@ class Registry(Generic[T]):
     def register(self, name: str, **metadata: Any) -> Callable[[Given], Given]:
         """Return a decorator that registers an object under `name` and returns it unchanged."""
         def add(value: Given) -> Given:
-            if name in self._entries:
+            if name in self._entries and not _is_redefined(self._entries[name].value, value):
                 raise InputError(f'there is a {self.noun} named {quote(name)} already; choose another name')
             self._entries[name] = Entry(cast(T, value), MappingProxyType(metadata))
             return value
@@ -55,6 +55,12 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def _is_redefined(before: Any, after: Any) -> bool:
+    """Return whether a class or function replaces itself, as when a notebook cell runs again."""
+    names = [(getattr(value, '__module__', None), getattr(value, '__qualname__', None)) for value in (before, after)]
+    return names[0] == names[1] and None not in names[0]
 
 
 # Core does not import the types of higher layers; the callers check them

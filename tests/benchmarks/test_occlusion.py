@@ -24,8 +24,9 @@ def test_conditions_are_strengths_of_the_corruption():
 
 def test_table_has_a_row_per_shape_and_a_column_per_share():
     sheet, = make_results(BENCHMARK, VALUES).sheets
-    assert get_rows(sheet) == [['top1_error', '0.25', '0.5', '0.9'], ['', '0.1000', '', ''],
-                               ['random', '0.2500', '0.5000', '0.9000'], ['center', '0.2000', '0.4000', '0.8000']]
+    assert get_rows(sheet) == [
+        ['top1_error', 'clean', '0.25', '0.5', '0.9'], ['clean', '0.1000', '', '', ''],
+        ['random', '', '0.2500', '0.5000', '0.9000'], ['center', '', '0.2000', '0.4000', '0.8000']]
 
 
 def test_summary_has_the_accuracies():

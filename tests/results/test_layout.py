@@ -65,10 +65,11 @@ def test_mean_is_missing_where_no_row_has_a_column():
                                ['mean', '0.3500', '-']]
 
 
-def test_without_a_mean_the_clean_number_is_in_the_first_column():
+def test_without_a_mean_the_clean_number_has_a_column():
     results = make({'clean': .1, 'fog(severity=1)': .2, 'fog(severity=2)': .4})
     sheet = make_sheet('s', results, Layout('corruption', 'severity', mean=False), 'top1_error')
-    assert get_rows(sheet) == [['top1_error', '1', '2'], ['clean', '0.1000', ''], ['fog', '0.2000', '0.4000']]
+    assert get_rows(sheet) == [
+        ['top1_error', 'clean', '1', '2'], ['clean', '0.1000', '', ''], ['fog', '', '0.2000', '0.4000']]
 
 
 def test_without_columns_a_rate_has_its_interval_and_count():

@@ -18,7 +18,7 @@ from pit_downstream.results.intervals import (
     compute_wilson_interval,
 )
 from pit_downstream.results.records import MissingMeasurement, Record, Table
-from pit_downstream.results.results import COLUMNS, Results, compare, make_row, parse_row
+from pit_downstream.results.results import COLUMNS, Results, compare, get_image_key, make_row, parse_row
 from pit_downstream.utils.errors import InputError
 from tests.results.builders import make_results, without
 
@@ -202,3 +202,19 @@ def test_number_without_outcomes_has_a_difference_alone():
                      for model, value in (('m', .25), ('n', .5)))
     row = compare(first, second).iloc[0]
     assert row.difference == .25 and isnan(row.low) and not row.paired
+
+
+def test_views_of_clean_images_do_not_make_other_images():
+    keys = {get_image_key(f"imagenet_c(images=10, pictures='ab', clean_resize={side}, resize={side})")
+            for side in (35, 36)}
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize(('change', 'message'), [({'data_digest': 'b' * 16}, 'on different images under clean'),
+                                                 ({'seed': 3}, 'with the seed 0 and m with 3')])
+def test_results_of_other_images_or_seeds_are_not_compared(change, message):
+    first, second = (Results(ImageNetC(), {'data': Table('m', 'd', [Record(
+        'm', 'd', 'clean', 'top1_error', .5, 20, **{'seed': 0, 'data_digest': 'a' * 16, **values})])})
+        for values in ({}, change))
+    with pytest.raises(InputError, match=message):
+        compare(first, second)
