@@ -330,3 +330,32 @@ def test_class_names_that_do_not_match_the_outputs(folder, names):
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
     with pytest.raises(InputError, match='class_names must'):
         pit.evaluate(pit.classifier(module, mean=0, std=1, img_size=32, class_names=names), data=folder)
+
+
+class Pairs(list):
+    classes = ('a', 'b', 'c', 'd')
+
+
+def make_pairs():
+    return Pairs((np.full((32, 32, 3), 10 * index, np.uint8), index % 4) for index in range(8))
+
+
+def test_a_dataset_that_changes_or_has_another_order_of_classes_is_refused():
+    class Random(Pairs):
+        def __getitem__(self, index):
+            return np.random.randint(0, 255, (32, 32, 3), dtype=np.uint8), 0
+
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    options = {'mean': .5, 'std': .5, 'img_size': 32, 'name': 'net'}
+    with pytest.raises(InputError, match='other pixels each time'):
+        pit.evaluate(pit.classifier(module, **options), data=Random(make_pairs()))
+    with pytest.raises(InputError, match='another order'):
+        pit.evaluate(pit.classifier(module, class_names=['d', 'a', 'b', 'c'], **options), data=make_pairs())
+
+
+def test_images_of_16_bits_keep_their_upper_8():
+    from pit_downstream.datasets.objects import _convert_image
+    gray = Image.fromarray(np.array([[0, 256, 65535]], np.uint16))
+    assert np.array(_convert_image(gray, '0'))[0, :, 0].tolist() == [0, 1, 255]
+    with pytest.raises(InputError, match='32 .mode F'):
+        _convert_image(Image.fromarray(np.zeros((2, 2), np.float32)), '0')

@@ -107,9 +107,9 @@ class Benchmark(ABC):
         flags: dict[str, list[str]] = {}
         for field in get_fields(type(self)):
             value = getattr(self, field.name)
-            if value != field.default and value is not None and value is not False:
-                values = [] if value is True else value if isinstance(value, tuple) else [value]
-                flags[f'--{field.name.replace("_", "-")}'] = list(map(str, values))
+            if value != field.default and value is not None:
+                values = [] if isinstance(value, bool) else value if isinstance(value, tuple) else [value]
+                flags[f'--{"no-" * (value is False)}{field.name.replace("_", "-")}'] = list(map(str, values))
         return flags
 
     def build_command(self, results: 'Results', conditions: Iterable[Condition], *,

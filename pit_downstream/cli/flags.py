@@ -122,16 +122,18 @@ def add_benchmark_flags(parser: ToolParser, benchmark: 'type[Benchmark]', *other
         flag, text = f'--{field.name.replace("_", "-")}', field.metadata.get('help', field.name.replace('_', ' '))
         options: dict[str, Any] = {'default': None, 'metavar': field.metadata.get('metavar')}
         if isinstance(default, bool):
-            add(flag, action='store_true', default=default, help=f'{text} (default: off)')
+            add(flag, action=argparse.BooleanOptionalAction if default else 'store_true', default=default,
+                help=f'{text} (default: {"on" if default else "off"})')
             continue
         if isinstance(default, tuple):
-            kind = int if default and all(isinstance(value, int) for value in default) else str
+            kinds = {type(value) for value in default}
+            kind = int if kinds == {int} else parse_decimal if kinds and kinds <= {int, float} else str
             options |= {'nargs': field.metadata.get('nargs', '+'), 'type': kind}
             options |= {'action': StoreUnique} if kind is int else {}
             shown = field.metadata.get('default', ' '.join(map(str, default)) or 'none')
         else:
-            kinds = {'int': int, 'float': parse_decimal}
-            options['type'] = next((kind for name, kind in kinds.items() if name in str(field.type)), str)
+            parsers = {'int': int, 'float': parse_decimal}
+            options['type'] = next((parse for name, parse in parsers.items() if name in str(field.type)), str)
             shown = field.metadata.get('default', 'none' if default is None else default)
         if 'choices' in field.metadata:
             options['choices'] = field.metadata['choices']

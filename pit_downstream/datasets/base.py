@@ -171,6 +171,11 @@ def apply_exif_orientation(image: Image.Image) -> Image.Image:
 def _convert_to_rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB. 16-bit gray keeps its upper 8 bits, as in Pillow's 16-bit color. convert() would clip at 255."""
     image = apply_exif_orientation(image)
+    return convert_depth(image).convert('RGB')
+
+
+def convert_depth(image: Image.Image) -> Image.Image:
+    """Convert 16-bit gray to 8 bits. Raises InputError for 32 bits, whose white level is unknown."""
     if image.format == 'PPM' and image.mode == 'I':  # Pillow scales its gray levels to 16 bits
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode.startswith('I;16'):
@@ -178,7 +183,7 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ('I', 'F'):
         raise InputError(f'expected 8 or 16 bits a pixel and channel, got 32 (mode {image.mode}), whose white '
                          'level is unknown. Convert the image')
-    return image.convert('RGB')
+    return image
 
 
 class ImageFolderSamples:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pit_downstream.datasets.base import Preprocess, UnreadableImage
+from pit_downstream.datasets.base import Preprocess, UnreadableImage, convert_depth
 from pit_downstream.results.condition import Condition
 from pit_downstream.utils.digests import DIGITS
 from pit_downstream.utils.errors import InputError
@@ -81,6 +81,9 @@ class ObjectSamples:
             image, target = self._read(index)
             targets.append(target)
             digest.update(f'{image.size} {target} '.encode() + image.tobytes())
+            if index == 0 and self._read(0)[0].tobytes() != image.tobytes():
+                raise InputError(f'the dataset {type(self.dataset).__name__} returns other pixels each time it is '
+                                 'read. Leave random transforms out.')
         return targets, digest.hexdigest()[:DIGITS]
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
@@ -98,4 +101,4 @@ def _convert_image(image: Any, id: str) -> Image.Image:
         what = f'{getattr(image, "dtype", type(image).__name__)} {tuple(getattr(image, "shape", ()))}'
         raise InputError(f'sample {id} must be a PIL image or uint8 pixels before normalization, got {what}. Leave '
                          'ToTensor and Normalize out of the transform of the dataset.')
-    return image.convert('RGB')
+    return convert_depth(image).convert('RGB')

@@ -137,6 +137,14 @@ def _probe(predictor: ClassifierPredictor) -> str:
     return ' '.join(f'{value:.1e}' for value in logits[:16].tolist())
 
 
+def _check_class_order(predictor: ClassifierPredictor, classes: Any) -> None:
+    """Raise InputError for a dataset object with the classes of the model in another order."""
+    names = get_classes(predictor).names
+    if names and isinstance(classes, (list, tuple)) and set(classes) == set(names) and list(classes) != list(names):
+        raise InputError(f'the classes of the dataset are in another order than those of {predictor.name}: '
+                         f'{classes[0]} is first, got {names[0]}. Map the labels to the order of the model.')
+
+
 def get_classes(predictor: ClassifierPredictor) -> Classes:
     """Return the classes of a model, to which folders are matched."""
     count, names = predictor.classes(), predictor.class_names
@@ -179,6 +187,7 @@ def open_images(predictor: ClassifierPredictor, data: Any = None, *, bundled: bo
     samples: Any
     if data is not None and not isinstance(data, (str, Path)):
         samples = ObjectSamples(data, view=predictor.view)
+        _check_class_order(predictor, getattr(data, 'classes', None))
     else:
         options: dict[str, Any] = {'view': predictor.view, 'classes': get_classes(predictor)}
         folder = find_folder(data, bundled=bundled)
