@@ -3,6 +3,7 @@
 Keywords have the names of the tools' flags.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -276,7 +277,7 @@ def evaluate(model: 'str | nn.Module | ClassifierPredictor | DetectorModel', ben
         allow_missing: Number of unreadable images allowed.
         progress: Show the progress.
         dry_run: Print conditions, images, and estimated time and disk space, and evaluate nothing.
-        argv: Command to record, sys.argv by default.
+        argv: Command to record (default: that which repeats the call, or sys.argv if a module or dataset has none).
 
     Other arguments are those of the tools (docs/evaluation.md).
 
@@ -301,7 +302,8 @@ def evaluate(model: 'str | nn.Module | ClassifierPredictor | DetectorModel', ben
     data_options = DataOptions(data=data, images=images, bundled=bundled, labels=labels, classes=classes, cache=cache,
                                limit=limit, corrupted_data=corrupted_data, corrupted_name=corrupted_name)
     store = Store(output_dir)
-    argv = tuple(argv or sys.argv)
+    argv = tuple(argv) or _make_command(benchmark, model, model_options, data_options, {
+        'output_dir': output_dir, 'allow_missing': allow_missing}) or tuple(sys.argv)
     _check_data(task, data_options, is_optional=benchmark.name == 'shifts')
     if benchmark.name == 'shifts':
         folders = _choose_shifts(benchmark, data_options)
@@ -319,6 +321,30 @@ def evaluate(model: 'str | nn.Module | ClassifierPredictor | DetectorModel', ben
         workers=choose_workers(workers, subject.predictor.device), save_images=save_images, predictors=sources,
         argv=argv)
     return _evaluate_conditions(benchmark, subject, store, options, dry_run=dry_run)
+
+
+def _make_command(benchmark: Benchmark, model: Any, model_options: ModelOptions, data_options: DataOptions,
+                  others: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the command that repeats a call of `evaluate`, () for a module, a dataset object or a notebook's class."""
+    module = type(benchmark).__module__
+    is_file = data_options.data is None or isinstance(data_options.data, (str, Path))
+    if not isinstance(model, (str, DetectorModel)) or not is_file or module == '__main__':
+        return ()
+    values = {**vars(model_options), **vars(data_options), **others}
+    name = model
+    if isinstance(model, DetectorModel):
+        name, values['weights'] = model.config, model.weights
+        values['cfg_options'] = model.cfg_options or values['cfg_options']
+    words = [f'pit-downstream {benchmark.tool.split()[0]}', *benchmark.tool.split()[1:], '--model', str(name)]
+    words += [] if module.startswith('pit_downstream.') else ['--import', module]
+    defaults = inspect.signature(evaluate).parameters
+    for name, value in values.items():
+        if value != defaults[name].default:
+            if isinstance(value, Mapping):
+                value = [f'{key}={item}' for key, item in value.items()]
+            texts = [] if value is True else value if isinstance(value, (tuple, list)) else [value]
+            words += [f'--{name.replace("_", "-")}', *map(str, texts)]
+    return (*words, *(word for flag, texts in benchmark.list_flags().items() for word in (flag, *texts)))
 
 
 def _identify(model: Any, weights: str | None, tasks: Sequence[str]) -> tuple[str, Any, str | None]:

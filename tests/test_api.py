@@ -359,3 +359,15 @@ def test_images_of_16_bits_keep_their_upper_8():
     assert np.array(_convert_image(gray, '0'))[0, :, 0].tolist() == [0, 1, 255]
     with pytest.raises(InputError, match='32 .mode F'):
         _convert_image(Image.fromarray(np.zeros((2, 2), np.float32)), '0')
+
+
+def test_gaps_of_a_call_have_the_command_that_repeats_it(folder, tmp_path):
+    results = pit.evaluate(toy.FOUR, pit.benchmarks.ImageNetC(corruptions=('fog', 'contrast'), severities=(1,)),
+                           data=folder, output_dir=tmp_path, limit=8, progress=False)
+    command = results.gaps[0].command
+    assert command.startswith('pit-downstream eval-imagenet-c --model ') and f'--data {folder}' in command
+    assert f'--limit 8 --output-dir {tmp_path}' in command and '--severities' in command
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    results = pit.evaluate(pit.classifier(module, mean=.5, std=.5, img_size=32),
+                           pit.benchmarks.ImageNetC(corruptions=('fog',), severities=(1,)), data=folder, progress=False)
+    assert results.gaps[0].command == '' and 'pit-downstream' not in str(results)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pit_downstream.benchmarks.base import Benchmark
@@ -107,13 +108,18 @@ def _make_cost(passes: float) -> Cell:
 
 
 def parse_epsilon(text: str) -> Value:
-    """Return the value of '8/255' or '0.5'. Raises InputError for other texts."""
+    """Return the value of '8/255' or '0.5'; a decimal that is a gray level becomes a fraction.
+
+    Raises InputError for other texts.
+    """
     try:
         value = Spec.parse(f'_(epsilon={text})').get('epsilon')
     except InputError:
         value = None
     if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, 'numerator'):
         raise InputError(f'epsilon must be a number such as 8/255 or 0.5, got {text!r}. Change --epsilons.')
+    if isinstance(value, float) and value == round(255 * value) / 255:  # 8 / 255 in Python
+        return Fraction(round(255 * value), 255)
     return value
 
 

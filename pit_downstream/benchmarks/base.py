@@ -120,8 +120,10 @@ class Benchmark(ABC):
         """
         name, *rest = self.tool.split()
         chosen = self.choose_flags(conditions) if flags is None else flags
-        if results.argv and get_tool(results.argv[0]) == name:
+        if results.argv and get_tool(results.argv[0]) in (name, 'evaluate'):
             return build_command(results.argv, chosen)
+        if get_weights_label(results.model) == 'custom':  # a module of the caller has no command
+            return ''
         argv = [f'pit-downstream {name}', *rest, *shlex.split(format_model_flag(results.model))]
         return build_command(argv, {**self.list_flags(), **chosen})
 

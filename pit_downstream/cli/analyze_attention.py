@@ -7,6 +7,7 @@ torchrun --nproc-per-node 8 --no-python pit-downstream analyze-attention --model
 An interrupted run resumes from its outcomes.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(f'--compare must be another model, got {predictors[0].name} twice. Pass other weights.')
         results = [api.evaluate(predictor, benchmark, data=args.data, bundled=args.bundled, limit=args.limit,
                                 output_dir=args.output_dir, batch_size=args.batch_size, workers=args.workers,
-                                allow_missing=args.allow_missing, seed=args.seed, dry_run=args.dry_run)
+                                allow_missing=args.allow_missing, seed=args.seed, dry_run=args.dry_run, argv=sys.argv)
                    for predictor in predictors]
         if distributed.rank() == 0 and not args.dry_run:
             print(*results, sep='\n\n')

@@ -1,6 +1,7 @@
 """Tools that evaluate a benchmark: their flags, and the call of `pit_downstream.api.evaluate`."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -51,7 +52,7 @@ def evaluate(args: argparse.Namespace, benchmark: Benchmark, *, model: str | Non
     options = {name: value for name, value in vars(args).items() if name in names}
     if model is not None:
         options['weights'] = weights
-    return api.evaluate(model or args.model, benchmark, **options)
+    return api.evaluate(model or args.model, benchmark, argv=sys.argv, **options)
 
 
 def run(parser: flags.ToolParser, args: argparse.Namespace, benchmark: Benchmark) -> None:

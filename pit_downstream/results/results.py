@@ -187,7 +187,7 @@ class Results:
 
 
 def compare(first: Results, second: Results) -> 'pd.DataFrame':
-    """Return the differences second - first under every condition that both results have.
+    """Return the differences of two models under every condition that both results have.
 
     Accuracies that were measured on the same images, and whose per-image outcomes are stored, are paired by image: the
     interval is that of Bonett & Price (2012), p is that of McNemar's exact test. Other intervals add those of both
@@ -195,7 +195,8 @@ def compare(first: Results, second: Results) -> 'pd.DataFrame':
 
     Returns:
         A frame with the columns dataset, condition, metric, layer, class, first, second, difference, low, high, p,
-        count and paired. For errors the difference is that of the accuracies: above zero, `second` is better.
+        count and paired. difference: second - first; for errors that of the accuracies, so above zero `second` is
+        better.
 
     Raises:
         InputError: The two have no condition on the same images in common, or a condition of other images, or other

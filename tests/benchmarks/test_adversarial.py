@@ -187,3 +187,9 @@ def test_default_has_autoattack_at_the_epsilon_of_leaderboards():
     names = list(map(str, Adversarial().conditions()))
     assert names[0] == 'clean' and "clean + autoattack(epsilon=4/255, norm='Linf')" in names
     assert Adversarial().metric_names('classifier') == ('top1_error',) and CLEAN in Adversarial().conditions()
+
+
+def test_gray_levels_as_decimals_are_fractions():
+    conditions = [list(map(str, Adversarial(attacks=('fgsm',), epsilons=epsilons).conditions()))
+                  for epsilons in (('8/255',), (8 / 255,), ('0.5',))]
+    assert conditions[0] == conditions[1] and 'epsilon=8/255' in conditions[1][-1] and '=0.5' in conditions[2][-1]
