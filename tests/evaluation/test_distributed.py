@@ -1,8 +1,10 @@
 """How items are dealt to ranks: each to one of them, and whole batches stay together."""
 
 import pytest
+from torch.distributed import HashStore
 
 from pit_downstream.evaluation import distributed
+from pit_downstream.evaluation.distributed import FailureFlag
 
 
 def shares(monkeypatch, count, size, world):
@@ -30,3 +32,19 @@ def test_any_number_of_ranks_forms_the_same_batches(monkeypatch, count, size, wo
     taken = shares(monkeypatch, count, size, world)
     assert {tuple(share[start:start + size]) for share in taken for start in range(0, len(share), size)} == whole
     assert sorted(index for share in taken for index in share) == list(range(count))
+
+
+def test_a_failure_flag_does_not_outlive_its_loop(monkeypatch):
+    """A later evaluation of the same processes starts with a flag that is not set."""
+    store = HashStore()
+    monkeypatch.setattr(distributed, '_stores', [store])
+    monkeypatch.setattr(distributed, 'is_distributed', lambda: True)
+    first = FailureFlag()
+    first.set()
+    assert first.is_set() and not FailureFlag().is_set()
+
+
+def test_a_failure_flag_without_other_processes_is_never_set():
+    flag = FailureFlag()
+    flag.set()
+    assert not flag.is_set()

@@ -24,7 +24,7 @@ from pit_downstream.utils.errors import InputError
 from pit_downstream.utils.registry import CORRUPTIONS
 from pit_downstream.utils.spec import Spec
 from pit_downstream.corruptions import BatchRng
-from pit_downstream.datasets.base import ImageFolderSamples, ImageNetCFolders, Preprocess
+from pit_downstream.datasets.base import ImageFolderSamples, ImageNetCFolders, Preprocess, UnreadableImage
 from pit_downstream.datasets.cache import CachedSamples
 from pit_downstream.datasets.imagenet import load_class_folders, load_corruption_folders
 from pit_downstream.evaluation import evaluator as loop
@@ -414,3 +414,33 @@ def test_two_ranks_give_what_one_gives(plain, folder, tmp_path):
 
 def test_the_toy_corruptions_are_registered():
     assert {*NAMES} <= set(CORRUPTIONS)
+
+
+def test_incomplete_outcomes_are_refused(predictor, samples, tmp_path, monkeypatch):
+    """No number is computed from a part of the images, whatever stopped the loop."""
+    monkeypatch.setattr(Evaluator, '_evaluate_block', lambda self, block, groups, progress: None)
+    evaluator = Evaluator(predictor, samples, make_classification_metrics(), [CLEAN], store=Store(tmp_path))
+    with pytest.raises(InputError, match=f'{len(samples)} of {len(samples)} images were not evaluated under clean'):
+        evaluator.run()
+    assert not (tmp_path / 'results.jsonl').exists()
+
+
+def test_an_image_that_could_not_be_read_once_is_read_again(predictor, samples, tmp_path, monkeypatch):
+    """Such as after a failure of a network drive. Its outcomes were stored as unreadable."""
+    read = ImageFolderSamples.__getitem__
+
+    def fail(self, index):
+        if index == 7:
+            raise UnreadableImage(self.ids[index], 'stale handle')
+        return read(self, index)
+    monkeypatch.setattr(ImageFolderSamples, '__getitem__', fail)
+    options = EvaluationOptions(allow_missing=1, workers=0)
+    table = Evaluator(predictor, samples, make_classification_metrics(), [CLEAN], store=Store(tmp_path),
+                      options=options).run()
+    assert {(record.count, record.unreadable) for record in table.records} == {(len(samples) - 1, 1)}
+    (tmp_path / 'results.jsonl').unlink()
+    monkeypatch.undo()
+    table = Evaluator(predictor, samples, make_classification_metrics(), [CLEAN], store=Store(tmp_path)).run()
+    assert {(record.count, record.unreadable) for record in table.records} == {(len(samples), 0)}
+    other = Evaluator(predictor, samples, make_classification_metrics(), [CLEAN], store=Store(None)).run()
+    assert [record.value for record in table.records] == [record.value for record in other.records]
