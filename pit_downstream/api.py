@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,8 @@ def classifier(module: 'nn.Module | str', *, mean: 'Sequence[float] | float | No
         predictor = inputs.load_classifier(module, weights=weights, precision=precision, compile=compile, device=device,
                                            seed=seed, preprocess=preprocess, img_size=img_size, mean=_as_tuple(mean),
                                            std=_as_tuple(std))
-        predictor.class_names = tuple(class_names) if class_names else predictor.class_names
+        if class_names is not None:
+            inputs.set_class_names(predictor, class_names)
         return predictor
     return inputs.wrap_module(module, mean=mean, std=std, img_size=img_size, class_names=class_names, name=name,
                               precision=precision, compile=compile)
@@ -215,19 +217,20 @@ def attack(model: 'str | nn.Module | ClassifierPredictor', images: 'Tensor', lab
     from pit_downstream.evaluation.attacking import attack_curve, complete_attack
     from pit_downstream.utils.protocols import Batch, Sample
     predictor = _as_classifier(model)
-    if images.ndim != 4 or labels.shape != images.shape[:1] or not images.is_floating_point():
+    if images.ndim != 4 or images.shape[1] != 3 or labels.shape != images.shape[:1] or not images.is_floating_point():
         raise InputError(f'images must be float (N, 3, H, W) and labels (N,), got {images.dtype} '
                          f'{tuple(images.shape)} and {tuple(labels.shape)}. Convert them.')
     if not len(images) or not (0 <= float(images.min()) and float(images.max()) <= 1):
-        raise InputError('images must be one or more in [0, 1]. Leave the normalization to the model.')
+        raise InputError('images must be a non-empty batch in [0, 1]. Leave the normalization to the model.')
     if not 0 <= int(labels.min()) <= int(labels.max()) < predictor.classes():
         raise InputError(f'labels must be in 0..{predictor.classes() - 1}, the classes of the model, got '
                          f'{int(labels.min())}..{int(labels.max())}. Pass the class indices of the model.')
     spec = Spec.parse(attack)
     given = {name: value for name, value in (('epsilon', epsilon), ('norm', norm)) if value is not None}
     for name, value in given.items():
-        if spec.get(name, value) != value:
-            raise InputError(f'{name} is {spec.get(name)} in {attack} and {value} as an argument. Pass one of them.')
+        before = spec.get(name, value)
+        if before != value and (not isinstance(before, (int, float, Fraction)) or float(before) != value):
+            raise InputError(f'{name} is {before} in {attack} and {value} as an argument. Pass one of them.')
     spec = complete_attack(str(Spec.of(spec.name, **{**given, **dict(spec.kwargs)})))
     if spec.get('norm', 'Linf') != 'patch' and spec.get('epsilon') is None:
         raise InputError(f'the attack {attack} has no epsilon. Pass epsilon=8/255, or another size.')

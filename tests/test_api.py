@@ -371,3 +371,17 @@ def test_gaps_of_a_call_have_the_command_that_repeats_it(folder, tmp_path):
     results = pit.evaluate(pit.classifier(module, mean=.5, std=.5, img_size=32),
                            pit.benchmarks.ImageNetC(corruptions=('fog',), severities=(1,)), data=folder, progress=False)
     assert results.gaps[0].command == '' and 'pit-downstream' not in str(results)
+
+
+def test_class_names_of_a_model_by_name_are_checked():
+    with pytest.raises(InputError, match='one name per output'):
+        pit.classifier(toy.FOUR, class_names=['a', 'b', 'c'])
+
+
+def test_epsilon_may_be_given_twice_if_equal():
+    model, images, labels = pit.classifier(toy.FOUR), torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+    both, once = (pit.attack(model, images, labels, text, **options)[0] for text, options in [
+        ('fgsm(epsilon=2/255)', {'epsilon': 2 / 255}), ('fgsm(epsilon=2/255)', {})])
+    assert torch.equal(both, once)
+    with pytest.raises(InputError, match=r'images must be float \(N, 3, H, W\)'):
+        pit.attack(model, images[:, :1], labels, 'fgsm(epsilon=2/255)')

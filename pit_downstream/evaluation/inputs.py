@@ -93,11 +93,9 @@ def wrap_module(module: nn.Module, *, mean: Sequence[float] | float | None = Non
     reduced: dict[str, Any] = {} if precision == 'float32' else {'amp': precision}
     device = next((tensor.device for tensor in module.parameters()), torch.device('cpu'))
     loaded = LoadedModel(module, preparation, spec, CUSTOM)
-    predictor = as_predictor(loaded, device=device, compiled=compile, **given, **reduced,
-                             class_names=_check_class_names(class_names))
-    if predictor.class_names and len(predictor.class_names) != predictor.classes():
-        raise InputError(f'class_names must have one name per output of {spec}, {predictor.classes()}, got '
-                         f'{len(predictor.class_names)}. Add or remove names.')
+    predictor = as_predictor(loaded, device=device, compiled=compile, **given, **reduced)
+    if class_names is not None:
+        set_class_names(predictor, class_names)
     predictor.has_given_name, predictor.is_module = name is not None or bool(config), True
     identify_module(predictor)
     return predictor
@@ -113,13 +111,15 @@ def identify_module(predictor: ClassifierPredictor) -> None:
     predictor.name = str(Spec.of(spec.name, **{**dict(spec.kwargs), 'weights': f'{CUSTOM}@{digest}'}))
 
 
-def _check_class_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    if names is None:
-        return None
+def set_class_names(predictor: ClassifierPredictor, names: Sequence[str]) -> None:
+    """Set the class names of a model, in the order of its outputs. Raises InputError if they do not match these."""
     if isinstance(names, str) or len(set(names)) < len(names):
         raise InputError(f'class_names must be different names in the order of the outputs, got {names!r}. Pass a list '
                          'of them.')
-    return tuple(names)
+    if len(names) != predictor.classes():
+        raise InputError(f'class_names must have one name per output of {predictor.name}, {predictor.classes()}, got '
+                         f'{len(names)}. Add or remove names.')
+    predictor.class_names = tuple(names)
 
 
 def _probe(predictor: ClassifierPredictor) -> str:
